@@ -1,0 +1,188 @@
+"""The seam to a container engine: what the rest may ask of one. One contract suite holds every engine to it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Literal, Protocol
+
+from crossjit.model import Arch
+
+OWNED = "crossjit.owned"  # label on everything that crossjit makes; its value is the kind
+HOME = "crossjit.home"  # label: digest of the state folder, so that two users of one engine leave each other alone
+RUN = "crossjit.run"  # label: the run that started it
+
+LineSink = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a container may use: bytes of memory (no swap beyond it), processes, seconds until it ends by itself."""
+
+    memory: int | None = None
+    pids: int | None = None
+    seconds: int = 6 * 3600
+
+
+@dataclass(frozen=True)
+class Completed:
+    """One command that ended: its exit status (negative for a signal, as in subprocess) and wall seconds."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    seconds: float
+
+    @property
+    def how(self) -> str:
+        """How it ended, in words: `exit status 2`, `killed by SIGKILL`."""
+        if self.returncode >= 0:
+            return f"exit status {self.returncode}"
+        try:
+            return f"killed by {signal.Signals(-self.returncode).name}"
+        except ValueError:
+            return f"killed by signal {-self.returncode}"
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """An image in the engine: its content id, its architecture, and its labels."""
+
+    id: str
+    arch: Arch
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """What the engine is: for `doctor` and the run record. `arch` is the machine's that its containers run on."""
+
+    name: str
+    version: str
+    buildx: str | None
+    arch: Arch
+    cores: int
+    memory: int
+
+
+@dataclass(frozen=True)
+class Owned:
+    """Something that crossjit made and left in the engine."""
+
+    kind: Literal["container", "volume", "image"]
+    id: str
+    name: str
+    labels: Mapping[str, str]
+
+
+class Container(Protocol):
+    """A running container. Its main process only waits; work is done by `run`."""
+
+    id: str
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: str | None = None,
+        on_line: LineSink | None = None,
+        timeout: float | None = None,
+    ) -> Completed:
+        """Run a command to its end and pass on its output (stdout and stderr as they come) line by line.
+
+        `env` is added to the container's. A line is text without its newline, undecodable bytes replaced. A command
+        that outlives `timeout` seconds is killed with all it started and comes back as -SIGKILL. One that does not
+        exist comes back as 127. Raises EngineError if the engine or the container is gone, OutOfMemoryError if the kernel
+        killed something in the container for its memory and the command did not succeed.
+        """
+
+    def put(self, tar: BinaryIO, destination: str) -> None:
+        """Unpack an uncompressed tar stream into an existing folder; owners and modes are the tar's."""
+
+    def get(self, path: str) -> AbstractContextManager[BinaryIO]:
+        """Open a tar stream of a file or folder; members are named from its last component on.
+
+        Raises FileNotFoundError where there is none.
+        """
+
+
+class Engine(Protocol):
+    """A container engine."""
+
+    def facts(self) -> EngineFacts:
+        """Ask the engine what it is. Raises EngineError with a hint if it does not answer."""
+
+    def container(
+        self,
+        image: str,
+        *,
+        arch: Arch,
+        name: str,
+        labels: Mapping[str, str],
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        network: bool = False,
+        limits: Limits | None = None,
+        capabilities: Sequence[str] = (),
+        writable: bool = True,
+        tmpfs: Sequence[str] = (),
+    ) -> AbstractContextManager[Container]:
+        """Start a container and remove it, with its processes and anonymous volumes, on the way out, however that is.
+
+        `image` must be in the engine already, with that arch (it is checked; nothing is pulled). All capabilities are
+        dropped but `capabilities`; no new privileges; an init reaps. Nothing of the host is mounted. `writable=False`
+        makes the root file system read-only; `tmpfs` are folders in memory.
+        """
+
+    def image(self, reference: str) -> ImageInfo | None:
+        """Look an image up; None where there is none."""
+
+    def pull(self, reference: str, *, arch: Arch) -> str:
+        """Pull an image and return its reference by digest. Raises EngineError if no registry gives it."""
+
+    def import_image(self, tarball: Path, *, tag: str, arch: Arch, labels: Mapping[str, str]) -> ImageInfo:
+        """Make a one-layer image of a root file system's tarball."""
+
+    def build_image(
+        self,
+        context: Path,
+        *,
+        target: str,
+        arch: Arch,
+        tag: str,
+        arguments: Mapping[str, str],
+        labels: Mapping[str, str],
+        on_line: LineSink | None = None,
+    ) -> ImageInfo:
+        """Build a stage of the Dockerfile in `context` with buildx, for the platform of `arch`.
+
+        Raises EngineError with the last lines of the log as details.
+        """
+
+    def tag(self, image: str, tag: str) -> None:
+        """Give an image another name."""
+
+    def owned(self, labels: Mapping[str, str]) -> Iterable[Owned]:
+        """List containers (running or not), volumes and images that carry all these labels."""
+
+    def remove(self, thing: Owned) -> None:
+        """Remove it; it is no error if it is gone already."""
+
+    def shell(
+        self,
+        image: str,
+        *,
+        arch: Arch,
+        name: str,
+        labels: Mapping[str, str],
+        prepare: Callable[[Container], None],
+        argv: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        cwd: str | None = None,
+    ) -> int:
+        """Start a container, let `prepare` fill it, hand the terminal to a command in it, return its exit status."""

@@ -1,0 +1,447 @@
+"""Docker and podman behind the engine seam: the only module that imports python-on-whales.
+
+python-on-whales answers questions (what is there, what is it). What must be followed as it runs, streamed, or brought
+to its end through a Ctrl-C goes to the same client's command line directly: the library can do none of these.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import re
+import subprocess
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import pydantic
+import stamina
+from python_on_whales import ClientNotFoundError, DockerClient
+from python_on_whales.client_config import ParsingError
+from python_on_whales.components.image.cli_wrapper import Image
+from python_on_whales.exceptions import DockerException
+
+from crossjit.engine.base import OWNED, Container, EngineFacts, ImageInfo, Limits, LineSink, Owned
+from crossjit.engine.client import Ended, finish, follow, held_signals
+from crossjit.engine.whales_container import KILL_PATIENCE, MORE_MEMORY, WhalesContainer
+from crossjit.errors import EngineError, OutOfMemoryError
+from crossjit.model import Arch
+
+ARCHES = {"x86_64": Arch.X86_64, "amd64": Arch.X86_64, "aarch64": Arch.AARCH64, "arm64": Arch.AARCH64}
+
+PATIENCE = 120.0  # seconds that a busy engine gets for one small thing
+PULL_PATIENCE = 1800.0  # and for a whole image
+
+
+class _Transient(Exception):  # noqa: N818 - never leaves this module
+    """A pull failed in a way that may pass."""
+
+
+def passes(said: str) -> bool:
+    """Tell whether a failed pull is worth another try, by what the client said: it has only one exit status for all.
+
+    A host that cannot be resolved is final: a machine without a registry should learn it at once.
+    """
+    text = said.lower()
+    if "no such host" in text or "name resolution" in text or "not found" in text:
+        return False
+    return bool(
+        re.search(
+            r"time-?d? ?out|deadline exceeded|connection (reset|refused by peer)|unexpected eof|\b50[0234]\b"
+            r"|internal server error|bad gateway|service unavailable|too ?many ?requests",
+            text,
+        )
+    )
+
+
+class WhalesEngine:
+    """Docker or podman, by its command-line client. Implements `engine.base.Engine`."""
+
+    def __init__(self, name: str = "docker") -> None:
+        self.name: Literal["docker", "podman"] = "podman" if name == "podman" else "docker"
+        self._client = DockerClient(client_call=[self.name], client_type=self.name)
+
+    # -- talking to the client
+
+    @functools.cached_property
+    def command(self) -> tuple[str, ...]:
+        """The client's command line up to the subcommand. Raises EngineError if there is no client."""
+        try:
+            return tuple(str(part) for part in self._client.client_config.docker_cmd)
+        except ClientNotFoundError as error:
+            raise EngineError(
+                f"{self.name} is not installed", hint="install it, or let crossjit do it: ./inv setup"
+            ) from error
+
+    def call(self, what: str, *arguments: str) -> str:
+        """Run a short subcommand and return its stdout; `what` completes 'cannot …' in the EngineError if it fails."""
+        ended = self.attempt(*arguments)
+        if ended.returncode != 0:
+            raise self.trouble(what, ended.stderr)
+        return ended.stdout
+
+    def attempt(self, *arguments: str, timeout: float = PATIENCE) -> Ended:
+        """Run a short subcommand to its end. Raises EngineError if the engine does not answer in time."""
+        try:
+            return finish((*self.command, *arguments), timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            raise EngineError(
+                f"{self.name} did not answer within {timeout:.0f} s",
+                hint=f"look what the engine is doing: {self.name} ps",
+            ) from error
+
+    def trouble(self, what: str, said: str) -> EngineError:
+        """Tell why the client failed: there is no engine behind it, or it refused this one thing."""
+        details = tuple(line for line in said.splitlines() if line.strip())
+        asked = self.attempt("version", "--format", "{{json .}}", timeout=KILL_PATIENCE)
+        if asked.returncode != 0:
+            if "permission denied" in asked.stderr:
+                hint = f"this user may not talk to it: join the group {self.name} and log in again"
+            else:
+                hint = "start it, or let crossjit do it: ./inv setup"
+            lines = tuple(line for line in asked.stderr.splitlines() if line.strip())
+            return EngineError(f"the container engine ({self.name}) does not answer", hint=hint, details=lines)
+        hint = ""
+        if "exec format error" in said.lower():
+            hint = "this host cannot run that architecture: ./inv doctor says why"
+        return EngineError(f"{self.name} cannot {what}", hint=hint, details=details)
+
+    @contextlib.contextmanager
+    def asking(self, what: str) -> Iterator[None]:
+        """Turn what python-on-whales raises into EngineError."""
+        _ = self.command  # raises where there is no client
+        try:
+            yield
+        except DockerException as error:
+            raise self.trouble(what, error.stderr or error.stdout or str(error)) from error
+        except (ParsingError, pydantic.ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise self.trouble(what, f"its answer cannot be understood: {error}") from error
+
+    # -- what is it, what is there
+
+    def facts(self) -> EngineFacts:
+        """Ask the engine what it is."""
+        if self.name == "podman":
+            said = json.loads(self.call("say what it is", "info", "--format", "json"))
+            version, machine = said["version"]["Version"], said["host"]["arch"]
+            cores, memory = said["host"]["cpus"], said["host"]["memTotal"]
+        else:
+            with self.asking("say what it is"):
+                info = self._client.system.info()
+            version, machine = info.server_version or "unknown", info.architecture or "unknown"
+            cores, memory = info.n_cpu or 1, info.mem_total or 0
+        return EngineFacts(self.name, version, self.buildx(), self._arch(machine, "the engine"), cores, memory)
+
+    def buildx(self) -> str | None:
+        """Return the version of buildx, None where there is none."""
+        try:
+            said = self._client.buildx.version()
+        except (ClientNotFoundError, DockerException, UnicodeDecodeError):
+            return None
+        found = re.search(r"\d+\.\d+[^\s]*", said)
+        return found.group() if found else said
+
+    def _arch(self, machine: str, whose: str) -> Arch:
+        if machine not in ARCHES:
+            raise EngineError(
+                f"the architecture of {whose} is {machine}",
+                hint=f"crossjit knows {', '.join(sorted(set(ARCHES.values())))}",
+            )
+        return ARCHES[machine]
+
+    def image(self, reference: str) -> ImageInfo | None:
+        """Look an image up; None where there is none."""
+        try:
+            with self.asking(f"look up the image {reference}"):
+                return self._info(self._client.image.inspect(reference), reference)
+        except EngineError as error:
+            # an engine that answers and does not have it: the client exits with 1 for both
+            if isinstance(error.__cause__, DockerException) and self.attempt("version").returncode == 0:
+                return None
+            raise
+
+    def _info(self, image: Image, reference: str) -> ImageInfo:
+        config = image.config
+        labels = (config.labels if config else None) or {}
+        return ImageInfo(image.id, self._arch(image.architecture, f"the image {reference}"), dict(labels))
+
+    def _expect(self, reference: str, arch: Arch) -> ImageInfo:
+        """Look up an image that must be there and be for `arch`."""
+        info = self.image(reference)
+        if info is None:
+            raise EngineError(f"there is no image {reference} in {self.name}")
+        if info.arch is not arch:
+            raise EngineError(f"the image {reference} is for {info.arch}, not for {arch}")
+        return info
+
+    # -- making images
+
+    def pull(self, reference: str, *, arch: Arch) -> str:
+        """Pull an image and return its reference by digest."""
+        said = self._pull(reference, arch)
+        self._expect(reference, arch)
+        repository = re.sub(r"(@.*|:[^:/]*)$", "", reference)
+        if found := re.search(r"^Digest: (sha256:[0-9a-f]{64})\s*$", said, re.MULTILINE):
+            by_digest = f"{repository}@{found[1]}"
+        else:  # podman says the image's id only
+            with self.asking(f"look up the image {reference}"):
+                digests = self._client.image.inspect(reference).repo_digests or [reference]
+            by_digest = next((digest for digest in digests if digest.startswith(f"{repository}@")), digests[0])
+        known = self.image(by_digest)
+        if known is None or known.arch is not arch:
+            # one digest may stand for several arches, and the engine leaves it with the first that it pulled
+            self.attempt("image", "rm", by_digest)
+            self._pull(by_digest, arch)
+            self._expect(by_digest, arch)
+        return by_digest
+
+    def _pull(self, reference: str, arch: Arch) -> str:
+        """Pull, three times if what fails may pass; return what the client said."""
+        command = ("image", "pull", "--platform", arch.platform, reference)
+        try:
+            for attempt in stamina.retry_context(on=_Transient, attempts=3, wait_initial=0.5, wait_max=5.0):
+                with attempt:
+                    ended = self.attempt(*command, timeout=PULL_PATIENCE)
+                    if ended.returncode != 0 and passes(ended.stderr):
+                        raise _Transient(ended.stderr)
+        except _Transient as error:
+            raise self.trouble(f"pull {reference}, three times over", str(error)) from error
+        if ended.returncode != 0:
+            raise self.trouble(f"pull {reference}", ended.stderr)
+        return ended.stdout
+
+    def import_image(self, tarball: Path, *, tag: str, arch: Arch, labels: Mapping[str, str]) -> ImageInfo:
+        """Make a one-layer image of a root file system's tarball."""
+        changes = [f"LABEL {_quoted(key)}={_quoted(value)}" for key, value in labels.items()]
+        with self.asking(f"import {tarball}"):
+            made = self._client.image.import_(tarball, tag=tag, changes=changes, platform=arch.platform)
+            info = self._info(made, tag)
+        if info.arch is arch:
+            return info
+        # engines up to 20.10 do not heed --platform; buildx does, and nothing has to run for it
+        self.remove(Owned("image", info.id, tag, labels))
+        with tempfile.TemporaryDirectory(dir=tarball.parent, prefix=".import-") as folder:
+            context = Path(folder)
+            name = "rootfs" + "".join(tarball.suffixes[-2:])
+            try:
+                os.link(tarball, context / name)
+            except OSError:
+                (context / name).write_bytes(tarball.read_bytes())
+            (context / "Dockerfile").write_text(f"FROM scratch AS rootfs\nADD {json.dumps([name, '/'])}\n")
+            return self.build_image(context, target="rootfs", arch=arch, tag=tag, arguments={}, labels=labels)
+
+    def build_image(
+        self,
+        context: Path,
+        *,
+        target: str,
+        arch: Arch,
+        tag: str,
+        arguments: Mapping[str, str],
+        labels: Mapping[str, str],
+        on_line: LineSink | None = None,
+    ) -> ImageInfo:
+        """Build a stage of the Dockerfile in `context` with buildx, for the platform of `arch`."""
+        if self.name == "podman":
+            flags = ["build"]
+        else:
+            if self.command and self.buildx() is None:
+                raise EngineError(
+                    f"{self.name} has no buildx", hint="install docker-buildx, or let crossjit do it: ./inv setup"
+                )
+            # the engine's own builder, which bears its context's name: another would not see the engine's images
+            builder = self.call("tell its context", "context", "inspect", "--format", "{{.Name}}").strip()
+            flags = ["buildx", "build", "--builder", builder, "--load", "--progress", "plain", "--provenance=false"]
+        flags += ["--target", target, "--platform", arch.platform, "--tag", tag]
+        for key, value in arguments.items():
+            flags += ["--build-arg", f"{key}={value}"]
+        for key, value in labels.items():
+            flags += ["--label", f"{key}={value}"]
+        last: deque[str] = deque(maxlen=30)
+
+        def take(line: str) -> None:
+            if line.strip():
+                last.append(line)
+            if on_line is not None:
+                on_line(line)
+
+        done = follow((*self.command, *flags, str(context)), on_line=take, on_error_line=take)
+        if done.returncode != 0:
+            raise self.trouble(f"build the image {tag} (stage {target} of {context})", "\n".join(last))
+        return self._expect(tag, arch)
+
+    def tag(self, image: str, tag: str) -> None:
+        """Give an image another name."""
+        self.call(f"tag {image} as {tag}", "image", "tag", image, tag)
+
+    # -- what crossjit left
+
+    def owned(self, labels: Mapping[str, str]) -> list[Owned]:
+        """List containers (running or not), volumes and images that carry all these labels, and `crossjit.owned`."""
+        filters = [("label", OWNED), *(("label", f"{key}={value}") for key, value in labels.items())]
+        things: list[Owned] = []
+        with self.asking("list what crossjit made"):
+            containers = self._client.container.list(all=True, filters=filters)  # type: ignore[arg-type]
+            volumes = self._client.volume.list(filters=filters)  # type: ignore[arg-type]
+            images = self._client.image.list(filters=filters)  # type: ignore[arg-type]
+        # what is listed may be gone before it is looked at: another run removes its own
+        for container in containers:
+            with contextlib.suppress(DockerException):
+                things.append(Owned("container", container.id, container.name, dict(container.config.labels or {})))
+        for volume in volumes:
+            with contextlib.suppress(DockerException):
+                things.append(Owned("volume", volume.name, volume.name, dict(volume.labels or {})))
+        for image in images:
+            with contextlib.suppress(DockerException):
+                tags = image.repo_tags
+                config = image.config
+                labels_of = (config.labels if config else None) or {}
+                things.append(Owned("image", image.id, tags[0] if tags else image.id, dict(labels_of)))
+        return things
+
+    def remove(self, thing: Owned) -> None:
+        """Remove it; it is no error if it is gone already."""
+        if thing.kind == "container":
+            self._discard(thing.id)
+            return
+        force = ("--force",) if thing.kind == "image" else ()
+        with held_signals():
+            ended = self.attempt(thing.kind, "rm", *force, thing.id)
+        if ended.returncode == 0:
+            return
+        if thing.kind == "image":
+            there = self.image(thing.id) is not None
+        else:
+            there = thing.id in self.call("list volumes", "volume", "ls", "--quiet").split()
+        if there:
+            raise self.trouble(f"remove the {thing.kind} {thing.name}", ended.stderr)
+
+    # -- containers
+
+    @contextlib.contextmanager
+    def container(
+        self,
+        image: str,
+        *,
+        arch: Arch,
+        name: str,
+        labels: Mapping[str, str],
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        network: bool = False,
+        limits: Limits | None = None,
+        capabilities: Sequence[str] = (),
+        writable: bool = True,
+        tmpfs: Sequence[str] = (),
+    ) -> Iterator[Container]:
+        """Start a container and remove it on the way out, however that is."""
+        limits = limits or Limits()
+        info = self._expect(image, arch)
+        flags = ["--name", name, "--init", "--pull", "never", "--platform", arch.platform]
+        flags += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--no-healthcheck"]
+        for key, value in labels.items():
+            flags += ["--label", f"{key}={value}"]
+        for key, value in (env or {}).items():
+            flags += ["--env", f"{key}={value}"]
+        for capability in capabilities:
+            flags += ["--cap-add", capability]
+        for folder in tmpfs:
+            # the engine's default, noexec, would break tests that write a program and run it
+            flags += ["--tmpfs", folder if ":" in folder else f"{folder}:rw,exec,nosuid,nodev,mode=1777"]
+        if user is not None:
+            flags += ["--user", user]
+        if not network:
+            flags += ["--network", "none"]
+        if not writable:
+            flags += ["--read-only"]
+        if limits.memory is not None:
+            flags += ["--memory", str(limits.memory), "--memory-swap", str(limits.memory)]
+        if limits.pids is not None:
+            flags += ["--pids-limit", str(limits.pids)]
+        flags += ["--entrypoint", "sleep", info.id, str(limits.seconds)]
+        created: list[str] = []
+        try:
+            with held_signals():
+                said = self.call(f"create the container {name}", "container", "create", *flags)
+                created.append(said.split()[-1])
+            self.call(f"start the container {name}", "container", "start", created[0])
+            in_memory = tuple(folder.partition(":")[0] for folder in tmpfs)
+            yield WhalesContainer(self, created[0], name, limits, writable, in_memory)
+        except BaseException as error:
+            if created:
+                try:
+                    self._discard(created[0])
+                except EngineError as left:
+                    error.add_note(f"the container {name} may be left: {left.message}")
+            raise
+        self._discard(created[0])
+
+    def _discard(self, container: str) -> None:
+        """Remove a container, whatever signals come meanwhile; being gone already is no error."""
+        removed = False
+        try:
+            with held_signals():
+                self._remove_container(container)
+                removed = True
+        except BaseException:
+            if not removed:  # a second Ctrl-C came just before signals were held back
+                with held_signals():
+                    self._remove_container(container)
+            raise
+
+    def _remove_container(self, container: str) -> None:
+        for wait in (0.2, 0.5, 1.0, 2.0, 0.0):
+            ended = self.attempt("container", "rm", "--force", "--volumes", container)
+            if ended.returncode == 0:
+                return
+            # gone, or on its way: another process may be removing the same one
+            listed = self.call("list containers", "ps", "--all", "--quiet", "--no-trunc", "--filter", f"id={container}")
+            if not listed.strip():
+                return
+            time.sleep(wait)
+        raise self.trouble(f"remove the container {container[:12]}", ended.stderr)
+
+    def shell(
+        self,
+        image: str,
+        *,
+        arch: Arch,
+        name: str,
+        labels: Mapping[str, str],
+        prepare: Callable[[Container], None],
+        argv: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        cwd: str | None = None,
+    ) -> int:
+        """Start a container, let `prepare` fill it, hand the terminal to a command in it, return its exit status."""
+        with self.container(image, arch=arch, name=name, labels=labels, env=env, user=user) as container:
+            prepare(container)
+            terminal = ("--interactive", "--tty") if os.isatty(0) and os.isatty(1) else ("--interactive",)
+            where = ("--workdir", cwd) if cwd is not None else ()
+            status = subprocess.call((*self.command, "exec", *terminal, *where, container.id, *argv))
+            if status != 0:
+                self.alive(container.id, name)
+            return status
+
+    def alive(self, container: str, name: str) -> None:
+        """Raise EngineError unless the container is running; OutOfMemoryError if it ended for its memory."""
+        with self.asking(f"find the container {name} any more"):
+            state = self._client.container.inspect(container).state
+        if state.running:
+            return
+        if state.oom_killed:
+            raise OutOfMemoryError(f"the container {name} was killed for its memory", hint=MORE_MEMORY)
+        if state.exit_code == 0:
+            raise EngineError(f"the container {name} came to the end of its time")
+        raise EngineError(f"the container {name} ended under the command (exit status {state.exit_code})")
+
+
+def _quoted(text: str) -> str:
+    """Quote a word for a Dockerfile instruction, in which variables are replaced."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'

@@ -1,0 +1,5 @@
+"""Entry point for invoke; everything lives in crossjit.tasks."""
+
+from crossjit.tasks import namespace
+
+__all__ = ["namespace"]

@@ -1,0 +1,68 @@
+"""What all tests share: the `--slow` option, the `engine` marker, engines and settings."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+
+import pytest
+
+from crossjit.engine import connect
+from crossjit.engine.base import Engine
+from crossjit.engine.fake import FakeEngine
+from crossjit.errors import EngineError
+from crossjit.settings import Settings
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the tests that take more than ten minutes, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--slow"):
+        return
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="takes more than ten minutes: --slow runs it"))
+
+
+@functools.cache
+def why_no_engine(name: str) -> str | None:
+    """Return why the engine cannot be used, None if it can."""
+    try:
+        connect(Settings(home=Path(os.devnull), engine=name)).facts()
+    except EngineError as error:
+        return f"{error.message} ({error.hint})"
+    return None
+
+
+def need_engine(name: str) -> None:
+    """Skip the test without an engine; in CI, where one must be, fail."""
+    if (reason := why_no_engine(name)) is not None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI must have an engine: {reason}", pytrace=False)
+        pytest.skip(reason)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if (marker := item.get_closest_marker("engine")) is not None:
+        need_engine(*marker.args or (os.environ.get("CROSSJIT_ENGINE") or "docker",))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings with a state folder of the test's own."""
+    return Settings(home=tmp_path / "home", engine=os.environ.get("CROSSJIT_ENGINE") or "docker")
+
+
+@pytest.fixture
+def fake_engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def real_engine(settings: Settings) -> Engine:
+    """The real engine; the test should be marked `engine`."""
+    need_engine(settings.engine)
+    return connect(settings)
