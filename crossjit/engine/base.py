@@ -96,8 +96,8 @@ class Container(Protocol):
 
         `env` is added to the container's. A line is text without its newline, undecodable bytes replaced. A command
         that outlives `timeout` seconds is killed with all it started and comes back as -SIGKILL. One that does not
-        exist comes back as 127. Raises EngineError if the engine or the container is gone, OutOfMemoryError if the kernel
-        killed something in the container for its memory and the command did not succeed.
+        exist comes back as 127. Raises EngineError if the engine or the container is gone, OutOfMemoryError if the
+        kernel killed something in the container for its memory and the command did not succeed.
         """
 
     def put(self, tar: BinaryIO, destination: str) -> None:

@@ -1,0 +1,147 @@
+"""What survives a kill: files replaced whole, folders that know if their owner lives; and disk errors in words."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from crossjit.errors import InfrastructureError
+
+_ALIVE = "alive.lock"
+_MAKING = ".making.lock"
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_REFUSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+_WRONG_KIND = frozenset({errno.ENOTDIR, errno.EISDIR, errno.EEXIST})  # EEXIST: mkdir where a file is
+_BROKEN = frozenset({errno.EIO, errno.ESTALE, errno.EFBIG, errno.ENAMETOOLONG, errno.EBUSY, errno.EXDEV})
+
+
+@contextlib.contextmanager
+def explained(kind: type[InfrastructureError], what: str, folder: Path) -> Iterator[None]:
+    """Turn what the disk refuses inside the block into an error of `kind`: `what` says what could not be done.
+
+    Other OSErrors (a broken pipe, a missing file) are not the disk's and pass as they are.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            hint = (
+                "free some space (`invoke stash gc` removes what is old, `invoke clean` what is in the engine), "
+                "or set CROSSJIT_HOME to a folder on another disk"
+            )
+        elif error.errno in _REFUSED:
+            hint = f"make {folder} writable for this user, or set CROSSJIT_HOME to a folder that is"
+        elif error.errno in _WRONG_KIND:
+            hint = f"{folder}, and all above it, must be folders; or set CROSSJIT_HOME to another place"
+        elif error.errno in _BROKEN:
+            hint = f"check the disk that {folder} is on, or set CROSSJIT_HOME to a folder on another one"
+        else:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        raise kind(f"{what}: {(error.strerror or str(error)).lower()}{where}", hint=hint) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the disk keep the folder's entries."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a new file and have the disk keep it."""
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Replace a file's content: a reader sees the old or the new one, whole, whenever this process dies."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        write(temporary, content)
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _flocked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def living_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Make the folder `parent/name` and hold its `alive.lock` for the block: the kernel lets go of it if we are killed.
+
+    Making and locking happen under a lock of the parent's that `remove_dead` takes too, so that nobody takes a new
+    folder for a dead one. The folder is left behind; raises FileExistsError if it is there already.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = parent / name
+    with _flocked(parent / _MAKING):
+        folder.mkdir()
+        try:
+            descriptor = os.open(folder / _ALIVE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError:
+            folder.rmdir()
+            raise
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield folder
+    finally:
+        os.close(descriptor)
+
+
+def is_alive(folder: Path) -> bool:
+    """Whether the process that made a living folder still holds it. Needs no right to write."""
+    try:
+        descriptor = os.open(folder / _ALIVE, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def dead_folders(parent: Path) -> tuple[Path, ...]:
+    """Return what is in `parent` and has no living owner, sorted by name."""
+    if not parent.is_dir():
+        return ()
+    return tuple(
+        sorted(path for path in parent.iterdir() if path.name != _MAKING and path.is_dir() and not is_alive(path))
+    )
+
+
+def remove_dead(parent: Path, condemned: Callable[[Path], bool] = lambda folder: True) -> tuple[Path, ...]:
+    """Remove the dead folders in `parent` that `condemned` picks, and return them."""
+    if not dead_folders(parent):
+        return ()
+    with _flocked(parent / _MAKING):
+        removed = tuple(folder for folder in dead_folders(parent) if condemned(folder))
+        for folder in removed:
+            with contextlib.suppress(FileNotFoundError):  # its owner is just removing it
+                shutil.rmtree(folder)
+    return removed

@@ -1,0 +1,67 @@
+"""archive | git | checkout -> Source: the CPython tree that is built, checked, and kept under its digest.
+
+What the user may ask for is told in `request.parse`. The state folder's `sources/` holds `<digest>/<file>` with
+`facts.json` beside it, `commits/<commit>` (the digest packed for it), `git/` (one bare repository for each URL) and
+`tmp/` (what is in the making; what killed processes left there goes when the next one starts).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crossjit.progress import Progress
+from crossjit.recipes import Archive, Git
+from crossjit.settings import Settings
+from crossjit.sources import archive, checkout, repository, request
+from crossjit.sources.download import PATIENCE, Patience
+from crossjit.sources.model import Kind, Source
+from crossjit.sources.places import PoolMirrors, host_pool_mirrors
+from crossjit.sources.tarball import open_tar, subset_tar
+
+__all__ = [
+    "Kind",
+    "Patience",
+    "PoolMirrors",
+    "Source",
+    "host_pool_mirrors",
+    "open_tar",
+    "resolve",
+    "subset_tar",
+]
+
+
+def resolve(
+    spec: Archive | Git | str,
+    settings: Settings,
+    *,
+    progress: Progress,
+    pool_mirrors: PoolMirrors = host_pool_mirrors,
+    work: Path | None = None,
+    patience: Patience = PATIENCE,
+) -> Source:
+    """Bring a recipe's source, or what the user's `--source` names, into the state folder and say what it is.
+
+    `pool_mirrors` gives the base URIs of Debian mirrors; it is called only if a `debian:` place is reached. `work` is
+    where files are made before they get their final name: on the state folder's file system, by default `sources/tmp`.
+    The step is called `source`; its units are bytes, or git's objects while git fetches.
+
+    Raises SourceError if there is no such source or it is no CPython that is safe to unpack, DownloadError if no place
+    gives it (each with its reason in `details`), StashError if the state folder cannot be written.
+    """
+    work = work or settings.sources / "tmp"
+    if isinstance(spec, Archive):
+        return archive.resolve_recipe(
+            spec, settings, progress=progress, pool_mirrors=pool_mirrors, work=work, patience=patience
+        )
+    wanted = request.repository(spec.url, spec.ref) if isinstance(spec, Git) else request.parse(spec)
+    match wanted:
+        case request.ArchiveFile(path):
+            return archive.resolve_file(path, settings, progress=progress, work=work)
+        case request.ArchiveUrl(url):
+            return archive.resolve_url(url, settings, progress=progress, work=work, patience=patience)
+        case request.RemoteRepository():
+            return repository.resolve_remote(wanted, settings, progress=progress, work=work)
+        case request.LocalRepository():
+            return repository.resolve_local(wanted, settings, progress=progress, work=work)
+        case request.Checkout():
+            return checkout.resolve_checkout(wanted, settings, progress=progress, work=work)

@@ -1,0 +1,161 @@
+"""Release archives: a recipe's, with a digest and places; the user's, a file or a URL."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from crossjit.errors import DownloadError, SourceError
+from crossjit.progress import Progress, Step
+from crossjit.recipes import Archive
+from crossjit.settings import Settings
+from crossjit.sources import cache
+from crossjit.sources.cache import Stored
+from crossjit.sources.download import PATIENCE, Fetched, Patience, PlaceError, fetch
+from crossjit.sources.inspection import inspect
+from crossjit.sources.model import Kind, Source
+from crossjit.sources.places import Place, PoolMirrors, candidates, file_name, redacted, upstream_name
+
+
+def resolve_recipe(
+    archive: Archive,
+    settings: Settings,
+    *,
+    progress: Progress,
+    pool_mirrors: PoolMirrors,
+    work: Path,
+    patience: Patience,
+) -> Source:
+    """Return the archive with the recipe's digest, from the cache or the first place that has it.
+
+    Raises DownloadError if none has, SourceError if what has the digest is no CPython of the recipe's version.
+    """
+    stored = cache.find(settings, archive.sha256)
+    if stored is None:
+        with (
+            progress.step("source", upstream_name(archive.version)) as step,
+            cache.locked(settings, archive.sha256, step),
+        ):
+            stored = (
+                cache.find(settings, archive.sha256)
+                or _verify_again(settings, archive.sha256)
+                or _fetch_first(archive, settings, step, pool_mirrors, work, patience)
+            )
+    source = _source(stored, archive.sha256)
+    if source.version != archive.version:
+        raise SourceError(
+            f"the recipe says that its archive is CPython {archive.version}, but it is {source.version}",
+            hint="correct the recipe's version or sha256",
+        )
+    return source
+
+
+def _fetch_first(
+    archive: Archive, settings: Settings, step: Step, pool_mirrors: PoolMirrors, work: Path, patience: Patience
+) -> Stored:
+    failures: list[str] = []
+    dead: dict[str, str] = {}
+    with cache.workspace(work) as folder:
+        target = folder / "archive"
+        for place in candidates(archive.version, archive.places, settings.source_mirrors, pool_mirrors):
+            host = place.url.split("/")[2] if place.url else ""
+            step.update(detail=place.name)
+            started = time.monotonic()
+            try:
+                if host in dead:
+                    raise PlaceError(dead[host])
+                fetched = fetch(place, target, step, patience)
+                _require_digest(fetched, archive.sha256)
+            except PlaceError as error:
+                if error.dead and host:
+                    dead[host] = str(error)
+                failures.append(f"{place.name}: {error} ({time.monotonic() - started:.2f} s)")
+                step.line(failures[-1])
+                continue
+            step.update(detail="checking")
+            facts = inspect(target, place.name)
+            return cache.admit(settings, archive.sha256, target, name=_name(place), origin=place.name, facts=facts)
+    raise DownloadError(
+        f"no place gave the archive of CPython {archive.version}",
+        hint=f"set CROSSJIT_SOURCE_MIRROR to a folder or URL that holds {upstream_name(archive.version)}, "
+        "or give the archive itself with --source",
+        details=tuple(failures),
+    )
+
+
+def _require_digest(fetched: Fetched, digest: str) -> None:
+    if fetched.digest != digest:
+        raise PlaceError(f"its sha256 is {fetched.digest}, not {digest}: cut short, damaged or another file")
+
+
+def _verify_again(settings: Settings, digest: str) -> Stored | None:
+    """Take a stored file that has changed since it was verified only if its digest still holds."""
+    file = cache.leftover(settings, digest)
+    if file is None:
+        return None
+    try:
+        if cache.digest_of(file) != digest:
+            return None
+        return cache.renew(settings, digest, file, origin=str(file), facts=inspect(file, str(file)))
+    except (OSError, SourceError):
+        return None
+
+
+def resolve_file(path: Path, settings: Settings, *, progress: Progress, work: Path) -> Source:
+    """Return a user's archive, copied into the cache under its own sha256. Raises SourceError if it is none."""
+    with progress.step("source", path.name) as step:
+        try:
+            digest = cache.digest_of(path)
+        except OSError as error:
+            raise SourceError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
+        stored = cache.find(settings, digest)
+        if stored is not None:
+            return _source(stored, digest, origin=str(path))
+        return _take(Place(str(path), path=path), settings, step, work, PATIENCE)
+
+
+def resolve_url(url: str, settings: Settings, *, progress: Progress, work: Path, patience: Patience) -> Source:
+    """Return a user's archive from a URL; downloaded each time, as nothing else tells whether it is the same."""
+    with progress.step("source", file_name(url)) as step:
+        return _take(Place(redacted(url), url=url), settings, step, work, patience)
+
+
+def _take(place: Place, settings: Settings, step: Step, work: Path, patience: Patience) -> Source:
+    with cache.workspace(work) as folder:
+        target = folder / "archive"
+        step.update(detail=place.name)
+        try:
+            fetched = fetch(place, target, step, patience)
+        except PlaceError as error:
+            raise DownloadError(
+                f"{place.name} cannot be had: {error}", hint="check the address and the network, or give a file"
+            ) from error
+        with cache.locked(settings, fetched.digest, step):
+            stored = cache.find(settings, fetched.digest)
+            if stored is None:
+                step.update(detail="checking")
+                facts = inspect(target, place.name)
+                stored = cache.admit(
+                    settings, fetched.digest, target, name=_name(place), origin=place.name, facts=facts
+                )
+        return _source(stored, fetched.digest, origin=place.name)
+
+
+def _name(place: Place) -> str:
+    """Return the file's name in the cache, which must not be the record's."""
+    name = file_name(place.name) if place.path is None else place.path.name
+    return name if name not in ("", ".", "..", cache.FACTS) and "/" not in name and "\0" not in name else "archive"
+
+
+def _source(stored: Stored, digest: str, *, origin: str | None = None) -> Source:
+    facts = stored.record.facts
+    return Source(
+        kind=Kind.ARCHIVE,
+        version=facts.version,
+        python=facts.python,
+        digest=digest,
+        archive=stored.path,
+        top=facts.top,
+        origin=origin or stored.record.origin,
+        llvm=facts.llvm,
+    )

@@ -1,0 +1,159 @@
+"""The folder `sources/` of the state folder: what was downloaded or packed, by digest, with the facts read from it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO
+
+import filelock
+from pydantic import TypeAdapter, ValidationError
+
+from crossjit import durable
+from crossjit.errors import StashError
+from crossjit.progress import Step
+from crossjit.settings import Settings
+from crossjit.sources.model import TreeFacts
+
+CHUNK = 1 << 20
+FACTS = "facts.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """`facts.json`, beside each stored file. `size` and `mtime_ns` tell cheaply that the file is what was verified."""
+
+    name: str
+    size: int
+    mtime_ns: int
+    origin: str
+    facts: TreeFacts
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file in the cache, with what is known of it."""
+
+    path: Path
+    record: Record
+
+
+@contextlib.contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turn what the operating system says against writing into a StashError."""
+    what = f"cannot write to {path}"
+    try:
+        with durable.explained(StashError, what, path):
+            yield
+    except OSError as error:
+        raise StashError(
+            f"{what}: {(error.strerror or str(error)).lower()}",
+            hint="set CROSSJIT_HOME to a folder that can be written",
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(settings: Settings, name: str, step: Step) -> Iterator[None]:
+    """Hold the lock of one source, so that two processes fetch it once; the step says so while it waits."""
+    path = settings.locks / f"source-{name}.lock"
+    lock = filelock.FileLock(path)
+    with storing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            step.update(detail="waiting for another process that is at it")
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def workspace(parent: Path) -> Iterator[Path]:
+    """Make a folder for files in the making and remove it on the way out; first those of processes that were killed."""
+    with contextlib.ExitStack() as stack:
+        with storing(parent):
+            durable.remove_dead(parent)
+            folder = stack.enter_context(durable.living_folder(parent, uuid.uuid4().hex))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder
+
+
+def find(settings: Settings, digest: str) -> Stored | None:
+    """Look up what was stored and verified under a digest; None if there is nothing, or it has changed since."""
+    folder = settings.sources / digest
+    try:
+        record = _record_type().validate_json((folder / FACTS).read_bytes())
+        path = folder / record.name
+        status = path.stat()
+    except (OSError, ValidationError):
+        return None
+    if (status.st_size, status.st_mtime_ns) != (record.size, record.mtime_ns):
+        return None
+    return Stored(path, record)
+
+
+def leftover(settings: Settings, digest: str) -> Path | None:
+    """Return the file under a digest that `find` does not trust, to be verified anew."""
+    folder = settings.sources / digest
+    files = [path for path in folder.iterdir() if path.name != FACTS and path.is_file()] if folder.is_dir() else []
+    return files[0] if len(files) == 1 else None
+
+
+def admit(settings: Settings, digest: str, file: Path, *, name: str, origin: str, facts: TreeFacts) -> Stored:
+    """Store a verified file of a workspace under its digest, with its facts, in one rename. Needs the digest's lock."""
+    final = settings.sources / digest
+    stage = file.parent / f"{digest}.stage"
+    with storing(settings.sources):
+        stage.mkdir()
+        file = file.rename(stage / name)
+        status = file.stat()
+        record = Record(name, status.st_size, status.st_mtime_ns, origin, facts)
+        durable.write(stage / FACTS, _record_type().dump_json(record, indent=2))
+        durable.sync_folder(stage)
+        if final.exists():
+            final.rename(stage.with_suffix(".damaged"))
+        stage.rename(final)
+        durable.sync_folder(settings.sources)
+    return Stored(final / name, record)
+
+
+def renew(settings: Settings, digest: str, file: Path, *, origin: str, facts: TreeFacts) -> Stored:
+    """Write the facts of a stored file that was verified again. Needs the digest's lock."""
+    with storing(settings.sources):
+        status = file.stat()
+        record = Record(file.name, status.st_size, status.st_mtime_ns, origin, facts)
+        durable.replace(file.with_name(FACTS), _record_type().dump_json(record, indent=2))
+    return Stored(file, record)
+
+
+def forget(path: Path) -> None:
+    """Have a stored file that turned out to be damaged verified before it is used again."""
+    with contextlib.suppress(OSError):
+        path.with_name(FACTS).unlink()
+
+
+def digest_of(path: Path) -> str:
+    """Return a file's sha256."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def synchronize(stream: BinaryIO) -> None:
+    """Have a file's content on disk before it gets its final name."""
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+@cache
+def _record_type() -> TypeAdapter[Record]:
+    return TypeAdapter(Record)

@@ -1,0 +1,152 @@
+"""A checkout as a source: the working tree with its uncommitted changes, which nothing here writes to."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from crossjit.errors import SourceError
+from crossjit.progress import Progress
+from crossjit.settings import Settings
+from crossjit.sources import cache, git
+from crossjit.sources.model import Kind, Source
+from crossjit.sources.repository import admit, source_of
+from crossjit.sources.request import Checkout
+from crossjit.sources.tarball import Entry, pack
+
+
+def resolve_checkout(request: Checkout, settings: Settings, *, progress: Progress, work: Path) -> Source:
+    """Pack a working tree: tracked files as they are, untracked ones that are not ignored; what was deleted is gone.
+
+    Nothing is written to the checkout, not even to its index. `diff_digest` covers path, mode and content of all that
+    differs from HEAD; a changed mtime is no difference. Submodules and nested repositories are left out. Raises
+    SourceError if the folder is no checkout.
+    """
+    with progress.step("source", str(request.path)) as step, cache.workspace(work) as folder:
+        git.require_repository(request.path)
+        if git.here(request.path, "rev-parse", "--is-inside-work-tree").text != "true":
+            raise SourceError(
+                f"{request.path} is a repository without a working tree", hint=f"add a ref: {request.path}#main"
+            )
+        head = git.here(request.path, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+        if not head.ok:
+            raise SourceError(f"{request.path} has no commit", hint="commit something, or give an archive")
+        step.update(detail="comparing with HEAD")
+        changes = _changes(request.path, folder)
+        step.update(detail="packing")
+        tree = _WorkingTree(request.path, changes)
+        digest = pack(tree.entries(), folder / "source")
+        diff_digest = tree.diff_digest()
+        name = f"{head.text[:12]}-{diff_digest[:12]}" if diff_digest else head.text[:12]
+        stored = admit(settings, digest, folder / "source", name, str(request.path), step)
+    return source_of(Kind.CHECKOUT, stored, str(request.path), head.text, diff_digest)
+
+
+@dataclass(frozen=True)
+class _Changes:
+    """All paths of a working tree, as git lists them, and those of them that are not as in HEAD."""
+
+    paths: tuple[str, ...]
+    changed: frozenset[str]
+
+
+def _changes(checkout: Path, folder: Path) -> _Changes:
+    index = Path(git.here(checkout, "rev-parse", "--git-path", "index").text)
+    # Refreshing compares the content of files whose mtime changed, and writes down the result: into a copy.
+    env = {"GIT_INDEX_FILE": str(folder / "index")}
+    with contextlib.suppress(FileNotFoundError), cache.storing(folder):
+        shutil.copyfile(checkout / index, folder / "index")
+    git.here(checkout, "update-index", "-q", "--refresh", env=env)
+    raw = _listing(checkout, "diff-index", "--raw", "-z", "--no-renames", "--ignore-submodules=all", "HEAD", env=env)
+    tracked = _listing(checkout, "ls-files", "-z", "--cached", env=env)
+    others = _listing(checkout, "ls-files", "-z", "--others", "--exclude-standard", env=env)
+    changed = frozenset(path for status, path in zip(raw[::2], raw[1::2], strict=True) if status.startswith(":"))
+    return _Changes(tuple({*tracked, *others, *changed}), changed.union(others))
+
+
+def _listing(checkout: Path, *arguments: str, env: dict[str, str]) -> list[str]:
+    answer = git.here(checkout, *arguments, env=env)
+    if not answer.ok:
+        raise SourceError(f"git {arguments[0]} failed in {checkout}", hint="see what git says", details=answer.errors)
+    return [os.fsdecode(name) for name in answer.output.split(b"\0") if name]
+
+
+@dataclass
+class _WorkingTree:
+    """Reads each file once, so that the digest of the changes is of what was packed."""
+
+    root: Path
+    changes: _Changes
+    seen: dict[str, str] = field(default_factory=dict)
+    absent: set[str] = field(default_factory=set)
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield what is there, sorted as git sorts."""
+        linked: dict[Path, bool] = {self.root: False}
+        for name in sorted(self.changes.paths, key=os.fsencode):
+            path = self.root / name
+            try:
+                if name.endswith("/"):  # a repository within this one
+                    continue
+                if self._below_a_link(path.parent, linked):
+                    self.absent.add(name)
+                    continue
+                status = path.lstat()
+                if stat.S_ISLNK(status.st_mode):
+                    link = str(path.readlink())
+                    self._note(name, "link", hashlib.sha256(os.fsencode(link)).hexdigest())
+                    yield Entry(name, link=link)
+                elif stat.S_ISREG(status.st_mode):
+                    with path.open("rb") as file:
+                        status = os.fstat(file.fileno())
+                        executable = bool(status.st_mode & 0o100)
+                        content = _Hashing(file)
+                        yield Entry(name, executable, size=status.st_size, content=cast(BinaryIO, content))
+                        self._note(name, "executable" if executable else "file", content.hash.hexdigest())
+                elif not stat.S_ISDIR(status.st_mode):  # a folder here is a submodule
+                    raise SourceError(f"{path} is neither a file nor a link", hint="remove it, or have git ignore it")
+            except (FileNotFoundError, NotADirectoryError):
+                self.absent.add(name)
+            except OSError as error:
+                raise SourceError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
+
+    def _below_a_link(self, folder: Path, linked: dict[Path, bool]) -> bool:
+        if folder not in linked:
+            linked[folder] = self._below_a_link(folder.parent, linked) or folder.is_symlink()
+        return linked[folder]
+
+    def _note(self, name: str, kind: str, digest: str) -> None:
+        if name in self.changes.changed:
+            self.seen[name] = f"{kind} {digest}"
+
+    def diff_digest(self) -> str | None:
+        """Return the digest of all changes, once the entries were read; None if there are none."""
+        # Of a sparse checkout git says that nothing is missing, but what is packed differs from HEAD.
+        changed = sorted((name for name in self.changes.changed | self.absent if name[-1] != "/"), key=os.fsencode)
+        if not changed:
+            return None
+        digest = hashlib.sha256()
+        for name in changed:
+            digest.update(os.fsencode(name) + b"\0" + self.seen.get(name, "deleted").encode() + b"\0")
+        return digest.hexdigest()
+
+
+class _Hashing(io.RawIOBase):
+    """A file that is hashed while it is read."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.hash = hashlib.sha256()
+        self._stream = stream
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._stream.read(size)
+        self.hash.update(data)
+        return data

@@ -1,0 +1,238 @@
+"""Sources out of git: the committed tree at a ref of a repository elsewhere or on this machine."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import re
+import shutil
+import tarfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from crossjit import durable
+from crossjit.errors import DownloadError, SourceError
+from crossjit.progress import Progress, Step
+from crossjit.settings import Settings
+from crossjit.sources import cache, git
+from crossjit.sources.cache import Stored
+from crossjit.sources.inspection import inspect
+from crossjit.sources.model import Kind, Source
+from crossjit.sources.places import redacted
+from crossjit.sources.request import LocalRepository, RemoteRepository
+from crossjit.sources.tarball import TOP, Entry, pack
+
+# Lines end as they are committed, unless .gitattributes says otherwise, whatever the user's settings are.
+NEUTRAL = {"core.autocrlf": "false", "core.eol": "lf", "core.attributesFile": os.devnull, "tar.umask": "0022"}
+
+_COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+ANSWER = 30.0  # seconds for a server to list its refs
+
+
+def resolve_remote(request: RemoteRepository, settings: Settings, *, progress: Progress, work: Path) -> Source:
+    """Fetch one commit of a repository, as shallow as the server lets us, and pack its tree.
+
+    The fetched objects stay in a bare repository of ours, one for each URL. Nothing is asked of the network for a whole
+    commit id that has been packed before. Raises SourceError for a ref that the repository does not have, DownloadError
+    if it does not answer.
+    """
+    shown = redacted(request.url)
+    origin = f"{shown}#{request.ref}"
+    with progress.step("source", origin) as step:
+        if _COMMIT.fullmatch(request.ref) and (stored := _known(settings, request.ref)):
+            return source_of(Kind.GIT, stored, origin, request.ref)
+        name = hashlib.sha256(request.url.encode()).hexdigest()[:20]
+        with cache.locked(settings, f"git-{name}", step):
+            repository = settings.sources / "git" / f"{name}.git"
+            step.update(detail=f"asking {shown}")
+            commit = _fetch(request, repository, step)
+            return _committed(repository / "objects", commit, origin, settings, step, work)
+
+
+def _fetch(request: RemoteRepository, repository: Path, step: Step) -> str:
+    shown = redacted(request.url)
+    listing = git.run("ls-remote", "--heads", "--tags", "--", request.url, timeout=ANSWER)
+    if not listing.ok:
+        raise DownloadError(
+            f"git cannot list the refs of {shown}",
+            hint="check the address and the network; a private repository needs credentials that git need not ask for",
+            details=_without_credentials(listing.errors, request.url),
+        )
+    heads = dict(line.split("\t")[::-1] for line in listing.text.splitlines() if "\t" in line)
+    full = _choose(request, heads, shown)
+    # A tag's own id is not its commit's; the peeled one stands beside it.
+    listed = heads.get(f"{full}^{{}}", heads.get(full, full))
+    if _COMMIT.fullmatch(listed) and _has(repository, listed):
+        return listed
+    answer = _fetch_shallow(request.url, full, repository, step)
+    if not answer.ok and full in heads:
+        # A fetch that was killed can leave a lock file of git's behind: what is there is only a cache, so begin anew.
+        shutil.rmtree(repository, ignore_errors=True)
+        answer = _fetch_shallow(request.url, full, repository, step)
+    if not answer.ok:
+        details = _without_credentials(answer.errors, request.url)
+        if full in heads or answer.status is None:
+            raise DownloadError(
+                f"git cannot fetch {request.ref} from {shown}", hint="check the network and try again", details=details
+            )
+        raise SourceError(
+            f"{shown} has no {request.ref}, or does not give it",
+            hint="check the number of the pull request or the commit id; a branch or a tag can always be had",
+            details=details,
+        )
+    commit = git.run("--git-dir", str(repository), "rev-parse", "--verify", "--quiet", "refs/crossjit/wanted^{commit}")
+    if not commit.ok:
+        raise SourceError(f"{request.ref} of {shown} is no commit", hint="name a branch, a tag or a commit")
+    return commit.text
+
+
+def _choose(request: RemoteRepository, heads: dict[str, str], shown: str) -> str:
+    """Return the full name of a ref, or a commit id. As git has it, a tag comes before a branch of the same name."""
+    ref = request.ref
+    if _COMMIT.fullmatch(ref) or ref == "HEAD" or ref.startswith("refs/"):
+        return ref
+    if re.fullmatch(r"pull/\d+/(head|merge)", ref):
+        return f"refs/{ref}"
+    for full in (f"refs/tags/{ref}", f"refs/heads/{ref}"):
+        if full in heads:
+            return full
+    if re.fullmatch(r"[0-9a-f]{7,39}", ref):
+        raise SourceError(
+            f"{shown} has no branch or tag {ref}",
+            hint="if it is a commit, give all 40 digits: servers know no short ones",
+        )
+    raise _unknown_ref(ref, shown, [name.removeprefix("refs/tags/").removeprefix("refs/heads/") for name in heads])
+
+
+def _unknown_ref(ref: str, where: str, names: Iterable[str]) -> SourceError:
+    near = difflib.get_close_matches(ref, [name for name in names if not name.endswith("^{}")], n=1)
+    hint = f"did you mean {near[0]}?" if near else "name a branch, a tag, a commit or pull/N/head"
+    return SourceError(f"{where} has no ref {ref}", hint=hint)
+
+
+def _has(repository: Path, commit: str) -> bool:
+    # The ref is set once all that belongs to the commit has come; an object that is there may lack its tree.
+    kept = git.run("--git-dir", str(repository), "for-each-ref", "--format=%(refname)", f"refs/crossjit/have/{commit}")
+    return kept.ok and bool(kept.text)
+
+
+def _fetch_shallow(url: str, full: str, repository: Path, step: Step) -> git.Answer:
+    if not (repository / "HEAD").is_file():
+        with cache.storing(repository):
+            shutil.rmtree(repository, ignore_errors=True)
+            repository.parent.mkdir(parents=True, exist_ok=True)
+        made = git.run("init", "--quiet", "--bare", "--template=", str(repository))
+        if not made.ok:
+            with cache.storing(repository):
+                raise OSError(" ".join(made.errors))
+    into = ("--git-dir", str(repository), "fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--refmap=")
+    refspec = f"+{full}:refs/crossjit/wanted"
+    answer = git.follow(*into, "--depth=1", "--", url, refspec, config={}, step=step)
+    if not answer.ok and any("does not support shallow" in line for line in answer.errors):
+        answer = git.follow(*into, "--", url, refspec, config={}, step=step)  # a server of plain files
+    if answer.ok:
+        commit = git.run(
+            "--git-dir", str(repository), "rev-parse", "--verify", "--quiet", "refs/crossjit/wanted^{commit}"
+        )
+        if commit.ok:
+            git.run("--git-dir", str(repository), "update-ref", f"refs/crossjit/have/{commit.text}", commit.text)
+    return answer
+
+
+def _without_credentials(lines: Iterable[str], url: str) -> tuple[str, ...]:
+    return tuple(line.replace(url, redacted(url)) for line in lines)
+
+
+def resolve_local(request: LocalRepository, settings: Settings, *, progress: Progress, work: Path) -> Source:
+    """Pack the committed tree at a ref of a repository on this machine, read where it is.
+
+    Raises SourceError if the folder is no repository or has no such ref.
+    """
+    origin = f"{request.path}#{request.ref}"
+    with progress.step("source", origin) as step:
+        git.require_repository(request.path)
+        commit = git.here(request.path, "rev-parse", "--verify", "--quiet", f"{request.ref}^{{commit}}")
+        if not commit.ok:
+            names = git.here(request.path, "for-each-ref", "--format=%(refname:short)").text.splitlines()
+            raise _unknown_ref(request.ref, str(request.path), names)
+        stored = _known(settings, commit.text)
+        if stored is not None:
+            return source_of(Kind.GIT, stored, origin, commit.text)
+        objects = Path(git.here(request.path, "rev-parse", "--git-path", "objects").text)
+        return _committed(request.path / objects, commit.text, origin, settings, step, work)
+
+
+def _known(settings: Settings, commit: str) -> Stored | None:
+    """Look up what was packed for a commit: its tree, and so its tar, never changes."""
+    try:
+        digest = (settings.sources / "commits" / commit).read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return cache.find(settings, digest) if re.fullmatch(r"[0-9a-f]{64}", digest) else None
+
+
+def _committed(objects: Path, commit: str, origin: str, settings: Settings, step: Step, work: Path) -> Source:
+    """Pack a commit's tree from a folder of objects, through an empty repository that has no settings or attributes."""
+    if stored := _known(settings, commit):
+        return source_of(Kind.GIT, stored, origin, commit)
+    with cache.workspace(work) as folder:
+        step.update(detail=f"packing {commit[:12]}")
+        made = git.run("init", "--quiet", "--bare", "--template=", str(folder / "empty.git"))
+        if not made.ok:
+            with cache.storing(folder):
+                raise OSError(" ".join(made.errors))
+        arguments = ("--git-dir", str(folder / "empty.git"), "archive", "--format=tar", commit)
+        alternate = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{_quoted(objects)}"'}
+        with git.reading(*arguments, config=NEUTRAL, env=alternate) as stream:
+            digest = pack(_entries_of(stream), folder / "source")
+        stored = admit(settings, digest, folder / "source", commit[:12], origin, step)
+    with cache.storing(settings.sources):
+        (settings.sources / "commits").mkdir(exist_ok=True)
+        durable.replace(settings.sources / "commits" / commit, digest.encode())
+    return source_of(Kind.GIT, stored, origin, commit)
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _entries_of(stream: BinaryIO) -> Iterator[Entry]:
+    try:
+        with tarfile.open(fileobj=stream, mode="r|") as tar:
+            for member in tar:
+                if member.issym():
+                    yield Entry(member.name, link=member.linkname)
+                elif member.isreg():
+                    content = cast(BinaryIO, tar.extractfile(member))
+                    yield Entry(member.name, bool(member.mode & 0o111), size=member.size, content=content)
+    except tarfile.ReadError:
+        return  # git failed before or in the middle of it, and its exit status will say so
+
+
+def admit(settings: Settings, digest: str, file: Path, name: str, origin: str, step: Step) -> Stored:
+    """Check a packed tree and store it, unless it is there already."""
+    with cache.locked(settings, digest, step):
+        stored = cache.find(settings, digest)
+        if stored is None:
+            facts = inspect(file, origin)
+            stored = cache.admit(settings, digest, file, name=f"{TOP}-{name}.tar.zst", origin=origin, facts=facts)
+    return stored
+
+
+def source_of(kind: Kind, stored: Stored, origin: str, commit: str, diff_digest: str | None = None) -> Source:
+    """Make a Source of what is stored: its folder's name is its digest."""
+    facts = stored.record.facts
+    return Source(
+        kind=kind,
+        version=facts.version,
+        python=facts.python,
+        digest=stored.path.parent.name,
+        archive=stored.path,
+        top=facts.top,
+        origin=origin,
+        commit=commit,
+        diff_digest=diff_digest,
+        llvm=facts.llvm,
+    )

@@ -1,0 +1,140 @@
+"""What the user's `--source` asks for: told by its form alone, and by whether a path is a file or a folder."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import urllib.parse
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossjit.errors import SourceError
+
+ARCHIVE_SUFFIXES = (
+    ".tar", ".tar.xz", ".txz", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.zst", ".tzst",
+)  # fmt: skip
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SCP = re.compile(r"(?:[\w.-]+@)?[\w.-]+:(?!/?/)")  # git's short form of ssh: a colon before any slash
+
+FORMS = (
+    "an archive's path or URL (Python-3.15.0rc2.tar.xz), a git URL or local repository with #ref "
+    "(https://github.com/python/cpython#main, ../cpython#pull/1234/head), or a checkout's folder (../cpython)"
+)
+
+
+@dataclass(frozen=True)
+class ArchiveFile:
+    """A local archive."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class ArchiveUrl:
+    """An archive to download, with no digest known."""
+
+    url: str
+
+
+@dataclass(frozen=True)
+class RemoteRepository:
+    """A ref of a repository that git fetches from."""
+
+    url: str
+    ref: str
+
+
+@dataclass(frozen=True)
+class LocalRepository:
+    """A committed tree of a repository on this machine."""
+
+    path: Path
+    ref: str
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A working tree with its uncommitted changes."""
+
+    path: Path
+
+
+Request = ArchiveFile | ArchiveUrl | RemoteRepository | LocalRepository | Checkout
+
+
+def parse(text: str) -> Request:
+    """Say what `--source TEXT` means.
+
+    - With a `#`: what is before the last one is a git repository, what is after it the ref (branch, tag, commit, or
+      `pull/N/head`). A URL (`https://…`, `ssh://…`, `user@host:path`) is fetched from; a folder, or a `file://` URL, is
+      read where it is, and only what is committed there counts.
+    - Without: a URL (http, https) is an archive, and its path must end in one of ARCHIVE_SUFFIXES; a path to a file is
+      an archive, whatever its name; a path to a folder is a checkout, and its uncommitted changes count.
+
+    Raises SourceError for anything else, such as a path that does not exist.
+    """
+    if "\0" in text or not text.strip() or text.startswith("-"):
+        raise SourceError(f"{text!r} is no source", hint=f"give {FORMS}")
+    if "#" in text:
+        place, _, ref = text.rpartition("#")
+        return repository(place, ref)
+    if text.startswith("file://"):
+        return _path(text, local_path(text))
+    if _URL.match(text):
+        if re.match("https?://", text.lower()) and text.lower().partition("?")[0].endswith(ARCHIVE_SUFFIXES):
+            return ArchiveUrl(text)
+        raise SourceError(
+            f"{text} is neither an archive's URL nor a git URL with a ref",
+            hint=f"add #main (or another branch, tag or commit) for a git URL; an archive's ends in "
+            f"{', '.join(ARCHIVE_SUFFIXES)}",
+        )
+    return _path(text, Path(text).expanduser())
+
+
+def repository(place: str, ref: str) -> RemoteRepository | LocalRepository:
+    """Tell a remote repository from a local one. Raises SourceError for an impossible ref or a missing folder."""
+    shown = f"{place}#{ref}"
+    if not place or not ref or ref.startswith("-") or re.search(r"[\s\x00-\x1f\x7f:?*\[\\]", ref):
+        raise SourceError(
+            f"{shown!r} names no ref of a repository",
+            hint="give URL#ref or folder#ref; a ref is a branch, a tag, a commit or pull/N/head",
+        )
+    if place.startswith("file://"):
+        path = local_path(place)
+    elif _URL.match(place) or (_SCP.match(place) and not Path(place).exists()):
+        return RemoteRepository(place, ref)
+    else:
+        path = Path(place).expanduser()
+    if not path.is_dir():
+        raise SourceError(f"there is no repository at {path}", hint=_hint(path))
+    return LocalRepository(path.absolute(), ref)
+
+
+def local_path(url: str) -> Path:
+    """Return the path that a `file://` URL names."""
+    return Path("/" + urllib.parse.unquote(url.removeprefix("file://").partition("/")[2]))
+
+
+def _path(text: str, path: Path) -> Request:
+    try:
+        if path.is_dir():
+            return Checkout(path.absolute())
+        if path.is_file():
+            return ArchiveFile(path.absolute())
+        exists = path.exists()
+    except OSError as error:
+        raise SourceError(f"{text!r} cannot be looked at: {error.strerror}", hint=f"give {FORMS}") from error
+    if exists:
+        raise SourceError(f"{path} is neither a file nor a folder", hint=f"give {FORMS}")
+    hint = "add #ref for a git URL" if _SCP.match(text) else _hint(path)
+    raise SourceError(f"there is no {path}", hint=hint)
+
+
+def _hint(path: Path) -> str:
+    try:
+        names = [entry.name for entry in path.absolute().parent.iterdir()]
+    except OSError:
+        names = []
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f"did you mean {path.with_name(near[0])}?" if near and path.name else f"give {FORMS}"

@@ -1,0 +1,267 @@
+"""Tar files: reading them whatever their compression, and writing them so that the same tree gives the same bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import io
+import lzma
+import stat
+import sys
+import tarfile
+import tempfile
+import zlib
+from bz2 import BZ2File
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from crossjit.errors import SourceError, StashError
+from crossjit.sources.cache import CHUNK, forget, storing, synchronize
+from crossjit.sources.model import Source
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+TOP = "cpython"
+
+# One constant for every member of a tar that we pack. CPython's Makefile makes a generated file anew when an input of
+# it is newer, and a checkout's mtimes only tell when git wrote each file; with all of them equal nothing is newer than
+# anything. A change to a generator's input is therefore taken as it is: who edits one runs `make regen-all` there.
+MTIME = 1_577_836_800  # 2020-01-01, after 1980 so that zip files can hold it
+
+DAMAGED = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, zstd.ZstdError, tarfile.TarError)
+
+
+def components(name: str) -> tuple[str, ...]:
+    """Split a path in a tar into the components that mean something."""
+    return tuple(part for part in name.split("/") if part not in ("", "."))
+
+
+@contextlib.contextmanager
+def decompressed(path: Path) -> Iterator[BinaryIO]:
+    """Open a file and undo its compression (xz, gzip, bzip2, zstd or none), told by its first bytes, not its name."""
+    with path.open("rb") as raw:
+        magic = raw.read(6)
+        raw.seek(0)
+        if magic.startswith(b"\xfd7zXZ\x00"):
+            stream: object = lzma.LZMAFile(raw)  # noqa: SIM115 - closing raw is enough
+        elif magic.startswith(b"\x1f\x8b"):
+            stream = gzip.GzipFile(fileobj=raw)
+        elif magic.startswith(b"BZh"):
+            stream = BZ2File(raw)
+        elif magic.startswith(b"\x28\xb5\x2f\xfd"):
+            stream = zstd.ZstdFile(raw)
+        else:
+            stream = raw
+        yield cast(BinaryIO, stream)
+
+
+class Watched(io.BufferedIOBase):
+    """A forward-only stream that remembers what it read last.
+
+    tarfile takes a damaged header in mid-archive for the end; the last block read tells whether it was one.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._position = 0
+        self.last = b""
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read, and remember it."""
+        self.last = self._stream.read(-1 if size is None else size)
+        self._position += len(self.last)
+        return self.last
+
+    def tell(self) -> int:
+        """Return how much was read so far."""
+        return self._position
+
+    def seek(self, position: int, whence: int = 0, /) -> int:
+        """Read on up to a position."""
+        if whence or position < self._position:
+            raise io.UnsupportedOperation("the stream only goes forward")
+        while self._position < position and self.read(min(CHUNK, position - self._position)):
+            pass
+        return self._position
+
+    def rest_is_zero(self) -> bool:
+        """Read to the end, which makes the decompressor check its sums, and say whether there was nothing more."""
+        while block := self.read(CHUNK):
+            if block.strip(b"\0"):
+                return False
+        return True
+
+
+@contextlib.contextmanager
+def open_tar(source: Source) -> Iterator[BinaryIO]:
+    """Open a source's uncompressed tar, all of it in the folder `source.top`, as a stream that is read forward.
+
+    Raises StashError if the stored file is gone or turns out to be damaged while it is read.
+    """
+    hint = "run it again: the source is fetched or packed anew"
+    try:
+        source.archive.stat()
+    except OSError as error:
+        raise StashError(f"the stored source {source.archive} is gone: {error.strerror}", hint=hint) from error
+    try:
+        with decompressed(source.archive) as stream:
+            yield stream
+    except DAMAGED as error:
+        forget(source.archive)
+        raise StashError(f"the stored source {source.archive} is damaged: {error}", hint=hint) from error
+
+
+@contextlib.contextmanager
+def subset_tar(source: Source, prefixes: Sequence[str]) -> Iterator[BinaryIO]:
+    """Open an uncompressed tar of some of a source's files and folders, named without the top folder.
+
+    A prefix is a path inside the source: `Tools` is that folder with all below it. Modes and mtimes are the source's,
+    owners are root. Raises SourceError if there is nothing under one of the prefixes, StashError as `open_tar` does and
+    if there is no room for the temporary file.
+    """
+    folder = Path(tempfile.gettempdir())
+    with storing(folder):
+        result = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
+    try:
+        with storing(folder):
+            _write_subset(source, [prefix.strip("/") for prefix in prefixes], _Sink(cast(BinaryIO, result), folder))
+            result.seek(0)
+        yield cast(BinaryIO, result)
+    finally:
+        with contextlib.suppress(OSError):  # what could not be written is not wanted any more
+            result.close()
+
+
+def _write_subset(source: Source, prefixes: Sequence[str], sink: _Sink) -> None:
+    found: set[str] = set()
+    with open_tar(source) as stream, tarfile.open(fileobj=Watched(stream), mode="r:") as tar:
+        writer = _Writer(sink)
+        for member in tar:
+            inner = "/".join(components(member.name)[1:])
+            matching = _matching(inner, prefixes)
+            if not matching:
+                continue
+            found |= matching
+            member.name = inner
+            if member.islnk():
+                member.linkname = "/".join(components(member.linkname)[1:])
+                if not _matching(member.linkname, prefixes):
+                    raise SourceError(
+                        f"{inner!r} is a hard link to {member.linkname!r}, which is outside of what was asked for",
+                        hint=f"ask for {member.linkname} too",
+                    )
+            writer.add(member, cast("BinaryIO | None", tar.extractfile(member) if member.isreg() else None))
+        writer.close()
+    if missing := sorted(set(prefixes) - found):
+        raise SourceError(
+            f"there is no {' and no '.join(missing)} in the source from {source.origin}",
+            hint="give a source that is complete",
+        )
+
+
+def _matching(path: str, prefixes: Sequence[str]) -> set[str]:
+    return {prefix for prefix in prefixes if path == prefix or path.startswith(f"{prefix}/")}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file to pack: its path below the top folder, whether it is executable, and its content or its link's target."""
+
+    path: str
+    executable: bool = False
+    link: str | None = None
+    size: int = 0
+    content: BinaryIO | None = None
+
+
+def pack(entries: Iterable[Entry], target: Path) -> str:
+    """Write entries, which come sorted by path, into a zstd-compressed tar, and return the sha256 of the tar within.
+
+    The same entries give the same tar: owners, modes but for the executable bit, and mtimes are constant.
+    """
+    with storing(target), target.open("wb") as raw, zstd.ZstdFile(raw, "wb", level=3) as compressed:
+        sink = _Sink(cast(BinaryIO, compressed), target)
+        writer = _Writer(sink)
+        for entry in entries:
+            member = tarfile.TarInfo(f"{TOP}/{entry.path}")
+            member.mode = 0o755 if entry.executable else 0o644
+            member.mtime = MTIME
+            if entry.link is not None:
+                member.type, member.linkname, member.mode = tarfile.SYMTYPE, entry.link, 0o777
+            else:
+                member.size = entry.size
+            try:
+                writer.add(member, entry.content)
+            except (OSError, tarfile.TarError) as error:  # the sink's own are StashErrors
+                raise SourceError(
+                    f"{entry.path} cannot be read, or changed while it was read: {error}", hint="run it again"
+                ) from error
+        writer.close()
+        compressed.close()
+        synchronize(raw)
+    return sink.hash.hexdigest()
+
+
+class _Sink(io.RawIOBase):
+    """Hashes what passes through; errors in writing come out as StashError, which tells them from errors in reading."""
+
+    def __init__(self, stream: BinaryIO, target: Path) -> None:
+        self.hash = hashlib.sha256()
+        self._stream = stream
+        self._target = target
+        self._position = 0
+
+    def tell(self) -> int:
+        """Return how much was written."""
+        return self._position
+
+    def write(self, data: bytes, /) -> int:  # type: ignore[override]
+        self.hash.update(data)
+        with storing(self._target):
+            self._stream.write(data)
+        self._position += len(data)
+        return len(data)
+
+
+class _Writer:
+    """Writes members, each folder before the first thing in it, owned by root."""
+
+    def __init__(self, sink: _Sink) -> None:
+        self._tar = tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by close()
+        self._folders: set[str] = set()
+
+    def add(self, member: tarfile.TarInfo, content: BinaryIO | None) -> None:
+        """Add one member with its parents, unless it is a folder that is there already."""
+        parts = member.name.split("/")
+        for length in range(1, len(parts)):
+            self._add_folder("/".join(parts[:length]), int(member.mtime))
+        if member.isdir():
+            self._add_folder(member.name, int(member.mtime), stat.S_IMODE(member.mode))
+            return
+        member.uid = member.gid = 0
+        member.uname = member.gname = ""
+        member.pax_headers = {}
+        member.mtime = int(member.mtime)
+        self._tar.addfile(member, content)
+
+    def _add_folder(self, name: str, mtime: int, mode: int = 0o755) -> None:
+        if name in self._folders:
+            return
+        self._folders.add(name)
+        folder = tarfile.TarInfo(name)
+        folder.type, folder.mode, folder.mtime = tarfile.DIRTYPE, mode, mtime
+        self._tar.addfile(folder)
+
+    def close(self) -> None:
+        """Write the end of the archive."""
+        self._tar.close()
