@@ -50,6 +50,12 @@ def resolve_recipe(
     return source
 
 
+def known(archive: Archive, settings: Settings) -> Source | None:
+    """Return a recipe's archive if it was fetched and checked before; nothing is fetched."""
+    stored = cache.find(settings, archive.sha256)
+    return None if stored is None else _source(stored, archive.sha256)
+
+
 def _fetch_first(
     archive: Archive, settings: Settings, step: Step, pool_mirrors: PoolMirrors, work: Path, patience: Patience
 ) -> Stored:

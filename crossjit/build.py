@@ -1,0 +1,341 @@
+"""The build of one cell: the commands are values, the build key is their digest, the engine runs them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import shlex
+import tarfile
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from typing import BinaryIO, TextIO
+
+from crossjit import sources
+from crossjit.engine.base import Container, Engine, EngineFacts, Limits
+from crossjit.errors import BuildError, InfrastructureError
+from crossjit.images import Image
+from crossjit.model import Arch, Strategy, Variant
+from crossjit.progress import Progress, Step
+from crossjit.sources import Source
+
+# Every container sees the same folders, so that nothing in an artifact depends on where or how it was built.
+ROOT = "/crossjit"
+SOURCE = f"{ROOT}/src"
+BUILD = f"{ROOT}/build"
+INSTALL = f"{ROOT}/install"
+SUPPORT = f"{ROOT}/support"
+GENERATED = f"{ROOT}/generated"
+BUILD_PYTHON = f"{ROOT}/python"
+BUILDER = 1000  # the uid of `builder` in the toolchain images
+
+# One constant instant for __DATE__, archives and .pyc files (https://reproducible-builds.org/specs/source-date-epoch/):
+# with it py_compile writes hash-based .pyc files, which stay valid whatever time stamps an unpacked tree gets.
+SOURCE_DATE_EPOCH = 1767225600
+
+ENVIRONMENT: Mapping[str, str] = {
+    "HOME": ROOT,
+    "LANG": "C.UTF-8",
+    "LC_ALL": "C.UTF-8",
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "PYTHONHASHSEED": "0",
+    "SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH),
+    "TZ": "UTC",
+}
+
+# pip is left out because nothing that crossjit runs needs it (ensurepip's wheels are installed with the library), the
+# static library because nothing links to it and it is half of the install tree.
+CONFIGURE = ("--prefix=/usr/local", "--without-ensurepip", "--without-static-libpython")
+
+# What a cross configure cannot find out by running something; FACTS of CPython's own cross builds.
+CROSS_ANSWERS = ("ac_cv_file__dev_ptmx=yes", "ac_cv_file__dev_ptc=no", "ac_cv_buggy_getaddrinfo=no")
+
+MEMORY_PER_JOB = 1 << 30  # bytes; the largest compiler process of a CPython build takes less than that
+LOG_TAIL = 25
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of a build: its phase, what it runs, and in which folder. Everything here enters the build key."""
+
+    phase: str
+    argv: tuple[str, ...]
+    cwd: str = BUILD
+
+
+@dataclass(frozen=True)
+class BuildSpec:
+    """All that decides a build's output. `key` is its digest; parallelism is not in it, since it decides nothing.
+
+    `packages` is the fingerprint of the toolchain image's packages, compilers and libraries included.
+    """
+
+    source: str
+    arch: Arch
+    strategy: Strategy
+    toolchain: str
+    packages: str
+    llvm: str | None
+    commands: tuple[Command, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    build_python: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The build key: 64 hex digits."""
+        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def configure_line(self) -> str:
+        """The configure command as one would type it."""
+        return shlex.join(next(command.argv for command in self.commands if command.phase == "configure"))
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build left in its container while it is open: phases with wall seconds, and the versions that it used."""
+
+    seconds: Mapping[str, float]
+    compiler: str
+
+
+def specify(
+    source: Source,
+    variant: Variant,
+    arch: Arch,
+    strategy: Strategy,
+    toolchain: Image,
+    *,
+    build_python: str | None = None,
+) -> BuildSpec:
+    """Say how a variant of a source is built; `build_python` is the build key of a cross build's own Python. Pure."""
+    configure = [f"{SOURCE}/configure", *CONFIGURE, *variant.configure]
+    environment = dict(ENVIRONMENT)
+    if strategy is Strategy.CROSS:
+        configure += [
+            f"--build={toolchain.arch.triple}",
+            f"--host={arch.triple}",
+            f"--with-build-python={BUILD_PYTHON}/usr/local/bin/python{'.'.join(map(str, source.python))}",
+            f"CC={arch.triple}-gcc",
+            f"CXX={arch.triple}-g++",
+            *CROSS_ANSWERS,
+        ]
+        environment["PKG_CONFIG_LIBDIR"] = f"/usr/lib/{arch.triple}/pkgconfig:/usr/share/pkgconfig"
+    llvm = source.llvm if variant.needs_llvm else None
+    if llvm is not None:
+        # 3.15 looks for its tools here first; before, `clang-N` on PATH is found by its name.
+        environment["LLVM_TOOLS_INSTALL_DIR"] = f"/usr/lib/llvm-{llvm}"
+    return BuildSpec(
+        source=source.digest,
+        arch=arch,
+        strategy=strategy,
+        toolchain=toolchain.key,
+        packages=toolchain.fingerprint,
+        llvm=llvm,
+        commands=(
+            Command("configure", tuple(configure)),
+            Command("make", ("make",)),
+            Command("install", ("make", "install", f"DESTDIR={INSTALL}")),
+            Command("support", ("sh", "-c", _SUPPORT)),
+        ),
+        environment=environment,
+        build_python=build_python if strategy is Strategy.CROSS else None,
+    )
+
+
+# Beside the install tree: Tools/, which the tests of the cases generator and a debugger need, and what the build
+# made of the stencils, to compare and to look at. config.log stays out: it names process ids.
+_SUPPORT = f"""set -e
+cp -R {SOURCE}/Tools {SUPPORT}/Tools
+for file in pyconfig.h python-gdb.py jit_stencils*.h jit_unwind_info*.h jit_shim*.o; do
+    if [ -e "$file" ]; then cp "$file" {GENERATED}/; fi
+done
+"""
+
+BUILD_PYTHON_VARIANT = Variant(
+    name="build-python",
+    summary="the Python that runs CPython's own tools in a cross build",
+    configure=("--disable-test-modules",),
+    suites=(),
+)
+
+
+def jobs_for(facts: EngineFacts, wanted: int) -> int:
+    """Return make's parallelism: what the user wants, else the engine's cores as far as its memory allows."""
+    return wanted or max(1, min(facts.cores, facts.memory // MEMORY_PER_JOB))
+
+
+def compile_in(
+    container: Container,
+    spec: BuildSpec,
+    source: Source,
+    *,
+    subject: str,
+    jobs: int,
+    log: TextIO,
+    progress: Progress,
+    build_python: Callable[[], AbstractContextManager[BinaryIO]] | None = None,
+) -> Built:
+    """Fill a fresh toolchain container and run the spec's commands in it; leaves INSTALL, SUPPORT and
+    GENERATED filled.
+
+    `build_python` opens the install tree of the build Python for a cross build. Raises BuildError with the relevant
+    lines, the command and how it ended; engine failures come through as they are.
+    """
+    seconds: dict[str, float] = {}
+    started = time.monotonic()
+    with progress.step("unpack", subject):
+        fill(container, source, build_python)
+    seconds["unpack"] = time.monotonic() - started
+    for command in spec.commands:
+        started = time.monotonic()
+        with progress.step(command.phase, subject) as step:
+            _run(container, command, jobs, log, step)
+        seconds[command.phase] = time.monotonic() - started
+    compiler = f"{spec.arch.triple}-gcc" if spec.strategy is Strategy.CROSS else "gcc"
+    return Built(seconds=seconds, compiler=_first_line(container, (compiler, "--version")))
+
+
+def fill(
+    container: Container, source: Source, build_python: Callable[[], AbstractContextManager[BinaryIO]] | None
+) -> None:
+    """Put the source, the folders to build in and a cross build's own Python into a fresh toolchain container."""
+    container.put(_folders(ROOT, BUILD, INSTALL, SUPPORT, GENERATED, BUILD_PYTHON), "/")
+    with sources.open_tar(source) as tar:
+        container.put(tar, ROOT)
+    _require(container, ("mv", f"{ROOT}/{source.top}", SOURCE))
+    if build_python is not None:
+        with build_python() as tar:
+            container.put(tar, BUILD_PYTHON)
+
+
+def container_name(subject: str, run: str) -> str:
+    """Name a container after what it does and the run that started it."""
+    return f"crossjit-{re.sub(r'[^A-Za-z0-9_.-]+', '-', subject)}-{run}-{os.urandom(2).hex()}"
+
+
+def build_limits(facts: EngineFacts) -> Limits:
+    """Return what a build may use: all memory but a tenth, and a day if it is emulated on a slow machine."""
+    return Limits(memory=facts.memory * 9 // 10, pids=4096, seconds=24 * 3600)
+
+
+def open_container(
+    engine: Engine,
+    toolchain: Image,
+    spec: BuildSpec,
+    *,
+    facts: EngineFacts,
+    name: str,
+    labels: Mapping[str, str],
+    emulation: Mapping[str, str],
+) -> AbstractContextManager[Container]:
+    """Start the container of one build: no network, no capabilities, the unprivileged builder."""
+    return engine.container(
+        toolchain.reference,
+        arch=toolchain.arch,
+        name=name,
+        labels=labels,
+        env={**spec.environment, **emulation},
+        user=f"{BUILDER}:{BUILDER}",
+        network=False,
+        limits=build_limits(facts),
+    )
+
+
+def _run(container: Container, command: Command, jobs: int, log: TextIO, step: Step) -> None:
+    argv = command.argv
+    expected: frozenset[str] = frozenset()
+    if command.phase == "make":
+        expected = _make_commands(container, command)
+        argv = (*argv, f"-j{jobs}")
+    done = 0
+    tail: deque[str] = deque(maxlen=400)
+
+    def on_line(line: str) -> None:
+        nonlocal done
+        log.write(line + "\n")
+        tail.append(line)
+        step.line(line)
+        if line in expected:
+            done += 1
+            step.update(done=done, total=len(expected), detail=_target_of(line))
+        elif command.phase == "configure" and line.startswith("checking "):
+            step.update(detail=line.partition("...")[0])
+
+    log.write(f"$ cd {command.cwd} && {shlex.join(argv)}\n")
+    completed = container.run(argv, cwd=command.cwd, on_line=on_line)
+    log.write(f"# {completed.how} after {completed.seconds:.1f} s\n")
+    log.flush()
+    if completed.returncode:
+        raise BuildError(
+            f"{command.phase} failed: {completed.how}",
+            hint="the whole log is in the run record; a source that builds elsewhere may need another image or LLVM",
+            details=(f"$ cd {command.cwd} && {shlex.join(argv)}", *relevant_lines(tail)),
+        )
+
+
+def _make_commands(container: Container, command: Command) -> frozenset[str]:
+    """Ask make what it would run, so that the share of work done is counted and not guessed."""
+    lines: list[str] = []
+    container.run((*command.argv, "-n"), cwd=command.cwd, on_line=lines.append)
+    return frozenset(line for line in lines if " -o " in line or "/Tools/jit/build.py" in line)
+
+
+def _target_of(line: str) -> str:
+    found = re.search(r" -o (\S+)", line)
+    if found:
+        return found[1]
+    return "stencils" if "Tools/jit/build.py" in line else line.split(" ", 1)[0]
+
+
+_TROUBLE = re.compile(r"(?:\berror\b|\bError\b|ERROR|undefined reference|No such file|Traceback|fatal|\*\*\*)")
+
+
+def relevant_lines(lines: Sequence[str] | deque[str], limit: int = LOG_TAIL) -> tuple[str, ...]:
+    """Pick what a person wants to see of a failed command's output: trouble with what stands around it, and the end.
+
+    Only what is shown is chosen by its words; whether something failed is known from the exit status alone.
+    """
+    lines = list(lines)
+    first = next((number for number, line in enumerate(lines) if _TROUBLE.search(line)), None)
+    if first is None or first >= len(lines) - limit:
+        return tuple(lines[-limit:])
+    head = lines[max(0, first - 2) : first + limit // 2]
+    end = lines[-(limit - len(head)) :]
+    return (*head, "…", *end)
+
+
+def _folders(*folders: str) -> BinaryIO:
+    """Make a tar of empty folders that belong to the builder."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for folder in folders:
+            member = tarfile.TarInfo(folder.lstrip("/"))
+            member.type = tarfile.DIRTYPE
+            member.mode = 0o755
+            member.uid = member.gid = BUILDER
+            tar.addfile(member)
+    stream.seek(0)
+    return stream
+
+
+def _require(container: Container, argv: tuple[str, ...]) -> None:
+    """Run a command of ours that has no reason to fail."""
+    lines: list[str] = []
+    completed = container.run(argv, on_line=lines.append)
+    if completed.returncode:
+        raise InfrastructureError(
+            f"{shlex.join(argv)} failed in the build container: {completed.how}", details=tuple(lines[-LOG_TAIL:])
+        )
+
+
+def _first_line(container: Container, argv: tuple[str, ...]) -> str:
+    lines: list[str] = []
+    container.run(argv, on_line=lines.append)
+    return lines[0] if lines else ""

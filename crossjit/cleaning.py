@@ -1,0 +1,121 @@
+"""Removing what runs left: `sweep` after dead ones, at the start of a command; `clean` all that crossjit made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from crossjit import durable, runs
+from crossjit.engine.base import HOME, RUN, Engine, Owned
+from crossjit.errors import CrossjitError, InfrastructureError
+from crossjit.settings import Settings
+from crossjit.store import Store
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Something that was not removed, and why not."""
+
+    thing: Owned
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What was removed from the engine and from the state folder (names of folders in the making), and what was not."""
+
+    removed: tuple[Owned, ...] = ()
+    folders: tuple[str, ...] = ()
+    kept: tuple[Kept, ...] = ()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What was removed, a line each, for people."""
+        return (
+            *(f"{thing.kind} {thing.name}" for thing in self.removed),
+            *(f"folder {name}" for name in self.folders),
+        )
+
+
+def sweep(engine: Engine, settings: Settings) -> Cleaned:
+    """Remove the containers and volumes of runs whose process died, and what is half made in the stash and `sources/`.
+
+    Only things with this state folder's label and a run's label are looked at; images stay, they are found by key
+    again, and so do caches (volumes without a run's label). What the engine does not let go is kept, with the reason.
+    Raises EngineError if the engine does not answer, StashError if the state folder cannot be written.
+    """
+    removed, kept = [], []
+    for thing in engine.owned({HOME: settings.identity}):
+        if thing.kind == "image" or RUN not in thing.labels or runs.is_alive(settings, thing.labels[RUN]):
+            continue
+        reason = _remove(engine, thing)
+        if reason is None:
+            removed.append(thing)
+        else:
+            kept.append(Kept(thing, reason))
+    return Cleaned(tuple(removed), sweep_folders(settings), tuple(kept))
+
+
+def sweep_folders(settings: Settings) -> tuple[str, ...]:
+    """Remove what dead processes left half made in the stash and in `sources/`. Raises StashError. Needs no engine."""
+    with durable.explained(InfrastructureError, "cannot clean up", settings.sources):
+        sources = durable.remove_dead(settings.sources / "tmp")
+    return (
+        *(f"stash/tmp/{name}" for name in Store(settings.stash).sweep()),
+        *(f"sources/tmp/{folder.name}" for folder in sources),
+    )
+
+
+def clean(
+    engine: Engine,
+    settings: Settings,
+    *,
+    containers: bool = True,
+    volumes: bool = True,
+    images: bool = True,
+    own_run: str | None = None,
+    dry_run: bool = False,
+) -> Cleaned:
+    """Remove all of these kinds that crossjit made for this state folder, found by label.
+
+    Never what a living run other than `own_run` (the one that cleans) uses: its containers and volumes stay, and so do
+    all images and caches as long as there is one, since nobody knows which it is about to use. Raises as `sweep` does.
+    """
+    living = set(runs.living(settings)) - {own_run}
+    removed: list[Owned] = []
+    kept: list[Kept] = []
+    for thing in _in_order(engine, settings, {"container": containers, "volume": volumes, "image": images}):
+        reason: str | None = None
+        run = thing.labels.get(RUN)
+        if run in living:
+            reason = f"run {run} uses it"
+        elif living and (thing.kind == "image" or run is None):
+            reason = f"run {min(living)} may use it"
+        elif not dry_run:
+            reason = _remove(engine, thing)
+        if reason is None:
+            removed.append(thing)
+        else:
+            kept.append(Kept(thing, reason))
+    return Cleaned(tuple(removed), () if dry_run else sweep_folders(settings), tuple(kept))
+
+
+def _in_order(engine: Engine, settings: Settings, wanted: dict[str, bool]) -> Iterator[Owned]:
+    """Containers first, then what they hold on to."""
+    order = list(wanted)
+
+    yield from (
+        thing
+        for thing in sorted(engine.owned({HOME: settings.identity}), key=lambda thing: order.index(thing.kind))
+        if wanted[thing.kind]
+    )
+
+
+def _remove(engine: Engine, thing: Owned) -> str | None:
+    """Remove it; return why not, if the engine refused. Raises EngineError if it does not answer any more."""
+    try:
+        engine.remove(thing)
+    except CrossjitError as error:
+        engine.facts()  # raises if the reason is that the engine is gone
+        return error.message
+    return None

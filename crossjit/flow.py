@@ -1,0 +1,473 @@
+"""One direction: source, toolchain image, build, probe, stash, target image, suites, verdict; no step reaches back."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import crossjit
+from crossjit import build, emulation, images, packing, sources, validation
+from crossjit.build import BuildSpec, Built
+from crossjit.engine.base import HOME, OWNED, RUN, Container, Engine, EngineFacts
+from crossjit.errors import CrossjitError, InfrastructureError, Interrupted, ProductError, UserError
+from crossjit.images import Image, ImageSpec, Role
+from crossjit.manifest import ArtifactKind, Manifest, SourceFacts
+from crossjit.model import Arch, Cell, CellResult, HostAbility, Strategy, SuiteResult, Variant, Verdict
+from crossjit.plan import Known
+from crossjit.progress import Progress
+from crossjit.recipes import Recipe
+from crossjit.settings import Settings
+from crossjit.sources import Source
+from crossjit.store import GENERATED, INSTALL, SUPPORT, Artifact, Store
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What the steps work with: the machine's side of a run. `labels` go on whatever is started in the engine."""
+
+    settings: Settings
+    engine: Engine
+    facts: EngineFacts
+    ability: HostAbility
+    images: tuple[ImageSpec, ...]
+    store: Store
+    run: str
+    labels: Mapping[str, str]
+    progress: Progress
+
+    @property
+    def jobs(self) -> int:
+        """How many processes make and the suites may use at a time."""
+        return build.jobs_for(self.facts, self.settings.jobs)
+
+    def emulated(self, arch: Arch) -> bool:
+        """Whether what is built for this arch runs under QEMU here."""
+        return arch is not self.facts.arch
+
+    def emulation(self, arch: Arch, cpu: str | None) -> Mapping[str, str]:
+        """Return what a container of this arch needs in its environment."""
+        return emulation.environment(self.facts.arch, arch, cpu)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be done for one cell, before anything is: the recipe's variant, and what the user asked for.
+
+    `source` is what `--source` said, None for the recipe's own; `image` an image's name where the user chose it.
+    """
+
+    cell: Cell
+    recipe: Recipe
+    variant: Variant
+    strategy: Strategy
+    source: str | None = None
+    cpu: str | None = None
+    image: str | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An order with its source and its toolchain: now its build key is known."""
+
+    order: Order
+    source: Source
+    image: ImageSpec
+    toolchain: Image
+    spec: BuildSpec
+    build_python: BuildSpec | None = None
+
+    @property
+    def cell(self) -> Cell:
+        """The cell that this is about."""
+        return self.order.cell
+
+    @property
+    def key(self) -> str:
+        """The build key."""
+        return self.spec.key
+
+
+@dataclass(frozen=True)
+class BuiltCell:
+    """A cell that is in the stash. `from_stash` says that it was there before; `seconds` is what this run spent."""
+
+    artifact: Artifact
+    from_stash: bool
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def labels(settings: Settings, run: str) -> Mapping[str, str]:
+    """Return what everything that a run starts in the engine carries, so that it is found if the run dies."""
+    return {OWNED: "container", HOME: settings.identity, RUN: run}
+
+
+def resolve(shop: Workshop, order: Order) -> Source:
+    """Get the order's source: what the user asked for, or the recipe's. Raises SourceError, DownloadError."""
+    return sources.resolve(
+        order.source or order.recipe.source,
+        shop.settings,
+        progress=shop.progress,
+        pool_mirrors=sources.host_pool_mirrors,
+    )
+
+
+def choose_image(specs: tuple[ImageSpec, ...], order: Order, source: Source) -> ImageSpec:
+    """Choose the image by the LLVM that the source names. Raises UserError where none has it."""
+    llvm = source.llvm if order.variant.needs_llvm else None
+    if order.variant.needs_llvm and llvm is None:
+        raise UserError(
+            f"{order.cell}: {source.version} has no JIT: there is no Tools/jit/_llvm.py in it",
+            hint="take a variant without the JIT (nojit, ft), or a source of 3.13 or later",
+        )
+    return images.spec_for(llvm if llvm is not None else source.llvm, specs, name=order.image)
+
+
+def prepare(shop: Workshop, orders: Sequence[Order]) -> tuple[Prepared, ...]:
+    """Get the orders' sources and toolchain images, each once, and say how each cell is built."""
+    resolved: dict[object, Source] = {}
+    for order in orders:
+        wanted = order.source or order.recipe.source
+        if wanted not in resolved:
+            resolved[wanted] = resolve(shop, order)
+    return tuple(_prepare(shop, order, resolved[order.source or order.recipe.source]) for order in orders)
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What is known of an order before anything is started; `key` is None until source and toolchain are there."""
+
+    order: Order
+    known: Known
+    source: Source | None = None
+    image: ImageSpec | None = None
+    key: str | None = None
+    artifact: Artifact | None = None
+
+
+def foresee(
+    order: Order, settings: Settings, host_arch: Arch, specs: tuple[ImageSpec, ...], store: Store, engine: Engine | None
+) -> Foreseen:
+    """Look at what is there for an order already; nothing is started or written. `engine` is None if none answers."""
+    source = sources.known(order.source or order.recipe.source, settings)
+    if source is None:
+        return Foreseen(order, Known())
+    image = choose_image(specs, order, source)
+    if engine is None:
+        return Foreseen(order, Known(source=True), source, image)
+    find = partial(images.find, engine, image, host_arch=host_arch, home=settings.home)
+    target = find(Role.TARGET, order.cell.arch) is not None
+    toolchain = find(Role.TOOLCHAIN, _compiler_arch(order, host_arch))
+    if toolchain is None:
+        return Foreseen(order, Known(source=True, target=target), source, image)
+    prepared = _specified(order, source, image, toolchain, host_arch)
+    artifact = store.find(prepared.key)
+    own_python = prepared.build_python
+    known = Known(
+        source=True,
+        toolchain=True,
+        target=target,
+        build_python=own_python is not None and store.find(own_python.key) is not None,
+        artifact=artifact is not None,
+    )
+    return Foreseen(order, known, source, image, prepared.key, artifact)
+
+
+def _compiler_arch(order: Order, host_arch: Arch) -> Arch:
+    return order.cell.arch if order.strategy is Strategy.EMULATE else host_arch
+
+
+def _prepare(shop: Workshop, order: Order, source: Source) -> Prepared:
+    image = choose_image(shop.images, order, source)
+    toolchain = ensure_image(shop, image, Role.TOOLCHAIN, _compiler_arch(order, shop.facts.arch))
+    return _specified(order, source, image, toolchain, shop.facts.arch)
+
+
+def _specified(order: Order, source: Source, image: ImageSpec, toolchain: Image, host_arch: Arch) -> Prepared:
+    """Say how the cell is built, now that its source and its toolchain are there. Pure."""
+    own_python = None
+    if order.strategy is Strategy.CROSS:
+        own_python = build.specify(source, build.BUILD_PYTHON_VARIANT, host_arch, Strategy.NATIVE, toolchain)
+    spec = build.specify(
+        source,
+        order.variant,
+        order.cell.arch,
+        order.strategy,
+        toolchain,
+        build_python=own_python.key if own_python else None,
+    )
+    return Prepared(order, source, image, toolchain, spec, own_python)
+
+
+def ensure_image(shop: Workshop, spec: ImageSpec, role: Role, arch: Arch) -> Image:
+    """Have an image of this role and arch, made if it is not there."""
+    return images.ensure(
+        shop.engine,
+        spec,
+        role,
+        arch,
+        host_arch=shop.facts.arch,
+        home=shop.settings.home,
+        progress=shop.progress,
+        labels={HOME: shop.settings.identity},
+    )
+
+
+def require_emulator(shop: Workshop, arch: Arch) -> None:
+    """Raise InfrastructureError where nothing here can run this arch."""
+    if shop.ability.runs(arch) is False:
+        raise InfrastructureError(
+            f"nothing on this machine can run {arch} programs",
+            hint="./inv setup installs QEMU and registers it; ./inv doctor says what is missing",
+        )
+
+
+def build_cell(shop: Workshop, prepared: Prepared, *, log: Path, rebuild: bool = False) -> BuiltCell:
+    """Take the cell from the stash, or build, probe and stash it. `log` is where the build's whole output goes.
+
+    Two processes that want the same cell build it once. Raises BuildError, EngineError, StashError.
+    """
+    found = None if rebuild else shop.store.find(prepared.key)
+    if found is not None:
+        return BuiltCell(found, from_stash=True)
+    require_emulator(shop, prepared.cell.arch)
+    with shop.store.lock(prepared.key, on_wait=_waits(shop, str(prepared.cell))):
+        found = None if rebuild else shop.store.find(prepared.key)
+        if found is not None:
+            return BuiltCell(found, from_stash=True)
+        target = ensure_image(shop, prepared.image, Role.TARGET, prepared.cell.arch)
+        own_python = _ensure_build_python(shop, prepared, log)
+        order = prepared.order
+        with _built(shop, prepared, prepared.spec, str(prepared.cell), log, own_python) as (container, built):
+            started = time.monotonic()
+            with shop.store.staging(prepared.key) as staging:
+                with shop.progress.step("pack", str(prepared.cell)):
+                    with container.get(build.INSTALL) as tar:
+                        packed = staging.add(INSTALL, tar)
+                    for name, folder in ((SUPPORT, build.SUPPORT), (GENERATED, build.GENERATED)):
+                        with container.get(folder) as tar:
+                            staging.add(name, tar)
+                seconds = {**built.seconds, "pack": time.monotonic() - started}
+                started = time.monotonic()
+                facts = validation.probe(
+                    shop.engine,
+                    target,
+                    lambda: packing.unpack_stream(packed.path),
+                    cell=prepared.cell,
+                    emulation=shop.emulation(prepared.cell.arch, order.cpu),
+                    name=build.container_name(f"probe-{prepared.cell.slug}", shop.run),
+                    labels=shop.labels,
+                    progress=shop.progress,
+                )
+                seconds["probe"] = time.monotonic() - started
+                manifest = replace(
+                    _manifest(shop, prepared, prepared.spec, ArtifactKind.CELL, built),
+                    cell=prepared.cell,
+                    recipe=order.recipe.name,
+                    variant=order.variant.name,
+                    images={"toolchain": prepared.toolchain.facts(), "target": target.facts()},
+                    qemu=_qemu(shop, prepared.cell.arch),
+                    cpu=shop.emulation(prepared.cell.arch, order.cpu).get("QEMU_CPU"),
+                    seconds={name: round(value, 3) for name, value in seconds.items()},
+                    probe=dict(facts),
+                )
+                with shop.progress.step("stash", str(prepared.cell)):
+                    artifact = staging.commit(manifest)
+        return BuiltCell(artifact, from_stash=False, seconds=seconds)
+
+
+def validate_cell(shop: Workshop, prepared: Prepared, built: BuiltCell, *, folder: Path) -> tuple[SuiteResult, ...]:
+    """Run the variant's suites on a built cell, in order. `folder` gets what the suites wrote."""
+    require_emulator(shop, prepared.cell.arch)
+    image = ensure_image(shop, prepared.image, Role.TARGET, prepared.cell.arch)
+    return tuple(
+        validation.run_suite(
+            shop.engine,
+            _target(shop, prepared, built, image, name),
+            name,
+            jobs=shop.jobs,
+            folder=folder,
+            progress=shop.progress,
+        )
+        for name in prepared.order.variant.suites
+    )
+
+
+def _target(shop: Workshop, prepared: Prepared, built: BuiltCell, image: Image, purpose: str) -> validation.Target:
+    return validation.Target(
+        image=image,
+        tree=built.artifact.open,
+        cell=prepared.cell,
+        variant=prepared.order.variant,
+        python=prepared.source.python,
+        name=build.container_name(f"{purpose}-{prepared.cell.slug}", shop.run),
+        labels=shop.labels,
+        support=partial(built.artifact.open, SUPPORT),
+        emulation=shop.emulation(prepared.cell.arch, prepared.order.cpu),
+    )
+
+
+def run_cell(shop: Workshop, prepared: Prepared, *, folder: Path, validate: bool, rebuild: bool = False) -> CellResult:
+    """Take one cell from nothing to its verdict; what goes wrong on the way is the verdict, with its reason.
+
+    A build that fails is CPython's failure, an engine that fails is ours. Only an interruption gets through.
+    """
+    cell = prepared.cell
+    result = CellResult(cell, Verdict.INFRA, (), build_key=prepared.key, strategy=prepared.order.strategy)
+    seconds: dict[str, float] = {}
+    try:
+        built = build_cell(shop, prepared, log=folder / "build.log", rebuild=rebuild)
+        seconds.update(built.seconds)
+        manifest = built.artifact.manifest
+        result = replace(
+            result,
+            artifact=built.artifact.id,
+            from_stash=built.from_stash,
+            strategy=manifest.strategy,
+            probe=manifest.probe,
+            seconds=seconds,
+        )
+        suite_results: tuple[SuiteResult, ...] = ()
+        if validate:
+            suite_results = validate_cell(shop, prepared, built, folder=folder)
+            seconds.update({suite.suite: suite.seconds for suite in suite_results})
+        verdict, reasons = validation.judge(cell, prepared.order.variant, manifest.probe, suite_results)
+        return replace(result, verdict=verdict, reasons=reasons, suites=suite_results, seconds=seconds)
+    except Interrupted:
+        raise
+    except CrossjitError as error:
+        verdict = Verdict.FAIL if isinstance(error, ProductError) else Verdict.INFRA
+        reasons = (error.message, *([f"hint: {error.hint}"] if error.hint else []))
+        return replace(result, verdict=verdict, reasons=reasons, seconds=seconds)
+
+
+def target_shell(shop: Workshop, prepared: Prepared, built: BuiltCell) -> int:
+    """Open a shell in the cell's target image with its artifact installed; return the shell's exit status."""
+    require_emulator(shop, prepared.cell.arch)
+    cell = prepared.cell
+    image = ensure_image(shop, prepared.image, Role.TARGET, cell.arch)
+    target = _target(shop, prepared, built, image, "shell")
+    return shop.engine.shell(
+        image.reference,
+        arch=cell.arch,
+        name=target.name,
+        labels=target.labels,
+        prepare=lambda container: validation.install(container, target.tree, target.support),
+        argv=("bash",),
+        env=validation.environment(target.emulation),
+        user=f"{validation.TESTER}:{validation.TESTER}",
+        cwd=validation.HOME,
+    )
+
+
+def toolchain_shell(shop: Workshop, prepared: Prepared) -> int:
+    """Open a shell in the toolchain image, with the source, the build Python and the build's environment in place.
+
+    A build Python that is not in the stash is built first. Returns the shell's exit status.
+    """
+    subject = str(prepared.cell)
+    own_python = _ensure_build_python(shop, prepared, shop.settings.runs / shop.run / "build.log")
+    return shop.engine.shell(
+        prepared.toolchain.reference,
+        arch=prepared.toolchain.arch,
+        name=build.container_name(f"shell-{subject}", shop.run),
+        labels=shop.labels,
+        prepare=lambda container: build.fill(container, prepared.source, own_python.open if own_python else None),
+        argv=("bash",),
+        env={**prepared.spec.environment, **shop.emulation(prepared.toolchain.arch, prepared.order.cpu)},
+        user=f"{build.BUILDER}:{build.BUILDER}",
+        cwd=build.BUILD,
+    )
+
+
+def _ensure_build_python(shop: Workshop, prepared: Prepared, log: Path) -> Artifact | None:
+    """Have the Python that runs CPython's own tools in a cross build: made once per source and toolchain, and kept."""
+    spec = prepared.build_python
+    if spec is None:
+        return None
+    subject = f"build Python {prepared.source.version}"
+    with shop.store.lock(spec.key, on_wait=_waits(shop, subject)):
+        found = shop.store.find(spec.key)
+        if found is not None:
+            return found
+        own_log = log.with_name("build-python.log")
+        with (
+            _built(shop, prepared, spec, subject, own_log, None) as (container, built),
+            shop.store.staging(spec.key) as staging,
+        ):
+            with shop.progress.step("pack", subject), container.get(build.INSTALL) as tar:
+                staging.add(INSTALL, tar)
+            return staging.commit(
+                replace(
+                    _manifest(shop, prepared, spec, ArtifactKind.BUILD_PYTHON, built),
+                    images={"toolchain": prepared.toolchain.facts()},
+                    seconds={name: round(value, 3) for name, value in built.seconds.items()},
+                )
+            )
+
+
+@contextlib.contextmanager
+def _built(
+    shop: Workshop, prepared: Prepared, spec: BuildSpec, subject: str, log: Path, own_python: Artifact | None
+) -> Iterator[tuple[Container, Built]]:
+    """Build in a container of its own, which stays until the block ends."""
+    emulated = shop.emulation(prepared.toolchain.arch, prepared.order.cpu)
+    own: AbstractContextManager[Container] = build.open_container(
+        shop.engine,
+        prepared.toolchain,
+        spec,
+        facts=shop.facts,
+        name=build.container_name(f"build-{subject}", shop.run),
+        labels=shop.labels,
+        emulation=emulated,
+    )
+    with own as container, log.open("w", encoding="utf-8") as output:
+        yield (
+            container,
+            build.compile_in(
+                container,
+                spec,
+                prepared.source,
+                subject=subject,
+                jobs=shop.jobs,
+                log=output,
+                progress=shop.progress,
+                build_python=own_python.open if own_python else None,
+            ),
+        )
+
+
+def _manifest(shop: Workshop, prepared: Prepared, spec: BuildSpec, kind: ArtifactKind, built: Built) -> Manifest:
+    source = prepared.source
+    return Manifest(
+        kind=kind,
+        build_key=spec.key,
+        version=source.version,
+        arch=spec.arch,
+        source=SourceFacts(
+            kind=str(source.kind),
+            digest=source.digest,
+            origin=source.origin,
+            commit=source.commit,
+            diff_digest=source.diff_digest,
+            llvm=source.llvm,
+        ),
+        strategy=spec.strategy,
+        configure=spec.configure_line,
+        llvm=prepared.toolchain.llvm_version(spec.llvm) if spec.llvm else None,
+        compiler=built.compiler,
+        crossjit=crossjit.__version__,
+    )
+
+
+def _qemu(shop: Workshop, arch: Arch) -> str | None:
+    emulator = shop.ability.emulators.get(arch)
+    return emulator.version if emulator and shop.emulated(arch) else None
+
+
+def _waits(shop: Workshop, subject: str) -> Callable[[], None]:
+    return lambda: shop.progress.say(f"{subject}: another process is building it; waiting to take its result")

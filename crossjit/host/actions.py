@@ -1,0 +1,365 @@
+"""What would have to be done to a Debian or Ubuntu host, stage by stage: decisions, nothing is done here."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossjit.host.checks import BUILDX, ENGINE
+from crossjit.host.look import SOCKET, Look, number
+from crossjit.host.shell import Shell
+from crossjit.model import Arch
+
+NEWER_SUITE = (
+    "trixie"  # its engine needs only libc6 2.34 and so installs on Debian 12, whose own is 20.10 without buildx
+)
+OLDEST_FOR_NEWER = (12,)
+NEWER_FOLDER = "/var/cache/crossjit"
+DAEMON_LOG = "/var/log/dockerd.log"
+DAEMON_PID = "/var/run/docker.pid"
+STATIC_QEMU = (9, 1)  # from here on Debian's qemu-user is static itself, and qemu-user-static an empty package
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+CGROUP = "sys/fs/cgroup"
+
+_PACKAGES_OF_INTEREST = (
+    *("docker-ce", "docker.io", "docker-cli", "docker-buildx", "docker-buildx-plugin", "podman"),
+    *("qemu-user-static", "qemu-user", "qemu-user-binfmt", "binfmt-support"),
+)
+
+_APT = (
+    *("env", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_MODE=a"),
+    *("apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"),
+    *("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"),
+)
+# An engine or another QEMU that is there already is never taken away to make room.
+_INSTALL = (*_APT, "--no-install-recommends", "--no-remove", "install")
+
+# From QEMU's scripts/qemu-binfmt-conf.sh: the ELF header's start, and which of its bits count.
+_MASK = r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff"
+_MAGIC = {
+    Arch.AARCH64: r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00",
+    Arch.X86_64: r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x3e\x00",
+}
+
+
+@dataclass(frozen=True)
+class Action:
+    """One command that changes the host.
+
+    `text` is its standard input; `optional`: if it fails, another way is left; `attempts` is for what another program's
+    lock may make fail at once.
+    """
+
+    title: str
+    argv: tuple[str, ...]
+    text: str | None = None
+    optional: bool = False
+    attempts: int = 1
+
+    def command(self, prefix: Sequence[str] = ()) -> str:
+        """Write it as one would type it."""
+        line = shlex.join([*prefix, *self.argv])
+        return line if self.text is None else f"printf '%s' {shlex.quote(self.text)} | {line}"
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What apt offers: candidates' versions by package, and the mirror that the distribution itself comes from."""
+
+    candidates: Mapping[str, str]
+    mirror: str | None
+
+    def has(self, package: str, at_least: tuple[int, ...] = ()) -> bool:
+        """Whether there is a candidate of that version."""
+        return package in self.candidates and number(self.candidates[package]) >= at_least
+
+
+Stage = Callable[[Look, Catalogue, Shell], tuple[Action, ...]]
+
+
+def catalogue(shell: Shell, codename: str) -> Catalogue:
+    """Ask apt; it answers from the lists it has, and names mirrors from its configuration even without lists."""
+    candidates = {}
+    package = ""
+    for line in shell.run(["apt-cache", "policy", *_PACKAGES_OF_INTEREST], timeout=60).stdout.splitlines():
+        if line and not line[0].isspace():
+            package = line.rstrip(":")
+        elif line.strip().startswith("Candidate:") and "(none)" not in line:
+            candidates[package] = line.split(":", 1)[1].strip()
+    ask = ["apt-get", "indextargets", "--no-release-info"]
+    output = shell.run([*ask, "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"], timeout=60)
+    rows = [line.split() for line in output.stdout.splitlines()]
+    mirrors = [
+        row[0] for row in rows if len(row) == 3 and row[2] == "main" and row[1] in (codename, "stable", "oldstable")
+    ]
+    return Catalogue(candidates, mirrors[0] if mirrors else None)
+
+
+def wants_packages(host: Look, shell: Shell) -> bool:
+    """Whether anything is to be installed."""
+    return _wants_engine(host) or _wants_buildx(host) or _wants_qemu(host, shell) or not all(host.tools.values())
+
+
+def recovery(shell: Shell) -> tuple[Action, ...]:
+    """Finish what an interrupted dpkg left: unpacked packages, or its journal."""
+    journal = shell.root / "var/lib/dpkg/updates"
+    if not shell.run(["dpkg", "--audit"], timeout=60).stdout.strip() and not (
+        journal.is_dir() and any(journal.iterdir())
+    ):
+        return ()
+    return (
+        Action(
+            "finishing what an interrupted dpkg left",
+            (
+                "env",
+                "DEBIAN_FRONTEND=noninteractive",
+                "dpkg",
+                "--force-confdef",
+                "--force-confold",
+                "--configure",
+                "-a",
+            ),
+            optional=True,  # it neither waits for dpkg's lock nor fetches what a package lacks; the next one does
+        ),
+        Action("completing half-installed packages", (*_APT, "--no-remove", "--fix-broken", "install")),
+    )
+
+
+def update() -> tuple[Action, ...]:
+    """Bring apt's lists up to date."""
+    return (Action("updating apt's package lists", (*_APT, "update"), attempts=6),)
+
+
+def packages(host: Look, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
+    """Install what is missing; the engine from a newer suite where the distribution's own will not do."""
+    wanted = [tool for tool, path in host.tools.items() if not path]
+    if not all(host.tools.values()):
+        wanted.append("zstd")
+        if not shell.is_root:
+            wanted.append("uidmap")  # mmdebstrap as a user
+    if _wants_qemu(host, shell):
+        if offered.has("qemu-user-binfmt", STATIC_QEMU):
+            wanted += ["qemu-user", "qemu-user-binfmt"]
+        else:
+            wanted += ["qemu-user-static", "binfmt-support"]
+    if not shell.is_root and host.engine.name == "docker" and not shell.which("setfacl"):
+        wanted.append("acl")
+    newer: list[str] = []
+    if _wants_engine(host) or _wants_buildx(host):
+        own = _own_engine(host, offered)
+        if own:
+            wanted += own
+        elif _may_take_newer(host) and offered.mirror:
+            newer = [*(["docker.io", "docker-cli"] if _wants_engine(host) else []), "docker-buildx"]
+    actions = []
+    if wanted:
+        actions.append(Action(f"installing {', '.join(wanted)}", (*_INSTALL, *wanted)))
+    if newer and offered.mirror:
+        actions += _from_newer_suite(newer, offered.mirror, signed=(shell.root / KEYRING.lstrip("/")).exists())
+    return tuple(actions)
+
+
+def mount(host: Look, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
+    """Mount binfmt_misc."""
+    if host.binfmt_mounted or not _lacking(host):
+        return ()
+    argv = ("mount", "-t", "binfmt_misc", "binfmt_misc", "/proc/sys/fs/binfmt_misc")
+    return (Action("mounting binfmt_misc", argv),)
+
+
+def handlers(host: Look, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
+    """Have the distribution register its handlers, which it then does at every boot, too."""
+    absent = [arch for arch in _lacking(host) if host.ability and arch not in host.ability.emulators]
+    if not absent:
+        return ()
+    if host.service_manager and not shell.which("update-binfmts"):
+        argv = ("systemctl", "restart", "systemd-binfmt.service")
+        return (Action("registering binfmt handlers", argv, optional=True),)
+    if shell.which("update-binfmts"):
+        return tuple(
+            Action(f"registering QEMU for {arch}", ("update-binfmts", "--enable", f"qemu-{arch}"), optional=True)
+            for arch in absent
+        )
+    return ()
+
+
+def registration(host: Look, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
+    """Register by hand what is still missing, disabled or without flag F; this lasts until the next boot."""
+    actions = []
+    folder = "/proc/sys/fs/binfmt_misc"
+    for arch in _lacking(host):
+        emulator = host.ability.emulators.get(arch) if host.ability else None
+        if emulator and emulator.fixed:
+            actions.append(Action("enabling binfmt_misc", ("tee", f"{folder}/status"), text="1"))
+            actions.append(Action(f"enabling {emulator.name}", ("tee", f"{folder}/{emulator.name}"), text="1"))
+            continue
+        found = _static_qemu(arch, shell)
+        if found is None:
+            continue
+        interpreter, flags = found
+        if emulator:
+            actions.append(
+                Action(f"removing {emulator.name}, without F", ("tee", f"{folder}/{emulator.name}"), text="-1")
+            )
+        line = f":qemu-{arch}:M::{_MAGIC[arch]}:{_MASK}:{interpreter}:{flags}"
+        actions.append(Action(f"registering {interpreter} for {arch}", ("tee", f"{folder}/register"), text=line))
+    return tuple(actions)
+
+
+def daemon(host: Look, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
+    """Start the engine: by the service manager, by hand where there is none."""
+    engine = host.engine
+    if engine.name != "docker" or engine.version is not None or engine.denied or engine.elsewhere:
+        return ()
+    if host.service_manager:
+        return (Action("starting the engine", ("systemctl", "enable", "--now", "docker.service")),)
+    if running(shell):
+        return ()
+    actions = [
+        Action(f"removing {path}, whose {program} is gone", ("rm", "-f", path))
+        for program, path in (("dockerd", DAEMON_PID), ("containerd", "/run/docker/containerd/containerd.pid"))
+        if (shell.root / path.lstrip("/")).exists() and not _alive(program, path, shell)
+    ]
+    if (shell.root / CGROUP / "cgroup.type").exists():
+        # A container's own cgroup v2: it may not hold processes and hand out controllers at once, so they move aside,
+        # as docker's own image for nested engines does it (https://github.com/moby/moby/blob/master/hack/dind).
+        script = (
+            "cd /sys/fs/cgroup && mkdir -p init && xargs -rn1 < cgroup.procs > init/cgroup.procs || :; "
+            "sed -e 's/ / +/g' -e 's/^/+/' < cgroup.controllers > cgroup.subtree_control"
+        )
+        actions.append(Action("making room for cgroups of the engine's", ("sh", "-c", script), optional=True))
+    # Its package's init script wants limits that a container may not raise, and the daemon does without.
+    script = f"cd / && exec dockerd >>{DAEMON_LOG} 2>&1 </dev/null"
+    actions.append(Action(f"starting dockerd (log: {DAEMON_LOG})", ("setsid", "--fork", "sh", "-c", script)))
+    return tuple(actions)
+
+
+def access(host: Look, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
+    """Let this user at the engine: for good by the group, and until the next login by an entry on the socket."""
+    if shell.is_root or not host.engine.denied:
+        return ()
+    return (
+        Action(
+            f"adding {shell.user} to the group docker, which amounts to root", ("usermod", "-aG", "docker", shell.user)
+        ),
+        Action(
+            "opening the engine's socket until the next login", ("setfacl", "-m", f"u:{shell.user}:rw", f"/{SOCKET}")
+        ),
+    )
+
+
+STAGES: tuple[Stage, ...] = (packages, mount, handlers, registration, daemon, access)
+
+
+def running(shell: Shell) -> bool:
+    """Whether a dockerd is there, perhaps still starting."""
+    return _alive("dockerd", DAEMON_PID, shell)
+
+
+def _alive(program: str, pid_file: str, shell: Shell) -> bool:
+    """Whether the process that the file names is of that program: a number alone may be somebody else's by now."""
+    try:
+        pid = (shell.root / pid_file.lstrip("/")).read_text().strip()
+        return (shell.root / "proc" / pid / "comm").read_text().strip() == program
+    except OSError:
+        return False
+
+
+def _lacking(host: Look) -> list[Arch]:
+    """Return the archs that containers cannot run yet."""
+    return [arch for arch in host.foreign if host.ability and host.ability.runs(arch) is False]
+
+
+def _wants_engine(host: Look) -> bool:
+    engine = host.engine
+    if engine.elsewhere or engine.version is not None:
+        return False
+    return engine.client is None or (engine.name == "docker" and engine.daemon_program is None and not engine.denied)
+
+
+def _wants_buildx(host: Look) -> bool:
+    return host.engine.name == "docker" and not host.engine.elsewhere and number(host.engine.buildx) < BUILDX
+
+
+def _wants_qemu(host: Look, shell: Shell) -> bool:
+    """Whether there is no static QEMU to register, or none to be seen behind what somebody else registered."""
+    if host.ability is None or not host.ability.local:
+        return False
+    emulators = host.ability.emulators
+    return any(
+        (arch not in emulators or not emulators[arch].fixed or emulators[arch].version is None)
+        and _static_qemu(arch, shell) is None
+        for arch in host.foreign
+    )
+
+
+def _own_engine(host: Look, offered: Catalogue) -> list[str]:
+    """Return the packages that apt offers here, [] if they are missing or too old."""
+    if host.engine.name == "podman":
+        return ["podman"] if offered.has("podman") else []
+    plugin = next((name for name in ("docker-buildx", "docker-buildx-plugin") if offered.has(name, BUILDX)), None)
+    if plugin is None:
+        return []
+    if not _wants_engine(host):
+        return [plugin]
+    if offered.has("docker-ce", ENGINE) and not offered.has("docker.io", ENGINE):
+        return ["docker-ce", "docker-ce-cli", "containerd.io", plugin]
+    if not offered.has("docker.io", ENGINE):
+        return []
+    return ["docker.io", *(["docker-cli"] if offered.has("docker-cli") else []), plugin]
+
+
+def _may_take_newer(host: Look) -> bool:
+    return (
+        host.engine.name == "docker"
+        and host.distribution.id == "debian"
+        and number(host.distribution.version) >= OLDEST_FOR_NEWER
+    )
+
+
+def _from_newer_suite(wanted: list[str], mirror: str, *, signed: bool) -> list[Action]:
+    """Download packages from a newer suite of the same mirror and install just these; apt's configuration stays."""
+    sources = f"{NEWER_FOLDER}/newer.sources"
+    lines = ["Types: deb", f"URIs: {mirror}", f"Suites: {NEWER_SUITE}", "Components: main"]
+    if signed:
+        lines.append(f"Signed-By: {KEYRING}")
+    options = ("-o", f"Dir::Etc::SourceList={sources}", "-o", "Dir::Etc::SourceParts=/dev/null")
+    apt = (*_APT, *options, "-o", f"Dir::State::Lists={NEWER_FOLDER}/lists")
+    names = [f"{name}/{NEWER_SUITE}" for name in wanted]
+    install = f"exec {shlex.join(_INSTALL)} {NEWER_FOLDER}/*.deb"
+    return [
+        Action(f"emptying {NEWER_FOLDER}", ("rm", "-rf", NEWER_FOLDER)),
+        Action(f"making {NEWER_FOLDER}", ("mkdir", "-p", f"{NEWER_FOLDER}/lists/partial")),
+        Action(f"naming the suite {NEWER_SUITE} of the same mirror", ("tee", sources), text="\n".join(lines) + "\n"),
+        Action(f"reading what {NEWER_SUITE} has", (*apt, "update"), attempts=3),
+        Action(f"downloading {', '.join(names)}", ("env", f"--chdir={NEWER_FOLDER}", *apt, "download", *names)),
+        Action(f"installing {', '.join(names)}", ("sh", "-c", install)),
+        Action(f"removing {NEWER_FOLDER}", ("rm", "-rf", NEWER_FOLDER)),
+    ]
+
+
+def _static_qemu(arch: Arch, shell: Shell) -> tuple[str, str] | None:
+    """Find a QEMU that needs no library, with the flags to register it with.
+
+    Under Debian's `…-binfmt-P` name it takes the program's own name as an argument, which is flag P's promise.
+    """
+    for path, flags in (
+        (f"/usr/libexec/qemu-binfmt/{arch}-binfmt-P", "PF"),
+        (f"/usr/bin/qemu-{arch}-static", "F"),
+        (f"/usr/bin/qemu-{arch}", "F"),
+    ):
+        file = shell.root / path.lstrip("/")
+        if file.exists() and _is_static(file):
+            return path, flags
+    return None
+
+
+def _is_static(file: Path) -> bool:
+    """Whether an ELF file names no dynamic loader."""
+    try:
+        with file.open("rb") as stream:
+            return b"/ld-linux" not in stream.read(4096)
+    except OSError:
+        return False

@@ -1,0 +1,232 @@
+"""From a look at the host to a list of checks: pure."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+from crossjit.emulation import DEFAULT_CPU
+from crossjit.host.look import TOOLS, Look, number
+from crossjit.model import Arch
+
+BUILDX = (0, 10)  # --provenance, without which a one-platform build is an image index
+ENGINE = (23,)  # before, `docker import --platform` is ignored
+GIB = 1 << 30
+BUILD_BYTES = 3 * GIB  # one cell's build, with its images
+EASY_BYTES = 10 * GIB
+EASY_MEMORY = 4 * GIB
+FIX = "invoke doctor --fix"
+
+
+class Status(StrEnum):
+    """A check's result."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of `doctor`: what was found, what would help (commands or a sentence), what it is needed for."""
+
+    name: str
+    status: Status
+    found: str
+    remedy: tuple[str, ...] = ()
+    needed_for: str = ""
+
+    def to_json(self) -> dict[str, object]:
+        """Return it as JSON's types."""
+        return {**asdict(self), "status": self.status.value, "remedy": list(self.remedy)}
+
+
+def checks(host: Look) -> tuple[Check, ...]:
+    """Judge a host."""
+    return (
+        _python(),
+        *_engine(host),
+        *(check for arch in host.foreign for check in _emulator(host, arch)),
+        *_tools(host),
+        *_room(host),
+        *(_arch(host, arch) for arch in Arch),
+    )
+
+
+def missing(host: Look, arches: tuple[Arch, ...], *, bootstrap: bool = False) -> tuple[Check, ...]:
+    """Return the checks that stand in the way of building and running these archs here.
+
+    `bootstrap` adds what makes a base image where no registry can be reached. Disk and memory are not among them.
+    """
+    found = [*_engine(host)]
+    found += [check for arch in host.foreign if arch in arches for check in _emulator(host, arch)]
+    if bootstrap:
+        found += [
+            Check(check.name, Status.FAIL, check.found, check.remedy, check.needed_for)
+            if check.status is Status.WARN
+            else check
+            for check in _tools(host)
+        ]
+    return tuple(check for check in found if check.status is Status.FAIL)
+
+
+def _python() -> Check:
+    enough = sys.version_info >= (3, 11)
+    return Check(
+        "Python",
+        Status.OK if enough else Status.FAIL,
+        platform.python_version(),
+        () if enough else ("install Python 3.11 or later",),
+        "crossjit itself",
+    )
+
+
+def _engine(host: Look) -> Iterator[Check]:
+    engine = host.engine
+    client, daemon, buildx = (f"{engine.name} client", f"{engine.name} engine", "buildx")
+    if engine.client is None:
+        yield Check(client, Status.FAIL, "not installed", _install(host, engine.name), "everything that runs")
+    else:
+        yield Check(client, Status.OK, engine.client, (), "everything that runs")
+    if engine.version is None:
+        yield Check(daemon, Status.FAIL, engine.problem or "not running", _start(host), "everything that runs")
+    else:
+        where = "" if host.ability is None or host.ability.local else f", on another machine ({engine.system})"
+        found = f"{engine.version}, {engine.arch or 'unknown arch'}, cgroup v{engine.cgroup}, {engine.storage}{where}"
+        if engine.arch is None:
+            remedy: tuple[str, ...] = (f"use an engine on a machine of {' or '.join(Arch)}",)
+            yield Check(daemon, Status.FAIL, found, remedy, "everything that runs")
+        elif engine.name == "docker" and number(engine.version) < ENGINE:
+            yield Check(
+                daemon, Status.WARN, found, ("upgrade it to 23.0 or later: older ones are not tried",), "building"
+            )
+        elif engine.storage == "vfs":
+            yield Check(
+                daemon, Status.WARN, found, ("vfs copies every layer: use overlay2 where the kernel has it",), "speed"
+            )
+        else:
+            yield Check(daemon, Status.OK, found, (), "everything that runs")
+    if engine.name == "docker":
+        if not number(engine.buildx):
+            found = engine.buildx or "not installed"
+            yield Check(buildx, Status.FAIL, found, _install(host, "buildx"), "building images")
+        elif number(engine.buildx) < BUILDX:
+            yield Check(
+                buildx, Status.FAIL, f"{engine.buildx}: too old", ("upgrade it to 0.10 or later",), "building images"
+            )
+        else:
+            yield Check(buildx, Status.OK, engine.buildx or "", (), "building images")
+
+
+def _emulator(host: Look, arch: Arch) -> Iterator[Check]:
+    name, qemu, purpose = f"binfmt {arch}", f"QEMU {arch}", f"running {arch}: its proof, its suites, --strategy emulate"
+    if host.ability is None or not host.ability.local:
+        yield Check(name, Status.WARN, "unknown: the engine is on another machine", (), purpose)
+        return
+    emulator = host.ability.emulators.get(arch)
+    if emulator is None:
+        found = "no handler registered" if host.binfmt_mounted else "binfmt_misc is not mounted"
+        yield Check(name, Status.FAIL, found, _install(host, "qemu"), purpose)
+        return
+    if not emulator.enabled:
+        yield Check(name, Status.FAIL, "its handler is disabled", _fix(host, "enable it in binfmt_misc"), purpose)
+    elif not emulator.fixed:
+        found = "its handler has no flag F, so that containers look for QEMU inside themselves"
+        yield Check(name, Status.FAIL, found, _fix(host, "register a static QEMU with flag F"), purpose)
+    else:
+        yield Check(name, Status.OK, f"{emulator.interpreter}, usable in containers", (), purpose)
+    if emulator.version is None:
+        found = f"of unknown version: {emulator.interpreter} is not to be seen from here"
+        yield Check(qemu, Status.WARN, found, _install(host, "qemu"), "checking --cpu, recording the version")
+    else:
+        yield Check(qemu, Status.OK, f"{emulator.version}, plays {emulator.cpu}", (), purpose)
+
+
+def _tools(host: Look) -> Iterator[Check]:
+    for tool in TOOLS:
+        path, purpose = host.tools.get(tool), "base images where no image registry can be reached"
+        if path:
+            yield Check(tool, Status.OK, path, (), purpose)
+        else:
+            yield Check(tool, Status.WARN, "not installed", _install(host, tool), purpose)
+
+
+def _room(host: Look) -> Iterator[Check]:
+    for name, free, remedy in (
+        ("disk: engine", host.engine_free, "free some: invoke clean, docker system df"),
+        ("disk: state", host.home_free, "free some (invoke stash gc), or point CROSSJIT_HOME elsewhere"),
+    ):
+        if free is None:
+            yield Check(name, Status.WARN, "unknown", (), "a build needs about 3 GiB")
+            continue
+        status = Status.FAIL if free < BUILD_BYTES else Status.WARN if free < EASY_BYTES else Status.OK
+        yield Check(
+            name, status, f"{_size(free)} free", () if status is Status.OK else (remedy,), "a build needs about 3 GiB"
+        )
+    engine = host.engine
+    if engine.version is not None:
+        low = engine.memory < EASY_MEMORY
+        fewer = ("CROSSJIT_JOBS=1",) if low else ()
+        yield Check("memory", Status.WARN if low else Status.OK, _size(engine.memory), fewer, "compiling in parallel")
+        yield Check("cores", Status.OK, str(engine.cores), (), "compiling in parallel")
+
+
+def _arch(host: Look, arch: Arch) -> Check:
+    """Say what this host can do for an arch, and why not the rest."""
+    purpose = "what this host can do"
+    blockers = [check.name for check in _engine(host) if check.status is Status.FAIL]
+    if blockers or host.ability is None:
+        why = f"wants {', '.join(blockers)}" if blockers else f"crossjit knows no {host.machine}"
+        return Check(str(arch), Status.FAIL, f"nothing: {why}", _fix(host, "mend what fails above"), purpose)
+    if arch is host.ability.arch:
+        return Check(str(arch), Status.OK, "native (nothing to cross or emulate: it is the host's own)", (), purpose)
+    runs = host.ability.runs(arch)
+    if runs is None:
+        return Check(
+            str(arch), Status.WARN, f"cross; emulate: unknown until tried (as {DEFAULT_CPU[arch]})", (), purpose
+        )
+    if not runs:
+        found = "cross, but not its proof and suites; not emulate: no binfmt handler that containers can use"
+        return Check(str(arch), Status.FAIL, found, _fix(host, "mend what fails above"), purpose)
+    found = f"cross, emulate (as {host.ability.emulators[arch].cpu}); not native: the host is {host.ability.arch}"
+    return Check(str(arch), Status.OK, found, (), purpose)
+
+
+def _fix(host: Look, otherwise: str) -> tuple[str, ...]:
+    return (FIX,) if host.distribution.apt else (otherwise,)
+
+
+def _install(host: Look, what: str) -> tuple[str, ...]:
+    """Return how to get it: by us on Debian and Ubuntu, by the distribution's own means elsewhere."""
+    if host.engine.elsewhere and what in ("docker", "buildx"):
+        return (f"install Docker's command line with its buildx plugin; the engine is at {host.engine.elsewhere}",)
+    if host.distribution.apt:
+        return (FIX,)
+    if host.distribution.id == "fedora":
+        packages = {"docker": "moby-engine docker-buildx", "buildx": "docker-buildx", "qemu": "qemu-user-static"}
+        return (f"sudo dnf install {packages.get(what, what)}",)
+    return {
+        "docker": ("install Docker Engine 23 or later with buildx: https://docs.docker.com/engine/install/",),
+        "buildx": ("install the buildx plugin: https://github.com/docker/buildx",),
+        "qemu": ("install a static QEMU that registers itself with binfmt_misc and flag F (often `qemu-user-static`)",),
+    }.get(what, (f"install {what} with the system's package manager",))
+
+
+def _start(host: Look) -> tuple[str, ...]:
+    engine = host.engine
+    if engine.elsewhere:
+        return (f"DOCKER_HOST is {engine.elsewhere}: start that engine, or unset the variable",)
+    if host.distribution.apt:
+        return (FIX,)
+    if engine.denied:
+        return ("sudo usermod -aG docker $USER", "then log in again")
+    if host.service_manager:
+        return ("sudo systemctl enable --now docker",)
+    return ("start it: Docker Desktop, or `dockerd` as root",)
+
+
+def _size(number_of_bytes: int) -> str:
+    return f"{number_of_bytes / GIB:.1f} GiB"

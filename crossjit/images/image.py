@@ -1,0 +1,115 @@
+"""An image that is in the engine, what is installed in it, and remembering that."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossjit import durable
+from crossjit.errors import InfrastructureError
+from crossjit.images.spec import Role
+from crossjit.model import Arch
+
+
+@dataclass(frozen=True, order=True)
+class Package:
+    """An installed package: name, Debian's name of its architecture (or `all`), Debian's version."""
+
+    name: str
+    arch: str
+    version: str
+
+    @property
+    def upstream(self) -> str:
+        """The version without Debian's epoch and revision: `21.1.8` of `1:21.1.8-13`."""
+        without_epoch = self.version.rpartition(":")[2] if ":" in self.version else self.version
+        return without_epoch.rpartition("-")[0] or without_epoch
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image in the engine.
+
+    `reference` is its tag, `id` the engine's content id, `key` the digest of all that it was made from, `base` what it
+    stands on (`debian@sha256:…` or `bootstrap:<suite>`), `fingerprint` the digest of the packages in it.
+    """
+
+    reference: str
+    id: str
+    key: str
+    role: Role
+    arch: Arch
+    base: str
+    packages: tuple[Package, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the packages, 64 hex digits: the same key may give other packages as the suite moves on."""
+        return hashlib.sha256(listing(self.packages).encode()).hexdigest()
+
+    def version(self, package: str) -> str | None:
+        """Return the upstream version of a package of the image's own arch, None if it is not installed."""
+        arches = (self.arch.debian, "all")
+        return next((found.upstream for found in self.packages if found.name == package and found.arch in arches), None)
+
+    def llvm_version(self, major: str) -> str | None:
+        """Return the full version of this LLVM major, such as `21.1.8`; None if the image has none."""
+        return self.version(f"clang-{major}")
+
+    def facts(self) -> dict[str, object]:
+        """Return what a manifest keeps of it: what identifies it, and the versions that matter."""
+        facts: dict[str, object] = {
+            "reference": self.reference,
+            "id": self.id,
+            "key": self.key,
+            "base": self.base,
+            "fingerprint": self.fingerprint,
+        }
+        # the package gcc only points to the one with the compiler in it, and has a version of its own
+        gcc = next((package.name for package in self.packages if re.fullmatch(r"gcc-[0-9]+", package.name)), "gcc")
+        versions = {"gcc": self.version(gcc), "libc": self.version("libc6")}
+        return facts | {name: version for name, version in versions.items() if version is not None}
+
+
+def listing(packages: tuple[Package, ...]) -> str:
+    """Write packages as text, one a line."""
+    return "".join(f"{package.name} {package.arch} {package.version}\n" for package in packages)
+
+
+def parse_listing(text: str) -> tuple[Package, ...]:
+    """Read what `listing` writes, and what the images hold. Raises InfrastructureError where it is not that."""
+    rows = [line.split() for line in text.splitlines()]
+    if not rows or any(len(row) != 3 for row in rows):
+        raise InfrastructureError(
+            "an image's list of packages is damaged", hint="remove the image, then run the same command again"
+        )
+    return tuple(Package(*row) for row in rows)
+
+
+def remember(home: Path, image_id: str, packages: tuple[Package, ...]) -> None:
+    """Keep what is installed in an image, so that nothing has to be started to know it."""
+    path = _path(home, image_id)
+    with durable.explained(InfrastructureError, "cannot keep what is known of an image", path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        durable.replace(path, listing(packages).encode())
+
+
+def remembered(home: Path, image_id: str) -> tuple[Package, ...] | None:
+    """Return what is installed in an image if that is kept."""
+    try:
+        return parse_listing(_path(home, image_id).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, InfrastructureError):
+        return None
+
+
+def digest_of(parts: Mapping[str, object]) -> str:
+    """Return the digest of JSON values, 64 hex digits."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _path(home: Path, image_id: str) -> Path:
+    return home / "images" / f"{image_id.removeprefix('sha256:')}.packages"

@@ -1,0 +1,186 @@
+"""What an image is made of: `images/<name>/image.toml` as values, and choosing among them. Pure but for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from crossjit import documents
+from crossjit.errors import DocumentError, UserError, did_you_mean
+from crossjit.model import Arch
+
+FILE = "image.toml"
+DOCKERFILE = "Dockerfile"
+
+PackageName = Annotated[str, Field(pattern=r"^([a-z0-9+.-]|\{llvm\}|\{triple\})+$")]
+Packages = tuple[PackageName, ...]
+
+
+class Role(StrEnum):
+    """What an image is for: compiling CPython, or running it."""
+
+    TOOLCHAIN = "toolchain"
+    TARGET = "target"
+
+    @property
+    def account(self) -> str:
+        """The unprivileged user with uid 1000 in it."""
+        return {Role.TOOLCHAIN: "builder", Role.TARGET: "tester"}[self]
+
+
+@documents.table
+class System:
+    """Packages of every root file system that is unpacked and never run."""
+
+    packages: Packages
+    """packages that are there in every root file system that is unpacked and never run"""
+
+
+@documents.table
+class Toolchain:
+    """Packages of toolchain images."""
+
+    tools: Packages
+    """programs, of the image's own architecture; {llvm} stands for each LLVM version"""
+    cross: Packages
+    """what makes it compile for the foreign architecture; {triple} stands for its GNU triple"""
+    libraries: Packages
+    """libraries and headers that CPython is built with, for both architectures"""
+
+
+@documents.table
+class Target:
+    """Packages of target images."""
+
+    packages: Packages
+    """what a built CPython needs at run time"""
+
+
+@documents.table
+class ImageDocument:
+    """An `image.toml`."""
+
+    summary: Annotated[str, Field(min_length=1)]
+    """one line for people"""
+    suite: Annotated[str, Field(pattern=r"^[a-z]+$")]
+    """the Debian suite's code name"""
+    base: Annotated[str, Field(pattern=r"^[^\s@]+$")]
+    """where the base image is in a registry, without a digest"""
+    llvm: Annotated[tuple[Annotated[str, Field(pattern=r"^[0-9]+$")], ...], Field(min_length=1)]
+    """LLVM's major versions that the suite has and the toolchain gets"""
+    system: System
+    toolchain: Toolchain
+    target: Target
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
+    """pins the base image in the registry"""
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """One distribution's images: its name, what its `image.toml` says, and the build context with its Dockerfile."""
+
+    name: str
+    context: Path
+    document: ImageDocument
+
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        return self.document.summary
+
+    @property
+    def suite(self) -> str:
+        """The Debian suite's code name."""
+        return self.document.suite
+
+    @property
+    def llvm(self) -> tuple[str, ...]:
+        """LLVM's major versions in the toolchain."""
+        return self.document.llvm
+
+    def packages(self, role: Role, arch: Arch, host_arch: Arch) -> tuple[str, ...]:
+        """Return the packages to ask for, as apt understands them.
+
+        A toolchain of the host's own arch compiles for both; all other images know one arch only, and are unpacked.
+        """
+        document = self.document
+        if role is Role.TARGET:
+            return (*document.system.packages, *document.target.packages)
+        tools = tuple(tool for name in document.toolchain.tools for tool in self._each_llvm(name))
+        libraries = document.toolchain.libraries
+        if arch is not host_arch:
+            return (*document.system.packages, *tools, *libraries)
+        foreign = other(arch)
+        cross = tuple(name.replace("{triple}", foreign.triple.replace("_", "-")) for name in document.toolchain.cross)
+        return (*tools, *cross, *libraries, *(f"{name}:{foreign.debian}" for name in libraries))
+
+    def _each_llvm(self, name: str) -> Iterator[str]:
+        if "{llvm}" in name:
+            yield from (name.replace("{llvm}", version) for version in self.llvm)
+        else:
+            yield name
+
+
+def other(arch: Arch) -> Arch:
+    """Return the arch that is foreign to this one."""
+    return next(candidate for candidate in Arch if candidate is not arch)
+
+
+def load(folder: Path) -> ImageSpec:
+    """Read one image's folder; its name is the folder's. Raises DocumentError with all that is wrong in it."""
+    document = documents.load(folder / FILE, ImageDocument)
+    own = (folder / DOCKERFILE).is_file()
+    return ImageSpec(name=folder.name, context=folder if own else folder.parent, document=document)
+
+
+def load_all(folder: Path) -> tuple[ImageSpec, ...]:
+    """Read every `<name>/image.toml` in a folder, sorted by name.
+
+    Raises DocumentError with all that is wrong in any of them, or if there is none.
+    """
+    specs: list[ImageSpec] = []
+    errors: list[DocumentError] = []
+    for path in sorted(folder.glob(f"*/{FILE}")):
+        try:
+            specs.append(load(path.parent))
+        except DocumentError as error:
+            errors.append(error)
+    if errors:
+        raise documents.together(errors)
+    if not specs:
+        raise DocumentError(f"{folder}: there is no image in it", hint=f"each is a folder with an {FILE}")
+    return tuple(specs)
+
+
+def spec_for(llvm: str | None, specs: Iterable[ImageSpec], name: str | None = None) -> ImageSpec:
+    """Choose the image that has this LLVM major version; None takes any, and prefers the newest LLVM.
+
+    `name` is the user's choice and must agree. Raises UserError where no image has that LLVM, or not the named one.
+    """
+    by_name = {spec.name: spec for spec in specs}
+    if name is not None and name not in by_name:
+        near = did_you_mean(name, by_name)
+        raise UserError(f"there is no image {name!r}{near}", hint=f"there are {', '.join(by_name)}")
+    having = [spec for spec in by_name.values() if llvm is None or llvm in spec.llvm]
+    if name is not None:
+        chosen = by_name[name]
+        if chosen not in having:
+            owners = ", ".join(spec.name for spec in having)
+            raise UserError(
+                f"the image {name} has LLVM {' and '.join(chosen.llvm)}, the source needs LLVM {llvm}",
+                hint=f"take the image {owners}, or name none" if owners else _offer(by_name.values()),
+            )
+        return chosen
+    if not having:
+        raise UserError(f"no image has LLVM {llvm}, which the source needs", hint=_offer(by_name.values()))
+    return max(having, key=lambda spec: max(map(int, spec.llvm)))
+
+
+def _offer(specs: Iterable[ImageSpec]) -> str:
+    offers = "; ".join(f"{spec.name} has {' and '.join(spec.llvm)}" for spec in specs)
+    return f"{offers}; another distribution is another folder beside theirs"

@@ -1,0 +1,274 @@
+"""What a module's process left behind -> outcomes of tests."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import junitparser
+
+from crossjit.model import Outcome, TestResult
+from crossjit.suites import KnownFailure
+
+# Exit statuses of regrtest (Lib/test/libregrtest/results.py, the same in 3.13 to 3.15): 2 a test failed, 3 all passed
+# but something was left altered (with --fail-env-changed), 4 nothing ran (or a resource was denied), 5 a rerun failed,
+# 130 interrupted. A module that skips itself ends with 0 and without a report. 1 comes from faulthandler when the
+# time-out has come, and from exceptions outside of any test.
+FAILED, ENVIRONMENT_CHANGED, NOTHING_RAN = 2, 3, 4
+
+MESSAGE = 4000  # characters of a message that are kept; the whole is in the module's log
+
+_CHECK_OUTCOMES = {
+    "passed": Outcome.PASSED,
+    "failed": Outcome.FAILED,
+    "error": Outcome.ERROR,
+    "skipped": Outcome.SKIPPED,
+}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The runner's line about a module or script that ended; file names are relative to the results' folder."""
+
+    kind: str
+    name: str
+    label: str
+    status: int
+    signal: str | None
+    timed_out: bool
+    memory_kills: int
+    seconds: float
+    junit: str | None
+    checks: str | None
+    log: str
+    tail: str
+
+    @classmethod
+    def read(cls, event: Mapping[str, Any]) -> Ended:
+        """Make one of the runner's `end` event."""
+        return cls(**{name: event[name] for name in cls.__dataclass_fields__})
+
+    @property
+    def how(self) -> str:
+        """How it ended, in words."""
+        if self.timed_out:
+            return "killed after its time was over"
+        return f"killed by {self.signal}" if self.signal else f"exit status {self.status}"
+
+    @property
+    def test(self) -> str:
+        """The module's full name as tests' names begin with it; a script's is its file's stem."""
+        return Path(self.name).stem if self.kind == "script" else f"test.{self.name}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A module's outcomes, and what is worth a note."""
+
+    results: tuple[TestResult, ...]
+    notes: tuple[str, ...] = ()
+
+
+def of_module(suite: str, ended: Ended, folder: Path) -> Found:
+    """Collect what a module's or script's report, exit status and log in `folder` say."""
+    text = _read(folder / ended.log)
+    results = list(_checks(suite, ended, folder) if ended.kind == "script" else _reported(suite, ended, folder, text))
+    results += _ending(suite, ended, text, results)
+    notes = []
+    if ended.kind == "module" and ended.status == ENVIRONMENT_CHANGED:
+        notes.append(f"{ended.name} left its environment altered (regrtest: env changed)")
+    if ended.label:
+        results = [replace(result, name=f"{result.name} [{ended.label}]") for result in results]
+    return Found(tuple(results), tuple(notes))
+
+
+def mark_known(
+    results: Iterable[TestResult], known: Sequence[KnownFailure]
+) -> tuple[list[TestResult], tuple[str, ...]]:
+    """Mark results that fail as listed; return them all, and notes of entries whose tests passed."""
+    marked: list[TestResult] = []
+    failed: set[KnownFailure] = set()
+    passed: set[KnownFailure] = set()
+    for result in results:
+        entries = [entry for entry in known if entry.matches(result.name)]
+        as_listed = next((entry for entry in entries if entry.kind.outcome is result.outcome), None)
+        if as_listed is not None:
+            failed.add(as_listed)
+            result = replace(result, known=as_listed.reason)
+        elif result.outcome is Outcome.PASSED:
+            passed.update(entries)
+        marked.append(result)
+    notes = tuple(
+        f"unexpected pass: {entry.test} is listed as a known {entry.kind} ({entry.reason})"
+        for entry in known
+        if entry in passed - failed
+    )
+    return marked, notes
+
+
+def left_out(suite: str, known: Iterable[KnownFailure], modules: Iterable[str]) -> tuple[TestResult, ...]:
+    """Make skipped results of the entries that are not run, as far as they are about modules of the suite."""
+    prefixes = tuple(f"test.{module}" for module in modules)
+    return tuple(
+        TestResult(suite, entry.test, Outcome.SKIPPED, message=f"not run: {entry.reason}", known=entry.reason)
+        for entry in known
+        if not entry.run and entry.test.startswith(prefixes)
+    )
+
+
+class _UnexpectedSuccess(junitparser.Element):
+    """Regrtest's element for a test that was expected to fail and did not."""
+
+    _tag = "outcome"
+
+
+def _reported(suite: str, ended: Ended, folder: Path, text: str) -> Iterator[TestResult]:
+    """Go through regrtest's JUnit XML, and through the log for what that leaves out.
+
+    The XML (`RegressionTestResult` in Lib/test/libregrtest/testresult.py) has no name for a test of which only subtests
+    failed, and nothing at all for `setUpClass` and the like; it counts both in `errors` and `failures`.
+    """
+    if ended.junit is None:
+        return
+    try:
+        report = junitparser.JUnitXml.fromfile(str(folder / ended.junit))
+    except (OSError, SyntaxError, ValueError, junitparser.JUnitXmlError) as error:
+        message = f"the report {ended.junit} cannot be read: {error}"
+        yield TestResult(suite, ended.test, Outcome.ERROR, ended.seconds, message)
+        return
+    told, bad = 0, set()
+    for part in report:
+        told += (part.errors or 0) + (part.failures or 0)
+        for case in part:
+            if not case.name:
+                continue
+            result = _case(suite, case)
+            if result.outcome.is_bad:
+                bad.add(result.name)
+            yield result
+    if told:
+        yield from (result for result in _headings(suite, text) if result.name not in bad)
+
+
+def _case(suite: str, case: junitparser.TestCase) -> TestResult:
+    """Read one `testcase`; its name is the test's full name, with a subtest's parameters if a subtest was skipped."""
+    name, outcome, message = str(case.name).partition(" (")[0], Outcome.PASSED, ""
+    for entry in case.result:
+        message = "\n".join(filter(None, (entry.text, None if entry.text else entry.message)))
+        match entry:
+            case junitparser.Skipped():
+                outcome = Outcome.SKIPPED
+            case junitparser.Failure():
+                outcome = Outcome.FAILED
+            case junitparser.Error():
+                outcome = Outcome.ERROR
+    if next(case.iterchildren(_UnexpectedSuccess), None) is not None:  # type: ignore[no-untyped-call]
+        outcome, message = Outcome.FAILED, "an unexpected success: the test is marked as an expected failure"
+    return TestResult(suite, name, outcome, float(case.time or 0.0), message[-MESSAGE:])
+
+
+_HEADING = re.compile(
+    r"^={70}\n(FAIL|ERROR): (\S+) \(([^()\n]+)\)([^\n]*)\n(.*?)(?=^={70}\n|^-{70}\nRan |\Z)", re.M | re.S
+)
+
+
+def _headings(suite: str, text: str) -> Iterator[TestResult]:
+    """Find unittest's reports of failures in a log, one result for each test, however many subtests failed."""
+    found: dict[str, TestResult] = {}
+    for kind, method, place, subtest, details in _HEADING.findall(text):
+        name = place if place.rpartition(".")[2] == method else f"{place}.{method}"
+        outcome = Outcome.FAILED if kind == "FAIL" else Outcome.ERROR
+        message = f"{subtest.strip()}\n{details.lstrip('-').strip()}".strip()
+        before = found.get(name)
+        if before is None:
+            found[name] = TestResult(suite, name, outcome, message=message[-MESSAGE:])
+        elif outcome is Outcome.ERROR:
+            found[name] = replace(before, outcome=outcome)
+    yield from found.values()
+
+
+def _ending(suite: str, ended: Ended, text: str, results: Sequence[TestResult]) -> Iterator[TestResult]:
+    """Say what the process's end adds to the results: a crash, a hang, a module that skipped itself or did not load."""
+    running = _running(text) if ended.kind == "module" else None
+    name = running or ended.test
+    about = "\n".join((ended.tail.rstrip(), ", ".join((f"{ended.test}: {ended.how}", *_last_words(text)))))
+    if ended.timed_out or _faulthandler_ended(ended, text):
+        yield TestResult(suite, name, Outcome.TIMED_OUT, ended.seconds, about[-MESSAGE:])
+    elif ended.signal is not None:
+        yield TestResult(suite, name, Outcome.CRASHED, ended.seconds, about[-MESSAGE:])
+    elif ended.kind == "script":
+        if ended.status:
+            yield TestResult(suite, ended.test, Outcome.CRASHED, ended.seconds, about[-MESSAGE:])
+    elif ended.status in (0, ENVIRONMENT_CHANGED, NOTHING_RAN):
+        if not results:
+            yield TestResult(suite, ended.test, Outcome.SKIPPED, ended.seconds, _why_skipped(ended))
+    elif ended.status != FAILED:
+        yield TestResult(suite, name, Outcome.CRASHED, ended.seconds, about[-MESSAGE:])
+    elif not any(result.outcome.is_bad for result in results):
+        yield TestResult(suite, ended.test, Outcome.ERROR, ended.seconds, about[-MESSAGE:])
+
+
+_TIME_OUT = re.compile(r"Timeout \(\d+:\d\d:\d\d(?:\.\d+)?\)!$", re.M)
+
+
+def _faulthandler_ended(ended: Ended, text: str) -> bool:
+    """Whether regrtest's own time-out came: faulthandler wrote `Timeout (0:05:00)!` and ended the process with 1."""
+    return ended.kind == "module" and ended.status == 1 and bool(_TIME_OUT.search(text))
+
+
+_LAST_WORDS = re.compile(r"(Fatal Python error: .*|^(?:\w+\.)*\w*(?:Error|Exception|Failed): .*)$", re.M)
+
+
+def _last_words(text: str) -> list[str]:
+    """Pick what a person wants to see of the end of a log: the last fatal error or exception. Decides nothing."""
+    return _LAST_WORDS.findall(text)[-1:]
+
+
+def _why_skipped(ended: Ended) -> str:
+    said = re.search(r"^\S* ?skipped -- (.*)$", ended.tail, re.M)
+    return said[1] if said else "no tests ran"
+
+
+_STARTED = re.compile(r"^(\w+) \(([\w.<>]+)\)(.*)$")
+
+
+def _running(text: str) -> str | None:
+    """Find the test that was running at the end of a verbose log: the last one that is named, if nothing came of it."""
+    lines = text.splitlines()
+    for number in range(len(lines) - 1, -1, -1):
+        match = _STARTED.match(lines[number])
+        if match and match[2].rpartition(".")[2] == match[1]:
+            rest = "\n".join((match[3], *lines[number + 1 : number + 3]))
+            return (
+                None
+                if re.search(r" \.\.\. (ok|FAIL|ERROR|skipped|expected failure|unexpected success)", rest)
+                else match[2]
+            )
+    return None
+
+
+def _checks(suite: str, ended: Ended, folder: Path) -> Iterator[TestResult]:
+    """Read a script's JSON lines."""
+    for line in _read(folder / ended.checks).splitlines() if ended.checks else ():
+        try:
+            check = json.loads(line)
+            yield TestResult(
+                suite,
+                f"{ended.test}.{check['check']}",
+                _CHECK_OUTCOMES[check["outcome"]],
+                float(check["seconds"]),
+                str(check["message"])[-MESSAGE:],
+            )
+        except (ValueError, KeyError, TypeError):
+            yield TestResult(suite, ended.test, Outcome.ERROR, message=f"a line that is no check: {line[:200]!r}")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,368 @@
+"""Deterministic `.tar.zst`: the same tree gives the same bytes, whatever order, owners and times it came with."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import sys
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol, cast
+
+from crossjit.errors import StashError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+# 1980-01-02: zip files begin with 1980 in local time, and the standard library's tests put its own files into some.
+MODIFIED = 315_619_200
+
+_CHUNK = 1 << 20
+_LEVEL = 3
+# zstd's output is the same for any number of workers from one on, and another one without any (a test holds it to
+# that), so there is always at least one. The job size is fixed lest a default changes.
+_JOB_SIZE = 8 << 20
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A packed tree: its `.tar.zst`, with sha256 and size in bytes; `files` maps paths to sha256, `unpacked` is bytes.
+
+    `tree_digest` depends on the tree alone (types, exec bits, paths, contents, link targets), not on how it is packed.
+    """
+
+    path: Path
+    digest: str
+    size: int
+    tree_digest: str
+    files: Mapping[str, str]
+    unpacked: int
+
+
+class _Readable(Protocol):
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+class _HashingReader:
+    def __init__(self, source: _Readable) -> None:
+        self._source = source
+        self.hash = hashlib.sha256()
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._source.read(size)
+        self.hash.update(data)
+        return data
+
+
+class _HashingWriter:
+    def __init__(self, target: BinaryIO) -> None:
+        self._target = target
+        self.hash = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes, /) -> int:
+        self._target.write(data)
+        self.hash.update(data)
+        self.size += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        self._target.flush()
+
+
+def pack(stream: BinaryIO, destination: Path, *, workers: int | None = None) -> Packed:
+    """Pack an uncompressed tar stream of one folder into `destination`, without the folder's own name, and sync it.
+
+    Members come out sorted by name, owned by 0:0 without names, at one time, with modes 0755 and 0644; a file's exec
+    bit stays, setuid does not. Of names that are hard links to each other the first keeps the content and the others
+    link to it. Folders that the stream leaves out are added. `workers` (threads of zstd, default: as many as there are
+    cores) does not change the bytes.
+
+    Beside `destination` a spool file of the stream's size exists while this runs. Raises StashError for a stream that
+    is cut off or holds what an artifact cannot have (devices, names that leave the folder); then nothing is left.
+    """
+    spool_path = destination.with_name(destination.name + ".spool")
+    try:
+        with spool_path.open("x+b") as spool:
+            while chunk := stream.read(_CHUNK):
+                spool.write(chunk)
+            spool.seek(0)
+            with _open_tar(spool) as tar, destination.open("xb") as output:
+                packed = _write(tar, _index(tar, spool), output, destination, workers or os.cpu_count() or 1)
+                output.flush()
+                os.fsync(output.fileno())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            destination.unlink(missing_ok=True)
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            spool_path.unlink(missing_ok=True)
+    return packed
+
+
+@contextlib.contextmanager
+def unpack_stream(path: Path) -> Iterator[BinaryIO]:
+    """Open a `.tar.zst` as an uncompressed tar stream. Raises StashError if it is missing or turns out damaged."""
+    try:
+        stream = zstd.open(path, "rb")
+    except FileNotFoundError as error:
+        raise StashError(f"{path} is missing", hint="building the cell again heals it") from error
+    try:
+        with stream:
+            yield cast(BinaryIO, stream)
+    except (zstd.ZstdError, EOFError) as error:
+        raise StashError(
+            f"{path} is damaged: {error}",
+            hint="`invoke stash verify` tells what is hit; building the cell again heals it",
+        ) from error
+
+
+def extract(archive: Path, folder: Path) -> None:
+    """Unpack one of our `.tar.zst` into an existing empty folder; all belongs to the user who runs this.
+
+    Nothing is written outside `folder`, whatever the archive says: links are made after everything else, so nothing
+    can be written through them. Raises StashError, also for a link out of the tree; `folder` is then half full.
+    """
+    # Without tarfile's extraction filters: Python 3.11 has them from 3.11.4 on, and Debian 12 has 3.11.2.
+    try:
+        _extract(archive, folder)
+    except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+        raise StashError(f"{archive.name} is no tree: {error}", hint=_EXPORT_HINT) from error
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    links: list[tuple[Path, str]] = []
+    with unpack_stream(archive) as stream, _open_tar(stream, "r|") as tar:
+        for member in _members(tar):
+            name = _clean(member.name)
+            if member.isdir():
+                (folder / name).mkdir()
+                (folder / name).chmod(0o755)  # whatever the umask
+            elif member.issym():
+                links.append((folder / name, member.linkname))
+            elif member.islnk():
+                os.link(folder / _clean(member.linkname), folder / name, follow_symlinks=False)
+            elif member.isreg():
+                source = tar.extractfile(member)
+                assert source is not None
+                with source, (folder / name).open("xb") as file:
+                    while chunk := source.read(_CHUNK):
+                        file.write(chunk)
+                    file.flush()
+                    os.fchmod(file.fileno(), _mode(member))
+                    os.utime(file.fileno(), (MODIFIED, MODIFIED))
+            else:
+                raise StashError(f"{name} in {archive.name} is neither file, folder nor link", hint=_EXPORT_HINT)
+    for path, target in links:
+        path.symlink_to(target)
+    root = os.path.realpath(folder)
+    for path, target in links:  # all are there now, so that one that goes through another is followed
+        if target.startswith("/") or not f"{os.path.realpath(path)}/".startswith(f"{root}/"):
+            raise StashError(f"the link {path.relative_to(folder)} points out of the tree: {target}", hint=_EXPORT_HINT)
+
+
+def contents(archive: Path) -> Iterator[tuple[str, str]]:
+    """Yield path and sha256 of every regular file in one of our `.tar.zst`. Raises StashError if it is damaged."""
+    seen: dict[str, str] = {}
+    with unpack_stream(archive) as stream, _open_tar(stream, "r|") as tar:
+        for member in _members(tar):
+            if member.isreg():
+                source = tar.extractfile(member)
+                assert source is not None
+                with source:
+                    digest = hashlib.file_digest(cast(io.BufferedReader, source), "sha256").hexdigest()
+            elif member.islnk() and member.linkname in seen:
+                digest = seen[member.linkname]
+            else:
+                continue
+            seen[member.name] = digest
+            yield member.name, digest
+
+
+_PACK_HINT = "this is not a tree that a build installs; see what the build's commands put there"
+_EXPORT_HINT = "the artifact cannot be exported safely; build the cell again"
+
+
+@dataclass
+class _Entry:
+    """One path of the tree; `file` is the member with the content, the same one for names that are linked."""
+
+    kind: str
+    mode: int
+    file: tarfile.TarInfo | None = None
+    target: str = ""
+
+
+def _open_tar(stream: BinaryIO, mode: str = "r:") -> tarfile.TarFile:
+    try:
+        return tarfile.open(fileobj=stream, mode=mode, encoding="utf-8", errors="surrogateescape")  # type: ignore[call-overload,no-any-return]
+    except tarfile.TarError as error:
+        raise StashError(f"this is no tar stream: {error}", hint=_PACK_HINT) from error
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    try:
+        yield from tar
+    except tarfile.TarError as error:
+        raise StashError(
+            f"the tar stream is cut off: {error}", hint="the engine or the disk failed; run it again"
+        ) from error
+
+
+def _index(tar: tarfile.TarFile, spool: BinaryIO) -> dict[str, _Entry]:
+    """Map the paths of the tree, without its own name, to what is there."""
+    entries: dict[str, _Entry] = {}
+    linked: dict[str, str] = {}
+    top: str | None = None
+    for member in _members(tar):
+        name = _clean(member.name)
+        first, _, path = name.partition("/")
+        top = first if top is None else top
+        if first != top or not (path or member.isdir()):
+            raise StashError(f"the stream is not of one folder: it has {top} and {name}", hint=_PACK_HINT)
+        linked.pop(path, None)
+        if not path:
+            continue
+        if member.isdir():
+            entries[path] = _Entry("d", 0o755)
+        elif member.issym():
+            entries[path] = _Entry("l", 0o777, target=member.linkname)
+        elif member.islnk():
+            linked[path] = _clean(member.linkname).partition("/")[2]
+        elif member.isreg():
+            entries[path] = _Entry("f", _mode(member), file=member)
+        else:
+            raise StashError(f"{name} is neither file, folder nor link", hint=_PACK_HINT)
+    # tarfile takes a damaged header, or the end of the file, for the end of the archive; zeros are the real one.
+    spool.seek(tar.offset)
+    if spool.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise StashError("the tar stream is cut off or damaged", hint="the engine or the disk failed; run it again")
+    if top is None:
+        raise StashError("the tar stream is empty", hint=_PACK_HINT)
+    _resolve(entries, linked)
+    _complete(entries)
+    return entries
+
+
+def _resolve(entries: dict[str, _Entry], linked: Mapping[str, str]) -> None:
+    """Give hard links the content of what they link to, over any number of steps."""
+    for path in linked:
+        target = path
+        steps = 0
+        while target in linked and steps <= len(linked):
+            target = linked[target]
+            steps += 1
+        found = entries.get(target)
+        if found is None or found.kind == "d" or target in linked:
+            raise StashError(f"{path} is a hard link to {linked[path]}, which is no file of the tree", hint=_PACK_HINT)
+        entries[path] = found
+
+
+def _complete(entries: dict[str, _Entry]) -> None:
+    """Add folders that are missing above others; a path through anything but a folder is refused."""
+    for path in list(entries):
+        parent = path.rpartition("/")[0]
+        while parent:
+            if entries.setdefault(parent, _Entry("d", 0o755)).kind != "d":
+                raise StashError(f"{path} lies under {parent}, which is no folder", hint=_PACK_HINT)
+            parent = parent.rpartition("/")[0]
+
+
+def _write(
+    tar: tarfile.TarFile, entries: Mapping[str, _Entry], output: BinaryIO, destination: Path, workers: int
+) -> Packed:
+    writer = _HashingWriter(output)
+    parameter = zstd.CompressionParameter
+    lowest, highest = parameter.nb_workers.bounds()
+    options: dict[int, int] = {
+        parameter.compression_level: _LEVEL,
+        parameter.checksum_flag: 1,
+        parameter.nb_workers: max(lowest, min(workers, highest)),
+    }
+    if highest:  # a libzstd without threads has neither
+        options[parameter.job_size] = _JOB_SIZE
+    files: dict[str, str] = {}
+    lines: list[tuple[bytes, str]] = []
+    first: dict[int, str] = {}
+    unpacked = 0
+    with (
+        zstd.ZstdFile(cast(BinaryIO, writer), "wb", options=options) as compressed,
+        tarfile.TarFile(
+            fileobj=cast(BinaryIO, compressed),
+            mode="w",
+            format=tarfile.PAX_FORMAT,
+            encoding="utf-8",
+            errors="surrogateescape",
+            copybufsize=_CHUNK,
+        ) as packed,
+    ):
+        for path in sorted(entries, key=_raw):
+            entry = entries[path]
+            info = tarfile.TarInfo(path)
+            info.mtime = MODIFIED
+            info.mode = entry.mode
+            value = ""
+            if entry.kind == "d":
+                info.type = tarfile.DIRTYPE
+                packed.addfile(info)
+            elif entry.kind == "l":
+                info.type = tarfile.SYMTYPE
+                info.linkname = entry.target
+                value = json.dumps(entry.target)
+                packed.addfile(info)
+            elif id(entry) in first:
+                info.type = tarfile.LNKTYPE
+                info.linkname = first[id(entry)]
+                value = files[path] = files[info.linkname]
+                packed.addfile(info)
+            else:
+                assert entry.file is not None
+                first[id(entry)] = path
+                info.size = entry.file.size
+                content = tar.extractfile(entry.file)
+                assert content is not None
+                with content:
+                    reader = _HashingReader(content)
+                    packed.addfile(info, cast(BinaryIO, reader))
+                value = files[path] = reader.hash.hexdigest()
+                unpacked += info.size
+            lines.append((_raw(path), f"{entry.kind} {entry.mode:04o} {json.dumps(path)} {value}\n"))
+    return Packed(
+        path=destination,
+        digest=writer.hash.hexdigest(),
+        size=writer.size,
+        tree_digest=_digest(line for _, line in sorted(lines)),
+        files=files,
+        unpacked=unpacked,
+    )
+
+
+def _raw(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")
+
+
+def _digest(lines: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line.encode("ascii"))
+    return digest.hexdigest()
+
+
+def _clean(name: str) -> str:
+    """Normalise a member's name; one that is absolute or climbs is refused."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if name.startswith("/") or ".." in parts or "\0" in name or not parts:
+        raise StashError(f"the tar stream has a name that leaves its folder: {name!r}", hint=_PACK_HINT)
+    return "/".join(parts)
+
+
+def _mode(member: tarfile.TarInfo) -> int:
+    return 0o755 if member.mode & 0o111 else 0o644

@@ -1,0 +1,1 @@
+"""What people read: progress on stderr (`terminal`), results as tables and JSON (`tables`)."""

@@ -1,0 +1,257 @@
+"""Results as text and as JSON; durations and sizes in words. Nothing is printed here."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+from crossjit.errors import CrossjitError, ExitCode, Interrupted
+from crossjit.model import CellResult, Outcome, SuiteResult, Verdict
+
+PLAIN_WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a stream can show: `live` is a terminal, where lines can be redrawn; `width` in columns."""
+
+    live: bool = False
+    color: bool = False
+    unicode: bool = False
+    width: int = PLAIN_WIDTH
+
+    def mark(self, good: bool | None) -> str:
+        """Return the sign before a finished line: good, bad, or neither (None)."""
+        signs = ("✓", "✗", "•") if self.unicode else ("ok", "failed", "-")
+        return signs[2 if good is None else 0 if good else 1]
+
+
+def look_of(stream: TextIO, environ: Mapping[str, str] = os.environ) -> Look:
+    """Find out what a stream can show. `NO_COLOR` (https://no-color.org) and `TERM=dumb` are respected."""
+    terminal = stream.isatty() and environ.get("TERM") != "dumb"
+    return Look(
+        live=terminal,
+        color=terminal and not environ.get("NO_COLOR"),
+        unicode=_encodes("✓✗•━", stream),
+        width=max(20, columns(stream)) if terminal else PLAIN_WIDTH,
+    )
+
+
+def columns(stream: TextIO) -> int:
+    """Return a terminal's width by now."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or PLAIN_WIDTH
+    except OSError:
+        return PLAIN_WIDTH
+
+
+def _encodes(text: str, stream: TextIO) -> bool:
+    try:
+        text.encode(stream.encoding or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def duration(seconds: float) -> str:
+    """Say a time for a person: `0.4s`, `45s`, `4m 19s`, `1h 02m`."""
+    if seconds < 9.95:
+        return f"{max(seconds, 0.0):.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60}h {minutes % 60:02d}m"
+
+
+def size(count: int) -> str:
+    """Say a number of bytes for a person: `512 B`, `1.5 KiB`, `118 MiB`."""
+    amount, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if amount < 1023.5:
+            break
+        amount, unit = amount / 1024, larger
+    return f"{amount:.0f} {unit}" if unit == "B" or amount >= 9.95 else f"{amount:.1f} {unit}"
+
+
+def error_text(error: CrossjitError) -> str:
+    """Return an error's message, its details indented, and its hint: what stderr shows."""
+    word = "interrupted" if isinstance(error, Interrupted) else "error"
+    lines = [f"{word}: {error.message}", *(f"  {detail}" for detail in error.details)]
+    if error.hint:
+        lines.append(f"hint: {error.hint}")
+    return "\n".join(lines)
+
+
+def render(headers: Sequence[str], rows: Sequence[Sequence[str]], look: Look) -> str:
+    """Lay a table out: ruled and wrapped to the width on a terminal, else aligned text of one line a row."""
+    return _ruled(headers, rows, look) if look.live else _aligned(headers, rows)
+
+
+def _aligned(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [list(headers), *([cell.replace("\n", " ") for cell in row] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def _ruled(headers: Sequence[str], rows: Sequence[Sequence[str]], look: Look) -> str:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD if look.unicode else box.ASCII2, pad_edge=False, show_edge=False)
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    console = Console(
+        width=look.width,
+        force_terminal=look.color,
+        no_color=not look.color,
+        color_system="standard" if look.color else None,
+        highlight=False,
+    )
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+_STYLES = {
+    Verdict.PASS.value: "green",
+    Verdict.FAIL.value: "bold red",
+    Verdict.VACUOUS.value: "yellow",
+    Verdict.INFRA.value: "magenta",
+    Verdict.ABORTED.value: "dim",
+    "ok": "green",
+    "no": "bold red",
+}
+
+HEADERS = ("cell", "verdict", "built", "tests", "time", "artifact")
+
+
+def results_text(results: Sequence[CellResult], *, run: str, reproduce: str, look: Look) -> str:
+    """Return a run's end: the table of cells, each cell's reasons and caveats, and the line that reproduces the run."""
+    parts = [render(HEADERS, [_row(result) for result in results], look)]
+    for result in results:
+        said = [*result.reasons, *(f"no evidence {caveat}" for caveat in _caveats(result))]
+        said += [f"{line}" for suite in result.suites for line in _bad(suite)]
+        if said:
+            parts.append(
+                "\n".join([f"{result.cell}: {result.verdict}", *(f"  {line}" for line in dict.fromkeys(said))])
+            )
+    parts.append(f"run:       {run}\nreproduce: {reproduce}")
+    return "\n\n".join(parts)
+
+
+def _row(result: CellResult) -> tuple[str, ...]:
+    built = "from the stash" if result.from_stash else str(result.strategy or "-")
+    time = sum(result.seconds.values())
+    return (
+        str(result.cell),
+        result.verdict.value,
+        built,
+        "; ".join(_counts(suite) for suite in result.suites) or "-",
+        duration(time) if time else "-",
+        result.artifact or "-",
+    )
+
+
+def _counts(suite: SuiteResult) -> str:
+    """Say what a suite counted: `jit 2,113 run, 57 skipped, 1 failed, 3 known`."""
+    counts = Counter("known" if result.known else result.outcome.value for result in suite.results)
+    words = (Outcome.SKIPPED.value, *(outcome.value for outcome in Outcome if outcome.is_bad), "known")
+    said = [f"{suite.tests_run:,} run", *(f"{counts[word]:,} {word}" for word in words if counts[word])]
+    return f"{suite.suite} {', '.join(said)}"
+
+
+def _bad(suite: SuiteResult, limit: int = 20) -> list[str]:
+    """Return a line for each test that went wrong and is not known, with the last line of its message."""
+    bad = [result for result in suite.results if result.outcome.is_bad and result.known is None]
+    lines = []
+    for result in bad[:limit]:
+        about = (result.message.strip().splitlines() or [""])[-1]
+        lines.append(f"{result.outcome}: {suite.suite}: {result.name}" + (f" ({about})" if about else ""))
+    if len(bad) > limit:
+        lines.append(f"and {len(bad) - limit} more in {suite.suite}; `invoke runs show` lists them all")
+    return lines
+
+
+def _caveats(result: CellResult) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(caveat for suite in result.suites for caveat in suite.caveats))
+
+
+def results_json(results: Sequence[CellResult], *, run: str, reproduce: str) -> dict[str, object]:
+    """Return the same as values that JSON can hold; times in seconds, artifact ids and build keys in full."""
+    return {
+        "run": run,
+        "reproduce": reproduce,
+        "exit_code": int(exit_code(results)),
+        "cells": [cell_json(result) for result in results],
+    }
+
+
+def cell_json(result: CellResult) -> dict[str, object]:
+    """Return one cell's result as values that JSON can hold."""
+    return {
+        "cell": str(result.cell),
+        "recipe": result.cell.recipe,
+        "arch": result.cell.arch.value,
+        "variant": result.cell.variant,
+        "verdict": result.verdict.value,
+        "reasons": list(result.reasons),
+        "caveats": list(_caveats(result)),
+        "artifact": result.artifact,
+        "build_key": result.build_key,
+        "from_stash": result.from_stash,
+        "strategy": result.strategy.value if result.strategy else None,
+        "probe": dict(result.probe),
+        "seconds": {phase: round(seconds, 3) for phase, seconds in result.seconds.items()},
+        "suites": [_suite_json(suite) for suite in result.suites],
+    }
+
+
+def _suite_json(suite: SuiteResult) -> dict[str, object]:
+    return {
+        "suite": suite.suite,
+        "seconds": round(suite.seconds, 3),
+        "run": suite.tests_run,
+        "counts": {outcome.value: suite.count(outcome) for outcome in Outcome},
+        "problems": list(suite.problems),
+        "unproved": list(suite.unproved),
+        "notes": list(suite.notes),
+        "bad": [
+            {
+                "name": result.name,
+                "outcome": result.outcome.value,
+                "seconds": round(result.seconds, 3),
+                "message": result.message,
+                "known": result.known,
+            }
+            for result in suite.results
+            if result.outcome.is_bad
+        ],
+    }
+
+
+def exit_code(results: Sequence[CellResult]) -> ExitCode:
+    """Return the code that a run over these cells ends with: the worst, in the order of `_WORST_FIRST`."""
+    verdicts = {result.verdict for result in results}
+    return next((_CODES[verdict] for verdict in _WORST_FIRST if verdict in verdicts), ExitCode.PASS)
+
+
+# An interruption makes the rest unknown; a product failure is known whatever our side did to other cells.
+_WORST_FIRST = (Verdict.ABORTED, Verdict.FAIL, Verdict.INFRA, Verdict.VACUOUS)
+_CODES = {
+    Verdict.ABORTED: ExitCode.INTERRUPTED,
+    Verdict.FAIL: ExitCode.PRODUCT,
+    Verdict.INFRA: ExitCode.INFRASTRUCTURE,
+    Verdict.VACUOUS: ExitCode.VACUOUS,
+}

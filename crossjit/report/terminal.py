@@ -1,0 +1,249 @@
+"""Progress on stderr: live lines on a terminal, plain lines elsewhere, folded groups under GitHub Actions."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
+
+from crossjit.errors import CrossjitError, Interrupted
+from crossjit.progress import Step
+from crossjit.report.tables import Look, columns, duration, look_of
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.live import Live
+
+HEARTBEAT = 30.0  # seconds between signs of life where nothing can be redrawn
+EARLY = 5.0  # seconds until the first one
+TAIL = 20  # lines of a failed command's output
+FOLDED = 2000  # lines kept for GitHub's folded group
+BAR = 20  # columns
+
+
+class Terminal:
+    """A Progress for people. Use it as a context manager; steps may come from several threads.
+
+    Output of commands goes to the run's log and is shown here only if its step fails with no details of its own. Under
+    GitHub Actions each step's output is a folded group, written as one block when the step is over, since groups do
+    not nest and steps may run side by side.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        environ: Mapping[str, str] = os.environ,
+        look: Look | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        heartbeat: float = HEARTBEAT,
+    ) -> None:
+        self._stream = stream or sys.stderr
+        self._github = environ.get("GITHUB_ACTIONS") == "true"
+        self._look = look or look_of(self._stream, environ)
+        self._clock = clock
+        self._heartbeat = heartbeat
+        self._lock = threading.RLock()
+        self._open: list[_Row] = []
+        self._explained: BaseException | None = None
+        self._console: Console | None = None
+        self._live: Live | None = None
+        self._stopped = threading.Event()
+        self._pulse: threading.Thread | None = None
+
+    def __enter__(self) -> Terminal:
+        if self._look.live and not self._github:
+            self._start_live()
+        else:
+            self._pulse = threading.Thread(target=self._beat_until_stopped, name="heartbeat", daemon=True)
+            self._pulse.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stopped.set()
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        if self._pulse is not None:
+            self._pulse.join()
+            self._pulse = None
+
+    @contextlib.contextmanager
+    def step(self, name: str, subject: str = "") -> Iterator[Step]:
+        """Open a timed step."""
+        row = _Row(name, subject, self._clock, keep=FOLDED if self._github else TAIL)
+        with self._lock:
+            self._open.append(row)
+        error: BaseException | None = None
+        try:
+            yield row
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            with self._lock:
+                self._open.remove(row)
+                self._finish(row, error)
+
+    def say(self, text: str) -> None:
+        """Say one thing on a line of its own."""
+        with self._lock:
+            self._write(text)
+
+    def beat(self) -> None:
+        """Write a line for each open step that is due one."""
+        with self._lock:
+            for row in self._open:
+                if row.is_due(self._heartbeat):
+                    self._write(f"  {row.describe(self._look)}")
+
+    def _beat_until_stopped(self) -> None:
+        while not self._stopped.wait(min(self._heartbeat, 1.0)):
+            self.beat()
+
+    # How lines come out
+
+    def _finish(self, row: _Row, error: BaseException | None) -> None:
+        interrupted = isinstance(error, (KeyboardInterrupt, Interrupted))
+        good = None if interrupted else error is None
+        word = "  interrupted" if interrupted else "  failed" if error is not None and self._look.unicode else ""
+        line = f"{self._look.mark(good)} {row.title}  {duration(row.elapsed)}{word}"
+        tail = self._tail(row, error)
+        if self._github:
+            self._write_folded(line, row)
+        else:
+            self._write(line, style={True: "green", False: "bold red", None: "yellow"}[good], lead=1)
+            for output in tail:
+                self._write(f"    {output}")
+
+    def _tail(self, row: _Row, error: BaseException | None) -> list[str]:
+        """Return a failed step's output, or nothing if an inner step showed it or the error has details."""
+        if error is None or isinstance(error, (KeyboardInterrupt, Interrupted)) or error is self._explained:
+            return []
+        self._explained = error
+        if isinstance(error, CrossjitError) and error.details:
+            return []
+        return list(row.lines)[-TAIL:]
+
+    def _write_folded(self, line: str, row: _Row) -> None:
+        if not row.lines:
+            self._write(line)
+            return
+        # Output could hold words that the runner takes for commands; they are not looked for until the token comes
+        # (https://docs.github.com/actions/reference/workflow-commands-for-github-actions).
+        token = secrets.token_hex(16)
+        output = "\n".join(row.lines)
+        self._write(f"::group::{line}\n::stop-commands::{token}\n{output}\n::{token}::\n::endgroup::")
+
+    def _write(self, text: str, *, style: str = "", lead: int = 0) -> None:
+        """Write lines; `style` colours the first `lead` words."""
+        if self._console is not None:
+            from rich.text import Text
+
+            rendered = Text(text)
+            if style:
+                rendered.stylize(style, 0, len(" ".join(text.split(" ")[:lead])))
+            self._console.print(rendered, soft_wrap=True)
+            return
+        encoding = self._stream.encoding or "utf-8"  # none: text in memory, which holds anything
+        self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        self._stream.flush()
+
+    def _start_live(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._console = Console(
+            file=self._stream,
+            force_terminal=True,
+            width=self._look.width,
+            no_color=not self._look.color,
+            color_system="standard" if self._look.color else None,
+            highlight=False,
+            emoji=False,
+            markup=False,
+        )
+        self._live = Live(
+            self,
+            console=self._console,
+            refresh_per_second=4,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._live.start()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw the open steps, one line each, cut to the terminal's width; rich calls this several times a second."""
+        from rich.text import Text
+
+        rows = list(self._open)  # no lock: the drawing thread holds rich's, which the other side takes inside ours
+        room = max(1, options.max_height - 1)
+        width = min(options.max_width, columns(self._stream))  # the terminal may have become narrower since
+        for row in rows[-room:]:
+            text = Text(f"{self._look.mark(None)} {row.describe(self._look)}")
+            text.truncate(width)
+            yield text
+
+
+class _Row:
+    """One open step, as it is shown."""
+
+    def __init__(self, name: str, subject: str, clock: Callable[[], float], *, keep: int) -> None:
+        self.title = f"{name} {subject}".strip()
+        self.lines: deque[str] = deque(maxlen=keep)
+        self.shown: float | None = None
+        self._done: int | None = None
+        self._total: int | None = None
+        self._detail = ""
+        self._clock = clock
+        self._started = clock()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the step was opened."""
+        return self._clock() - self._started
+
+    def update(self, *, done: int | None = None, total: int | None = None, detail: str = "") -> None:
+        """Keep what is given; what is not stays as it was."""
+        self._done = done if done is not None else self._done
+        self._total = total if total is not None else self._total
+        self._detail = detail or self._detail
+
+    def line(self, text: str) -> None:
+        """Keep it for the case that the step fails."""
+        self.lines.append(text)
+
+    def is_due(self, heartbeat: float) -> bool:
+        """Whether a sign of life is due: an early one, then one every `heartbeat` seconds."""
+        if self.shown is None:
+            return self.elapsed >= min(EARLY, heartbeat)
+        return self._clock() - self.shown >= heartbeat
+
+    def describe(self, look: Look) -> str:
+        """Return the step's state on one line: title, elapsed, share done, detail."""
+        self.shown = self._clock()
+        return "  ".join(part for part in (self.title, duration(self.elapsed), self._share(look), self._detail) if part)
+
+    def _share(self, look: Look) -> str:
+        if self._done is None:
+            return ""
+        if not self._total:
+            return str(self._done)
+        share = min(self._done / self._total, 1.0)
+        text = f"{share:.0%} ({self._done}/{self._total})"
+        # a bar is worth its room only where there is room for the rest as well
+        if not look.live or look.width < 80:
+            return text
+        full, empty = ("━", "╌") if look.unicode else ("#", ".")
+        filled = int(share * BAR)
+        return f"{full * filled}{empty * (BAR - filled)} {text}"

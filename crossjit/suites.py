@@ -1,0 +1,322 @@
+"""Suites and known failures: the data under `validate/`, and in which circumstances each part of it holds."""
+
+from __future__ import annotations
+
+import fnmatch
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import pydantic
+
+import crossjit
+from crossjit import documents
+from crossjit.errors import UserError, did_you_mean
+from crossjit.model import Arch, Expectation, Outcome, TestResult, Variant
+
+VALIDATE = crossjit.PROJECT / "validate"
+
+_OPERATORS: Mapping[str, Callable[[tuple[int, int], tuple[int, int]], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+_CLAUSE = re.compile(r"\s*(>=|<=|==|!=|>|<)\s*(\d+)\.(\d+)\s*")
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """In what a suite runs. `cpu` is the model that QEMU plays, None where nothing is emulated."""
+
+    python: tuple[int, int]
+    arch: Arch
+    variant: Variant
+    emulated: bool = False
+    cpu: str | None = None
+
+
+def in_range(python: tuple[int, int], wanted: str) -> bool:
+    """Tell whether a version is in a range such as `>=3.14, <3.16`. Raises ValueError for a range that is none."""
+    clauses = [(_CLAUSE.fullmatch(clause), clause) for clause in wanted.split(",")]
+    for match, clause in clauses:
+        if match is None:
+            raise ValueError(f"{clause.strip()!r} is no part of a range of versions; write it like '>=3.14, <3.16'")
+    return all(_OPERATORS[match[1]](python, (int(match[2]), int(match[3]))) for match, _ in clauses if match)
+
+
+def _check_range(wanted: str) -> str:
+    in_range((3, 15), wanted)
+    return wanted
+
+
+PythonRange = Annotated[str, pydantic.AfterValidator(_check_range)]
+
+
+@documents.table
+class When:
+    """Conditions; all that are given must hold."""
+
+    python: PythonRange | None = None
+    """A range of Python's versions: `>=3.14, <3.16`."""
+    arch: tuple[Arch, ...] = ()
+    """One of these archs."""
+    variant: tuple[str, ...] = ()
+    """One of these variants."""
+    expects: tuple[Expectation, ...] = ()
+    """A variant that expects one of these of the probe."""
+    emulated: bool | None = None
+    """Whether the target runs under QEMU."""
+    free_threaded: bool | None = None
+    """Whether the variant is free-threaded."""
+    cpu: tuple[str, ...] = ()
+    """QEMU plays a CPU model that matches one of these patterns."""
+
+    def holds(self, where: Circumstances) -> bool:
+        """Tell whether all conditions hold."""
+        return all(
+            (
+                self.python is None or in_range(where.python, self.python),
+                not self.arch or where.arch in self.arch,
+                not self.variant or where.variant.name in self.variant,
+                not self.expects or where.variant.expects in self.expects,
+                self.emulated is None or where.emulated is self.emulated,
+                self.free_threaded is None or where.variant.free_threaded is self.free_threaded,
+                not self.cpu or any(fnmatch.fnmatchcase(where.cpu or "", pattern) for pattern in self.cpu),
+            )
+        )
+
+
+@documents.table
+class Group:
+    """Modules of regrtest that run alike."""
+
+    modules: tuple[str, ...]
+    """Regrtest's names; `package.*` is every test module of a package, each in a process of its own."""
+    label: str = ""
+    """Added to the names of the tests, to tell them from the same tests of another group."""
+    env: dict[str, str] = field(default_factory=dict)
+    """Environment variables for these modules, beside the suite's."""
+    arguments: tuple[str, ...] = ()
+    """More arguments for regrtest."""
+    optional: bool = False
+    """Whether a module that this Python does not have is left out; else that is a problem."""
+    when: When = field(default_factory=When)
+    """When the group runs."""
+
+
+@documents.table
+class Script:
+    """A script of ours under `validate/` that prints JSON lines of checks."""
+
+    file: str
+    """Its file name."""
+    arguments: tuple[str, ...] = ()
+    """Its arguments."""
+    timeout: pydantic.PositiveInt = 120
+    """Seconds, native."""
+    when: When = field(default_factory=When)
+    """When it runs."""
+
+
+@documents.table
+class Required:
+    """Tests without which a green proves nothing."""
+
+    tests: str
+    """A pattern of full names."""
+    why: str
+    """What is not proved without them, as a sentence's end: `nothing tested …`."""
+    at_least: pydantic.PositiveInt = 1
+    """How many must have run."""
+    when: When = field(default_factory=When)
+    """When they are required."""
+
+
+@documents.table
+class Suite:
+    """A named set of checks that runs in the target image."""
+
+    summary: str
+    """What it is, in a line."""
+    timeout: pydantic.PositiveInt
+    """Seconds for one module, on real hardware and in a release build."""
+    limit: pydantic.PositiveInt
+    """Seconds for the whole suite, likewise."""
+    emulated_factor: pydantic.PositiveInt = 10
+    """How much more time everything gets under QEMU."""
+    debug_factor: pydantic.PositiveInt = 3
+    """How much more time everything gets in a debug build."""
+    resources: tuple[str, ...] = ()
+    """Regrtest's resources (`-u`); without any, tests that need the network and such are skipped."""
+    env: dict[str, str] = field(default_factory=dict)
+    """Environment variables for every module."""
+    groups: tuple[Group, ...] = ()
+    """What of regrtest runs."""
+    scripts: tuple[Script, ...] = ()
+    """What of ours runs."""
+    required: tuple[Required, ...] = ()
+    """What must have run."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """How long modules take, in any unit; those that are not named have 1. The longest run first."""
+
+    def factor(self, where: Circumstances) -> int:
+        """Return how many times the native time of a release build everything gets."""
+        return (self.emulated_factor if where.emulated else 1) * (self.debug_factor if where.variant.debug else 1)
+
+
+class FailureKind(StrEnum):
+    """How a known failure shows."""
+
+    FAIL = "fail"
+    ERROR = "error"
+    CRASH = "crash"
+    HANG = "hang"
+
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome that it is."""
+        return {
+            FailureKind.FAIL: Outcome.FAILED,
+            FailureKind.ERROR: Outcome.ERROR,
+            FailureKind.CRASH: Outcome.CRASHED,
+            FailureKind.HANG: Outcome.TIMED_OUT,
+        }[self]
+
+
+@documents.table
+class KnownFailure:
+    """Tests that are known to fail, for a reason that is not the build's."""
+
+    test: str
+    """A pattern of full names: `test.test_os.test_posix.PosixTester.test_x`."""
+    kind: FailureKind
+    """How they fail; failing otherwise is a finding."""
+    reason: Annotated[str, pydantic.Field(min_length=20)]
+    """Why they cannot work, in words."""
+    link: str = ""
+    """Where that is told: an issue of CPython or QEMU."""
+    run: bool = True
+    """False for what would hang or take the target with it: it is left out, and counted as skipped."""
+    when: When = field(default_factory=When)
+    """Where they fail."""
+
+    def matches(self, name: str) -> bool:
+        """Tell whether a test's full name is meant (without a group's label)."""
+        return fnmatch.fnmatchcase(name.partition(" [")[0], self.test)
+
+
+@documents.table
+class KnownFailures:
+    """A file of known failures."""
+
+    failures: tuple[KnownFailure, ...] = ()
+    """The entries."""
+
+
+@documents.table
+class Caveat:
+    """Something that a result is no evidence of."""
+
+    text: str
+    """A sentence's end: `no evidence about …` without its first words."""
+    suites: tuple[str, ...] = ()
+    """For these suites; for all if none is named."""
+    when: When = field(default_factory=When)
+    """In which circumstances."""
+
+
+@documents.table
+class Caveats:
+    """The file of caveats."""
+
+    caveats: tuple[Caveat, ...] = ()
+    """The entries."""
+
+
+def names(folder: Path = VALIDATE) -> tuple[str, ...]:
+    """Return the names of all suites."""
+    return tuple(sorted(path.stem for path in (folder / "suites").glob("*.toml")))
+
+
+def load(name: str, folder: Path = VALIDATE) -> Suite:
+    """Load a suite by its name. Raises UserError for one that is not there, DocumentError for one that is wrong."""
+    if name not in names(folder):
+        raise UserError(
+            f"there is no suite {name!r}{did_you_mean(name, names(folder))}",
+            hint=f"there are {', '.join(names(folder))}: each is a file in {folder / 'suites'}",
+        )
+    return documents.load(folder / "suites" / f"{name}.toml", Suite)
+
+
+def known_failures(where: Circumstances, folder: Path = VALIDATE) -> tuple[KnownFailure, ...]:
+    """Load the known failures that hold in these circumstances, of all files. Raises DocumentError."""
+    loaded = (documents.load(path, KnownFailures) for path in sorted((folder / "known_failures").glob("*.toml")))
+    return tuple(failure for file in loaded for failure in file.failures if failure.when.holds(where))
+
+
+def caveats(name: str, where: Circumstances, folder: Path = VALIDATE) -> tuple[str, ...]:
+    """Load what a suite's result is no evidence of in these circumstances. Raises DocumentError."""
+    loaded = documents.load(folder / "caveats.toml", Caveats).caveats
+    return tuple(each.text for each in loaded if name in (each.suites or (name,)) and each.when.holds(where))
+
+
+def order(suite: Suite, where: Circumstances, known: Iterable[KnownFailure], scripts: str) -> dict[str, object]:
+    """Say what `validate/runner.py` is to do: its JSON. `scripts` is the folder of our scripts in the target."""
+    factor = suite.factor(where)
+    items: list[dict[str, object]] = [
+        {
+            **_item("script", f"{scripts}/{script.file}", script.timeout * factor, suite),
+            "arguments": list(script.arguments),
+            "weight": script.timeout,
+        }
+        for script in suite.scripts
+        if script.when.holds(where)
+    ]
+    for group in suite.groups:
+        if group.when.holds(where):
+            items += (
+                {
+                    **_item("module", module, suite.timeout * factor, suite),
+                    "label": group.label,
+                    "arguments": list(group.arguments),
+                    "env": {**suite.env, **group.env},
+                    "optional": group.optional,
+                }
+                for module in group.modules
+            )
+    ignore = [failure.test for failure in known if not failure.run]
+    return {"limit": suite.limit * factor, "resources": list(suite.resources), "ignore": ignore, "items": items}
+
+
+def _item(kind: str, name: str, timeout: int, suite: Suite) -> dict[str, object]:
+    return {
+        "kind": kind,
+        "name": name,
+        "label": "",
+        "arguments": [],
+        "env": dict(suite.env),
+        "timeout": timeout,
+        "weight": 1.0,
+        "weights": dict(suite.weights),
+        "optional": False,
+    }
+
+
+def missing(suite: Suite, where: Circumstances, results: Iterable[TestResult]) -> tuple[str, ...]:
+    """Say which required tests did not run."""
+    ran = [result.name.partition(" [")[0] for result in results if result.outcome is not Outcome.SKIPPED]
+    said = []
+    for required in suite.required:
+        if required.when.holds(where):
+            number = sum(fnmatch.fnmatchcase(name, required.tests) for name in ran)
+            if number < required.at_least:
+                wanted = f"at least {required.at_least}" if required.at_least > 1 else "any"
+                said.append(f"{number} tests of {required.tests} ran, not {wanted}: {required.why}")
+    return tuple(said)

@@ -1,0 +1,198 @@
+"""`build`, `validate`, `plan`, `shell`: the main job."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from invoke.context import Context
+
+from crossjit.errors import ExitCode
+from crossjit.model import CellResult
+from crossjit.report import tables
+from crossjit.tasks.framework import command, note, show, show_json, show_table
+from crossjit.tasks.options import AUTO, ITERABLE, Request, describe, read
+from crossjit.tasks.workshop import Opened, foresee, opened
+
+if TYPE_CHECKING:
+    from crossjit.flow import Foreseen, Prepared
+    from crossjit.plan import PlannedStep
+
+_SELECTORS = ("arch", "recipe", "variant", "strategy", "source", "cpu", "jobs", "json")
+_REBUILD = "build even what is in the stash; default: take it from there"
+
+
+@command(iterable=list(ITERABLE), help=describe(*_SELECTORS, rebuild=_REBUILD))
+def build(
+    context: Context,
+    arch: list[str] | None = None,
+    recipe: list[str] | None = None,
+    variant: list[str] | None = None,
+    strategy: str = AUTO,
+    source: str = "",
+    cpu: str = "",
+    jobs: str = "",
+    rebuild: bool = False,
+    json: bool = False,
+) -> ExitCode:
+    """Build cells, probe whether they really JIT, and stash them."""
+    request = read(arch=arch, recipe=recipe, variant=variant, strategy=strategy, source=source, cpu=cpu, jobs=jobs)
+    return _run(request, validate=False, rebuild=rebuild, json=json)
+
+
+@command(iterable=list(ITERABLE), help=describe(*_SELECTORS, rebuild=_REBUILD))
+def validate(
+    context: Context,
+    arch: list[str] | None = None,
+    recipe: list[str] | None = None,
+    variant: list[str] | None = None,
+    strategy: str = AUTO,
+    source: str = "",
+    cpu: str = "",
+    jobs: str = "",
+    rebuild: bool = False,
+    json: bool = False,
+) -> ExitCode:
+    """Build what is missing, run the variants' suites in the target image, and give each cell a verdict."""
+    request = read(arch=arch, recipe=recipe, variant=variant, strategy=strategy, source=source, cpu=cpu, jobs=jobs)
+    return _run(request, validate=True, rebuild=rebuild, json=json)
+
+
+def _run(request: Request, *, validate: bool, rebuild: bool, json: bool) -> ExitCode:
+    from crossjit import flow
+
+    results: list[CellResult] = []
+    with opened(request) as run:
+        # All cells first, so that what is wrong with one's source or image is said before hours go into another.
+        prepared = flow.prepare(run.shop, run.orders)
+        for cell in prepared:
+            results.append(_run_cell(run, cell, validate=validate, rebuild=rebuild))
+            run.record.set_cell(results[-1])
+        code = tables.exit_code(results)
+        run.record.finish(code)
+    if json:
+        show_json(tables.results_json(results, run=run.record.id, reproduce=run.record.run.reproduce))
+    else:
+        look = tables.look_of(sys.stdout)
+        show(tables.results_text(results, run=run.record.id, reproduce=run.record.run.reproduce, look=look))
+    return code
+
+
+def _run_cell(run: Opened, cell: Prepared, *, validate: bool, rebuild: bool) -> CellResult:
+    from crossjit import flow
+
+    folder = run.record.cell_folder(cell.cell)
+    return flow.run_cell(run.shop, cell, folder=folder, validate=validate, rebuild=rebuild)
+
+
+@command(
+    iterable=list(ITERABLE),
+    help=describe(*_SELECTORS, build_only="leave the suites out, as `build` does; default: off"),
+)
+def plan(
+    context: Context,
+    arch: list[str] | None = None,
+    recipe: list[str] | None = None,
+    variant: list[str] | None = None,
+    strategy: str = AUTO,
+    source: str = "",
+    cpu: str = "",
+    jobs: str = "",
+    build_only: bool = False,
+    json: bool = False,
+) -> None:
+    """Say what `validate` would do, cell by cell, and what is there already; start nothing."""
+    request = read(arch=arch, recipe=recipe, variant=variant, strategy=strategy, source=source, cpu=cpu, jobs=jobs)
+    from crossjit.plan import steps as list_steps
+
+    foreseen, ability = foresee(request)
+    steps = {}
+    for cell in foreseen:
+        order = cell.order
+        steps[order.cell] = list_steps(
+            order.cell, order.variant, order.strategy, ability, cell.known, validate=not build_only
+        )
+    if json:
+        show_json([_planned_json(cell, steps[cell.order.cell]) for cell in foreseen])
+        return
+    show_table(
+        ("cell", "strategy", "image", "in the stash", "build key", "to do"),
+        [_planned_row(cell, steps[cell.order.cell]) for cell in foreseen],
+    )
+    for cell in foreseen:
+        for obstacle in dict.fromkeys(step.obstacle for step in steps[cell.order.cell] if step.obstacle):
+            show(f"{cell.order.cell}: {obstacle}; ./inv setup mends it")
+
+
+def _planned_row(cell: Foreseen, steps: Sequence[PlannedStep]) -> tuple[str, ...]:
+    to_do = [f"{step.name} (emulated)" if step.emulated else step.name for step in steps if not step.satisfied]
+    return (
+        str(cell.order.cell),
+        cell.order.strategy.value,
+        cell.image.name if cell.image else "known with the source",
+        cell.artifact.id if cell.artifact else "no",
+        cell.key[:12] if cell.key else "known with the toolchain",
+        ", ".join(to_do) or "nothing",
+    )
+
+
+def _planned_json(cell: Foreseen, steps: Sequence[PlannedStep]) -> dict[str, object]:
+    return {
+        "cell": str(cell.order.cell),
+        "strategy": cell.order.strategy.value,
+        "source": cell.source.version if cell.source else None,
+        "llvm": cell.source.llvm if cell.source else None,
+        "image": cell.image.name if cell.image else None,
+        "build_key": cell.key,
+        "artifact": cell.artifact.id if cell.artifact else None,
+        "steps": [
+            {
+                "name": step.name,
+                "arch": step.arch.value,
+                "satisfied": step.satisfied,
+                "emulated": step.emulated,
+                "obstacle": step.obstacle,
+            }
+            for step in steps
+        ],
+    }
+
+
+@command(
+    iterable=list(ITERABLE),
+    help=describe(
+        *(name for name in _SELECTORS if name != "json"),
+        toolchain="the toolchain image with the source and the build's environment; default: the target image",
+    ),
+)
+def shell(
+    context: Context,
+    arch: list[str] | None = None,
+    recipe: list[str] | None = None,
+    variant: list[str] | None = None,
+    strategy: str = AUTO,
+    source: str = "",
+    cpu: str = "",
+    jobs: str = "",
+    toolchain: bool = False,
+) -> int:
+    """Open a shell in one cell's target image with its artifact installed, built first if it is not in the stash.
+
+    With `--toolchain` it is the toolchain image, with the source in place, nothing built yet, and the configure line to
+    type shown. What is done inside is gone with the shell.
+    """
+    request = read(arch=arch, recipe=recipe, variant=variant, strategy=strategy, source=source, cpu=cpu, jobs=jobs)
+    from crossjit import flow
+
+    with opened(request, one=True) as run:
+        (prepared,) = flow.prepare(run.shop, run.orders)
+        if toolchain:
+            note(f"configure is called here as: {prepared.spec.configure_line}")
+            status = flow.toolchain_shell(run.shop, prepared)
+        else:
+            folder = run.record.cell_folder(prepared.cell)
+            built = flow.build_cell(run.shop, prepared, log=folder / "build.log")
+            status = flow.target_shell(run.shop, prepared, built)
+        run.record.finish(ExitCode.PASS)
+    return status

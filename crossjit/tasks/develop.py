@@ -1,0 +1,108 @@
+"""`test` and `lint`: for who works on crossjit; both need a clone with the `dev` extra."""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+import sys
+from pathlib import Path
+
+from invoke.context import Context
+
+from crossjit import PROJECT
+from crossjit.errors import ExitCode, InfrastructureError, UserError
+from crossjit.tasks.framework import command, note, run_child
+from crossjit.tasks.options import describe, number, words
+
+SUITES = ("unit", "contract", "e2e")
+
+# pytest's exit status (https://docs.pytest.org/en/stable/reference/exit-codes.html) in our words; no test at all
+# proves nothing.
+_PYTEST = {
+    0: ExitCode.PASS,
+    1: ExitCode.PRODUCT,
+    2: ExitCode.INTERRUPTED,
+    3: ExitCode.INFRASTRUCTURE,
+    4: ExitCode.USER,
+    5: ExitCode.VACUOUS,
+}
+
+LINT = (
+    ("ruff", "check"),
+    ("ruff", "format", "--check"),
+    ("mypy",),
+    ("pytest", "--quiet", "tests/unit/test_imports.py"),
+)
+LINT_FIX = (("ruff", "check", "--fix"), ("ruff", "format"), *LINT[2:])
+
+
+@command(
+    iterable=["path"],
+    rest="path",
+    help=describe(
+        path="bare words are test files or folders; default: all of tests",
+        unit="only tests/unit, which need no engine; default: off",
+        contract="only tests/contract, the fake engine and the real one; default: off",
+        e2e="only tests/e2e, which build and validate for real; default: off",
+        slow="also the tests that take more than ten minutes; default: off",
+        keyword="pytest's -k: only tests whose names match; default: all",
+        jobs="how many tests run at a time (pytest-xdist); default: 1, since builds use all cores by themselves",
+    ),
+)
+def test(
+    context: Context,
+    path: list[str] | None = None,
+    unit: bool = False,
+    contract: bool = False,
+    e2e: bool = False,
+    slow: bool = False,
+    keyword: str = "",
+    jobs: str = "",
+) -> ExitCode:
+    """Run crossjit's own tests: all that this machine can do.
+
+    Arguments after ` -- ` are handed over to pytest. What needs an engine is skipped without one, with the reason;
+    where CI=true it fails.
+    """
+    chosen = [f"tests/{name}" for name, wanted in zip(SUITES, (unit, contract, e2e), strict=True) if wanted]
+    arguments = [*chosen, *words(path)] or ["tests"]
+    if slow:
+        arguments.append("--slow")
+    if keyword:
+        arguments += ["-k", keyword]
+    if jobs:
+        arguments += ["-n", str(number("jobs", jobs, at_least=1))]
+    status = _run("pytest", *arguments, *shlex.split(context.remainder))
+    if status in _PYTEST:
+        return _PYTEST[status]
+    raise InfrastructureError(f"pytest ended with {status}", hint="its output above tells why")
+
+
+@command(help={"fix": "let ruff mend what it can; default: only look"})
+def lint(context: Context, fix: bool = False) -> ExitCode:
+    """Check style, types and the import rule.
+
+    That is ruff, mypy and tests/unit/test_imports.py; all of them, whatever fails.
+    """
+    failed = [step for step in (LINT_FIX if fix else LINT) if _run(*step) != 0]
+    for step in failed:
+        note(f"failed: {shlex.join(step)}")
+    return ExitCode.PRODUCT if failed else ExitCode.PASS
+
+
+def _run(module: str, *arguments: str) -> int:
+    """Run a development tool of this Python in the clone. Raises UserError where either is missing."""
+    root = clone()
+    if importlib.util.find_spec(module) is None:
+        raise UserError(
+            f"{module} is not installed for {sys.executable}", hint="use ./inv, or pip install -e '.[dev]' in the clone"
+        )
+    note(f"$ {shlex.join([module, *arguments])}")
+    return run_child([sys.executable, "-m", module, *arguments], cwd=root)
+
+
+def clone() -> Path:
+    """Return the clone that this crossjit runs from. Raises UserError where it was installed without one."""
+    if not (PROJECT / "tests").is_dir():
+        raise UserError("crossjit's own tests and checks need a clone", hint="git clone it and run ./inv there")
+    return PROJECT

@@ -1,0 +1,265 @@
+"""What every task shares: how it prints, and how it ends; errors become a message, a hint and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from invoke.exceptions import Exit
+from invoke.parser.argument import Argument
+from invoke.tasks import Task
+
+from crossjit import __version__
+from crossjit.errors import CrossjitError, ExitCode, InfrastructureError, Interrupted
+from crossjit.progress import Silent
+from crossjit.report import tables
+
+BROKEN_PIPE = 128 + signal.SIGPIPE  # what a shell reports for a program that wrote to a pipe nobody reads
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+CLEAN = "interrupted; nothing was left running"
+NOT_CLEAN = "interrupted, and cleaning up failed; `invoke clean` removes what is left"
+
+
+class Command(Task[Any]):
+    """A task that ends the process as the README says, under plain `invoke` as under `crossjit`.
+
+    Its body returns None, or the ExitCode to end with. `rest` names the iterable option that bare words after the task
+    are values of, so that `stash verify ID` means `stash verify --artifact ID`.
+    """
+
+    def __init__(self, body: Callable[..., Any], *, rest: str | None = None, **arguments: Any) -> None:
+        arguments.setdefault("auto_shortflags", False)
+        super().__init__(body, **arguments)
+        self.rest = rest
+        self._described: Mapping[str, str] = dict(self.help)
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        """Return the task's arguments; invoke uses its help texts up, so they are handed out anew each time."""
+        self.help = dict(self._described)
+        return super().get_arguments(ignore_unknown_help)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the body. Raises Exit with the code that belongs to how it went."""
+        with _ending():
+            code = super().__call__(*args, **kwargs)
+            sys.stdout.flush()
+        if code:
+            raise Exit(code=int(code))
+
+
+def command(**arguments: Any) -> Callable[[Callable[..., Any]], Command]:
+    """Make a function a task; the arguments are invoke's own (`name`, `help`, `iterable`, …) and `rest`."""
+
+    def decorate(body: Callable[..., Any]) -> Command:
+        return Command(body, **arguments)
+
+    return decorate
+
+
+def show(text: str) -> None:
+    """Print to stdout."""
+    print(text)
+
+
+def note(text: str) -> None:
+    """Print to stderr, where what is not the result goes."""
+    print(text, file=sys.stderr)
+
+
+def show_json(value: object) -> None:
+    """Print a value as JSON."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table, as the terminal allows."""
+    print(tables.render(headers, rows, tables.look_of(sys.stdout)))
+
+
+class Notes(Silent):
+    """A Progress for tasks that have nothing to wait for: what is said goes to stderr, steps are not shown."""
+
+    def say(self, text: str) -> None:
+        """Print it."""
+        note(text)
+
+
+def run_child(argv: Sequence[str], *, cwd: Path, environment: Mapping[str, str] | None = None) -> int:
+    """Run a program on our own terminal and return its exit status.
+
+    An interruption is passed on, and the program gets the time it needs to clean up.
+    """
+    child = subprocess.Popen(list(argv), cwd=cwd, env=None if environment is None else dict(environment))
+    try:
+        return child.wait()
+    except KeyboardInterrupt as interruption:
+        # A Ctrl-C at the terminal reached the child as well; a second one would cut its clean-up short.
+        if interruption.args != (signal.SIGINT,) or not sys.stdin.isatty():
+            child.send_signal(signal.SIGINT)
+        child.wait()
+        raise
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+
+
+def asker() -> Callable[[str], bool] | None:
+    """Return `confirm`, or None where nobody is there to answer."""
+    return confirm if sys.stdin.isatty() and sys.stderr.isatty() else None
+
+
+def confirm(question: str) -> bool:
+    """Ask a yes-or-no question at the terminal."""
+    print(f"{question}\ngo ahead? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+# How a task ends
+
+
+@contextlib.contextmanager
+def _ending() -> Iterator[None]:
+    """Turn whatever leaves the block into an Exit with message and code."""
+    for stream in (sys.stdout, sys.stderr):
+        if (reconfigure := getattr(stream, "reconfigure", None)) is not None:
+            reconfigure(errors="backslashreplace")  # a C locale must not turn a report into a traceback
+    interrupted = False
+    try:
+        with _interruptible() as arrived:
+            try:
+                yield
+            finally:
+                interrupted = bool(arrived)
+    except Exit:
+        raise
+    except KeyboardInterrupt:
+        raise Exit(CLEAN, ExitCode.INTERRUPTED) from None
+    except Interrupted as error:
+        raise Exit(tables.error_text(error) if error.message else CLEAN, ExitCode.INTERRUPTED) from error
+    except CrossjitError as error:
+        if _debug():
+            raise
+        if interrupted:
+            raise Exit(f"{tables.error_text(error)}\n{NOT_CLEAN}", ExitCode.INTERRUPTED) from error
+        raise Exit(tables.error_text(error), error.exit_code) from error
+    except BrokenPipeError as error:
+        if not stdout_is_gone():
+            raise _bug(error) from error
+        raise Exit(code=BROKEN_PIPE) from None
+    except OSError as error:
+        raise _disk_or_bug(error) from error
+    except Exception as error:
+        raise _bug(error) from error
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """Make SIGTERM and SIGHUP unwind as Ctrl-C does; a second signal does not cut the clean-up short, a third does."""
+    arrived: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield arrived  # Python runs signal handlers in the main thread only
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        arrived.append(number)
+        if len(arrived) == 2:
+            with contextlib.suppress(OSError, RuntimeError):
+                print("still cleaning up; once more stops at once", file=sys.stderr, flush=True)
+            return
+        raise KeyboardInterrupt(number)
+
+    previous = {}
+    for number in _SIGNALS:
+        current = signal.getsignal(number)
+        if current is not None and current is not signal.SIG_IGN:  # nohup's wish is respected
+            previous[number] = signal.signal(number, handle)
+    try:
+        yield arrived
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def stdout_is_gone() -> bool:
+    """Whether nobody reads stdout any more; if so, spare the interpreter the same error at its end."""
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout.fileno(), 0)
+    except OSError:  # captured: there is no descriptor behind it
+        return False
+    if not any(events & select.POLLERR for _, events in poll.poll(0)):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+    return True
+
+
+def _disk_or_bug(error: OSError) -> Exit:
+    """Say what the disk refused, where no step said it better."""
+    from crossjit import durable
+
+    where = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else Path.cwd()
+    try:
+        with durable.explained(InfrastructureError, "the disk refused", where.parent):
+            raise error
+    except InfrastructureError as explained:
+        if _debug():
+            raise
+        return Exit(tables.error_text(explained), explained.exit_code)
+    except OSError:
+        return _bug(error)
+
+
+def _bug(error: Exception) -> Exit:
+    """Write the traceback to a file and say where it is."""
+    import platform
+    import shlex
+    import traceback
+
+    if _debug():
+        raise error
+    text = (
+        f"crossjit {__version__}, Python {platform.python_version()}, {platform.platform()}\n"
+        f"{shlex.join(sys.argv)}\n\n{''.join(traceback.format_exception(error))}"
+    )
+    summary = f"error: this is a bug in crossjit: {type(error).__name__}: {error}"
+    for folder in _crash_folders():
+        path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
+        except OSError:
+            continue
+        hint = f"hint: please report it with {path}; CROSSJIT_DEBUG=1 shows it here"
+        return Exit(f"{summary}\n{hint}", ExitCode.INFRASTRUCTURE)
+    return Exit(f"{summary}\n{text}", ExitCode.INFRASTRUCTURE)
+
+
+def _crash_folders() -> Iterator[Path]:
+    import tempfile
+
+    from crossjit import settings
+
+    with contextlib.suppress(CrossjitError):
+        yield settings.load().home / "crashes"
+    yield Path(tempfile.gettempdir())
+
+
+def _debug() -> bool:
+    from crossjit import settings
+
+    return settings.wants_traceback()

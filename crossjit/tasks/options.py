@@ -1,0 +1,109 @@
+"""The options that several tasks share: their help, and their values from the text that invoke hands over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crossjit.errors import UserError, did_you_mean
+from crossjit.model import Arch, Strategy
+
+if TYPE_CHECKING:
+    from crossjit.plan import Selector
+
+AUTO = "auto"  # the strategy that leaves the choice to the host
+MANY = "may be given again, or as A,B"
+
+HELP: Mapping[str, str] = {
+    "arch": f"x86_64, aarch64 or all; {MANY}; default: the arch that the engine's containers run on",
+    "recipe": f"3.13, 3.14, 3.15, main, the path of a recipe's file, or all; {MANY}; default: 3.15",
+    "variant": f"jit, jit-debug, ft, ft-jit, interp, nojit, or all; {MANY}; default: the recipe's own, jit and ft",
+    "strategy": "how to build: auto, native, cross or emulate; default: auto: native where that works, else cross",
+    "source": (
+        "what to build instead of the recipe's source: an archive, a git URL or local repository with #REF "
+        "(branch, tag, commit or pull/N/head), or a checkout with its uncommitted changes; default: the recipe's"
+    ),
+    "cpu": (
+        "the CPU model that QEMU plays for a foreign arch, such as max; "
+        "default: cortex-a72 for aarch64, Nehalem for x86_64"
+    ),
+    "jobs": "how many commands make runs at a time; default: CROSSJIT_JOBS, else what cores and memory allow",
+    "json": "print JSON instead of text; default: off",
+}
+
+ITERABLE = ("arch", "recipe", "variant")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the selecting options asked for; an empty tuple is what the recipe and the host make of it.
+
+    `strategy` None is `auto`; `jobs` 0 is what the engine allows.
+    """
+
+    arches: tuple[Arch, ...] = ()
+    recipes: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
+    strategy: Strategy | None = None
+    source: str | None = None
+    cpu: str | None = None
+    jobs: int = 0
+
+    @property
+    def selector(self) -> Selector:
+        """The cells that are meant."""
+        from crossjit.plan import Selector
+
+        return Selector(recipes=self.recipes, arches=self.arches, variants=self.variants)
+
+
+def describe(*names: str, **others: str) -> dict[str, str]:
+    """Return help texts for shared options by name, and for others as given."""
+    return {name: HELP[name] for name in names} | others
+
+
+def read(
+    *,
+    arch: Iterable[str] | None = None,
+    recipe: Iterable[str] | None = None,
+    variant: Iterable[str] | None = None,
+    strategy: str = AUTO,
+    source: str = "",
+    cpu: str = "",
+    jobs: str = "",
+) -> Request:
+    """Turn the options' texts into values. Raises UserError for the first that is wrong."""
+    from crossjit import plan
+
+    return Request(
+        arches=plan.parse_arches(arch or ()),
+        recipes=words(recipe),
+        variants=words(variant),
+        strategy=plan.parse_strategy(strategy),
+        source=source or None,
+        cpu=cpu or None,
+        jobs=number("jobs", jobs, at_least=1) if jobs else 0,
+    )
+
+
+def words(values: Iterable[str] | None) -> tuple[str, ...]:
+    """Split at commas, drop what is empty or there already."""
+    parts = (part.strip() for value in values or () for part in value.split(","))
+    return tuple(dict.fromkeys(part for part in parts if part))
+
+
+def one_of(option: str, value: str, choices: tuple[str, ...]) -> str:
+    """Return the value if it is one of the choices. Raises UserError with the choices otherwise."""
+    if value not in choices:
+        raise UserError(
+            f"--{option} {value!r} is not known{did_you_mean(value, choices)}", hint=f"choose from {', '.join(choices)}"
+        )
+    return value
+
+
+def number(option: str, value: str, *, at_least: int) -> int:
+    """Return a whole number. Raises UserError for anything else or less."""
+    if not (value.isascii() and value.isdecimal()) or int(value) < at_least:
+        raise UserError(f"--{option} {value!r} is not a whole number from {at_least} up", hint=f"such as --{option} 4")
+    return int(value)

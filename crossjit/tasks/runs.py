@@ -1,0 +1,163 @@
+"""`runs list|show` and `clean`: what was done, and what it left behind."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from invoke.context import Context
+
+from crossjit.errors import UserError
+from crossjit.report import tables
+from crossjit.tasks.framework import command, note, show, show_json, show_table
+from crossjit.tasks.options import describe, number
+
+if TYPE_CHECKING:
+    from crossjit.runs import Run
+
+_RUN = "a run's id, its beginning, or last"
+
+
+@command(name="list", default=True, help=describe("json", last="only the newest N; 0 for all; default: 20"))
+def list_runs(context: Context, last: str = "20", json: bool = False) -> None:
+    """List the runs, newest first. See also `runs show`."""
+    from crossjit import runs, settings
+
+    loaded = settings.load()
+    found = runs.list_runs(loaded)
+    limit = number("last", last, at_least=0)
+    found = found[:limit] if limit else found
+    if json:
+        show_json([_summary(run) for run in found])
+    elif found:
+        show_table(("run", "state", "took", "verdicts", "command"), [_row(run) for run in found])
+    else:
+        note(f"there are no runs yet: {loaded.runs}")
+
+
+@command(
+    name="show",
+    iterable=["run"],
+    rest="run",
+    help=describe("json", run=f"RUN may stand alone: {_RUN}; default: last", steps="list the steps; default: off"),
+)
+def show_run(context: Context, run: list[str] | None = None, steps: bool = False, json: bool = False) -> None:
+    """Show a run: `runs show [RUN]`.
+
+    Its cells, verdicts and reasons, where its logs are, and the line that does it again.
+    """
+    from crossjit import runs, settings
+
+    wanted = run or ["last"]
+    if len(wanted) > 1:
+        raise UserError("one run at a time, please", hint="`invoke runs list` shows many")
+    found = runs.load(settings.load(), wanted[0])
+    if json:
+        show_json(_summary(found) | {"cells": [tables.cell_json(result) for result in found.results()]})
+    else:
+        show(_described(found, steps=steps))
+
+
+@command(
+    help=describe(
+        "json",
+        keep_images="leave the images, which take minutes to make again; default: off",
+        keep_runs="remove all run records but the newest N as well; default: all records are kept",
+        dry_run="only tell what would go; default: off",
+    )
+)
+def clean(
+    context: Context, keep_images: bool = False, keep_runs: str = "", dry_run: bool = False, json: bool = False
+) -> None:
+    """Remove what crossjit made in the engine, and what dead runs left on disk.
+
+    Containers, volumes and images are found by label. What a living run uses stays, and so does the stash;
+    `stash gc` is for that.
+    """
+    from crossjit import cleaning, engine, runs, settings
+
+    loaded = settings.load()
+    keep = number("keep-runs", keep_runs, at_least=0) if keep_runs else None
+    done = cleaning.clean(engine.connect(loaded), loaded, images=not keep_images, dry_run=dry_run)
+    records = () if keep is None else runs.prune(loaded, keep=keep, dry_run=dry_run)
+    removed = [*done.lines, *(f"run record {name}" for name in records)]
+    kept = [f"{each.thing.kind} {each.thing.name}: {each.reason}" for each in done.kept]
+    if json:
+        show_json({"dry_run": dry_run, "removed": removed, "kept": kept})
+        return
+    said = "would remove" if dry_run else "removed"
+    for line in removed:
+        show(f"{said} {line}")
+    for line in kept:
+        show(f"kept {line}")
+    if not removed and not kept:
+        show("nothing of crossjit's is in the engine")
+
+
+def _row(run: Run) -> tuple[str, ...]:
+    counts = {verdict: list(run.verdicts.values()).count(verdict) for verdict in dict.fromkeys(run.verdicts.values())}
+    return (
+        run.id,
+        run.state.value,
+        _took(run),
+        ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) or "-",
+        " ".join(run.argv[1:]),
+    )
+
+
+def _took(run: Run) -> str:
+    from crossjit.runs import RunState
+
+    if run.finished is not None:
+        return tables.duration((run.finished - run.started).total_seconds())
+    if run.state is RunState.RUNNING:
+        return tables.duration((datetime.now(UTC) - run.started).total_seconds())
+    return "-"
+
+
+def _summary(run: Run) -> dict[str, object]:
+    return {
+        "id": run.id,
+        "state": run.state.value,
+        "started": run.started.isoformat(),
+        "finished": run.finished.isoformat() if run.finished else None,
+        "exit_code": run.exit_code,
+        "argv": list(run.argv),
+        "reproduce": run.reproduce,
+        "verdicts": {cell: verdict.value for cell, verdict in run.verdicts.items()},
+        "error": run.error.message if run.error else None,
+        "facts": run.facts,
+        "folder": str(run.folder),
+    }
+
+
+def _described(run: Run, *, steps: bool) -> str:
+    lines = [
+        f"run:       {run.id}, {run.state.value}" + ("" if run.exit_code is None else f" with {run.exit_code}"),
+        f"started:   {run.started.astimezone():%Y-%m-%d %H:%M:%S}, took {_took(run)}",
+        f"folder:    {run.folder}",
+    ]
+    if run.error is not None:
+        lines += [f"error:     {run.error.message}", *(f"           {line}" for line in run.error.details)]
+    if steps:
+        lines += ["", *_steps(run)]
+    results = run.results()
+    if not results:
+        return "\n".join([*lines, f"reproduce: {run.reproduce}"])
+    return "\n".join(
+        [*lines, "", tables.results_text(results, run=run.id, reproduce=run.reproduce, look=tables.look_of(sys.stdout))]
+    )
+
+
+def _steps(run: Run) -> list[str]:
+    from crossjit.runs import EventKind
+
+    return [
+        f"  {datetime.fromtimestamp(event.at):%H:%M:%S}  "
+        + (f"{event.name} {event.subject}".strip() if event.kind is EventKind.FINISH else event.text)
+        + (f"  {tables.duration(event.seconds)}" if event.seconds is not None else "")
+        + (f"  {event.status}: {event.text}" if event.kind is EventKind.FINISH and event.text else "")
+        for event in run.events()
+        if event.kind is not EventKind.START
+    ]

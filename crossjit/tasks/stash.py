@@ -1,0 +1,209 @@
+"""`stash list|show|verify|export|gc`: the artifacts."""
+
+from __future__ import annotations
+
+from json import loads
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from invoke.context import Context
+
+from crossjit.errors import StashError
+from crossjit.report.tables import duration, size
+from crossjit.tasks.framework import Notes, command, note, show, show_json, show_table
+from crossjit.tasks.options import describe, number, words
+
+if TYPE_CHECKING:
+    from crossjit.store import Artifact, Store
+
+_ARTIFACT = "a cell such as 3.15/aarch64/jit (its newest), or the first 4 digits or more of an id or build key"
+
+
+@command(name="list", default=True, help=describe("json"))
+def list_artifacts(context: Context, json: bool = False) -> None:
+    """List the artifacts, newest first.
+
+    See also `stash show`, `stash verify`, `stash export` and `stash gc`.
+    """
+    store = _store()
+    artifacts = store.artifacts()
+    if json:
+        show_json([_summary(artifact) for artifact in artifacts])
+    elif artifacts:
+        show_table(("artifact", "of", "version", "built", "size", "made"), [_row(artifact) for artifact in artifacts])
+    else:
+        note(f"the stash is empty: {store.path}")
+
+
+@command(name="show", help=describe("json", artifact=f"ARTIFACT may stand alone: {_ARTIFACT}; required"))
+def show_artifact(context: Context, artifact: str, json: bool = False) -> None:
+    """Show what is known of one: `stash show ARTIFACT`."""
+    from crossjit import manifest
+
+    found = _store().find_by_prefix(artifact)
+    if json:
+        show_json(_summary(found) | {"manifest": loads(manifest.dump(found.manifest))})
+        return
+    show(_described(found))
+
+
+@command(
+    name="verify",
+    iterable=["artifact"],
+    rest="artifact",
+    help=describe("json", artifact=f"bare words are artifacts: {_ARTIFACT}; default: all, damaged ones too"),
+)
+def verify(context: Context, artifact: list[str] | None = None, json: bool = False) -> None:
+    """Look at every byte: `stash verify [ARTIFACT …]`.
+
+    Ends with 3 if a byte is not what it was; the file it is in is named.
+    """
+    store = _store()
+    wanted = words(artifact)
+    if wanted:
+        found = {each.key: each for each in (store.find_by_prefix(text) for text in wanted)}
+        problems = {key: store.verify(each) for key, each in found.items()}
+    else:
+        problems = store.verify_all()
+    if json:
+        show_json(problems)
+    damaged = {key: lines for key, lines in problems.items() if lines}
+    if damaged:
+        raise StashError(
+            f"{len(damaged)} of {len(problems)} artifacts damaged",
+            hint="building the cell again heals it; `invoke stash gc` removes what is damaged",
+            details=tuple(line for lines in damaged.values() for line in lines),
+        )
+    if not json:
+        show(f"{len(problems)} artifacts verified, every byte as it was stashed")
+
+
+@command(
+    name="export",
+    help={
+        "artifact": f"ARTIFACT may stand alone: {_ARTIFACT}; required",
+        "folder": "FOLDER may stand alone: where to, a folder that is empty or not there; required",
+    },
+)
+def export(context: Context, artifact: str, folder: str) -> None:
+    """Unpack one: `stash export ARTIFACT FOLDER`.
+
+    What comes out is the install tree, which runs anywhere on its arch, with its manifest.
+    """
+    store = _store()
+    found = store.find_by_prefix(artifact)
+    place = Path(folder).expanduser().absolute()
+    store.export(found, place)
+    show(f"{found.manifest.subject} ({found.id}) is in {place}")
+
+
+@command(
+    name="gc",
+    help=describe(
+        "json",
+        keep_days="remove artifacts older than this many days; default: age removes none",
+        keep_last="of those, keep this many of each cell, newest first; alone: remove all but these; default: 0",
+        dry_run="only tell what would go; default: off",
+    ),
+)
+def gc(context: Context, keep_days: str = "", keep_last: str = "", dry_run: bool = False, json: bool = False) -> None:
+    """Remove what is damaged, unused, or old.
+
+    Old artifacts go only if asked for; what no artifact refers to and what died in the making goes always.
+    """
+    collected = _store().gc(
+        keep_days=number("keep-days", keep_days, at_least=0) if keep_days else None,
+        keep_last=number("keep-last", keep_last, at_least=0) if keep_last else None,
+        dry_run=dry_run,
+    )
+    if json:
+        show_json(
+            {
+                "dry_run": dry_run,
+                "artifacts": collected.artifacts,
+                "objects": collected.objects,
+                "temporary": collected.temporary,
+                "bytes": collected.size,
+            }
+        )
+        return
+    said = "would remove" if dry_run else "removed"
+    show(
+        f"{said} {len(collected.artifacts)} artifacts, {len(collected.objects)} objects, "
+        f"{len(collected.temporary)} unfinished: {size(collected.size)}"
+    )
+
+
+def _store() -> Store:
+    from crossjit import settings
+    from crossjit.store import Store
+
+    return Store(settings.load().stash, progress=Notes())
+
+
+def _row(artifact: Artifact) -> tuple[str, ...]:
+    manifest = artifact.manifest
+    return (
+        artifact.id,
+        manifest.subject,
+        manifest.version,
+        manifest.strategy.value,
+        size(_stored(artifact)),
+        f"{manifest.created.astimezone():%Y-%m-%d %H:%M}",
+    )
+
+
+def _summary(artifact: Artifact) -> dict[str, object]:
+    manifest = artifact.manifest
+    return {
+        "id": artifact.full_id,
+        "build_key": artifact.key,
+        "of": manifest.subject,
+        "version": manifest.version,
+        "strategy": manifest.strategy.value,
+        "bytes": _stored(artifact),
+        "created": manifest.created.isoformat(),
+        "folder": str(artifact.folder),
+    }
+
+
+def _stored(artifact: Artifact) -> int:
+    return sum(tree.size for tree in artifact.manifest.trees.values())
+
+
+def _described(artifact: Artifact) -> str:
+    manifest = artifact.manifest
+    source = manifest.source
+    facts: dict[str, object] = {
+        "artifact": artifact.full_id,
+        "of": manifest.subject,
+        "version": manifest.version,
+        "source": f"{source.kind} {source.origin}".strip(),
+        "source digest": source.digest,
+        "commit": source.commit,
+        "uncommitted": source.diff_digest,
+        "strategy": manifest.strategy.value,
+        "configure": manifest.configure,
+        "compiler": manifest.compiler,
+        "LLVM": manifest.llvm,
+        "QEMU": " as ".join(word for word in (manifest.qemu, manifest.cpu) if word),
+        "build key": artifact.key,
+        "tree digest": manifest.tree_digest,
+        "made": f"{manifest.created.astimezone():%Y-%m-%d %H:%M} by crossjit {manifest.crossjit}".rstrip(),
+        "took": ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in manifest.seconds.items()),
+        **{
+            f"tree {name}": f"{tree.files:,} files, {size(tree.size)} packed, {size(tree.unpacked)} unpacked: {path}"
+            for (name, tree), path in zip(manifest.trees.items(), artifact.objects.values(), strict=True)
+        },
+        **{
+            f"{role} image": ", ".join(f"{name} {value}" for name, value in about.items() if _is_plain(value))
+            for role, about in manifest.images.items()
+        },
+        **{f"probe: {name}": value for name, value in manifest.probe.items() if _is_plain(value)},
+    }
+    width = max(len(name) for name in facts)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in facts.items() if value not in (None, ""))
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, (str, int, float))

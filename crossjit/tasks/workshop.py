@@ -1,0 +1,145 @@
+"""Opening the machine's side of a run: the host made able, the engine, the record, and who listens."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+import crossjit
+from crossjit.errors import EngineError
+from crossjit.model import Arch, Cell, HostAbility
+from crossjit.tasks.framework import asker, note
+from crossjit.tasks.options import Request
+
+if TYPE_CHECKING:
+    from crossjit.flow import Foreseen, Order, Workshop
+    from crossjit.recipes import Recipe
+    from crossjit.runs import RunRecord
+    from crossjit.settings import Settings
+
+# How kernels call our archs: Linux one way, macOS, whose engines run Linux in a virtual machine, the other.
+_MACHINES = {arch.value: arch for arch in Arch} | {"arm64": Arch.AARCH64, "amd64": Arch.X86_64}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run that has begun."""
+
+    shop: Workshop
+    record: RunRecord
+    orders: tuple[Order, ...]
+
+
+@contextlib.contextmanager
+def opened(request: Request, *, one: bool = False) -> Iterator[Opened]:
+    """Begin a run over the request's cells, or over the first of them where `one` is all that is wanted.
+
+    What is wrong with the request is said before the host is touched or anything is recorded.
+    """
+    from crossjit import cleaning, engine, flow, host, images, plan, runs
+    from crossjit.progress import Tee
+    from crossjit.report.terminal import Terminal
+    from crossjit.store import Store
+
+    settings = _configured(request)
+    recipes = _recipes(request)
+    # The engine may be of another arch than this machine, so the cells are chosen again when it has been asked.
+    plan.select(recipes, request.selector, _host_arch())
+    specs = images.load_all(crossjit.PROJECT / "images")
+    arches = request.arches or (_host_arch(),)
+    # Where apt is, mmdebstrap is to be had; elsewhere the base image must come from a registry.
+    host.ensure(settings, asker(), note, arches=arches, bootstrap=settings.prepare and bool(shutil.which("apt-get")))
+    client = engine.connect(settings)
+    facts = client.facts()
+    ability = host.look(settings, host.LocalShell()).ability or HostAbility(facts.arch, {})
+    selection = plan.select(recipes, request.selector, facts.arch)
+    cells = selection.cells[:1] if one else selection.cells
+    orders = tuple(_order(cell, recipes[cell.recipe], request, ability) for cell in cells)
+    described = {"crossjit": crossjit.__version__, "engine": asdict(facts), "ability": asdict(ability)}
+    with (
+        Terminal() as terminal,
+        runs.RunRecord.start(settings, sys.argv, described, cells=cells) as record,
+    ):
+        progress = Tee(terminal, record.recorder)
+        for remark in selection.notes:
+            progress.say(remark)
+        for line in cleaning.sweep(client, settings).lines:
+            progress.say(f"removed what a run that died had left: {line}")
+        shop = flow.Workshop(
+            settings=settings,
+            engine=client,
+            facts=facts,
+            ability=ability,
+            images=specs,
+            store=Store(settings.stash, progress=progress),
+            run=record.id,
+            labels=flow.labels(settings, record.id),
+            progress=progress,
+        )
+        yield Opened(shop, record, orders)
+
+
+def foresee(request: Request) -> tuple[tuple[Foreseen, ...], HostAbility]:
+    """Look at what is there for the request's cells already. Starts nothing; an engine that does not answer is none."""
+    from crossjit import engine, flow, host, images, plan
+    from crossjit.engine.base import Engine
+    from crossjit.store import Store
+
+    settings = _configured(request)
+    recipes = _recipes(request)
+    client: Engine | None = engine.connect(settings)
+    try:
+        arch = client.facts().arch if client is not None else _host_arch()
+    except EngineError:
+        client, arch = None, _host_arch()
+    ability = host.look(settings, host.LocalShell()).ability or HostAbility(arch, {})
+    specs = images.load_all(crossjit.PROJECT / "images")
+    store = Store(settings.stash)
+    selection = plan.select(recipes, request.selector, arch)
+    for remark in selection.notes:
+        note(remark)
+    orders = [_order(cell, recipes[cell.recipe], request, ability) for cell in selection.cells]
+    return tuple(flow.foresee(order, settings, arch, specs, store, client) for order in orders), ability
+
+
+def _recipes(request: Request) -> Mapping[str, Recipe]:
+    """Load the recipes to choose from, those that the request names by path among them."""
+    from crossjit import recipes, suites
+
+    return recipes.gather(request.recipes, crossjit.PROJECT / "recipes", suites=suites.names())
+
+
+def _configured(request: Request) -> Settings:
+    """Read the settings, with what the request says of them."""
+    from crossjit import settings
+
+    loaded = settings.load()
+    return replace(loaded, jobs=request.jobs) if request.jobs else loaded
+
+
+def _order(cell: Cell, recipe: Recipe, request: Request, ability: HostAbility) -> Order:
+    from crossjit import emulation, flow, plan
+
+    if request.cpu is not None and cell.arch is not ability.arch:
+        emulation.check_cpu(request.cpu, ability.emulators.get(cell.arch))
+    return flow.Order(
+        cell=cell,
+        recipe=recipe,
+        variant=recipe.variants[cell.variant],
+        strategy=plan.choose_strategy(request.strategy, ability, cell.arch),
+        source=request.source,
+        cpu=request.cpu,
+    )
+
+
+def _host_arch() -> Arch:
+    """Return this machine's own arch; an unknown one is told by whoever needs an engine for it."""
+    from crossjit.plan import parse_arch
+
+    machine = platform.machine()
+    return _MACHINES.get(machine.casefold()) or parse_arch(machine)

@@ -1,0 +1,337 @@
+"""What runs in the target, and what comes of it: the probe, the suites, and the verdict."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tarfile
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from crossjit import outcomes, suites
+from crossjit.engine.base import Completed, Container, Engine, EngineFacts, Limits
+from crossjit.errors import InfrastructureError, OutOfMemoryError
+from crossjit.images import Image
+from crossjit.model import Arch, Cell, SuiteResult, TestResult, Variant
+from crossjit.outcomes import Ended
+from crossjit.progress import Progress, Step
+from crossjit.suites import Circumstances, KnownFailure, Suite
+from crossjit.verdict import judge
+
+__all__ = ["Target", "judge", "probe", "run_suite"]
+
+TESTER = 1000  # uid and gid of `tester` in the target images
+HOME = "/home/tester"
+PYTHON = "/usr/local/bin/python3"
+SCRIPTS = "/usr/local/libexec/validate"
+RESULTS = f"{HOME}/results"
+ORDER = f"{HOME}/suite.json"
+
+# Where the installed tests look for CPython's Tools/: `basepath` in test/test_tools/__init__.py, four folders above it.
+TOOLS_PARENT = "/usr/local/lib"
+
+PROBE_SECONDS = 300
+MEMORY = 4 << 30  # bytes, at least, where the machine has them
+MEMORY_PER_JOB = 2 << 30
+PIDS = 2048
+MARGIN = 900  # seconds that a container lives beyond its suite's time, for copying in and out
+
+Opener = Callable[[], AbstractContextManager[BinaryIO]]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A cell's CPython and what it runs in.
+
+    `tree` opens the install tree (an uncompressed tar of `usr/local/…`), `support` one with CPython's `Tools/`, without
+    which the tests of the cases generator skip themselves; `python` is (major, minor); `emulation` is what QEMU is told
+    by the environment, empty where nothing is emulated; `name` is the container's, and `labels` go on it.
+    """
+
+    image: Image
+    tree: Opener
+    cell: Cell
+    variant: Variant
+    python: tuple[int, int]
+    name: str
+    labels: Mapping[str, str]
+    support: Opener | None = None
+    emulation: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def circumstances(self) -> Circumstances:
+        """In what the suites run."""
+        emulated = bool(self.emulation)
+        cpu = self.emulation.get("QEMU_CPU")
+        return Circumstances(self.python, self.cell.arch, self.variant, emulated, cpu)
+
+
+def probe(
+    engine: Engine,
+    image: Image,
+    tree: Opener,
+    *,
+    cell: Cell,
+    emulation: Mapping[str, str],
+    name: str,
+    labels: Mapping[str, str],
+    progress: Progress,
+) -> dict[str, object]:
+    """Install a tree in its target image, run `validate/probe.py` there, and return its facts.
+
+    A probe that crashes or hangs is a finding about the build: then the facts are {"crashed": how, "output": lines}.
+    Raises EngineError and its kin for what is the engine's.
+    """
+    told = {"emulated": bool(emulation), "cpu": emulation.get("QEMU_CPU")}
+    lines: deque[str] = deque(maxlen=200)
+    limits = Limits(memory=_memory(engine.facts(), 1), pids=PIDS, seconds=2 * PROBE_SECONDS + MARGIN)
+    with (
+        progress.step("probe", str(cell)) as step,
+        _container(engine, image, cell.arch, name, labels, emulation, limits) as container,
+    ):
+        step.update(detail="installing")
+        install(container, tree)
+        step.update(detail="running")
+        completed = container.run(
+            (PYTHON, f"{SCRIPTS}/probe.py", "--told", json.dumps(told)), on_line=lines.append, timeout=PROBE_SECONDS
+        )
+    facts = _last_object(lines)
+    if completed.returncode or facts is None:
+        return {"crashed": completed.how, "output": list(lines)[-40:], "told": told}
+    return facts
+
+
+def run_suite(
+    engine: Engine,
+    target: Target,
+    name: str,
+    *,
+    jobs: int,
+    folder: Path,
+    progress: Progress,
+    data: Path = suites.VALIDATE,
+) -> SuiteResult:
+    """Run a suite in the target image and return its outcomes.
+
+    It runs as the unprivileged tester, without network and capabilities, `jobs` modules at a time. What the modules
+    wrote is left in `folder/<suite>/` (made anew): `runner.log`, and for each module a log, JUnit XML or JSON lines.
+    `data` is where suites, known failures and caveats are read from.
+
+    Raises UserError for a suite that is not there, DocumentError for data that is wrong, EngineError and its kin for
+    what is the engine's: these are never a test's failure.
+    """
+    where = target.circumstances
+    suite = suites.load(name, data)
+    known = suites.known_failures(where, data)
+    order = suites.order(suite, where, known, SCRIPTS)
+    logs = folder / name
+    shutil.rmtree(logs, ignore_errors=True)
+    logs.mkdir(parents=True)
+    watch = _Watch()
+    seconds = suite.limit * suite.factor(where)
+    limits = Limits(memory=_memory(engine.facts(), jobs), pids=PIDS, seconds=seconds + 2 * MARGIN)
+    with (
+        progress.step(name, str(target.cell)) as step,
+        (logs / "runner.log").open("w", encoding="utf-8") as log,
+        _container(
+            engine, target.image, target.cell.arch, target.name, target.labels, target.emulation, limits
+        ) as container,
+    ):
+        step.update(detail="installing")
+        install(container, target.tree, target.support)
+        container.put(_tar({ORDER: json.dumps(order).encode()}, folders=(RESULTS,)), "/")
+
+        def on_line(line: str) -> None:
+            log.write(line + "\n")
+            watch.hear(line, step)
+
+        completed = container.run(
+            (PYTHON, f"{SCRIPTS}/runner.py", "--suite-json", ORDER, "--output", RESULTS, "--jobs", str(jobs)),
+            env={"PYTHON_JIT": "0"},
+            on_line=on_line,
+            timeout=seconds + MARGIN,
+        )
+        with container.get(RESULTS) as tar:
+            _save(tar, logs)
+    watch.check_memory(target)
+    return _result(name, suite, where, known, watch, completed, logs, data)
+
+
+def _result(
+    name: str,
+    suite: Suite,
+    where: Circumstances,
+    known: tuple[KnownFailure, ...],
+    watch: _Watch,
+    completed: Completed,
+    logs: Path,
+    data: Path,
+) -> SuiteResult:
+    results: list[TestResult] = []
+    problems: list[str] = []
+    notes: list[str] = []
+    for ended in watch.ended:
+        found = outcomes.of_module(name, ended, logs)
+        results += found.results
+        notes += found.notes
+    for item in watch.missing:
+        said = f"{item['name']}: this Python has no such test module"
+        (notes if item["optional"] else problems).append(said)
+    problems += (f"{item['name']} did not run: {item['reason']}" for item in watch.left)
+    if not watch.done:
+        running = ", ".join(watch.running.values()) or "nothing"
+        problems.append(f"the runner did not come to its end ({completed.how}); {running} was running")
+    results, unexpected = outcomes.mark_known(results, known)
+    results += outcomes.left_out(name, known, [ended.name for ended in watch.ended])
+    return SuiteResult(
+        suite=name,
+        results=tuple(sorted(results, key=lambda result: result.name)),
+        seconds=round(completed.seconds, 3),
+        caveats=suites.caveats(name, where, data),
+        problems=tuple(problems),
+        unproved=suites.missing(suite, where, results),
+        notes=(*notes, *unexpected),
+    )
+
+
+class _Watch:
+    """Listens to the runner's lines: keeps what they say and passes it on as progress."""
+
+    def __init__(self) -> None:
+        self.ended: list[Ended] = []
+        self.left: list[dict[str, Any]] = []
+        self.missing: list[dict[str, Any]] = []
+        self.running: dict[str, str] = {}
+        self.total = 0
+        self.done = False
+
+    def hear(self, line: str, step: Step) -> None:
+        """Take one line; one that is no event is only shown (QEMU's own warnings come here, too)."""
+        event = _object(line) or {}
+        match event:
+            case {"event": "plan", "modules": modules, "missing": missing}:
+                self.total, self.missing = len(modules), missing
+            case {"event": "start", "id": identity}:
+                self.running[identity] = _short(event)
+            case {"event": "end", "id": identity}:
+                self.running.pop(identity, None)
+                self.ended.append(Ended.read(event))
+                if event["status"] not in (0, outcomes.ENVIRONMENT_CHANGED, outcomes.NOTHING_RAN):
+                    step.line(f"{_short(event)}: {self.ended[-1].how}")
+            case {"event": "not started"}:
+                self.left.append(event)
+            case {"event": "done"}:
+                self.done = True
+            case _:
+                step.line(line)
+                return
+        step.update(done=len(self.ended), total=self.total, detail=", ".join(self.running.values()))
+
+    def check_memory(self, target: Target) -> None:
+        """Raise OutOfMemoryError if a module was killed for the container's memory: that is no test's outcome."""
+        killed = [ended.name for ended in self.ended if ended.memory_kills and ended.signal == "SIGKILL"]
+        if killed:
+            raise OutOfMemoryError(
+                f"{target.cell}: the kernel killed {', '.join(killed)} for the container's memory",
+                hint="give the engine more memory, or run fewer modules at a time: CROSSJIT_JOBS=1",
+            )
+
+
+def _short(event: Mapping[str, Any]) -> str:
+    """Name a module as one line of progress can hold it."""
+    name = str(event["name"]).rpartition("/")[2]
+    return f"{name} ({event['label']})" if event["label"] else name
+
+
+def _container(
+    engine: Engine,
+    image: Image,
+    arch: Arch,
+    name: str,
+    labels: Mapping[str, str],
+    emulation: Mapping[str, str],
+    limits: Limits,
+) -> AbstractContextManager[Container]:
+    return engine.container(
+        image.reference,
+        arch=arch,
+        name=name,
+        labels=labels,
+        env=environment(emulation),
+        user=f"{TESTER}:{TESTER}",
+        network=False,
+        limits=limits,
+    )
+
+
+def environment(emulation: Mapping[str, str]) -> Mapping[str, str]:
+    """Return what everything in a target runs with, and nothing else; `emulation` is for QEMU."""
+    return {"HOME": HOME, "LANG": "C.UTF-8", "PATH": "/usr/local/bin:/usr/bin:/bin", **emulation}
+
+
+def install(container: Container, tree: Opener, support: Opener | None = None) -> None:
+    """Put the install tree, CPython's Tools and our scripts where they belong."""
+    with tree() as tar:
+        container.put(tar, "/")
+    if support is not None:
+        with support() as tar:
+            container.put(tar, TOOLS_PARENT)
+    scripts = {f"{SCRIPTS}/{path.name}": path.read_bytes() for path in sorted(suites.VALIDATE.glob("*.py"))}
+    if not scripts:
+        raise InfrastructureError(
+            f"there are no scripts in {suites.VALIDATE}", hint="run crossjit from a clone of its repository"
+        )
+    container.put(_tar(scripts), "/")
+
+
+def _tar(files: Mapping[str, bytes], folders: Iterable[str] = ()) -> BinaryIO:
+    """Make a tar of files that belong to root and folders that belong to the tester."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for path in folders:
+            member = tarfile.TarInfo(path.lstrip("/"))
+            member.type, member.mode = tarfile.DIRTYPE, 0o755
+            member.uid = member.gid = TESTER
+            tar.addfile(member)
+        for path, content in files.items():
+            member = tarfile.TarInfo(path.lstrip("/"))
+            member.size, member.mode = len(content), 0o644
+            tar.addfile(member, io.BytesIO(content))
+    stream.seek(0)
+    return stream
+
+
+def _save(tar: BinaryIO, folder: Path) -> None:
+    """Keep the files of a results tar. What was tested could write anything there: nothing leaves the folder."""
+    with tarfile.open(fileobj=tar, mode="r|") as members:
+        for member in members:
+            name = os.path.basename(member.name)  # noqa: PTH119 - a name in a tar, not a path
+            if member.isreg() and name not in ("", ".", "..") and (content := members.extractfile(member)):
+                with (folder / name).open("wb") as file:
+                    shutil.copyfileobj(content, file)
+
+
+def _memory(facts: EngineFacts, jobs: int) -> int:
+    """Return a container's memory in bytes: enough for the jobs, and no more than three quarters of the machine's."""
+    return min(max(MEMORY, jobs * MEMORY_PER_JOB), facts.memory * 3 // 4)
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    if not line.startswith("{"):
+        return None
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _last_object(lines: Iterable[str]) -> dict[str, object] | None:
+    found = [value for value in map(_object, lines) if value is not None]
+    return found[-1] if found else None

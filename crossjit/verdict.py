@@ -1,0 +1,163 @@
+"""Probe and suites -> verdict, with its reasons in words. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from crossjit.model import Cell, Expectation, Outcome, SuiteResult, TestResult, Variant, Verdict
+
+SHOWN = 5  # names of failed tests in a reason
+
+
+def judge(
+    cell: Cell, variant: Variant, probe: Mapping[str, object], suites: Sequence[SuiteResult]
+) -> tuple[Verdict, tuple[str, ...]]:
+    """Give a cell's verdict from what the probe saw and what the suites said.
+
+    In this order: a build that is not what the cell asks for (another machine, the GIL on, a crash of the probe) fails;
+    one in which the JIT does not do what the variant is for is vacuous, whatever its tests say; a test that failed and
+    is not known fails the cell; a suite that ran nothing, or not what it had to, leaves it vacuous; the rest passes.
+    """
+    wrong = tuple(_wrong(cell, variant, probe))
+    failures = tuple(_failures(suites))
+    if wrong:
+        return Verdict.FAIL, (*wrong, *failures)
+    unproved = tuple(_no_jit(variant, probe))
+    if unproved:
+        return Verdict.VACUOUS, (*unproved, *(f"whatever the tests say: {failure}" for failure in failures))
+    if failures:
+        return Verdict.FAIL, failures
+    empty = tuple(_empty(suites))
+    if empty:
+        return Verdict.VACUOUS, empty
+    return Verdict.PASS, tuple(_proved(probe, suites))
+
+
+def _wrong(cell: Cell, variant: Variant, probe: Mapping[str, Any]) -> Iterator[str]:
+    """Say in what the build is not the one that the cell asks for, or does not work at all."""
+    if not probe:
+        yield "there are no facts of the probe"
+        return
+    if "crashed" in probe:
+        output = probe.get("output") or ()
+        yield f"the probe did not come to its end: {probe['crashed']}" + (f"; {output[-1]}" if output else "")
+        return
+    machine = _fact(probe, "executable").get("machine")
+    if machine != cell.arch.elf_machine:
+        yield f"the executable is for {machine}, not {cell.arch.elf_machine}{_why(probe, 'executable')}"
+    gil = _fact(probe, "gil")
+    if not gil:
+        yield f"whether there is a GIL could not be told{_why(probe, 'gil')}"
+    elif variant.free_threaded and gil.get("enabled"):
+        off = "can be off, but is on" if gil.get("disabled_in_build") else "is part of the build"
+        yield f"the variant is free-threaded, and the GIL {off}"
+    elif not variant.free_threaded and gil.get("disabled_in_build"):
+        yield "the build is free-threaded, and the variant is not"
+    if probe.get("debug") is not None and probe["debug"] != variant.debug:
+        yield f"the build is {'a debug' if probe['debug'] else 'no debug'} build, and the variant is not like that"
+    for workload in probe.get("workloads") or ():
+        if not workload["correct"]:
+            yield f"the probe's workload {workload['name']!r} computed a wrong result"
+    for name, error in (_fact(probe, "modules").get("failed") or {}).items():
+        yield f"the module {name} was built and does not import: {error}"
+
+
+def _no_jit(variant: Variant, probe: Mapping[str, Any]) -> Iterator[str]:
+    """Say why the probe is no proof that the JIT does what the variant is for."""
+    if variant.expects is Expectation.NONE:
+        return
+    code, uops = _executors(probe, "machine code"), _executors(probe, "uops")
+    wanted, found = (code, uops) if variant.expects is Expectation.MACHINE_CODE else (uops, code)
+    if wanted:
+        in_memory = _fact(probe, "executable_memory").get("machine_code_in_it")
+        if variant.expects is Expectation.MACHINE_CODE and in_memory == 0:
+            yield "the executors' machine code is nowhere in the process's executable memory"
+        return
+    name = "machine code" if variant.expects is Expectation.MACHINE_CODE else "executors of the tier-2 interpreter"
+    reason = _reason(variant, probe, found)
+    yield f"the probe found no {name}: {reason}"
+
+
+def _reason(variant: Variant, probe: Mapping[str, Any], other: Sequence[Mapping[str, Any]]) -> str:
+    """Say why there are no executors of the kind that was expected, as far as the probe's facts tell."""
+    workloads = probe.get("workloads")
+    if workloads is None:
+        return f"its workloads did not run{_why(probe, 'workloads')}"
+    if other:
+        return f"the hot loops ran as {other[0]['kind']} ({_plural(len(other), 'executor')})"
+    said = next((workload["unavailable"] for workload in workloads if workload.get("unavailable")), None)
+    if _fact(probe, "gil").get("disabled_in_build"):
+        return "the free-threaded build never runs JIT code: its hot loops made no executor" + (
+            f" ({said})" if said else ""
+        )
+    switches = _fact(probe, "jit")
+    if said or switches.get("available") is False:
+        return "the build has no JIT" + (f" ({said})" if said else "")
+    if (_fact(probe, "environment")).get("PYTHON_JIT") == "0":
+        return "PYTHON_JIT=0 is in the environment"
+    configured = "--enable-experimental-jit=yes-off" in str(probe.get("configure"))
+    if switches.get("enabled") is False or configured:
+        by = ", configured with --enable-experimental-jit=yes-off" if configured else ""
+        return f"the JIT is built in, but off{by}; its hot loops made no executor"
+    return "its hot loops made no executor"
+
+
+def _failures(suites: Sequence[SuiteResult]) -> Iterator[str]:
+    for suite in suites:
+        bad = [result for result in suite.results if result.outcome.is_bad and result.known is None]
+        if bad:
+            names = ", ".join(_named(result) for result in bad[:SHOWN])
+            more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+            yield f"{suite.suite}: {_plural(len(bad), 'test')} went wrong: {names}{more}"
+        yield from (f"{suite.suite}: {problem}" for problem in suite.problems)
+
+
+def _named(result: TestResult) -> str:
+    return result.name if result.outcome is Outcome.FAILED else f"{result.name} ({result.outcome})"
+
+
+def _empty(suites: Sequence[SuiteResult]) -> Iterator[str]:
+    for suite in suites:
+        if suite.tests_run == 0:
+            yield f"{suite.suite}: no test ran"
+        yield from (f"{suite.suite}: {reason}" for reason in suite.unproved)
+
+
+def _proved(probe: Mapping[str, Any], suites: Sequence[SuiteResult]) -> Iterator[str]:
+    """Say what a pass rests on."""
+    code, uops = _executors(probe, "machine code"), _executors(probe, "uops")
+    if code:
+        size = sum(executor["bytes"] for executor in code)
+        yield f"the probe found {_plural(len(code), 'executor')} with {size:,} bytes of machine code"
+    elif uops:
+        yield f"the probe found {_plural(len(uops), 'executor')} of the tier-2 interpreter"
+    if _fact(probe, "gil").get("enabled") is False:
+        yield "the GIL is off"
+    for suite in suites:
+        known = sum(result.known is not None and result.outcome.is_bad for result in suite.results)
+        counts = [f"{suite.tests_run:,} tests run", f"{suite.count(Outcome.SKIPPED):,} skipped"]
+        counts += [f"{known} failed as known"] if known else []
+        yield f"{suite.suite}: {', '.join(counts)}"
+        yield from (f"{suite.suite}: {note}" for note in suite.notes)
+
+
+def _executors(probe: Mapping[str, Any], kind: str) -> list[Mapping[str, Any]]:
+    workloads = probe.get("workloads") or ()
+    return [executor for workload in workloads for executor in workload["executors"] if executor["kind"] == kind]
+
+
+def _fact(probe: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return a fact that is a table; an empty one if the probe could not get it."""
+    fact = probe.get(name)
+    return fact if isinstance(fact, Mapping) else {}
+
+
+def _why(probe: Mapping[str, Any], name: str) -> str:
+    """Return the last line of the error that kept a fact from being told, to be put behind a sentence."""
+    error = _fact(probe, "errors").get(name)
+    return f" ({str(error).strip().splitlines()[-1]})" if error else ""
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import collections
+import importlib.util
+import json
+import queue
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from crossjit.suites import VALIDATE
+
+SCRIPT = VALIDATE / "ft_workload.py"
+_spec = importlib.util.spec_from_file_location("ft_workload_under_test", SCRIPT)
+assert _spec is not None
+assert _spec.loader is not None
+workload: Any = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(workload)
+
+
+NEED_NO_GIL = ("handover", "parallel_time")
+
+
+@pytest.mark.parametrize(
+    "check", [check for check in workload.CHECKS if check.__name__ not in NEED_NO_GIL], ids=lambda check: check.__name__
+)
+def test_the_invariants_hold_where_threads_take_turns(check: Callable[[int], object]) -> None:
+    line = workload.run(check, 1)
+    assert (line["outcome"], line["message"] if line["outcome"] != "passed" else "") == ("passed", "")
+
+
+class Loses:
+    """Makes a container's method lose its effect now and then, as a lost race would."""
+
+    def __init__(self, every: int = 97) -> None:
+        self.left = self.every = every
+
+    def now(self) -> bool:
+        self.left -= 1
+        if not self.left:
+            self.left = self.every
+            return True
+        return False
+
+
+def losing(base: type, method: str, *, result: object = None, twice: bool = False) -> Callable[..., Any]:
+    """Make a subclass of which a method is sometimes left out, or done twice."""
+    loses = Loses()
+    original = getattr(base, method)
+
+    def wrapped(self: object, *arguments: object, **options: object) -> object:
+        if loses.now():
+            if not twice:
+                return result
+            original(self, *arguments, **options)
+        return original(self, *arguments, **options)
+
+    made: Callable[..., Any] = type(f"Losing{base.__name__.title()}", (base,), {method: wrapped})
+    return made
+
+
+@pytest.mark.parametrize(
+    ("check", "make"),
+    [
+        ("list_append", losing(list, "append")),
+        ("list_append", losing(list, "append", twice=True)),
+        ("list_pop", losing(list, "pop", result=3)),
+        ("list_assign", losing(list, "__setitem__")),
+        ("dict_setdefault", losing(dict, "setdefault", result=None)),
+        ("dict_resize", losing(dict, "__setitem__")),
+        ("dict_resize", losing(dict, "pop")),
+        ("dict_pop", losing(dict, "pop", result=1)),
+        ("dict_popitem", losing(dict, "popitem", result=(1, -1))),
+        ("set_add_pop", losing(set, "add")),
+        ("set_same", losing(set, "add")),
+        ("deque_hand_over", losing(collections.deque, "append")),
+        ("deque_hand_over", losing(collections.deque, "append", twice=True)),
+        ("queue_hand_over", losing(queue.Queue, "put", twice=True)),
+    ],
+)
+def test_a_lost_or_doubled_update_is_noticed(check: str, make: Callable[..., Any]) -> None:
+    with pytest.raises(workload.Broken):
+        getattr(workload, check)(1, make)
+
+
+def test_with_a_gil_no_turn_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    if workload.gil_is_off():
+        pytest.skip("this Python has no GIL")
+    monkeypatch.setattr(workload, "GIVE_UP", 0.2)
+    interval = sys.getswitchinterval()
+    with pytest.raises(workload.Broken, match="turns were handed over"):
+        workload.handover(1)
+    assert sys.getswitchinterval() == interval
+
+
+def test_an_exception_in_a_thread_comes_out() -> None:
+    def work(index: int) -> None:
+        if index == 2:
+            raise KeyError("in a thread")
+
+    with pytest.raises(KeyError, match="in a thread"):
+        workload.in_threads(work)
+
+
+def test_a_check_that_breaks_is_an_error_with_its_traceback() -> None:
+    def broken(_scale: int) -> None:
+        raise ZeroDivisionError("by accident")
+
+    line = workload.run(broken, 1)
+    assert (line["check"], line["outcome"]) == ("broken", "error")
+    assert "ZeroDivisionError: by accident" in line["message"]
+
+
+def test_with_a_gil_nothing_is_claimed() -> None:
+    if workload.gil_is_off():
+        pytest.skip("this Python has no GIL")
+    output = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True, check=True).stdout
+    lines = [json.loads(line) for line in output.splitlines()]
+    outcomes = {line["check"]: line["outcome"] for line in lines}
+    assert outcomes.pop("gil_is_off_before") == outcomes.pop("gil_is_off_after") == "failed"
+    assert set(outcomes.values()) == {"skipped"}
+    assert set(outcomes) == {check.__name__ for check in workload.CHECKS}
+    assert all(line["message"] for line in lines)

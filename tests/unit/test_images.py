@@ -1,0 +1,487 @@
+"""Images: what is asked for, which one a source needs, keys, the base, building once, and remembering."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import filelock
+import pytest
+
+from crossjit.engine.base import OWNED
+from crossjit.engine.fake import FakeEngine
+from crossjit.engine.fake_files import FakeFiles
+from crossjit.errors import DocumentError, EngineError, InfrastructureError, UserError
+from crossjit.images import Image, ImageSpec, Package, Role, ensure, find, load_all, spec_for
+from crossjit.images.base import BASE, Base, BaseKind, mirror_of
+from crossjit.images.making import LISTING, key_of
+from crossjit.images.spec import load
+from crossjit.model import Arch
+from crossjit.progress import Silent, SilentStep, Step
+
+IMAGES = Path(__file__).parents[2] / "images"
+
+TOOLS = (
+    "clang-21 amd64 1:21.1.8-13\ngcc amd64 4:16.1.0-3\ngcc-16 amd64 16.2.0-3\nlibc6 arm64 2.42-1\nlibc6 amd64 2.43-7\n"
+)
+
+
+class Told(Silent):
+    """Remembers what was said and which steps were opened."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.steps: list[str] = []
+        self.details: list[str] = []
+
+    @contextlib.contextmanager
+    def step(self, name: str, subject: str = "") -> Iterator[Step]:
+        self.steps.append(f"{name} {subject}".strip())
+        told = self
+
+        class Kept(SilentStep):
+            def update(self, *, done: int | None = None, total: int | None = None, detail: str = "") -> None:
+                told.details.append(detail)
+
+        yield Kept()
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+class Bootstraps:
+    """Makes an empty root file system, and counts."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[str, Arch]] = []
+
+    def __call__(self, suite: str, arch: Arch, tarball: Path, step: Step) -> None:
+        self.made.append((suite, arch))
+        with tarfile.open(tarball, "w"):
+            pass
+
+
+def refuses(suite: str, arch: Arch, tarball: Path, step: Step) -> None:
+    raise InfrastructureError("this host has no mmdebstrap to make one with", hint="install it")
+
+
+@pytest.fixture
+def specs() -> dict[str, ImageSpec]:
+    return {spec.name: spec for spec in load_all(IMAGES)}
+
+
+@pytest.fixture
+def forky(specs: dict[str, ImageSpec]) -> ImageSpec:
+    return specs["forky"]
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine(stages={stage: listed(TOOLS) for stage in ("toolchain", "target", "listing")})
+
+
+def listed(text: str) -> FakeFiles:
+    files = FakeFiles.base()
+    files.write(LISTING, text.encode())
+    return files
+
+
+Make = Callable[..., Image]
+
+
+@pytest.fixture
+def make(engine: FakeEngine, forky: ImageSpec, tmp_path: Path) -> Make:
+    """Have an image of forky, on an x86_64 host, without a registry."""
+
+    def made(role: Role = Role.TOOLCHAIN, arch: Arch = Arch.X86_64, spec: ImageSpec = forky, **other: object) -> Image:
+        given: dict[str, object] = {"progress": Silent(), "home": tmp_path, "bootstrapper": Bootstraps(), **other}
+        return ensure(engine, spec, role, arch, host_arch=Arch.X86_64, **given)  # type: ignore[arg-type]
+
+    return made
+
+
+def with_document(spec: ImageSpec, **changes: object) -> ImageSpec:
+    return dataclasses.replace(spec, document=dataclasses.replace(spec.document, **changes))  # type: ignore[arg-type]
+
+
+# -- what is asked for
+
+
+def test_native_toolchain_has_both_architectures(forky: ImageSpec) -> None:
+    packages = forky.packages(Role.TOOLCHAIN, Arch.X86_64, Arch.X86_64)
+    assert {"clang-21", "llvm-21", "gcc", "gcc-aarch64-linux-gnu", "libssl-dev", "libssl-dev:arm64"} <= set(packages)
+    assert "base-files" not in packages
+
+
+def test_every_llvm_of_an_image_is_in_its_toolchain(specs: dict[str, ImageSpec]) -> None:
+    for arch in Arch:
+        packages = specs["trixie"].packages(Role.TOOLCHAIN, arch, Arch.X86_64)
+        assert {"clang-18", "llvm-18", "clang-19", "llvm-19"} <= set(packages)
+
+
+def test_toolchain_of_an_arm_host_crosses_to_x86(forky: ImageSpec) -> None:
+    packages = forky.packages(Role.TOOLCHAIN, Arch.AARCH64, Arch.AARCH64)
+    assert {"gcc-x86-64-linux-gnu", "g++-x86-64-linux-gnu", "libssl-dev:amd64"} <= set(packages)
+
+
+def test_foreign_toolchain_is_unpacked_and_knows_one_architecture(forky: ImageSpec) -> None:
+    packages = forky.packages(Role.TOOLCHAIN, Arch.AARCH64, Arch.X86_64)
+    assert {"base-files", "dash", "gcc", "clang-21", "libssl-dev"} <= set(packages)
+    assert not [name for name in packages if ":" in name or "{" in name or name.endswith("-linux-gnu")]
+
+
+def test_target_has_no_compiler(forky: ImageSpec) -> None:
+    for arch in Arch:
+        packages = forky.packages(Role.TARGET, arch, Arch.X86_64)
+        assert {"base-files", "libssl3t64"} <= set(packages)
+        assert not [name for name in packages if name.startswith(("gcc-1", "clang", "llvm")) or name.endswith("-dev")]
+
+
+def test_every_mistake_in_every_document_is_told_with_its_place(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    text = (IMAGES / "forky" / "image.toml").read_text()
+    (tmp_path / "one" / "image.toml").write_text(text.replace("suite =", "siute ="))
+    (tmp_path / "two" / "image.toml").write_text(text.replace('"make"', '"make; rm"').replace('["21"]', "[]"))
+    with pytest.raises(DocumentError) as caught:
+        load_all(tmp_path)
+    told = "\n".join(caught.value.details)
+    assert "one/image.toml:" in told and "two/image.toml:" in told
+    assert "did you mean 'suite'" in told
+    assert len(caught.value.details) >= 4
+
+
+def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DocumentError, match="there is no image"):
+        load_all(tmp_path)
+
+
+def test_a_folder_may_bring_its_own_dockerfile(tmp_path: Path) -> None:
+    shutil.copytree(IMAGES, tmp_path, dirs_exist_ok=True)
+    assert load(tmp_path / "forky").context == tmp_path
+    shutil.copy(tmp_path / "Dockerfile", tmp_path / "forky")
+    assert load(tmp_path / "forky").context == tmp_path / "forky"
+
+
+# -- which one
+
+
+@pytest.mark.parametrize(("llvm", "name"), [("18", "trixie"), ("19", "trixie"), ("21", "forky"), (None, "forky")])
+def test_the_image_is_chosen_by_llvm(specs: dict[str, ImageSpec], llvm: str | None, name: str) -> None:
+    assert spec_for(llvm, specs.values()).name == name
+    assert spec_for(llvm, reversed(specs.values()), name=name).name == name
+
+
+def test_without_llvm_any_named_image_will_do(specs: dict[str, ImageSpec]) -> None:
+    assert spec_for(None, specs.values(), name="trixie").name == "trixie"
+
+
+def test_a_named_image_without_the_llvm_is_refused_with_the_one_that_has_it(specs: dict[str, ImageSpec]) -> None:
+    with pytest.raises(UserError, match=r"trixie has LLVM 18 and 19, the source needs LLVM 21") as caught:
+        spec_for("21", specs.values(), name="trixie")
+    assert "forky" in caught.value.hint
+
+
+def test_llvm_that_no_image_has(specs: dict[str, ImageSpec]) -> None:
+    for name in (None, "trixie"):
+        with pytest.raises(UserError) as caught:
+            spec_for("23", specs.values(), name=name)
+        assert "trixie has 18 and 19" in caught.value.hint
+
+
+def test_an_image_that_does_not_exist(specs: dict[str, ImageSpec]) -> None:
+    with pytest.raises(UserError, match="did you mean 'forky'") as caught:
+        spec_for("21", specs.values(), name="forki")
+    assert "trixie" in caught.value.hint
+
+
+# -- the key
+
+BOOTSTRAPPED = Base(BaseKind.BOOTSTRAP, "bootstrap:forky", "base")
+
+
+def test_the_key_holds_all_that_goes_in(forky: ImageSpec, tmp_path: Path) -> None:
+    copy = tmp_path / "images"
+    shutil.copytree(IMAGES, copy)
+    spec = dataclasses.replace(forky, context=copy)
+
+    def key(
+        spec: ImageSpec = spec,
+        role: Role = Role.TOOLCHAIN,
+        arch: Arch = Arch.X86_64,
+        host: Arch = Arch.X86_64,
+        base: Base = BOOTSTRAPPED,
+    ) -> str:
+        return key_of(spec, role, arch, host, base)
+
+    first = key()
+    assert key() == key_of(forky, Role.TOOLCHAIN, Arch.X86_64, Arch.X86_64, BOOTSTRAPPED) == first
+    (copy / "README.md").write_text("no part of any build")
+    assert key() == first
+    keys = [
+        first,
+        key(role=Role.TARGET),
+        key(arch=Arch.AARCH64),
+        key(arch=Arch.AARCH64, host=Arch.AARCH64),
+        key(base=dataclasses.replace(BOOTSTRAPPED, identity="debian@sha256:1")),
+        key(spec=with_document(spec, llvm=("21", "22"))),
+        key(spec=with_document(spec, suite="sid")),
+    ]
+    (copy / "extract.sh").write_text("exit 0\n")
+    keys.append(key())
+    (copy / "Dockerfile").write_text("FROM scratch\n")
+    keys.append(key())
+    assert len(set(keys)) == len(keys)
+
+
+def test_what_is_only_for_people_is_not_in_the_key(forky: ImageSpec) -> None:
+    other = with_document(forky, summary="another line")
+    assert key_of(other, Role.TARGET, Arch.X86_64, Arch.X86_64, BOOTSTRAPPED) == key_of(
+        forky, Role.TARGET, Arch.X86_64, Arch.X86_64, BOOTSTRAPPED
+    )
+
+
+# -- having it
+
+
+def test_an_image_is_built_once_and_then_nothing_is_started(engine: FakeEngine, make: Make) -> None:
+    first = make()
+    assert [build.target for build in engine.builds] == ["toolchain"]
+    build = engine.builds[0]
+    assert build.arguments["FOREIGN"] == "arm64" and build.arguments["ACCOUNT"] == "builder"
+    assert first.reference == f"crossjit/forky-toolchain-amd64:{first.key[:12]}" == build.tag
+    assert build.labels[OWNED] == "image" and build.labels[BASE] == "bootstrap:forky" == first.base
+    started, pulls = len(engine.started), len(engine.pulls)
+    assert make(bootstrapper=refuses) == first
+    assert (len(engine.builds), len(engine.started), len(engine.pulls)) == (1, started, pulls)
+
+
+def test_finding_makes_nothing(engine: FakeEngine, make: Make, forky: ImageSpec, tmp_path: Path) -> None:
+    def found() -> Image | None:
+        return find(engine, forky, Role.TARGET, Arch.AARCH64, host_arch=Arch.X86_64, home=tmp_path)
+
+    assert found() is None
+    make()
+    assert found() is None  # the base is there, the image is not
+    image = make(Role.TARGET, Arch.AARCH64)
+    builds, started = len(engine.builds), len(engine.started)
+    assert found() == image
+    assert (len(engine.builds), len(engine.started)) == (builds, started)
+    del engine.images[image.reference]
+    assert found() is None
+
+
+def test_what_is_installed_can_be_asked(make: Make) -> None:
+    image = make()
+    assert image.llvm_version("21") == "21.1.8" and image.llvm_version("22") is None
+    assert image.version("libc6") == "2.43"
+    facts = image.facts()
+    assert facts["gcc"] == "16.2.0" and facts["fingerprint"] == image.fingerprint
+    other = dataclasses.replace(image, packages=(*image.packages, Package("make", "amd64", "4.4-1")))
+    assert other.fingerprint != image.fingerprint
+
+
+def test_nothing_foreign_is_started_to_list_a_foreign_image(engine: FakeEngine, make: Make) -> None:
+    target = make(Role.TARGET, Arch.AARCH64)
+    toolchain = make(Role.TOOLCHAIN, Arch.AARCH64)
+    assert [(build.target, build.arch) for build in engine.builds] == [
+        ("target", Arch.AARCH64),
+        ("listing", Arch.X86_64),
+    ] * 2
+    assert engine.builds[1].arguments["IMAGE"] == target.reference
+    assert engine.builds[1].arguments["IMAGE_PLATFORM"] == "linux/arm64"
+    assert target.packages and toolchain.version("libc6") == "2.42"
+    assert {start.arch for start in engine.started} == {Arch.X86_64}
+    assert not [name for name in engine.images if name.startswith("crossjit/listing")]
+    assert not engine.containers
+
+
+def test_another_state_folder_takes_the_image_that_is_there(engine: FakeEngine, make: Make, tmp_path: Path) -> None:
+    first = make()
+    assert make(home=tmp_path / "other") == first
+    assert len(engine.builds) == 1
+
+
+def test_what_was_remembered_and_got_damaged_is_read_again(make: Make, tmp_path: Path) -> None:
+    first = make()
+    for path in (tmp_path / "images").iterdir():
+        path.write_text("damaged")
+    assert make() == first
+
+
+def test_a_removed_image_is_made_again(engine: FakeEngine, make: Make) -> None:
+    first = make()
+    del engine.images[first.reference]
+    assert make().reference == first.reference
+    assert len(engine.builds) == 2
+
+
+def test_a_failing_build_comes_with_its_log_and_leaves_nothing(engine: FakeEngine, make: Make) -> None:
+    engine.broken_stages["toolchain"] = ("E: Unable to locate package clang-21",)
+    with pytest.raises(EngineError) as caught:
+        make()
+    assert "E: Unable to locate package clang-21" in caught.value.details
+    engine.broken_stages.clear()
+    assert make().packages
+
+
+def test_an_image_without_its_list_is_our_fault(engine: FakeEngine, make: Make) -> None:
+    engine.stages["toolchain"] = FakeFiles.base()
+    with pytest.raises(InfrastructureError, match="no list of its packages"):
+        make()
+    engine.stages["target"] = engine.stages["listing"] = listed("half a")
+    with pytest.raises(InfrastructureError, match="damaged"):
+        make(Role.TARGET)
+
+
+def test_labels_are_on_all_that_is_made(engine: FakeEngine, make: Make) -> None:
+    make(Role.TARGET, Arch.AARCH64, labels={"crossjit.home": "ours"})
+    assert {build.labels["crossjit.home"] for build in engine.builds} == {"ours"}
+    assert engine.images["crossjit/base-forky-amd64:bootstrap"].labels["crossjit.home"] == "ours"
+    assert [start.labels["crossjit.home"] for start in engine.started] == ["ours"]
+
+
+def test_two_that_want_the_same_image_build_it_once(engine: FakeEngine, make: Make) -> None:
+    images: list[Image] = []
+    bootstraps = Bootstraps()
+    threads = [threading.Thread(target=lambda: images.append(make(bootstrapper=bootstraps))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(images) == 4 and len(set(images)) == 1
+    assert len(engine.builds) == 1 and len(bootstraps.made) == 1
+
+
+def test_waiting_for_another_process_is_told(make: Make, tmp_path: Path) -> None:
+    first = make()
+    (tmp_path / "images" / f"{first.id.removeprefix('sha256:')}.packages").unlink()
+    lock = filelock.FileLock(tmp_path / "locks" / f"image-{first.key[:12]}.lock", thread_local=False)
+
+    class Releases(Told):
+        def say(self, text: str) -> None:
+            super().say(text)
+            lock.release()
+
+    told = Releases()
+    with lock:
+        assert make(progress=told) == first
+    assert told.said == ["another process is making the image forky toolchain x86_64; waiting to take its result"]
+
+
+# -- the base
+
+
+def test_one_base_for_a_suite(engine: FakeEngine, make: Make) -> None:
+    bootstraps = Bootstraps()
+    for role in Role:
+        for arch in Arch:
+            make(role, arch, bootstrapper=bootstraps)
+    assert bootstraps.made == [("forky", Arch.X86_64)]
+    assert engine.pulls == ["debian:forky-slim"]
+    assert {build.arguments["BASE"] for build in engine.builds} == {"crossjit/base-forky-amd64:bootstrap"}
+
+
+def test_a_registry_is_preferred_and_its_digest_kept(engine: FakeEngine, make: Make, tmp_path: Path) -> None:
+    engine.registry["debian:forky-slim", Arch.X86_64] = FakeFiles.base()
+    image = make(bootstrapper=refuses)
+    assert image.base.startswith("debian@sha256:")
+    base = engine.builds[0].arguments["BASE"]
+    assert base == f"crossjit/base-forky-amd64:{image.base.rpartition(':')[2][:12]}"
+    assert base in engine.images
+    engine.registry.clear()
+    assert make(bootstrapper=refuses) == image
+    assert make(Role.TARGET, bootstrapper=refuses).base == image.base
+    assert engine.pulls == ["debian:forky-slim"]
+
+
+def test_where_a_base_comes_from_is_in_the_key(engine: FakeEngine, make: Make, tmp_path: Path) -> None:
+    engine.registry["debian:forky-slim", Arch.X86_64] = FakeFiles.base()
+    pulled = make()
+    engine.registry.clear()
+    assert make(home=tmp_path / "other").key != pulled.key
+
+
+def test_a_pinned_digest_is_what_is_pulled(engine: FakeEngine, make: Make, forky: ImageSpec) -> None:
+    make()
+    pinned = f"debian@sha256:{'1' * 64}"
+    engine.registry[pinned, Arch.X86_64] = FakeFiles.base()
+    engine.images.pop("crossjit/base-forky-amd64:bootstrap")
+    image = make(spec=with_document(forky, digest=pinned.partition("@")[2]))
+    assert engine.pulls[-1] == pinned
+    assert image.base.startswith("debian@sha256:")
+
+
+def test_a_base_that_was_removed_is_had_again(engine: FakeEngine, make: Make) -> None:
+    first = make()
+    engine.images.clear()
+    bootstraps = Bootstraps()
+    assert make(bootstrapper=bootstraps).key == first.key
+    assert bootstraps.made == [("forky", Arch.X86_64)]
+
+
+def test_what_a_killed_bootstrap_left_is_removed(make: Make, tmp_path: Path) -> None:
+    left = tmp_path / "images" / ".base-forky-amd64" / "base.tar"
+    left.parent.mkdir(parents=True)
+    left.write_text("half of it")
+    make()
+    assert not left.parent.exists()
+
+
+def test_a_pulled_base_that_cannot_be_pulled_again(engine: FakeEngine, make: Make, tmp_path: Path) -> None:
+    engine.registry["debian:forky-slim", Arch.X86_64] = FakeFiles.base()
+    make()
+    engine.images.clear()
+    engine.registry.clear()
+    with pytest.raises(EngineError, match="cannot be had again") as caught:
+        make()
+    assert str(tmp_path / "images" / "base-forky-amd64.json") in caught.value.hint
+
+
+def test_neither_registry_nor_bootstrap(make: Make) -> None:
+    with pytest.raises(InfrastructureError, match="cannot pull debian:forky-slim, and this host has no") as caught:
+        make(bootstrapper=refuses)
+    assert caught.value.hint == "install it"
+    assert "no such host" in caught.value.details
+
+
+def test_a_dead_engine_is_no_reason_to_bootstrap(engine: FakeEngine, make: Make) -> None:
+    bootstraps = Bootstraps()
+    engine.die()
+    with pytest.raises(EngineError, match="does not answer"):
+        make(bootstrapper=bootstraps)
+    assert not bootstraps.made
+
+
+def test_steps_are_told(make: Make) -> None:
+    told = Told()
+    make(progress=told)
+    assert told.steps == ["base forky", "base forky", "image forky toolchain x86_64"]
+    assert told.said == ["no registry gives debian:forky-slim: making the base from Debian's packages"]
+    assert "pulling debian:forky-slim" in told.details and "listing its packages" in told.details
+
+
+# -- apt's mirror
+
+
+@pytest.mark.parametrize(
+    ("listing", "mirror"),
+    [
+        ("http://a/debian/\tDebian\tbookworm\nhttp://b/debian/\tDebian\tbookworm", "http://a/debian"),
+        ("https://packages/apt/\tSomebody\tstable\nhttp://a/mirror/\tDebian\tbookworm", "http://a/mirror"),
+        ("http://a/debian-security/\tDebian\tbookworm-security\nhttp://a/debian/\tDebian\tbookworm", "http://a/debian"),
+        ("http://a/debian/\t$(ORIGIN)\t$(RELEASE)", "http://a/debian"),
+        ("http://a/ubuntu/\tUbuntu\tnoble", None),
+        ("http://a/ubuntu/\t$(ORIGIN)\t$(RELEASE)", None),
+        ("cdrom://disc/debian/\tDebian\tbookworm\nfile:/srv/debian/\tDebian\tbookworm", None),
+        ("http://a/debian\n", "http://a/debian"),
+        ("", None),
+    ],
+)
+def test_the_mirror_is_debians_own(listing: str, mirror: str | None) -> None:
+    assert mirror_of(listing) == mirror

@@ -1,0 +1,465 @@
+"""The command line's frame: how tasks end, what a wrong command line says, two-word names, options, start-up."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.program import Program
+
+from crossjit import errors
+from crossjit.errors import ExitCode, UserError
+from crossjit.model import Arch, Strategy
+from crossjit.tasks import commandline, framework, options
+from crossjit.tasks.framework import Command, command
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SEEN: list[Any] = []
+
+
+@command(iterable=["arch"], help={"arch": "which"})
+def build(context: Context, arch: list[str] | None = None, jobs: str = "", json: bool = False) -> None:
+    """Build."""
+    SEEN.append(("build", arch, jobs, json))
+
+
+@command(name="list", default=True)
+def list_things(context: Context) -> None:
+    """List."""
+    SEEN.append("list")
+
+
+@command(iterable=["artifact"], rest="artifact")
+def verify(context: Context, artifact: list[str] | None = None, json: bool = False) -> None:
+    """Verify."""
+    SEEN.append(("verify", artifact, json))
+
+
+@command()
+def export(context: Context, artifact: str, folder: str) -> None:
+    """Export."""
+    SEEN.append(("export", artifact, folder))
+
+
+COLLECTION = Collection(build, Collection("stash", list_things, verify, export))
+
+
+def run(*argv: str) -> int:
+    """Run a command line of the collection above and return the exit code."""
+    program = Program(namespace=COLLECTION, name="crossjit", binary="crossjit")
+    commandline.teach(program)
+    SEEN.clear()
+    with pytest.raises(SystemExit) as ended:
+        program.run(["crossjit", *argv])
+        raise SystemExit(0)
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("line", "seen"),
+    [
+        ("stash list", ["list"]),
+        ("stash", ["list"]),
+        ("stash.list", ["list"]),
+        ("stash verify", [("verify", [], False)]),
+        ("stash verify 12ab 34cd --json", [("verify", ["12ab", "34cd"], True)]),
+        ("stash verify --artifact build", [("verify", ["build"], False)]),
+        ("stash export 12ab build", [("export", "12ab", "build")]),
+        ("build --arch x86_64 --arch=aarch64 --jobs 3", [("build", ["x86_64", "aarch64"], "3", False)]),
+        ("build --jobs stash stash list", [("build", [], "stash", False), "list"]),
+        ("stash verify 12ab build --json", [("verify", ["12ab"], False), ("build", [], "", True)]),
+    ],
+)
+def test_command_lines_reach_their_tasks(line: str, seen: list[Any]) -> None:
+    assert run(*line.split()) == 0
+    assert seen == SEEN
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("biuld", ["there is no task 'biuld'; did you mean 'build'?", "invoke --list"]),
+        ("build --arhc x86_64", ["there is no option --arhc for build; did you mean '--arch'?", "invoke build --help"]),
+        ("build --jobs", ["--jobs needs a value", "invoke build --help"]),
+        ("build x86_64", ["there is no task 'x86_64', and build takes no such word"]),
+        ("stash lits", ["stash has no task 'lits'; did you mean 'list'?", "`invoke stash verify`"]),
+        ("stash export 12ab", ["stash export needs FOLDER", "invoke stash export --help"]),
+        ("--help biuld", ["there is no task 'biuld'"]),
+        ("--list-depth many", ["an option has a wrong value"]),
+    ],
+)
+def test_wrong_command_lines_are_the_users(line: str, said: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*line.split()) == ExitCode.USER
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert all(part in shown for part in said), shown
+    assert "Traceback" not in shown
+    assert SEEN == []
+
+
+def test_help_texts_last(capsys: pytest.CaptureFixture[str]) -> None:
+    """invoke uses a task's help up as it reads it; rewriting reads it first."""
+    assert run("stash", "list", "build", "--help") == 0
+    assert "which" in capsys.readouterr().out
+
+
+def ending(body: Callable[[], Any], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Run a body as a task; return the exit code and what invoke would write to stderr."""
+
+    def task(context: Context) -> Any:
+        return body()
+
+    try:
+        Command(task)(Context())
+    except Exit as left:
+        return left.code, capsys.readouterr().err + (left.message or "")
+    return 0, capsys.readouterr().err
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CROSSJIT_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("CROSSJIT_DEBUG", raising=False)
+    return tmp_path / "home"
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def body() -> None:
+        raise error
+
+    return body
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (errors.UserError, 2),
+        (errors.DocumentError, 2),
+        (errors.SourceError, 2),
+        (errors.BuildError, 1),
+        (errors.EngineError, 3),
+        (errors.StashError, 3),
+        (errors.VacuousError, 4),
+        (errors.Interrupted, 130),
+    ],
+)
+def test_errors_become_message_details_hint_and_code(
+    kind: type[errors.CrossjitError], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended, text = ending(raising(kind("it broke", hint="mend it", details=("one", "two"))), capsys)
+    assert ended == code
+    word = "interrupted" if code == 130 else "error"
+    assert text == f"{word}: it broke\n  one\n  two\nhint: mend it"
+
+
+def test_a_tasks_own_code_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ending(lambda: ExitCode.VACUOUS, capsys) == (4, "")
+    assert ending(lambda: ExitCode.PASS, capsys) == (0, "")
+    assert ending(lambda: None, capsys) == (0, "")
+
+
+def test_a_bug_is_one_message_and_a_file(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = ending(raising(ZeroDivisionError("by nothing")), capsys)
+    assert code == ExitCode.INFRASTRUCTURE
+    assert text.startswith("error: this is a bug in crossjit: ZeroDivisionError: by nothing\nhint: ")
+    (report,) = (home / "crashes").iterdir()
+    assert str(report) in text
+    written = report.read_text()
+    assert "Traceback" in written
+    assert "raise error" in written
+
+
+def test_a_bug_where_nothing_can_be_written_shows_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CROSSJIT_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "file"))
+    code, text = ending(raising(ZeroDivisionError("by nothing")), capsys)
+    assert code == ExitCode.INFRASTRUCTURE
+    assert "Traceback" in text
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("CROSSJIT_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        ending(raising(ZeroDivisionError()), capsys)
+    with pytest.raises(UserError):
+        ending(raising(UserError("wrong")), capsys)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_what_the_disk_refuses_is_no_bug(number: int, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = ending(raising(OSError(number, os.strerror(number), "/somewhere/file")), capsys)
+    assert code == ExitCode.INFRASTRUCTURE
+    assert os.strerror(number).lower() in text
+    assert "/somewhere/file" in text
+    assert "hint: " in text
+    assert "bug" not in text
+    assert not home.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_unwinds_and_ends_with_130(number: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(number)
+    cleaned = []
+
+    def body() -> None:
+        try:
+            signal.raise_signal(number)
+        finally:
+            cleaned.append(True)
+
+    assert ending(body, capsys) == (130, framework.CLEAN)
+    assert cleaned
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_signal_does_not_cut_the_cleaning_short(capsys: pytest.CaptureFixture[str]) -> None:
+    cleaned = []
+
+    def body() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            cleaned.append(True)
+
+    code, text = ending(body, capsys)
+    assert code == 130
+    assert text.startswith("still cleaning up")
+    assert cleaned
+
+
+def test_a_cleaning_that_fails_is_not_called_clean(capsys: pytest.CaptureFixture[str]) -> None:
+    def body() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            raise errors.EngineError("the engine is gone")
+
+    code, text = ending(body, capsys)
+    assert code == 130
+    assert "the engine is gone" in text
+    assert framework.NOT_CLEAN in text
+    assert framework.CLEAN not in text
+
+
+def test_a_pipe_that_nobody_reads_is_quiet() -> None:
+    script = (
+        "from crossjit.tasks.framework import command\n"
+        "from invoke import Collection, Program\n"
+        "@command()\n"
+        "def many(context):\n"
+        "    for number in range(100_000): print(number)\n"
+        "Program(namespace=Collection(many)).run(['x', 'many'])\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"0\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + signal.SIGPIPE
+
+
+def test_another_broken_pipe_is_a_bug(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = ending(raising(BrokenPipeError()), capsys)
+    assert code == ExitCode.INFRASTRUCTURE
+    assert "this is a bug in crossjit" in text
+
+
+def test_a_child_that_is_interrupted_may_clean_up(tmp_path: Path) -> None:
+    """The task is sent a SIGTERM; its child gets a SIGINT and has written its last words before the task ends."""
+    child = (
+        "import pathlib, sys, time\n"
+        "print('up', flush=True)\n"
+        "try:\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    time.sleep(0.2); pathlib.Path('cleaned').touch()\n"
+    )
+    script = (
+        "import sys, pathlib\n"
+        "from crossjit.tasks.framework import command, run_child\n"
+        "from invoke import Collection, Program\n"
+        "@command()\n"
+        "def wait(context):\n"
+        f"    run_child([sys.executable, '-c', {child!r}], cwd=pathlib.Path({str(tmp_path)!r}))\n"
+        "Program(namespace=Collection(wait)).run(['x', 'wait'])\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"up\n"
+        process.send_signal(signal.SIGTERM)
+        assert framework.CLEAN in process.stderr.read().decode()
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert (tmp_path / "cleaned").exists()
+
+
+def test_output_that_the_locale_cannot_say_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+
+    @command()
+    def speak(context: Context) -> None:
+        framework.show("naïve ✓")
+
+    speak(Context())
+    assert written.getvalue() == b"na\\xefve \\u2713\n"
+
+
+# options
+
+
+def test_options_become_values() -> None:
+    request = options.read(
+        arch=["x86_64,aarch64", "x86_64"],
+        recipe=["3.15"],
+        variant=["jit", "ft,"],
+        strategy="cross",
+        jobs="4",
+        cpu="max",
+    )
+    assert request.arches == (Arch.X86_64, Arch.AARCH64)
+    assert request.recipes == ("3.15",)
+    assert request.variants == ("jit", "ft")
+    assert request.strategy is Strategy.CROSS
+    assert request.jobs == 4
+    assert request.cpu == "max"
+    assert request.source is None
+
+
+def test_options_left_out_are_left_to_the_host() -> None:
+    assert options.read() == options.Request()
+    assert options.read(strategy="auto").strategy is None
+    assert options.read(arch=["all"]).arches == tuple(Arch)
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "hint"),
+    [
+        ({"arch": ["arm64"]}, "there is no arch 'arm64'; did you mean 'aarch64'?", "x86_64, aarch64"),
+        ({"arch": ["x86_64,riscv64"]}, "there is no arch 'riscv64'", "x86_64, aarch64"),
+        ({"strategy": "croos"}, "there is no strategy 'croos'; did you mean 'cross'?", "auto, native, cross, emulate"),
+        ({"jobs": "many"}, "--jobs 'many' is not a whole number from 1 up", "--jobs 4"),
+        ({"jobs": "0"}, "--jobs '0' is not a whole number from 1 up", "--jobs 4"),
+        ({"jobs": "²"}, "--jobs '²' is not a whole number", "--jobs 4"),
+    ],
+)
+def test_wrong_options_name_the_choices(given: dict[str, Any], said: str, hint: str) -> None:
+    with pytest.raises(UserError) as raised:
+        options.read(**given)
+    assert said in raised.value.message
+    assert hint in raised.value.hint
+
+
+# the whole
+
+
+def invoke(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run plain invoke in the clone."""
+    return subprocess.run(
+        [sys.executable, "-m", "invoke", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def tasks() -> Iterator[tuple[str, Command]]:
+    from crossjit.tasks import namespace
+
+    for name in namespace.task_names:
+        task = namespace[name]
+        assert isinstance(task, Command)
+        yield name, task
+
+
+def test_every_task_of_the_readme_is_there() -> None:
+    from crossjit.tasks import namespace
+
+    names = {name.replace(".", " ") for name in namespace.task_names}
+    wanted = "doctor,setup,build,validate,plan,cells,shell,clean,test,lint,schema,runs list,runs show,"
+    wanted += "stash list,stash show,stash verify,stash export,stash gc"
+    assert set(wanted.split(",")) <= names
+
+
+def test_every_option_is_described_with_its_default() -> None:
+    for name, task in tasks():
+        assert task.__doc__, name
+        for argument in task.get_arguments():
+            assert argument.help, f"{name} --{argument.name}"
+            if argument.name != "json":
+                assert "default" in argument.help or "required" in argument.help, f"{name} --{argument.name}"
+
+
+def test_every_list_has_json() -> None:
+    without = {"shell", "test", "lint", "schema", "stash export"}
+    for name, task in tasks():
+        has = any(argument.name == "json" for argument in task.get_arguments())
+        assert has or name.replace(".", " ") in without, name
+
+
+def test_help_names_every_recipe_and_variant() -> None:
+    from crossjit import recipes
+
+    found = recipes.load_all(ROOT / "recipes")
+    for name, recipe in found.items():
+        assert name in options.HELP["recipe"]
+        for variant in recipe.variants:
+            assert variant in options.HELP["variant"]
+
+
+def test_help_names_the_default_cpus() -> None:
+    from crossjit import emulation
+
+    for arch, cpu in emulation.DEFAULT_CPU.items():
+        assert f"{cpu} for {arch}" in options.HELP["cpu"]
+
+
+def test_plain_invoke_refuses_with_2_and_takes_two_words(tmp_path: Path) -> None:
+    wrong = invoke("biuld")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == "error: there is no task 'biuld'; did you mean 'build'?\nhint: see `invoke --list`\n"
+    listed = invoke("stash", "list", "--json", CROSSJIT_HOME=str(tmp_path))
+    assert (listed.returncode, json.loads(listed.stdout)) == (0, [])
+    assert not list(tmp_path.iterdir()), "looking at an empty stash left something behind"
+
+
+def test_listing_imports_nothing_heavy() -> None:
+    """Start-up is quick only as long as the heavy libraries wait until a task needs them."""
+    heavy = {"pydantic", "rich", "python_on_whales", "stamina", "filelock", "junitparser", "tomli", "elftools"}
+    script = f"import sys, crossjit.tasks; print(*sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_tests_and_checks_need_their_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    from crossjit.tasks import develop
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pytest is not installed"):
+        develop.test.body(Context())

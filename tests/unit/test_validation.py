@@ -1,0 +1,653 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+
+from crossjit import outcomes, suites, validation
+from crossjit.engine.fake import FakeEngine, FakeProcess, Fault
+from crossjit.errors import DocumentError, EngineError, OutOfMemoryError, UserError
+from crossjit.images import Image, Role
+from crossjit.model import Arch, Cell, Expectation, Outcome, SuiteResult, TestResult, Variant, Verdict
+from crossjit.progress import Silent
+from crossjit.suites import Circumstances, FailureKind, KnownFailure, When
+from crossjit.validation import Target
+from crossjit.verdict import judge
+
+JIT = Variant("jit", "", ("--enable-experimental-jit",), ("jit",), Expectation.MACHINE_CODE)
+INTERP = replace(JIT, name="interp", expects=Expectation.UOPS)
+NOJIT = replace(JIT, name="nojit", expects=Expectation.NONE)
+FT = replace(NOJIT, name="ft", free_threaded=True)
+FT_JIT = replace(FT, name="ft-jit", expects=Expectation.MACHINE_CODE)
+CELL = Cell("3.15", Arch.AARCH64, "jit")
+EMULATED = Circumstances((3, 15), Arch.AARCH64, JIT, emulated=True, cpu="cortex-a72")
+NATIVE = Circumstances((3, 15), Arch.X86_64, JIT)
+
+
+def facts(*executors: str, **changed: object) -> dict[str, object]:
+    """Make what a probe says, with executors of these kinds."""
+    found = [
+        {"function": "count", "offset": 8, "kind": kind, "bytes": 4096 if kind == "machine code" else None}
+        for kind in executors
+    ]
+    return {
+        "executable": {"machine": "EM_AARCH64"},
+        "gil": {"disabled_in_build": False, "enabled": True},
+        "debug": False,
+        "jit": {"available": True, "enabled": True},
+        "environment": {},
+        "configure": "'--enable-experimental-jit'",
+        "workloads": [{"name": "loop", "correct": True, "executors": found, "unavailable": None}],
+        "executable_memory": {"regions": 1, "bytes": 8192, "machine_code_in_it": executors.count("machine code")},
+        "modules": {"imported": ["math"], "failed": {}, "absent": {}},
+        "errors": {},
+        **changed,
+    }
+
+
+NO_GIL = {"gil": {"disabled_in_build": True, "enabled": False}}
+
+
+def suite_of(*results: TestResult, **fields: Any) -> SuiteResult:
+    return SuiteResult("jit", results, 1.0, **fields)
+
+
+PASSED = TestResult("jit", "test.test_a.C.test_x", Outcome.PASSED)
+SKIPPED = TestResult("jit", "test.test_a.C.test_y", Outcome.SKIPPED)
+FAILED = TestResult("jit", "test.test_a.C.test_z", Outcome.FAILED, message="AssertionError")
+CRASHED = TestResult("jit", "test.test_b.C.test_z", Outcome.CRASHED)
+
+
+# -- the verdict
+
+
+def test_machine_code_and_tests_that_ran_pass() -> None:
+    verdict, reasons = judge(CELL, JIT, facts("machine code"), [suite_of(PASSED, SKIPPED)])
+    assert verdict is Verdict.PASS
+    assert reasons == ("the probe found 1 executor with 4,096 bytes of machine code", "jit: 1 tests run, 1 skipped")
+
+
+@pytest.mark.parametrize(
+    ("variant", "seen", "words"),
+    [
+        (JIT, facts("uops"), "no machine code: the hot loops ran as uops (1 executor)"),
+        (JIT, facts(), "no machine code: its hot loops made no executor"),
+        (
+            JIT,
+            facts(jit={"available": True, "enabled": False}, configure="'--enable-experimental-jit=yes-off'"),
+            "the JIT is built in, but off, configured with --enable-experimental-jit=yes-off",
+        ),
+        (JIT, facts(jit={"available": False, "enabled": False}), "the build has no JIT"),
+        (JIT, facts(environment={"PYTHON_JIT": "0"}), "PYTHON_JIT=0 is in the environment"),
+        (FT_JIT, facts(**NO_GIL), "the free-threaded build never runs JIT code"),
+        (INTERP, facts("machine code"), "no executors of the tier-2 interpreter: the hot loops ran as machine code"),
+        (
+            JIT,
+            facts("machine code", executable_memory={"regions": 0, "bytes": 0, "machine_code_in_it": 0}),
+            "machine code is nowhere in the process's executable memory",
+        ),
+        (
+            JIT,
+            facts(workloads=None, errors={"workloads": "Traceback …\nAttributeError: get_executor\n"}),
+            "its workloads did not run (AttributeError: get_executor)",
+        ),
+    ],
+)
+def test_no_proof_is_vacuous_whatever_the_tests_say(variant: Variant, seen: dict[str, object], words: str) -> None:
+    for results in (suite_of(PASSED), suite_of(PASSED, FAILED)):
+        verdict, reasons = judge(CELL, variant, seen, [results])
+        assert verdict is Verdict.VACUOUS
+        assert words in reasons[0]
+    assert "test.test_a.C.test_z" in reasons[1]
+
+
+@pytest.mark.parametrize(
+    ("variant", "seen", "words"),
+    [
+        (
+            JIT,
+            {"crashed": "killed by SIGSEGV", "output": ["Fatal"]},
+            "did not come to its end: killed by SIGSEGV; Fatal",
+        ),
+        (JIT, {}, "no facts"),
+        (JIT, facts("machine code", executable={"machine": "EM_X86_64"}), "for EM_X86_64, not EM_AARCH64"),
+        (JIT, facts("machine code", **NO_GIL), "the build is free-threaded, and the variant is not"),
+        (FT, facts(), "the GIL is part of the build"),
+        (FT, facts(gil={"disabled_in_build": True, "enabled": True}), "the GIL can be off, but is on"),
+        (JIT, facts("machine code", debug=True), "the build is a debug build, and the variant is not like that"),
+        (
+            JIT,
+            facts("machine code", modules={"failed": {"_ssl": "ImportError: no"}}),
+            "_ssl was built and does not import",
+        ),
+        (
+            JIT,
+            facts(workloads=[{"name": "loop", "correct": False, "executors": [], "unavailable": None}]),
+            "computed a wrong result",
+        ),
+        (JIT, facts("machine code", gil=None, errors={"gil": "OSError: gone"}), "could not be told (OSError: gone)"),
+    ],
+)
+def test_a_build_that_is_not_the_cells_fails(variant: Variant, seen: dict[str, object], words: str) -> None:
+    verdict, reasons = judge(CELL, variant, seen, [suite_of(PASSED)])
+    assert verdict is Verdict.FAIL
+    assert any(words in reason for reason in reasons), reasons
+
+
+def test_failures_are_named_in_full_and_known_ones_are_not_failures() -> None:
+    verdict, reasons = judge(CELL, JIT, facts("machine code"), [suite_of(PASSED, FAILED, CRASHED)])
+    assert verdict is Verdict.FAIL
+    assert reasons == ("jit: 2 tests went wrong: test.test_a.C.test_z, test.test_b.C.test_z (crashed)",)
+    many = [replace(FAILED, name=f"test.t.C.test_{number}") for number in range(9)]
+    assert judge(CELL, JIT, facts("machine code"), [suite_of(*many)])[1][0].endswith("test.t.C.test_4 and 4 more")
+    known = replace(FAILED, known="QEMU has no vfork, so errors get lost")
+    verdict, reasons = judge(CELL, JIT, facts("machine code"), [suite_of(PASSED, known)])
+    assert verdict is Verdict.PASS
+    assert reasons[-1] == "jit: 2 tests run, 0 skipped, 1 failed as known"
+
+
+def test_a_suites_problem_fails_and_what_it_leaves_unproved_is_vacuous() -> None:
+    seen = facts("machine code")
+    assert judge(CELL, JIT, seen, [suite_of(PASSED, problems=("the runner ended early",))])[0] is Verdict.FAIL
+    assert judge(CELL, JIT, seen, [suite_of(PASSED, unproved=("0 tests of test_opt ran",))])[0] is Verdict.VACUOUS
+    assert judge(CELL, JIT, seen, [suite_of(SKIPPED)]) == (Verdict.VACUOUS, ("jit: no test ran",))
+    assert judge(CELL, JIT, seen, [suite_of(FAILED, unproved=("0 tests of test_opt ran",))])[0] is Verdict.FAIL
+
+
+def test_variants_without_the_jit_need_no_machine_code() -> None:
+    assert judge(CELL, NOJIT, facts(), [suite_of(PASSED)])[0] is Verdict.PASS
+    verdict, reasons = judge(CELL, FT, facts(**NO_GIL), [suite_of(PASSED)])
+    assert (verdict, reasons[0]) == (Verdict.PASS, "the GIL is off")
+    assert judge(CELL, INTERP, facts("uops"), [suite_of(PASSED)])[0] is Verdict.PASS
+
+
+# -- suites and known failures: the data
+
+
+def test_all_data_is_valid() -> None:
+    for name in suites.names():
+        loaded = suites.load(name)
+        assert loaded.groups or loaded.scripts
+        for script in loaded.scripts:
+            assert (suites.VALIDATE / script.file).is_file()
+        for where in (EMULATED, NATIVE):
+            order = suites.order(loaded, where, suites.known_failures(where), "/scripts")
+            assert order["items"]
+    assert {"jit", "ft-smoke"} <= set(suites.names())
+
+
+def test_emulation_gets_more_time_and_caveats() -> None:
+    loaded = suites.load("jit")
+    slow, fast = (suites.order(loaded, where, (), "/s") for where in (EMULATED, NATIVE))
+    assert slow["limit"] == loaded.limit * loaded.emulated_factor
+    assert fast["limit"] == loaded.limit
+    said = " ".join(suites.caveats("ft-smoke", EMULATED))
+    assert "memory ordering" in said
+    assert "pointer authentication" in said
+    assert not any("pointer" in text for text in suites.caveats("ft-smoke", replace(EMULATED, cpu="max")))
+    assert not suites.caveats("jit", NATIVE)
+
+
+def test_stress_needs_a_jit_and_a_python_that_knows_it() -> None:
+    def stressed(where: Circumstances) -> bool:
+        items: Any = suites.order(suites.load("jit"), where, (), "/s")["items"]
+        return any("PYTHON_JIT_STRESS" in item["env"] for item in items)
+
+    assert stressed(EMULATED)
+    assert not stressed(replace(EMULATED, python=(3, 14)))
+    assert not stressed(replace(EMULATED, variant=NOJIT))
+
+
+def test_ranges_of_versions() -> None:
+    assert suites.in_range((3, 15), ">=3.14, <3.16")
+    assert not suites.in_range((3, 13), ">=3.14, <3.16")
+    assert suites.in_range((3, 9), "<3.10")
+    with pytest.raises(ValueError, match="no part of a range"):
+        suites.in_range((3, 15), ">=3")
+
+
+def test_a_wrong_range_and_an_unknown_suite_are_told(tmp_path: Path) -> None:
+    folder = tmp_path / "known_failures"
+    folder.mkdir()
+    (folder / "emulation.toml").write_text(
+        '[[failures]]\ntest = "test.test_x"\nkind = "fail"\nreason = "it cannot work, for it needs vfork"\n'
+        'when = { python = "3.15" }\n'
+    )
+    with pytest.raises(DocumentError) as caught:
+        suites.known_failures(EMULATED, tmp_path)
+    assert caught.value.details[0].startswith(f"{folder / 'emulation.toml'}:5:")
+    assert "no part of a range" in caught.value.details[0]
+    with pytest.raises(UserError, match="did you mean 'jit'"):
+        suites.load("jitt")
+
+
+def test_required_tests_that_did_not_run_are_told() -> None:
+    ran = [replace(PASSED, name=f"test.test_x.C.test_{number}") for number in range(600)]
+    generated = replace(PASSED, name="test.test_generated_cases.C.test_x")
+    skipped = replace(SKIPPED, name="test.test_capi.test_opt.C.test_x")
+    (said,) = suites.missing(suites.load("jit"), EMULATED, [*ran, generated, skipped])
+    assert "test.test_capi.test_opt.*" in said
+    assert "nothing tested the optimizer" in said
+    stressed = replace(PASSED, name="test.test_capi.test_opt.C.test_x [stress]")
+    assert not suites.missing(suites.load("jit"), EMULATED, [*ran, generated, stressed])
+    assert not suites.missing(suites.load("jit"), replace(EMULATED, variant=NOJIT), [*ran, generated, skipped])
+
+
+def known(test: str, kind: FailureKind = FailureKind.FAIL, **fields: Any) -> KnownFailure:
+    return KnownFailure(test, kind, "it needs vfork, which QEMU has not", **fields)
+
+
+def test_failing_as_listed_is_known_failing_otherwise_is_not() -> None:
+    (marked,), notes = outcomes.mark_known([FAILED], [known("test.test_a.*")])
+    assert marked.known == "it needs vfork, which QEMU has not"
+    assert not notes
+    (marked,), notes = outcomes.mark_known([FAILED], [known("test.test_a.*", FailureKind.CRASH)])
+    assert marked.known is None
+    (marked,), notes = outcomes.mark_known(
+        [replace(CRASHED, name="test.test_b.C.test_z [stress]")], [known("test.test_b.C.test_z", FailureKind.CRASH)]
+    )
+    assert marked.known
+
+
+def test_a_listed_test_that_passes_is_a_note_unless_others_of_the_entry_fail() -> None:
+    _, notes = outcomes.mark_known([PASSED], [known("test.test_a.*")])
+    assert notes == ("unexpected pass: test.test_a.* is listed as a known fail (it needs vfork, which QEMU has not)",)
+    assert not outcomes.mark_known([PASSED, FAILED], [known("test.test_a.*")])[1]
+    assert not outcomes.mark_known([SKIPPED], [known("test.test_a.*")])[1]
+
+
+def test_what_is_not_run_is_ignored_by_regrtest_and_counted_as_skipped() -> None:
+    entry = known("test.test_a.C.test_hang", FailureKind.HANG, run=False)
+    assert suites.order(suites.load("jit"), EMULATED, [entry], "/s")["ignore"] == ["test.test_a.C.test_hang"]
+    (result,) = outcomes.left_out("jit", [entry, known("test.test_a.*")], ["test_a"])
+    assert result.outcome is Outcome.SKIPPED
+    assert not outcomes.left_out("jit", [entry], ["test_b"])
+
+
+def test_conditions_must_all_hold() -> None:
+    when = When(python=">=3.14", arch=(Arch.AARCH64,), emulated=True, variant=("jit",), cpu=("cortex-*",))
+    assert when.holds(EMULATED)
+    for changed in (
+        {"python": (3, 13)},
+        {"arch": Arch.X86_64},
+        {"emulated": False},
+        {"variant": FT},
+        {"cpu": "max"},
+        {"cpu": None},
+    ):
+        assert not when.holds(replace(EMULATED, **changed))  # type: ignore[arg-type]
+    assert When(free_threaded=True).holds(replace(EMULATED, variant=FT))
+    assert not When(expects=(Expectation.UOPS,)).holds(EMULATED)
+
+
+# -- outcomes: what regrtest of 3.13 wrote, shortened
+
+REPORT = """<testsuites tests="9" errors="3" failures="3"><testsuite start="2026-11-23 04:39:57" tests="9" errors="3" failures="3">
+<testcase name="test.test_s.Plain.test_error" status="run" result="completed" time="0.25"><system-out /><error type="E" message="E: x">Traceback
+ZeroDivisionError: division by zero
+</error></testcase>
+<testcase name="test.test_s.Plain.test_expected" status="run" result="completed" time="0.1"><output type="A">AssertionError</output></testcase>
+<testcase name="test.test_s.Plain.test_fail" status="run" result="completed" time="0.1"><failure type="A">AssertionError: no good</failure></testcase>
+<testcase name="test.test_s.Plain.test_ok" status="run" result="completed" time="0.1" />
+<testcase name="test.test_s.Plain.test_skip" status="run" result="completed" time="0.1"><skipped>not today</skipped></testcase>
+<testcase />
+<testcase name="test.test_s.Plain.test_sub_skip (k=(1, 2))" status="run" result="completed" time="0.1"><skipped>no</skipped></testcase>
+<testcase name="test.test_s.Plain.test_unexpected" status="run" result="completed" time="0.1"><outcome>UNEXPECTED_SUCCESS</outcome></testcase>
+</testsuite></testsuites>"""  # noqa: E501
+
+LINE, DASHES = "=" * 70, "-" * 70
+LOG = f"""test_sub (test.test_s.Plain.test_sub) ...
+  test_sub (test.test_s.Plain.test_sub) (i=1) ... FAIL
+
+{LINE}
+ERROR: setUpClass (test.test_s.Broken)
+{DASHES}
+Traceback (most recent call last):
+OSError: no class
+
+{LINE}
+ERROR: test_error (test.test_s.Plain.test_error)
+{DASHES}
+ZeroDivisionError: division by zero
+
+{LINE}
+FAIL: test_sub (test.test_s.Plain.test_sub) (i=1)
+A docstring.
+{DASHES}
+AssertionError: 1 == 1
+
+{LINE}
+FAIL: test_sub (test.test_s.Plain.test_sub) (i=3)
+{DASHES}
+AssertionError: 3 == 3
+
+{DASHES}
+Ran 9 tests in 0.008s
+
+FAILED (failures=3, errors=3)
+"""
+
+
+def event(**fields: object) -> dict[str, Any]:
+    return {
+        "event": "end",
+        "id": "000-test_s",
+        "kind": "module",
+        "name": "test_s",
+        "label": "",
+        "status": 0,
+        "signal": None,
+        "timed_out": False,
+        "memory_kills": 0,
+        "seconds": 3.0,
+        "junit": None,
+        "checks": None,
+        "log": "000-test_s.log",
+        "tail": "",
+        **fields,
+    }
+
+
+def found(folder: Path, log: str = "", **fields: object) -> dict[str, TestResult]:
+    (folder / "000-test_s.log").write_text(log)
+    module = outcomes.of_module("jit", outcomes.Ended.read(event(tail=log[-6000:], **fields)), folder)
+    return {result.name: result for result in module.results}
+
+
+def test_the_report_and_what_it_leaves_out(tmp_path: Path) -> None:
+    (tmp_path / "r.xml").write_text(REPORT)
+    results = found(tmp_path, LOG, status=2, junit="r.xml")
+    short = {name.removeprefix("test.test_s."): result.outcome.value for name, result in results.items()}
+    assert short == {
+        "Plain.test_error": "error",
+        "Plain.test_expected": "passed",
+        "Plain.test_fail": "failed",
+        "Plain.test_ok": "passed",
+        "Plain.test_skip": "skipped",
+        "Plain.test_sub_skip": "skipped",
+        "Plain.test_unexpected": "failed",
+        "Broken.setUpClass": "error",
+        "Plain.test_sub": "failed",
+    }
+    assert results["test.test_s.Plain.test_skip"].message == "not today"
+    assert results["test.test_s.Plain.test_error"].seconds == 0.25
+    assert results["test.test_s.Broken.setUpClass"].message.endswith("OSError: no class")
+    assert results["test.test_s.Plain.test_sub"].message.startswith("(i=1)")
+
+
+@pytest.mark.parametrize(
+    ("fields", "log", "name", "outcome", "words"),
+    [
+        ({"status": 0}, "test_s skipped -- No module named 'x'\n", "test.test_s", "skipped", "No module named 'x'"),
+        ({"status": 4}, "Result: NO TESTS RAN\n", "test.test_s", "skipped", "no tests ran"),
+        (
+            {"status": 2},
+            "Traceback\nModuleNotFoundError: No module named 'y'\ntest_s failed\n",
+            "test.test_s",
+            "error",
+            "exit status 2, ModuleNotFoundError: No module named 'y'",
+        ),
+        (
+            {"status": -11, "signal": "SIGSEGV"},
+            "test_a (test.test_s.C.test_a) ... ok\n"
+            "test_b (test.test_s.C.test_b)\nDoc. ... Fatal Python error: Segmentation fault\n",
+            "test.test_s.C.test_b",
+            "crashed",
+            "killed by SIGSEGV, Fatal Python error: Segmentation fault",
+        ),
+        (
+            {"status": -6, "signal": "SIGABRT"},
+            "test_a (test.test_s.C.test_a) ... ok\nFatal Python error: at the end\n",
+            "test.test_s",
+            "crashed",
+            "killed by SIGABRT",
+        ),
+        (
+            {"status": 1},
+            "test_a (test.test_s.C.test_a) ... Timeout (0:05:00)!\nThread 0x1 (most recent call first):\n",
+            "test.test_s.C.test_a",
+            "timed out",
+            "exit status 1",
+        ),
+        (
+            {"status": -9, "signal": "SIGKILL", "timed_out": True},
+            "test_a (test.test_s.C.test_a) ... ",
+            "test.test_s.C.test_a",
+            "timed out",
+            "killed after its time was over",
+        ),
+        ({"status": 1}, "OSError: no space left\n", "test.test_s", "crashed", "exit status 1, OSError: no space left"),
+        ({"status": 2, "junit": "torn.xml"}, "", "test.test_s", "error", "cannot be read"),
+    ],
+)
+def test_each_end_is_one_outcome(
+    tmp_path: Path, fields: Mapping[str, object], log: str, name: str, outcome: str, words: str
+) -> None:
+    (tmp_path / "torn.xml").write_text("<testsuites><testsuite")
+    (result,) = found(tmp_path, log, **fields).values()
+    assert (result.name, result.outcome.value) == (name, outcome)
+    assert words in result.message
+
+
+def test_an_altered_environment_is_a_note(tmp_path: Path) -> None:
+    (tmp_path / "000-test_s.log").write_text("")
+    ended = outcomes.Ended.read(event(status=3))
+    assert "altered" in outcomes.of_module("jit", ended, tmp_path).notes[0]
+
+
+def test_a_groups_label_is_part_of_the_name(tmp_path: Path) -> None:
+    assert set(found(tmp_path, "", status=2, label="stress")) == {"test.test_s [stress]"}
+
+
+def test_a_scripts_checks_are_results(tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_text(
+        '{"check": "list_pop", "outcome": "passed", "seconds": 0.5, "message": ""}\n'
+        '{"check": "dict_pop", "outcome": "failed", "seconds": 0.5, "message": "two items were lost"}\n'
+        "not a check\n"
+    )
+    results = found(
+        tmp_path, "", kind="script", name="/x/ft_workload.py", checks="c.jsonl", status=-11, signal="SIGSEGV"
+    )
+    assert results["ft_workload.list_pop"].outcome is Outcome.PASSED
+    assert results["ft_workload.dict_pop"].message == "two items were lost"
+    assert results["ft_workload"].outcome is Outcome.CRASHED
+
+
+# -- in a container: the fake engine
+
+
+def tar_of(files: Mapping[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
+@contextlib.contextmanager
+def tree() -> Iterator[BinaryIO]:
+    with io.BytesIO(tar_of({"usr/local/bin/python3.15": b"\x7fELF", "usr/local/lib/python3.15/os.py": b""})) as stream:
+        yield stream
+
+
+@contextlib.contextmanager
+def support() -> Iterator[BinaryIO]:
+    with io.BytesIO(tar_of({"Tools/cases_generator/analyzer.py": b"pass"})) as stream:
+        yield stream
+
+
+@pytest.fixture
+def target(fake_engine: FakeEngine) -> Target:
+    info = fake_engine.add_image("crossjit/target", arch=Arch.AARCH64)
+    image = Image("crossjit/target", info.id, "k", Role.TARGET, Arch.AARCH64, "bootstrap:forky", ())
+    emulation = {"QEMU_CPU": "cortex-a72"}
+    return Target(image, tree, CELL, JIT, (3, 15), "crossjit-suite", {"crossjit.run": "r"}, support, emulation)
+
+
+def runner(*events: Mapping[str, object], files: Mapping[str, bytes], status: int = 0) -> Any:
+    """Make a program that stands for `python3 runner.py`: it says these events and leaves these files."""
+
+    def program(process: FakeProcess) -> int:
+        assert process.argv[1].endswith("runner.py")
+        assert process.env["PYTHON_JIT"] == "0"
+        for name, content in files.items():
+            process.write_file(f"{validation.RESULTS}/{name}", content)
+        for each in events:
+            process.write_line(json.dumps(each))
+        return status
+
+    return program
+
+
+PLAN = {"event": "plan", "modules": [{"id": "000-test_s"}], "missing": []}
+START = {"event": "start", "id": "000-test_s", "kind": "module", "name": "test_s", "label": ""}
+DONE = {"event": "done"}
+GREEN = (
+    b'<testsuites><testsuite tests="1" errors="0" failures="0">'
+    b'<testcase name="test.test_s.C.test_x" time="0.1" /></testsuite></testsuites>'
+)
+FILES = {"000-test_s.xml": GREEN, "000-test_s.log": b"test_x (test.test_s.C.test_x) ... ok\n"}
+
+
+def go(engine: FakeEngine, target: Target, folder: Path) -> SuiteResult:
+    return validation.run_suite(engine, target, "jit", jobs=2, folder=folder, progress=Silent())
+
+
+def test_a_suite_runs_locked_in_and_its_files_are_kept(fake_engine: FakeEngine, target: Target, tmp_path: Path) -> None:
+    fake_engine.programs["python3"] = runner(PLAN, START, event(junit="000-test_s.xml"), DONE, files=FILES)
+    result = go(fake_engine, target, tmp_path)
+    assert [(each.name, each.outcome) for each in result.results] == [("test.test_s.C.test_x", Outcome.PASSED)]
+    assert not result.problems
+    assert any("pointer authentication" in caveat for caveat in result.caveats)
+    assert any("test_opt" in reason for reason in result.unproved)
+    assert {path.name for path in (tmp_path / "jit").iterdir()} == {*FILES, "runner.log"}
+    (started,) = fake_engine.started
+    assert started.user == "1000:1000"
+    assert started.network is False
+    assert started.capabilities == ()
+    assert started.limits.memory is not None
+    assert started.limits.pids == validation.PIDS
+    assert started.env["QEMU_CPU"] == "cortex-a72"
+    assert not fake_engine.containers
+
+
+def test_everything_is_where_the_target_looks_for_it(fake_engine: FakeEngine, target: Target, tmp_path: Path) -> None:
+    seen: dict[str, bytes] = {}
+
+    def program(process: FakeProcess) -> int:
+        order = process.argv[process.argv.index("--suite-json") + 1]
+        for path in (order, process.argv[1], "/usr/local/lib/Tools/cases_generator/analyzer.py"):
+            seen[path] = process.files.read(path)
+        process.write_file(f"{validation.RESULTS}/x.log", b"")
+        process.write_line(json.dumps(DONE))
+        return 0
+
+    fake_engine.programs["python3"] = program
+    go(fake_engine, target, tmp_path)
+    assert json.loads(seen[validation.ORDER])["limit"] > 0
+    assert seen["/usr/local/libexec/validate/runner.py"] == (suites.VALIDATE / "runner.py").read_bytes()
+
+
+def test_a_runner_that_dies_is_a_problem_with_what_it_was_doing(
+    fake_engine: FakeEngine, target: Target, tmp_path: Path
+) -> None:
+    fake_engine.programs["python3"] = runner(PLAN, START, files={}, status=139)
+    result = go(fake_engine, target, tmp_path)
+    assert "killed by SIGSEGV" in result.problems[0]
+    assert "test_s was running" in result.problems[0]
+    assert judge(CELL, JIT, facts("machine code"), [result])[0] is Verdict.FAIL
+
+
+def test_modules_that_are_missing_or_did_not_run_are_told(
+    fake_engine: FakeEngine, target: Target, tmp_path: Path
+) -> None:
+    missing = [
+        {"name": "test_old", "label": "", "optional": False},
+        {"name": "test_new", "label": "", "optional": True},
+    ]
+    late = {**START, "event": "not started", "reason": "the suite's time was over"}
+    fake_engine.programs["python3"] = runner({**PLAN, "missing": missing}, late, DONE, files={})
+    result = go(fake_engine, target, tmp_path)
+    assert result.problems == (
+        "test_old: this Python has no such test module",
+        "test_s did not run: the suite's time was over",
+    )
+    assert result.notes == ("test_new: this Python has no such test module",)
+
+
+def test_a_module_killed_for_memory_is_our_side_not_the_tests(
+    fake_engine: FakeEngine, target: Target, tmp_path: Path
+) -> None:
+    killed = event(status=-9, signal="SIGKILL", memory_kills=1)
+    fake_engine.programs["python3"] = runner(PLAN, START, killed, DONE, files={"000-test_s.log": b"x"})
+    with pytest.raises(OutOfMemoryError, match="killed test_s"):
+        go(fake_engine, target, tmp_path)
+    assert (tmp_path / "jit" / "000-test_s.log").exists()
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+def test_an_engines_failure_is_never_a_tests(
+    fake_engine: FakeEngine, target: Target, tmp_path: Path, fault: Fault
+) -> None:
+    fake_engine.faults["/usr/local/bin/python3"] = fault
+    with pytest.raises(EngineError):
+        go(fake_engine, target, tmp_path)
+
+
+def probe(engine: FakeEngine, target: Target) -> dict[str, object]:
+    return validation.probe(
+        engine,
+        target.image,
+        tree,
+        cell=CELL,
+        emulation=target.emulation,
+        name="crossjit-probe",
+        labels={},
+        progress=Silent(),
+    )
+
+
+def test_the_probe_is_told_of_the_emulator_and_its_warnings_are_no_facts(
+    fake_engine: FakeEngine, target: Target
+) -> None:
+    def program(process: FakeProcess) -> int:
+        process.write_line("qemu-aarch64: warning: something")
+        process.write_line(json.dumps({"told": json.loads(process.argv[-1])}))
+        return 0
+
+    fake_engine.programs["python3"] = program
+    assert probe(fake_engine, target) == {"told": {"emulated": True, "cpu": "cortex-a72"}}
+
+
+def test_a_probe_that_crashes_is_a_finding(fake_engine: FakeEngine, target: Target) -> None:
+    def program(process: FakeProcess) -> int:
+        process.write_line("Fatal Python error: Segmentation fault")
+        return 139
+
+    fake_engine.programs["python3"] = program
+    seen = probe(fake_engine, target)
+    assert seen["crashed"] == "killed by SIGSEGV"
+    verdict, reasons = judge(CELL, JIT, seen, ())
+    assert verdict is Verdict.FAIL
+    assert "Segmentation fault" in reasons[0]
+
+
+def test_what_the_target_wrote_cannot_leave_the_folder(tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    evil = tar_of({"results/../../escaped": b"x", "results/fine.log": b"y", "/results/absolute": b"z"})
+    validation._save(io.BytesIO(evil), logs)
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()} == {
+        "logs/escaped",
+        "logs/fine.log",
+        "logs/absolute",
+    }

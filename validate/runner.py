@@ -1,0 +1,265 @@
+"""Run a suite's modules with the CPython that runs this, each in a process of its own.
+
+Runs inside the target with nothing but the CPython under test; knows nothing of crossjit. Start it with PYTHON_JIT=0:
+it must not depend on what it tests. Its children get the suite's environment and nothing of `PYTHON…` from its own.
+
+    runner.py --suite-json FILE --output DIR --jobs N
+
+FILE holds {"limit": seconds, "resources": [...], "ignore": [patterns], "items": [item, …]}; an item is
+{"kind": "module" | "script", "name", "label", "arguments", "env", "timeout", "weight", "weights": {module: weight},
+"optional"}. A module's name may end in `.*` for all test modules of a package.
+
+On stdout, JSON lines: {"event": "plan", "modules": […], "missing": […]} first; then `start` and `end` for each module,
+where `end` has `status` (negative for a signal), `signal`, `timed_out`, `memory_kills`, `seconds`, `junit`, `checks`
+and `log` (names of files in DIR, or null) and `tail`, the end of its output; `not started` with a `reason` for what
+could not be run; `done` last.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import pathlib
+import queue
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+TAIL = 6000  # characters of a module's output that go into its line
+GRACE = 60  # seconds beyond regrtest's own timeout, in which it writes all threads' stacks
+
+
+def test_directory():
+    """Find the installed test package without importing it."""
+    spec = importlib.util.find_spec("test")
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit("this Python has no test package")
+    return pathlib.Path(next(iter(spec.submodule_search_locations)))
+
+
+def expand(name, directory):
+    """Make regrtest's names of a module's name: one, several for a package with `.*`, none where there is none.
+
+    >>> expand("test_capi.*", …)
+    ['test_capi.test_abstract', 'test_capi.test_bytearray', …]
+    """
+    package = name.removesuffix(".*")
+    path = directory.joinpath(*package.split("."))
+    if package == name:
+        return [name] if path.with_name(f"{path.name}.py").is_file() or (path / "__init__.py").is_file() else []
+    if not path.is_dir():
+        return []
+    return sorted(
+        f"{package}.{entry.stem}"
+        for entry in path.glob("test_*")
+        if (entry.suffix == ".py" and entry.is_file()) or (entry / "__init__.py").is_file()
+    )
+
+
+def plan(suite, directory):
+    """Make the list of jobs, longest first, and of the items that name nothing."""
+    jobs, missing = [], []
+    for item in suite["items"]:
+        names = [item["name"]] if item["kind"] == "script" else expand(item["name"], directory)
+        if not names:
+            missing.append({"name": item["name"], "label": item["label"], "optional": item["optional"]})
+        for name in names:
+            weight = item["weights"].get(name, item["weight"])
+            jobs.append({**item, "name": name, "weight": weight})
+    jobs.sort(key=lambda job: -job["weight"])
+    for number, job in enumerate(jobs):
+        name = pathlib.Path(job["name"]).name
+        job["id"] = f"{number:03}-" + re.sub(r"[^\w.-]+", "-", "-".join(filter(None, (name, job["label"]))))
+    return jobs, missing
+
+
+class Runner:
+    """Works through the jobs, several at a time."""
+
+    def __init__(self, suite, output, scratch):
+        self.suite = suite
+        self.output = output
+        self.scratch = scratch
+        self.deadline = time.monotonic() + suite["limit"]
+        self.lock = threading.Lock()
+        self.children = set()
+        self.stopping = False
+
+    def emit(self, event, **fields):
+        """Write one JSON line."""
+        with self.lock:
+            sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
+            sys.stdout.flush()
+
+    def work(self, jobs):
+        """Take jobs from the queue until it is empty: the body of each thread."""
+        while not self.stopping:
+            try:
+                job = jobs.get_nowait()
+            except queue.Empty:
+                return
+            about = {key: job[key] for key in ("id", "kind", "name", "label")}
+            if time.monotonic() >= self.deadline:
+                self.emit("not started", **about, reason="the suite's time was over")
+                continue
+            self.emit("start", **about)
+            try:
+                ended = self.run(job)
+            except OSError as error:
+                self.emit("not started", **about, reason=f"{type(error).__name__}: {error}")
+            else:
+                self.emit("end", **about, **ended)
+
+    def run(self, job):
+        """Run one module or script to its end, or until its time is over."""
+        directory = self.scratch / job["id"][:3]  # short: sockets' paths have at most 107 bytes
+        directory.mkdir()
+        junit = self.output / f"{job['id']}.xml"
+        log = self.output / f"{job['id']}.log"
+        checks = self.output / f"{job['id']}.jsonl" if job["kind"] == "script" else None
+        started, kills = time.monotonic(), memory_kills()
+        remaining = max(1.0, self.deadline - started)
+        timeout = min(job["timeout"] + (GRACE if job["kind"] == "module" else 0), remaining)
+        with contextlib.ExitStack() as stack:
+            text = stack.enter_context(log.open("wb"))
+            out = stack.enter_context(checks.open("wb")) if checks else text
+            child = subprocess.Popen(
+                self.command(job, junit, directory),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=text,
+                cwd=directory,
+                env=self.environment(job, directory),
+                start_new_session=True,
+            )
+            with self.lock:
+                self.children.add(child)
+            timed_out = False
+            try:
+                child.wait(timeout)
+            except subprocess.TimeoutExpired:
+                timed_out = True
+            finally:
+                self.end(child)
+        shutil.rmtree(directory, ignore_errors=True)
+        status = child.returncode
+        return {
+            "status": status,
+            "signal": signal_name(-status) if status < 0 else None,
+            "timed_out": timed_out,
+            "memory_kills": memory_kills() - kills,
+            "seconds": round(time.monotonic() - started, 3),
+            "junit": junit.name if junit.exists() else None,
+            "checks": checks.name if checks else None,
+            "log": log.name,
+            "tail": tail(log),
+        }
+
+    def command(self, job, junit, directory):
+        """Make the command line.
+
+        `python -m test` as upstream's JIT job calls it: `--fast-ci` and `--slow-ci` would start Python with -E, and the
+        suite's environment would be ignored (`_add_ci_python_opts` in Lib/test/libregrtest/main.py). Verbose, since
+        only then a test's name is written before it runs, and known when it crashes; and since the report leaves out
+        which subtests and which `setUpClass` failed (`_add_result` in Lib/test/libregrtest/testresult.py).
+        """
+        if job["kind"] == "script":
+            return [sys.executable, job["name"], *job["arguments"]]
+        ignored = [argument for pattern in self.suite["ignore"] for argument in ("--ignore", pattern)]
+        return [
+            *(sys.executable, "-m", "test", "--verbose", "--fail-env-changed"),
+            *("--junit-xml", str(junit), "--timeout", str(job["timeout"]), "--tempdir", str(directory)),
+            *("--use", ",".join(self.suite["resources"]) or "none"),
+            *ignored,
+            *job["arguments"],
+            job["name"],
+        ]
+
+    def environment(self, job, directory):
+        """Make the child's environment: the container's, a folder of its own for temporary files, and the suite's."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        return {**inherited, "TMPDIR": str(directory), **job["env"]}
+
+    def end(self, child):
+        """Kill what is left of a child's process group, and reap the child."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        with self.lock:
+            self.children.discard(child)
+
+    def stop(self, *_):
+        """End at once, with everything that was started."""
+        self.stopping = True
+        for child in list(self.children):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, signal.SIGKILL)
+        os._exit(143)
+
+
+def signal_name(number):
+    """Name a signal as people know it."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def memory_kills():
+    """Count what the kernel has killed in this container for its memory: cgroup v2, or v1."""
+    for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
+        with contextlib.suppress(OSError), pathlib.Path(path).open() as file:
+            for line in file:
+                name, _, number = line.partition(" ")
+                if name == "oom_kill":
+                    return int(number)
+    return 0
+
+
+def tail(path):
+    """Read the end of a text file."""
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - 4 * TAIL))
+        return file.read().decode("utf-8", "replace")[-TAIL:]
+
+
+def main():
+    """Run the suite. Ends with 0 when all jobs were dealt with, whatever their outcomes."""
+    parser = argparse.ArgumentParser(description="Run a suite's modules, each in a process of its own.")
+    parser.add_argument("--suite-json", required=True)
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--jobs", type=int, required=True)
+    arguments = parser.parse_args()
+    suite = json.loads(pathlib.Path(arguments.suite_json).read_text(encoding="utf-8"))
+    output = pathlib.Path(arguments.output).absolute()
+    output.mkdir(parents=True, exist_ok=True)
+    jobs, missing = plan(suite, test_directory())
+    # a crashing test must not fill the target with its memory
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    waiting = queue.SimpleQueue()
+    for job in jobs:
+        waiting.put(job)
+    with tempfile.TemporaryDirectory(prefix="cj-", ignore_cleanup_errors=True) as scratch:
+        runner = Runner(suite, output, pathlib.Path(scratch))
+        signal.signal(signal.SIGTERM, runner.stop)
+        signal.signal(signal.SIGINT, runner.stop)
+        modules = [{key: job[key] for key in ("id", "kind", "name", "label")} for job in jobs]
+        runner.emit("plan", modules=modules, missing=missing)
+        threads = [threading.Thread(target=runner.work, args=(waiting,)) for _ in range(max(1, arguments.jobs))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        runner.emit("done")
+
+
+if __name__ == "__main__":
+    main()
