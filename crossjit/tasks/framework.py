@@ -96,6 +96,14 @@ class Notes(Silent):
         note(text)
 
 
+class Signalled(KeyboardInterrupt):
+    """A signal that asks the process to end; what unwinds is told apart from an error as a Ctrl-C is."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.number = number
+
+
 def run_child(argv: Sequence[str], *, cwd: Path, environment: Mapping[str, str] | None = None) -> int:
     """Run a program on our own terminal and return its exit status.
 
@@ -106,7 +114,7 @@ def run_child(argv: Sequence[str], *, cwd: Path, environment: Mapping[str, str] 
         return child.wait()
     except KeyboardInterrupt as interruption:
         # A Ctrl-C at the terminal reached the child as well; a second one would cut its clean-up short.
-        if interruption.args != (signal.SIGINT,) or not sys.stdin.isatty():
+        if not (isinstance(interruption, Signalled) and interruption.number == signal.SIGINT and sys.stdin.isatty()):
             child.send_signal(signal.SIGINT)
         child.wait()
         raise
@@ -179,7 +187,7 @@ def _interruptible() -> Iterator[list[int]]:
             with contextlib.suppress(OSError, RuntimeError):
                 print("still cleaning up; once more stops at once", file=sys.stderr, flush=True)
             return
-        raise KeyboardInterrupt(number)
+        raise Signalled(number)
 
     previous = {}
     for number in _SIGNALS:
