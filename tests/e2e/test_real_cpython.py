@@ -1,0 +1,137 @@
+"""What only a real CPython shows. The cells are taken from the user's own stash, and built if they are not in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crossjit import PROJECT, build, emulation, engine, flow, host, images, plan, recipes, settings, sources, store
+from crossjit.images import Role
+from crossjit.model import Arch, Cell, Strategy
+from crossjit.progress import Silent
+
+pytestmark = pytest.mark.engine
+
+AARCH64 = "3.15/aarch64/jit"
+
+
+def crossjit(*arguments: str, expect: int = 0) -> Any:
+    """Run a command and return its JSON."""
+    done = subprocess.run(
+        [sys.executable, "-m", "invoke", "--search-root", str(PROJECT), *arguments, "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == expect, done.stderr[-4000:]
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def aarch64_jit() -> store.Artifact:
+    """The artifact of 3.15/aarch64/jit."""
+    crossjit("build", "--recipe", "3.15", "--arch", "aarch64", "--variant", "jit")
+    return store.Store(settings.load().stash).find_by_prefix(AARCH64)
+
+
+@pytest.fixture
+def target_libraries(aarch64_jit: store.Artifact, tmp_path: Path) -> Path:
+    """The libraries of the image that the artifact was probed in, unpacked as QEMU's `-L` wants them."""
+    reference = str(aarch64_jit.manifest.images["target"]["reference"])
+    client = engine.connect(settings.load())
+    folder = tmp_path / "sysroot"
+    folder.mkdir()
+    labels = flow.labels(settings.load(), "test")
+    with client.container(reference, arch=Arch.AARCH64, name=f"crossjit-test-{os.getpid()}", labels=labels) as target:
+        (folder / "usr").mkdir()
+        with target.get("/usr/lib") as stream:
+            subprocess.run(["tar", "-x", "-C", str(folder / "usr")], stdin=stream, check=True)
+    (folder / "lib").symlink_to("usr/lib")
+    return folder
+
+
+def test_an_export_runs_with_qemu_and_the_targets_libraries(
+    aarch64_jit: store.Artifact, target_libraries: Path, tmp_path: Path
+) -> None:
+    emulator = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
+    if emulator is None:
+        pytest.skip("no qemu-aarch64 to run a program by hand")
+    tree = tmp_path / "tree"
+    subprocess.run(
+        [sys.executable, "-m", "invoke", "--search-root", str(PROJECT), "stash", "export", aarch64_jit.id, str(tree)],
+        check=True,
+        capture_output=True,
+    )
+    script = (
+        "import json, platform, ssl, sys; print(json.dumps([platform.machine(), sys.prefix, sys._jit.is_enabled()]))"
+    )
+    done = subprocess.run(
+        [emulator, "-L", str(target_libraries), str(tree / "usr/local/bin/python3.15"), "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"QEMU_CPU": emulation.DEFAULT_CPU[Arch.AARCH64], "PATH": os.environ["PATH"]},
+    )
+    assert json.loads(done.stdout) == ["aarch64", str(tree / "usr/local"), True]
+
+
+@pytest.fixture
+def stencils(aarch64_jit: store.Artifact) -> dict[str, bytes]:
+    """The stencils of the cross build, by file name, without their two comment lines."""
+    with aarch64_jit.open(store.GENERATED) as stream:
+        return dict(_stencils(stream))
+
+
+def _stencils(stream: Any) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(fileobj=stream, mode="r|") as tar:
+        for member in tar:
+            name = Path(member.name).name
+            if name.startswith("jit_stencils-"):
+                file = tar.extractfile(member)
+                assert file is not None
+                yield name, file.read().split(b"\n", 2)[2]
+
+
+@pytest.mark.slow
+def test_emulated_stencils_are_those_of_the_cross_build(stencils: dict[str, bytes], tmp_path: Path) -> None:
+    """The compiler itself under QEMU: configure and the stencils, which is what takes no more than an hour."""
+    loaded = settings.load()
+    client = engine.connect(loaded)
+    facts = client.facts()
+    ability = host.look(loaded, host.LocalShell()).ability
+    assert ability is not None
+    recipe = recipes.find("3.15", PROJECT / "recipes")
+    assert plan.choose_strategy(Strategy.EMULATE, ability, Arch.AARCH64) is Strategy.EMULATE
+    source = sources.resolve(recipe.source, loaded, progress=Silent())
+    spec = images.spec_for(source.llvm, images.load_all(PROJECT / "images"))
+    toolchain = images.ensure(
+        client, spec, Role.TOOLCHAIN, Arch.AARCH64, host_arch=facts.arch, home=loaded.home, progress=Silent()
+    )
+    cell = Cell("3.15", Arch.AARCH64, "jit")
+    built = build.specify(source, recipe.variants["jit"], cell.arch, Strategy.EMULATE, toolchain)
+    with build.open_container(
+        client,
+        toolchain,
+        built,
+        facts=facts,
+        name=build.container_name("emulated-stencils", "test"),
+        labels=flow.labels(loaded, "test"),
+        emulation=emulation.environment(facts.arch, cell.arch),
+    ) as container:
+        build.fill(container, source, None)
+        lines: list[str] = []
+        for argv in (built.commands[0].argv, ("make", f"-j{build.jobs_for(facts, 0)}", "regen-jit")):
+            assert container.run(argv, cwd=build.BUILD, on_line=lines.append).returncode == 0, lines[-20:]
+        with container.get(build.BUILD) as stream:
+            emulated = dict(_stencils(stream))
+    assert emulated
+    assert emulated == stencils
