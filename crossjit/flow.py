@@ -117,24 +117,20 @@ def resolve(shop: Workshop, order: Order) -> Source:
 
 
 def choose_image(specs: tuple[ImageSpec, ...], order: Order, source: Source) -> ImageSpec:
-    """Choose the image by the LLVM that the source names. Raises UserError where none has it."""
-    llvm = source.llvm if order.variant.needs_llvm else None
-    if order.variant.needs_llvm and llvm is None:
-        raise UserError(
-            f"{order.cell}: {source.version} has no JIT: there is no Tools/jit/_llvm.py in it",
-            hint="take a variant without the JIT (nojit, ft), or a source of 3.13 or later",
-        )
-    return images.spec_for(llvm if llvm is not None else source.llvm, specs, name=order.image)
+    """Choose the image by the LLVM that the source names. Raises UserError where a variant needs it and none has it.
 
-
-def prepare(shop: Workshop, orders: Sequence[Order]) -> tuple[Prepared, ...]:
-    """Get the orders' sources and toolchain images, each once, and say how each cell is built."""
-    resolved: dict[object, Source] = {}
-    for order in orders:
-        wanted = order.source or order.recipe.source
-        if wanted not in resolved:
-            resolved[wanted] = resolve(shop, order)
-    return tuple(_prepare(shop, order, resolved[order.source or order.recipe.source]) for order in orders)
+    A variant without LLVM is built in the same image as its siblings, so that they can be compared.
+    """
+    llvm = source.llvm
+    if order.variant.needs_llvm:
+        if llvm is None:
+            raise UserError(
+                f"{order.cell}: {source.version} has no JIT: there is no Tools/jit/_llvm.py in it",
+                hint="take a variant without the JIT (nojit, ft), or a source of 3.13 or later",
+            )
+    elif not any(llvm in spec.llvm for spec in specs):
+        llvm = None
+    return images.spec_for(llvm, specs, name=order.image)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,9 @@ X86_MODELS = (
 )
 
 
-def answers(version: str = "qemu-aarch64 version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)\n", models: str = ARM_MODELS):
+def answers(
+    version: str = "qemu-aarch64 version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)\n", models: str = ARM_MODELS
+) -> emulation.Ask:
     def ask(argv: Sequence[str]) -> str | None:
         assert Path(argv[0]).is_absolute()
         return {("--version",): version, ("-cpu", "help"): models}[tuple(argv[1:])]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -121,7 +121,7 @@ def test_room_old_engines_and_vfs_are_judged(settings: Settings, able: PretendHo
     seen = host.look(settings, able)
     engine = seen.engine
 
-    def judged(name: str, **changes: object) -> str:
+    def judged(name: str, **changes: Any) -> str:
         return next(check.status.value for check in checks(replace(seen, **changes)) if check.name == name)
 
     assert [judged("disk: engine", engine_free=n << 30) for n in (2, 5, 50)] == ["fail", "warn", "ok"]

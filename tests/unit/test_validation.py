@@ -282,7 +282,7 @@ def test_conditions_must_all_hold() -> None:
         {"cpu": "max"},
         {"cpu": None},
     ):
-        assert not when.holds(replace(EMULATED, **changed))  # type: ignore[arg-type]
+        assert not when.holds(replace(EMULATED, **changed))
     assert When(free_threaded=True).holds(replace(EMULATED, variant=FT))
     assert not When(expects=(Expectation.UOPS,)).holds(EMULATED)
 

@@ -1,0 +1,7 @@
+/* What stands in for CPython. */
+#include "patchlevel.h"
+#include "pyconfig.h"
+
+int answer_probe(const char *told);
+int answer_runner(const char *output);
+void hold(const char *phase);

@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+
+from crossjit import build
+from crossjit.build import BUILD, INSTALL, ROOT, SOURCE, compile_in, jobs_for, relevant_lines, specify
+from crossjit.engine.base import EngineFacts
+from crossjit.engine.fake import FakeEngine, FakeProcess, Fault
+from crossjit.errors import BuildError, EngineError, OutOfMemoryError
+from crossjit.images import Image, Package, Role
+from crossjit.model import Arch, Expectation, Strategy, Variant
+from crossjit.progress import Silent, SilentStep
+from crossjit.sources import Kind, Source
+
+JIT = Variant("jit", "the JIT", ("--enable-experimental-jit=yes",), ("jit",), expects=Expectation.MACHINE_CODE)
+FT = Variant("ft", "no GIL", ("--disable-gil",), ("ft-smoke",), free_threaded=True)
+FACTS = EngineFacts("fake", "1", "1", Arch.X86_64, cores=2, memory=8 << 30)
+
+
+def toolchain(**changes: Any) -> Image:
+    image = Image(
+        reference="toolchain",
+        id="sha256:1",
+        key="k" * 64,
+        role=Role.TOOLCHAIN,
+        arch=Arch.X86_64,
+        base="bootstrap:forky",
+        packages=(Package("gcc-16", "amd64", "16.2.0-3"), Package("clang-21", "amd64", "1:21.1.8-13")),
+    )
+    return replace(image, **changes)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    archive = tmp_path / "Python-3.15.0rc2.tar"
+    with tarfile.open(archive, "w") as tar:
+        for name in ("Python-3.15.0rc2/configure", "Python-3.15.0rc2/Tools/jit/build.py"):
+            member = tarfile.TarInfo(name)
+            member.size = 3
+            tar.addfile(member, io.BytesIO(b"abc"))
+    return Source(
+        kind=Kind.ARCHIVE,
+        version="3.15.0rc2",
+        python=(3, 15),
+        digest="d" * 64,
+        archive=archive,
+        top="Python-3.15.0rc2",
+        origin="somewhere",
+        llvm="21",
+    )
+
+
+class TestTheBuildKey:
+    def test_depends_on_nothing_but_what_is_built(self, source: Source) -> None:
+        one = specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
+        other = specify(
+            replace(source, origin="elsewhere", archive=Path("moved.tar")),
+            replace(JIT, summary="in other words", suites=()),
+            Arch.X86_64,
+            Strategy.NATIVE,
+            toolchain(id="sha256:2", reference="another tag"),
+        )
+        assert one.key == other.key
+        assert len(one.key) == 64
+
+    def test_depends_on_all_that_decides_the_output(self, source: Source) -> None:
+        def key(
+            source: Source = source,
+            variant: Variant = JIT,
+            arch: Arch = Arch.AARCH64,
+            strategy: Strategy = Strategy.CROSS,
+            image: Image | None = None,
+            python: str | None = "p",
+        ) -> str:
+            return specify(source, variant, arch, strategy, image or toolchain(), build_python=python).key
+
+        keys = [
+            key(),
+            key(source=replace(source, digest="e" * 64)),
+            key(source=replace(source, llvm="22")),
+            key(variant=FT),
+            key(arch=Arch.X86_64),
+            key(strategy=Strategy.EMULATE),
+            key(image=toolchain(key="other")),
+            key(image=toolchain(packages=(Package("gcc-16", "amd64", "16.2.0-4"),))),
+            key(python="q"),
+        ]
+        assert len(set(keys)) == len(keys)
+
+
+class TestTheConfigureLine:
+    def test_of_a_native_build_names_no_machine(self, source: Source) -> None:
+        line = specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain()).configure_line
+        assert line.startswith(f"{SOURCE}/configure --prefix=/usr/local ")
+        assert "--enable-experimental-jit=yes" in line
+        assert "--host" not in line
+        assert "CC=" not in line
+
+    def test_of_a_cross_build_names_both_machines_and_its_python(self, source: Source) -> None:
+        spec = specify(source, JIT, Arch.AARCH64, Strategy.CROSS, toolchain(), build_python="p")
+        words = spec.configure_line.split()
+        assert "--build=x86_64-linux-gnu" in words
+        assert "--host=aarch64-linux-gnu" in words
+        assert "CC=aarch64-linux-gnu-gcc" in words
+        assert f"--with-build-python={ROOT}/python/usr/local/bin/python3.15" in words
+        assert spec.environment["PKG_CONFIG_LIBDIR"].startswith("/usr/lib/aarch64-linux-gnu/pkgconfig")
+
+    def test_llvm_is_looked_for_only_where_the_variant_needs_it(self, source: Source) -> None:
+        assert "LLVM_TOOLS_INSTALL_DIR" in specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain()).environment
+        without = specify(source, FT, Arch.X86_64, Strategy.NATIVE, toolchain())
+        assert without.llvm is None
+        assert "LLVM_TOOLS_INSTALL_DIR" not in without.environment
+
+
+@pytest.mark.parametrize(
+    ("wanted", "cores", "memory", "expected"), [(0, 2, 8 << 30, 2), (0, 16, 4 << 30, 4), (0, 4, 1, 1), (7, 2, 1, 7)]
+)
+def test_jobs_fit_cores_and_memory_unless_the_user_knows_better(
+    wanted: int, cores: int, memory: int, expected: int
+) -> None:
+    assert jobs_for(replace(FACTS, cores=cores, memory=memory), wanted) == expected
+
+
+class TestRelevantLines:
+    def test_short_output_is_shown_whole(self) -> None:
+        assert relevant_lines(["a", "error: b", "c"]) == ("a", "error: b", "c")
+
+    def test_the_first_trouble_is_shown_with_the_end(self) -> None:
+        lines = [f"line {n}" for n in range(300)]
+        lines[100] = "compile.c:3: error: no"
+        shown = relevant_lines(lines, limit=10)
+        assert "compile.c:3: error: no" in shown
+        assert shown[-1] == "line 299"
+        assert "…" in shown
+        assert len(shown) <= 11
+
+    def test_without_trouble_the_end_is_shown(self) -> None:
+        assert relevant_lines([str(n) for n in range(100)], limit=3) == ("97", "98", "99")
+
+
+class Steps(Silent):
+    """Keeps what steps say."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.updates: list[tuple[int | None, int | None, str]] = []
+
+    @contextmanager
+    def step(self, name: str, subject: str = "") -> Iterator[SilentStep]:
+        self.names.append(name)
+        updates = self.updates
+
+        class Step(SilentStep):
+            def update(self, *, done: int | None = None, total: int | None = None, detail: str = "") -> None:
+                updates.append((done, total, detail))
+
+        yield Step()
+
+
+COMPILE = ("gcc -c -o Objects/a.o a.c", "gcc -c -o Objects/b.o b.c")
+
+
+def make(process: FakeProcess) -> int:
+    if "-n" in process.argv:
+        for line in (*COMPILE, "if test; then :; fi"):
+            process.write_line(line)
+    elif "install" in process.argv:
+        process.write_file(f"{INSTALL}/usr/local/bin/python3", b"python")
+    else:
+        for line in COMPILE:
+            process.write_line(line)
+    return 0
+
+
+def succeed(process: FakeProcess) -> int:
+    process.write_line("checking for gcc... gcc")
+    return 0
+
+
+def engine_with(**programs: Any) -> FakeEngine:
+    engine = FakeEngine(
+        programs={"configure": succeed, "make": make, "gcc": succeed, "sh": succeed, **programs},
+        arch=Arch.X86_64,
+    )
+    engine.add_image("toolchain", arch=Arch.X86_64)
+    return engine
+
+
+def compiled(engine: FakeEngine, source: Source, log: io.StringIO, progress: Silent | None = None) -> build.Built:
+    spec = specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
+    with build.open_container(engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}) as container:
+        return compile_in(container, spec, source, subject="cell", jobs=2, log=log, progress=progress or Silent())
+
+
+class TestCompiling:
+    def test_runs_the_commands_in_order_and_times_them(self, source: Source) -> None:
+        engine, log, steps = engine_with(), io.StringIO(), Steps()
+        built = compiled(engine, source, log, steps)
+        assert list(built.seconds) == ["unpack", "configure", "make", "install", "support"]
+        assert steps.names == list(built.seconds)
+        assert "$ cd /crossjit/build && make -j2" in log.getvalue()
+        assert "exit status 0" in log.getvalue()
+
+    def test_makes_progress_that_is_counted(self, source: Source) -> None:
+        steps = Steps()
+        compiled(engine_with(), source, io.StringIO(), steps)
+        assert (1, 2, "Objects/a.o") in steps.updates
+        assert (2, 2, "Objects/b.o") in steps.updates
+
+    def test_gives_the_container_nothing_it_does_not_need(self, source: Source) -> None:
+        engine = engine_with()
+        compiled(engine, source, io.StringIO())
+        (started,) = engine.started
+        assert started.network is False
+        assert started.capabilities == ()
+        assert started.user == "1000:1000"
+        assert started.limits.memory is not None
+        assert started.limits.memory < FACTS.memory
+        assert all(command.cwd == BUILD for command in engine.commands if command.argv[0] == "make")
+
+    def test_a_source_that_does_not_compile_is_cpythons_failure(self, source: Source) -> None:
+        def broken(process: FakeProcess) -> int:
+            process.write_line("Objects/a.c:1:1: error: expected ';'")
+            return 2
+
+        with pytest.raises(BuildError) as caught:
+            compiled(engine_with(make=broken), source, io.StringIO())
+        assert caught.value.exit_code == 1
+        assert "exit status 2" in caught.value.message
+        assert caught.value.details[0] == "$ cd /crossjit/build && make -j2"
+        assert "Objects/a.c:1:1: error: expected ';'" in caught.value.details
+
+    @pytest.mark.parametrize(
+        ("fault", "error"),
+        [
+            (Fault.ENGINE_DIES, EngineError),
+            (Fault.CONTAINER_VANISHES, EngineError),
+            (Fault.OUT_OF_MEMORY, OutOfMemoryError),
+        ],
+    )
+    def test_an_engine_that_fails_is_not(self, source: Source, fault: Fault, error: type[Exception]) -> None:
+        engine = engine_with()
+        engine.faults["make"] = fault
+        with pytest.raises(error):
+            compiled(engine, source, io.StringIO())
+
+    def test_a_cross_build_gets_its_python(self, source: Source) -> None:
+        engine = engine_with(**{"aarch64-linux-gnu-gcc": succeed})
+        spec = specify(source, JIT, Arch.AARCH64, Strategy.CROSS, toolchain(), build_python="p")
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w") as tar:
+            member = tarfile.TarInfo("usr/local/bin/python3.15")
+            tar.addfile(member, io.BytesIO())
+
+        @contextmanager
+        def python() -> Iterator[BinaryIO]:
+            stream.seek(0)
+            yield stream
+
+        with build.open_container(
+            engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}
+        ) as container:
+            compile_in(
+                container, spec, source, subject="c", jobs=1, log=io.StringIO(), progress=Silent(), build_python=python
+            )
+            with container.get(f"{ROOT}/python/usr/local/bin/python3.15") as tar_stream:
+                assert tar_stream.read(1)
