@@ -133,6 +133,16 @@ def choose_image(specs: tuple[ImageSpec, ...], order: Order, source: Source) -> 
     return images.spec_for(llvm, specs, name=order.image)
 
 
+def prepare(shop: Workshop, orders: Sequence[Order]) -> tuple[Prepared, ...]:
+    """Get the orders' sources and toolchain images, each once, and say how each cell is built."""
+    resolved: dict[object, Source] = {}
+    for order in orders:
+        wanted = order.source or order.recipe.source
+        if wanted not in resolved:
+            resolved[wanted] = resolve(shop, order)
+    return tuple(_prepare(shop, order, resolved[order.source or order.recipe.source]) for order in orders)
+
+
 @dataclass(frozen=True)
 class Foreseen:
     """What is known of an order before anything is started; `key` is None until source and toolchain are there."""
