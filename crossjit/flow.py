@@ -431,7 +431,7 @@ def _built(
         labels=shop.labels,
         emulation=emulated,
     )
-    with own as container, log.open("w", encoding="utf-8") as output:
+    with own as container, log.open("w", encoding="utf-8", buffering=1) as output:
         yield (
             container,
             build.compile_in(

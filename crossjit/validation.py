@@ -138,7 +138,7 @@ def run_suite(
     limits = Limits(memory=_memory(engine.facts(), jobs), pids=PIDS, seconds=seconds + 2 * MARGIN)
     with (
         progress.step(name, str(target.cell)) as step,
-        (logs / "runner.log").open("w", encoding="utf-8") as log,
+        (logs / "runner.log").open("w", encoding="utf-8", buffering=1) as log,
         _container(
             engine, target.image, target.cell.arch, target.name, target.labels, target.emulation, limits
         ) as container,
