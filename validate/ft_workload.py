@@ -424,7 +424,7 @@ def class_attribute(scale):
 
 def watch_rising(scale, written, read=None):
     """One thread writes rising numbers to `written.value`; the others read `read.value`, which may never fall."""
-    number = 4000 * scale
+    number = 10_000 * scale
     read = written if read is None else read
     written.value = 0
 
@@ -484,7 +484,7 @@ def reference_counts(scale):
     before = sys.getrefcount(box[0])
 
     def work(index):
-        for step in range(1500 * scale):
+        for step in range(5000 * scale):
             shared = box[0]
             kept = [shared] * 3
             held = {index: shared, step: kept}
@@ -501,7 +501,7 @@ def reference_counts(scale):
 
 def weak_callbacks(scale):
     """Each weak reference's callback is called once, whoever drops the object."""
-    number, called = 400 * scale, []
+    number, called = 1200 * scale, []
     boxes = [[Node()] for _ in range(number)]
     references = [[] for _ in range(WIDTH)]
     ready = threading.Barrier(WIDTH, timeout=GIVE_UP)
@@ -530,7 +530,7 @@ def weak_callbacks(scale):
 
 def weak_races(scale):
     """While one thread drops objects, others follow weak references to them: to the live object or to None."""
-    number = 1500 * scale
+    number = 5000 * scale
     nodes = [Node() for _ in range(number)]
     for step, node in enumerate(nodes):
         node.number = step
