@@ -55,6 +55,10 @@ CONFIGURE = ("--prefix=/usr/local", "--without-ensurepip", "--without-static-lib
 # What a cross configure cannot find out by running something; FACTS of CPython's own cross builds.
 CROSS_ANSWERS = ("ac_cv_file__dev_ptmx=yes", "ac_cv_file__dev_ptc=no", "ac_cv_buggy_getaddrinfo=no")
 
+# With several processes (-j0, the Makefile's own) it is chance which file is compiled after which in one process, and
+# marshal's reference flags follow from what the process compiled before: the same source gives other .pyc files.
+ONE_COMPILER = "-j1"
+
 MEMORY_PER_JOB = 1 << 30  # bytes; the largest compiler process of a CPython build takes less than that
 LOG_TAIL = 25
 
@@ -141,7 +145,7 @@ def specify(
         commands=(
             Command("configure", tuple(configure)),
             Command("make", ("make",)),
-            Command("install", ("make", "install", f"DESTDIR={INSTALL}")),
+            Command("install", ("make", "install", f"DESTDIR={INSTALL}", f"COMPILEALL_OPTS={ONE_COMPILER}")),
             Command("support", ("sh", "-c", _SUPPORT)),
         ),
         environment=environment,
@@ -283,9 +287,12 @@ def _run(container: Container, command: Command, jobs: int, log: TextIO, step: S
 
 
 def _make_commands(container: Container, command: Command) -> frozenset[str]:
-    """Ask make what it would run, so that the share of work done is counted and not guessed."""
+    """Ask make what it would run, so that the share of work done is counted and not guessed.
+
+    With `-k`, since the rules of 3.15 for the stencils fail in a dry run: they call make again and look for its result.
+    """
     lines: list[str] = []
-    container.run((*command.argv, "-n"), cwd=command.cwd, on_line=lines.append)
+    container.run((*command.argv, "-n", "-k"), cwd=command.cwd, on_line=lines.append)
     return frozenset(line for line in lines if " -o " in line or "/Tools/jit/build.py" in line)
 
 

@@ -348,7 +348,7 @@ def run_cell(shop: Workshop, prepared: Prepared, *, folder: Path, validate: bool
     except CrossjitError as error:
         verdict = Verdict.FAIL if isinstance(error, ProductError) else Verdict.INFRA
         reasons = (error.message, *([f"hint: {error.hint}"] if error.hint else []))
-        return replace(result, verdict=verdict, reasons=reasons, seconds=seconds)
+        return replace(result, verdict=verdict, reasons=reasons, details=error.details, seconds=seconds)
 
 
 def target_shell(shop: Workshop, prepared: Prepared, built: BuiltCell) -> int:

@@ -205,7 +205,10 @@ class SuiteResult:
 
 @dataclass(frozen=True)
 class CellResult:
-    """A cell's verdict with its reasons, and what it rests on. Durations are wall seconds by phase."""
+    """A cell's verdict with its reasons, and what it rests on. Durations are wall seconds by phase.
+
+    `details` are lines to show below the reasons: the command that failed and the end of what it said.
+    """
 
     cell: Cell
     verdict: Verdict
@@ -217,3 +220,4 @@ class CellResult:
     probe: dict[str, object] = field(default_factory=dict)
     suites: tuple[SuiteResult, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+    details: tuple[str, ...] = ()

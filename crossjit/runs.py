@@ -391,7 +391,11 @@ def reproduction(settings: Settings, argv: Sequence[str]) -> str:
         "CROSSJIT_SOURCE_MIRROR": " ".join(settings.source_mirrors),
     }
     words = [f"{name}={shlex.quote(value)}" for name, value in environment.items() if value]
-    return " ".join([*words, shlex.join([Path(argv[0]).name, *argv[1:]])]) if argv else " ".join(words)
+    if not argv:
+        return " ".join(words)
+    program = Path(argv[0])
+    name = program.parent.name if program.name == "__main__.py" else program.name  # python -m invoke
+    return " ".join([*words, shlex.join([name, *argv[1:]])])
 
 
 @contextlib.contextmanager

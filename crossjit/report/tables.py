@@ -145,7 +145,13 @@ def results_text(results: Sequence[CellResult], *, run: str, reproduce: str, loo
         said += [f"{line}" for suite in result.suites for line in _bad(suite)]
         if said:
             parts.append(
-                "\n".join([f"{result.cell}: {result.verdict}", *(f"  {line}" for line in dict.fromkeys(said))])
+                "\n".join(
+                    [
+                        f"{result.cell}: {result.verdict}",
+                        *(f"  {line}" for line in dict.fromkeys(said)),
+                        *(f"    {line}" for line in result.details),
+                    ]
+                )
             )
     parts.append(f"run:       {run}\nreproduce: {reproduce}")
     return "\n\n".join(parts)
@@ -207,6 +213,7 @@ def cell_json(result: CellResult) -> dict[str, object]:
         "variant": result.cell.variant,
         "verdict": result.verdict.value,
         "reasons": list(result.reasons),
+        "details": list(result.details),
         "caveats": list(_caveats(result)),
         "artifact": result.artifact,
         "build_key": result.build_key,
