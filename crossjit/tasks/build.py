@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from invoke.context import Context
 
 from crossjit.errors import ExitCode
-from crossjit.model import CellResult
+from crossjit.model import CellResult, Verdict
 from crossjit.report import tables
 from crossjit.tasks.framework import command, note, show, show_json, show_table
 from crossjit.tasks.options import AUTO, ITERABLE, Request, describe, read
@@ -62,21 +62,33 @@ def validate(
 def _run(request: Request, *, validate: bool, rebuild: bool, json: bool) -> ExitCode:
     from crossjit import flow
 
+    run: Opened | None = None
     results: list[CellResult] = []
-    with opened(request) as run:
-        # All cells first, so that what is wrong with one's source or image is said before hours go into another.
-        prepared = flow.prepare(run.shop, run.orders)
-        for cell in prepared:
-            results.append(_run_cell(run, cell, validate=validate, rebuild=rebuild))
-            run.record.set_cell(results[-1])
-        code = tables.exit_code(results)
-        run.record.finish(code)
+    try:
+        with opened(request) as run:
+            # All cells first, so that what is wrong with one's source or image is said before hours go into another.
+            for cell in flow.prepare(run.shop, run.orders):
+                results.append(_run_cell(run, cell, validate=validate, rebuild=rebuild))
+                run.record.set_cell(results[-1])
+            run.record.finish(tables.exit_code(results))
+    except KeyboardInterrupt:
+        if run is not None:
+            done = {result.cell for result in results}
+            left = (order.cell for order in run.orders if order.cell not in done)
+            results += (CellResult(cell, Verdict.ABORTED, ("interrupted before its end",)) for cell in left)
+            _show(run, results, json=json)
+        raise
+    _show(run, results, json=json)
+    return tables.exit_code(results)
+
+
+def _show(run: Opened, results: Sequence[CellResult], *, json: bool) -> None:
+    """Print the run's end: what is known of each cell, and how to do it again."""
+    record = run.record.run
     if json:
-        show_json(tables.results_json(results, run=run.record.id, reproduce=run.record.run.reproduce))
+        show_json(tables.results_json(results, run=record.id, reproduce=record.reproduce))
     else:
-        look = tables.look_of(sys.stdout)
-        show(tables.results_text(results, run=run.record.id, reproduce=run.record.run.reproduce, look=look))
-    return code
+        show(tables.results_text(results, run=record.id, reproduce=record.reproduce, look=tables.look_of(sys.stdout)))
 
 
 def _run_cell(run: Opened, cell: Prepared, *, validate: bool, rebuild: bool) -> CellResult:

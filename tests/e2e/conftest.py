@@ -1,0 +1,98 @@
+"""Drivers with state folders of their own, and images that all of them share.
+
+Images take minutes to make and are the same for everybody: they are taken from the user's own state folder, as the
+commands do, and made there once if they are not in the engine. What is known of them is copied into each test's.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from crossjit import PROJECT, engine, images, settings
+from crossjit.engine.base import HOME
+from crossjit.images import Image, Role
+from crossjit.model import Arch
+from crossjit.progress import Silent
+from tests.conftest import need_engine
+from tests.e2e import tiny_source
+from tests.e2e.driver import Driver
+
+LLVM = "21"  # what the tiny source names
+
+MakeDriver = Callable[..., Driver]
+
+
+@pytest.fixture(scope="session")
+def own_images() -> dict[tuple[Role, Arch], Image]:
+    """Have the images that the tiny source is built and run in."""
+    loaded = settings.load()
+    need_engine(loaded.engine)
+    client = engine.connect(loaded)
+    host_arch = client.facts().arch
+    spec = images.spec_for(LLVM, images.load_all(PROJECT / "images"))
+    wanted = ((Role.TOOLCHAIN, host_arch), *((Role.TARGET, arch) for arch in Arch))
+    return {
+        (role, arch): images.ensure(
+            client,
+            spec,
+            role,
+            arch,
+            host_arch=host_arch,
+            home=loaded.home,
+            progress=Silent(),
+            labels={HOME: loaded.identity},
+        )
+        for role, arch in wanted
+    }
+
+
+@pytest.fixture
+def make_driver(own_images: dict[tuple[Role, Arch], Image], tmp_path: Path) -> Iterator[MakeDriver]:
+    """Make drivers; what their commands leave in the engine is removed at the end."""
+    made: list[Driver] = []
+
+    def make(name: str = "one", **changes: object) -> Driver:
+        folder = tmp_path / name
+        home, cwd = folder / "home", folder / "cwd"
+        cwd.mkdir(parents=True)
+        shutil.copytree(settings.load().home / "images", home / "images", ignore=shutil.ignore_patterns(".*"))
+        driver = Driver(home, cwd, **changes)  # type: ignore[arg-type]
+        made.append(driver)
+        return driver
+
+    yield make
+    for driver in made:
+        driver.discard()
+
+
+@pytest.fixture
+def driver(make_driver: MakeDriver) -> Driver:
+    return make_driver()
+
+
+@pytest.fixture(scope="session")
+def host_arch(own_images: dict[tuple[Role, Arch], Image]) -> Arch:
+    """The arch that is native here."""
+    return next(arch for role, arch in own_images if role is Role.TOOLCHAIN)
+
+
+@pytest.fixture(scope="session")
+def foreign_arch(host_arch: Arch) -> Arch:
+    """The arch that is cross-built here."""
+    return next(arch for arch in Arch if arch is not host_arch)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> tiny_source.Archive:
+    """The tiny source's archive."""
+    return tiny_source.archive(tmp_path)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny: tiny_source.Archive) -> Path:
+    """A recipe of the user's that builds the tiny source: its cells are `tiny/ARCH/VARIANT`."""
+    return tiny_source.recipe(tmp_path / "tiny.toml", tiny)

@@ -1,0 +1,125 @@
+"""The main job on the tiny source: build, validate, stash, take from the stash, verify, export."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from crossjit.model import Arch
+from crossjit.store import Store
+from tests.e2e import tiny_source
+from tests.e2e.conftest import MakeDriver
+from tests.e2e.driver import Driver
+
+pytestmark = pytest.mark.engine
+
+
+def test_native_and_cross_from_archive_to_stash(
+    driver: Driver, recipe: Path, host_arch: Arch, foreign_arch: Arch
+) -> None:
+    both = ("--recipe", recipe, "--arch", host_arch, "--arch", foreign_arch)
+    planned_at = time.time()
+    planned = driver.run("plan", *both, "--json").json
+    assert {cell["strategy"] for cell in planned} == {"native", "cross"}
+    assert not any(step["satisfied"] for cell in planned for step in cell["steps"] if step["name"] == "build")
+    assert driver.created_since(planned_at) == []
+    assert driver.runs() == ()
+
+    first = driver.run("validate", *both, "--json").json
+    cells = {cell["arch"]: cell for cell in first["cells"]}
+    assert {arch: cell["verdict"] for arch, cell in cells.items()} == {host_arch: "pass", foreign_arch: "pass"}
+    assert {arch: cell["strategy"] for arch, cell in cells.items()} == {host_arch: "native", foreign_arch: "cross"}
+    for arch, cell in cells.items():
+        assert cell["cell"] == f"tiny/{arch}/jit"
+        assert not cell["from_stash"]
+        assert cell["probe"]["executable"]["machine"] == Arch(arch).elf_machine
+        assert cell["probe"]["told"]["emulated"] is (arch != host_arch)
+        assert cell["suites"][0]["run"] == 600
+        assert {"unpack", "configure", "make", "install", "support", "pack", "probe", "jit"} <= set(cell["seconds"])
+    assert driver.leftovers() == []
+    assert len(driver.created_since(planned_at)) == 7  # a build Python, and for each: build, probe, suite
+    record = driver.last_run()
+    assert (record.id, record.state.value, record.exit_code) == (first["run"], "finished", 0)
+    assert str(recipe) in record.reproduce
+
+    built_at = time.time()
+    again = driver.run("build", *both, "--json").json
+    assert [cell["from_stash"] for cell in again["cells"]] == [True, True]
+    assert [cell["artifact"] for cell in again["cells"]] == [cell["artifact"] for cell in first["cells"]]
+    planned = driver.run("plan", *both, "--build-only", "--json").json
+    assert [cell["artifact"] for cell in planned] == [cell["artifact"] for cell in first["cells"]]
+    assert driver.created_since(built_at) == []
+    shown = driver.run("build", *both).stdout
+    assert shown.count("from the stash") == 2
+    assert "reproduce: " in shown
+
+
+def test_a_flipped_byte_is_found_and_healed(driver: Driver, recipe: Path, tmp_path: Path) -> None:
+    build = ("build", "--recipe", recipe)
+    driver.run(*build)
+    (artifact,) = Store(driver.settings.stash).artifacts()
+    driver.run("stash", "verify")
+    packed = artifact.objects["install"]
+    whole = packed.read_bytes()
+    packed.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+
+    found = driver.run("stash", "verify", expect=3)
+    assert artifact.objects["install"].name in found.stderr or "install" in found.stderr
+    assert "hint: " in found.stderr
+    driver.run("stash", "export", artifact.id, tmp_path / "damaged", expect=3)
+    assert not (tmp_path / "damaged").exists()
+
+    driver.run(*build, "--rebuild")
+    driver.run("stash", "verify", artifact.id)
+    (healed,) = Store(driver.settings.stash).artifacts()
+    assert healed.manifest.tree_digest == artifact.manifest.tree_digest
+    driver.run("stash", "export", f"tiny/{artifact.manifest.arch}/jit", tmp_path / "tree")
+    python = tmp_path / "tree/usr/local/bin/python3"
+    assert python.read_bytes()[:4] == b"\x7fELF"
+    assert json.loads((tmp_path / "tree/manifest.json").read_text())["version"] == tiny_source.VERSION
+
+
+def test_two_stashes_get_the_same_tree(make_driver: MakeDriver, recipe: Path, foreign_arch: Arch) -> None:
+    """Built apart, with other parallelism, natively made build Python included."""
+    results = []
+    for number in (1, 2):
+        driver = make_driver(f"stash-{number}")
+        driver.with_environ(CROSSJIT_JOBS=str(number)).run("build", "--recipe", recipe, "--arch", foreign_arch)
+        found = {str(each.manifest.kind): each for each in Store(driver.settings.stash).artifacts()}
+        results.append({kind: (each.key, each.full_id, each.manifest.tree_digest) for kind, each in found.items()})
+    assert len(results[0]) == 2
+    assert results[0] == results[1]
+
+
+def test_verdicts_and_their_exit_codes(driver: Driver, recipe: Path, tmp_path: Path) -> None:
+    """The build without the JIT is vacuous, however green its suite; a test that fails is CPython's failure."""
+    vacuous = driver.run("validate", "--recipe", recipe, "--variant", "jit-off", "--json", expect=4).json
+    (cell,) = vacuous["cells"]
+    assert cell["verdict"] == "vacuous"
+    assert "the probe found no machine code" in cell["reasons"][0]
+    assert cell["suites"][0]["counts"]["failed"] == 0
+
+    (tmp_path / "failing").mkdir()
+    source = tiny_source.archive(tmp_path / "failing", {"fail-test": ""})
+    failed = driver.run("validate", "--recipe", recipe, "--source", source.path, expect=1)
+    assert "test.test_capi.test_opt.Tests.test_007" in failed.stdout
+    assert "7 is not lucky" in failed.stdout
+
+
+def test_a_repository_and_a_checkout_are_recorded_as_what_they_are(
+    driver: Driver, recipe: Path, tmp_path: Path
+) -> None:
+    checkout = tiny_source.checkout(tmp_path / "cpython")
+    commit = (checkout / ".git/refs/heads/main").read_text().strip()
+    for source, changed in ((f"{checkout}#main", False), (str(checkout), False), (str(checkout), True)):
+        if changed:
+            (checkout / "Lib/this.txt").write_text("Explicit is better than implicit.\n")
+        (cell,) = driver.run("build", "--recipe", recipe, "--source", source, "--json").json["cells"]
+        manifest = driver.run("stash", "show", cell["artifact"], "--json").json["manifest"]
+        assert manifest["source"]["commit"] == commit
+        assert bool(manifest["source"]["diff_digest"]) is changed
+        assert cell["from_stash"] is (source == str(checkout) and not changed)
+    assert len(driver.stashed()) == 2

@@ -1,0 +1,197 @@
+"""Ctrl-C, SIGTERM, and an engine that dies, in the middle of make."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from crossjit.images import Image, Role
+from crossjit.model import Arch
+from tests.e2e import tiny_source
+from tests.e2e.conftest import MakeDriver
+from tests.e2e.driver import GO, PATIENCE, Driver
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Path:
+    """A source that holds in make."""
+    (tmp_path / "held").mkdir()
+    return tiny_source.archive(tmp_path / "held", {"hold-make": ""}).path
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupted_in_make(driver: Driver, recipe: Path, held: Path, number: signal.Signals) -> None:
+    build = ("build", "--recipe", recipe, "--source", held)
+    running = driver.start(*build)
+    container = running.until_held("make")
+    running.signal(number)
+    done = running.wait()
+    assert done.returncode == 130
+    assert "interrupted; nothing was left running" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert driver.leftovers(container) == []
+    assert driver.stashed() == []
+    run = driver.last_run()
+    assert (run.state.value, run.exit_code) == ("finished", 130)
+    assert [result.verdict.value for result in run.results()] == ["aborted"]
+    if number is signal.SIGINT:
+        again = driver.start(*build, "--json").released()
+        assert again.json["cells"][0]["verdict"] == "pass"
+
+
+def test_a_second_ctrl_c_does_not_cut_the_cleaning_short(driver: Driver, recipe: Path, held: Path) -> None:
+    running = driver.start("build", "--recipe", recipe, "--source", held)
+    container = running.until_held("make")
+    running.signal(signal.SIGINT)
+    running.signal(signal.SIGINT)
+    assert running.wait().returncode == 130
+    assert driver.leftovers(container) == []
+
+
+class PrivateEngine:
+    """A Docker daemon of the test's own, which it may kill.
+
+    It has a network of its own, too: a daemon without a bridge removes the interface docker0 that it finds when it
+    starts, and so the machine's (`removeDefaultBridgeInterface` in moby's daemon/daemon_unix.go).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.host = f"unix://{folder}/docker.sock"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        name = self.folder.name
+        command = ["unshare", "--net", "dockerd", "--host", self.host]
+        command += ["--bridge=none", "--iptables=false", "--ip6tables=false"]
+        for option, place in (("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")):
+            command += [option, f"{self.folder}/{place}"]
+        # where the system runs a containerd, all daemons use that one
+        command += [f"--containerd-namespace={name}", f"--containerd-plugins-namespace={name}-plugins"]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + PATIENCE
+        while subprocess.run(["docker", "-H", self.host, "info"], capture_output=True, check=False).returncode:
+            log_text = (self.folder / "log").read_text(errors="replace")
+            assert self.process.poll() is None, log_text
+            assert time.monotonic() < deadline, log_text
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        """`kill -9` of the daemon alone."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """End it with all that it runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait()
+
+
+@pytest.fixture
+def private_engine() -> Iterator[PrivateEngine]:
+    """A second engine. Its folder has a short name: paths of sockets have at most 107 bytes."""
+    if os.geteuid() != 0 or shutil.which("dockerd") is None:
+        if os.environ.get("CI") == "true" and os.geteuid() == 0:
+            pytest.fail("CI must have dockerd", pytrace=False)
+        pytest.skip("a second engine needs root and dockerd")
+    folder = Path(tempfile.mkdtemp(prefix="crossjit-"))
+    engine = PrivateEngine(folder)
+    try:
+        engine.start()
+        yield engine
+    finally:
+        if engine.process is not None and engine.process.poll() is not None:
+            with contextlib.suppress(AssertionError):
+                engine.start()  # it ends what its predecessor left running
+        engine.stop()
+        # each daemon mounts its data root on itself, and one that is killed leaves it so
+        mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        for mount in reversed([mount for mount in mounts if Path(mount).is_relative_to(folder)]):
+            subprocess.run(["umount", mount], check=True)
+        shutil.rmtree(folder)
+
+
+MAKE = f"""#!/bin/sh
+[ "$*" != "-n" ] || exit 0
+echo "holding in make"
+while [ ! -e {GO} ]; do sleep 0.1; done
+echo "there is nothing to make here"
+exit 1
+"""
+
+
+def import_stand_in(driver: Driver, engine: PrivateEngine, toolchain: Image, target: Image, folder: Path) -> None:
+    """Have the small target image there, under both images' names, with programs in it that pretend to compile."""
+    tree = folder / "tree.tar"
+    container = driver.engine("create", target.reference, "true").strip()
+    try:
+        driver.engine("export", "--output", str(tree), container)
+    finally:
+        driver.engine("rm", container)
+    with tarfile.open(tree, "a") as tar:
+        for name, script in (("make", MAKE), ("gcc", "#!/bin/sh\nexit 1\n")):
+            member = tarfile.TarInfo(f"usr/bin/{name}")
+            member.size, member.mode = len(script), 0o755
+            tar.addfile(member, io.BytesIO(script.encode()))
+    there = driver.with_environ(DOCKER_HOST=engine.host)
+    identity = there.engine("import", "--platform", target.arch.platform, str(tree), toolchain.reference).strip()
+    there.engine("tag", toolchain.reference, target.reference)
+    known = driver.home / "images"
+    listing = (known / f"{toolchain.id.removeprefix('sha256:')}.packages").read_text()
+    (known / f"{identity.removeprefix('sha256:')}.packages").write_text(listing)
+
+
+def test_the_engine_dies_in_make(
+    make_driver: MakeDriver,
+    recipe: Path,
+    tmp_path: Path,
+    private_engine: PrivateEngine,
+    own_images: dict[tuple[Role, Arch], Image],
+    host_arch: Arch,
+) -> None:
+    driver = make_driver()
+    if driver.client != "docker":
+        pytest.skip("podman has no daemon that could die")
+    images = own_images[Role.TOOLCHAIN, host_arch], own_images[Role.TARGET, host_arch]
+    import_stand_in(driver, private_engine, *images, tmp_path)
+    there = driver.with_environ(DOCKER_HOST=private_engine.host)
+
+    running = there.start("build", "--recipe", recipe)
+    container = running.until_held("make")
+    private_engine.kill()
+    done = running.wait()
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    (cell,) = there.last_run().results()
+    assert cell.verdict.value == "infra"
+    assert "the container engine (docker) does not answer" in cell.reasons[0]
+    assert "infra" in done.stdout
+    assert "make failed" not in done.stdout, "that would blame CPython"
+    assert there.stashed() == []
+
+    private_engine.start()
+    assert there.containers() == [container]
+    again = there.start("build", "--recipe", recipe).released()
+    assert "removed what a run that died had left" in again.stderr
+    assert "there is nothing to make here" in again.stdout
+    assert again.returncode == 1
+    assert there.leftovers(container) == []
