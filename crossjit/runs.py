@@ -393,9 +393,11 @@ def reproduction(settings: Settings, argv: Sequence[str]) -> str:
     words = [f"{name}={shlex.quote(value)}" for name, value in environment.items() if value]
     if not argv:
         return " ".join(words)
-    program = Path(argv[0])
+    program, arguments = Path(argv[0]), list(argv[1:])
     name = program.parent.name if program.name == "__main__.py" else program.name  # python -m invoke
-    return " ".join([*words, shlex.join([name, *argv[1:]])])
+    if arguments[:1] == ["--search-root"]:  # the wrapper tells invoke where the tasks are
+        name, arguments = "./inv", arguments[2:]
+    return " ".join([*words, shlex.join([name, *arguments])])
 
 
 @contextlib.contextmanager

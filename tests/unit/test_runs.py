@@ -87,6 +87,13 @@ def test_the_reproducing_line_has_the_settings_that_matter(tmp_path: Path) -> No
     )
 
 
+def test_the_reproducing_line_is_one_that_a_person_would_type(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    wrapped = ["/clone/.venv/bin/invoke", "--search-root", "/clone", "validate", "--arch", "aarch64"]
+    assert runs.reproduction(settings, wrapped) == "./inv validate --arch aarch64"
+    assert runs.reproduction(settings, ["/lib/invoke/__main__.py", "plan"]) == "invoke plan"
+
+
 def test_results_come_back(settings: Settings) -> None:
     vacuous = CellResult(FT, Verdict.VACUOUS, ("nothing was proved",))
     with RunRecord.start(settings, ARGV, {}) as record:
