@@ -6,6 +6,7 @@ import functools
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from crossjit.engine import connect
@@ -13,6 +14,11 @@ from crossjit.engine.base import Engine
 from crossjit.engine.fake import FakeEngine
 from crossjit.errors import EngineError
 from crossjit.settings import Settings
+
+
+# How long an example takes says how busy the machine is; it is no reason to fail.
+hypothesis.settings.register_profile("crossjit", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("crossjit")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
