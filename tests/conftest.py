@@ -15,7 +15,6 @@ from crossjit.engine.fake import FakeEngine
 from crossjit.errors import EngineError
 from crossjit.settings import Settings
 
-
 # How long an example takes says how busy the machine is; it is no reason to fail.
 hypothesis.settings.register_profile("crossjit", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("crossjit")
