@@ -46,7 +46,7 @@ LINT_FIX = (("ruff", "check", "--fix"), ("ruff", "format"), *LINT[2:])
         e2e="only tests/e2e, which build and validate for real; default: off",
         slow="also the tests that take more than ten minutes; default: off",
         keyword="pytest's -k: only tests whose names match; default: all",
-        jobs="how many tests run at a time (pytest-xdist); default: 1, since builds use all cores by themselves",
+        jobs="how many tests run at a time (pytest-xdist); default: 2, since most of the time goes into waiting for the engine",
     ),
 )
 def test(
@@ -57,7 +57,7 @@ def test(
     e2e: bool = False,
     slow: bool = False,
     keyword: str = "",
-    jobs: str = "",
+    jobs: str = "2",
 ) -> ExitCode:
     """Run crossjit's own tests: all that this machine can do.
 
@@ -70,8 +70,9 @@ def test(
         arguments.append("--slow")
     if keyword:
         arguments += ["-k", keyword]
-    if jobs:
-        arguments += ["-n", str(number("jobs", jobs, at_least=1))]
+    parallel = number("jobs", jobs, at_least=1)
+    if parallel > 1:
+        arguments += ["-n", str(parallel)]
     status = _run("pytest", *arguments, *shlex.split(context.remainder))
     if status in _PYTEST:
         return _PYTEST[status]
