@@ -46,7 +46,7 @@ LINT_FIX = (("ruff", "check", "--fix"), ("ruff", "format"), *LINT[2:])
         e2e="only tests/e2e, which build and validate for real; default: off",
         slow="also the tests that take more than ten minutes; default: off",
         keyword="pytest's -k: only tests whose names match; default: all",
-        jobs="how many tests run at a time (pytest-xdist); default: 2, since they wait for the engine more than they compute",
+        jobs="tests at a time (pytest-xdist); default: 2: they wait for the engine more than they compute",
     ),
 )
 def test(
