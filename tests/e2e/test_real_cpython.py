@@ -54,7 +54,11 @@ def target_libraries(aarch64_jit: store.Artifact, tmp_path: Path) -> Path:
     with client.container(reference, arch=Arch.AARCH64, name=f"crossjit-test-{os.getpid()}", labels=labels) as target:
         (folder / "usr").mkdir()
         with target.get("/usr/lib") as stream:
-            subprocess.run(["tar", "-x", "-C", str(folder / "usr")], stdin=stream, check=True)
+            unpacked = subprocess.Popen(["tar", "-x", "-C", str(folder / "usr")], stdin=subprocess.PIPE)
+            assert unpacked.stdin is not None
+            with unpacked.stdin as pipe:
+                shutil.copyfileobj(stream, pipe)
+            assert unpacked.wait() == 0
     (folder / "lib").symlink_to("usr/lib")
     return folder
 
