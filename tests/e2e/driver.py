@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -126,6 +127,19 @@ class Running:
         return self.wait()
 
 
+@contextlib.contextmanager
+def _hearing() -> Iterator[None]:
+    """Start commands that heed signals, even where the tests do not: under nohup, or in a shell's background."""
+    deaf = [each for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_IGN]
+    for number in deaf:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number in deaf:
+            signal.signal(number, signal.SIG_IGN)
+
+
 @dataclass(frozen=True)
 class Driver:
     """How a test calls crossjit. `environ` is added to the tests' own environment, None takes a variable out of it."""
@@ -162,7 +176,7 @@ class Driver:
         command = (*self.prefix, sys.executable, "-m", "invoke", "--search-root", str(self.project))
         number = len(list(self.cwd.parent.glob("command-*.out")))
         out, err = (self.cwd.parent / f"command-{number}-{os.urandom(2).hex()}.{kind}" for kind in ("out", "err"))
-        with out.open("wb") as stdout, err.open("wb") as stderr:
+        with out.open("wb") as stdout, err.open("wb") as stderr, _hearing():
             process = subprocess.Popen(
                 [*command, *map(str, arguments)],
                 cwd=self.cwd,
