@@ -178,11 +178,27 @@ class TestResult:
 
 
 @dataclass(frozen=True)
+class ModuleRun:
+    """One process of a suite: a module of regrtest, or a script of ours.
+
+    `name` is regrtest's (`test_capi.test_opt`) or the script's stem, `label` its group's; `seconds` is wall time in the
+    target; `how` says how it ended (`exit status 0`); `log` is a file's name in the suite's folder of the run record.
+    """
+
+    name: str
+    label: str
+    seconds: float
+    how: str
+    log: str
+
+
+@dataclass(frozen=True)
 class SuiteResult:
     """All that one suite said. `seconds` is wall time; `caveats` say what the result is no evidence of.
 
     `problems` are what went wrong beside the tests and makes the cell fail; `unproved` says why a green would prove too
-    little (a module that had to run ran no test); `notes` are worth a line and change nothing.
+    little (a module that had to run ran no test); `notes` are worth a line and change nothing. `modules` are its
+    processes in the order in which they ended.
     """
 
     suite: str
@@ -192,6 +208,7 @@ class SuiteResult:
     problems: tuple[str, ...] = ()
     unproved: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    modules: tuple[ModuleRun, ...] = ()
 
     def count(self, *outcomes: Outcome) -> int:
         """Return the number of tests with one of these outcomes."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import junitparser
 
-from crossjit.model import Outcome, TestResult
+from crossjit.model import ModuleRun, Outcome, TestResult
 from crossjit.suites import KnownFailure
 
 # Exit statuses of regrtest (Lib/test/libregrtest/results.py, the same in 3.13 to 3.15): 2 a test failed, 3 all passed
@@ -58,6 +58,12 @@ class Ended:
         if self.timed_out:
             return "killed after its time was over"
         return f"killed by {self.signal}" if self.signal else f"exit status {self.status}"
+
+    @property
+    def module_run(self) -> ModuleRun:
+        """What is kept of it beside the tests' outcomes."""
+        name = Path(self.name).stem if self.kind == "script" else self.name
+        return ModuleRun(name, self.label, self.seconds, self.how, self.log)
 
     @property
     def test(self) -> str:

@@ -197,6 +197,7 @@ def _result(
         problems=tuple(problems),
         unproved=suites.missing(suite, where, results),
         notes=(*notes, *unexpected),
+        modules=tuple(ended.module_run for ended in watch.ended),
     )
 
 
