@@ -61,6 +61,7 @@ ONE_COMPILER = "-j1"
 
 MEMORY_PER_JOB = 1 << 30  # bytes; the largest compiler process of a CPython build takes less than that
 LOG_TAIL = 25
+DRY_RUN_SECONDS = 600  # asking make what there is to do; without an answer the work is done uncounted
 
 
 @dataclass(frozen=True)
@@ -292,7 +293,7 @@ def _make_commands(container: Container, command: Command) -> frozenset[str]:
     With `-k`, since the rules of 3.15 for the stencils fail in a dry run: they call make again and look for its result.
     """
     lines: list[str] = []
-    container.run((*command.argv, "-n", "-k"), cwd=command.cwd, on_line=lines.append)
+    container.run((*command.argv, "-n", "-k"), cwd=command.cwd, on_line=lines.append, timeout=DRY_RUN_SECONDS)
     return frozenset(line for line in lines if " -o " in line or "/Tools/jit/build.py" in line)
 
 

@@ -15,6 +15,7 @@ import pydantic.dataclasses
 import tomli
 
 from crossjit.errors import DocumentError, did_you_mean
+from crossjit.wording import counted
 
 T = TypeVar("T")
 
@@ -132,7 +133,7 @@ def failure(document: Document, problems: Iterable[Problem]) -> DocumentError:
     places = locate(document.text)
     found = sorted({(*_position(document.text, places, problem), problem.what) for problem in problems})
     details = tuple(f"{document.path}:{line}:{column}: {what}" for line, column, what in found)
-    return DocumentError(f"{document.path}: {_count(len(details), 'error')}", hint=_HINT, details=details)
+    return DocumentError(f"{document.path}: {counted(len(details), 'error')}", hint=_HINT, details=details)
 
 
 def together(errors: Iterable[DocumentError]) -> DocumentError:
@@ -141,7 +142,7 @@ def together(errors: Iterable[DocumentError]) -> DocumentError:
     if len(errors) == 1:
         return errors[0]
     details = tuple(line for error in errors for line in error.details or (error.message,))
-    message = f"{_count(len(details), 'error')} in {_count(len(errors), 'file')}"
+    message = f"{counted(len(details), 'error')} in {counted(len(errors), 'file')}"
     return DocumentError(message, hint=_HINT, details=details)
 
 
@@ -163,10 +164,6 @@ def _without_null(node: Any) -> Any:
         del kept["anyOf"]
         kept = {**some[0], **kept}
     return kept
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _adapter(of: Any) -> pydantic.TypeAdapter[Any]:

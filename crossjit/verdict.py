@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from crossjit.model import Cell, Expectation, Outcome, SuiteResult, TestResult, Variant, Verdict
+from crossjit.wording import counted
 
 SHOWN = 5  # names of failed tests in a reason
 
@@ -85,7 +86,7 @@ def _reason(variant: Variant, probe: Mapping[str, Any], other: Sequence[Mapping[
     if workloads is None:
         return f"its workloads did not run{_why(probe, 'workloads')}"
     if other:
-        return f"the hot loops ran as {other[0]['kind']} ({_plural(len(other), 'executor')})"
+        return f"the hot loops ran as {other[0]['kind']} ({counted(len(other), 'executor')})"
     said = next((workload["unavailable"] for workload in workloads if workload.get("unavailable")), None)
     if _fact(probe, "gil").get("disabled_in_build"):
         return "the free-threaded build never runs JIT code: its hot loops made no executor" + (
@@ -109,7 +110,7 @@ def _failures(suites: Sequence[SuiteResult]) -> Iterator[str]:
         if bad:
             names = ", ".join(_named(result) for result in bad[:SHOWN])
             more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-            yield f"{suite.suite}: {_plural(len(bad), 'test')} went wrong: {names}{more}"
+            yield f"{suite.suite}: {counted(len(bad), 'test')} went wrong: {names}{more}"
         yield from (f"{suite.suite}: {problem}" for problem in suite.problems)
 
 
@@ -129,9 +130,9 @@ def _proved(probe: Mapping[str, Any], suites: Sequence[SuiteResult]) -> Iterator
     code, uops = _executors(probe, "machine code"), _executors(probe, "uops")
     if code:
         size = sum(executor["bytes"] for executor in code)
-        yield f"the probe found {_plural(len(code), 'executor')} with {size:,} bytes of machine code"
+        yield f"the probe found {counted(len(code), 'executor')} with {size:,} bytes of machine code"
     elif uops:
-        yield f"the probe found {_plural(len(uops), 'executor')} of the tier-2 interpreter"
+        yield f"the probe found {counted(len(uops), 'executor')} of the tier-2 interpreter"
     if _fact(probe, "gil").get("enabled") is False:
         yield "the GIL is off"
     for suite in suites:
@@ -157,7 +158,3 @@ def _why(probe: Mapping[str, Any], name: str) -> str:
     """Return the last line of the error that kept a fact from being told, to be put behind a sentence."""
     error = _fact(probe, "errors").get(name)
     return f" ({str(error).strip().splitlines()[-1]})" if error else ""
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -21,7 +21,7 @@ hypothesis.settings.load_profile("crossjit")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slow", action="store_true", help="run the tests that take more than ten minutes, too")
+    parser.addoption("--slow", action="store_true", help="run the tests that take many minutes, too")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     for item in items:
         if item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.skip(reason="takes more than ten minutes: --slow runs it"))
+            item.add_marker(pytest.mark.skip(reason="takes many minutes: --slow runs it"))
 
 
 @functools.cache

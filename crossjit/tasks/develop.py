@@ -44,7 +44,7 @@ LINT_FIX = (("ruff", "check", "--fix"), ("ruff", "format"), *LINT[2:])
         unit="only tests/unit, which need no engine; default: off",
         contract="only tests/contract, the fake engine and the real one; default: off",
         e2e="only tests/e2e, which build and validate for real; default: off",
-        slow="also the tests that take more than ten minutes; default: off",
+        slow="also the tests that take many minutes; default: off",
         keyword="pytest's -k: only tests whose names match; default: all",
         jobs="tests at a time (pytest-xdist); default: 2: they wait for the engine more than they compute",
     ),

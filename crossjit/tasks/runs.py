@@ -99,11 +99,19 @@ def _row(run: Run) -> tuple[str, ...]:
     counts = {verdict: list(run.verdicts.values()).count(verdict) for verdict in dict.fromkeys(run.verdicts.values())}
     return (
         run.id,
-        run.state.value,
+        _state(run),
         _took(run),
         ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) or "-",
         " ".join(run.argv[1:]),
     )
+
+
+def _state(run: Run) -> str:
+    """Say where a run is, and what a dead one died in."""
+    from crossjit.runs import RunState
+
+    died_in = run.open_steps() if run.state is RunState.ABORTED else ()
+    return f"{run.state.value} in {died_in[-1].name}" if died_in else run.state.value
 
 
 def _took(run: Run) -> str:

@@ -12,6 +12,7 @@ from crossjit.errors import StashError
 from crossjit.report.tables import duration, size
 from crossjit.tasks.framework import Notes, command, note, show, show_json, show_table
 from crossjit.tasks.options import describe, number, words
+from crossjit.wording import counted
 
 if TYPE_CHECKING:
     from crossjit.store import Artifact, Store
@@ -75,7 +76,7 @@ def verify(context: Context, artifact: list[str] | None = None, json: bool = Fal
             details=tuple(line for lines in damaged.values() for line in lines),
         )
     if not json:
-        show(f"{len(problems)} artifacts verified, every byte as it was stashed")
+        show(f"{counted(len(problems), 'artifact')} verified, every byte as it was stashed")
 
 
 @command(
@@ -129,7 +130,7 @@ def gc(context: Context, keep_days: str = "", keep_last: str = "", dry_run: bool
         return
     said = "would remove" if dry_run else "removed"
     show(
-        f"{said} {len(collected.artifacts)} artifacts, {len(collected.objects)} objects, "
+        f"{said} {counted(len(collected.artifacts), 'artifact')}, {counted(len(collected.objects), 'object')}, "
         f"{len(collected.temporary)} unfinished: {size(collected.size)}"
     )
 

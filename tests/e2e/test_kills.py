@@ -33,7 +33,7 @@ def kill(running: Running, driver: Driver, step: str, delay: float) -> list[str]
     assert driver.is_aborted()
     (listed,) = driver.run("runs", "list", "--json").json
     assert listed["state"] == "aborted"
-    assert "aborted" in driver.run("runs", "list").stdout
+    assert "aborted in " in driver.run("runs", "list").stdout
     (cell,) = driver.run("runs", "show", "--json").json["cells"]
     assert cell["verdict"] == "aborted"
     assert f"the run died in: {step}" in cell["reasons"][0] or f", {step} " in cell["reasons"][0]
