@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import crossjit
-from crossjit import build, emulation, images, packing, sources, validation
+from crossjit import build, durations, emulation, images, packing, sources, validation
 from crossjit.build import BuildSpec, Built
 from crossjit.engine.base import HOME, OWNED, RUN, Container, Engine, EngineFacts
 from crossjit.errors import CrossjitError, InfrastructureError, Interrupted, ProductError, UserError
@@ -19,6 +19,7 @@ from crossjit.images import Image, ImageSpec, Role
 from crossjit.manifest import ArtifactKind, Manifest, SourceFacts
 from crossjit.model import Arch, Cell, CellResult, HostAbility, Strategy, SuiteResult, Variant, Verdict
 from crossjit.plan import Known
+from crossjit.portion import WHOLE, Portion
 from crossjit.progress import Progress
 from crossjit.recipes import Recipe
 from crossjit.settings import Settings
@@ -58,7 +59,8 @@ class Workshop:
 class Order:
     """What is to be done for one cell, before anything is: the recipe's variant, and what the user asked for.
 
-    `source` is what `--source` said, None for the recipe's own; `image` an image's name where the user chose it.
+    `source` is what `--source` said, None for the recipe's own; `image` an image's name where the user chose it;
+    `portion` which part of the suites is to run.
     """
 
     cell: Cell
@@ -68,6 +70,12 @@ class Order:
     source: str | None = None
     cpu: str | None = None
     image: str | None = None
+    portion: Portion = WHOLE
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        """The suites to run, in order."""
+        return self.portion.suites or self.variant.suites
 
 
 @dataclass(frozen=True)
@@ -286,26 +294,40 @@ def build_cell(shop: Workshop, prepared: Prepared, *, log: Path, rebuild: bool =
         return BuiltCell(artifact, from_stash=False, seconds=seconds)
 
 
-def validate_cell(shop: Workshop, prepared: Prepared, built: BuiltCell, *, folder: Path) -> tuple[SuiteResult, ...]:
-    """Run the variant's suites on a built cell, in order. `folder` gets what the suites wrote."""
+def validate_cell(
+    shop: Workshop, prepared: Prepared, built: BuiltCell, *, folder: Path, earlier: Path | None = None
+) -> tuple[SuiteResult, ...]:
+    """Run the order's suites on a built cell, in order. `folder` gets what the suites wrote.
+
+    `earlier` is the cell's folder in a run that died: what its suites got done is not done again.
+    """
     require_emulator(shop, prepared.cell.arch)
     image = ensure_image(shop, prepared.image, Role.TARGET, prepared.cell.arch)
-    return tuple(
-        validation.run_suite(
+    portion = prepared.order.portion
+    results = []
+    for name in prepared.order.suites:
+        target = _target(shop, prepared, built, image, name)
+        result = validation.run_suite(
             shop.engine,
-            _target(shop, prepared, built, image, name),
+            target,
             name,
             jobs=shop.jobs,
             folder=folder,
             progress=shop.progress,
+            portion=portion,
+            earlier=earlier,
+            durations=durations.load(shop.settings.home, name, target.circumstances),
         )
-        for name in prepared.order.variant.suites
-    )
+        if not portion.tests:
+            durations.record(shop.settings.home, name, target.circumstances, result.modules)
+        results.append(result)
+    return tuple(results)
 
 
 def _target(shop: Workshop, prepared: Prepared, built: BuiltCell, image: Image, purpose: str) -> validation.Target:
     return validation.Target(
         image=image,
+        artifact=built.artifact.full_id,
         tree=built.artifact.open,
         cell=prepared.cell,
         variant=prepared.order.variant,
@@ -317,10 +339,19 @@ def _target(shop: Workshop, prepared: Prepared, built: BuiltCell, image: Image, 
     )
 
 
-def run_cell(shop: Workshop, prepared: Prepared, *, folder: Path, validate: bool, rebuild: bool = False) -> CellResult:
+def run_cell(
+    shop: Workshop,
+    prepared: Prepared,
+    *,
+    folder: Path,
+    validate: bool,
+    rebuild: bool = False,
+    earlier: Path | None = None,
+) -> CellResult:
     """Take one cell from nothing to its verdict; what goes wrong on the way is the verdict, with its reason.
 
-    A build that fails is CPython's failure, an engine that fails is ours. Only an interruption gets through.
+    A build that fails is CPython's failure, an engine that fails is ours. Only an interruption gets through, and an
+    earlier run that cannot be taken up.
     """
     cell = prepared.cell
     result = CellResult(cell, Verdict.INFRA, (), build_key=prepared.key, strategy=prepared.order.strategy)
@@ -339,11 +370,11 @@ def run_cell(shop: Workshop, prepared: Prepared, *, folder: Path, validate: bool
         )
         suite_results: tuple[SuiteResult, ...] = ()
         if validate:
-            suite_results = validate_cell(shop, prepared, built, folder=folder)
+            suite_results = validate_cell(shop, prepared, built, folder=folder, earlier=earlier)
             seconds.update({suite.suite: suite.seconds for suite in suite_results})
         verdict, reasons = validation.judge(cell, prepared.order.variant, manifest.probe, suite_results)
         return replace(result, verdict=verdict, reasons=reasons, suites=suite_results, seconds=seconds)
-    except Interrupted:
+    except (Interrupted, UserError):
         raise
     except CrossjitError as error:
         verdict = Verdict.FAIL if isinstance(error, ProductError) else Verdict.INFRA

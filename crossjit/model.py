@@ -191,6 +191,11 @@ class ModuleRun:
     how: str
     log: str
 
+    @property
+    def key(self) -> str:
+        """The name with the label: `test_dict [stress]`."""
+        return f"{self.name} [{self.label}]" if self.label else self.name
+
 
 @dataclass(frozen=True)
 class SuiteResult:

@@ -60,6 +60,11 @@ class Ended:
         return f"killed by {self.signal}" if self.signal else f"exit status {self.status}"
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """The files that it left."""
+        return tuple(name for name in (self.log, self.junit, self.checks) if name)
+
+    @property
     def module_run(self) -> ModuleRun:
         """What is kept of it beside the tests' outcomes."""
         name = Path(self.name).stem if self.kind == "script" else self.name

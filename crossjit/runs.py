@@ -14,6 +14,7 @@ import json
 import os
 import secrets
 import shlex
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,15 +58,16 @@ class RunError:
 class Run:
     """A run record; `run.json` without `folder`, which is where it was read from.
 
-    `reproduce` is a command line that does the same again, `facts` what the host and the versions were, `cells` what
-    was to be done in order, `verdicts` those of the cells that have one, by the cell's name. Unknown keys are ignored
-    on reading.
+    `reproduce` is a command line that does the same again, `request` what its options asked for, `facts` what the host
+    and the versions were, `cells` what was to be done in order, `verdicts` those of the cells that have one, by the
+    cell's name. Unknown keys are ignored on reading.
     """
 
     id: str
     argv: tuple[str, ...]
     reproduce: str
     started: datetime
+    request: dict[str, object] = field(default_factory=dict)
     facts: dict[str, object] = field(default_factory=dict)
     cells: tuple[Cell, ...] = ()
     verdicts: dict[str, Verdict] = field(default_factory=dict)
@@ -79,11 +81,15 @@ class Run:
         """Where a cell's logs are, if it has any."""
         return self.folder / "cells" / cell.slug
 
+    def result(self, cell: Cell) -> CellResult | None:
+        """Return the result of a cell that was dealt with; None for one that the run did not come to the end of."""
+        return _read_result(self.cell_folder(cell) / _RESULT)
+
     def results(self) -> tuple[CellResult, ...]:
         """Return the cells' results in order; a cell that an ended run did not come to is `aborted`, with reason."""
         results = []
         for cell in self.cells:
-            result = _read_result(self.cell_folder(cell) / _RESULT)
+            result = self.result(cell)
             if result is None and self.state is not RunState.RUNNING:
                 result = CellResult(cell, Verdict.ABORTED, (self._why_aborted(),))
             if result is not None:
@@ -244,6 +250,7 @@ class RunRecord:
         facts: Mapping[str, object],
         *,
         reproduce: str | None = None,
+        request: Mapping[str, object] | None = None,
         cells: Sequence[Cell] = (),
     ) -> Iterator[RunRecord]:
         """Begin a record; it is on disk when the block begins, and tells that the run lives until the block ends.
@@ -261,6 +268,7 @@ class RunRecord:
                 argv=tuple(argv),
                 reproduce=reproduce or reproduction(settings, argv),
                 started=started,
+                request=dict(request or {}),
                 facts=dict(facts),
                 cells=tuple(cells),
                 folder=folder,
@@ -304,6 +312,11 @@ class RunRecord:
         with _recording(self.folder):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def adopt(self, earlier: Run, cell: Cell) -> None:
+        """Take over a cell's logs from an earlier run."""
+        with _recording(self.folder):
+            shutil.copytree(earlier.cell_folder(cell), self.cell_folder(cell), dirs_exist_ok=True)
 
     def set_cell(self, result: CellResult) -> None:
         """Record a cell's result."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ import crossjit
 from crossjit import documents
 from crossjit.errors import UserError, did_you_mean
 from crossjit.model import Arch, Expectation, Outcome, TestResult, Variant
+from crossjit.portion import Portion
 
 VALIDATE = crossjit.PROJECT / "validate"
 
@@ -98,7 +100,8 @@ class Group:
     """Modules of regrtest that run alike."""
 
     modules: tuple[str, ...]
-    """Regrtest's names; `package.*` is every test module of a package, each in a process of its own."""
+    """Regrtest's names; `package.*` is every test module of a package, each in a process of its own; `*` all that
+    regrtest has; `@name` a list of `validate/modules.toml`."""
     label: str = ""
     """Added to the names of the tests, to tell them from the same tests of another group."""
     env: dict[str, str] = field(default_factory=dict)
@@ -109,6 +112,14 @@ class Group:
     """Whether a module that this Python does not have is left out; else that is a problem."""
     when: When = field(default_factory=When)
     """When the group runs."""
+
+
+@documents.table
+class ModuleSets:
+    """The file of lists of modules."""
+
+    sets: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Regrtest's names, by the name of the list."""
 
 
 @documents.table
@@ -252,7 +263,27 @@ def load(name: str, folder: Path = VALIDATE) -> Suite:
             f"there is no suite {name!r}{did_you_mean(name, names(folder))}",
             hint=f"there are {', '.join(names(folder))}: each is a file in {folder / 'suites'}",
         )
-    return documents.load(folder / "suites" / f"{name}.toml", Suite)
+    suite = documents.load(folder / "suites" / f"{name}.toml", Suite)
+    file = folder / "modules.toml"
+    sets = documents.load(file, ModuleSets).sets if file.is_file() else {}
+    return replace(suite, groups=tuple(_with_sets(name, group, sets) for group in suite.groups))
+
+
+def _with_sets(suite: str, group: Group, sets: Mapping[str, tuple[str, ...]]) -> Group:
+    """Put the lists of modules where a group names them; a module stands in a group once."""
+    modules: list[str] = []
+    for module in group.modules:
+        name = module.removeprefix("@")
+        if name == module:
+            modules.append(module)
+        elif name in sets:
+            modules += sets[name]
+        else:
+            raise UserError(
+                f"the suite {suite} names a list of modules that is not there: {module!r}{did_you_mean(name, sets)}",
+                hint=f"modules.toml has {', '.join(sets)}",
+            )
+    return replace(group, modules=tuple(dict.fromkeys(modules)))
 
 
 def known_failures(where: Circumstances, folder: Path = VALIDATE) -> tuple[KnownFailure, ...]:
@@ -267,7 +298,9 @@ def caveats(name: str, where: Circumstances, folder: Path = VALIDATE) -> tuple[s
     return tuple(each.text for each in loaded if name in (each.suites or (name,)) and each.when.holds(where))
 
 
-def order(suite: Suite, where: Circumstances, known: Iterable[KnownFailure], scripts: str) -> dict[str, object]:
+def order(
+    suite: Suite, where: Circumstances, known: Iterable[KnownFailure], scripts: str, portion: Portion
+) -> dict[str, object]:
     """Say what `validate/runner.py` is to do: its JSON. `scripts` is the folder of our scripts in the target."""
     factor = suite.factor(where)
     items: list[dict[str, object]] = [
@@ -291,8 +324,17 @@ def order(suite: Suite, where: Circumstances, known: Iterable[KnownFailure], scr
                 }
                 for module in group.modules
             )
+    unlike = {json.dumps(item, sort_keys=True): item for item in items}  # two groups may run the same module alike
+    items = list(unlike.values())
     ignore = [failure.test for failure in known if not failure.run]
-    return {"limit": suite.limit * factor, "resources": list(suite.resources), "ignore": ignore, "items": items}
+    return {
+        "limit": suite.limit * factor,
+        "resources": list(suite.resources),
+        "ignore": ignore,
+        "items": items,
+        "shard": list(portion.shard) if portion.shard else None,
+        "tests": list(portion.tests),
+    }
 
 
 def _item(kind: str, name: str, timeout: int, suite: Suite) -> dict[str, object]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import shutil
 import tarfile
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +18,12 @@ from crossjit.errors import InfrastructureError, OutOfMemoryError
 from crossjit.images import Image
 from crossjit.model import Arch, Cell, SuiteResult, TestResult, Variant
 from crossjit.outcomes import Ended
+from crossjit.portion import WHOLE, Portion
 from crossjit.progress import Progress, Step
+from crossjit.suite_folder import SuiteFolder, event
 from crossjit.suites import Circumstances, KnownFailure, Suite
 from crossjit.verdict import judge
+from crossjit.wording import counted
 
 __all__ = ["Target", "judge", "probe", "run_suite"]
 
@@ -49,12 +50,14 @@ Opener = Callable[[], AbstractContextManager[BinaryIO]]
 class Target:
     """A cell's CPython and what it runs in.
 
-    `tree` opens the install tree (an uncompressed tar of `usr/local/…`), `support` one with CPython's `Tools/`, without
-    which the tests of the cases generator skip themselves; `python` is (major, minor); `emulation` is what QEMU is told
-    by the environment, empty where nothing is emulated; `name` is the container's, and `labels` go on it.
+    `tree` opens the install tree (an uncompressed tar of `usr/local/…`), `artifact` is its id; `support` opens one with
+    CPython's `Tools/`, without which the tests of the cases generator skip themselves; `python` is (major, minor);
+    `emulation` is what QEMU is told by the environment, empty where nothing is emulated; `name` is the container's, and
+    `labels` go on it.
     """
 
     image: Image
+    artifact: str
     tree: Opener
     cell: Cell
     variant: Variant
@@ -70,6 +73,16 @@ class Target:
         emulated = bool(self.emulation)
         cpu = self.emulation.get("QEMU_CPU")
         return Circumstances(self.python, self.cell.arch, self.variant, emulated, cpu)
+
+    @property
+    def subject(self) -> dict[str, object]:
+        """All that two halves of one result must have in common."""
+        return {
+            "cell": str(self.cell),
+            "artifact": self.artifact,
+            "image": self.image.key,
+            "emulation": dict(self.emulation),
+        }
 
 
 def probe(
@@ -115,40 +128,49 @@ def run_suite(
     jobs: int,
     folder: Path,
     progress: Progress,
+    portion: Portion = WHOLE,
+    earlier: Path | None = None,
+    durations: Mapping[str, float] | None = None,
     data: Path = suites.VALIDATE,
 ) -> SuiteResult:
     """Run a suite in the target image and return its outcomes.
 
-    It runs as the unprivileged tester, without network and capabilities, `jobs` modules at a time. What the modules
-    wrote is left in `folder/<suite>/` (made anew): `runner.log`, and for each module a log, JUnit XML or JSON lines.
-    `data` is where suites, known failures and caveats are read from.
+    It runs as the unprivileged tester, without network and capabilities, `jobs` modules at a time, those first that
+    took longest by `durations` (seconds by module). What the modules wrote is left in `folder/<suite>/` (made anew), as
+    they end. `portion` says which part of the suite runs; `earlier` is the `folder` of a run that died in it: what that
+    got done is taken over. `data` is where suites, known failures and caveats are read from.
 
-    Raises UserError for a suite that is not there, DocumentError for data that is wrong, EngineError and its kin for
-    what is the engine's: these are never a test's failure.
+    Raises UserError for a suite that is not there or cannot be taken up, DocumentError for data that is wrong,
+    EngineError and its kin for what is the engine's: these are never a test's failure.
     """
     where = target.circumstances
     suite = suites.load(name, data)
     known = suites.known_failures(where, data)
-    order = suites.order(suite, where, known, SCRIPTS)
-    logs = folder / name
-    shutil.rmtree(logs, ignore_errors=True)
-    logs.mkdir(parents=True)
-    watch = _Watch()
+    order = suites.order(suite, where, known, SCRIPTS, portion)
+    kept = SuiteFolder(folder / name)
+    kept.start(order, target.subject)
+    if earlier is not None:
+        kept.take(SuiteFolder(earlier / name), order, target.subject)
+    watch = _Watch(kept.ended())
+    told = {**order, "seconds": dict(durations or {}), "done": [ended.module_run.key for ended in watch.ended]}
     seconds = suite.limit * suite.factor(where)
     limits = Limits(memory=_memory(engine.facts(), jobs), pids=PIDS, seconds=seconds + 2 * MARGIN)
     with (
         progress.step(name, str(target.cell)) as step,
-        (logs / "runner.log").open("w", encoding="utf-8", buffering=1) as log,
         _container(
             engine, target.image, target.cell.arch, target.name, target.labels, target.emulation, limits
         ) as container,
     ):
         step.update(detail="installing")
         install(container, target.tree, target.support)
-        container.put(_tar({ORDER: json.dumps(order).encode()}, folders=(RESULTS,)), "/")
+        container.put(_tar({ORDER: json.dumps(told).encode()}, folders=(RESULTS,)), "/")
 
         def on_line(line: str) -> None:
-            log.write(line + "\n")
+            # its files first: a module that is on record as ended has them
+            if (ended := event(line)) and ended.get("event") == "end":
+                with container.get(f"{RESULTS}/{ended['id']}") as tar:
+                    kept.keep(tar)
+            kept.hear(line)
             watch.hear(line, step)
 
         completed = container.run(
@@ -157,10 +179,8 @@ def run_suite(
             on_line=on_line,
             timeout=seconds + MARGIN,
         )
-        with container.get(RESULTS) as tar:
-            _save(tar, logs)
     watch.check_memory(target)
-    return _result(name, suite, where, known, watch, completed, logs, data)
+    return _result(name, suite, where, known, watch, completed, kept.path, data, portion)
 
 
 def _result(
@@ -172,10 +192,13 @@ def _result(
     completed: Completed,
     logs: Path,
     data: Path,
+    portion: Portion,
 ) -> SuiteResult:
     results: list[TestResult] = []
     problems: list[str] = []
-    notes: list[str] = []
+    notes: list[str] = [] if portion.is_whole else [f"no more than a part of it ran: {portion}"]
+    if watch.taken:
+        notes.append(f"{counted(watch.taken, 'module')} of an earlier run, which this one goes on with")
     for ended in watch.ended:
         found = outcomes.of_module(name, ended, logs)
         results += found.results
@@ -195,7 +218,7 @@ def _result(
         seconds=round(completed.seconds, 3),
         caveats=suites.caveats(name, where, data),
         problems=tuple(problems),
-        unproved=suites.missing(suite, where, results),
+        unproved=suites.missing(suite, where, results) if portion.is_whole else (),
         notes=(*notes, *unexpected),
         modules=tuple(ended.module_run for ended in watch.ended),
     )
@@ -204,8 +227,9 @@ def _result(
 class _Watch:
     """Listens to the runner's lines: keeps what they say and passes it on as progress."""
 
-    def __init__(self) -> None:
-        self.ended: list[Ended] = []
+    def __init__(self, ended: Sequence[Ended] = ()) -> None:
+        self.ended = list(ended)
+        self.taken = len(ended)
         self.left: list[dict[str, Any]] = []
         self.missing: list[dict[str, Any]] = []
         self.running: dict[str, str] = {}
@@ -213,20 +237,20 @@ class _Watch:
         self.done = False
 
     def hear(self, line: str, step: Step) -> None:
-        """Take one line; one that is no event is only shown (QEMU's own warnings come here, too)."""
-        event = _object(line) or {}
-        match event:
+        """Take one line; one that is no event is only shown."""
+        told = event(line) or {}
+        match told:
             case {"event": "plan", "modules": modules, "missing": missing}:
                 self.total, self.missing = len(modules), missing
             case {"event": "start", "id": identity}:
-                self.running[identity] = _short(event)
+                self.running[identity] = _short(told)
             case {"event": "end", "id": identity}:
                 self.running.pop(identity, None)
-                self.ended.append(Ended.read(event))
-                if event["status"] not in (0, outcomes.ENVIRONMENT_CHANGED, outcomes.NOTHING_RAN):
-                    step.line(f"{_short(event)}: {self.ended[-1].how}")
+                self.ended.append(Ended.read(told))
+                if told["status"] not in (0, outcomes.ENVIRONMENT_CHANGED, outcomes.NOTHING_RAN):
+                    step.line(f"{_short(told)}: {self.ended[-1].how}")
             case {"event": "not started"}:
-                self.left.append(event)
+                self.left.append(told)
             case {"event": "done"}:
                 self.done = True
             case _:
@@ -308,31 +332,11 @@ def _tar(files: Mapping[str, bytes], folders: Iterable[str] = ()) -> BinaryIO:
     return stream
 
 
-def _save(tar: BinaryIO, folder: Path) -> None:
-    """Keep the files of a results tar. What was tested could write anything there: nothing leaves the folder."""
-    with tarfile.open(fileobj=tar, mode="r|") as members:
-        for member in members:
-            name = os.path.basename(member.name)  # noqa: PTH119 - a name in a tar, not a path
-            if member.isreg() and name not in ("", ".", "..") and (content := members.extractfile(member)):
-                with (folder / name).open("wb") as file:
-                    shutil.copyfileobj(content, file)
-
-
 def _memory(facts: EngineFacts, jobs: int) -> int:
     """Return a container's memory in bytes: enough for the jobs, and no more than three quarters of the machine's."""
     return min(max(MEMORY, jobs * MEMORY_PER_JOB), facts.memory * 3 // 4)
 
 
-def _object(line: str) -> dict[str, Any] | None:
-    if not line.startswith("{"):
-        return None
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
 def _last_object(lines: Iterable[str]) -> dict[str, object] | None:
-    found = [value for value in map(_object, lines) if value is not None]
+    found = [value for value in map(event, lines) if value is not None]
     return found[-1] if found else None

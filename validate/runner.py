@@ -5,18 +5,24 @@ it must not depend on what it tests. Its children get the suite's environment an
 
     runner.py --suite-json FILE --output DIR --jobs N
 
-FILE holds {"limit": seconds, "resources": [...], "ignore": [patterns], "items": [item, …]}; an item is
-{"kind": "module" | "script", "name", "label", "arguments", "env", "timeout", "weight", "weights": {module: weight},
-"optional"}. A module's name may end in `.*` for all test modules of a package.
+FILE holds {"limit": seconds, "resources": [...], "ignore": [patterns], "items": [item, …], "shard": [i, n] | null,
+"tests": [patterns], "seconds": {key: seconds}, "done": [keys]}; an item is {"kind": "module" | "script", "name",
+"label", "arguments", "env", "timeout", "weight", "weights": {module: weight}, "optional"}. A module's name may end in
+`.*` for all test modules of a package, or be `*` for all that regrtest runs. A key is a name with its label, as
+`test_dict [stress]`: `seconds` says how long modules took before, `done` what is not to be run again. Of n shards, all
+together hold each module once, as long as FILE is the same but for `seconds` and `done`. A pattern among `tests` is a
+module's name, or what regrtest's `--match` takes; modules that can have no such test are left out.
 
 On stdout, JSON lines: {"event": "plan", "modules": […], "missing": […]} first; then `start` and `end` for each module,
 where `end` has `status` (negative for a signal), `signal`, `timed_out`, `memory_kills`, `seconds`, `junit`, `checks`
-and `log` (names of files in DIR, or null) and `tail`, the end of its output; `not started` with a `reason` for what
-could not be run; `done` last.
+and `log` (names of files in the folder DIR/<id>, or null) and `tail`, the end of its output; `not started` with a
+`reason` for what could not be run; `done` last. A module's folder is whole when its `end` comes.
 """
 
 import argparse
+import ast
 import contextlib
+import fnmatch
 import importlib.util
 import json
 import os
@@ -33,6 +39,7 @@ import threading
 import time
 
 TAIL = 6000  # characters of a module's output that go into its line
+SPLIT = frozenset({"test_capi"})  # run module by module, beside what regrtest itself splits: it is the longest of all
 GRACE = 60  # seconds beyond regrtest's own timeout, in which it writes all threads' stacks
 
 
@@ -50,17 +57,95 @@ def expand(name, directory):
     >>> expand("test_capi.*", …)
     ['test_capi.test_abstract', 'test_capi.test_bytearray', …]
     """
+    if name == "*":
+        split = SPLIT | split_by_regrtest(directory)
+        return [
+            found
+            for entry in modules_in(directory)
+            for found in (expand(f"{entry}.*", directory) if entry in split else [entry])
+        ]
     package = name.removesuffix(".*")
     path = directory.joinpath(*package.split("."))
     if package == name:
         return [name] if path.with_name(f"{path.name}.py").is_file() or (path / "__init__.py").is_file() else []
     if not path.is_dir():
         return []
+    return [f"{package}.{module}" for module in modules_in(path)]
+
+
+def modules_in(directory):
+    """List the test modules and packages in a folder."""
     return sorted(
-        f"{package}.{entry.stem}"
-        for entry in path.glob("test_*")
+        entry.stem
+        for entry in directory.glob("test_*")
         if (entry.suffix == ".py" and entry.is_file()) or (entry / "__init__.py").is_file()
     )
+
+
+def split_by_regrtest(directory):
+    """Read which packages regrtest runs module by module: `SPLITTESTDIRS` in Lib/test/libregrtest/findtests.py."""
+    with contextlib.suppress(OSError, SyntaxError, ValueError):
+        tree = ast.parse((directory / "libregrtest" / "findtests.py").read_text(encoding="utf-8"))
+        for node in tree.body:
+            target = node.target if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [None])[0]
+            if getattr(target, "id", None) == "SPLITTESTDIRS":
+                return frozenset(ast.literal_eval(node.value))
+    return frozenset()
+
+
+def short(job):
+    """Return the name that people know a job by: regrtest's of a module, a script's without folder and suffix."""
+    return pathlib.Path(job["name"]).stem if job["kind"] == "script" else job["name"]
+
+
+def key(job):
+    """Name a job as the order does: two groups may hold the same module."""
+    return f"{short(job)} [{job['label']}]" if job["label"] else short(job)
+
+
+def deal(jobs, shard, shards):
+    """Return one shard's jobs: each, heaviest first, goes where there is the least by then."""
+    loads = [0.0] * shards
+    mine = []
+    for job in sorted(jobs, key=lambda job: (-job["weight"], key(job))):
+        lightest = loads.index(min(loads))
+        loads[lightest] += job["weight"]
+        if lightest == shard - 1:
+            mine.append(job)
+    return mine
+
+
+def choose(jobs, patterns):
+    """Return the jobs that can have tests like these, each with what regrtest is to match (nothing for all)."""
+    chosen = []
+    names = [short(job) for job in jobs]
+    modules = [pattern for pattern in patterns if any(is_meant(name, pattern) for name in names)]
+    for job, name in zip(jobs, names, strict=True):
+        if any(is_meant(name, pattern) for pattern in modules):
+            chosen.append(job)
+        elif match := [full for pattern in patterns if pattern not in modules and (full := within(name, pattern))]:
+            chosen.append({**job, "match": match})
+    return chosen
+
+
+def is_meant(name, pattern):
+    """Whether a pattern names a module or its package, whole."""
+    pattern = pattern.removeprefix("test.")
+    return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name.partition(".")[0], pattern)
+
+
+def within(name, pattern):
+    """Return a pattern as regrtest is to be told it if a module can have tests like it, else None.
+
+    >>> within("test_dis", "test_dis.DisTests.*"), within("test_dis", "*generator*"), within("test_dis", "test.test_i*")
+    ('test.test_dis.DisTests.*', 'test.*generator*', None)
+    """
+    full = f"test.{name}."
+    for candidate in (pattern, f"test.{pattern}"):
+        literal = re.split(r"[*?\[]", candidate, maxsplit=1)[0]
+        if literal.startswith(full) or (full.startswith(literal) and literal.startswith("test.")):
+            return candidate
+    return pattern if "." not in pattern else None
 
 
 def plan(suite, directory):
@@ -73,7 +158,11 @@ def plan(suite, directory):
         for name in names:
             weight = item["weights"].get(name, item["weight"])
             jobs.append({**item, "name": name, "weight": weight})
-    jobs.sort(key=lambda job: -job["weight"])
+    if suite["shard"]:
+        jobs = deal(jobs, *suite["shard"])
+    if suite["tests"]:
+        jobs, missing = choose(jobs, suite["tests"]), []
+    jobs.sort(key=lambda job: -suite["seconds"].get(key(job), job["weight"]))
     for number, job in enumerate(jobs):
         name = pathlib.Path(job["name"]).name
         job["id"] = f"{number:03}-" + re.sub(r"[^\w.-]+", "-", "-".join(filter(None, (name, job["label"]))))
@@ -121,9 +210,11 @@ class Runner:
         """Run one module or script to its end, or until its time is over."""
         directory = self.scratch / job["id"][:3]  # short: sockets' paths have at most 107 bytes
         directory.mkdir()
-        junit = self.output / f"{job['id']}.xml"
-        log = self.output / f"{job['id']}.log"
-        checks = self.output / f"{job['id']}.jsonl" if job["kind"] == "script" else None
+        folder = self.output / job["id"]
+        folder.mkdir()
+        junit = folder / f"{job['id']}.xml"
+        log = folder / f"{job['id']}.log"
+        checks = folder / f"{job['id']}.jsonl" if job["kind"] == "script" else None
         started, kills = time.monotonic(), memory_kills()
         remaining = max(1.0, self.deadline - started)
         timeout = min(job["timeout"] + (GRACE if job["kind"] == "module" else 0), remaining)
@@ -177,7 +268,8 @@ class Runner:
             *(sys.executable, "-m", "test", "--verbose", "--fail-env-changed"),
             *("--junit-xml", str(junit), "--timeout", str(job["timeout"]), "--tempdir", str(directory)),
             *("--use", ",".join(self.suite["resources"]) or "none"),
-            *ignored,
+            *(argument for pattern in job.get("match", ()) for argument in ("--match", pattern)),
+            *ignored,  # after what is to match: the last that fits a test decides
             *job["arguments"],
             job["name"],
         ]
@@ -246,7 +338,8 @@ def main():
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     waiting = queue.SimpleQueue()
     for job in jobs:
-        waiting.put(job)
+        if key(job) not in suite["done"]:
+            waiting.put(job)
     with tempfile.TemporaryDirectory(prefix="cj-", ignore_cleanup_errors=True) as scratch:
         runner = Runner(suite, output, pathlib.Path(scratch))
         signal.signal(signal.SIGTERM, runner.stop)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
-from crossjit.errors import ExitCode
+from crossjit.errors import ExitCode, UserError
 from crossjit.model import CellResult, Verdict
 from crossjit.report import tables
 from crossjit.tasks.framework import command, note, show, show_json, show_table
-from crossjit.tasks.options import AUTO, ITERABLE, Request, describe, read
+from crossjit.tasks.options import AUTO, ITERABLE, PORTION, Request, describe, read, recalled
 from crossjit.tasks.workshop import Opened, foresee, opened
 
 if TYPE_CHECKING:
     from crossjit.flow import Foreseen, Prepared
     from crossjit.plan import PlannedStep
+    from crossjit.runs import Run
 
 _SELECTORS = ("arch", "recipe", "variant", "strategy", "source", "cpu", "jobs", "json")
+_FINAL = (Verdict.PASS, Verdict.FAIL, Verdict.VACUOUS)  # what no other try would change
 _REBUILD = "build even what is in the stash; default: take it from there"
 
 
@@ -41,7 +44,18 @@ def build(
     return _run(request, validate=False, rebuild=rebuild, json=json)
 
 
-@command(iterable=list(ITERABLE), help=describe(*_SELECTORS, rebuild=_REBUILD))
+@command(
+    iterable=[*ITERABLE, *PORTION],
+    help=describe(
+        *_SELECTORS,
+        *("suite", "shard", "tests"),
+        rebuild=_REBUILD,
+        resume=(
+            "go on with a run that was interrupted: its id, the beginning of it, or last; it gives all other options; "
+            "default: begin anew"
+        ),
+    ),
+)
 def validate(
     context: Context,
     arch: list[str] | None = None,
@@ -51,24 +65,56 @@ def validate(
     source: str = "",
     cpu: str = "",
     jobs: str = "",
+    suite: list[str] | None = None,
+    shard: str = "",
+    tests: list[str] | None = None,
+    resume: str = "",
     rebuild: bool = False,
     json: bool = False,
 ) -> ExitCode:
     """Build what is missing, run the variants' suites in the target image, and give each cell a verdict."""
-    request = read(arch=arch, recipe=recipe, variant=variant, strategy=strategy, source=source, cpu=cpu, jobs=jobs)
-    return _run(request, validate=True, rebuild=rebuild, json=json)
+    request = read(
+        arch=arch,
+        recipe=recipe,
+        variant=variant,
+        strategy=strategy,
+        source=source,
+        cpu=cpu,
+        jobs=jobs,
+        suite=suite,
+        shard=shard,
+        tests=tests,
+    )
+    if not resume:
+        return _run(request, validate=True, rebuild=rebuild, json=json)
+    before = _interrupted(resume)
+    if rebuild or request != Request(jobs=request.jobs):
+        raise UserError(
+            "--resume takes what is to be done from the run that it goes on with", hint="leave the other options out"
+        )
+    return _run(replace(recalled(before), jobs=request.jobs), validate=True, rebuild=False, json=json, before=before)
 
 
-def _run(request: Request, *, validate: bool, rebuild: bool, json: bool) -> ExitCode:
+def _interrupted(name: str) -> Run:
+    """Load a run to go on with. Raises UserError for one that still goes on by itself."""
+    from crossjit import runs, settings
+
+    found = runs.load(settings.load(), name)
+    if found.state is runs.RunState.RUNNING:
+        raise UserError(f"run {found.id} is still running", hint="wait for it, or stop it with Ctrl-C first")
+    return found
+
+
+def _run(request: Request, *, validate: bool, rebuild: bool, json: bool, before: Run | None = None) -> ExitCode:
     from crossjit import flow
 
     run: Opened | None = None
     results: list[CellResult] = []
     try:
-        with opened(request) as run:
+        with opened(request, reproduce=before.reproduce if before else None) as run:
             # All cells first, so that what is wrong with one's source or image is said before hours go into another.
             for cell in flow.prepare(run.shop, run.orders):
-                results.append(_run_cell(run, cell, validate=validate, rebuild=rebuild))
+                results.append(_run_cell(run, cell, validate=validate, rebuild=rebuild, before=before))
                 run.record.set_cell(results[-1])
             run.record.finish(tables.exit_code(results))
     except KeyboardInterrupt:
@@ -91,11 +137,19 @@ def _show(run: Opened, results: Sequence[CellResult], *, json: bool) -> None:
         show(tables.results_text(results, run=record.id, reproduce=record.reproduce, look=tables.look_of(sys.stdout)))
 
 
-def _run_cell(run: Opened, cell: Prepared, *, validate: bool, rebuild: bool) -> CellResult:
+def _run_cell(run: Opened, cell: Prepared, *, validate: bool, rebuild: bool, before: Run | None) -> CellResult:
     from crossjit import flow
 
+    earlier = None
+    if before is not None:
+        finished = before.result(cell.cell)
+        if finished is not None and finished.verdict in _FINAL and finished.build_key == cell.key:
+            run.shop.progress.say(f"{cell.cell}: {finished.verdict} in run {before.id}")
+            run.record.adopt(before, cell.cell)
+            return finished
+        earlier = before.cell_folder(cell.cell)
     folder = run.record.cell_folder(cell.cell)
-    return flow.run_cell(run.shop, cell, folder=folder, validate=validate, rebuild=rebuild)
+    return flow.run_cell(run.shop, cell, folder=folder, validate=validate, rebuild=rebuild, earlier=earlier)
 
 
 @command(

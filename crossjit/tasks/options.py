@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 from crossjit.errors import UserError, did_you_mean
 from crossjit.model import Arch, Strategy
+from crossjit.portion import WHOLE, Portion, parse_shard
 
 if TYPE_CHECKING:
     from crossjit.plan import Selector
+    from crossjit.runs import Run
 
+SUITES = ("jit", "jit-stress", "no-opt", "ft-smoke", "full")  # a test compares it with what is there
 AUTO = "auto"  # the strategy that leaves the choice to the host
 MANY = "may be given again, or as A,B"
 
@@ -29,10 +32,17 @@ HELP: Mapping[str, str] = {
         "default: cortex-a72 for aarch64, Nehalem for x86_64"
     ),
     "jobs": "how many commands make runs at a time; default: CROSSJIT_JOBS, else what cores and memory allow",
+    "suite": f"which suites to run: {', '.join(SUITES)}; {MANY}; default: the variant's own",
+    "shard": "run only one of N parts of each suite, as I/N; default: all",
+    "tests": (
+        "run only these: a module (test_dis), a test's full name, or a pattern as regrtest's --match takes it; "
+        f"{MANY}; default: all"
+    ),
     "json": "print JSON instead of text; default: off",
 }
 
 ITERABLE = ("arch", "recipe", "variant")
+PORTION = ("suite", "tests")
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,7 @@ class Request:
     source: str | None = None
     cpu: str | None = None
     jobs: int = 0
+    portion: Portion = WHOLE
 
     @property
     def selector(self) -> Selector:
@@ -72,6 +83,9 @@ def read(
     source: str = "",
     cpu: str = "",
     jobs: str = "",
+    suite: Iterable[str] | None = None,
+    shard: str = "",
+    tests: Iterable[str] | None = None,
 ) -> Request:
     """Turn the options' texts into values. Raises UserError for the first that is wrong."""
     from crossjit import plan
@@ -84,7 +98,29 @@ def read(
         source=source or None,
         cpu=cpu or None,
         jobs=number("jobs", jobs, at_least=1) if jobs else 0,
+        portion=Portion(suites=words(suite), shard=parse_shard(shard), tests=words(tests)),
     )
+
+
+def remembered(request: Request) -> dict[str, object]:
+    """Return a request as values that a run record can hold."""
+    from pydantic import TypeAdapter
+
+    value: dict[str, object] = TypeAdapter(Request).dump_python(request, mode="json")
+    return value
+
+
+def recalled(run: Run) -> Request:
+    """Return the request of an earlier run. Raises UserError where its record holds none that can be read."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(Request).validate_python(run.request or None)
+    except ValidationError:
+        raise UserError(
+            f"the record of run {run.id} does not hold what was asked for",
+            hint=f"give the options again; it was: {run.reproduce}",
+        ) from None
 
 
 def words(values: Iterable[str] | None) -> tuple[str, ...]:

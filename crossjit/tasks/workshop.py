@@ -14,7 +14,7 @@ import crossjit
 from crossjit.errors import EngineError
 from crossjit.model import Arch, Cell, HostAbility
 from crossjit.tasks.framework import asker, note
-from crossjit.tasks.options import Request
+from crossjit.tasks.options import Request, remembered
 
 if TYPE_CHECKING:
     from crossjit.flow import Foreseen, Order, Workshop
@@ -36,12 +36,13 @@ class Opened:
 
 
 @contextlib.contextmanager
-def opened(request: Request, *, one: bool = False) -> Iterator[Opened]:
+def opened(request: Request, *, one: bool = False, reproduce: str | None = None) -> Iterator[Opened]:
     """Begin a run over the request's cells, or over the first of them where `one` is all that is wanted.
 
-    What is wrong with the request is said before the host is touched or anything is recorded.
+    `reproduce` is the line that does the same again, where that is not the command line. What is wrong with the request
+    is said before the host is touched or anything is recorded.
     """
-    from crossjit import cleaning, engine, flow, host, images, plan, runs
+    from crossjit import cleaning, engine, flow, host, images, plan, runs, suites
     from crossjit.progress import Tee
     from crossjit.report.terminal import Terminal
     from crossjit.store import Store
@@ -50,6 +51,8 @@ def opened(request: Request, *, one: bool = False) -> Iterator[Opened]:
     recipes = _recipes(request)
     # The engine may be of another arch than this machine, so the cells are chosen again when it has been asked.
     plan.select(recipes, request.selector, _host_arch())
+    for name in request.portion.suites:
+        suites.load(name)
     specs = images.load_all(crossjit.PROJECT / "images")
     arches = request.arches or (_host_arch(),)
     # Where apt is, mmdebstrap is to be had; elsewhere the base image must come from a registry.
@@ -63,7 +66,9 @@ def opened(request: Request, *, one: bool = False) -> Iterator[Opened]:
     described = {"crossjit": crossjit.__version__, "engine": asdict(facts), "ability": asdict(ability)}
     with (
         Terminal() as terminal,
-        runs.RunRecord.start(settings, sys.argv, described, cells=cells) as record,
+        runs.RunRecord.start(
+            settings, sys.argv, described, reproduce=reproduce, request=remembered(request), cells=cells
+        ) as record,
     ):
         progress = Tee(terminal, record.recorder)
         for remark in selection.notes:
@@ -134,6 +139,7 @@ def _order(cell: Cell, recipe: Recipe, request: Request, ability: HostAbility) -
         strategy=plan.choose_strategy(request.strategy, ability, cell.arch),
         source=request.source,
         cpu=request.cpu,
+        portion=request.portion,
     )
 
 

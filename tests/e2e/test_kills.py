@@ -110,6 +110,28 @@ def test_kill_while_a_suite_runs(driver: Driver, recipe: Path, tmp_path: Path, d
     assert driver.last_run().results()[0].from_stash
 
 
+def test_a_suite_that_was_killed_goes_on_where_it_stopped(driver: Driver, recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "held").mkdir()
+    source = tiny_source.archive(tmp_path / "held", {"hold-suite": ""})
+    running = driver.start("validate", "--recipe", recipe, "--source", source.path)
+    running.until_held("suite")
+    running.kill()
+    assert driver.is_aborted()
+    refused = driver.run("validate", "--resume", "last", "--shard", "1/2", expect=2)
+    assert "leave the other options out" in refused.stderr
+    again = driver.start("validate", "--resume", "last", "--json").released()
+    assert again.returncode == 0, again.stderr
+    (cell,) = again.json["cells"]
+    assert cell["verdict"] == "pass"
+    assert cell["suites"][0]["run"] == 600
+    assert any("1 module of an earlier run" in note for note in cell["suites"][0]["notes"])
+    assert "--resume" not in again.json["reproduce"]
+    # and a run that came to its end is not run again
+    finished = driver.run("validate", "--resume", "last", "--json")
+    assert finished.json["cells"][0]["suites"] == cell["suites"]
+    assert driver.leftovers() == []
+
+
 class SlowServer(http.server.ThreadingHTTPServer):
     """Gives an archive, but its second half only when it may."""
 

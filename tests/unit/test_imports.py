@@ -24,7 +24,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "crossjit.documents",
         "crossjit.durable",
     ),
-    "recipes": ("crossjit.recipes", "crossjit.plan", "crossjit.suites"),
+    "recipes": ("crossjit.recipes", "crossjit.plan", "crossjit.portion", "crossjit.suites"),
     "seam": ("crossjit.engine.base",),
     "machine": (
         "crossjit.sources",
@@ -35,7 +35,15 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "crossjit.manifest",
         "crossjit.packing",
     ),
-    "work": ("crossjit.build", "crossjit.validation", "crossjit.outcomes", "crossjit.verdict", "crossjit.flow"),
+    "work": (
+        "crossjit.build",
+        "crossjit.durations",
+        "crossjit.flow",
+        "crossjit.outcomes",
+        "crossjit.suite_folder",
+        "crossjit.validation",
+        "crossjit.verdict",
+    ),
     "record": ("crossjit.runs", "crossjit.cleaning", "crossjit.report"),
     "tasks": ("crossjit.tasks",),
 }

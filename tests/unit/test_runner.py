@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -23,6 +25,7 @@ for option in ("--junit-xml", "--timeout", "--tempdir", "--use"):
 parser.add_argument("--verbose", action="store_true", required=True)
 parser.add_argument("--fail-env-changed", action="store_true", required=True)
 parser.add_argument("--ignore", action="append", default=[])
+parser.add_argument("--match", action="append", default=[])
 parser.add_argument("--parallel-threads")
 parser.add_argument("module")
 options = parser.parse_args()
@@ -62,7 +65,17 @@ def run(library: Path, *jobs: Job, at_once: int = 1, limit: float = 60, **suite:
     output = library.parent.parent / "output"
     for job in jobs:
         job["env"] = {"PYTHONPATH": str(library.parent), **job["env"]}
-    order = {"limit": limit, "resources": [], "ignore": [], "items": jobs, **suite}
+    order = {
+        "limit": limit,
+        "resources": [],
+        "ignore": [],
+        "items": jobs,
+        "shard": None,
+        "tests": [],
+        "seconds": {},
+        "done": [],
+        **suite,
+    }
     file = library.parent.parent / "suite.json"
     file.write_text(json.dumps(order))
     argv = [sys.executable, str(RUNNER), "--suite-json", str(file), "--output", str(output), "--jobs", str(at_once)]
@@ -132,7 +145,8 @@ def test_a_crash_is_one_outcome_and_not_the_end(library: Path) -> None:
     assert ended["test_crash"]["junit"] is None
     assert "about to crash" in ended["test_crash"]["tail"]
     assert ended["test_fine"]["status"] == 0
-    assert (library.parent.parent / "output" / ended["test_fine"]["junit"]).read_text() == "<testsuites/>"
+    fine = ended["test_fine"]
+    assert (library.parent.parent / "output" / fine["id"] / fine["junit"]).read_text() == "<testsuites/>"
     assert events[-1] == {"event": "done"}
 
 
@@ -149,14 +163,19 @@ def test_a_hang_is_killed_with_all_that_it_started(library: Path) -> None:
     assert ended["timed_out"] is True
     assert ended["signal"] == "SIGKILL"
     grandchild = int(ended["tail"])
-    assert not _alive(grandchild)
+    assert _dies(grandchild)
 
 
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+def _dies(pid: int) -> bool:
+    """Whether a process is dead, or is so soon: a busy kernel takes its time to carry out a SIGKILL."""
+    for _ in range(200):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def test_what_a_module_leaves_running_is_ended_too(library: Path) -> None:
@@ -168,7 +187,7 @@ def test_what_a_module_leaves_running_is_ended_too(library: Path) -> None:
     )
     ended = ends(run(library, Job("test_leaves")))["test_leaves"]
     assert (ended["status"], ended["timed_out"]) == (0, False)
-    assert not _alive(int(ended["tail"]))
+    assert _dies(int(ended["tail"]))
 
 
 def test_what_the_limit_leaves_no_time_for_is_told(library: Path) -> None:
@@ -228,7 +247,7 @@ def test_a_scripts_checks_and_its_errors_are_kept_apart(library: Path) -> None:
         "import sys\nprint('{\"check\": 1}')\nprint('a warning', file=sys.stderr)\nsys.exit(len(sys.argv))\n"
     )
     ended = ends(run(library, Job(str(script), kind="script", arguments=["--scale", "4"])))[str(script)]
-    output = library.parent.parent / "output"
+    output = library.parent.parent / "output" / ended["id"]
     assert ended["status"] == 3
     assert (output / ended["checks"]).read_text() == '{"check": 1}\n'
     assert (output / ended["log"]).read_text() == "a warning\n"
@@ -240,3 +259,89 @@ def test_the_same_module_in_two_groups_has_two_files(library: Path) -> None:
     events = run(library, Job("test_one"), Job("test_one", label="stress"))
     logs = {event["log"] for event in events if event["event"] == "end"}
     assert logs == {"000-test_one.log", "001-test_one-stress.log"}
+
+
+def planned(events: list[dict[str, Any]]) -> list[str]:
+    return [module["name"] for module in events[0]["modules"]]
+
+
+@pytest.fixture
+def several(library: Path) -> list[Job]:
+    for name in ("test_a", "test_b", "test_c", "test_d", "test_e"):
+        write(library, name, "pass")
+    return [Job(f"test_{letter}", weight=weight) for letter, weight in zip("abcde", (1, 8, 3, 4, 2), strict=True)]
+
+
+def test_shards_hold_each_module_once_and_weigh_alike(library: Path, several: list[Job]) -> None:
+    shards = []
+    for number in (1, 2):
+        shutil.rmtree(library.parent.parent / "output", ignore_errors=True)
+        # what is known of durations here must not change what a shard is
+        shards.append(planned(run(library, *several, shard=[number, 2], seconds={"test_a": 900 * number})))
+    assert sorted(shards[0] + shards[1]) == ["test_a", "test_b", "test_c", "test_d", "test_e"]
+    assert sorted(shards[0]) == ["test_a", "test_b"]
+
+
+def test_what_took_longest_before_runs_first(library: Path, several: list[Job]) -> None:
+    seconds = {"test_a": 100, "test_c [stress]": 50, "test_d": 0.5}
+    jobs = [*several, Job("test_c", label="stress")]
+    events = run(library, *jobs, seconds=seconds)
+    assert planned(events)[:3] == ["test_a", "test_c", "test_b"]
+    assert events[0]["modules"][1]["label"] == "stress"
+    assert planned(events)[-1] == "test_d"
+
+
+def test_what_is_done_is_planned_but_not_run(library: Path, several: list[Job]) -> None:
+    events = run(library, *several, Job("test_b", label="stress"), done=["test_b", "test_c"])
+    assert len(planned(events)) == 6
+    started = [(event["name"], event["label"]) for event in events if event["event"] == "start"]
+    assert sorted(started) == [("test_a", ""), ("test_b", "stress"), ("test_d", ""), ("test_e", "")]
+
+
+def test_all_that_regrtest_has(library: Path) -> None:
+    for name in ("test_alone", "test_os.test_posix", "test_capi.test_opt", "test_whole.test_part", "helper"):
+        write(library, name, "pass")
+    for package in ("test_os", "test_capi", "test_whole"):
+        (library / package / "__init__.py").write_text("")
+    (library / "test_whole" / "__init__.py").write_text("def main(options): pass")
+    (library / "libregrtest").mkdir()
+    (library / "libregrtest" / "findtests.py").write_text("SPLITTESTDIRS: set[str] = {'test_os', 'test_not_here'}\n")
+    assert sorted(planned(run(library, Job("*")))) == [
+        "test_alone",
+        "test_capi.test_opt",
+        "test_os.test_posix",
+        "test_whole",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "modules"),
+    [
+        (["test_dis"], {"test_dis": []}),
+        (["test.test_dis"], {"test_dis": []}),
+        (["test_capi"], {"test_capi.test_a": [], "test_capi.test_b": []}),
+        (["test_di*"], {"test_dis": [], "test_dict": []}),
+        (["test_dis.DisTests.test_x"], {"test_dis": ["test.test_dis.DisTests.test_x"]}),
+        (["test.test_dis.Dis*"], {"test_dis": ["test.test_dis.Dis*"]}),
+        (["test.test_di*.X*"], {"test_dis": ["test.test_di*.X*"], "test_dict": ["test.test_di*.X*"]}),
+        (["test_dict", "test.test_dis.A.b"], {"test_dict": [], "test_dis": ["test.test_dis.A.b"]}),
+        (
+            ["*generator*"],
+            {name: ["test.*generator*"] for name in ("test_capi.test_a", "test_capi.test_b", "test_dict", "test_dis")},
+        ),
+        (
+            ["test_resume"],
+            {name: ["test_resume"] for name in ("test_capi.test_a", "test_capi.test_b", "test_dict", "test_dis")},
+        ),
+        (["test_nowhere.C.test_x"], {}),
+    ],
+)
+def test_only_modules_that_can_have_such_tests_run(
+    library: Path, patterns: list[str], modules: dict[str, list[str]]
+) -> None:
+    for name in ("test_dis", "test_dict", "test_capi.test_a", "test_capi.test_b"):
+        write(library, name, "print(options.match)")
+    jobs = [Job("test_dis"), Job("test_dict"), Job("test_capi.*"), Job("test_missing")]
+    events = run(library, *jobs, tests=patterns)
+    assert {name: ast.literal_eval(end["tail"]) for name, end in ends(events).items()} == modules
+    assert events[0]["missing"] == []

@@ -11,13 +11,16 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from crossjit import outcomes, suites, validation
+from crossjit import durations, outcomes, suites, validation
 from crossjit.engine.fake import FakeEngine, FakeProcess, Fault
 from crossjit.errors import DocumentError, EngineError, OutOfMemoryError, UserError
 from crossjit.images import Image, Role
-from crossjit.model import Arch, Cell, Expectation, Outcome, SuiteResult, TestResult, Variant, Verdict
+from crossjit.model import Arch, Cell, Expectation, ModuleRun, Outcome, SuiteResult, TestResult, Variant, Verdict
+from crossjit.portion import WHOLE, Portion, parse_shard
 from crossjit.progress import Silent
+from crossjit.suite_folder import SuiteFolder
 from crossjit.suites import Circumstances, FailureKind, KnownFailure, When
+from crossjit.tasks import options
 from crossjit.validation import Target
 from crossjit.verdict import judge
 
@@ -178,14 +181,14 @@ def test_all_data_is_valid() -> None:
         for script in loaded.scripts:
             assert (suites.VALIDATE / script.file).is_file()
         for where in (EMULATED, NATIVE):
-            order = suites.order(loaded, where, suites.known_failures(where), "/scripts")
+            order = suites.order(loaded, where, suites.known_failures(where), "/scripts", WHOLE)
             assert order["items"]
     assert {"jit", "ft-smoke"} <= set(suites.names())
 
 
 def test_emulation_gets_more_time_and_caveats() -> None:
     loaded = suites.load("jit")
-    slow, fast = (suites.order(loaded, where, (), "/s") for where in (EMULATED, NATIVE))
+    slow, fast = (suites.order(loaded, where, (), "/s", WHOLE) for where in (EMULATED, NATIVE))
     assert slow["limit"] == loaded.limit * loaded.emulated_factor
     assert fast["limit"] == loaded.limit
     said = " ".join(suites.caveats("ft-smoke", EMULATED))
@@ -197,12 +200,55 @@ def test_emulation_gets_more_time_and_caveats() -> None:
 
 def test_stress_needs_a_jit_and_a_python_that_knows_it() -> None:
     def stressed(where: Circumstances) -> bool:
-        items: Any = suites.order(suites.load("jit"), where, (), "/s")["items"]
+        items: Any = suites.order(suites.load("jit"), where, (), "/s", WHOLE)["items"]
         return any("PYTHON_JIT_STRESS" in item["env"] for item in items)
 
     assert stressed(EMULATED)
     assert not stressed(replace(EMULATED, python=(3, 14)))
     assert not stressed(replace(EMULATED, variant=NOJIT))
+
+
+def test_lists_of_modules_stand_where_they_are_named(tmp_path: Path) -> None:
+    (tmp_path / "suites").mkdir()
+    suite = tmp_path / "suites" / "s.toml"
+    (tmp_path / "modules.toml").write_text('[sets]\nlanguage = ["test_b", "test_c"]\n')
+    suite.write_text(
+        'summary = "s"\ntimeout = 1\nlimit = 1\n[[groups]]\nmodules = ["test_b", "@language"]\n'
+        '[[groups]]\nmodules = ["test_b"]\n[[groups]]\nlabel = "stress"\nmodules = ["test_b"]\n'
+    )
+    loaded = suites.load("s", tmp_path)
+    assert loaded.groups[0].modules == ("test_b", "test_c")
+    items: Any = suites.order(loaded, NATIVE, (), "/s", WHOLE)["items"]
+    assert [(item["name"], item["label"]) for item in items] == [("test_b", ""), ("test_c", ""), ("test_b", "stress")]
+    suite.write_text('summary = "s"\ntimeout = 1\nlimit = 1\n[[groups]]\nmodules = ["@langage"]\n')
+    with pytest.raises(UserError, match="did you mean 'language'"):
+        suites.load("s", tmp_path)
+
+
+def test_the_options_help_names_all_suites() -> None:
+    assert sorted(options.SUITES) == sorted(suites.names())
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "1/0", "a/b", "1/2/3", "-1/2"])
+def test_a_shard_is_one_of_several(text: str) -> None:
+    assert parse_shard("2/3") == (2, 3)
+    assert parse_shard("") is None
+    with pytest.raises(UserError, match="no part of a whole"):
+        parse_shard(text)
+
+
+def test_durations_are_remembered_by_what_they_depend_on(tmp_path: Path) -> None:
+    assert durations.load(tmp_path, "jit", EMULATED) == {}
+    durations.record(
+        tmp_path, "jit", EMULATED, [ModuleRun("test_a", "", 3.0, "", ""), ModuleRun("test_b", "s", 1.0, "", "")]
+    )
+    durations.record(tmp_path, "jit", EMULATED, [ModuleRun("test_a", "", 5.0, "", "")])
+    assert durations.load(tmp_path, "jit", EMULATED) == {"test_a": 5.0, "test_b [s]": 1.0}
+    assert durations.load(tmp_path, "jit", NATIVE) == {}
+    assert durations.load(tmp_path, "jit", replace(EMULATED, variant=replace(JIT, debug=True))) == {}
+    (file,) = (tmp_path / "durations").iterdir()
+    file.write_text("[broken")
+    assert durations.load(tmp_path, "jit", EMULATED) == {}
 
 
 def test_ranges_of_versions() -> None:
@@ -265,7 +311,7 @@ def test_a_listed_test_that_passes_is_a_note_unless_others_of_the_entry_fail() -
 
 def test_what_is_not_run_is_ignored_by_regrtest_and_counted_as_skipped() -> None:
     entry = known("test.test_a.C.test_hang", FailureKind.HANG, run=False)
-    assert suites.order(suites.load("jit"), EMULATED, [entry], "/s")["ignore"] == ["test.test_a.C.test_hang"]
+    assert suites.order(suites.load("jit"), EMULATED, [entry], "/s", WHOLE)["ignore"] == ["test.test_a.C.test_hang"]
     (result,) = outcomes.left_out("jit", [entry, known("test.test_a.*")], ["test_a"])
     assert result.outcome is Outcome.SKIPPED
     assert not outcomes.left_out("jit", [entry], ["test_b"])
@@ -490,7 +536,9 @@ def target(fake_engine: FakeEngine) -> Target:
     info = fake_engine.add_image("crossjit/target", arch=Arch.AARCH64)
     image = Image("crossjit/target", info.id, "k", Role.TARGET, Arch.AARCH64, "bootstrap:forky", ())
     emulation = {"QEMU_CPU": "cortex-a72"}
-    return Target(image, tree, CELL, JIT, (3, 15), "crossjit-suite", {"crossjit.run": "r"}, support, emulation)
+    return Target(
+        image, "artifact", tree, CELL, JIT, (3, 15), "crossjit-suite", {"crossjit.run": "r"}, support, emulation
+    )
 
 
 def runner(*events: Mapping[str, object], files: Mapping[str, bytes], status: int = 0) -> Any:
@@ -500,8 +548,10 @@ def runner(*events: Mapping[str, object], files: Mapping[str, bytes], status: in
         assert process.argv[1].endswith("runner.py")
         assert process.env["PYTHON_JIT"] == "0"
         for name, content in files.items():
-            process.write_file(f"{validation.RESULTS}/{name}", content)
+            process.write_file(f"{validation.RESULTS}/{name.partition('.')[0]}/{name}", content)
         for each in events:
+            if each.get("event") == "end" and each["log"] not in files:
+                process.write_file(f"{validation.RESULTS}/{each['id']}/{each['log']}", b"")
             process.write_line(json.dumps(each))
         return status
 
@@ -518,8 +568,8 @@ GREEN = (
 FILES = {"000-test_s.xml": GREEN, "000-test_s.log": b"test_x (test.test_s.C.test_x) ... ok\n"}
 
 
-def go(engine: FakeEngine, target: Target, folder: Path) -> SuiteResult:
-    return validation.run_suite(engine, target, "jit", jobs=2, folder=folder, progress=Silent())
+def go(engine: FakeEngine, target: Target, folder: Path, **options: Any) -> SuiteResult:
+    return validation.run_suite(engine, target, "jit", jobs=2, folder=folder, progress=Silent(), **options)
 
 
 def test_a_suite_runs_locked_in_and_its_files_are_kept(fake_engine: FakeEngine, target: Target, tmp_path: Path) -> None:
@@ -529,7 +579,7 @@ def test_a_suite_runs_locked_in_and_its_files_are_kept(fake_engine: FakeEngine, 
     assert not result.problems
     assert any("pointer authentication" in caveat for caveat in result.caveats)
     assert any("test_opt" in reason for reason in result.unproved)
-    assert {path.name for path in (tmp_path / "jit").iterdir()} == {*FILES, "runner.log"}
+    assert {path.name for path in (tmp_path / "jit").iterdir()} == {*FILES, "runner.log", "order.json"}
     (started,) = fake_engine.started
     assert started.user == "1000:1000"
     assert started.network is False
@@ -555,6 +605,69 @@ def test_everything_is_where_the_target_looks_for_it(fake_engine: FakeEngine, ta
     go(fake_engine, target, tmp_path)
     assert json.loads(seen[validation.ORDER])["limit"] > 0
     assert seen["/usr/local/libexec/validate/runner.py"] == (suites.VALIDATE / "runner.py").read_bytes()
+
+
+def ordered(engine: FakeEngine, *events: Mapping[str, object]) -> list[dict[str, Any]]:
+    """Let the runner say these events; return the list that its orders will be in."""
+    orders: list[dict[str, Any]] = []
+    play = runner(*events, files=FILES)
+
+    def program(process: FakeProcess) -> int:
+        orders.append(json.loads(process.files.read(validation.ORDER)))
+        return int(play(process))
+
+    engine.programs["python3"] = program
+    return orders
+
+
+END = event(junit="000-test_s.xml")
+OTHER = event(id="001-test_t", name="test_t", label="stress", log="001-test_t.log", status=4)
+
+
+def test_a_run_that_died_is_taken_up_where_it_stopped(fake_engine: FakeEngine, target: Target, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    ordered(fake_engine, PLAN, START, END, {**START, "id": "001-test_t"})
+    assert "did not come to its end" in go(fake_engine, target, first).problems[0]
+    orders = ordered(fake_engine, PLAN, OTHER, DONE)
+    result = go(fake_engine, target, second, earlier=first, durations={"test_t [stress]": 4.0})
+    assert orders[0]["done"] == ["test_s"]
+    assert orders[0]["seconds"] == {"test_t [stress]": 4.0}
+    assert [each.name for each in result.results] == ["test.test_s.C.test_x", "test.test_t [stress]"]
+    assert [module.key for module in result.modules] == ["test_s", "test_t [stress]"]
+    assert not result.problems
+    assert any("1 module of an earlier run" in note for note in result.notes)
+    # and once more, from what has been taken over itself
+    orders = ordered(fake_engine, PLAN, DONE)
+    third = go(fake_engine, target, tmp_path / "third", earlier=second)
+    assert orders[0]["done"] == ["test_s", "test_t [stress]"]
+    assert third.results == result.results
+
+
+def test_a_module_without_its_files_is_run_again(fake_engine: FakeEngine, target: Target, tmp_path: Path) -> None:
+    ordered(fake_engine, PLAN, START, END)
+    go(fake_engine, target, tmp_path / "first")
+    (tmp_path / "first" / "jit" / "000-test_s.xml").unlink()
+    orders = ordered(fake_engine, PLAN, END, DONE)
+    go(fake_engine, target, tmp_path / "second", earlier=tmp_path / "first")
+    assert orders[0]["done"] == []
+
+
+def test_two_halves_of_different_things_are_no_result(fake_engine: FakeEngine, target: Target, tmp_path: Path) -> None:
+    ordered(fake_engine, PLAN, START, END)
+    go(fake_engine, target, tmp_path / "first")
+    with pytest.raises(UserError, match="changed since then: artifact"):
+        go(fake_engine, replace(target, artifact="another"), tmp_path / "second", earlier=tmp_path / "first")
+    with pytest.raises(UserError, match="changed since then: shard"):
+        go(fake_engine, target, tmp_path / "second", earlier=tmp_path / "first", portion=Portion(shard=(1, 2)))
+    assert len(fake_engine.started) == 1
+
+
+def test_a_part_need_not_have_run_what_the_whole_must(fake_engine: FakeEngine, target: Target, tmp_path: Path) -> None:
+    orders = ordered(fake_engine, PLAN, START, END, DONE)
+    result = go(fake_engine, target, tmp_path, portion=Portion(shard=(2, 3), tests=("test_s",)))
+    assert (orders[0]["shard"], orders[0]["tests"]) == ([2, 3], ["test_s"])
+    assert result.unproved == ()
+    assert "no more than a part of it ran: shard 2/3; tests test_s" in result.notes
 
 
 def test_a_runner_that_dies_is_a_problem_with_what_it_was_doing(
@@ -645,7 +758,7 @@ def test_what_the_target_wrote_cannot_leave_the_folder(tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     logs.mkdir()
     evil = tar_of({"results/../../escaped": b"x", "results/fine.log": b"y", "/results/absolute": b"z"})
-    validation._save(io.BytesIO(evil), logs)
+    SuiteFolder(logs).keep(io.BytesIO(evil))
     assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()} == {
         "logs/escaped",
         "logs/fine.log",

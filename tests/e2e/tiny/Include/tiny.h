@@ -3,5 +3,5 @@
 #include "pyconfig.h"
 
 int answer_probe(const char *told);
-int answer_runner(const char *output);
+int answer_runner(const char *order, const char *output);
 void hold(const char *phase);

@@ -26,7 +26,7 @@ int main(int count, char **words)
         return answer_probe(option(count, words, "--told", "{}"));
     }
     if (strstr(script, "/runner.py")) {
-        return answer_runner(option(count, words, "--output", "."));
+        return answer_runner(option(count, words, "--suite-json", ""), option(count, words, "--output", "."));
     }
     fprintf(stderr, "tiny: I cannot run %s\n", script);
     return 2;
