@@ -301,12 +301,10 @@ def validate_cell(
 
     `earlier` is the cell's folder in a run that died: what its suites got done is not done again.
     """
-    require_emulator(shop, prepared.cell.arch)
-    image = ensure_image(shop, prepared.image, Role.TARGET, prepared.cell.arch)
     portion = prepared.order.portion
     results = []
     for name in prepared.order.suites:
-        target = _target(shop, prepared, built, image, name)
+        target = target_of(shop, prepared, built, name)
         result = validation.run_suite(
             shop.engine,
             target,
@@ -324,9 +322,11 @@ def validate_cell(
     return tuple(results)
 
 
-def _target(shop: Workshop, prepared: Prepared, built: BuiltCell, image: Image, purpose: str) -> validation.Target:
+def target_of(shop: Workshop, prepared: Prepared, built: BuiltCell, purpose: str) -> validation.Target:
+    """Return what a built cell's suites run in; its image is made if it is not there. `purpose` names the container."""
+    require_emulator(shop, prepared.cell.arch)
     return validation.Target(
-        image=image,
+        image=ensure_image(shop, prepared.image, Role.TARGET, prepared.cell.arch),
         artifact=built.artifact.full_id,
         tree=built.artifact.open,
         cell=prepared.cell,
@@ -384,12 +384,10 @@ def run_cell(
 
 def target_shell(shop: Workshop, prepared: Prepared, built: BuiltCell) -> int:
     """Open a shell in the cell's target image with its artifact installed; return the shell's exit status."""
-    require_emulator(shop, prepared.cell.arch)
     cell = prepared.cell
-    image = ensure_image(shop, prepared.image, Role.TARGET, cell.arch)
-    target = _target(shop, prepared, built, image, "shell")
+    target = target_of(shop, prepared, built, "shell")
     return shop.engine.shell(
-        image.reference,
+        target.image.reference,
         arch=cell.arch,
         name=target.name,
         labels=target.labels,

@@ -8,7 +8,7 @@ import tarfile
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -153,17 +153,47 @@ def run_suite(
         kept.take(SuiteFolder(earlier / name), order, target.subject)
     watch = _Watch(kept.ended())
     told = {**order, "seconds": dict(durations or {}), "done": [ended.module_run.key for ended in watch.ended]}
-    seconds = suite.limit * suite.factor(where)
+    with progress.step(name, str(target.cell)) as step:
+        completed = _run(engine, target, told, watch, kept, jobs=jobs, step=step)
+    watch.check_memory(target)
+    return _result(name, suite, where, known, watch, completed, kept.path, data, portion)
+
+
+def run_items(
+    engine: Engine, target: Target, order: Mapping[str, object], *, jobs: int, folder: Path, step: Step
+) -> dict[str, tuple[TestResult, ...]]:
+    """Run an order's items as suites run theirs; return the outcomes by the items' labels.
+
+    `folder` is made anew and gets what the modules wrote. An item that did not run is left out. Raises EngineError and
+    its kin for what is the engine's.
+    """
+    kept = SuiteFolder(folder)
+    kept.start(order, target.subject)
+    watch = _Watch()
+    _run(engine, target, order, watch, kept, jobs=jobs, step=step)
+    watch.check_memory(target)
+    return {ended.label: outcomes.of_module("", replace(ended, label=""), folder).results for ended in watch.ended}
+
+
+def _run(
+    engine: Engine,
+    target: Target,
+    order: Mapping[str, Any],
+    watch: _Watch,
+    kept: SuiteFolder,
+    *,
+    jobs: int,
+    step: Step,
+) -> Completed:
+    """Install everything in a container of its own and have the runner work through an order."""
+    seconds = int(order["limit"])
     limits = Limits(memory=_memory(engine.facts(), jobs), pids=PIDS, seconds=seconds + 2 * MARGIN)
-    with (
-        progress.step(name, str(target.cell)) as step,
-        _container(
-            engine, target.image, target.cell.arch, target.name, target.labels, target.emulation, limits
-        ) as container,
-    ):
+    with _container(
+        engine, target.image, target.cell.arch, target.name, target.labels, target.emulation, limits
+    ) as container:
         step.update(detail="installing")
         install(container, target.tree, target.support)
-        container.put(_tar({ORDER: json.dumps(told).encode()}, folders=(RESULTS,)), "/")
+        container.put(_tar({ORDER: json.dumps(order).encode()}, folders=(RESULTS,)), "/")
 
         def on_line(line: str) -> None:
             # its files first: a module that is on record as ended has them
@@ -173,14 +203,12 @@ def run_suite(
             kept.hear(line)
             watch.hear(line, step)
 
-        completed = container.run(
+        return container.run(
             (PYTHON, f"{SCRIPTS}/runner.py", "--suite-json", ORDER, "--output", RESULTS, "--jobs", str(jobs)),
             env={"PYTHON_JIT": "0"},
             on_line=on_line,
             timeout=seconds + MARGIN,
         )
-    watch.check_memory(target)
-    return _result(name, suite, where, known, watch, completed, kept.path, data, portion)
 
 
 def _result(

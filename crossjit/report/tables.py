@@ -6,10 +6,13 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from crossjit.errors import CrossjitError, ExitCode, Interrupted
 from crossjit.model import CellResult, Outcome, SuiteResult, Verdict
+
+if TYPE_CHECKING:
+    from crossjit.diagnosis import Diagnosis
 
 PLAIN_WIDTH = 100
 
@@ -244,6 +247,46 @@ def _suite_json(suite: SuiteResult) -> dict[str, object]:
             }
             for result in suite.results
             if result.outcome.is_bad
+        ],
+    }
+
+
+def diagnoses_text(diagnoses: Sequence[Diagnosis], *, run: str, look: Look) -> str:
+    """Return what failing tests are about, each with the table that it was concluded from."""
+    parts = []
+    for each in diagnoses:
+        rows = [
+            (str(tried.rung), str(tried.cell), tried.how or "-", str(tried.count), duration(tried.seconds))
+            for tried in each.tries
+        ]
+        said = [f"{each.cell}: {each.test}", f"  {each.conclusion}: {each.conclusion.why}"]
+        table = render(("changed", "cell", "how", "outcome", "time"), rows, look)
+        parts.append("\n".join([*said, "", *(f"  {line}" for line in table.splitlines())]))
+    parts.append(f"run:       {run}")
+    return "\n\n".join(parts)
+
+
+def diagnosis_json(diagnosis: Diagnosis) -> dict[str, object]:
+    """Return one as values that JSON can hold; times in seconds."""
+    return {
+        "cell": str(diagnosis.cell),
+        "test": diagnosis.test,
+        "layer": diagnosis.conclusion.layer.value,
+        "why": diagnosis.conclusion.why,
+        "failed": diagnosis.conclusion.odds.failed,
+        "ran": diagnosis.conclusion.odds.ran,
+        "tries": [
+            {
+                "changed": tried.rung.value,
+                "cell": str(tried.cell),
+                "how": tried.how,
+                "failed": tried.count.failed,
+                "passed": tried.count.passed,
+                "absent": tried.count.absent,
+                "message": tried.message,
+                "seconds": tried.seconds,
+            }
+            for tried in diagnosis.tries
         ],
     }
 

@@ -14,7 +14,7 @@ from crossjit import __version__
 # invoke turns bytecode files off, for its own users' small tasks.py; here every command would compile all modules anew
 sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
 
-from crossjit.tasks import build, commandline, develop, doctor, listing, runs, stash  # noqa: E402 - see above
+from crossjit.tasks import build, commandline, develop, doctor, listing, runs, stash, triage  # noqa: E402 - see above
 from crossjit.tasks.framework import Command  # noqa: E402
 
 __all__ = ["namespace", "program"]
@@ -36,6 +36,7 @@ def _group(name: str, about: str, tasks: list[Command]) -> Collection:
 namespace = Collection(
     *_commands(doctor),
     *_commands(build),
+    *_commands(triage),
     *_commands(listing),
     *_commands(runs, "clean"),
     *_commands(develop),

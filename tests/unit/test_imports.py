@@ -37,10 +37,13 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "work": (
         "crossjit.build",
+        "crossjit.diagnosis",
         "crossjit.durations",
         "crossjit.flow",
         "crossjit.outcomes",
         "crossjit.suite_folder",
+        "crossjit.triage",
+        "crossjit.trials",
         "crossjit.validation",
         "crossjit.verdict",
     ),

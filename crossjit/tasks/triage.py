@@ -1,0 +1,170 @@
+"""`triage`: which layer the failing tests of a run are about."""
+
+from __future__ import annotations
+
+import fnmatch
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from json import dumps
+from typing import TYPE_CHECKING
+
+from invoke.context import Context
+
+from crossjit.errors import ExitCode, UserError
+from crossjit.portion import WHOLE
+from crossjit.report import tables
+from crossjit.tasks.framework import command, show, show_json
+from crossjit.tasks.options import AUTO, describe, read, recalled, words
+from crossjit.tasks.workshop import opened
+
+if TYPE_CHECKING:
+    from crossjit.diagnosis import Diagnosis, Ladder
+    from crossjit.model import Cell, CellResult, SuiteResult
+    from crossjit.runs import Run
+    from crossjit.tasks.options import Request
+    from crossjit.trials import Trial
+
+NAMED = 10  # tests that passed and are looked into all the same, because they were named
+
+
+@command(
+    iterable=["run", "tests"],
+    rest="run",
+    help=describe(
+        *("strategy", "source", "cpu", "jobs", "json"),
+        run="RUN may stand alone: a run's id, its beginning, or last; all its failing tests; default: last",
+        cell="one cell, such as 3.15/aarch64/jit, instead of a run; --tests says which; default: the run's cells",
+        tests="with --cell, the tests to look into, as validate takes them; with a run, only these; default: all",
+        no_builds="use only builds that are in the stash; default: what a rung needs is built",
+    ),
+)
+def triage(
+    context: Context,
+    run: list[str] | None = None,
+    cell: str = "",
+    tests: list[str] | None = None,
+    strategy: str = AUTO,
+    source: str = "",
+    cpu: str = "",
+    jobs: str = "",
+    no_builds: bool = False,
+    json: bool = False,
+) -> ExitCode:
+    """Run failing tests again on a ladder of changes, and name the layer that each failure is about.
+
+    The same again, JIT off, optimizer off, another CPU model; then other builds: the tier-2 interpreter, the other
+    arch, the recipe's own source. It stops when the answer is settled.
+    """
+    if cell:
+        if run:
+            raise UserError("--cell stands for itself", hint="give a run or a cell, not both")
+        request = _of_cell(cell, words(tests), strategy, source, cpu, jobs)
+        found = _triage(request, None, (), builds=not no_builds)
+    else:
+        if strategy != AUTO or source or cpu:
+            raise UserError("a run says itself how its cells are built", hint="these options are for --cell")
+        before = _failed(run or ["last"])
+        request = replace(recalled(before), portion=WHOLE)
+        found = _triage(request, before, words(tests), builds=not no_builds)
+    record, diagnoses = found
+    if json:
+        show_json({"run": record, "diagnoses": [tables.diagnosis_json(each) for each in diagnoses]})
+    else:
+        show(tables.diagnoses_text(diagnoses, run=record, look=tables.look_of(sys.stdout)))
+    return ExitCode.PASS
+
+
+def _of_cell(cell: str, tests: tuple[str, ...], strategy: str, source: str, cpu: str, jobs: str) -> Request:
+    """Make the request of one cell."""
+    parts = cell.split("/")
+    if len(parts) < 3 or not all(parts):
+        raise UserError(f"--cell {cell!r} is no cell", hint="write it as recipe/arch/variant: 3.15/aarch64/jit")
+    if not tests:
+        raise UserError("--cell wants --tests", hint="such as --tests test.test_dis.DisTests.test_opmap")
+    recipe, arch, variant = "/".join(parts[:-2]), parts[-2], parts[-1]
+    return read(
+        arch=[arch],
+        recipe=[recipe],
+        variant=[variant],
+        strategy=strategy,
+        source=source,
+        cpu=cpu,
+        jobs=jobs,
+        tests=tests,
+    )
+
+
+def _failed(names: Sequence[str]) -> Run:
+    """Load the run to look into. Raises UserError for one without a failing test."""
+    from crossjit import runs, settings
+
+    if len(names) > 1:
+        raise UserError("one run at a time, please", hint="`invoke runs list` shows many")
+    found = runs.load(settings.load(), names[0])
+    if not any(_bad(result) for result in found.results()):
+        raise UserError(
+            f"no test of run {found.id} failed", hint="`invoke runs list` shows the runs and their verdicts"
+        )
+    return found
+
+
+def _bad(result: CellResult) -> set[str]:
+    return {
+        each.name for suite in result.suites for each in suite.results if each.outcome.is_bad and each.known is None
+    }
+
+
+def _triage(
+    request: Request, before: Run | None, patterns: tuple[str, ...], *, builds: bool
+) -> tuple[str, list[Diagnosis]]:
+    """Open a run of its own and climb for each cell that has failing tests."""
+    from crossjit import diagnosis, durable, flow
+
+    diagnoses: list[Diagnosis] = []
+    with opened(request) as run:
+        orders = run.orders
+        if before is not None:
+            failing = {result.cell for result in before.results() if _bad(result)}
+            orders = tuple(order for order in orders if order.cell in failing)
+            run.record.set_cells([order.cell for order in orders])
+        for prepared in flow.prepare(run.shop, orders):
+            folder = run.record.cell_folder(prepared.cell)
+            built = flow.build_cell(run.shop, prepared, log=folder / "build.log")
+            found = before.result(prepared.cell) if before else None
+            results = found.suites if found else flow.validate_cell(run.shop, prepared, built, folder=folder)
+            ladder = diagnosis.Ladder(run.shop, prepared, built, folder, builds=builds)
+            wanted = _trials(prepared.cell, ladder, results, patterns)
+            diagnoses += diagnosis.diagnose(ladder, prepared.cell, wanted)
+        content = dumps([tables.diagnosis_json(each) for each in diagnoses], indent=2).encode()
+        durable.replace(run.record.folder / "triage.json", content)
+        run.record.finish(ExitCode.PASS)
+    return run.record.id, diagnoses
+
+
+def _trials(cell: Cell, ladder: Ladder, results: Sequence[SuiteResult], patterns: tuple[str, ...]) -> dict[Trial, bool]:
+    """Choose what to look into, and whether it failed: the tests that did; where none did, the few that were named."""
+    from crossjit import trials
+
+    found: list[Trial] = []
+    ran: list[Trial] = []
+    for suite in results:
+        bad = [each.name for each in suite.results if each.outcome.is_bad and each.known is None]
+        meant = [name for name in bad if not patterns or any(_matches(name, pattern) for pattern in patterns)]
+        found += trials.of_results(suite, ladder.where, meant)
+        ran += trials.of_results(suite, ladder.where, [each.name for each in suite.results if not each.outcome.is_bad])
+    if found:
+        return dict.fromkeys(found, True)
+    if patterns or not 0 < len(ran) <= NAMED:
+        raise UserError(
+            f"{cell}: none of the tests that are meant failed",
+            hint="`invoke runs show` has the names of those that did; with --cell, name a test that passes at times",
+        )
+    return dict.fromkeys(ran, False)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a full name is meant by a pattern, which may lack the first word and the end of it."""
+    bare = name.partition(" [")[0]
+    candidates = (pattern, f"test.{pattern}", f"{pattern}.*", f"test.{pattern}.*")
+    return any(fnmatch.fnmatchcase(bare, each) for each in candidates)

@@ -1,0 +1,178 @@
+"""Single tests, run again and counted: what `triage` concludes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crossjit import suites, validation
+from crossjit.engine.base import Engine
+from crossjit.model import ModuleRun, Outcome, SuiteResult, TestResult
+from crossjit.portion import WHOLE
+from crossjit.progress import Step
+from crossjit.suites import Circumstances
+from crossjit.triage import Count
+from crossjit.validation import Target
+
+CONTROL = "test_bool"  # a module that needs nothing but a Python that works
+
+# What unittest names beside tests: a class's or module's own set-up.
+_FIXTURES = ("setUpClass", "tearDownClass", "setUpModule", "tearDownModule")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A test that can be run again as its suite ran it.
+
+    `name` is its full name without a label; `module` regrtest's or a script's path in the target; `match` what regrtest
+    is to match, empty for the whole module; `seconds` how long one run may take, emulated or not as it was.
+    """
+
+    name: str
+    suite: str
+    kind: str
+    module: str
+    label: str = ""
+    match: str = ""
+    env: tuple[tuple[str, str], ...] = ()
+    arguments: tuple[str, ...] = ()
+    seconds: int = 600
+
+    def __str__(self) -> str:
+        return f"{self.name} [{self.label}]" if self.label else self.name
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How often a test failed, and what it said the first time."""
+
+    count: Count = field(default_factory=Count)
+    message: str = ""
+
+
+def of_results(result: SuiteResult, where: Circumstances, names: Iterable[str]) -> tuple[Trial, ...]:
+    """Make trials of a suite's results with these full names (with their labels). Names of no module are left out."""
+    suite = suites.load(result.suite)
+    items: Any = suites.order(suite, where, (), validation.SCRIPTS, WHOLE)["items"]
+    wanted = set(names)
+    found = (_trial(each, result.modules, items, result.suite) for each in result.results if each.name in wanted)
+    return tuple(dict.fromkeys(trial for trial in found if trial is not None))
+
+
+def _trial(
+    result: TestResult, modules: Sequence[ModuleRun], items: Sequence[Mapping[str, Any]], suite: str
+) -> Trial | None:
+    name, _, label = result.name.removesuffix("]").partition(" [")
+    for module in sorted(modules, key=lambda module: -len(module.name)):
+        prefixes = (module.name, f"test.{module.name}")
+        if module.label == label and any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes):
+            item = next((item for item in items if _holds(item, module)), None)
+            if item is not None:
+                script = item["kind"] == "script"
+                return Trial(
+                    name=name,
+                    suite=suite,
+                    kind=item["kind"],
+                    module=item["name"] if script else module.name,
+                    label=label,
+                    match="" if script else _match(name, f"test.{module.name}"),
+                    env=tuple(sorted(item["env"].items())),
+                    arguments=tuple(item["arguments"]),
+                    seconds=item["timeout"],
+                )
+    return None
+
+
+def _holds(item: Mapping[str, Any], module: ModuleRun) -> bool:
+    """Whether an order's item is what a module was run for."""
+    if item["kind"] == "script":
+        return bool(Path(item["name"]).stem == module.name)
+    package = item["name"].removesuffix("*")
+    return bool(
+        item["label"] == module.label
+        and (item["name"] == module.name or (package != item["name"] and module.name.startswith(package)))
+    )
+
+
+def _match(name: str, module: str) -> str:
+    """Say what regrtest is to match for a full name: nothing for a module, all of a class for its fixtures."""
+    if name == module:
+        return ""
+    owner, _, last = name.rpartition(".")
+    if last in _FIXTURES:
+        return "" if owner == module else f"{owner}.*"
+    return name
+
+
+def run(
+    engine: Engine,
+    target: Target,
+    trials: Sequence[Trial],
+    times: int,
+    *,
+    env: Mapping[str, str],
+    jobs: int,
+    folder: Path,
+    step: Step,
+) -> dict[Trial, Tally]:
+    """Run each trial several times in one container of the target, with `env` beside its own; return the counts.
+
+    A crash and a hang are failures. Raises EngineError and its kin for what is the engine's.
+    """
+    items = [
+        {
+            "kind": trial.kind,
+            "name": trial.module,
+            "label": f"{number}.{time}",
+            "optional": True,
+            "weights": {},
+            "arguments": [*trial.arguments, *(("--match", trial.match) if trial.match else ())],
+            "env": {**dict(trial.env), **env},
+            "timeout": trial.seconds,
+            "weight": 1.0,
+        }
+        for number, trial in enumerate(trials)
+        for time in range(times)
+    ]
+    limit = sum(trial.seconds for trial in trials) * times + 600
+    order = {
+        "limit": limit,
+        "resources": [],
+        "ignore": [],
+        "items": items,
+        "shard": None,
+        "tests": [],
+        "seconds": {},
+        "done": [],
+    }
+    ended = validation.run_items(engine, target, order, jobs=jobs, folder=folder, step=step)
+    return {
+        trial: _tally(trial, [ended.get(f"{number}.{time}", ()) for time in range(times)])
+        for number, trial in enumerate(trials)
+    }
+
+
+def control(where: Circumstances) -> Trial:
+    """Return the test that passes wherever tests can be run at all."""
+    factor = suites.load("jit").factor(where)
+    return Trial(f"test.{CONTROL}", "control", "module", CONTROL, seconds=120 * factor)
+
+
+def _tally(trial: Trial, runs: Sequence[Sequence[TestResult]]) -> Tally:
+    count, message = Count(), ""
+    for results in runs:
+        about = list(_about(trial, results))
+        bad = [result for result in about if result.outcome.is_bad]
+        passed = any(result.outcome is Outcome.PASSED for result in about)
+        count += Count(failed=1) if bad else Count(passed=1) if passed else Count(absent=1)
+        message = message or (bad[0].message if bad else "")
+    return Tally(count, message)
+
+
+def _about(trial: Trial, results: Sequence[TestResult]) -> Iterator[TestResult]:
+    """Leave out what a script says of other checks, unless it ended badly as a whole."""
+    for result in results:
+        if trial.kind == "module" or result.name in (trial.name, Path(trial.module).stem):
+            yield result
