@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import BinaryIO, TextIO
 
+import crossjit
 from crossjit import sources
 from crossjit.engine.base import Container, Engine, EngineFacts, Limits
 from crossjit.errors import BuildError, InfrastructureError
@@ -32,6 +33,9 @@ INSTALL = f"{ROOT}/install"
 SUPPORT = f"{ROOT}/support"
 GENERATED = f"{ROOT}/generated"
 BUILD_PYTHON = f"{ROOT}/python"
+TOOLS = f"{ROOT}/tools"
+LLVM = f"{ROOT}/llvm"
+CACHE = "/cache"
 BUILDER = 1000  # the uid of `builder` in the toolchain images
 
 # One constant instant for __DATE__, archives and .pyc files (https://reproducible-builds.org/specs/source-date-epoch/):
@@ -42,7 +46,8 @@ ENVIRONMENT: Mapping[str, str] = {
     "HOME": ROOT,
     "LANG": "C.UTF-8",
     "LC_ALL": "C.UTF-8",
-    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    # clang by toolchain/llvm.sh, compilers by ccache, whether there is a cache or not: the outputs are the same
+    "PATH": f"{LLVM}/bin:/usr/lib/ccache:/usr/local/bin:/usr/bin:/bin",
     "PYTHONHASHSEED": "0",
     "SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH),
     "TZ": "UTC",
@@ -55,9 +60,14 @@ CONFIGURE = ("--prefix=/usr/local", "--without-ensurepip", "--without-static-lib
 # What a cross configure cannot find out by running something; FACTS of CPython's own cross builds.
 CROSS_ANSWERS = ("ac_cv_file__dev_ptmx=yes", "ac_cv_file__dev_ptc=no", "ac_cv_buggy_getaddrinfo=no")
 
-# With several processes (-j0, the Makefile's own) it is chance which file is compiled after which in one process, and
-# marshal's reference flags follow from what the process compiled before: the same source gives other .pyc files.
-ONE_COMPILER = "-j1"
+# compileall's .pyc files depend on which file was compiled after which in one process: marshal's reference flags follow
+# from what the process compiled before. toolchain/compile_library.py does it instead, so it is asked for nothing here.
+NOT_COMPILED = "--help"
+
+SCRIPTS = crossjit.PROJECT / "toolchain"
+_CACHE = ("python3", f"{TOOLS}/cache.py")
+_LLVM_TOOLS = ("clang", "llvm-dwarfdump", "llvm-objdump", "llvm-readobj")
+COMPILER_CACHE = "3G"  # ccache's own bound; the other parts' are in toolchain/cache.py
 
 MEMORY_PER_JOB = 1 << 30  # bytes; the largest compiler process of a CPython build takes less than that
 LOG_TAIL = 25
@@ -89,6 +99,7 @@ class BuildSpec:
     commands: tuple[Command, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     build_python: str | None = None
+    library_compiler: str = ""
 
     @property
     def key(self) -> str:
@@ -104,10 +115,14 @@ class BuildSpec:
 
 @dataclass(frozen=True)
 class Built:
-    """What a build left in its container while it is open: phases with wall seconds, and the versions that it used."""
+    """What a build left in its container while it is open: phases with wall seconds, and the compiler that it used.
+
+    `caches` says how often each cache had an answer and how often not, by its name: (hits, misses).
+    """
 
     seconds: Mapping[str, float]
     compiler: str
+    caches: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def specify(
@@ -135,7 +150,7 @@ def specify(
     llvm = source.llvm if variant.needs_llvm else None
     if llvm is not None:
         # 3.15 looks for its tools here first; before, `clang-N` on PATH is found by its name.
-        environment["LLVM_TOOLS_INSTALL_DIR"] = f"/usr/lib/llvm-{llvm}"
+        environment["LLVM_TOOLS_INSTALL_DIR"] = LLVM
     return BuildSpec(
         source=source.digest,
         arch=arch,
@@ -146,12 +161,21 @@ def specify(
         commands=(
             Command("configure", tuple(configure)),
             Command("make", ("make",)),
-            Command("install", ("make", "install", f"DESTDIR={INSTALL}", f"COMPILEALL_OPTS={ONE_COMPILER}")),
+            Command("install", ("make", "install", f"DESTDIR={INSTALL}", f"COMPILEALL_OPTS={NOT_COMPILED}")),
+            Command("compile", _compile(source, strategy)),
             Command("support", ("sh", "-c", _SUPPORT)),
         ),
         environment=environment,
         build_python=build_python if strategy is Strategy.CROSS else None,
+        library_compiler=hashlib.sha256((SCRIPTS / "compile_library.py").read_bytes()).hexdigest(),
     )
+
+
+def _compile(source: Source, strategy: Strategy) -> tuple[str, ...]:
+    """Say how the library is byte-compiled: by the Python that CPython's Makefile would use, its own JIT off."""
+    built = f"{BUILD_PYTHON}/usr/local/bin/python{'.'.join(map(str, source.python))}"
+    python = built if strategy is Strategy.CROSS else "./python"
+    return ("env", "PYTHON_JIT=0", python, f"{TOOLS}/compile_library.py", "--root", INSTALL, "--prefix", "/usr/local")
 
 
 # Beside the install tree: Tools/, which the tests of the cases generator and a debugger need, and what the build
@@ -198,7 +222,7 @@ def compile_in(
     seconds: dict[str, float] = {}
     started = time.monotonic()
     with progress.step("unpack", subject):
-        fill(container, source, build_python)
+        fill(container, spec, source, build_python)
     seconds["unpack"] = time.monotonic() - started
     for command in spec.commands:
         started = time.monotonic()
@@ -206,14 +230,22 @@ def compile_in(
             _run(container, command, jobs, log, step)
         seconds[command.phase] = time.monotonic() - started
     compiler = f"{spec.arch.triple}-gcc" if spec.strategy is Strategy.CROSS else "gcc"
-    return Built(seconds=seconds, compiler=_first_line(container, (compiler, "--version")))
+    return Built(
+        seconds=seconds, compiler=_first_line(container, (compiler, "--version")), caches=_cache_report(container)
+    )
 
 
 def fill(
-    container: Container, source: Source, build_python: Callable[[], AbstractContextManager[BinaryIO]] | None
+    container: Container,
+    spec: BuildSpec,
+    source: Source,
+    build_python: Callable[[], AbstractContextManager[BinaryIO]] | None,
 ) -> None:
-    """Put the source, the folders to build in and a cross build's own Python into a fresh toolchain container."""
-    container.put(_folders(ROOT, BUILD, INSTALL, SUPPORT, GENERATED, BUILD_PYTHON), "/")
+    """Put the source, the folders to build in, our scripts and a cross build's own Python into a fresh container."""
+    container.put(
+        _folders(ROOT, BUILD, INSTALL, SUPPORT, GENERATED, BUILD_PYTHON, TOOLS, LLVM, f"{LLVM}/bin", CACHE), "/"
+    )
+    container.put(scripts(spec.llvm), "/")
     with sources.open_tar(source) as tar:
         container.put(tar, ROOT)
     _require(container, ("mv", f"{ROOT}/{source.top}", SOURCE))
@@ -241,26 +273,71 @@ def open_container(
     name: str,
     labels: Mapping[str, str],
     emulation: Mapping[str, str],
+    cache: str | None = None,
 ) -> AbstractContextManager[Container]:
-    """Start the container of one build: no network, no capabilities, the unprivileged builder."""
+    """Start the container of one build: no network, no capabilities, the unprivileged builder.
+
+    `cache` is a volume's name; without one the build does everything itself.
+    """
     return engine.container(
         toolchain.reference,
         arch=toolchain.arch,
         name=name,
         labels=labels,
-        env={**spec.environment, **emulation},
+        env={**spec.environment, **emulation, **bookkeeping(spec, cached=cache is not None)},
         user=f"{BUILDER}:{BUILDER}",
         network=False,
         limits=build_limits(facts),
+        volumes={cache: CACHE} if cache is not None else {},
     )
+
+
+def bookkeeping(spec: BuildSpec, *, cached: bool) -> Mapping[str, str]:
+    """Return what ccache and our scripts go by. No output depends on it, so it is not in the build key."""
+    toolchain = f"{spec.toolchain} {spec.packages}"
+    here = {
+        "CROSSJIT_SOURCE": SOURCE,
+        "CROSSJIT_TOOLCHAIN": toolchain,
+        "CROSSJIT_LLVM": f"/usr/lib/llvm-{spec.llvm}",
+        "CROSSJIT_HEADERS": f"{TOOLS}/headers",
+        "CROSSJIT_CACHE_LOG": f"{TOOLS}/log",
+    }
+    if spec.build_python is not None:
+        here["CROSSJIT_COMPILER"] = spec.build_python
+    if not cached:
+        return {**here, "CCACHE_DISABLE": "1"}
+    return {
+        **here,
+        "CROSSJIT_CACHE": CACHE,
+        "CCACHE_DIR": f"{CACHE}/ccache",
+        "CCACHE_MAXSIZE": COMPILER_CACHE,
+        "CCACHE_COMPILERCHECK": f"string:{toolchain}",
+        "CCACHE_STATSLOG": f"{TOOLS}/ccache.log",
+    }
+
+
+def _cache_report(container: Container) -> dict[str, tuple[int, int]]:
+    """Ask how often the caches had an answer; what cannot be read is nothing."""
+    said = _first_line(container, (*_CACHE, "report"))
+    try:
+        return {str(part): (int(count["hit"]), int(count["miss"])) for part, count in json.loads(said).items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return {}
 
 
 def _run(container: Container, command: Command, jobs: int, log: TextIO, step: Step) -> None:
     argv = command.argv
+    through: tuple[str, ...] = ()
     expected: frozenset[str] = frozenset()
-    if command.phase == "make":
-        expected = _make_commands(container, command)
-        argv = (*argv, f"-j{jobs}")
+    match command.phase:
+        case "configure":
+            through = (*_CACHE, "configure", "--")
+        case "make":
+            _require(container, (*_CACHE, "before-make"), cwd=command.cwd)
+            expected = _make_commands(container, command)
+            argv = (*argv, f"-j{jobs}")
+        case "compile":
+            argv = (*argv, "--jobs", str(jobs))
     done = 0
     tail: deque[str] = deque(maxlen=400)
 
@@ -276,7 +353,7 @@ def _run(container: Container, command: Command, jobs: int, log: TextIO, step: S
             step.update(detail=line.partition("...")[0])
 
     log.write(f"$ cd {command.cwd} && {shlex.join(argv)}\n")
-    completed = container.run(argv, cwd=command.cwd, on_line=on_line)
+    completed = container.run((*through, *argv), cwd=command.cwd, on_line=on_line)
     log.write(f"# {completed.how} after {completed.seconds:.1f} s\n")
     log.flush()
     if completed.returncode:
@@ -285,6 +362,8 @@ def _run(container: Container, command: Command, jobs: int, log: TextIO, step: S
             hint="the whole log is in the run record; a source that builds elsewhere may need another image or LLVM",
             details=(f"$ cd {command.cwd} && {shlex.join(argv)}", *relevant_lines(tail)),
         )
+    if command.phase == "make":
+        _require(container, (*_CACHE, "after-make"), cwd=command.cwd)
 
 
 def _make_commands(container: Container, command: Command) -> frozenset[str]:
@@ -335,10 +414,30 @@ def _folders(*folders: str) -> BinaryIO:
     return stream
 
 
-def _require(container: Container, argv: tuple[str, ...]) -> None:
+def scripts(llvm: str | None) -> BinaryIO:
+    """Make a tar of what runs in a toolchain container: our scripts, and the names that stand for LLVM's tools."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+
+        def add(path: str, content: bytes) -> None:
+            member = tarfile.TarInfo(path.lstrip("/"))
+            member.size, member.mode = len(content), 0o755
+            member.uid = member.gid = BUILDER
+            tar.addfile(member, io.BytesIO(content))
+
+        for path in sorted(SCRIPTS.glob("*.py")):
+            add(f"{TOOLS}/{path.name}", path.read_bytes())
+        for tool in _LLVM_TOOLS if llvm else ():
+            for name in (tool, f"{tool}-{llvm}"):
+                add(f"{LLVM}/bin/{name}", (SCRIPTS / "llvm.sh").read_bytes())
+    stream.seek(0)
+    return stream
+
+
+def _require(container: Container, argv: tuple[str, ...], *, cwd: str | None = None) -> None:
     """Run a command of ours that has no reason to fail."""
     lines: list[str] = []
-    completed = container.run(argv, on_line=lines.append)
+    completed = container.run(argv, cwd=cwd, on_line=lines.append)
     if completed.returncode:
         raise InfrastructureError(
             f"{shlex.join(argv)} failed in the build container: {completed.how}", details=tuple(lines[-LOG_TAIL:])

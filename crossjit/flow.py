@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import crossjit
-from crossjit import build, durations, emulation, images, packing, sources, validation
+from crossjit import build, caches, durations, emulation, images, packing, sources, validation
 from crossjit.build import BuildSpec, Built
 from crossjit.engine.base import HOME, OWNED, RUN, Container, Engine, EngineFacts
 from crossjit.errors import CrossjitError, InfrastructureError, Interrupted, ProductError, UserError
@@ -29,7 +29,10 @@ from crossjit.store import GENERATED, INSTALL, SUPPORT, Artifact, Store
 
 @dataclass(frozen=True)
 class Workshop:
-    """What the steps work with: the machine's side of a run. `labels` go on whatever is started in the engine."""
+    """What the steps work with: the machine's side of a run.
+
+    `labels` go on whatever is started in the engine; `cached` says whether builds use what earlier ones kept.
+    """
 
     settings: Settings
     engine: Engine
@@ -40,6 +43,7 @@ class Workshop:
     run: str
     labels: Mapping[str, str]
     progress: Progress
+    cached: bool = True
 
     @property
     def jobs(self) -> int:
@@ -102,11 +106,15 @@ class Prepared:
 
 @dataclass(frozen=True)
 class BuiltCell:
-    """A cell that is in the stash. `from_stash` says that it was there before; `seconds` is what this run spent."""
+    """A cell that is in the stash. `from_stash` says that it was there before; `seconds` is what this run spent.
+
+    `caches` says how often each cache had an answer and how often not, by its name: (hits, misses).
+    """
 
     artifact: Artifact
     from_stash: bool
     seconds: Mapping[str, float] = field(default_factory=dict)
+    caches: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def labels(settings: Settings, run: str) -> Mapping[str, str]:
@@ -291,7 +299,7 @@ def build_cell(shop: Workshop, prepared: Prepared, *, log: Path, rebuild: bool =
                 )
                 with shop.progress.step("stash", str(prepared.cell)):
                     artifact = staging.commit(manifest)
-        return BuiltCell(artifact, from_stash=False, seconds=seconds)
+        return BuiltCell(artifact, from_stash=False, seconds=seconds, caches=built.caches)
 
 
 def validate_cell(
@@ -367,6 +375,7 @@ def run_cell(
             strategy=manifest.strategy,
             probe=manifest.probe,
             seconds=seconds,
+            caches=dict(built.caches),
         )
         suite_results: tuple[SuiteResult, ...] = ()
         if validate:
@@ -411,9 +420,15 @@ def toolchain_shell(shop: Workshop, prepared: Prepared) -> int:
         arch=prepared.toolchain.arch,
         name=build.container_name(f"shell-{subject}", shop.run),
         labels=shop.labels,
-        prepare=lambda container: build.fill(container, prepared.source, own_python.open if own_python else None),
+        prepare=lambda container: build.fill(
+            container, prepared.spec, prepared.source, own_python.open if own_python else None
+        ),
         argv=("bash",),
-        env={**prepared.spec.environment, **shop.emulation(prepared.toolchain.arch, prepared.order.cpu)},
+        env={
+            **prepared.spec.environment,
+            **build.bookkeeping(prepared.spec, cached=False),
+            **shop.emulation(prepared.toolchain.arch, prepared.order.cpu),
+        },
         user=f"{build.BUILDER}:{build.BUILDER}",
         cwd=build.BUILD,
     )
@@ -459,6 +474,7 @@ def _built(
         name=build.container_name(f"build-{subject}", shop.run),
         labels=shop.labels,
         emulation=emulated,
+        cache=caches.ensure(shop.engine, shop.settings) if shop.cached else None,
     )
     with own as container, log.open("w", encoding="utf-8", buffering=1) as output:
         yield (

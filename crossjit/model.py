@@ -229,7 +229,8 @@ class SuiteResult:
 class CellResult:
     """A cell's verdict with its reasons, and what it rests on. Durations are wall seconds by phase.
 
-    `details` are lines to show below the reasons: the command that failed and the end of what it said.
+    `details` are lines to show below the reasons: the command that failed and the end of what it said. `caches` says
+    how often each cache of the build had an answer and how often not, by its name: (hits, misses).
     """
 
     cell: Cell
@@ -243,3 +244,4 @@ class CellResult:
     suites: tuple[SuiteResult, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     details: tuple[str, ...] = ()
+    caches: dict[str, tuple[int, int]] = field(default_factory=dict)

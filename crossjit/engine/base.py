@@ -130,13 +130,18 @@ class Engine(Protocol):
         capabilities: Sequence[str] = (),
         writable: bool = True,
         tmpfs: Sequence[str] = (),
+        volumes: Mapping[str, str] | None = None,
     ) -> AbstractContextManager[Container]:
         """Start a container and remove it, with its processes and anonymous volumes, on the way out, however that is.
 
         `image` must be in the engine already, with that arch (it is checked; nothing is pulled). All capabilities are
         dropped but `capabilities`; no new privileges; an init reaps. Nothing of the host is mounted. `writable=False`
-        makes the root file system read-only; `tmpfs` are folders in memory.
+        makes the root file system read-only; `tmpfs` are folders in memory; `volumes` are folders by the names of
+        volumes that `ensure_volume` made, and stay when the container goes.
         """
+
+    def ensure_volume(self, name: str, labels: Mapping[str, str]) -> None:
+        """Make a named volume if there is none of that name."""
 
     def image(self, reference: str) -> ImageInfo | None:
         """Look an image up; None where there is none."""

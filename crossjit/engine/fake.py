@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from crossjit.engine.base import OWNED, Completed, Container, EngineFacts, ImageInfo, Limits, LineSink, Owned
-from crossjit.engine.fake_files import FakeFiles
+from crossjit.engine.fake_files import Entry, FakeFiles
 from crossjit.engine.fake_programs import BUILT_IN
 from crossjit.errors import EngineError, OutOfMemoryError
 from crossjit.model import Arch
@@ -53,6 +53,7 @@ class Started:
     capabilities: tuple[str, ...]
     writable: bool
     tmpfs: tuple[str, ...]
+    volumes: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -304,6 +305,7 @@ class FakeEngine:
     images: dict[str, FakeImage] = field(default_factory=dict)  # by tag
     containers: dict[str, FakeContainer] = field(default_factory=dict)
     volumes: dict[str, dict[str, str]] = field(default_factory=dict)  # labels by name
+    kept: dict[str, dict[str, Entry]] = field(default_factory=dict)  # volumes' files by name and path within
     started: list[Started] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
     builds: list[Build] = field(default_factory=list)
@@ -469,6 +471,7 @@ class FakeEngine:
         capabilities: Sequence[str] = (),
         writable: bool = True,
         tmpfs: Sequence[str] = (),
+        volumes: Mapping[str, str] | None = None,
     ) -> Iterator[Container]:
         """Start a container and remove it on the way out."""
         self.check()
@@ -481,20 +484,31 @@ class FakeEngine:
             raise EngineError(f"docker cannot create the container {name}", details=("the name is in use already",))
         started = Started(
             name, image, arch, dict(labels), dict(env or {}), user, network, limits or Limits(), tuple(capabilities),
-            writable, tuple(tmpfs),
+            writable, tuple(tmpfs), dict(volumes or {}),
         )  # fmt: skip
         self.started.append(started)
         files = found.files.copy()
         _describe(files, started)
         for folder in tmpfs:
             files.make_folder(folder.partition(":")[0], mode=0o1777)
+        for volume, folder in started.volumes.items():
+            if volume not in self.volumes:
+                raise EngineError(f"there is no volume {volume} in docker")
+            files.make_folder(folder)
+            for path, entry in self.kept.get(volume, {}).items():
+                files.entries[folder + path] = entry
         files.read_only = not writable
         files.writable_anyway = tuple(folder.partition(":")[0] for folder in tmpfs)
         # an image's labels are its containers', too
         container = FakeContainer(self, f"{next(self._numbers):064x}", started, found.labels | dict(labels), files)
         self.containers[container.id] = container
         try:
-            yield container
+            try:
+                yield container
+            finally:
+                for volume, folder in started.volumes.items():
+                    within = {path for path in files.entries if path == folder or path.startswith(folder + "/")}
+                    self.kept[volume] = {path[len(folder) :]: files.entries[path] for path in within}
         except BaseException as error:
             if self.dead:
                 error.add_note(f"the container {name} may be left")
@@ -503,6 +517,13 @@ class FakeEngine:
             raise
         self.check()
         self.containers.pop(container.id, None)
+
+    def ensure_volume(self, name: str, labels: Mapping[str, str]) -> None:
+        """Make a named volume if there is none of that name."""
+        self.check()
+        if name not in self.volumes:
+            self.volumes[name] = dict(labels)
+            self.kept[name] = {}
 
     def owned(self, labels: Mapping[str, str]) -> list[Owned]:
         """List what carries all these labels, and `crossjit.owned`."""
@@ -523,6 +544,7 @@ class FakeEngine:
             self.containers.pop(thing.id, None)
         elif thing.kind == "volume":
             self.volumes.pop(thing.id, None)
+            self.kept.pop(thing.id, None)
         else:
             for tag in [tag for tag, image in self.images.items() if image.id == thing.id]:
                 del self.images[tag]

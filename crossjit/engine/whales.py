@@ -338,6 +338,7 @@ class WhalesEngine:
         capabilities: Sequence[str] = (),
         writable: bool = True,
         tmpfs: Sequence[str] = (),
+        volumes: Mapping[str, str] | None = None,
     ) -> Iterator[Container]:
         """Start a container and remove it on the way out, however that is."""
         limits = limits or Limits()
@@ -353,6 +354,8 @@ class WhalesEngine:
         for folder in tmpfs:
             # the engine's default, noexec, would break tests that write a program and run it
             flags += ["--tmpfs", folder if ":" in folder else f"{folder}:rw,exec,nosuid,nodev,mode=1777"]
+        for volume, folder in (volumes or {}).items():
+            flags += ["--mount", f"type=volume,source={volume},target={folder}"]
         if user is not None:
             flags += ["--user", user]
         if not network:
@@ -380,6 +383,12 @@ class WhalesEngine:
                     error.add_note(f"the container {name} may be left: {left.message}")
             raise
         self._discard(created[0])
+
+    def ensure_volume(self, name: str, labels: Mapping[str, str]) -> None:
+        """Make a named volume if there is none of that name; the engine takes a name that it has for done."""
+        flags = [flag for key, value in labels.items() for flag in ("--label", f"{key}={value}")]
+        if self.attempt("volume", "inspect", name).returncode != 0:
+            self.call(f"make the volume {name}", "volume", "create", *flags, name)
 
     def _discard(self, container: str) -> None:
         """Remove a container, whatever signals come meanwhile; being gone already is no error."""

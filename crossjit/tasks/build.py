@@ -26,7 +26,7 @@ _FINAL = (Verdict.PASS, Verdict.FAIL, Verdict.VACUOUS)  # what no other try woul
 _REBUILD = "build even what is in the stash; default: take it from there"
 
 
-@command(iterable=list(ITERABLE), help=describe(*_SELECTORS, rebuild=_REBUILD))
+@command(iterable=list(ITERABLE), help=describe(*_SELECTORS, "no_cache", rebuild=_REBUILD))
 def build(
     context: Context,
     arch: list[str] | None = None,
@@ -37,10 +37,20 @@ def build(
     cpu: str = "",
     jobs: str = "",
     rebuild: bool = False,
+    no_cache: bool = False,
     json: bool = False,
 ) -> ExitCode:
     """Build cells, probe whether they really JIT, and stash them."""
-    request = read(arch=arch, recipe=recipe, variant=variant, strategy=strategy, source=source, cpu=cpu, jobs=jobs)
+    request = read(
+        arch=arch,
+        recipe=recipe,
+        variant=variant,
+        strategy=strategy,
+        source=source,
+        cpu=cpu,
+        jobs=jobs,
+        no_cache=no_cache,
+    )
     return _run(request, validate=False, rebuild=rebuild, json=json)
 
 
@@ -48,7 +58,7 @@ def build(
     iterable=[*ITERABLE, *PORTION],
     help=describe(
         *_SELECTORS,
-        *("suite", "shard", "tests"),
+        *("no_cache", "suite", "shard", "tests"),
         rebuild=_REBUILD,
         resume=(
             "go on with a run that was interrupted: its id, the beginning of it, or last; it gives all other options; "
@@ -70,6 +80,7 @@ def validate(
     tests: list[str] | None = None,
     resume: str = "",
     rebuild: bool = False,
+    no_cache: bool = False,
     json: bool = False,
 ) -> ExitCode:
     """Build what is missing, run the variants' suites in the target image, and give each cell a verdict."""
@@ -84,6 +95,7 @@ def validate(
         suite=suite,
         shard=shard,
         tests=tests,
+        no_cache=no_cache,
     )
     if not resume:
         return _run(request, validate=True, rebuild=rebuild, json=json)

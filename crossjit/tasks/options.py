@@ -32,6 +32,7 @@ HELP: Mapping[str, str] = {
         "default: cortex-a72 for aarch64, Nehalem for x86_64"
     ),
     "jobs": "how many commands make runs at a time; default: CROSSJIT_JOBS, else what cores and memory allow",
+    "no_cache": "build without the caches of configure, compilers and stencils; default: use them",
     "suite": f"which suites to run: {', '.join(SUITES)}; {MANY}; default: the variant's own",
     "shard": "run only one of N parts of each suite, as I/N; default: all",
     "tests": (
@@ -49,7 +50,7 @@ PORTION = ("suite", "tests")
 class Request:
     """What the selecting options asked for; an empty tuple is what the recipe and the host make of it.
 
-    `strategy` None is `auto`; `jobs` 0 is what the engine allows.
+    `strategy` None is `auto`; `jobs` 0 is what the engine allows; `cached` lets builds use what earlier ones kept.
     """
 
     arches: tuple[Arch, ...] = ()
@@ -60,6 +61,7 @@ class Request:
     cpu: str | None = None
     jobs: int = 0
     portion: Portion = WHOLE
+    cached: bool = True
 
     @property
     def selector(self) -> Selector:
@@ -86,6 +88,7 @@ def read(
     suite: Iterable[str] | None = None,
     shard: str = "",
     tests: Iterable[str] | None = None,
+    no_cache: bool = False,
 ) -> Request:
     """Turn the options' texts into values. Raises UserError for the first that is wrong."""
     from crossjit import plan
@@ -99,6 +102,7 @@ def read(
         cpu=cpu or None,
         jobs=number("jobs", jobs, at_least=1) if jobs else 0,
         portion=Portion(suites=words(suite), shard=parse_shard(shard), tests=words(tests)),
+        cached=not no_cache,
     )
 
 

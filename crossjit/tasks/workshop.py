@@ -85,6 +85,7 @@ def opened(request: Request, *, one: bool = False, reproduce: str | None = None)
             run=record.id,
             labels=flow.labels(settings, record.id),
             progress=progress,
+            cached=request.cached,
         )
         yield Opened(shop, record, orders)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from crossjit import PROJECT, runs
+from crossjit import PROJECT, caches, runs
 from crossjit.engine.base import HOME
 from crossjit.runs import Run, RunState
 from crossjit.settings import Settings
@@ -274,7 +274,8 @@ class Driver:
 
     def leftovers(self, *containers: str) -> list[str]:
         """Look for what nothing should leave: containers, volumes, clients (of these, too), what is half made."""
-        found = [f"container {name}" for name in self.containers()] + [f"volume {name}" for name in self.volumes()]
+        found = [f"container {name}" for name in self.containers()]
+        found += [f"volume {name}" for name in self.volumes() if name != caches.name(self.settings)]
         found += [f"process {command}" for command in self.processes(*containers)]
         found += [f"file {path}" for path in self.cwd.iterdir()]
         for path in self.home.rglob("*"):

@@ -185,9 +185,29 @@ def succeed(process: FakeProcess) -> int:
     return 0
 
 
+def python(process: FakeProcess) -> int:
+    """Stand for toolchain/cache.py: configure is run, the rest is told."""
+    assert process.argv[1] == f"{build.TOOLS}/cache.py"
+    process.files.read(process.argv[1])
+    match process.argv[2]:
+        case "configure":
+            return process.run(process.argv[4:])
+        case "report":
+            process.write_line('{"compiler": {"hit": 3, "miss": 1}}')
+    return 0
+
+
 def engine_with(**programs: Any) -> FakeEngine:
     engine = FakeEngine(
-        programs={"configure": succeed, "make": make, "gcc": succeed, "sh": succeed, **programs},
+        programs={
+            "configure": succeed,
+            "make": make,
+            "gcc": succeed,
+            "sh": succeed,
+            "python3": python,
+            "python": succeed,
+            **programs,
+        },
         arch=Arch.X86_64,
     )
     engine.add_image("toolchain", arch=Arch.X86_64)
@@ -204,7 +224,9 @@ class TestCompiling:
     def test_runs_the_commands_in_order_and_times_them(self, source: Source) -> None:
         engine, log, steps = engine_with(), io.StringIO(), Steps()
         built = compiled(engine, source, log, steps)
-        assert list(built.seconds) == ["unpack", "configure", "make", "install", "support"]
+        assert list(built.seconds) == ["unpack", "configure", "make", "install", "compile", "support"]
+        assert built.caches == {"compiler": (3, 1)}
+        assert "$ cd /crossjit/build && /crossjit/src/configure" in log.getvalue()
         assert steps.names == list(built.seconds)
         assert "$ cd /crossjit/build && make -j2" in log.getvalue()
         assert "exit status 0" in log.getvalue()
@@ -253,7 +275,7 @@ class TestCompiling:
             compiled(engine, source, io.StringIO())
 
     def test_a_cross_build_gets_its_python(self, source: Source) -> None:
-        engine = engine_with(**{"aarch64-linux-gnu-gcc": succeed})
+        engine = engine_with(**{"aarch64-linux-gnu-gcc": succeed, "python3.15": succeed})
         spec = specify(source, JIT, Arch.AARCH64, Strategy.CROSS, toolchain(), build_python="p")
         stream = io.BytesIO()
         with tarfile.open(fileobj=stream, mode="w") as tar:
@@ -261,7 +283,7 @@ class TestCompiling:
             tar.addfile(member, io.BytesIO())
 
         @contextmanager
-        def python() -> Iterator[BinaryIO]:
+        def own_python() -> Iterator[BinaryIO]:
             stream.seek(0)
             yield stream
 
@@ -269,7 +291,32 @@ class TestCompiling:
             engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}
         ) as container:
             compile_in(
-                container, spec, source, subject="c", jobs=1, log=io.StringIO(), progress=Silent(), build_python=python
+                container,
+                spec,
+                source,
+                subject="c",
+                jobs=1,
+                log=io.StringIO(),
+                progress=Silent(),
+                build_python=own_python,
             )
             with container.get(f"{ROOT}/python/usr/local/bin/python3.15") as tar_stream:
                 assert tar_stream.read(1)
+
+    def test_the_cache_is_a_volume_or_nothing(self, source: Source) -> None:
+        engine = engine_with()
+        engine.ensure_volume("kept", {})
+        spec = specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
+        for cache in ("kept", None):
+            with build.open_container(
+                engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}, cache=cache
+            ) as container:
+                compile_in(container, spec, source, subject="c", jobs=1, log=io.StringIO(), progress=Silent())
+        with_it, without = engine.started
+        assert with_it.volumes == {"kept": build.CACHE}
+        assert with_it.env["CROSSJIT_CACHE"] == build.CACHE
+        assert with_it.env["CCACHE_DIR"].startswith(build.CACHE)
+        assert without.volumes == {}
+        assert without.env["CCACHE_DISABLE"] == "1"
+        assert "CROSSJIT_CACHE" not in without.env
+        assert with_it.env["PATH"] == without.env["PATH"]

@@ -37,6 +37,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "work": (
         "crossjit.build",
+        "crossjit.caches",
         "crossjit.diagnosis",
         "crossjit.durations",
         "crossjit.flow",

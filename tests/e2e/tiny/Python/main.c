@@ -1,4 +1,4 @@
-/* The program that is installed as python3: knows the two scripts of validate/ by their names. */
+/* The program that is installed as python3: knows the scripts of validate/ and toolchain/ by their names. */
 #include <stdio.h>
 #include <string.h>
 
@@ -27,6 +27,10 @@ int main(int count, char **words)
     }
     if (strstr(script, "/runner.py")) {
         return answer_runner(option(count, words, "--suite-json", ""), option(count, words, "--output", "."));
+    }
+    if (strstr(script, "/compile_library.py")) {
+        puts("{\"compiled\": 0, \"kept\": 0, \"left\": 0}");
+        return 0;
     }
     fprintf(stderr, "tiny: I cannot run %s\n", script);
     return 2;
