@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from crossjit import PROJECT, build, emulation, engine, flow, host, images, plan, recipes, settings, sources, store
+from crossjit import (
+    PROJECT,
+    build,
+    emulation,
+    engine,
+    flow,
+    host,
+    images,
+    plan,
+    recipes,
+    runs,
+    settings,
+    sources,
+    store,
+)
 from crossjit.images import Role
 from crossjit.model import Arch, Cell, Strategy
 from crossjit.progress import Silent
@@ -36,6 +51,14 @@ def crossjit(*arguments: str, expect: int = 0) -> Any:
     return json.loads(done.stdout)
 
 
+@contextlib.contextmanager
+def living_run() -> Iterator[Mapping[str, str]]:
+    """Make labels of a run that lives: what carries no such label is swept away by the next command."""
+    loaded = settings.load()
+    with runs.RunRecord.start(loaded, ["pytest", __name__], {}) as record:
+        yield flow.labels(loaded, record.id)
+
+
 @pytest.fixture(scope="module")
 def aarch64_jit() -> store.Artifact:
     """The artifact of 3.15/aarch64/jit."""
@@ -50,8 +73,10 @@ def target_libraries(aarch64_jit: store.Artifact, tmp_path: Path) -> Path:
     client = engine.connect(settings.load())
     folder = tmp_path / "sysroot"
     folder.mkdir()
-    labels = flow.labels(settings.load(), "test")
-    with client.container(reference, arch=Arch.AARCH64, name=f"crossjit-test-{os.getpid()}", labels=labels) as target:
+    with (
+        living_run() as labels,
+        client.container(reference, arch=Arch.AARCH64, name=f"crossjit-test-{os.getpid()}", labels=labels) as target,
+    ):
         (folder / "usr").mkdir()
         with target.get("/usr/lib") as stream:
             unpacked = subprocess.Popen(["tar", "-x", "-C", str(folder / "usr")], stdin=subprocess.PIPE)
@@ -122,15 +147,18 @@ def test_emulated_stencils_are_those_of_the_cross_build(stencils: dict[str, byte
     )
     cell = Cell("3.15", Arch.AARCH64, "jit")
     built = build.specify(source, recipe.variants["jit"], cell.arch, Strategy.EMULATE, toolchain)
-    with build.open_container(
-        client,
-        toolchain,
-        built,
-        facts=facts,
-        name=build.container_name("emulated-stencils", "test"),
-        labels=flow.labels(loaded, "test"),
-        emulation=emulation.environment(facts.arch, cell.arch),
-    ) as container:
+    with (
+        living_run() as labels,
+        build.open_container(
+            client,
+            toolchain,
+            built,
+            facts=facts,
+            name=build.container_name("emulated-stencils", "test"),
+            labels=labels,
+            emulation=emulation.environment(facts.arch, cell.arch),
+        ) as container,
+    ):
         build.fill(container, built, source, None)
         lines: list[str] = []
         for argv in (built.commands[0].argv, ("make", f"-j{build.jobs_for(facts, 0)}", "regen-jit")):
