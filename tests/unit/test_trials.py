@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+
+from crossjit import suites, trials, validation
+from crossjit.engine.fake import FakeEngine, FakeProcess
+from crossjit.images import Image, Role
+from crossjit.model import Arch, Cell, Expectation, ModuleRun, Outcome, SuiteResult, TestResult, Variant
+from crossjit.progress import SilentStep
+from crossjit.suites import Circumstances
+from crossjit.triage import Count
+from crossjit.trials import Trial
+from crossjit.validation import Target
+
+JIT = Variant("jit", "", ("--enable-experimental-jit",), ("jit",), Expectation.MACHINE_CODE)
+NATIVE = Circumstances((3, 15), Arch.X86_64, JIT)
+EMULATED = replace(NATIVE, arch=Arch.AARCH64, emulated=True)
+
+
+def result_of(*names: str, suite: str = "jit", modules: tuple[tuple[str, str], ...]) -> SuiteResult:
+    results = tuple(TestResult(suite, name, Outcome.FAILED) for name in names)
+    ran = tuple(ModuleRun(name, label, 1.0, "exit status 2", "x.log") for name, label in modules)
+    return SuiteResult(suite, results, 1.0, modules=ran)
+
+
+MODULES = (("test_capi.test_opt", ""), ("test_capi", ""), ("test_dict", "stress"), ("test_dis", ""))
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "match", "label"),
+    [
+        ("test.test_dis.DisTests.test_x", "test_dis", "test.test_dis.DisTests.test_x", ""),
+        ("test.test_capi.test_opt.T.test_x", "test_capi.test_opt", "test.test_capi.test_opt.T.test_x", ""),
+        ("test.test_dict.DictTest.test_x [stress]", "test_dict", "test.test_dict.DictTest.test_x", "stress"),
+        ("test.test_dis", "test_dis", "", ""),
+        ("test.test_dis.DisTests.setUpClass", "test_dis", "test.test_dis.DisTests.*", ""),
+        ("test.test_dis.setUpModule", "test_dis", "", ""),
+    ],
+)
+def test_a_test_is_found_in_the_module_that_ran_it(name: str, module: str, match: str, label: str) -> None:
+    (trial,) = trials.of_results(result_of(name, modules=MODULES), NATIVE, [name])
+    assert (trial.module, trial.match, trial.label, str(trial)) == (module, match, label, name)
+    assert dict(trial.env) == ({"PYTHON_JIT_STRESS": "1"} if label else {})
+    (slow,) = trials.of_results(result_of(name, modules=MODULES), EMULATED, [name])
+    assert slow.seconds > trial.seconds
+
+
+def test_what_no_module_ran_is_left_out() -> None:
+    result = result_of("test.test_other.C.test_x", "test.test_dis.C.test_y", modules=MODULES)
+    assert trials.of_results(result, NATIVE, ["test.test_other.C.test_x"]) == ()
+    assert trials.of_results(result, NATIVE, []) == ()
+
+
+def test_a_scripts_checks_are_trials_of_the_script() -> None:
+    where = replace(NATIVE, variant=replace(JIT, free_threaded=True))
+    result = result_of("ft_workload.list_pop", suite="ft-smoke", modules=(("ft_workload", ""),))
+    (trial,) = trials.of_results(result, where, ["ft_workload.list_pop"])
+    assert (trial.kind, trial.module, trial.match) == ("script", f"{validation.SCRIPTS}/ft_workload.py", "")
+    assert trial.arguments
+
+
+@contextlib.contextmanager
+def tree() -> Iterator[BinaryIO]:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("usr/local/bin/python3.15"), io.BytesIO())
+    stream.seek(0)
+    yield stream
+
+
+@pytest.fixture
+def target(fake_engine: FakeEngine) -> Target:
+    info = fake_engine.add_image("crossjit/target", arch=Arch.X86_64)
+    image = Image("crossjit/target", info.id, "k", Role.TARGET, Arch.X86_64, "bootstrap:forky", ())
+    return Target(image, "artifact", tree, Cell("3.15", Arch.X86_64, "jit"), JIT, (3, 15), "crossjit-t", {})
+
+
+def answering(engine: FakeEngine, ends: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Let the runner end each item, by its label, as told; return the list that its orders will be in."""
+    orders: list[dict[str, Any]] = []
+
+    def program(process: FakeProcess) -> int:
+        order = json.loads(process.files.read(validation.ORDER))
+        orders.append(order)
+        for number, item in enumerate(order["items"]):
+            told = {"status": 0, "signal": None, "timed_out": False, **ends.get(item["label"], {})}
+            report = told.pop("report", None)
+            identity = f"{number:03}"
+            about = {"id": identity, "kind": item["kind"], "name": item["name"], "label": item["label"]}
+            process.write_file(f"{validation.RESULTS}/{identity}/{identity}.log", b"")
+            if report is not None:
+                process.write_file(f"{validation.RESULTS}/{identity}/{identity}.xml", report.encode())
+            end = {"memory_kills": 0, "seconds": 1.0, "junit": f"{identity}.xml" if report is not None else None}
+            line = {"event": "end", **about, **told, **end, "checks": None, "log": f"{identity}.log", "tail": ""}
+            process.write_line(json.dumps(line))
+        process.write_line('{"event": "done"}')
+        return 0
+
+    engine.programs["python3"] = program
+    return orders
+
+
+def case(name: str, inside: str = "") -> str:
+    failed = int("<failure" in inside)
+    return (
+        f'<testsuites><testsuite tests="1" errors="0" failures="{failed}">'
+        f'<testcase name="{name}" time="0.1">{inside}</testcase></testsuite></testsuites>'
+    )
+
+
+def test_failures_crashes_and_hangs_are_counted_and_skips_are_not(
+    fake_engine: FakeEngine, target: Target, tmp_path: Path
+) -> None:
+    name = "test.test_dis.C.test_x"
+    trial = Trial(name, "jit", "module", "test_dis", match=name, env=(("A", "1"),), seconds=60)
+    other = replace(trial, name="test.test_dis.C.test_y", match="test.test_dis.C.test_y")
+    failure = case(name, "<failure>AssertionError: 2 != 3</failure>")
+    orders = answering(
+        fake_engine,
+        {
+            "0.0": {"status": 2, "report": failure},
+            "0.1": {"report": case(name)},
+            "0.2": {"status": -11, "signal": "SIGSEGV"},
+            "0.3": {"status": -9, "signal": "SIGKILL", "timed_out": True},
+            "0.4": {"report": case(name, "<skipped>no JIT</skipped>")},
+            "1.0": {"report": case(other.name)},
+        },
+    )
+    counts = trials.run(
+        fake_engine,
+        target,
+        [trial, other],
+        5,
+        env={"PYTHON_JIT": "0"},
+        jobs=2,
+        folder=tmp_path / "t",
+        step=SilentStep(),
+    )
+    assert counts[trial].count == Count(failed=3, passed=1, absent=1)
+    assert "2 != 3" in counts[trial].message
+    assert counts[other].count == Count(passed=1, absent=4)
+    (order,) = orders
+    assert len(order["items"]) == 10
+    assert order["items"][0]["env"] == {"A": "1", "PYTHON_JIT": "0"}
+    assert order["items"][0]["arguments"][-2:] == ["--match", name]
+
+
+def test_the_control_is_a_module_that_every_suite_has_time_for() -> None:
+    assert trials.control(EMULATED).seconds > trials.control(NATIVE).seconds
+    assert suites.load("jit").timeout >= 60
