@@ -27,7 +27,7 @@ _SWITCHES: Mapping[Rung, Mapping[str, str]] = {
     Rung.JIT_OFF: JIT_OFF,
     Rung.STRESS: STRESS,
     Rung.OPTIMIZER_OFF: {"PYTHON_UOPS_OPTIMIZE": "0"},
-    Rung.GIL_ON: {"PYTHON_GIL": "1"},
+    Rung.GIL_ON: {"PYTHON_GIL": "1", "FT_WORKLOAD_ANYWAY": "1"},
     Rung.OTHER_CPU: {},
 }
 

@@ -71,6 +71,7 @@ def _trial(
             item = next((item for item in items if _holds(item, module)), None)
             if item is not None:
                 script = item["kind"] == "script"
+                check = name.partition(".")[2] if script else ""
                 return Trial(
                     name=name,
                     suite=suite,
@@ -79,7 +80,8 @@ def _trial(
                     label=label,
                     match="" if script else _match(name, f"test.{module.name}"),
                     env=tuple(sorted(item["env"].items())),
-                    arguments=tuple(item["arguments"]),
+                    # our scripts take names of checks; what they say of themselves is none
+                    arguments=(*item["arguments"], *([check] if check and not check.startswith("gil_") else [])),
                     seconds=item["timeout"],
                 )
     return None

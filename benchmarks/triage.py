@@ -1,0 +1,178 @@
+"""How often triage names the right layer: plants the defects of tests/defects and prints a confusion matrix.
+
+    .venv/bin/python benchmarks/triage.py [--only NAME …] [--json FILE]
+
+For each patch: a checkout of the release with it, `validate` of the cell and tests that it names (which must be red),
+then `triage` of that run. Builds are real; with warm caches a defect takes some minutes, and its other builds as many
+again. A wrong layer is worse than `unclear`: the exit status is 1 if there is one, or if a defect goes unseen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parent.parent
+DEFECTS = PROJECT / "tests" / "defects"
+
+sys.path.insert(0, str(PROJECT))
+
+from crossjit import recipes, settings, sources  # noqa: E402 - it need not be installed
+from crossjit.progress import Silent  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Defect:
+    """A patch, and what its header says: the layer that it is in, and what shows it."""
+
+    name: str
+    layer: str
+    cell: str
+    tests: str
+    patch: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one defect: the layers that triage named, by how many tests; times in seconds."""
+
+    defect: str
+    layer: str
+    verdict: str
+    named: dict[str, int]
+    whys: list[str]
+    validate_seconds: float
+    triage_seconds: float
+
+
+def read(path: Path) -> Defect:
+    """Read a patch's header."""
+    head = path.read_text(encoding="utf-8").partition("\n---\n")[0]
+    fields = dict(re.findall(r"^(\w+): (.+)$", head, re.MULTILINE))
+    return Defect(path.stem, fields["Layer"], fields["Cell"], fields["Tests"], path)
+
+
+def checkout(folder: Path, recipe: str) -> Path:
+    """Unpack a recipe's release into a git repository, so that a patch on it is an uncommitted change."""
+    found = recipes.find(recipe, PROJECT / "recipes")
+    source = sources.resolve(found.source, settings.load(), progress=Silent())
+    with sources.open_tar(source) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+        tar.extractall(folder, filter="tar")
+    tree = folder / source.top
+    for command in (("init", "--quiet"), ("add", "--all", "--force"), ("commit", "--quiet", "--message", recipe)):
+        git(tree, *command)
+    return tree
+
+
+def git(tree: Path, *arguments: str) -> None:
+    """Run git in the checkout."""
+    identity = ("-c", "user.name=benchmark", "-c", "user.email=benchmark@crossjit.invalid", "-c", "gc.auto=0")
+    subprocess.run(["git", "-C", str(tree), *identity, *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
+def crossjit(*arguments: str) -> tuple[int, Any, float]:
+    """Run a command; return its exit status, its JSON and how long it took."""
+    started = time.monotonic()
+    command = [sys.executable, "-m", "invoke", "--search-root", str(PROJECT), *arguments, "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, cwd=PROJECT, env=os.environ)
+    try:
+        return done.returncode, json.loads(done.stdout), time.monotonic() - started
+    except ValueError:
+        return done.returncode, {}, time.monotonic() - started
+
+
+def plant(defect: Defect, tree: Path) -> Outcome:
+    """Build and validate a cell with a defect, and let triage say what it is."""
+    recipe, arch, variant = defect.cell.split("/")
+    git(tree, "apply", str(defect.patch))
+    try:
+        selected = (
+            "--recipe",
+            recipe,
+            "--arch",
+            arch,
+            "--variant",
+            variant,
+            "--source",
+            str(tree),
+            "--tests",
+            defect.tests,
+        )
+        status, validated, took = crossjit("validate", *selected)
+        cells = validated.get("cells") or [{"verdict": "none"}]
+        named: dict[str, int] = {}
+        whys: list[str] = []
+        triage_took = 0.0
+        if status == 1:
+            _, found, triage_took = crossjit("triage", validated["run"])
+            diagnoses = found.get("diagnoses", [])
+            named = dict(collections.Counter(each["layer"] for each in diagnoses))
+            whys = sorted({f"{each['layer']}: {each['why']}" for each in diagnoses})
+        return Outcome(
+            defect.name, defect.layer, cells[0]["verdict"], named, whys, round(took, 1), round(triage_took, 1)
+        )
+    finally:
+        git(tree, "checkout", "--quiet", "--", ".")
+
+
+def matrix(outcomes: list[Outcome]) -> Iterator[str]:
+    """Lay out how often each layer was named for defects of each layer: tests, and one line for each defect."""
+    layers = sorted({outcome.layer for outcome in outcomes} | {name for outcome in outcomes for name in outcome.named})
+    width = max(map(len, [*layers, "planted in"]))
+    yield "  ".join(["planted in".ljust(width), *layers, "unseen"])
+    for layer in sorted({outcome.layer for outcome in outcomes}):
+        mine = [outcome for outcome in outcomes if outcome.layer == layer]
+        counts = [sum(outcome.named.get(name, 0) for outcome in mine) for name in layers]
+        unseen = sum(outcome.verdict != "fail" for outcome in mine)
+        cells = [str(count or ".").rjust(len(name)) for name, count in zip(layers, counts, strict=True)]
+        yield "  ".join([layer.ljust(width), *cells, str(unseen or ".").rjust(len("unseen"))])
+    yield ""
+    for outcome in outcomes:
+        said = ", ".join(f"{name} ({count})" for name, count in outcome.named.items()) or "nothing"
+        took = f"{outcome.validate_seconds:.0f} s + {outcome.triage_seconds:.0f} s"
+        yield f"{outcome.defect}: {outcome.verdict}; {said}; {took}"
+        yield from (f"    {why}" for why in outcome.whys)
+
+
+def main() -> int:
+    """Plant them all, or those that are named."""
+    parser = argparse.ArgumentParser(description="How often triage names the right layer.")
+    parser.add_argument("--only", nargs="*", default=[], help="names of patches in tests/defects")
+    parser.add_argument("--json", type=Path, help="write the outcomes there")
+    arguments = parser.parse_args()
+    defects = [read(path) for path in sorted(DEFECTS.glob("*.patch"))]
+    chosen = [defect for defect in defects if not arguments.only or defect.name in arguments.only]
+    outcomes = []
+    with tempfile.TemporaryDirectory(prefix="crossjit-defects-") as folder:
+        trees: dict[str, Path] = {}
+        for defect in chosen:
+            recipe = defect.cell.partition("/")[0]
+            if recipe not in trees:
+                trees[recipe] = checkout(Path(folder), recipe)
+            print(f"planting {defect.name} ({defect.layer})", file=sys.stderr, flush=True)
+            outcomes.append(plant(defect, trees[recipe]))
+            if arguments.json:
+                arguments.json.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=2))
+    print("\n".join(matrix(outcomes)))
+    wrong = [
+        outcome.defect
+        for outcome in outcomes
+        if outcome.verdict != "fail" or set(outcome.named) - {outcome.layer, "unclear"}
+    ]
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
