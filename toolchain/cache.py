@@ -28,8 +28,8 @@ HEADERS = pathlib.Path(os.environ.get("CROSSJIT_HEADERS", "/nonexistent"))
 LOG = pathlib.Path(os.environ.get("CROSSJIT_CACHE_LOG", os.devnull))
 PENDING = HEADERS.with_name("stencils-key")
 
-# What each run of a cache's own bookkeeping adds to the environment, and no program's output depends on.
-OURS = ("CROSSJIT_", "CCACHE_")
+# Variables that no program's output depends on: the caches' own, and those that are other in each container or command.
+OURS = ("CROSSJIT_", "CCACHE_", "HOSTNAME=", "PWD=", "OLDPWD=", "SHLVL=", "_=")
 
 
 class Digest:
@@ -59,8 +59,8 @@ class Digest:
 def toolchain():
     """Name all that is not of the source: image, packages, machine, and what a build sees in its environment."""
     machine = os.uname()
-    environ = sorted(f"{name}={value}" for name, value in os.environ.items() if not name.startswith(OURS))
-    return [os.environ["CROSSJIT_TOOLCHAIN"], machine.machine, *environ]
+    environ = sorted(f"{name}={value}" for name, value in os.environ.items())
+    return [os.environ["CROSSJIT_TOOLCHAIN"], machine.machine, *(each for each in environ if not each.startswith(OURS))]
 
 
 def questions():
