@@ -1,0 +1,141 @@
+"""Find out what this machine, container and emulator let a program do, by trying: one canary for each capability.
+
+Runs inside the target with nothing but the CPython under test; knows nothing of crossjit. Start it with PYTHON_JIT=0.
+
+    capabilities.py [--list] [NAME …]
+
+Its last line is {"capabilities": {name: {"works": true | false | null, "detail": text}}}. A canary that crashes or
+hangs is a capability that does not work; null means that nothing can be said: the canary itself went wrong, or had no
+time.
+
+Asked is the kernel, or who plays it, and not the CPython under test: a bug of that must not pass for a missing
+capability and excuse the tests that find it. So canaries call the C library through ctypes, or modules that are no more
+than its calls (os, signal, time, _socket, _thread, mmap); where more of Python is in between, a control without the
+thing in question has to work.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import signal
+import tempfile
+import time
+import traceback
+
+import canaries_files
+import canaries_memory
+import canaries_processes
+import canaries_sockets
+import canaries_time
+from canary import PATIENCE, Missing, Unclear, error_name, how
+
+LIMIT = 120.0  # seconds for all of them
+
+CANARIES = (
+    *canaries_processes.CANARIES,
+    *canaries_memory.CANARIES,
+    *canaries_time.CANARIES,
+    *canaries_files.CANARIES,
+    *canaries_sockets.CANARIES,
+)
+
+
+def name_of(canary):
+    """Name a canary's capability: `posix-spawn-errno`."""
+    return canary.__name__.replace("_", "-")
+
+
+def answer(canary):
+    """Try a canary in this process."""
+    try:
+        return {"works": True, "detail": canary()}
+    except Missing as missing:
+        return {"works": False, "detail": str(missing)}
+    except OSError as error:
+        text = error.strerror or str(error)
+        return {"works": False, "detail": f"{text} ({error_name(error.errno)})" if error.errno else text}
+    except Unclear as unclear:
+        return {"works": None, "detail": str(unclear)}
+    except Exception as error:
+        line = traceback.extract_tb(error.__traceback__)[-1].lineno
+        said = f"the canary went wrong: {type(error).__name__}: {error} (line {line})"
+        return {"works": None, "detail": said}
+
+
+def ask(canary, patience=PATIENCE):
+    """Try a canary in a process and a folder of its own, which are gone afterwards with all that it started."""
+    with (
+        tempfile.TemporaryDirectory(prefix="canary-", ignore_cleanup_errors=True) as folder,
+        tempfile.TemporaryFile() as said,
+        tempfile.TemporaryFile() as noise,
+    ):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.setsid()
+                os.chdir(folder)
+                os.dup2(noise.fileno(), 1)
+                os.dup2(noise.fileno(), 2)
+                os.write(said.fileno(), json.dumps(answer(canary)).encode())
+            finally:
+                os._exit(0)
+        status = end(pid, patience)
+        said.seek(0)
+        with contextlib.suppress(ValueError):
+            return json.loads(said.read())
+        if status is None:
+            return {"works": False, "detail": f"it hangs: no answer in {patience:.0f} s"}
+        noise.seek(0)
+        last = noise.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
+        return {"works": False, "detail": f"the canary was {how(status)}" + (f": {last[:200]}" if last else "")}
+
+
+def end(pid, patience):
+    """Wait for a child, and kill it and its session when its time is over; return its wait status, None if it was."""
+    deadline = time.monotonic() + patience
+    status, pause = None, 0.001
+    while status is None and time.monotonic() < deadline:
+        ended, found = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            status = found
+        else:
+            time.sleep(pause)
+            pause = min(2 * pause, 0.02)
+    for kill in (os.killpg, *([os.kill] if status is None else [])):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
+    if status is None:
+        os.waitpid(pid, 0)
+    return status
+
+
+def main():
+    """Try all canaries, or those that are named."""
+    parser = argparse.ArgumentParser(description="Find out what a program may do here, by trying.")
+    parser.add_argument("--list", action="store_true", help="only tell what each canary shows")
+    parser.add_argument("names", nargs="*", help="names of capabilities (default: all)")
+    arguments = parser.parse_args()
+    canaries = {name_of(canary): canary for canary in CANARIES}
+    unknown = set(arguments.names) - set(canaries)
+    if unknown:
+        parser.error(f"no such capability: {', '.join(sorted(unknown))}")
+    chosen = {name: canaries[name] for name in arguments.names or canaries}
+    if arguments.list:
+        print(json.dumps({name: canary.__doc__.partition("\n")[0] for name, canary in chosen.items()}))
+        return
+    # a canary that crashes leaves no core: what it shows is told
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    deadline = time.monotonic() + LIMIT
+    found = {}
+    for name, canary in chosen.items():
+        if time.monotonic() < deadline:
+            found[name] = ask(canary)
+        else:
+            found[name] = {"works": None, "detail": "there was no time left for it"}
+    print(json.dumps({"capabilities": found}))
+
+
+if __name__ == "__main__":
+    main()
