@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crossjit import flow, plan, trials
+from crossjit.circumstances import Circumstances
 from crossjit.errors import CrossjitError, Interrupted
 from crossjit.flow import BuiltCell, Order, Prepared, Workshop
 from crossjit.model import Arch, Cell, Expectation
-from crossjit.suites import Circumstances
 from crossjit.triage import Conclusion, Count, Next, Rung, Subject, step
 from crossjit.trials import Tally, Trial
 from crossjit.validation import Target

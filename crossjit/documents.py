@@ -136,6 +136,12 @@ def failure(document: Document, problems: Iterable[Problem]) -> DocumentError:
     return DocumentError(f"{document.path}: {counted(len(details), 'error')}", hint=_HINT, details=details)
 
 
+def lines(document: Document, keys: Iterable[Keys]) -> tuple[int, ...]:
+    """Return the lines, from 1, at which these keys of a document stand."""
+    places = locate(document.text)
+    return tuple(_position(document.text, places, Problem(each, "", at_value=False))[0] for each in keys)
+
+
 def together(errors: Iterable[DocumentError]) -> DocumentError:
     """Make one error of those of several documents."""
     errors = list(errors)

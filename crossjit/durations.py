@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from crossjit import durable
+from crossjit.circumstances import Circumstances
 from crossjit.errors import InfrastructureError
 from crossjit.model import ModuleRun
-from crossjit.suites import Circumstances
 
 
 def load(home: Path, suite: str, where: Circumstances) -> dict[str, float]:

@@ -344,6 +344,7 @@ def target_of(shop: Workshop, prepared: Prepared, built: BuiltCell, purpose: str
         labels=shop.labels,
         support=partial(built.artifact.open, SUPPORT),
         emulation=shop.emulation(prepared.cell.arch, prepared.order.cpu),
+        qemu=_qemu(shop, prepared.cell.arch),
     )
 
 

@@ -203,7 +203,8 @@ class SuiteResult:
 
     `problems` are what went wrong beside the tests and makes the cell fail; `unproved` says why a green would prove too
     little (a module that had to run ran no test); `notes` are worth a line and change nothing. `modules` are its
-    processes in the order in which they ended.
+    processes in the order in which they ended. `circumstances` are those it ran in, as conditions ask for them, and
+    `capabilities` what the target was found to be capable of: {name: {"works": bool or None, "detail": text}}.
     """
 
     suite: str
@@ -214,6 +215,8 @@ class SuiteResult:
     unproved: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     modules: tuple[ModuleRun, ...] = ()
+    circumstances: dict[str, object] = field(default_factory=dict)
+    capabilities: dict[str, object] = field(default_factory=dict)
 
     def count(self, *outcomes: Outcome) -> int:
         """Return the number of tests with one of these outcomes."""

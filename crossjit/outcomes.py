@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,8 +12,8 @@ from typing import Any
 
 import junitparser
 
+from crossjit.known_failures import KnownFailure
 from crossjit.model import ModuleRun, Outcome, TestResult
-from crossjit.suites import KnownFailure
 
 # Exit statuses of regrtest (Lib/test/libregrtest/results.py, the same in 3.13 to 3.15): 2 a test failed, 3 all passed
 # but something was left altered (with --fail-env-changed), 4 nothing ran (or a resource was denied), 5 a rerun failed,
@@ -121,14 +122,54 @@ def mark_known(
     return marked, notes
 
 
+def told_apart(results: Iterable[TestResult], known: Sequence[KnownFailure]) -> list[TestResult]:
+    """Say of tests that went wrong, and in another way than they are listed with, that they are listed."""
+    told = []
+    for result in results:
+        if result.outcome.is_bad and result.known is None:
+            kinds = " or ".join(dict.fromkeys(entry.kind.value for entry in known if entry.matches(result.name)))
+            if kinds:
+                said = f"listed as a known {kinds}, not as {result.outcome}"
+                result = replace(result, message="; ".join(filter(None, (result.message.rstrip(), said))))
+        told.append(result)
+    return told
+
+
+def cut_short(results: Iterable[TestResult], known: Sequence[KnownFailure], modules: Iterable[str]) -> tuple[str, ...]:
+    """Say which tests took their module's others with them, as known: those then did not run, and prove nothing.
+
+    `modules` are full names, as tests' names begin. An entry that means the whole module accepts that.
+    """
+    modules = tuple(modules)
+    said = []
+    for result in results:
+        if result.known is None or result.outcome not in (Outcome.CRASHED, Outcome.TIMED_OUT):
+            continue
+        name = result.name.partition(" [")[0]
+        module = next((module for module in modules if f"{name}.".startswith(f"{module}.")), name)
+        if not any(entry.describes(result) and entry.matches(module) for entry in known):
+            said.append(
+                f"{result.name} {result.outcome} as known, and the other tests of {module} did not run; "
+                "`run = false` in its entry leaves it out"
+            )
+    return tuple(said)
+
+
 def left_out(suite: str, known: Iterable[KnownFailure], modules: Iterable[str]) -> tuple[TestResult, ...]:
     """Make skipped results of the entries that are not run, as far as they are about modules of the suite."""
-    prefixes = tuple(f"test.{module}" for module in modules)
+    places = [f"test.{module}".split(".") for module in modules]
     return tuple(
         TestResult(suite, entry.test, Outcome.SKIPPED, message=f"not run: {entry.reason}", known=entry.reason)
         for entry in known
-        if not entry.run and entry.test.startswith(prefixes)
+        if not entry.run and any(_within(entry.test.split("."), place) for place in places)
     )
+
+
+def _within(pattern: Sequence[str], place: Sequence[str]) -> bool:
+    """Whether a pattern can mean tests of a module; both as the parts of their names."""
+    if len(pattern) < len(place):
+        return pattern[-1].endswith("*") and _within(pattern, place[: len(pattern)])
+    return all(fnmatch.fnmatchcase(name, part) for name, part in zip(place, pattern, strict=False))
 
 
 class _UnexpectedSuccess(junitparser.Element):

@@ -1,98 +1,24 @@
-"""Suites and known failures: the data under `validate/`, and in which circumstances each part of it holds."""
+"""Suites: the data under `validate/` that says what runs in the target, and what of it in which circumstances."""
 
 from __future__ import annotations
 
 import fnmatch
 import json
-import operator
-import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from collections.abc import Iterable, Mapping
+from dataclasses import field, replace
 from pathlib import Path
-from typing import Annotated
 
 import pydantic
 
 import crossjit
 from crossjit import documents
+from crossjit.circumstances import Circumstances, When
 from crossjit.errors import UserError, did_you_mean
-from crossjit.model import Arch, Expectation, Outcome, TestResult, Variant
+from crossjit.known_failures import KnownFailure
+from crossjit.model import Outcome, TestResult
 from crossjit.portion import Portion
 
-VALIDATE = crossjit.PROJECT / "validate"
-
-_OPERATORS: Mapping[str, Callable[[tuple[int, int], tuple[int, int]], bool]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    ">": operator.gt,
-    "<": operator.lt,
-    "==": operator.eq,
-    "!=": operator.ne,
-}
-_CLAUSE = re.compile(r"\s*(>=|<=|==|!=|>|<)\s*(\d+)\.(\d+)\s*")
-
-
-@dataclass(frozen=True)
-class Circumstances:
-    """In what a suite runs. `cpu` is the model that QEMU plays, None where nothing is emulated."""
-
-    python: tuple[int, int]
-    arch: Arch
-    variant: Variant
-    emulated: bool = False
-    cpu: str | None = None
-
-
-def in_range(python: tuple[int, int], wanted: str) -> bool:
-    """Tell whether a version is in a range such as `>=3.14, <3.16`. Raises ValueError for a range that is none."""
-    clauses = [(_CLAUSE.fullmatch(clause), clause) for clause in wanted.split(",")]
-    for match, clause in clauses:
-        if match is None:
-            raise ValueError(f"{clause.strip()!r} is no part of a range of versions; write it like '>=3.14, <3.16'")
-    return all(_OPERATORS[match[1]](python, (int(match[2]), int(match[3]))) for match, _ in clauses if match)
-
-
-def _check_range(wanted: str) -> str:
-    in_range((3, 15), wanted)
-    return wanted
-
-
-PythonRange = Annotated[str, pydantic.AfterValidator(_check_range)]
-
-
-@documents.table
-class When:
-    """Conditions; all that are given must hold."""
-
-    python: PythonRange | None = None
-    """A range of Python's versions: `>=3.14, <3.16`."""
-    arch: tuple[Arch, ...] = ()
-    """One of these archs."""
-    variant: tuple[str, ...] = ()
-    """One of these variants."""
-    expects: tuple[Expectation, ...] = ()
-    """A variant that expects one of these of the probe."""
-    emulated: bool | None = None
-    """Whether the target runs under QEMU."""
-    free_threaded: bool | None = None
-    """Whether the variant is free-threaded."""
-    cpu: tuple[str, ...] = ()
-    """QEMU plays a CPU model that matches one of these patterns."""
-
-    def holds(self, where: Circumstances) -> bool:
-        """Tell whether all conditions hold."""
-        return all(
-            (
-                self.python is None or in_range(where.python, self.python),
-                not self.arch or where.arch in self.arch,
-                not self.variant or where.variant.name in self.variant,
-                not self.expects or where.variant.expects in self.expects,
-                self.emulated is None or where.emulated is self.emulated,
-                self.free_threaded is None or where.variant.free_threaded is self.free_threaded,
-                not self.cpu or any(fnmatch.fnmatchcase(where.cpu or "", pattern) for pattern in self.cpu),
-            )
-        )
+VALIDATE = crossjit.VALIDATE
 
 
 @documents.table
@@ -182,55 +108,6 @@ class Suite:
         return (self.emulated_factor if where.emulated else 1) * (self.debug_factor if where.variant.debug else 1)
 
 
-class FailureKind(StrEnum):
-    """How a known failure shows."""
-
-    FAIL = "fail"
-    ERROR = "error"
-    CRASH = "crash"
-    HANG = "hang"
-
-    @property
-    def outcome(self) -> Outcome:
-        """The outcome that it is."""
-        return {
-            FailureKind.FAIL: Outcome.FAILED,
-            FailureKind.ERROR: Outcome.ERROR,
-            FailureKind.CRASH: Outcome.CRASHED,
-            FailureKind.HANG: Outcome.TIMED_OUT,
-        }[self]
-
-
-@documents.table
-class KnownFailure:
-    """Tests that are known to fail, for a reason that is not the build's."""
-
-    test: str
-    """A pattern of full names: `test.test_os.test_posix.PosixTester.test_x`."""
-    kind: FailureKind
-    """How they fail; failing otherwise is a finding."""
-    reason: Annotated[str, pydantic.Field(min_length=20)]
-    """Why they cannot work, in words."""
-    link: str = ""
-    """Where that is told: an issue of CPython or QEMU."""
-    run: bool = True
-    """False for what would hang or take the target with it: it is left out, and counted as skipped."""
-    when: When = field(default_factory=When)
-    """Where they fail."""
-
-    def matches(self, name: str) -> bool:
-        """Tell whether a test's full name is meant (without a group's label)."""
-        return fnmatch.fnmatchcase(name.partition(" [")[0], self.test)
-
-
-@documents.table
-class KnownFailures:
-    """A file of known failures."""
-
-    failures: tuple[KnownFailure, ...] = ()
-    """The entries."""
-
-
 @documents.table
 class Caveat:
     """Something that a result is no evidence of."""
@@ -284,12 +161,6 @@ def _with_sets(suite: str, group: Group, sets: Mapping[str, tuple[str, ...]]) ->
                 hint=f"modules.toml has {', '.join(sets)}",
             )
     return replace(group, modules=tuple(dict.fromkeys(modules)))
-
-
-def known_failures(where: Circumstances, folder: Path = VALIDATE) -> tuple[KnownFailure, ...]:
-    """Load the known failures that hold in these circumstances, of all files. Raises DocumentError."""
-    loaded = (documents.load(path, KnownFailures) for path in sorted((folder / "known_failures").glob("*.toml")))
-    return tuple(failure for file in loaded for failure in file.failures if failure.when.holds(where))
 
 
 def caveats(name: str, where: Circumstances, folder: Path = VALIDATE) -> tuple[str, ...]:

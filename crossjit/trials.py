@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from crossjit import suites, validation
+from crossjit.circumstances import Circumstances
 from crossjit.engine.base import Engine
 from crossjit.model import ModuleRun, Outcome, SuiteResult, TestResult
 from crossjit.portion import WHOLE
 from crossjit.progress import Step
-from crossjit.suites import Circumstances
 from crossjit.triage import Count
 from crossjit.validation import Target
 

@@ -12,16 +12,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from crossjit import outcomes, suites
+from crossjit import capabilities, known_failures, outcomes, suites
+from crossjit.capabilities import Probed
+from crossjit.circumstances import Circumstances
 from crossjit.engine.base import Completed, Container, Engine, EngineFacts, Limits
 from crossjit.errors import InfrastructureError, OutOfMemoryError
 from crossjit.images import Image
+from crossjit.known_failures import KnownFailure
 from crossjit.model import Arch, Cell, SuiteResult, TestResult, Variant
 from crossjit.outcomes import Ended
 from crossjit.portion import WHOLE, Portion
 from crossjit.progress import Progress, Step
 from crossjit.suite_folder import SuiteFolder, event
-from crossjit.suites import Circumstances, KnownFailure, Suite
+from crossjit.suites import Suite
 from crossjit.verdict import judge
 from crossjit.wording import counted
 
@@ -52,8 +55,8 @@ class Target:
 
     `tree` opens the install tree (an uncompressed tar of `usr/local/…`), `artifact` is its id; `support` opens one with
     CPython's `Tools/`, without which the tests of the cases generator skip themselves; `python` is (major, minor);
-    `emulation` is what QEMU is told by the environment, empty where nothing is emulated; `name` is the container's, and
-    `labels` go on it.
+    `emulation` is what QEMU is told by the environment, empty where nothing is emulated, and `qemu` its version, None
+    where nothing is emulated or that is not known; `name` is the container's, and `labels` go on it.
     """
 
     image: Image
@@ -66,13 +69,14 @@ class Target:
     labels: Mapping[str, str]
     support: Opener | None = None
     emulation: Mapping[str, str] = field(default_factory=dict)
+    qemu: str | None = None
 
     @property
     def circumstances(self) -> Circumstances:
-        """In what the suites run."""
+        """In what the suites run, as far as it is known before the target is asked."""
         emulated = bool(self.emulation)
         cpu = self.emulation.get("QEMU_CPU")
-        return Circumstances(self.python, self.cell.arch, self.variant, emulated, cpu)
+        return Circumstances(self.python, self.cell.arch, self.variant, emulated, cpu, self.qemu)
 
     @property
     def subject(self) -> dict[str, object]:
@@ -82,6 +86,7 @@ class Target:
             "artifact": self.artifact,
             "image": self.image.key,
             "emulation": dict(self.emulation),
+            "qemu": self.qemu,
         }
 
 
@@ -145,18 +150,49 @@ def run_suite(
     """
     where = target.circumstances
     suite = suites.load(name, data)
-    known = suites.known_failures(where, data)
-    order = suites.order(suite, where, known, SCRIPTS, portion)
+    listed = known_failures.load(data)
+    foreseen = suites.order(suite, where, known_failures.possible(listed, where), SCRIPTS, portion)
     kept = SuiteFolder(folder / name)
-    kept.start(order, target.subject)
+    kept.start(foreseen, target.subject)
     if earlier is not None:
-        kept.take(SuiteFolder(earlier / name), order, target.subject)
+        kept.take(SuiteFolder(earlier / name), foreseen, target.subject)
     watch = _Watch(kept.ended())
-    told = {**order, "seconds": dict(durations or {}), "done": [ended.module_run.key for ended in watch.ended]}
+    done = [ended.module_run.key for ended in watch.ended]
+    probed, known = Probed(), known_failures.holding(listed, where)
+
+    def order(container: Container) -> Mapping[str, object]:
+        """Ask the target what it lacks, and order what is to be run then."""
+        nonlocal where, probed, known
+        step.update(detail="probing capabilities")
+        probed = capabilities.probe(container, PYTHON, f"{SCRIPTS}/capabilities.py")
+        where = replace(where, capabilities=probed.known)
+        known = known_failures.holding(listed, where)
+        ordered = suites.order(suite, where, known, SCRIPTS, portion)
+        return {**ordered, "seconds": dict(durations or {}), "done": done}
+
     with progress.step(name, str(target.cell)) as step:
-        completed = _run(engine, target, told, watch, kept, jobs=jobs, step=step)
+        completed = _run(engine, target, order, watch, kept, seconds=_limit(foreseen), jobs=jobs, step=step)
     watch.check_memory(target)
-    return _result(name, suite, where, known, watch, completed, kept.path, data, portion)
+    result = _result(name, suite, where, known, watch, completed, kept.path, data, portion)
+    return _with_capabilities(result, where, known, probed)
+
+
+def _limit(order: Mapping[str, Any]) -> int:
+    """Return the seconds that an order's items may take together."""
+    return int(order["limit"])
+
+
+def _with_capabilities(
+    result: SuiteResult, where: Circumstances, known: tuple[KnownFailure, ...], probed: Probed
+) -> SuiteResult:
+    """Add in what the suite ran, what the target is capable of, and what of that mattered."""
+    return replace(
+        result,
+        problems=(*result.problems, *([probed.problem] if probed.problem else [])),
+        notes=(*result.notes, *capabilities.excuses(probed, result.results, known)),
+        circumstances=where.facts(),
+        capabilities=probed.facts,
+    )
 
 
 def run_items(
@@ -170,7 +206,7 @@ def run_items(
     kept = SuiteFolder(folder)
     kept.start(order, target.subject)
     watch = _Watch()
-    _run(engine, target, order, watch, kept, jobs=jobs, step=step)
+    _run(engine, target, lambda _: order, watch, kept, seconds=_limit(order), jobs=jobs, step=step)
     watch.check_memory(target)
     return {ended.label: outcomes.of_module("", replace(ended, label=""), folder).results for ended in watch.ended}
 
@@ -178,22 +214,23 @@ def run_items(
 def _run(
     engine: Engine,
     target: Target,
-    order: Mapping[str, Any],
+    order: Callable[[Container], Mapping[str, object]],
     watch: _Watch,
     kept: SuiteFolder,
     *,
+    seconds: int,
     jobs: int,
     step: Step,
 ) -> Completed:
-    """Install everything in a container of its own and have the runner work through an order."""
-    seconds = int(order["limit"])
+    """Install everything in a container of its own, and have the runner work through what is ordered there."""
     limits = Limits(memory=_memory(engine.facts(), jobs), pids=PIDS, seconds=seconds + 2 * MARGIN)
     with _container(
         engine, target.image, target.cell.arch, target.name, target.labels, target.emulation, limits
     ) as container:
         step.update(detail="installing")
         install(container, target.tree, target.support)
-        container.put(_tar({ORDER: json.dumps(order).encode()}, folders=(RESULTS,)), "/")
+        told = order(container)
+        container.put(_tar({ORDER: json.dumps(told).encode()}, folders=(RESULTS,)), "/")
 
         def on_line(line: str) -> None:
             # its files first: a module that is on record as ended has them
@@ -239,6 +276,8 @@ def _result(
         running = ", ".join(watch.running.values()) or "nothing"
         problems.append(f"the runner did not come to its end ({completed.how}); {running} was running")
     results, unexpected = outcomes.mark_known(results, known)
+    results = outcomes.told_apart(results, known)
+    lost = outcomes.cut_short(results, known, [ended.test for ended in watch.ended]) if not portion.tests else ()
     results += outcomes.left_out(name, known, [ended.name for ended in watch.ended])
     return SuiteResult(
         suite=name,
@@ -246,7 +285,7 @@ def _result(
         seconds=round(completed.seconds, 3),
         caveats=suites.caveats(name, where, data),
         problems=tuple(problems),
-        unproved=suites.missing(suite, where, results) if portion.is_whole else (),
+        unproved=(*(suites.missing(suite, where, results) if portion.is_whole else ()), *lost),
         notes=(*notes, *unexpected),
         modules=tuple(ended.module_run for ended in watch.ended),
     )

@@ -248,6 +248,8 @@ def _suite_json(suite: SuiteResult) -> dict[str, object]:
         "problems": list(suite.problems),
         "unproved": list(suite.unproved),
         "notes": list(suite.notes),
+        "circumstances": dict(suite.circumstances),
+        "capabilities": dict(suite.capabilities),
         "bad": [
             {
                 "name": result.name,

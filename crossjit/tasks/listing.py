@@ -90,13 +90,13 @@ def schema(context: Context, check: bool = False) -> None:
 
 def schemas() -> dict[str, str]:
     """Return the schemas' files by name."""
-    from crossjit import recipes, suites
+    from crossjit import known_failures, recipes, suites
     from crossjit.images.spec import ImageDocument
 
     others = {
         "image": ImageDocument,
         "suite": suites.Suite,
-        "known-failures": suites.KnownFailures,
+        "known-failures": known_failures.KnownFailures,
         "caveats": suites.Caveats,
     }
     return {name: json.dumps(value, indent=2) + "\n" for name, value in recipes.schemas(others).items()}

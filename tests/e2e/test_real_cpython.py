@@ -18,6 +18,7 @@ import pytest
 from crossjit import (
     PROJECT,
     build,
+    capabilities,
     emulation,
     engine,
     flow,
@@ -29,7 +30,9 @@ from crossjit import (
     settings,
     sources,
     store,
+    validation,
 )
+from crossjit.circumstances import capability_names
 from crossjit.images import Role
 from crossjit.model import Arch, Cell, Strategy
 from crossjit.progress import Silent
@@ -111,6 +114,29 @@ def test_an_export_runs_with_qemu_and_the_targets_libraries(
         env={"QEMU_CPU": emulation.DEFAULT_CPU[Arch.AARCH64], "PATH": os.environ["PATH"]},
     )
     assert json.loads(done.stdout) == ["aarch64", str(tree / "usr/local"), True]
+
+
+def test_an_emulated_target_is_probed_for_what_it_lacks(aarch64_jit: store.Artifact) -> None:
+    client = engine.connect(settings.load())
+    host_arch = client.facts().arch
+    reference = str(aarch64_jit.manifest.images["target"]["reference"])
+    with client.container(
+        reference,
+        arch=Arch.AARCH64,
+        name=f"crossjit-test-{os.getpid()}",
+        labels=flow.labels(settings.load(), "test"),
+        env=validation.environment(emulation.environment(host_arch, Arch.AARCH64)),
+        user=f"{validation.TESTER}:{validation.TESTER}",
+    ) as target:
+        validation.install(target, aarch64_jit.open)
+        probed = capabilities.probe(target, validation.PYTHON, f"{validation.SCRIPTS}/capabilities.py")
+    assert probed.problem is None
+    assert set(probed.facts) == set(capability_names())
+    assert {name: fact["detail"] for name, fact in probed.facts.items() if fact["works"] is None} == {}
+    # QEMU's user mode has never had it; what makes the suites run at all is there
+    assert probed.known["ptrace"] is (host_arch is Arch.AARCH64)
+    for name in ("executable-memory", "loopback", "semaphores", "fork-with-threads", "clocks"):
+        assert probed.known[name], probed.facts[name]
 
 
 @pytest.fixture

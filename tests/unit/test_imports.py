@@ -24,7 +24,14 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "crossjit.documents",
         "crossjit.durable",
     ),
-    "recipes": ("crossjit.recipes", "crossjit.plan", "crossjit.portion", "crossjit.suites"),
+    "recipes": (
+        "crossjit.recipes",
+        "crossjit.plan",
+        "crossjit.portion",
+        "crossjit.circumstances",
+        "crossjit.known_failures",
+        "crossjit.suites",
+    ),
     "seam": ("crossjit.engine.base",),
     "machine": (
         "crossjit.sources",
@@ -38,6 +45,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "work": (
         "crossjit.build",
         "crossjit.caches",
+        "crossjit.capabilities",
         "crossjit.diagnosis",
         "crossjit.durations",
         "crossjit.flow",

@@ -12,11 +12,11 @@ from typing import Any, BinaryIO
 import pytest
 
 from crossjit import suites, trials, validation
+from crossjit.circumstances import Circumstances
 from crossjit.engine.fake import FakeEngine, FakeProcess
 from crossjit.images import Image, Role
 from crossjit.model import Arch, Cell, Expectation, ModuleRun, Outcome, SuiteResult, TestResult, Variant
 from crossjit.progress import SilentStep
-from crossjit.suites import Circumstances
 from crossjit.triage import Count
 from crossjit.trials import Trial
 from crossjit.validation import Target

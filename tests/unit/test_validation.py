@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -11,15 +12,28 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from crossjit import durations, outcomes, suites, validation
-from crossjit.engine.fake import FakeEngine, FakeProcess, Fault
+from crossjit import durations, known_failures, outcomes, suites, validation
+from crossjit.circumstances import Circumstances, When, in_range
+from crossjit.engine.fake import FakeEngine, FakeProcess, Fault, Program
 from crossjit.errors import DocumentError, EngineError, OutOfMemoryError, UserError
 from crossjit.images import Image, Role
-from crossjit.model import Arch, Cell, Expectation, ModuleRun, Outcome, SuiteResult, TestResult, Variant, Verdict
+from crossjit.known_failures import FailureKind, KnownFailure
+from crossjit.model import (
+    Arch,
+    Cell,
+    CellResult,
+    Expectation,
+    ModuleRun,
+    Outcome,
+    SuiteResult,
+    TestResult,
+    Variant,
+    Verdict,
+)
 from crossjit.portion import WHOLE, Portion, parse_shard
 from crossjit.progress import Silent
+from crossjit.report import tables
 from crossjit.suite_folder import SuiteFolder
-from crossjit.suites import Circumstances, FailureKind, KnownFailure, When
 from crossjit.tasks import options
 from crossjit.validation import Target
 from crossjit.verdict import judge
@@ -181,7 +195,8 @@ def test_all_data_is_valid() -> None:
         for script in loaded.scripts:
             assert (suites.VALIDATE / script.file).is_file()
         for where in (EMULATED, NATIVE):
-            order = suites.order(loaded, where, suites.known_failures(where), "/scripts", WHOLE)
+            known = known_failures.holding(known_failures.load(), where)
+            order = suites.order(loaded, where, known, "/scripts", WHOLE)
             assert order["items"]
     assert {"jit", "ft-smoke"} <= set(suites.names())
 
@@ -252,11 +267,11 @@ def test_durations_are_remembered_by_what_they_depend_on(tmp_path: Path) -> None
 
 
 def test_ranges_of_versions() -> None:
-    assert suites.in_range((3, 15), ">=3.14, <3.16")
-    assert not suites.in_range((3, 13), ">=3.14, <3.16")
-    assert suites.in_range((3, 9), "<3.10")
+    assert in_range((3, 15), ">=3.14, <3.16")
+    assert not in_range((3, 13), ">=3.14, <3.16")
+    assert in_range((3, 9), "<3.10")
     with pytest.raises(ValueError, match="no part of a range"):
-        suites.in_range((3, 15), ">=3")
+        in_range((3, 15), ">=3")
 
 
 def test_a_wrong_range_and_an_unknown_suite_are_told(tmp_path: Path) -> None:
@@ -267,7 +282,7 @@ def test_a_wrong_range_and_an_unknown_suite_are_told(tmp_path: Path) -> None:
         'when = { python = "3.15" }\n'
     )
     with pytest.raises(DocumentError) as caught:
-        suites.known_failures(EMULATED, tmp_path)
+        known_failures.load(tmp_path)
     assert caught.value.details[0].startswith(f"{folder / 'emulation.toml'}:5:")
     assert "no part of a range" in caught.value.details[0]
     with pytest.raises(UserError, match="did you mean 'jit'"):
@@ -541,7 +556,23 @@ def target(fake_engine: FakeEngine) -> Target:
     )
 
 
-def runner(*events: Mapping[str, object], files: Mapping[str, bytes], status: int = 0) -> Any:
+ABLE = json.dumps({"capabilities": {"pty": {"works": True, "detail": "it is a terminal"}}})
+
+
+def capable(program: Program, said: str = ABLE, status: int = 0) -> Program:
+    """Add to a program that stands for `python3` what `capabilities.py` says and ends with."""
+
+    def answering(process: FakeProcess) -> int:
+        if not process.argv[1].endswith("capabilities.py"):
+            return program(process)
+        assert process.env["PYTHON_JIT"] == "0"
+        process.write_line(said)
+        return status
+
+    return answering
+
+
+def runner(*events: Mapping[str, object], files: Mapping[str, bytes], status: int = 0) -> Program:
     """Make a program that stands for `python3 runner.py`: it says these events and leaves these files."""
 
     def program(process: FakeProcess) -> int:
@@ -555,7 +586,7 @@ def runner(*events: Mapping[str, object], files: Mapping[str, bytes], status: in
             process.write_line(json.dumps(each))
         return status
 
-    return program
+    return capable(program)
 
 
 PLAN = {"event": "plan", "modules": [{"id": "000-test_s"}], "missing": []}
@@ -601,7 +632,7 @@ def test_everything_is_where_the_target_looks_for_it(fake_engine: FakeEngine, ta
         process.write_line(json.dumps(DONE))
         return 0
 
-    fake_engine.programs["python3"] = program
+    fake_engine.programs["python3"] = capable(program)
     go(fake_engine, target, tmp_path)
     assert json.loads(seen[validation.ORDER])["limit"] > 0
     assert seen["/usr/local/libexec/validate/runner.py"] == (suites.VALIDATE / "runner.py").read_bytes()
@@ -616,7 +647,7 @@ def ordered(engine: FakeEngine, *events: Mapping[str, object]) -> list[dict[str,
         orders.append(json.loads(process.files.read(validation.ORDER)))
         return int(play(process))
 
-    engine.programs["python3"] = program
+    engine.programs["python3"] = capable(program)
     return orders
 
 
@@ -668,6 +699,107 @@ def test_a_part_need_not_have_run_what_the_whole_must(fake_engine: FakeEngine, t
     assert (orders[0]["shard"], orders[0]["tests"]) == ([2, 3], ["test_s"])
     assert result.unproved == ()
     assert "no more than a part of it ran: shard 2/3; tests test_s" in result.notes
+
+
+FAILS = {
+    "000-test_s.xml": GREEN.replace(b" />", b"><failure>AssertionError</failure></testcase>").replace(
+        b'failures="0"', b'failures="1"'
+    ),
+    "000-test_s.log": b"test_x (test.test_s.C.test_x) ... FAIL\n",
+}
+LISTED = """
+[[failures]]
+test = "test.test_s.C.test_x"
+kind = "fail"
+reason = "there is no terminal for it to be had"
+when = { lacks = ["pty"], qemu = "<8.2" }
+
+[[failures]]
+test = "test.test_s.C.test_hang"
+kind = "hang"
+run = false
+reason = "there is no terminal for it to be had"
+when = { lacks = ["pty"] }
+"""
+NO_PTY = json.dumps({"capabilities": {"pty": {"works": False, "detail": "ENOSYS"}}})
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Our own data, with known failures that rest on a capability."""
+    folder = tmp_path / "validate"
+    shutil.copytree(suites.VALIDATE, folder, ignore=shutil.ignore_patterns("known_failures", "*.py", "__pycache__"))
+    (folder / "known_failures").mkdir()
+    (folder / "known_failures" / "emulation.toml").write_text(LISTED)
+    return folder
+
+
+def test_known_failures_rest_on_what_the_target_is_found_to_lack(
+    fake_engine: FakeEngine, target: Target, tmp_path: Path, data: Path
+) -> None:
+    target = replace(target, qemu="7.2.22")
+    play = runner(PLAN, START, event(junit="000-test_s.xml", status=2), DONE, files=FAILS)
+    ignored: list[Any] = []
+
+    def program(process: FakeProcess) -> int:
+        ignored.append(json.loads(process.files.read(validation.ORDER))["ignore"])
+        return play(process)
+
+    fake_engine.programs["python3"] = capable(program, NO_PTY)
+    result = go(fake_engine, target, tmp_path, data=data)
+    outcome = {each.name: (each.outcome, each.known is not None) for each in result.results}
+    assert outcome == {
+        "test.test_s.C.test_x": (Outcome.FAILED, True),
+        "test.test_s.C.test_hang": (Outcome.SKIPPED, True),
+    }
+    assert ignored == [["test.test_s.C.test_hang"]]
+    assert "missing in the target, which tests fail for as known: pty (ENOSYS)" in result.notes
+    assert result.capabilities == {"pty": {"works": False, "detail": "ENOSYS"}}
+    assert result.circumstances["qemu"] == "7.2.22"
+    described = tables.cell_json(CellResult(CELL, Verdict.PASS, (), suites=(result,)))
+    assert described["suites"][0]["capabilities"] == result.capabilities  # type: ignore[index]
+    assert described["suites"][0]["circumstances"] == result.circumstances  # type: ignore[index]
+
+    fake_engine.programs["python3"] = capable(program)  # with terminals, the same is a failure
+    result = go(fake_engine, target, tmp_path, data=data)
+    assert [(each.outcome, each.known) for each in result.results] == [(Outcome.FAILED, None)]
+    assert ignored[1] == []
+
+    fake_engine.programs["python3"] = capable(program, NO_PTY)  # and under a QEMU that should know better
+    (failed, _) = go(fake_engine, replace(target, qemu="8.2.0"), tmp_path, data=data).results[::-1]
+    assert failed.known is None
+
+
+def test_capabilities_that_cannot_be_probed_are_a_problem_and_excuse_nothing(
+    fake_engine: FakeEngine, target: Target, tmp_path: Path, data: Path
+) -> None:
+    play = runner(PLAN, START, event(junit="000-test_s.xml", status=2), DONE, files=FAILS)
+    fake_engine.programs["python3"] = capable(play, "Fatal Python error: Segmentation fault", 139)
+    result = go(fake_engine, replace(target, qemu="7.2.22"), tmp_path, data=data)
+    assert result.problems == (
+        "what the target is capable of could not be probed (killed by SIGSEGV; Fatal Python error: Segmentation fault)",
+    )
+    assert [(each.outcome, each.known) for each in result.results] == [(Outcome.FAILED, None)]
+    assert result.capabilities == {}
+    assert judge(CELL, JIT, facts("machine code"), [result])[0] is Verdict.FAIL
+
+
+def test_a_known_crash_leaves_unproved_what_it_took_along(
+    fake_engine: FakeEngine, target: Target, tmp_path: Path, data: Path
+) -> None:
+    listed = data / "known_failures" / "emulation.toml"
+    listed.write_text(
+        '[[failures]]\ntest = "test.test_s.C.test_x"\nkind = "crash"\nreason = "QEMU has no such thing"\n'
+    )
+    log = b"test_x (test.test_s.C.test_x) ... "
+    crashed = event(status=-11, signal="SIGSEGV", tail=log.decode())
+    fake_engine.programs["python3"] = runner(PLAN, START, crashed, DONE, files={"000-test_s.log": log})
+    result = go(fake_engine, target, tmp_path, data=data)
+    assert [(each.outcome, each.known is not None) for each in result.results] == [(Outcome.CRASHED, True)]
+    assert any("the other tests of test.test_s did not run" in reason for reason in result.unproved)
+    assert judge(CELL, JIT, facts("machine code"), [result])[0] is Verdict.VACUOUS
+    asked_for = go(fake_engine, target, tmp_path, data=data, portion=Portion(tests=("test.test_s.C.test_x",)))
+    assert asked_for.unproved == ()
 
 
 def test_a_runner_that_dies_is_a_problem_with_what_it_was_doing(

@@ -25,6 +25,10 @@ int main(int count, char **words)
     if (strstr(script, "/probe.py")) {
         return answer_probe(option(count, words, "--told", "{}"));
     }
+    if (strstr(script, "/capabilities.py")) {
+        puts("{\"capabilities\": {\"pty\": {\"works\": true, \"detail\": \"not tried, but said\"}}}");
+        return 0;
+    }
     if (strstr(script, "/runner.py")) {
         return answer_runner(option(count, words, "--suite-json", ""), option(count, words, "--output", "."));
     }
