@@ -14,7 +14,18 @@ from crossjit import __version__
 # invoke turns bytecode files off, for its own users' small tasks.py; here every command would compile all modules anew
 sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
 
-from crossjit.tasks import build, cache, commandline, develop, doctor, listing, runs, stash, triage  # noqa: E402 - see above
+from crossjit.tasks import (  # noqa: E402 - see above
+    build,
+    cache,
+    commandline,
+    develop,
+    doctor,
+    known_failures,
+    listing,
+    runs,
+    stash,
+    triage,
+)
 from crossjit.tasks.framework import Command  # noqa: E402
 
 __all__ = ["namespace", "program"]
@@ -42,6 +53,7 @@ namespace = Collection(
     *_commands(develop),
     _group("stash", "The artifacts.", _commands(stash)),
     _group("cache", "What builds keep.", _commands(cache)),
+    _group("known-failures", "The tests that fail for a reason that is not the build's.", _commands(known_failures)),
     _group("runs", "What was done.", _commands(runs, "list", "show")),
 )
 

@@ -41,6 +41,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "crossjit.store",
         "crossjit.manifest",
         "crossjit.packing",
+        "crossjit.inventory",
     ),
     "work": (
         "crossjit.build",
@@ -56,7 +57,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "crossjit.validation",
         "crossjit.verdict",
     ),
-    "record": ("crossjit.runs", "crossjit.cleaning", "crossjit.report"),
+    "record": ("crossjit.runs", "crossjit.cleaning", "crossjit.report", "crossjit.upkeep"),
     "tasks": ("crossjit.tasks",),
 }
 ORDER = list(GROUPS)

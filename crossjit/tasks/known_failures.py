@@ -1,0 +1,98 @@
+"""`known-failures list|check`: the list of tests that fail for a reason that is not the build's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from invoke.context import Context
+
+from crossjit.errors import ExitCode
+from crossjit.tasks.framework import Notes, command, note, show, show_json, show_table
+from crossjit.tasks.options import describe
+from crossjit.wording import counted
+
+if TYPE_CHECKING:
+    from crossjit.known_failures import Listed
+    from crossjit.upkeep import Judged
+
+
+@command(name="list", default=True, help=describe("json"))
+def list_known_failures(context: Context, json: bool = False) -> None:
+    """List the known failures. See also `known-failures check`."""
+    from crossjit import known_failures
+
+    listed = known_failures.listed()
+    if json:
+        show_json([_facts(each) for each in listed])
+    elif listed:
+        rows = [
+            (
+                _place(each),
+                each.failure.test,
+                each.failure.kind.value + ("" if each.failure.run else ", not run"),
+                each.failure.when.words or "always",
+                each.failure.reason,
+            )
+            for each in listed
+        ]
+        show_table(("where", "test", "kind", "when", "reason"), rows)
+    else:
+        note("no failures are known")
+
+
+@command(name="check", help=describe("json"))
+def check_known_failures(context: Context, json: bool = False) -> ExitCode:
+    """Look for entries that match no test of any recipe, and for entries that no run has needed.
+
+    Tests are known from the artifacts in the stash and from what ran. Ends with 1 if an entry is wrong; one that was
+    not tried, since no run was where it holds, is not.
+    """
+    from crossjit import known_failures, runs, settings, upkeep
+    from crossjit.store import Store
+
+    loaded = settings.load()
+    listed = known_failures.listed()
+    recorded = [(run.id, result) for run in runs.list_runs(loaded) for result in run.results()]
+    artifacts = Store(loaded.stash, progress=Notes()).artifacts()
+    subjects = upkeep.subjects(artifacts, recorded, [each.failure.test for each in listed])
+    judged = upkeep.judge(listed, subjects, upkeep.histories(recorded))
+    wrong = [each for each in judged if each.state.is_wrong]
+    if json:
+        recipes = sorted({subject.recipe for subject in subjects if subject.tests is not None})
+        entries = [_facts(each.listed) | {"state": each.state.value, "why": each.why} for each in judged]
+        show_json({"wrong": len(wrong), "recipes": recipes, "entries": entries})
+    else:
+        show(_described(judged))
+        if not any(subject.tests for subject in subjects):
+            note("whether the tests exist could not be told: the stash is empty; `invoke build` fills it")
+    return ExitCode.PRODUCT if wrong else ExitCode.PASS
+
+
+def _described(judged: tuple[Judged, ...]) -> str:
+    from crossjit.upkeep import State
+
+    lines = [f"{_place(each.listed)}: {each.listed.failure.test}: {each.state}: {each.why}" for each in judged]
+    counts = [(state, sum(each.state is state for each in judged)) for state in State]
+    summary = ", ".join(f"{number} {state}" for state, number in counts if number)
+    return "\n".join([*lines, f"{counted(len(judged), 'known failure')}: {summary or 'nothing to check'}"])
+
+
+def _facts(listed: Listed) -> dict[str, object]:
+    failure = listed.failure
+    return {
+        "file": str(listed.path),
+        "line": listed.line,
+        "test": failure.test,
+        "kind": failure.kind.value,
+        "run": failure.run,
+        "when": failure.when.words,
+        "reason": failure.reason,
+        "link": failure.link,
+    }
+
+
+def _place(listed: Listed) -> str:
+    """Say where an entry stands, as short as can be from here."""
+    path = listed.path
+    return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{listed.line}"
