@@ -71,6 +71,11 @@ def may_begin(pattern: str, beginning: str) -> bool:
     return head.startswith(beginning) or (head != pattern and beginning.startswith(head))
 
 
+def family(name: str) -> str:
+    """Return the module or package right below `test` that a name or pattern is about: `test.test_os`."""
+    return ".".join(literal_head(name).split(".")[:2])
+
+
 def of_artifact(artifact: Artifact, patterns: Iterable[str]) -> Inventory:
     """Look in the sources that are in an artifact for tests that match. Raises StashError where it is damaged."""
     sources: dict[str, bytes] = {}
@@ -83,13 +88,18 @@ def of_artifact(artifact: Artifact, patterns: Iterable[str]) -> Inventory:
 
 
 def of_sources(sources: Mapping[str, bytes], patterns: Iterable[str]) -> Inventory:
-    """Look for tests that match, in sources by their modules' names; no more of them is read than has to be."""
+    """Look for tests that match, in sources by their modules' names; no more of them is read than has to be.
+
+    Of a package that a pattern is about everything is read, for what has moved within it.
+    """
     patterns = tuple(patterns)
+    packages = {family(pattern) for pattern in patterns}
     package = _Package(sources)
     names: set[str] = set()
     opened: set[str] = set()
     for name in sources:
-        if any(pattern == name or may_begin(pattern, f"{name}.") for pattern in patterns):
+        asked = any(pattern == name or may_begin(pattern, f"{name}.") for pattern in patterns)
+        if asked or family(name) in packages:
             module = package.module(name)
             if module is None or package.is_open(module):
                 opened.add(f"{name}.")

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import crossjit
 from crossjit.circumstances import Circumstances, in_range, numbers, recalled
-from crossjit.inventory import Inventory, literal_head, matching, of_artifact
+from crossjit.inventory import Inventory, family, literal_head, matching, of_artifact
 from crossjit.known_failures import KnownFailure, Listed
 from crossjit.model import CellResult, Outcome, SuiteResult
 from crossjit.store import Artifact
@@ -115,18 +115,21 @@ def histories(recorded: Recorded) -> tuple[History, ...]:
     )
 
 
-def judge(listed: Iterable[Listed], subjects: Sequence[Subject], histories: Sequence[History]) -> tuple[Judged, ...]:
-    """Say of each entry whether its tests exist, and whether a run has needed it.
+def judge(
+    listed: Iterable[Listed], subjects: Sequence[Subject], histories: Sequence[History], recipes: Iterable[str] = ()
+) -> tuple[Judged, ...]:
+    """Say of each entry whether its tests exist, and whether a run has needed it; `recipes` are the names of all.
 
     An entry is not needed if its tests ran where its conditions held, and none failed as it says. One whose tests ran
     in no such run (not in that suite, skipped, or left out by the entry itself) is not tried.
     """
-    return tuple(_judge(each, subjects, histories) for each in listed)
+    recipes = tuple(recipes)
+    return tuple(_judge(each, subjects, histories, recipes) for each in listed)
 
 
-def _judge(listed: Listed, subjects: Sequence[Subject], histories: Sequence[History]) -> Judged:
+def _judge(listed: Listed, subjects: Sequence[Subject], histories: Sequence[History], recipes: Sequence[str]) -> Judged:
     failure = listed.failure
-    if (missing := _missing(failure, subjects)) is not None:
+    if (missing := _missing(failure, subjects, recipes)) is not None:
         return Judged(listed, State.NO_TEST, missing)
     held = [history for history in histories if failure.when.holds(history.where)]
     if not held:
@@ -150,7 +153,7 @@ def _judge(listed: Listed, subjects: Sequence[Subject], histories: Sequence[Hist
     return Judged(listed, State.NOT_TRIED, why)
 
 
-def _missing(failure: KnownFailure, subjects: Sequence[Subject]) -> str | None:
+def _missing(failure: KnownFailure, subjects: Sequence[Subject], recipes: Sequence[str]) -> str | None:
     """Say why an entry can mean no test; None where it does or may mean one, or there is nothing to look in."""
     wanted = failure.when.python
     looked = [each for each in subjects if wanted is None or in_range(each.python, wanted)]
@@ -168,20 +171,17 @@ def _missing(failure: KnownFailure, subjects: Sequence[Subject]) -> str | None:
     if not looked:
         return None
     near = _near(failure.test, looked)
-    return f"no test of {', '.join(dict.fromkeys(each.recipe for each in looked))} matches" + (
-        f"; did you mean {near!r}?" if near else ""
-    )
+    meant = f"; did you mean {near!r}?" if near else ""
+    # a recipe that is not here may have it, and then the entry can say that it is about that
+    left = [name for name in recipes if name not in {each.recipe for each in looked}] if wanted is None else []
+    where = f" (those of {', '.join(left)} are not in the stash; an entry about them says `python`)" if left else ""
+    return f"no test of {', '.join(dict.fromkeys(each.recipe for each in looked))} matches{where}{meant}"
 
 
 def _near(pattern: str, subjects: Iterable[Subject]) -> str | None:
-    """Return the name that is most like a pattern, of those that share as much of their beginning as any do."""
-    beginning = literal_head(pattern)
-    while beginning:
-        beginning = beginning.rpartition(".")[0] if "." in beginning else ""
-        names = {name for subject in subjects for name in subject.names(f"{beginning}." if beginning else "")}
-        if near := difflib.get_close_matches(pattern, names, n=1):
-            return near[0]
-    return None
+    """Return the name of the same module or package that is most like a pattern, if any is much like it."""
+    names = {name for subject in subjects for name in subject.names(f"{family(pattern)}.")}
+    return next(iter(difflib.get_close_matches(pattern, names, n=1, cutoff=0.8)), None)
 
 
 def _runs(runs: Iterable[str]) -> str:

@@ -48,7 +48,7 @@ def check_known_failures(context: Context, json: bool = False) -> ExitCode:
     Tests are known from the artifacts in the stash and from what ran. Ends with 1 if an entry is wrong; one that was
     not tried, since no run was where it holds, is not.
     """
-    from crossjit import known_failures, runs, settings, upkeep
+    from crossjit import PROJECT, known_failures, recipes, runs, settings, suites, upkeep
     from crossjit.store import Store
 
     loaded = settings.load()
@@ -56,12 +56,13 @@ def check_known_failures(context: Context, json: bool = False) -> ExitCode:
     recorded = [(run.id, result) for run in runs.list_runs(loaded) for result in run.results()]
     artifacts = Store(loaded.stash, progress=Notes()).artifacts()
     subjects = upkeep.subjects(artifacts, recorded, [each.failure.test for each in listed])
-    judged = upkeep.judge(listed, subjects, upkeep.histories(recorded))
+    names = recipes.load_all(PROJECT / "recipes", suites=suites.names())
+    judged = upkeep.judge(listed, subjects, upkeep.histories(recorded), names)
     wrong = [each for each in judged if each.state.is_wrong]
     if json:
-        recipes = sorted({subject.recipe for subject in subjects if subject.tests is not None})
+        looked = sorted({subject.recipe for subject in subjects if subject.tests is not None})
         entries = [_facts(each.listed) | {"state": each.state.value, "why": each.why} for each in judged]
-        show_json({"wrong": len(wrong), "recipes": recipes, "entries": entries})
+        show_json({"wrong": len(wrong), "recipes": looked, "entries": entries})
     else:
         show(_described(judged))
         if not any(subject.tests for subject in subjects):
