@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from crossjit.known_failures import literal_head
 from crossjit.store import Artifact
 
 _TESTS = re.compile(r"usr/local/lib/python3\.\d+t?/(test/.*)\.py")
@@ -58,11 +59,6 @@ def matching(names: Sequence[str], pattern: str) -> tuple[str, ...]:
     start = bisect.bisect_left(names, head)
     end = bisect.bisect_left(names, head + "\U0010ffff", start)
     return tuple(name for name in names[start:end] if fnmatch.fnmatchcase(name, pattern))
-
-
-def literal_head(pattern: str) -> str:
-    """Return what a name that matches begins with: all before the first wildcard."""
-    return re.split(r"[*?\[]", pattern, maxsplit=1)[0]
 
 
 def may_begin(pattern: str, beginning: str) -> bool:

@@ -12,8 +12,8 @@ from functools import cached_property
 
 import crossjit
 from crossjit.circumstances import Circumstances, in_range, numbers, recalled
-from crossjit.inventory import Inventory, family, literal_head, matching, of_artifact
-from crossjit.known_failures import KnownFailure, Listed
+from crossjit.inventory import Inventory, family, matching, of_artifact
+from crossjit.known_failures import KnownFailure, Listed, literal_head
 from crossjit.model import CellResult, Outcome, SuiteResult
 from crossjit.store import Artifact
 from crossjit.wording import counted
