@@ -122,6 +122,23 @@ def mark_known(
     return marked, notes
 
 
+def left_out(suite: str, known: Iterable[KnownFailure], modules: Iterable[str]) -> tuple[TestResult, ...]:
+    """Make skipped results of the entries that are not run, as far as they are about modules of the suite."""
+    places = [f"test.{module}".split(".") for module in modules]
+    return tuple(
+        TestResult(suite, entry.test, Outcome.SKIPPED, message=f"not run: {entry.reason}", known=entry.reason)
+        for entry in known
+        if not entry.run and any(_within(entry.test.split("."), place) for place in places)
+    )
+
+
+def _within(pattern: Sequence[str], place: Sequence[str]) -> bool:
+    """Whether a pattern can mean tests of a module; both as the parts of their names."""
+    if len(pattern) < len(place):
+        return pattern[-1].endswith("*") and _within(pattern, place[: len(pattern)])
+    return all(fnmatch.fnmatchcase(name, part) for name, part in zip(place, pattern, strict=False))
+
+
 def told_apart(results: Iterable[TestResult], known: Sequence[KnownFailure]) -> list[TestResult]:
     """Say of tests that went wrong, and in another way than they are listed with, that they are listed."""
     told = []
@@ -153,23 +170,6 @@ def cut_short(results: Iterable[TestResult], known: Sequence[KnownFailure], modu
                 "`run = false` in its entry leaves it out"
             )
     return tuple(said)
-
-
-def left_out(suite: str, known: Iterable[KnownFailure], modules: Iterable[str]) -> tuple[TestResult, ...]:
-    """Make skipped results of the entries that are not run, as far as they are about modules of the suite."""
-    places = [f"test.{module}".split(".") for module in modules]
-    return tuple(
-        TestResult(suite, entry.test, Outcome.SKIPPED, message=f"not run: {entry.reason}", known=entry.reason)
-        for entry in known
-        if not entry.run and any(_within(entry.test.split("."), place) for place in places)
-    )
-
-
-def _within(pattern: Sequence[str], place: Sequence[str]) -> bool:
-    """Whether a pattern can mean tests of a module; both as the parts of their names."""
-    if len(pattern) < len(place):
-        return pattern[-1].endswith("*") and _within(pattern, place[: len(pattern)])
-    return all(fnmatch.fnmatchcase(name, part) for name, part in zip(place, pattern, strict=False))
 
 
 class _UnexpectedSuccess(junitparser.Element):
