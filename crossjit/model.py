@@ -165,7 +165,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class TestResult:
-    """One test's outcome. `seconds` is wall time in the target; `known` the reason of the known failure it matched."""
+    """One test's outcome. `seconds` is wall time in the target.
+
+    `known` is the reason of the known failure that it matched; on a test that passed, of one that did not come.
+    """
 
     __test__ = False  # not a test class, whatever pytest makes of its name
 
@@ -175,6 +178,21 @@ class TestResult:
     seconds: float = 0.0
     message: str = ""
     known: str | None = None
+
+    @property
+    def went_wrong(self) -> bool:
+        """Whether it makes the cell fail: a bad outcome that is not known."""
+        return self.outcome.is_bad and self.known is None
+
+    @property
+    def failed_as_known(self) -> bool:
+        """Whether it failed as a known failure says."""
+        return self.outcome.is_bad and self.known is not None
+
+    @property
+    def passed_unexpectedly(self) -> bool:
+        """Whether it is listed as a known failure and passed."""
+        return self.outcome is Outcome.PASSED and self.known is not None
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,10 @@ def of_module(suite: str, ended: Ended, folder: Path) -> Found:
 def mark_known(
     results: Iterable[TestResult], known: Sequence[KnownFailure]
 ) -> tuple[list[TestResult], tuple[str, ...]]:
-    """Mark results that fail as listed; return them all, and notes of entries whose tests passed."""
+    """Mark results that fail as listed, and those that pass though listed; return all, and notes of the latter's entries.
+
+    An entry may be a pattern: its tests pass unexpectedly only if none of them fails as listed.
+    """
     marked: list[TestResult] = []
     failed: set[KnownFailure] = set()
     passed: set[KnownFailure] = set()
@@ -114,12 +117,19 @@ def mark_known(
         elif result.outcome is Outcome.PASSED:
             passed.update(entries)
         marked.append(result)
+    unexpected = [entry for entry in known if entry in passed - failed]
+    if unexpected:
+        marked = [_unexpected_pass(result, unexpected) for result in marked]
     notes = tuple(
-        f"unexpected pass: {entry.test} is listed as a known {entry.kind} ({entry.reason})"
-        for entry in known
-        if entry in passed - failed
+        f"unexpected pass: {entry.test} is listed as a known {entry.kind} ({entry.reason})" for entry in unexpected
     )
     return marked, notes
+
+
+def _unexpected_pass(result: TestResult, entries: Iterable[KnownFailure]) -> TestResult:
+    if result.outcome is not Outcome.PASSED:
+        return result
+    return replace(result, known=next((entry.reason for entry in entries if entry.matches(result.name)), None))
 
 
 def left_out(suite: str, known: Iterable[KnownFailure], modules: Iterable[str]) -> tuple[TestResult, ...]:

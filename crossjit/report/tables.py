@@ -176,8 +176,15 @@ def _row(result: CellResult) -> tuple[str, ...]:
 
 def _counts(suite: SuiteResult) -> str:
     """Say what a suite counted: `jit 2,113 run, 57 skipped, 1 failed, 3 known`."""
-    counts = Counter("known" if result.known else result.outcome.value for result in suite.results)
-    words = (Outcome.SKIPPED.value, *(outcome.value for outcome in Outcome if outcome.is_bad), "known")
+    counts = Counter(
+        "passed unexpectedly" if result.passed_unexpectedly else "known" if result.known else result.outcome.value
+        for result in suite.results
+    )
+    words = (
+        Outcome.SKIPPED.value,
+        *(outcome.value for outcome in Outcome if outcome.is_bad),
+        *("known", "passed unexpectedly"),
+    )
     said = [f"{suite.tests_run:,} run", *(f"{counts[word]:,} {word}" for word in words if counts[word])]
     return f"{suite.suite} {', '.join(said)}"
 
@@ -193,7 +200,7 @@ def _cached(result: CellResult) -> str:
 
 def _bad(suite: SuiteResult, limit: int = 20) -> list[str]:
     """Return a line for each test that went wrong and is not known, with the last line of its message."""
-    bad = [result for result in suite.results if result.outcome.is_bad and result.known is None]
+    bad = [result for result in suite.results if result.went_wrong]
     lines = []
     for result in bad[:limit]:
         about = (result.message.strip().splitlines() or [""])[-1]

@@ -317,10 +317,15 @@ def test_failing_as_listed_is_known_failing_otherwise_is_not() -> None:
     assert marked.known
 
 
-def test_a_listed_test_that_passes_is_a_note_unless_others_of_the_entry_fail() -> None:
-    _, notes = outcomes.mark_known([PASSED], [known("test.test_a.*")])
+def test_a_listed_test_that_passes_is_marked_and_noted_unless_others_of_the_entry_fail() -> None:
+    (marked,), notes = outcomes.mark_known([PASSED], [known("test.test_a.*")])
+    assert marked.passed_unexpectedly
+    assert not marked.failed_as_known
+    assert marked.known == "it needs vfork, which QEMU has not"
     assert notes == ("unexpected pass: test.test_a.* is listed as a known fail (it needs vfork, which QEMU has not)",)
-    assert not outcomes.mark_known([PASSED, FAILED], [known("test.test_a.*")])[1]
+    results, notes = outcomes.mark_known([PASSED, FAILED], [known("test.test_a.*")])
+    assert [result.passed_unexpectedly for result in results] == [False, False]
+    assert not notes
     assert not outcomes.mark_known([SKIPPED], [known("test.test_a.*")])[1]
 
 
