@@ -101,7 +101,7 @@ def of_module(suite: str, ended: Ended, folder: Path) -> Found:
 def mark_known(
     results: Iterable[TestResult], known: Sequence[KnownFailure]
 ) -> tuple[list[TestResult], tuple[str, ...]]:
-    """Mark results that fail as listed, and those that pass though listed; return all, and notes of the latter's entries.
+    """Mark results that fail as listed, and those that pass though listed; return all, and notes of what passed.
 
     An entry may be a pattern: its tests pass unexpectedly only if none of them fails as listed.
     """

@@ -1,1 +1,1 @@
-"""What people read: progress on stderr (`terminal`), results as tables and JSON (`tables`)."""
+"""What people read: progress (`terminal`), and a run as text and JSON (`tables`), HTML, JUnit XML and Markdown."""

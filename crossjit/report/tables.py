@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from crossjit.errors import CrossjitError, ExitCode, Interrupted
-from crossjit.model import CellResult, Outcome, SuiteResult, Verdict
+from crossjit.model import CellResult, Outcome, SuiteResult, TestResult, Verdict
 
 if TYPE_CHECKING:
     from crossjit.diagnosis import Diagnosis
@@ -224,8 +224,8 @@ def results_json(results: Sequence[CellResult], *, run: str, reproduce: str) -> 
     }
 
 
-def cell_json(result: CellResult) -> dict[str, object]:
-    """Return one cell's result as values that JSON can hold."""
+def cell_json(result: CellResult, *, whole: bool = False) -> dict[str, object]:
+    """Return one cell's result as values that JSON can hold; `whole` with every test and module, not just the bad."""
     return {
         "cell": str(result.cell),
         "recipe": result.cell.recipe,
@@ -242,7 +242,7 @@ def cell_json(result: CellResult) -> dict[str, object]:
         "caches": {part: {"hits": hits, "misses": misses} for part, (hits, misses) in result.caches.items()},
         "probe": dict(result.probe),
         "seconds": {phase: round(seconds, 3) for phase, seconds in result.seconds.items()},
-        "suites": [_suite_json(suite) for suite in result.suites],
+        "suites": [_suite_json(suite) | (_rest_json(suite) if whole else {}) for suite in result.suites],
     }
 
 
@@ -257,17 +257,26 @@ def _suite_json(suite: SuiteResult) -> dict[str, object]:
         "notes": list(suite.notes),
         "circumstances": dict(suite.circumstances),
         "capabilities": dict(suite.capabilities),
-        "bad": [
-            {
-                "name": result.name,
-                "outcome": result.outcome.value,
-                "seconds": round(result.seconds, 3),
-                "message": result.message,
-                "known": result.known,
-            }
-            for result in suite.results
-            if result.outcome.is_bad
-        ],
+        "bad": [_test_json(result) for result in suite.results if result.outcome.is_bad],
+        "unexpected_passes": [_test_json(result) for result in suite.results if result.passed_unexpectedly],
+    }
+
+
+def _rest_json(suite: SuiteResult) -> dict[str, object]:
+    return {
+        "caveats": list(suite.caveats),
+        "modules": [asdict(module) for module in suite.modules],
+        "tests": [_test_json(result) for result in suite.results],
+    }
+
+
+def _test_json(result: TestResult) -> dict[str, object]:
+    return {
+        "name": result.name,
+        "outcome": result.outcome.value,
+        "seconds": round(result.seconds, 3),
+        "message": result.message,
+        "known": result.known,
     }
 
 

@@ -73,6 +73,12 @@ def show(text: str) -> None:
     print(text)
 
 
+def show_bytes(content: bytes) -> None:
+    """Write a document to stdout as it is, whatever the locale's encoding."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(content)
+
+
 def note(text: str) -> None:
     """Print to stderr, where what is not the result goes."""
     print(text, file=sys.stderr)

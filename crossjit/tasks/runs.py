@@ -16,7 +16,7 @@ from crossjit.tasks.options import describe, number
 if TYPE_CHECKING:
     from crossjit.runs import Run
 
-_RUN = "a run's id, its beginning, or last"
+RUN = "a run's id, its beginning, or last"
 
 
 @command(name="list", default=True, help=describe("json", last="only the newest N; 0 for all; default: 20"))
@@ -29,7 +29,7 @@ def list_runs(context: Context, last: str = "20", json: bool = False) -> None:
     limit = number("last", last, at_least=0)
     found = found[:limit] if limit else found
     if json:
-        show_json([_summary(run) for run in found])
+        show_json([summary(run) for run in found])
     elif found:
         show_table(("run", "state", "took", "verdicts", "command"), [_row(run) for run in found])
     else:
@@ -40,7 +40,7 @@ def list_runs(context: Context, last: str = "20", json: bool = False) -> None:
     name="show",
     iterable=["run"],
     rest="run",
-    help=describe("json", run=f"RUN may stand alone: {_RUN}; default: last", steps="list the steps; default: off"),
+    help=describe("json", run=f"RUN may stand alone: {RUN}; default: last", steps="list the steps; default: off"),
 )
 def show_run(context: Context, run: list[str] | None = None, steps: bool = False, json: bool = False) -> None:
     """Show a run: `runs show [RUN]`.
@@ -54,9 +54,9 @@ def show_run(context: Context, run: list[str] | None = None, steps: bool = False
         raise UserError("one run at a time, please", hint="`invoke runs list` shows many")
     found = runs.load(settings.load(), wanted[0])
     if json:
-        show_json(_summary(found) | {"cells": [tables.cell_json(result) for result in found.results()]})
+        show_json(summary(found) | {"cells": [tables.cell_json(result) for result in found.results()]})
     else:
-        show(_described(found, steps=steps))
+        show(described(found, steps=steps))
 
 
 @command(
@@ -124,7 +124,8 @@ def _took(run: Run) -> str:
     return "-"
 
 
-def _summary(run: Run) -> dict[str, object]:
+def summary(run: Run) -> dict[str, object]:
+    """Return what the record itself says, without its cells' results, as values that JSON can hold."""
     return {
         "id": run.id,
         "state": run.state.value,
@@ -140,7 +141,8 @@ def _summary(run: Run) -> dict[str, object]:
     }
 
 
-def _described(run: Run, *, steps: bool) -> str:
+def described(run: Run, *, steps: bool) -> str:
+    """Return a run as text."""
     lines = [
         f"run:       {run.id}, {run.state.value}" + ("" if run.exit_code is None else f" with {run.exit_code}"),
         f"started:   {run.started.astimezone():%Y-%m-%d %H:%M:%S}, took {_took(run)}",

@@ -71,6 +71,7 @@ ONLY_IN = {
     "python_on_whales": ("crossjit.engine.whales",),
     "invoke": ("crossjit.tasks",),
     "rich": ("crossjit.report",),
+    "jinja2": ("crossjit.report",),
 }
 
 

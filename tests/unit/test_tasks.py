@@ -403,7 +403,7 @@ def test_every_task_of_the_readme_is_there() -> None:
     from crossjit.tasks import namespace
 
     names = {name.replace(".", " ") for name in namespace.task_names}
-    wanted = "doctor,setup,build,validate,plan,cells,shell,clean,test,lint,schema,runs list,runs show,"
+    wanted = "doctor,setup,build,validate,plan,cells,shell,report,compare,clean,test,lint,schema,runs list,runs show,"
     wanted += "stash list,stash show,stash verify,stash export,stash gc"
     assert set(wanted.split(",")) <= names
 
@@ -452,7 +452,17 @@ def test_plain_invoke_refuses_with_2_and_takes_two_words(tmp_path: Path) -> None
 
 def test_listing_imports_nothing_heavy() -> None:
     """Start-up is quick only as long as the heavy libraries wait until a task needs them."""
-    heavy = {"pydantic", "rich", "python_on_whales", "stamina", "filelock", "junitparser", "tomli", "elftools"}
+    heavy = {
+        "pydantic",
+        "rich",
+        "python_on_whales",
+        "stamina",
+        "filelock",
+        "junitparser",
+        "tomli",
+        "elftools",
+        "jinja2",
+    }
     script = f"import sys, crossjit.tasks; print(*sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

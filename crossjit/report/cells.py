@@ -1,0 +1,276 @@
+"""Everything about one cell, and where its time went, as the page shows it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from crossjit.model import Cell, CellResult, Outcome, SuiteResult, TestResult, Verdict
+from crossjit.report import facts, reproducing
+from crossjit.report.facts import Capability, Fact
+from crossjit.report.failures import Modules
+from crossjit.report.room import LINE, NAME, Room, Some, some
+from crossjit.report.text import last_line, printable, shortened
+from crossjit.runs import Run
+
+DETAILS = 60  # lines of what a command that failed said, its last
+LONGEST = 12  # modules in the chart
+COLOURS = 8  # of the chart's phases, in page.css
+
+
+# Bytes of the page for each kind of content, over all cells.
+ROOM_MODULES = 200_000
+ROOM_SKIPPED = 200_000
+ROOM_PROBE = 150_000
+ROOM_LINES = 120_000
+ROOM_DETAILS = 120_000
+
+
+def anchor(cell: Cell) -> str:
+    """Return the id of the cell's part of the page."""
+    return "cell-" + re.sub(r"[^\w.-]+", "-", printable(cell.slug))
+
+
+def kind(test: TestResult) -> str:
+    """Say as what a test is counted: passed, went wrong, known, unexpected or skipped."""
+    if test.went_wrong:
+        return "went wrong"
+    if test.failed_as_known:
+        return "known"
+    if test.passed_unexpectedly:
+        return "unexpected"
+    return "skipped" if test.outcome is Outcome.SKIPPED else "passed"
+
+
+@dataclass(frozen=True)
+class CellView:
+    """All about one cell."""
+
+    result: CellResult
+    reasons: Some[str]
+    details: Some[str]
+    anchor: str
+    line: str
+    shell: str
+    logs: str
+    probe: tuple[Fact, ...]
+    raw_probe: str
+    suites: tuple[SuiteView, ...]
+
+
+@dataclass(frozen=True)
+class SuiteView:
+    """One suite of a cell. `skipped` are reasons with tests; `modules` have counts, those where all is well apart."""
+
+    suite: SuiteResult
+    counts: tuple[tuple[str, int], ...]
+    capabilities: tuple[Capability, ...]
+    problems: Some[str]
+    unproved: Some[str]
+    notes: Some[str]
+    caveats: Some[str]
+    odd: Some[ModuleCounts]
+    plain: Some[ModuleCounts]
+    skipped: Some[Skips]
+    skipped_number: int
+
+
+@dataclass(frozen=True)
+class Skips:
+    """Tests that were skipped for one reason."""
+
+    reason: str
+    number: int
+    tests: Some[str]
+
+
+@dataclass
+class ModuleCounts:
+    """How a module's tests came out."""
+
+    name: str
+    kinds: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def passed(self) -> int:
+        """How many passed, expected or not."""
+        return self.kinds["passed"] + self.kinds["unexpected"]
+
+    @property
+    def ran(self) -> int:
+        """How many ran."""
+        return self.kinds.total() - self.kinds["skipped"]
+
+    @property
+    def said(self) -> str:
+        """The counts in words."""
+        words = (("passed", self.passed), *((kind, self.kinds[kind]) for kind in ("went wrong", "known", "skipped")))
+        return ", ".join(f"{number:,} {word}" for word, number in words if number)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing to say but how many passed."""
+        return self.ran == self.kinds["passed"] and self.ran > 0
+
+
+def of(run: Run, results: Sequence[CellResult]) -> tuple[CellView, ...]:
+    """Return the cells, those that did not pass first."""
+    probes, details, rooms = Room(ROOM_PROBE), Room(ROOM_DETAILS, overhead=1), _Rooms()
+    worst = sorted(results, key=lambda result: result.verdict is Verdict.PASS)
+    views = []
+    for result in worst:
+        raw = json.dumps(result.probe, indent=1, ensure_ascii=False, default=str) if result.probe else ""
+        views.append(
+            CellView(
+                result=result,
+                reasons=_lines(result.reasons, rooms.lines, times=2),
+                details=_lines(result.details[-DETAILS:], details),
+                anchor=anchor(result.cell),
+                line=reproducing.cell_line(run, result.cell),
+                shell=reproducing.shell_line(run, result.cell),
+                logs=str(run.cell_folder(result.cell)),
+                probe=facts.of_probe(result.probe),
+                raw_probe=raw if raw and probes.holds(raw) else "",
+                suites=tuple(_suite(suite, rooms) for suite in result.suites),
+            )
+        )
+    return tuple(views)
+
+
+@dataclass(frozen=True)
+class _Rooms:
+    """The rooms that all suites share."""
+
+    modules: Room = field(default_factory=lambda: Room(ROOM_MODULES, overhead=150))
+    skipped: Room = field(default_factory=lambda: Room(ROOM_SKIPPED, overhead=30))
+    lines: Room = field(default_factory=lambda: Room(ROOM_LINES, overhead=10))
+
+
+def _suite(suite: SuiteResult, rooms: _Rooms) -> SuiteView:
+    finder = Modules(suite.modules)
+    by_module: dict[str, ModuleCounts] = {}
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for test in suite.results:
+        title = finder.title(test.name)
+        by_module.setdefault(title, ModuleCounts(shortened(title, NAME))).kinds[kind(test)] += 1
+        if test.outcome is Outcome.SKIPPED:
+            reasons[shortened(last_line(test.message), LINE)].append(shortened(test.name, NAME))
+    count = Counter(kind(test) for test in suite.results)
+    kinds = ("passed", "went wrong", "known", "unexpected", "skipped")
+    counts = sorted(by_module.values(), key=lambda each: each.name)
+    return SuiteView(
+        suite=suite,
+        counts=(("run", suite.tests_run), *((each, count[each]) for each in kinds if count[each])),
+        capabilities=facts.capabilities(suite),
+        problems=_lines(suite.problems, rooms.lines),
+        unproved=_lines(suite.unproved, rooms.lines),
+        notes=_lines(suite.notes, rooms.lines),
+        caveats=_lines(suite.caveats, rooms.lines),
+        odd=some((each for each in counts if not each.is_plain), rooms.modules, lambda each: each.name),
+        plain=some((each for each in counts if each.is_plain), rooms.modules, lambda each: each.name),
+        skipped=_skipped(reasons, rooms.skipped),
+        skipped_number=count["skipped"],
+    )
+
+
+def _skipped(reasons: Mapping[str, Sequence[str]], room: Room) -> Some[Skips]:
+    """Return reasons with their tests, as far as there is room; the most frequent reason first."""
+    order = sorted(reasons.items(), key=lambda each: (-len(each[1]), each[0]))
+    shown: list[Skips] = []
+    for number, (reason, names) in enumerate(order):
+        if not room.holds(reason):
+            return Some(tuple(shown), sum(len(names) for _, names in order[number:]))
+        shown.append(Skips(reason or "without a reason", len(names), some(names, room, str)))
+    return Some(tuple(shown))
+
+
+def _lines(lines: Sequence[str], room: Room, *, times: int = 1) -> Some[str]:
+    """Take lines as far as there is room; `times` is how often they stand on the page."""
+    return some((shortened(line, LINE) for line in lines), room, lambda line: line * times)
+
+
+# where the time went
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Something that took time. `share` is of the longest that it is shown with, in percent; `colour` from 1."""
+
+    name: str
+    seconds: float
+    share: float
+    colour: int = 1
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class CellTime:
+    """A cell's phases; `share` is of the cell that took longest."""
+
+    cell: Cell
+    seconds: float
+    share: float
+    phases: tuple[Bar, ...]
+
+
+@dataclass(frozen=True)
+class SuiteTime:
+    """A suite's longest modules in one cell, of `number`."""
+
+    cell: Cell
+    suite: str
+    modules: tuple[Bar, ...]
+    number: int
+
+
+def _colours(results: Sequence[CellResult]) -> dict[str, int]:
+    names = dict.fromkeys(phase for result in results for phase in result.seconds)
+    return {name: number % COLOURS + 1 for number, name in enumerate(names)}
+
+
+def phases(results: Sequence[CellResult]) -> tuple[CellTime, ...]:
+    """Return what each cell spent on its phases."""
+    colours = _colours(results)
+    totals = {result.cell: sum(result.seconds.values()) for result in results}
+    longest = max(totals.values(), default=0.0)
+    return tuple(
+        CellTime(
+            result.cell,
+            totals[result.cell],
+            _share(totals[result.cell], longest),
+            tuple(
+                Bar(phase, seconds, _share(seconds, totals[result.cell]), colours[phase])
+                for phase, seconds in result.seconds.items()
+            ),
+        )
+        for result in results
+        if totals[result.cell] > 0
+    )
+
+
+def timings(results: Sequence[CellResult]) -> tuple[SuiteTime, ...]:
+    """Return the longest modules of each suite."""
+    found = []
+    for result in results:
+        for suite in result.suites:
+            modules = sorted(suite.modules, key=lambda module: -module.seconds)[:LONGEST]
+            longest = max((module.seconds for module in modules), default=0.0)
+            bars = tuple(
+                Bar(
+                    shortened(f"{module.name} [{module.label}]" if module.label else module.name, NAME),
+                    module.seconds,
+                    _share(module.seconds, longest),
+                    about="" if module.how == "exit status 0" else shortened(module.how, LINE),
+                )
+                for module in modules
+            )
+            if bars:
+                found.append(SuiteTime(result.cell, suite.suite, bars, len(suite.modules)))
+    return tuple(found)
+
+
+def _share(part: float, whole: float) -> float:
+    return round(100 * max(part, 0.0) / whole, 2) if whole > 0 else 0.0

@@ -1,0 +1,328 @@
+"""Two runs side by side: what newly fails, what was fixed, what became slow, what came and went. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from crossjit.model import Cell, CellResult, Outcome, SuiteResult, TestResult, Verdict
+from crossjit.report import facts
+from crossjit.report.facts import Change
+from crossjit.report.tables import duration
+from crossjit.report.text import WORST_FIRST, last_line, plural, printable
+
+ABSENT = "not there"
+
+# Newly slow is what takes this many times as long as before, and this many seconds longer: under QEMU, on a machine
+# that does other things too, less is noise.
+TIMES = 2.0
+SECONDS = 5.0
+PHASE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A test whose state is another. `about` is its message's last line."""
+
+    suite: str
+    name: str
+    before: str
+    after: str
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Slower:
+    """Something that takes much longer than before, in seconds. `what` is a phase, a module or a test."""
+
+    what: str
+    name: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class CellComparison:
+    """One cell in both runs. `about` is why it has another verdict.
+
+    `slowdown` is how many times as long the suites' modules took, in the middle. `otherwise` are tests that changed in
+    another way: that run now, are listed as known now, or fail differently.
+    """
+
+    cell: Cell
+    before: Verdict
+    after: Verdict
+    about: str = ""
+    newly_failing: tuple[Moved, ...] = ()
+    fixed: tuple[Moved, ...] = ()
+    no_longer_run: tuple[Moved, ...] = ()
+    otherwise: tuple[Moved, ...] = ()
+    came: tuple[Moved, ...] = ()
+    went: tuple[Moved, ...] = ()
+    suites_came: tuple[str, ...] = ()
+    suites_went: tuple[str, ...] = ()
+    newly_slow: tuple[Slower, ...] = ()
+    slowdown: float = 1.0
+    changed: tuple[Change, ...] = ()
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether something newly fails, or the cell passed and does not any more, whatever its single tests say."""
+        lost = self.before is Verdict.PASS and self.after is not Verdict.PASS
+        fails = self.after is Verdict.FAIL and self.before is not Verdict.FAIL
+        return lost or fails or bool(self.newly_failing)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs. `came` and `went` are cells that only one of them has; `changed` are facts about the hosts."""
+
+    cells: tuple[CellComparison, ...]
+    came: tuple[Cell, ...]
+    went: tuple[Cell, ...]
+    changed: tuple[Change, ...]
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether any cell is worse than it was."""
+        return any(cell.is_worse for cell in self.cells)
+
+
+def compare(
+    before: Sequence[CellResult],
+    after: Sequence[CellResult],
+    *,
+    facts_before: Mapping[str, Any] | None = None,
+    facts_after: Mapping[str, Any] | None = None,
+) -> Comparison:
+    """Compare the results of two runs, cell by cell; the facts are those of their records."""
+    old, new = ({result.cell: result for result in results} for results in (before, after))
+    return Comparison(
+        cells=tuple(_compare_cell(old[cell], new[cell]) for cell in new if cell in old),
+        came=tuple(cell for cell in new if cell not in old),
+        went=tuple(cell for cell in old if cell not in new),
+        changed=facts.changed({"run": facts_before or {}}, {"run": facts_after or {}}),
+    )
+
+
+def _compare_cell(before: CellResult, after: CellResult) -> CellComparison:
+    old, new = _tests(before), _tests(after)
+    suites_before, suites_after = ([suite.suite for suite in result.suites] for result in (before, after))
+    both = {*suites_before} & {*suites_after}
+    newly_failing = _problems(before, after)
+    fixed, no_longer_run, otherwise, came, went = [], [], [], [], []
+    for key in dict.fromkeys((*new, *old)):
+        suite, name = key
+        was, now = old.get(key), new.get(key)
+        state_was, state_now = _state(was), _state(now)
+        moved = Moved(suite, name, state_was, state_now, _about(now))
+        if now is None:
+            went += [moved] if suite in both else []  # a suite that is gone is one thing that is gone
+        elif now.went_wrong and not (was and was.went_wrong):
+            newly_failing.append(moved)
+        elif was is None:
+            came += [moved] if suite in both else []
+        elif state_was == state_now:
+            continue
+        elif was.outcome.is_bad and now.outcome is Outcome.PASSED:
+            fixed.append(moved)
+        elif was.outcome is Outcome.PASSED and now.outcome is Outcome.SKIPPED:
+            no_longer_run.append(moved)
+        else:
+            otherwise.append(moved)
+    slow, slowdown = _slower(before, after)
+    return CellComparison(
+        cell=after.cell,
+        before=before.verdict,
+        after=after.verdict,
+        about=next(iter(after.reasons), "") if after.verdict is not before.verdict else "",
+        newly_failing=tuple(newly_failing),
+        fixed=tuple(fixed),
+        no_longer_run=tuple(no_longer_run),
+        otherwise=tuple(otherwise),
+        came=tuple(came),
+        went=tuple(went),
+        suites_came=tuple(suite for suite in suites_after if suite not in both),
+        suites_went=tuple(suite for suite in suites_before if suite not in both),
+        newly_slow=slow,
+        slowdown=slowdown,
+        changed=_changed(before, after),
+    )
+
+
+def _tests(result: CellResult) -> dict[tuple[str, str], TestResult]:
+    """Return the tests by suite and name; of several results of one test, the worst."""
+    found: dict[tuple[str, str], TestResult] = {}
+    for suite in result.suites:
+        for test in suite.results:
+            other = found.get((suite.suite, test.name))
+            if other is None or WORST_FIRST.index(test.outcome) < WORST_FIRST.index(other.outcome):
+                found[suite.suite, test.name] = test
+    return found
+
+
+def _state(test: TestResult | None) -> str:
+    if test is None:
+        return ABSENT
+    return f"{test.outcome.value} as known" if test.failed_as_known else test.outcome.value
+
+
+def _about(test: TestResult | None) -> str:
+    return last_line(test.message) if test is not None and test.went_wrong else ""
+
+
+def _problems(before: CellResult, after: CellResult) -> list[Moved]:
+    """Return what went wrong beside the tests and did not before."""
+    known = {(suite.suite, problem) for suite in before.suites for problem in suite.problems}
+    return [
+        Moved(suite.suite, problem, ABSENT, "a problem")
+        for suite in after.suites
+        for problem in suite.problems
+        if (suite.suite, problem) not in known
+    ]
+
+
+def _slower(before: CellResult, after: CellResult) -> tuple[tuple[Slower, ...], float]:
+    """Find what takes much longer than before, measured against how much longer everything takes."""
+    modules = _pairs(before, after, lambda suite: ((f"{m.name} {m.label}".strip(), m.seconds) for m in suite.modules))
+    ratios = [now / was for was, now in modules.values() if was >= 1.0]
+    # one module that is slow is slow, and not the machine
+    slowdown = statistics.median(ratios) if len(ratios) >= 5 else 1.0
+    factor = TIMES * max(slowdown, 1.0)
+    tests = _pairs(before, after, lambda suite: ((test.name, test.seconds) for test in suite.results))
+    phases = {
+        name: (seconds, after.seconds[name])
+        for name, seconds in before.seconds.items()
+        if name in after.seconds and name not in {suite.suite for suite in after.suites}
+    }
+    found = [
+        *_much_longer("phase", phases, TIMES, PHASE_SECONDS),
+        *_much_longer("module", modules, factor, SECONDS),
+        *_much_longer("test", tests, factor, SECONDS),
+    ]
+    return tuple(found), round(slowdown, 2)
+
+
+def _pairs(
+    before: CellResult, after: CellResult, times: Callable[[SuiteResult], Iterable[tuple[str, float]]]
+) -> dict[str, tuple[float, float]]:
+    """Return the seconds of what both have, by its suite and name."""
+    old = {f"{suite.suite}: {name}": seconds for suite in before.suites for name, seconds in times(suite)}
+    new = {f"{suite.suite}: {name}": seconds for suite in after.suites for name, seconds in times(suite)}
+    return {name: (old[name], seconds) for name, seconds in new.items() if name in old}
+
+
+def _much_longer(what: str, pairs: Mapping[str, tuple[float, float]], factor: float, least: float) -> list[Slower]:
+    found = [
+        Slower(what, name, was, now)
+        for name, (was, now) in pairs.items()
+        if was > 0 and now >= was * factor and now - was >= least
+    ]
+    return sorted(found, key=lambda each: each.before - each.after)
+
+
+def _changed(before: CellResult, after: CellResult) -> tuple[Change, ...]:
+    """Compare the facts of both; where one has none of a kind, such as a probe, that is one change and not hundreds."""
+    old, new = _facts(before), _facts(after)
+    for name in old:
+        if isinstance(old[name], dict) and bool(old[name]) != bool(new[name]):
+            old[name], new[name] = ("known" if each[name] else None for each in (old, new))
+    return facts.changed(old, new)
+
+
+def _facts(result: CellResult) -> dict[str, Any]:
+    return {
+        "strategy": result.strategy.value if result.strategy else None,
+        "build key": result.build_key[:12] if result.build_key else None,
+        "probe": result.probe,
+        "no evidence": list(dict.fromkeys(caveat for suite in result.suites for caveat in suite.caveats)),
+        "capability": {
+            each.name: f"{'works' if each.works else 'does not work'}{f' ({each.detail})' if each.detail else ''}"
+            for suite in result.suites
+            for each in facts.capabilities(suite)
+        },
+    }
+
+
+# as text and as JSON
+
+
+def as_text(comparison: Comparison, *, before: str, after: str, limit: int = 20) -> str:
+    """Say it for a person; of each kind at most `limit`, with how many more there are."""
+    parts = [f"before: {before}\nafter:  {after}"]
+    parts += [_cell_text(cell, limit) for cell in comparison.cells]
+    alone = [f"only after:  {cell}" for cell in comparison.came] + [f"only before: {cell}" for cell in comparison.went]
+    parts += ["\n".join(alone)] if alone else []
+    if comparison.changed:
+        parts.append("\n".join(["the host:", *_changes("facts that changed", comparison.changed, limit)]))
+    parts.append("; ".join(_conclusion(comparison)))
+    return printable("\n\n".join(parts))
+
+
+def _conclusion(comparison: Comparison) -> list[str]:
+    """Say what it comes down to; tests that are not run any more cannot fail, so they are told, too."""
+    cells = comparison.cells
+    failing = sum(len(cell.newly_failing) for cell in cells)
+    worse = [str(cell.cell) for cell in cells if cell.before is Verdict.PASS and cell.after is not Verdict.PASS]
+    gone = sum(len(cell.no_longer_run) + len(cell.went) for cell in cells)
+    said = [f"{failing:,} newly failing" if failing else "nothing newly fails"]
+    said += [f"not passing any more: {', '.join(worse)}"] if worse else []
+    said += [f"{plural(gone, 'test')} not run any more"] if gone else []
+    suites = dict.fromkeys(suite for cell in cells for suite in cell.suites_went)
+    return said + ([f"{', '.join(suites)} did not run"] if suites else [])
+
+
+def _cell_text(cell: CellComparison, limit: int) -> str:
+    verdict = cell.after.value if cell.before is cell.after else f"{cell.before} -> {cell.after}"
+    lines = [f"{cell.cell}: {verdict}" + (f" ({cell.about})" if cell.about else "")]
+    for title, moved in (
+        ("newly failing", cell.newly_failing),
+        ("fixed", cell.fixed),
+        ("no longer run", cell.no_longer_run),
+        ("changed otherwise", cell.otherwise),
+        ("came", cell.came),
+        ("went", cell.went),
+    ):
+        lines += _section(title, [_moved_text(each) for each in moved], limit)
+    lines += [f"  only after: suite {suite}" for suite in cell.suites_came]
+    lines += [f"  only before: suite {suite}" for suite in cell.suites_went]
+    slow = [f"{each.what} {each.name}: {duration(each.before)} -> {duration(each.after)}" for each in cell.newly_slow]
+    against = f" (most modules took {cell.slowdown} times as long)" if cell.slowdown >= 1.2 else ""
+    lines += _section(f"newly slow{against}", slow, limit)
+    lines += _changes("facts that changed", cell.changed, limit)
+    return "\n".join(lines if len(lines) > 1 else [f"{lines[0]}, nothing changed"])
+
+
+def _section(title: str, lines: Sequence[str], limit: int) -> list[str]:
+    if not lines:
+        return []
+    more = [f"    and {len(lines) - limit:,} more; --json lists them all"] if len(lines) > limit else []
+    return [f"  {title}, {len(lines):,}:", *(f"    {line}" for line in lines[:limit]), *more]
+
+
+def _moved_text(moved: Moved) -> str:
+    name = f"{moved.suite}: {moved.name}" if moved.suite else moved.name
+    return f"{name}: {moved.before} -> {moved.after}" + (f" ({moved.about})" if moved.about else "")
+
+
+def _changes(title: str, changes: Sequence[Change], limit: int) -> list[str]:
+    return _section(title, [f"{each.name}: {_value(each.before)} -> {_value(each.after)}" for each in changes], limit)
+
+
+def _value(value: str | None) -> str:
+    return ABSENT if value is None else value
+
+
+def as_json(comparison: Comparison, *, before: str, after: str) -> dict[str, object]:
+    """Return all of it as values that JSON can hold; times in seconds."""
+    return {
+        "before": before,
+        "after": after,
+        "worse": comparison.is_worse,
+        "cells": [asdict(cell) | {"cell": str(cell.cell)} for cell in comparison.cells],
+        "came": [str(cell) for cell in comparison.came],
+        "went": [str(cell) for cell in comparison.went],
+        "changed": [asdict(change) for change in comparison.changed],
+    }

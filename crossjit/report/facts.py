@@ -1,0 +1,218 @@
+"""Facts about a build and a host, each with a name and in words; and what is different between two sets of them."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from crossjit.model import SuiteResult
+from crossjit.report.tables import size
+from crossjit.report.text import plural
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something known, in words."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Capability:
+    """What a canary in the target found: whether something works there, and in which way it does or does not."""
+
+    name: str
+    works: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """A fact that is not what it was; None where it is not known."""
+
+    name: str
+    before: str | None
+    after: str | None
+
+
+def of_probe(probe: Mapping[str, Any]) -> tuple[Fact, ...]:
+    """Return what the probe found, in a person's order, without what it could not get or did not ask."""
+    if "crashed" in probe:
+        return (Fact("the probe", str(probe["crashed"])),)
+    return _told(_PROBE, probe)
+
+
+def of_run(facts: Mapping[str, Any]) -> tuple[Fact, ...]:
+    """Return what a run record says about versions and the host."""
+    return _told(_RUN, facts)
+
+
+def capabilities(suite: SuiteResult) -> tuple[Capability, ...]:
+    """Return what a suite's target can do, what does not work first; records without it have none."""
+    told: Mapping[str, Any] = getattr(suite, "capabilities", None) or {}
+    found = (
+        Capability(str(name), bool(fact.get("works")), str(fact.get("detail") or ""))
+        for name, fact in told.items()
+        if isinstance(fact, Mapping)
+    )
+    return tuple(sorted(found, key=lambda each: (each.works, each.name)))
+
+
+Teller = Callable[[Mapping[str, Any]], str | None]
+
+
+def _told(registry: Mapping[str, Teller], facts: Mapping[str, Any]) -> tuple[Fact, ...]:
+    found = []
+    for name, tell in registry.items():
+        # a record may be of another version, or what ran may have written anything
+        with contextlib.suppress(KeyError, TypeError, AttributeError, ValueError, IndexError):
+            value = tell(facts)
+            if value:
+                found.append(Fact(name, value))
+    return tuple(found)
+
+
+def _version(probe: Mapping[str, Any]) -> str:
+    return str(probe["version"]["text"]).replace("\n", " ")
+
+
+def _machine_code(probe: Mapping[str, Any]) -> str:
+    found = [executor for workload in probe["workloads"] for executor in workload["executors"]]
+    sizes = [executor["bytes"] for executor in found if executor["kind"] == "machine code"]
+    uops = len(found) - len(sizes)
+    said = [f"{plural(len(sizes), 'executor')} with {sum(sizes):,} bytes of machine code"] if sizes else []
+    said += [f"{plural(uops, 'executor')} of the tier-2 interpreter"] if uops else []
+    return ", ".join(said) or "no machine code: the hot loops made no executor"
+
+
+def _jit(probe: Mapping[str, Any]) -> str:
+    if probe["jit"] is None:
+        return "this version has no sys._jit to ask"
+    available, enabled = probe["jit"]["available"], probe["jit"]["enabled"]
+    return ("built in and on" if enabled else "built in, but off") if available else "not built in"
+
+
+def _gil(probe: Mapping[str, Any]) -> str:
+    built, on = not probe["gil"]["disabled_in_build"], probe["gil"]["enabled"]
+    state = "on" if on else "off"
+    again = probe.get("gil_after_imports") or {}
+    if not built and not on and again.get("enabled"):
+        state = "off, and on after all modules were imported"
+    return f"part of the build, {state}" if built else f"a free-threaded build, {state}"
+
+
+def _emulated(probe: Mapping[str, Any]) -> str:
+    told = probe["told"]
+    if not told["emulated"]:
+        return "no: this ran on its own architecture"
+    return "by QEMU" + (f", as {told['cpu']}" if told.get("cpu") else "")
+
+
+def _environment(probe: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in probe["environment"].items())
+
+
+def _modules(probe: Mapping[str, Any]) -> str:
+    modules = probe["modules"]
+    said = [f"{len(modules['imported'])} imported"]
+    said += [f"failed: {', '.join(modules['failed'])}"] if modules["failed"] else []
+    said += [f"absent: {', '.join(modules['absent'])}"] if modules["absent"] else []
+    return "; ".join(said)
+
+
+def _engine(facts: Mapping[str, Any]) -> str:
+    engine = facts["engine"]
+    return (
+        f"{engine['name']} {engine['version']}, {engine['arch']}, {plural(engine['cores'], 'core')}, "
+        f"{size(engine['memory'])}"
+    )
+
+
+def _emulators(facts: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{arch}: QEMU {emulator['version'] or 'of an unknown version'}, by default as {emulator['cpu']}"
+        for arch, emulator in facts["ability"]["emulators"].items()
+    )
+
+
+_PROBE: Mapping[str, Teller] = {
+    "Python": _version,
+    "machine code": _machine_code,
+    "JIT": _jit,
+    "GIL": _gil,
+    "executable": lambda probe: f"{probe['executable']['machine']}, {probe['executable']['bits']} bits",
+    "emulated": _emulated,
+    "debug build": lambda probe: "yes" if probe["debug"] else "no",
+    "compiler": lambda probe: str(probe["compiler"]),
+    "C library": lambda probe: str(probe["libc"]),
+    "configured with": lambda probe: str(probe["configure"]),
+    "environment": _environment,
+    "extension modules": _modules,
+    "could not be told": lambda probe: ", ".join(probe["errors"]),
+}
+
+_RUN: Mapping[str, Teller] = {
+    "crossjit": lambda facts: str(facts["crossjit"]),
+    "engine": _engine,
+    "buildx": lambda facts: str(facts["engine"]["buildx"] or ""),
+    "emulators": _emulators,
+}
+
+
+# What differs between any two runs, and says nothing.
+_RESTLESS = (
+    "probe.workloads.*.seconds",
+    "probe.steps_active",
+    "probe.executable_memory.bytes",
+    "probe.executable_memory.regions",
+    "probe.errors.*",
+    "probe.output.*",
+    "run.engine.memory",
+)
+
+
+def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
+    """Compare two trees of facts: every leaf that is not what it was, by its path, `probe.libc`.
+
+    Lists of words are compared as sets, and told by what is missing from the one and from the other.
+    """
+    old, new = dict(_leaves(before)), dict(_leaves(after))
+    found = []
+    for path in dict.fromkeys((*old, *new)):
+        if old.get(path) == new.get(path) or any(fnmatch.fnmatchcase(path, pattern) for pattern in _RESTLESS):
+            continue
+        found.append(_change(path, old.get(path), new.get(path)))
+    return tuple(found)
+
+
+def _change(path: str, before: object, after: object) -> Change:
+    if isinstance(before, tuple) and isinstance(after, tuple):
+        gone, come = sorted(set(before) - set(after)), sorted(set(after) - set(before))
+        if gone or come:
+            return Change(path, ", ".join(gone) or "without", ", ".join(come) or "without")
+    return Change(path, _said(before), _said(after))
+
+
+def _said(value: object) -> str | None:
+    if value is None:
+        return None
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
+    """Go through a tree of JSON's values: every leaf with its path; a list of words is a leaf."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{path}.{name}" if path else str(name))
+    elif isinstance(value, (list, tuple)):
+        if all(isinstance(each, str) for each in value):
+            yield path, tuple(value)
+        else:
+            for number, inner in enumerate(value):
+                yield from _leaves(inner, f"{path}.{number}")
+    elif value is not None:
+        yield path, value

@@ -1,0 +1,167 @@
+"""What went wrong, what is known to, and what passed unexpectedly: tests of all cells, grouped for a person."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from crossjit.model import Cell, CellResult, ModuleRun, SuiteResult, TestResult
+from crossjit.report import reproducing
+from crossjit.report.room import LINE, NAME, OUTPUT, Room, Some, some
+from crossjit.report.text import WORST_FIRST, last_line, listed, shortened
+
+# Bytes of the page for what went wrong; with the other rooms a page stays under 2 MB.
+ROOM_OUTPUT = 600_000
+ROOM_NAMES = 250_000
+
+
+@dataclass(frozen=True)
+class Failures:
+    """Tests that went wrong: with output, by name only, and how many more there are."""
+
+    number: int
+    shown: tuple[Failure, ...]
+    named: Some[Failure]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A test that went wrong, in all cells where it did."""
+
+    suite: str
+    name: str
+    times: tuple[Occurrence, ...]
+
+    @property
+    def outcomes(self) -> str:
+        """Its outcomes in words, each once."""
+        return listed(list(dict.fromkeys(time.test.outcome.value for time in self.times)))
+
+    @property
+    def cells(self) -> str:
+        """Where it went wrong."""
+        return ", ".join(str(time.cell) for time in self.times)
+
+    @property
+    def about(self) -> str:
+        """What its output comes down to, the first time."""
+        return next((time.about for time in self.times if time.about), "")
+
+
+@dataclass(frozen=True)
+class Occurrence:
+    """A test that went wrong in one cell. `log` is a path in the run's folder, `command` what runs it alone."""
+
+    cell: Cell
+    test: TestResult
+    about: str
+    output: str
+    log: str
+    command: str
+
+
+def of(results: Sequence[CellResult]) -> Failures:
+    """Collect the tests that went wrong, the worst first, then those that did so in most cells."""
+    found: dict[tuple[str, str], list[Occurrence]] = defaultdict(list)
+    for result in results:
+        for suite in result.suites:
+            modules = Modules(suite.modules)
+            for test in suite.results:
+                if test.went_wrong:
+                    found[suite.suite, test.name].append(_occurrence(result, suite, test, modules.of(test.name)))
+    order = sorted(found.items(), key=lambda each: (_severity(each[1]), -len(each[1]), each[0]))
+    failures = [Failure(suite, shortened(name, NAME), tuple(times)) for (suite, name), times in order]
+    room = Room(ROOM_OUTPUT, overhead=700)
+    number = 0
+    for failure in failures:
+        texts = [
+            text for time in failure.times for text in (time.output, time.about, time.log, time.command, failure.name)
+        ]
+        if not room.holds(*texts):
+            break
+        number += 1
+    names = some(failures[number:], Room(ROOM_NAMES, overhead=120), lambda each: f"{each.name}{each.about}{each.cells}")
+    return Failures(len(failures), tuple(failures[:number]), names)
+
+
+def _severity(times: Sequence[Occurrence]) -> int:
+    return min(WORST_FIRST.index(time.test.outcome) for time in times)
+
+
+def _occurrence(result: CellResult, suite: SuiteResult, test: TestResult, module: ModuleRun | None) -> Occurrence:
+    return Occurrence(
+        cell=result.cell,
+        test=test,
+        about=shortened(last_line(test.message), LINE),
+        output=test.message.strip("\n")[-OUTPUT:],
+        log=f"cells/{result.cell.slug}/{suite.suite}/{module.log}" if module and module.log else "",
+        command=reproducing.command_for(test, module),
+    )
+
+
+class Modules:
+    """A suite's processes, to be found by the name of a test that ran in one."""
+
+    def __init__(self, modules: Iterable[ModuleRun]) -> None:
+        self._modules = {(module.name, module.label): module for module in modules}
+
+    def of(self, name: str) -> ModuleRun | None:
+        """Find the process of a test: the longest module whose name the test's begins with, of the same group."""
+        bare, _, label = name.partition(" [")
+        label = label.removesuffix("]")
+        words = bare.removeprefix("test.").split(".")
+        for number in range(len(words), 0, -1):
+            module = self._modules.get((".".join(words[:number]), label))
+            if module is not None:
+                return module
+        return None
+
+    def title(self, name: str) -> str:
+        """Name the module that a test belongs to, whether its process is known or not."""
+        module = self.of(name)
+        if module is not None:
+            return f"{module.name} [{module.label}]" if module.label else module.name
+        bare, bracket, label = name.partition(" [")
+        words = bare.removeprefix("test.").split(".")
+        upper = next((number for number, word in enumerate(words) if word[:1].isupper()), len(words) - 1)
+        return ".".join(words[: max(upper, 1)]) + bracket + label
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A known failure's reason, and the tests that it is about, each with where."""
+
+    reason: str
+    tests: Some[tuple[str, str, str]]
+    number: int
+
+
+def by_reason(results: Sequence[CellResult], wanted: Callable[[TestResult], bool]) -> tuple[Reason, ...]:
+    """Group tests by the reason of their known failure; one line for each test, whatever the number of cells."""
+    found: dict[str, dict[tuple[str, str], list[str]]] = defaultdict(lambda: defaultdict(list))
+    for result in results:
+        for suite in result.suites:
+            for test in suite.results:
+                if wanted(test):
+                    found[test.known or ""][shortened(test.name, NAME), test.outcome.value].append(str(result.cell))
+    room = Room(ROOM_NAMES // 2)
+    return tuple(
+        Reason(
+            shortened(reason, LINE),
+            some(
+                ((name, outcome, ", ".join(cells)) for (name, outcome), cells in sorted(tests.items())), room, " ".join
+            ),
+            len(tests),
+        )
+        for reason, tests in sorted(found.items(), key=lambda each: -len(each[1]))
+    )
+
+
+def caveats(results: Sequence[CellResult]) -> tuple[tuple[str, str], ...]:
+    """Return what the results are no evidence of, each with the cells that it is about."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for result in results:
+        for caveat in dict.fromkeys(caveat for suite in result.suites for caveat in suite.caveats):
+            found[caveat].append(str(result.cell))
+    return tuple((caveat, ", ".join(cells)) for caveat, cells in found.items())

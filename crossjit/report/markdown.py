@@ -1,0 +1,130 @@
+"""A run as Markdown: the summary of a job on GitHub, a comment, a note."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from crossjit.model import CellResult, SuiteResult, Verdict
+from crossjit.report import failures, reproducing
+from crossjit.report.cells import kind
+from crossjit.report.room import LINE, Room, some
+from crossjit.report.tables import duration
+from crossjit.report.text import headline, plural, printable, shortened
+from crossjit.runs import Run
+
+# GitHub takes a mebibyte of a step (https://docs.github.com/actions/reference/limits); comments take 65,536 characters,
+# which all but very red runs stay under.
+ROOM_OUTPUT = 500_000
+SHOWN = 50  # failures, the rest is counted
+LINES = 20  # of reasons, problems and notes
+
+_SIGNS = {
+    Verdict.PASS: "✅",
+    Verdict.FAIL: "❌",
+    Verdict.VACUOUS: "⚪",
+    Verdict.INFRA: "⚠️",
+    Verdict.ABORTED: "⏹️",
+}
+
+_SPECIAL = re.compile(r"""[\\`*_{}\[\]()<>#+!|~&"'@$]""")
+
+
+def escaped(text: str, limit: int = LINE) -> str:
+    """Return text on one line that means nothing to Markdown or HTML: as character references, which make no structure.
+
+    https://spec.commonmark.org/0.31.2/#entity-and-numeric-character-references
+    """
+    line = " ".join(printable(shortened(text, limit)).split())
+    return _SPECIAL.sub(lambda match: f"&#{ord(match[0])};", line)
+
+
+def summary(run: Run, results: Sequence[CellResult]) -> str:
+    """Return the summary: the cells, what went wrong with its output folded away, and what this is no evidence of."""
+    said = headline([result.verdict for result in results])
+    blocks = [f"## crossjit: {escaped(said)}", _table(results) if results else ""]
+    blocks += [f"The run ended with: {escaped(run.error.message)}"] if run.error else []
+    blocks += [_broken(run, result) for result in results if result.verdict is not Verdict.PASS]
+    blocks += _failures(results)
+    blocks += _unexpected(results)
+    blocks += _caveats(results)
+    blocks.append(f"Run {_code(run.id)}. The same again:\n\n{_pre(run.reproduce)}")
+    return "\n\n".join(filter(None, blocks)) + "\n"
+
+
+def _table(results: Sequence[CellResult]) -> str:
+    rows = ["| cell | verdict | tests | time | artifact |", "|---|---|---|---|---|"]
+    for result in results:
+        seconds = sum(result.seconds.values())
+        cells = (
+            escaped(str(result.cell)),
+            f"{_SIGNS[result.verdict]} {result.verdict}",
+            escaped("; ".join(_counts(suite) for suite in result.suites) or "none ran"),
+            duration(seconds) if seconds else "",
+            escaped(result.artifact or ""),
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _counts(suite: SuiteResult) -> str:
+    count = Counter(kind(test) for test in suite.results)
+    words = {"went wrong": "went wrong", "known": "failed as known", "unexpected": "passed unexpectedly"}
+    said = [f"{suite.tests_run:,} run", *(f"{count[key]:,} {word}" for key, word in words.items() if count[key])]
+    return f"{suite.suite}: {', '.join(said)}"
+
+
+def _broken(run: Run, result: CellResult) -> str:
+    """Say why a cell did not pass, and what does it alone again."""
+    lines = [f"**{escaped(str(result.cell))}**: {result.verdict}", ""]
+    lines += [f"- {escaped(reason)}" for reason in result.reasons[:LINES]]
+    details = "\n".join(shortened(line, LINE) for line in result.details[-LINES:])
+    lines += ["", _pre(details)] if details else []
+    return "\n".join([*lines, "", _pre(reproducing.cell_line(run, result.cell))])
+
+
+def _failures(results: Sequence[CellResult]) -> list[str]:
+    found = failures.of(results)
+    if not found.number:
+        return []
+    room = Room(ROOM_OUTPUT, overhead=400)
+    shown = some(found.shown[:SHOWN], room, lambda each: each.name + "".join(time.output for time in each.times))
+    blocks = [f"### {plural(found.number, 'test')} went wrong"]
+    for failure in shown.items:
+        about = f": {escaped(failure.about)}" if failure.about else ""
+        title = f"{_code(failure.name)} {failure.outcomes} in {escaped(failure.cells)}{about}"
+        parts = [f"<details><summary>{title}</summary>"]
+        for time in failure.times:
+            alone = f"; alone, in its shell: {_code(time.command)}" if time.command else ""
+            parts.append(f"{escaped(str(time.cell))}: {time.test.outcome}{alone}")
+            parts += [_pre(time.output)] if time.output else []
+        blocks.append("\n\n".join([*parts, "</details>"]))
+    left = found.number - len(shown.items)
+    return [*blocks, *([f"And {plural(left, 'test')} more."] if left else [])]
+
+
+def _unexpected(results: Sequence[CellResult]) -> list[str]:
+    found = failures.by_reason(results, lambda test: test.passed_unexpectedly)
+    if not found:
+        return []
+    lines = [f"- {plural(each.number, 'test')} listed as known: {escaped(each.reason)}" for each in found[:LINES]]
+    return ["### Unexpected passes", "\n".join(lines)]
+
+
+def _caveats(results: Sequence[CellResult]) -> list[str]:
+    found = failures.caveats(results)
+    if not found:
+        return []
+    lines = [f"- No evidence {escaped(caveat)} ({escaped(cells)})" for caveat, cells in found[:LINES]]
+    return ["### What this is no evidence of", "\n".join(lines)]
+
+
+def _code(text: str) -> str:
+    return f"<code>{escaped(text)}</code>"
+
+
+def _pre(text: str) -> str:
+    """Return a block in which blank lines and Markdown mean nothing, on lines of its own."""
+    return f"<pre>\n{html.escape(printable(text))}\n</pre>"

@@ -1,0 +1,153 @@
+"""`report` and `compare`: a run for people and for other programs, and two runs side by side."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from invoke.context import Context
+
+from crossjit.errors import ExitCode, InfrastructureError, UserError
+from crossjit.report import tables
+from crossjit.tasks.framework import command, note, show, show_bytes, show_json
+from crossjit.tasks.options import describe
+from crossjit.tasks.runs import RUN, described, summary
+
+if TYPE_CHECKING:
+    from crossjit.model import CellResult
+    from crossjit.runs import Run
+
+STDOUT = "-"
+
+
+@command(
+    iterable=["run"],
+    rest="run",
+    help=describe(
+        run=f"RUN may stand alone: {RUN}; default: last",
+        html="write one HTML page that needs nothing else to this file, - for stdout; default: none",
+        junit="write JUnit XML to this file, - for stdout; default: none",
+        markdown="write the summary of a job to this file, - for stdout; default: none",
+        json="print all there is as JSON, every test with it; default: off",
+    ),
+)
+def report(
+    context: Context,
+    run: list[str] | None = None,
+    html: str = "",
+    junit: str = "",
+    markdown: str = "",
+    json: bool = False,
+) -> None:
+    """Show a run, or write it for others to read: `report [RUN] --html FILE`.
+
+    Without a file it is text, as `runs show` has it.
+    """
+    from crossjit import runs, settings
+
+    wanted = run or ["last"]
+    if len(wanted) > 1:
+        raise UserError("one run at a time, please", hint="`invoke compare RUN_A RUN_B` takes two")
+    files = {kind: place for kind, place in (("html", html), ("junit", junit), ("markdown", markdown)) if place}
+    if [*files.values()].count(STDOUT) + json > 1:
+        raise UserError("only one report at a time can go to stdout", hint="give the others a file")
+    found = runs.load(settings.load(), wanted[0])
+    results = found.results()
+    written = [(place, _render(kind, found, results)) for kind, place in files.items()]
+    for place, content in written:
+        if place == STDOUT:
+            show_bytes(content)
+        else:
+            _write(Path(place).expanduser(), content)
+            note(f"wrote {place}")
+    if json:
+        show_json(_whole(found, results))
+    elif not files:
+        show(described(found, steps=False))
+
+
+def _render(kind: str, run: Run, results: Sequence[CellResult]) -> bytes:
+    if kind == "html":
+        from crossjit.report import html
+
+        return html.page(run, results).encode()
+    if kind == "junit":
+        from crossjit.report import junit
+
+        return junit.document(run, results)
+    from crossjit.report import markdown
+
+    return markdown.summary(run, results).encode()
+
+
+def _whole(run: Run, results: Sequence[CellResult]) -> dict[str, object]:
+    from crossjit.report import reproducing
+
+    return summary(run) | {
+        "cells": [
+            tables.cell_json(result, whole=True)
+            | {"line": reproducing.cell_line(run, result.cell), "logs": str(run.cell_folder(result.cell))}
+            for result in results
+        ]
+    }
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; what is no regular file, such as /dev/null or a pipe, is written to."""
+    from crossjit import durable
+
+    try:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as stream:
+                stream.write(content)
+        else:
+            durable.replace(path.resolve(), content)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise InfrastructureError(f"cannot write {path}: {reason}", hint="give a file on another disk") from error
+        raise UserError(f"cannot write {path}: {reason}", hint=_hint(path)) from error
+
+
+def _hint(path: Path) -> str:
+    if path.is_dir():
+        return f"give a file, such as {path / 'report'}"
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent}; make it first"
+    return "give a file in a folder that this user may write to"
+
+
+@command(
+    help=describe(
+        "json",
+        before=f"RUN_A may stand alone: {RUN}; required",
+        after="RUN_B may stand alone: what is compared with it, likewise; required",
+    )
+)
+def compare(context: Context, before: str, after: str, json: bool = False) -> ExitCode:
+    """Compare two runs: `compare RUN_A RUN_B`.
+
+    What newly fails, was fixed, became slow, came or went, and the facts that changed. Ends with 1 if something newly
+    fails, or a cell that passed does not any more.
+    """
+    from crossjit import runs, settings
+    from crossjit.report import compare as comparing
+
+    loaded = settings.load()
+    first, second = runs.load(loaded, before), runs.load(loaded, after)
+    comparison = comparing.compare(
+        first.results(), second.results(), facts_before=first.facts, facts_after=second.facts
+    )
+    if not comparison.cells:
+        raise UserError(
+            "the two runs have no cell in common, so there is nothing to compare",
+            hint="`invoke runs list` shows which runs there are",
+            details=tuple(f"{run.id}: {', '.join(map(str, run.cells)) or 'no cells'}" for run in (first, second)),
+        )
+    if json:
+        show_json(comparing.as_json(comparison, before=first.id, after=second.id))
+    else:
+        show(comparing.as_text(comparison, before=first.id, after=second.id))
+    return ExitCode.PRODUCT if comparison.is_worse else ExitCode.PASS

@@ -1,0 +1,281 @@
+"""A run as JUnit XML and as Markdown, its facts in words, and the lines that do it again."""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import junitparser
+import pytest
+from markdown_it import MarkdownIt
+
+from crossjit.model import Arch, Cell, ModuleRun, Outcome, TestResult
+from crossjit.report import facts, junit, markdown, reproducing
+from crossjit.runs import Run
+from crossjit.settings import Settings
+from tests import example_runs
+
+JIT = Cell("3.15", Arch.AARCH64, "jit")
+
+
+@pytest.fixture
+def example(settings: Settings) -> Run:
+    return example_runs.record(settings, example_runs.results())
+
+
+# JUnit
+
+
+def test_junit_counts_on_every_level(example: Run) -> None:
+    root = ElementTree.fromstring(junit.document(example, example.results()))
+    for element in (root, *root.iter("testsuite")):
+        cases = list(element.iter("testcase"))
+        assert element.get("tests") == str(len(cases))
+        for name, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+            assert element.get(name) == str(sum(case.find(tag) is not None for case in cases))
+        assert float(element.get("time") or "nan") >= 0
+    assert all(len(case.findall("failure") + case.findall("error")) <= 1 for case in root.iter("testcase"))
+
+
+def test_junit_is_red_where_the_run_is(example: Run) -> None:
+    report = junitparser.JUnitXml.fromstring(junit.document(example, example.results()))
+    cases = {(suite.name, case.name): case for suite in report for case in suite}
+
+    def how(suite: str, case: str) -> list[tuple[str, str | None]]:
+        return [(type(each).__name__, each.type) for each in cases[suite, case].result]
+
+    assert how("3.15/x86_64/ft", "verdict") == []
+    assert how("3.15/x86_64/jit", "verdict") == [("Failure", "fail")]
+    assert how("3.15/aarch64/ft-jit", "verdict") == [("Failure", "vacuous")]
+    assert how("3.14/aarch64/jit", "verdict") == [("Error", "infra")]
+    assert how("3.14/x86_64/ft", "verdict") == [("Error", "aborted")]
+    assert how("3.15/aarch64/jit jit", "test_deep_recursion") == [("Error", "crashed")]
+    assert how("3.15/aarch64/jit jit", "test_monitoring [stress]") == [("Error", "timed out")]
+    assert how("3.15/aarch64/jit jit", "test_guard_is_folded") == [("Failure", "failed")]
+    assert how("3.15/aarch64/jit jit", "test_timerfd_poll") == [("Skipped", None)]
+    assert how("3.15/aarch64/jit jit", "test_bt") == []
+
+
+def test_junit_tells_what_a_person_needs(example: Run) -> None:
+    root = ElementTree.fromstring(junit.document(example, example.results()))
+
+    def case(name: str) -> ElementTree.Element:
+        return next(each for each in root.iter("testcase") if each.get("name") == name)
+
+    failure = case("test_guard_is_folded").find("failure")
+    assert failure is not None
+    assert str(failure.get("message")).startswith("AssertionError: '_GUARD_TOS_INT'")
+    assert str(failure.text).startswith("Traceback (most recent call last):\n")
+    assert case("test_guard_is_folded").get("classname") == "3.15/x86_64/jit.jit test.test_capi.test_opt.TestUops"
+    assert "python3 -m test -v -m" in str(case("test_guard_is_folded").findtext("system-out"))
+    known = case("test_timerfd_poll").find("skipped")
+    assert known is not None
+    assert known.get("message") == f"known failure: {example_runs.NO_TIMERFD}"
+    assert "an unexpected pass" in str(case("test_bt").findtext("system-out"))
+    properties = {(each.get("name"), each.get("value")) for each in root.iter("property")}
+    assert ("reproduce", "./inv validate --recipe 3.15 --arch aarch64 --variant jit") in properties
+    assert ("no evidence", "about speed: wall time under emulation says nothing about hardware") in properties
+    names = [(each.get("classname"), each.get("name")) for each in root.iter("testcase")]
+    assert len(names) == len(set(names)), "readers take tests of the same name for the same test"
+
+
+def test_junit_holds_hostile_text(example: Run) -> None:
+    written = junit.document(example, example_runs.hostile())
+    root = ElementTree.fromstring(written)
+    assert {each.tag for each in root.iter()} == {
+        *("testsuites", "testsuite", "testcase", "properties", "property"),
+        *("failure", "error", "skipped", "system-out"),
+    } - {"error"}
+    messages = [each.text or "" for each in root.iter("failure")]
+    assert any("</script><script>" in message for message in messages)
+    assert any("\\ud83d" in message and "\\uffff" in message for message in messages)
+    assert any("]]>" in message for message in messages)
+
+
+def test_junit_of_a_full_run_is_written_whole(example: Run) -> None:
+    written = junit.document(example, example_runs.full_run())
+    root = ElementTree.parse(io.BytesIO(written)).getroot()
+    assert (root.get("tests"), root.get("skipped"), root.get("failures")) == ("120002", "10000", "0")
+
+
+# Markdown
+
+GITHUB = MarkdownIt("commonmark", {"html": True}).enable("table")
+ELEMENT = re.compile(r"<(/?[a-z0-9]+)")
+
+
+def elements(text: str) -> set[str]:
+    """Return the elements of what GitHub makes of Markdown."""
+    return {name.strip("/") for name in ELEMENT.findall(GITHUB.render(text))}
+
+
+def test_markdown_says_what_there_is_to_say(example: Run) -> None:
+    text = markdown.summary(example, example.results())
+    rendered = GITHUB.render(text)
+    for said in (
+        "<h2>crossjit: 3 of 7 cells failed, 1 proved nothing, 1 could not be tried, 1 did not come to an end</h2>",
+        "<td>3.15/aarch64/jit</td>\n<td>❌ fail</td>",
+        "<td>⚪ vacuous</td>",
+        "jit: 704 run, 4 went wrong, 2 failed as known, 1 passed unexpectedly",
+        "<h3>4 tests went wrong</h3>",
+        "test.test_capi.test_opt.TestUops.test_guard_is_folded</code> failed in 3.15/x86_64/jit, 3.15/aarch64/jit",
+        "Traceback (most recent call last):\n  File &quot;",
+        "<h3>Unexpected passes</h3>",
+        "<li>No evidence about pointer authentication: the CPU model that QEMU played has none (3.15/aarch64/jit)</li>",
+        "error: unknown type name &#x27;patch_func&#x27;",
+        "./inv validate --recipe 3.15 --arch x86_64 --variant jit",
+    ):
+        assert said in rendered.replace("&#95;", "_"), said
+    assert rendered.count("<details>") == rendered.count("</details>") == 4
+    assert rendered.count("<td>") == 7 * 5
+
+
+def test_markdown_of_a_green_run_is_short(example: Run) -> None:
+    results = example.results()[2:3]
+    text = markdown.summary(example, results)
+    assert text.startswith("## crossjit: the cell passed\n")
+    assert len(text.splitlines()) < 15
+    assert markdown.summary(example, ()).startswith("## crossjit: no cell has a verdict\n")
+
+
+def test_markdown_holds_hostile_text(example: Run) -> None:
+    text = markdown.summary(example, example_runs.hostile())
+    assert elements(text) <= elements(markdown.summary(example, example.results()))
+    rendered = GITHUB.render(text)
+    assert "javascript:alert" not in re.findall(r'(?:href|src)="([^"]*)', rendered)
+    assert "<em>" not in rendered
+    assert "*stars* _lines_" in rendered
+    assert rendered.count("<td>") == 5
+    text.encode()
+
+
+def test_markdown_fits_a_jobs_summary(example: Run) -> None:
+    text = markdown.summary(example, example_runs.full_run(bad=3000))
+    assert "And 2,9" in text
+    assert 100_000 < len(text.encode()) < 1_000_000
+
+
+# facts
+
+
+def test_facts_of_a_probe_are_words() -> None:
+    told = {fact.name: fact.value for fact in facts.of_probe(example_runs.probe(emulated=True, machine="EM_AARCH64"))}
+    assert told == {
+        "Python": "3.15.0rc2 (main, Nov 23 2026, 05:40:00) [GCC 16.1.0]",
+        "machine code": "1 executor with 4,096 bytes of machine code",
+        "JIT": "built in and on",
+        "GIL": "part of the build, on",
+        "executable": "EM_AARCH64, 64 bits",
+        "emulated": "by QEMU, as cortex-a72",
+        "debug build": "no",
+        "compiler": "GCC 16.1.0",
+        "C library": "glibc 2.43",
+        "configured with": "'--enable-experimental-jit=yes' '--build=x86_64-linux-gnu'",
+        "environment": "QEMU_CPU=cortex-a72",
+        "extension modules": "2 imported; absent: _tkinter",
+    }
+
+
+def test_facts_that_are_missing_or_odd_are_left_out() -> None:
+    assert facts.of_probe({}) == ()
+    odd = {"gil": None, "jit": None, "workloads": [{"executors": "?"}], "modules": 3, "errors": {"gil": "Traceback"}}
+    told = {fact.name: fact.value for fact in facts.of_probe(odd)}
+    assert told["JIT"] == "this version has no sys._jit to ask"
+    assert told["could not be told"] == "gil"
+    assert not {"GIL", "machine code", "extension modules"} & set(told)
+    assert [fact.value for fact in facts.of_probe({"crashed": "killed by SIGILL"})] == ["killed by SIGILL"]
+    assert facts.of_run({}) == ()
+
+
+def test_facts_are_compared_leaf_by_leaf() -> None:
+    before = {
+        "probe": {
+            "libc": "glibc 2.42",
+            "steps_active": 1,
+            "workloads": [{"name": "loop", "seconds": 1.0, "executors": [{"bytes": 4096}]}],
+            "modules": {"imported": ["_bz2", "_ssl"], "absent": {}},
+            "debug": False,
+        }
+    }
+    after = {
+        "probe": {
+            "libc": "glibc 2.43",
+            "steps_active": 2,
+            "workloads": [{"name": "loop", "seconds": 2.0, "executors": [{"bytes": 8192}]}],
+            "modules": {"imported": ["_ssl", "_lzma"], "absent": {"_bz2": "missing"}},
+            "debug": False,
+        }
+    }
+    assert [(each.name, each.before, each.after) for each in facts.changed(before, after)] == [
+        ("probe.libc", "glibc 2.42", "glibc 2.43"),
+        ("probe.workloads.0.executors.0.bytes", "4096", "8192"),
+        ("probe.modules.imported", "_bz2", "_lzma"),
+        ("probe.modules.absent._bz2", None, "missing"),
+    ]
+    assert facts.changed(before, before) == ()
+
+
+# lines that do it again
+
+
+@pytest.mark.parametrize(
+    ("line", "alone", "shell"),
+    [
+        (
+            "./inv validate --arch all --recipe 3.14,3.15",
+            "./inv validate --recipe 3.15 --arch aarch64 --variant jit",
+            "./inv shell --recipe 3.15 --arch aarch64 --variant jit",
+        ),
+        (
+            "CROSSJIT_JOBS=3 CROSSJIT_SOURCE_MIRROR='/a /b c' invoke build --variant=jit,ft --source 'a b#x' --rebuild",
+            "CROSSJIT_JOBS=3 CROSSJIT_SOURCE_MIRROR='/a /b c' invoke build --recipe 3.15 --arch aarch64 --variant jit "
+            "--source 'a b#x' --rebuild",
+            "CROSSJIT_JOBS=3 CROSSJIT_SOURCE_MIRROR='/a /b c' invoke shell --recipe 3.15 --arch aarch64 --variant jit "
+            "--source 'a b#x'",
+        ),
+        (
+            "crossjit validate --recipe ./mine/3.15.toml --recipe 3.14 --cpu max --json --resume 2026",
+            "crossjit validate --recipe ./mine/3.15.toml --arch aarch64 --variant jit --cpu max",
+            "crossjit shell --recipe ./mine/3.15.toml --arch aarch64 --variant jit --cpu max",
+        ),
+        ("", "", ""),
+        ("invoke 'half of", "invoke 'half of", ""),
+    ],
+)
+def test_a_cell_alone_is_done_with_the_runs_other_options(example: Run, line: str, alone: str, shell: str) -> None:
+    run = replace(example, reproduce=line)
+    assert reproducing.cell_line(run, JIT) == alone
+    assert reproducing.shell_line(run, JIT) == shell
+
+
+def test_a_cells_line_is_one_that_the_command_line_takes(example: Run) -> None:
+    from crossjit.tasks import commandline, namespace
+
+    for line in (reproducing.cell_line(example, JIT), reproducing.shell_line(example, JIT)):
+        program, task, *options = shlex.split(line)
+        assert program == "./inv"
+        assert commandline.rewrite([task, *options], namespace) == [task, *options]
+        known = {f"--{name}" for argument in namespace[task].get_arguments() for name in argument.names}
+        assert {word for word in options if word.startswith("--")} <= known
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "label", "command"),
+    [
+        ("test.test_dis.A.test_b", "test_dis", "", "-m test.test_dis.A.test_b test_dis"),
+        ("test.test_a.test_b.C.test_d", "test_a.test_b", "", "-m test.test_a.test_b.C.test_d test_a.test_b"),
+        ("test.test_dis", "test_dis", "", "test_dis"),
+        ("test.test_dis.A.setUpClass", "test_dis", "", "-m 'test.test_dis.A.*' test_dis"),
+        ("test.test_dis.setUpModule", "test_dis", "", "test_dis"),
+        ("test.test_dis.A.test_b [stress]", "test_dis", "stress", None),
+        ("ft_workload.handover", "ft_workload", "", None),
+        ("test.test_dis.A.test_b", None, "", None),
+    ],
+)
+def test_one_test_alone(name: str, module: str | None, label: str, command: str | None) -> None:
+    ran = ModuleRun(module, label, 1.0, "exit status 2", "x.log") if module else None
+    expected = f"python3 -m test -v {command}" if command else ""
+    assert reproducing.command_for(TestResult("jit", name, Outcome.FAILED), ran) == expected
