@@ -1,9 +1,10 @@
-"""What all tests share: the `--slow` option, the `engine` marker, engines and settings."""
+"""What all tests share: the `--slow` option, the markers `engine` and `browser`, engines and settings."""
 
 from __future__ import annotations
 
 import functools
 import os
+import shutil
 from pathlib import Path
 
 import hypothesis
@@ -50,9 +51,25 @@ def need_engine(name: str) -> None:
         pytest.skip(reason)
 
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+
+
+def find_browser() -> str:
+    """Return where Chromium is; skip the test without one, or fail in CI, where one must be."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        reason = f"there is no browser to look at pages with: none of {', '.join(BROWSERS)} is on PATH"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI must have a browser: {reason}", pytrace=False)
+        pytest.skip(reason)
+    return found
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if (marker := item.get_closest_marker("engine")) is not None:
         need_engine(*marker.args or (os.environ.get("CROSSJIT_ENGINE") or "docker",))
+    if item.get_closest_marker("browser") is not None:
+        find_browser()
 
 
 @pytest.fixture

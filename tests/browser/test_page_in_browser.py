@@ -1,0 +1,178 @@
+"""The HTML page as a person sees it: opened from the file system in a real browser, light and dark, wide and narrow."""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from crossjit.model import CellResult
+from crossjit.report import html
+from crossjit.settings import Settings
+from tests import example_runs
+from tests.conftest import find_browser
+
+pytestmark = pytest.mark.browser
+
+WIDE, NARROW = 1280, 360
+PATIENCE = 300_000  # milliseconds: the machine may be busy
+LOOKS = [(scheme, width) for scheme in ("light", "dark") for width in (WIDE, NARROW)]
+
+RESULTS: dict[str, Callable[[], tuple[CellResult, ...]]] = {
+    "every verdict": example_runs.results,
+    "green": lambda: example_runs.results()[2:3],
+    "hostile": example_runs.hostile,
+    "nothing": tuple,
+}
+
+OVERFLOW = """() => [...document.querySelectorAll("*")]
+    .filter(each => each.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5
+                    || (each.tagName !== "HTML" && each.scrollWidth > each.clientWidth + 1 && each.clientWidth > 0
+                        && getComputedStyle(each).display !== "inline"))
+    .map(each => each.outerHTML.slice(0, 120))"""
+
+BRIGHTNESS = r"""() => getComputedStyle(document.body).backgroundColor
+    .match(/\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0)"""
+
+FOCUS = """() => (({outlineStyle, outlineWidth}) => `${outlineWidth} ${outlineStyle}`)
+    (getComputedStyle(document.activeElement))"""
+
+
+@dataclass
+class Seen:
+    """An open page, and what it did beside being shown."""
+
+    page: Page
+    said: list[str] = field(default_factory=list)
+    asked_for: list[str] = field(default_factory=list)
+
+
+Open = Callable[..., Seen]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as home:
+        # Chromium keeps files in the home folder, whatever its profile is.
+        environment: dict[str, str | float | bool] = {**os.environ, "HOME": home}
+        launched = playwright.chromium.launch(
+            executable_path=find_browser(), env=environment, args=["--disable-gpu", "--disable-quic", "--no-first-run"]
+        )
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, settings: Settings, tmp_path: Path) -> Iterator[Open]:
+    """Write a page and open it with no network and a browser of the given width and colours."""
+    contexts = []
+
+    def opened(results: tuple[CellResult, ...], scheme: str = "light", width: int = WIDE) -> Seen:
+        run = example_runs.record(settings, results)
+        file = tmp_path / "report.html"
+        file.write_text(html.page(run, run.results()), encoding="utf-8")
+        context = browser.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme="dark" if scheme == "dark" else "light",
+            offline=True,
+        )
+        context.set_default_timeout(PATIENCE)
+        contexts.append(context)
+        seen = Seen(context.new_page())
+        seen.page.on("console", lambda message: seen.said.append(message.text))
+        seen.page.on("pageerror", lambda error: seen.said.append(str(error)))
+        seen.page.on("dialog", lambda dialog: seen.said.append(dialog.message))
+        seen.page.on("request", lambda request: seen.asked_for.append(request.url))
+        seen.page.goto(file.as_uri())
+        return seen
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+def is_only_a_sign(node: dict[str, Any]) -> bool:
+    """Whether axe could not tell the contrast of a sign such as ✗; it has the colour of the word beside it."""
+    return all((check["data"] or {}).get("messageKey") == "nonBmp" for check in node["any"])
+
+
+def unfold(page: Page) -> None:
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+
+
+@pytest.mark.parametrize("name", RESULTS)
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+def test_it_looks_right(open_page: Open, tmp_path: Path, name: str, scheme: str, width: int) -> None:
+    seen = open_page(RESULTS[name](), scheme, width)
+    page = seen.page
+    for state in ("folded", "unfolded"):
+        if state == "unfolded":
+            unfold(page)
+        picture = page.screenshot(full_page=True, path=tmp_path / f"{name} {scheme} {width} {state}.png")
+        assert struct.unpack(">I", picture[16:20]) == (width,), "a page that is wider than the window scrolls sideways"
+        assert page.evaluate(OVERFLOW) == []
+    brightness = page.evaluate(BRIGHTNESS)
+    assert brightness < 120 if scheme == "dark" else brightness > 640
+    assert seen.said == []
+    assert [url for url in seen.asked_for if not url.startswith("data:")] == [page.url]
+    assert page.title().endswith(f"crossjit run {page.locator('header code').first.inner_text()}")
+
+
+@pytest.mark.parametrize("name", RESULTS)
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+def test_it_is_accessible(open_page: Open, name: str, scheme: str, width: int) -> None:
+    page = open_page(RESULTS[name](), scheme, width).page
+    unfold(page)
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    assert [node for each in found.response["incomplete"] for node in each["nodes"] if not is_only_a_sign(node)] == []
+    assert len(found.response["passes"]) > 20, "axe has looked at nothing"
+
+
+def test_axe_would_find_something(open_page: Open) -> None:
+    page = open_page(example_runs.results()).page
+    page.evaluate("document.querySelector('.quiet').style.color = '#dddddd'")
+    page.evaluate("document.querySelector('th').removeAttribute('scope'); document.documentElement.lang = ''")
+    found = {each["id"] for each in Axe().run(page).response["violations"]}
+    assert {"color-contrast", "html-has-lang"} <= found
+
+
+def test_the_keyboard_is_enough(open_page: Open) -> None:
+    page = open_page(example_runs.results()).page
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('href')") == "#cells"
+    assert page.evaluate(FOCUS) == "3px solid"
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.closest('.failure') !== null"):
+            break
+    details = "document.activeElement.closest('details').open"
+    assert page.evaluate(details) is False
+    page.keyboard.press("Enter")
+    assert page.evaluate(details) is True
+    assert "Fatal Python error: Segmentation fault" in page.evaluate("document.activeElement.parentElement.innerText")
+
+
+def test_links_lead_to_what_they_name(open_page: Open) -> None:
+    page = open_page(example_runs.results(), width=NARROW).page
+    page.get_by_role("link", name="3.15/aarch64/jit: fail").click()
+    section = page.locator("section.cell", has=page.get_by_role("heading", name="3.15/aarch64/jit"))
+    assert section.evaluate("each => Math.abs(each.getBoundingClientRect().top) < 200")
+    assert page.url.endswith("#cell-3.15-aarch64-jit")
+
+
+def test_a_page_of_a_full_run_opens(open_page: Open, tmp_path: Path) -> None:
+    seen = open_page(example_runs.full_run(bad=300), width=NARROW)
+    assert (tmp_path / "report.html").stat().st_size < 2_000_000
+    assert seen.page.locator("h1").inner_text().endswith("2 of 3 cells failed, 1 did not come to an end")
+    unfold(seen.page)
+    assert seen.page.evaluate("document.documentElement.scrollWidth") == NARROW
+    assert seen.said == []
