@@ -247,7 +247,7 @@ def phases(results: Sequence[CellResult]) -> tuple[CellTime, ...]:
             ),
         )
         for result in results
-        if totals[result.cell] > 0
+        if totals[result.cell] > 0 or any(suite.modules for suite in result.suites)
     )
 
 
@@ -260,7 +260,7 @@ def timings(results: Sequence[CellResult]) -> tuple[SuiteTime, ...]:
             longest = max((module.seconds for module in modules), default=0.0)
             bars = tuple(
                 Bar(
-                    shortened(f"{module.name} [{module.label}]" if module.label else module.name, NAME),
+                    shortened(module.key, NAME),
                     module.seconds,
                     _share(module.seconds, longest),
                     about="" if module.how == "exit status 0" else shortened(module.how, LINE),

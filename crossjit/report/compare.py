@@ -11,7 +11,8 @@ from crossjit.model import Cell, CellResult, Outcome, SuiteResult, TestResult, V
 from crossjit.report import facts
 from crossjit.report.facts import Change
 from crossjit.report.tables import duration
-from crossjit.report.text import WORST_FIRST, last_line, plural, printable
+from crossjit.report.text import WORST_FIRST, last_line, printable
+from crossjit.wording import counted
 
 ABSENT = "not there"
 
@@ -186,7 +187,7 @@ def _problems(before: CellResult, after: CellResult) -> list[Moved]:
 
 def _slower(before: CellResult, after: CellResult) -> tuple[tuple[Slower, ...], float]:
     """Find what takes much longer than before, measured against how much longer everything takes."""
-    modules = _pairs(before, after, lambda suite: ((f"{m.name} {m.label}".strip(), m.seconds) for m in suite.modules))
+    modules = _pairs(before, after, lambda suite: ((module.key, module.seconds) for module in suite.modules))
     ratios = [now / was for was, now in modules.values() if was >= 1.0]
     # one module that is slow is slow, and not the machine
     slowdown = statistics.median(ratios) if len(ratios) >= 5 else 1.0
@@ -232,14 +233,24 @@ def _changed(before: CellResult, after: CellResult) -> tuple[Change, ...]:
     return facts.changed(old, new)
 
 
+def _circumstances(suite: SuiteResult) -> dict[str, Any]:
+    """Return in what a suite ran, but for what its target was capable of, which is told for itself."""
+    told: Mapping[str, Any] = getattr(suite, "circumstances", None) or {}
+    return {name: value for name, value in told.items() if name != "capabilities"}
+
+
+_WORKS = {True: "works", False: "does not work", None: "could not be told"}
+
+
 def _facts(result: CellResult) -> dict[str, Any]:
     return {
         "strategy": result.strategy.value if result.strategy else None,
         "build key": result.build_key[:12] if result.build_key else None,
         "probe": result.probe,
         "no evidence": list(dict.fromkeys(caveat for suite in result.suites for caveat in suite.caveats)),
+        "circumstances": {suite.suite: _circumstances(suite) for suite in result.suites if _circumstances(suite)},
         "capability": {
-            each.name: f"{'works' if each.works else 'does not work'}{f' ({each.detail})' if each.detail else ''}"
+            each.name: f"{_WORKS[each.works]}{f' ({each.detail})' if each.detail else ''}"
             for suite in result.suites
             for each in facts.capabilities(suite)
         },
@@ -269,7 +280,7 @@ def _conclusion(comparison: Comparison) -> list[str]:
     gone = sum(len(cell.no_longer_run) + len(cell.went) for cell in cells)
     said = [f"{failing:,} newly failing" if failing else "nothing newly fails"]
     said += [f"not passing any more: {', '.join(worse)}"] if worse else []
-    said += [f"{plural(gone, 'test')} not run any more"] if gone else []
+    said += [f"{counted(gone, 'test')} not run any more"] if gone else []
     suites = dict.fromkeys(suite for cell in cells for suite in cell.suites_went)
     return said + ([f"{', '.join(suites)} did not run"] if suites else [])
 

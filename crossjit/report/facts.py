@@ -10,7 +10,7 @@ from typing import Any
 
 from crossjit.model import SuiteResult
 from crossjit.report.tables import size
-from crossjit.report.text import plural
+from crossjit.wording import counted
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Fact:
 
 @dataclass(frozen=True)
 class Capability:
-    """What a canary in the target found: whether something works there, and in which way it does or does not."""
+    """What a canary in the target found: whether something works there, None where that could not be told."""
 
     name: str
-    works: bool
+    works: bool | None
     detail: str
 
 
@@ -55,11 +55,11 @@ def capabilities(suite: SuiteResult) -> tuple[Capability, ...]:
     """Return what a suite's target can do, what does not work first; records without it have none."""
     told: Mapping[str, Any] = getattr(suite, "capabilities", None) or {}
     found = (
-        Capability(str(name), bool(fact.get("works")), str(fact.get("detail") or ""))
+        Capability(str(name), fact.get("works"), str(fact.get("detail") or ""))
         for name, fact in told.items()
         if isinstance(fact, Mapping)
     )
-    return tuple(sorted(found, key=lambda each: (each.works, each.name)))
+    return tuple(sorted(found, key=lambda each: (each.works is True, each.works is None, each.name)))
 
 
 Teller = Callable[[Mapping[str, Any]], str | None]
@@ -84,8 +84,8 @@ def _machine_code(probe: Mapping[str, Any]) -> str:
     found = [executor for workload in probe["workloads"] for executor in workload["executors"]]
     sizes = [executor["bytes"] for executor in found if executor["kind"] == "machine code"]
     uops = len(found) - len(sizes)
-    said = [f"{plural(len(sizes), 'executor')} with {sum(sizes):,} bytes of machine code"] if sizes else []
-    said += [f"{plural(uops, 'executor')} of the tier-2 interpreter"] if uops else []
+    said = [f"{counted(len(sizes), 'executor')} with {sum(sizes):,} bytes of machine code"] if sizes else []
+    said += [f"{counted(uops, 'executor')} of the tier-2 interpreter"] if uops else []
     return ", ".join(said) or "no machine code: the hot loops made no executor"
 
 
@@ -127,7 +127,7 @@ def _modules(probe: Mapping[str, Any]) -> str:
 def _engine(facts: Mapping[str, Any]) -> str:
     engine = facts["engine"]
     return (
-        f"{engine['name']} {engine['version']}, {engine['arch']}, {plural(engine['cores'], 'core')}, "
+        f"{engine['name']} {engine['version']}, {engine['arch']}, {counted(engine['cores'], 'core')}, "
         f"{size(engine['memory'])}"
     )
 

@@ -10,6 +10,7 @@ from crossjit.model import Cell, CellResult, ModuleRun, SuiteResult, TestResult
 from crossjit.report import reproducing
 from crossjit.report.room import LINE, NAME, OUTPUT, Room, Some, some
 from crossjit.report.text import WORST_FIRST, last_line, listed, shortened
+from crossjit.runs import Run
 
 # Bytes of the page for what went wrong; with the other rooms a page stays under 2 MB.
 ROOM_OUTPUT = 600_000
@@ -51,17 +52,17 @@ class Failure:
 
 @dataclass(frozen=True)
 class Occurrence:
-    """A test that went wrong in one cell. `log` is a path in the run's folder, `command` what runs it alone."""
+    """A test that went wrong in one cell. `log` is a path in the run's folder; `lines` run it again."""
 
     cell: Cell
     test: TestResult
     about: str
     output: str
     log: str
-    command: str
+    lines: tuple[str, ...]
 
 
-def of(results: Sequence[CellResult]) -> Failures:
+def of(run: Run, results: Sequence[CellResult]) -> Failures:
     """Collect the tests that went wrong, the worst first, then those that did so in most cells."""
     found: dict[tuple[str, str], list[Occurrence]] = defaultdict(list)
     for result in results:
@@ -69,14 +70,14 @@ def of(results: Sequence[CellResult]) -> Failures:
             modules = Modules(suite.modules)
             for test in suite.results:
                 if test.went_wrong:
-                    found[suite.suite, test.name].append(_occurrence(result, suite, test, modules.of(test.name)))
+                    found[suite.suite, test.name].append(_occurrence(run, result, suite, test, modules))
     order = sorted(found.items(), key=lambda each: (_severity(each[1]), -len(each[1]), each[0]))
     failures = [Failure(suite, shortened(name, NAME), tuple(times)) for (suite, name), times in order]
     room = Room(ROOM_OUTPUT, overhead=700)
     number = 0
     for failure in failures:
         texts = [
-            text for time in failure.times for text in (time.output, time.about, time.log, time.command, failure.name)
+            text for time in failure.times for text in (time.output, time.about, time.log, *time.lines, failure.name)
         ]
         if not room.holds(*texts):
             break
@@ -89,14 +90,15 @@ def _severity(times: Sequence[Occurrence]) -> int:
     return min(WORST_FIRST.index(time.test.outcome) for time in times)
 
 
-def _occurrence(result: CellResult, suite: SuiteResult, test: TestResult, module: ModuleRun | None) -> Occurrence:
+def _occurrence(run: Run, result: CellResult, suite: SuiteResult, test: TestResult, modules: Modules) -> Occurrence:
+    module = modules.of(test.name)
     return Occurrence(
         cell=result.cell,
         test=test,
         about=shortened(last_line(test.message), LINE),
         output=test.message.strip("\n")[-OUTPUT:],
         log=f"cells/{result.cell.slug}/{suite.suite}/{module.log}" if module and module.log else "",
-        command=reproducing.command_for(test, module),
+        lines=reproducing.lines_for(run, result.cell, test, module),
     )
 
 
@@ -121,7 +123,7 @@ class Modules:
         """Name the module that a test belongs to, whether its process is known or not."""
         module = self.of(name)
         if module is not None:
-            return f"{module.name} [{module.label}]" if module.label else module.name
+            return module.key
         bare, bracket, label = name.partition(" [")
         words = bare.removeprefix("test.").split(".")
         upper = next((number for number, word in enumerate(words) if word[:1].isupper()), len(words) - 1)

@@ -13,15 +13,9 @@ from crossjit.model import Arch, Cell, CellResult, Verdict
 from crossjit.report import cells, facts, failures
 from crossjit.report.room import LINE
 from crossjit.report.tables import duration
-from crossjit.report.text import (
-    VERDICT_MEANINGS,
-    VERDICT_SIGNS,
-    headline,
-    plural,
-    printable,
-    shortened,
-)
+from crossjit.report.text import VERDICT_MEANINGS, VERDICT_SIGNS, headline, printable, shortened
 from crossjit.runs import Run, RunState
+from crossjit.wording import counted
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -44,7 +38,7 @@ def page(run: Run, results: Sequence[CellResult]) -> str:
         totals=_totals(results),
         grids=_grids(run, results),
         broken=[view for view in views if view.result.verdict is not Verdict.PASS],
-        failures=failures.of(results),
+        failures=failures.of(run, results),
         known=failures.by_reason(results, lambda test: test.failed_as_known),
         unexpected=failures.by_reason(results, lambda test: test.passed_unexpectedly),
         caveats=failures.caveats(results),
@@ -62,9 +56,8 @@ def page(run: Run, results: Sequence[CellResult]) -> str:
 def _headline(run: Run, verdicts: Sequence[Verdict]) -> str:
     said = headline(verdicts)
     if run.state is RunState.RUNNING:
-        said = (
-            f"{len(verdicts)} of {plural(len(run.cells), 'cell')} done so far: {said}" if verdicts else "still running"
-        )
+        done = f"{len(verdicts)} of {counted(len(run.cells), 'cell')} done so far"
+        said = f"{done}: {said}" if verdicts else "still running"
     elif not verdicts and run.error:
         said = "the run ended before any cell"
     return said[:1].upper() + said[1:]
@@ -162,6 +155,6 @@ def _template() -> Template:
         "duration": duration,
         "line": partial(shortened, limit=LINE),
         "number": "{:,}".format,
-        "plural": plural,
+        "counted": counted,
     }
     return environment.get_template("page.html.j2")

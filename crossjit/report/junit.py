@@ -68,7 +68,7 @@ def _suite(run: Run, result: CellResult, suite: SuiteResult) -> ElementTree.Elem
         properties = ElementTree.SubElement(element, "properties")
         properties.extend(_element("property", name="no evidence", value=caveat) for caveat in suite.caveats)
     modules = Modules(suite.modules)
-    cases = [_case(result, suite, test, modules) for test in suite.results]
+    cases = [_case(run, result, suite, test, modules) for test in suite.results]
     element.extend(cases)
     remarks = [*suite.problems, *suite.unproved, *suite.notes]
     if remarks:
@@ -77,7 +77,7 @@ def _suite(run: Run, result: CellResult, suite: SuiteResult) -> ElementTree.Elem
     return element
 
 
-def _case(result: CellResult, suite: SuiteResult, test: TestResult, modules: Modules) -> ElementTree.Element:
+def _case(run: Run, result: CellResult, suite: SuiteResult, test: TestResult, modules: Modules) -> ElementTree.Element:
     bare, space, label = test.name.partition(" [")
     place, _, name = bare.rpartition(".")
     classname = " ".join(filter(None, (f"{result.cell}.{suite.suite}", place)))
@@ -89,9 +89,9 @@ def _case(result: CellResult, suite: SuiteResult, test: TestResult, modules: Mod
     elif test.outcome.is_bad:
         about = last_line(test.message) or test.outcome.value
         element.append(_said(_OUTCOMES[test.outcome], test.outcome.value, about, test.message))
-        command = reproducing.command_for(test, modules.of(test.name))
-        if command:
-            element.append(_text("system-out", f"alone, in a shell of the cell: {command}"))
+        lines = reproducing.lines_for(run, result.cell, test, modules.of(test.name))
+        if lines:
+            element.append(_text("system-out", "\n".join(lines)))
     elif test.passed_unexpectedly:
         element.append(_text("system-out", f"an unexpected pass: listed as a known failure ({test.known})"))
     return element

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from crossjit.model import CellResult, SuiteResult, Verdict
 from crossjit.report import failures, reproducing
 from crossjit.report.cells import kind
+from crossjit.report.failures import Failure
 from crossjit.report.room import LINE, Room, some
 from crossjit.report.tables import duration
-from crossjit.report.text import headline, plural, printable, shortened
+from crossjit.report.text import headline, printable, shortened
 from crossjit.runs import Run
+from crossjit.wording import counted
 
 # GitHub takes a mebibyte of a step (https://docs.github.com/actions/reference/limits); comments take 65,536 characters,
 # which all but very red runs stay under.
@@ -47,7 +49,7 @@ def summary(run: Run, results: Sequence[CellResult]) -> str:
     blocks = [f"## crossjit: {escaped(said)}", _table(results) if results else ""]
     blocks += [f"The run ended with: {escaped(run.error.message)}"] if run.error else []
     blocks += [_broken(run, result) for result in results if result.verdict is not Verdict.PASS]
-    blocks += _failures(results)
+    blocks += _failures(run, results)
     blocks += _unexpected(results)
     blocks += _caveats(results)
     blocks.append(f"Run {_code(run.id)}. The same again:\n\n{_pre(run.reproduce)}")
@@ -85,31 +87,35 @@ def _broken(run: Run, result: CellResult) -> str:
     return "\n".join([*lines, "", _pre(reproducing.cell_line(run, result.cell))])
 
 
-def _failures(results: Sequence[CellResult]) -> list[str]:
-    found = failures.of(results)
+def _failures(run: Run, results: Sequence[CellResult]) -> list[str]:
+    found = failures.of(run, results)
     if not found.number:
         return []
     room = Room(ROOM_OUTPUT, overhead=400)
-    shown = some(found.shown[:SHOWN], room, lambda each: each.name + "".join(time.output for time in each.times))
-    blocks = [f"### {plural(found.number, 'test')} went wrong"]
+    shown = some(found.shown[:SHOWN], room, _weighed)
+    blocks = [f"### {counted(found.number, 'test')} went wrong"]
     for failure in shown.items:
         about = f": {escaped(failure.about)}" if failure.about else ""
         title = f"{_code(failure.name)} {failure.outcomes} in {escaped(failure.cells)}{about}"
         parts = [f"<details><summary>{title}</summary>"]
         for time in failure.times:
-            alone = f"; alone, in its shell: {_code(time.command)}" if time.command else ""
-            parts.append(f"{escaped(str(time.cell))}: {time.test.outcome}{alone}")
+            parts.append(f"{escaped(str(time.cell))}: {time.test.outcome}")
             parts += [_pre(time.output)] if time.output else []
+            parts += [_pre("\n".join(time.lines))] if time.lines else []
         blocks.append("\n\n".join([*parts, "</details>"]))
     left = found.number - len(shown.items)
-    return [*blocks, *([f"And {plural(left, 'test')} more."] if left else [])]
+    return [*blocks, *([f"And {counted(left, 'test')} more."] if left else [])]
+
+
+def _weighed(failure: Failure) -> str:
+    return "".join("".join((failure.name, time.output, *time.lines)) for time in failure.times)
 
 
 def _unexpected(results: Sequence[CellResult]) -> list[str]:
     found = failures.by_reason(results, lambda test: test.passed_unexpectedly)
     if not found:
         return []
-    lines = [f"- {plural(each.number, 'test')} listed as known: {escaped(each.reason)}" for each in found[:LINES]]
+    lines = [f"- {counted(each.number, 'test')} listed as known: {escaped(each.reason)}" for each in found[:LINES]]
     return ["### Unexpected passes", "\n".join(lines)]
 
 

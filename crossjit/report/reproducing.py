@@ -1,10 +1,12 @@
-"""The lines that do again what a run did: a cell alone, a shell in it, one test there."""
+"""The lines that do again what a run did: one cell, a shell in it, one of its tests, the search for who is at fault."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 
 from crossjit import recipes
 from crossjit.model import Cell, ModuleRun, TestResult
@@ -12,55 +14,100 @@ from crossjit.runs import Run
 
 _SETTING = re.compile(r"[A-Z][A-Z_]*=")
 
-# Options of `validate` that choose cells, and one that goes on with a run: a line for one cell has its own, or none.
-_CHOOSING = ("--arch", "--recipe", "--variant", "--resume")
-_SHELL_TAKES = ("--strategy", "--source", "--cpu")
+_TASKS = ("build", "validate", "shell")  # that take options for cells
+# Options that choose cells, or go on with a run, which a line for one cell does in its own way.
+_CHOOSING = ("--arch", "--recipe", "--variant", "--resume", "--json")
+_PORTION = ("--suite", "--tests", "--shard", "--rebuild")
+_HOW_BUILT = ("--strategy", "--source", "--cpu")
+
+Option = tuple[str, ...]  # its name, and its value if it has one
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A command line in its parts; `task` is empty where it could not be understood."""
+
+    settings: tuple[str, ...] = ()
+    program: str = ""
+    task: str = ""
+    options: tuple[Option, ...] = ()
+
+    def recipe(self, cell: Cell) -> str:
+        """Return the cell's recipe as it was named: by its file, if it was."""
+        named = [word for option in self.options if option[0] == "--recipe" for word in "".join(option[1:]).split(",")]
+        return next((word for word in named if recipes.name_of(word) == cell.recipe), cell.recipe)
+
+    def selectors(self, cell: Cell) -> tuple[str, ...]:
+        """Return the options that choose one cell."""
+        return "--recipe", self.recipe(cell), "--arch", cell.arch.value, "--variant", cell.variant
+
+    def words(self, *names: str, without: bool = False) -> tuple[str, ...]:
+        """Return the options of these names as words, or those of all others."""
+        return tuple(word for option in self.options if (option[0] in names) is not without for word in option)
+
+    def written(self, *words: str) -> str:
+        """Return a line of the same program, with the same settings."""
+        return " ".join([*self.settings, shlex.join([self.program, *words])])
 
 
 def cell_line(run: Run, cell: Cell) -> str:
     """Return the command line that does one cell of a run again, with the run's other options and settings."""
-    settings, program, task, options = _parts(run.reproduce)
-    if not task:
+    line = _read(run.reproduce)
+    if not line.task:
         return run.reproduce
-    kept = [option for option in options if option[0] not in (*_CHOOSING, "--json")]
-    return _line(settings, [program, task, *_selectors(cell, options), *(word for option in kept for word in option)])
+    return line.written(line.task, *line.selectors(cell), *line.words(*_CHOOSING, without=True))
 
 
 def shell_line(run: Run, cell: Cell) -> str:
     """Return the command line that opens a shell where the cell's tests ran."""
-    settings, program, task, options = _parts(run.reproduce)
-    if not task:
-        return ""
-    kept = [option for option in options if option[0] in _SHELL_TAKES]
-    return _line(
-        settings, [program, "shell", *_selectors(cell, options), *(word for option in kept for word in option)]
-    )
+    line = _read(run.reproduce)
+    return line.written("shell", *line.selectors(cell), *line.words(*_HOW_BUILT)) if line.task else ""
 
 
-def command_for(result: TestResult, module: ModuleRun | None) -> str:
-    """Return what runs one test in that shell, or nothing: a group with a label has an environment of its own."""
-    if module is None or module.label or not module.name.rpartition(".")[2].startswith("test_"):
+def lines_for(run: Run, cell: Cell, test: TestResult, module: ModuleRun | None) -> tuple[str, ...]:
+    """Return what runs one test again in its suite, and what finds out whose failure it is."""
+    line, pattern = _read(run.reproduce), _pattern(test.name, module)
+    if not line.task or not pattern:
+        return ()
+    others = line.words(*_CHOOSING, *_PORTION, without=True)
+    again = line.written("validate", *line.selectors(cell), *others, "--suite", test.suite, "--tests", pattern)
+    named = f"{line.recipe(cell)}/{cell.arch}/{cell.variant}"
+    return again, line.written("triage", "--cell", named, "--tests", pattern, *line.words(*_HOW_BUILT))
+
+
+def _pattern(name: str, module: ModuleRun | None) -> str:
+    """Return what `--tests` takes for a test; of what belongs to a class or a module, that as a whole."""
+    bare = name.partition(" [")[0]
+    if module is None:
         return ""
-    name = result.name.partition(" ")[0]
-    above, _, last = name.rpartition(".")
+    if not bare.startswith(f"test.{module.name}."):
+        return module.name  # the module itself, or a script of ours
+    above, _, last = bare.rpartition(".")
     if last in ("setUpClass", "tearDownClass"):
-        name = f"{above}.*"
-    whole = name == f"test.{module.name}" or last in ("setUpModule", "tearDownModule")
-    return shlex.join(["python3", "-m", "test", "-v", *([] if whole else ["-m", name]), module.name])
+        return f"{above}.*"
+    return module.name if last in ("setUpModule", "tearDownModule") else bare
 
 
-def _parts(line: str) -> tuple[list[str], str, str, list[tuple[str, ...]]]:
-    """Split a line into settings, program, task and options, each with its value if it has one."""
+@lru_cache(maxsize=8)
+def _read(line: str) -> _Line:
     try:
         words = shlex.split(line)
     except ValueError:
-        return [], "", "", []
+        return _Line()
     first = next((number for number, word in enumerate(words) if not _SETTING.match(word)), len(words))
-    program, task = (*words[first:], "", "")[:2]
-    return words[:first], program, task, list(_options(words[first + 2 :]))
+    program, task, *rest = (*words[first:], "", "")
+    if task not in _TASKS:
+        return _Line()
+    settings = (word.partition("=") for word in words[:first])
+    return _Line(
+        settings=tuple(f"{name}={shlex.quote(value)}" for name, _, value in settings),
+        program=program,
+        task=task,
+        options=tuple(_options([word for word in rest if word])),
+    )
 
 
-def _options(words: list[str]) -> Iterator[tuple[str, ...]]:
+def _options(words: list[str]) -> Iterator[Option]:
     queue = list(words)
     while queue:
         word = queue.pop(0)
@@ -68,20 +115,8 @@ def _options(words: list[str]) -> Iterator[tuple[str, ...]]:
         if not word.startswith("--") or word == "--":
             yield (word,)
         elif equals:
-            yield (name, value)
+            yield name, value
         elif queue and not queue[0].startswith("--"):
-            yield (name, queue.pop(0))
+            yield name, queue.pop(0)
         else:
             yield (name,)
-
-
-def _selectors(cell: Cell, options: list[tuple[str, ...]]) -> list[str]:
-    """Choose one cell; a recipe that was named by its file stays so."""
-    named = [word for option in options if option[0] == "--recipe" for word in "".join(option[1:]).split(",")]
-    recipe = next((word for word in named if recipes.name_of(word) == cell.recipe), cell.recipe)
-    return ["--recipe", recipe, "--arch", cell.arch.value, "--variant", cell.variant]
-
-
-def _line(settings: list[str], words: list[str]) -> str:
-    named = (setting.partition("=") for setting in settings)
-    return " ".join([*(f"{name}={shlex.quote(value)}" for name, _, value in named), shlex.join(words)])

@@ -61,11 +61,6 @@ def last_line(text: str) -> str:
     return next((line for line in reversed(text.strip().splitlines()) if line.strip()), "").strip()
 
 
-def plural(number: int, noun: str) -> str:
-    """Count something: `1 cell`, `2,113 cells`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def listed(words: Sequence[str]) -> str:
     """Put words into a sentence: `a`, `a and b`, `a, b and c`."""
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

@@ -145,6 +145,8 @@ def test_slow_tests() -> None:
 def test_facts_that_changed() -> None:
     before = cell(strategy=Strategy.NATIVE, build_key="a" * 64, probe=example_runs.probe())
     emulated = replace(before.suites[0], caveats=("about speed",))
+    object.__setattr__(before.suites[0], "circumstances", {"qemu": "7.2", "capabilities": {}})
+    object.__setattr__(emulated, "circumstances", {"qemu": "10.0", "capabilities": {"ptrace": False}})
     object.__setattr__(emulated, "capabilities", {"ptrace": {"works": False, "detail": "ENOSYS"}})
     after = replace(
         before, strategy=Strategy.CROSS, build_key="b" * 64, probe=example_runs.probe(emulated=True), suites=(emulated,)
@@ -157,6 +159,7 @@ def test_facts_that_changed() -> None:
         "probe.told.cpu": (None, "cortex-a72"),
         "probe.environment.QEMU_CPU": (None, "cortex-a72"),
         "no evidence": ("without", "about speed"),
+        "circumstances.jit.qemu": ("7.2", "10.0"),
         "capability": (None, "known"),
     }
     unprobed = {change.name: change.after for change in compared(before, replace(before, probe={})).changed}

@@ -70,7 +70,9 @@ def test_junit_tells_what_a_person_needs(example: Run) -> None:
     assert str(failure.get("message")).startswith("AssertionError: '_GUARD_TOS_INT'")
     assert str(failure.text).startswith("Traceback (most recent call last):\n")
     assert case("test_guard_is_folded").get("classname") == "3.15/x86_64/jit.jit test.test_capi.test_opt.TestUops"
-    assert "python3 -m test -v -m" in str(case("test_guard_is_folded").findtext("system-out"))
+    assert "--tests test.test_capi.test_opt.TestUops.test_guard_is_folded" in str(
+        case("test_guard_is_folded").findtext("system-out")
+    )
     known = case("test_timerfd_poll").find("skipped")
     assert known is not None
     assert known.get("message") == f"known failure: {example_runs.NO_TIMERFD}"
@@ -254,7 +256,9 @@ def test_a_cell_alone_is_done_with_the_runs_other_options(example: Run, line: st
 def test_a_cells_line_is_one_that_the_command_line_takes(example: Run) -> None:
     from crossjit.tasks import commandline, namespace
 
-    for line in (reproducing.cell_line(example, JIT), reproducing.shell_line(example, JIT)):
+    failed = TestResult("jit", "test.test_dis.A.test_b", Outcome.FAILED)
+    again = reproducing.lines_for(example, JIT, failed, ModuleRun("test_dis", "", 1.0, "exit status 2", "x.log"))
+    for line in (reproducing.cell_line(example, JIT), reproducing.shell_line(example, JIT), *again):
         program, task, *options = shlex.split(line)
         assert program == "./inv"
         assert commandline.rewrite([task, *options], namespace) == [task, *options]
@@ -263,19 +267,32 @@ def test_a_cells_line_is_one_that_the_command_line_takes(example: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "module", "label", "command"),
+    ("name", "module", "pattern"),
     [
-        ("test.test_dis.A.test_b", "test_dis", "", "-m test.test_dis.A.test_b test_dis"),
-        ("test.test_a.test_b.C.test_d", "test_a.test_b", "", "-m test.test_a.test_b.C.test_d test_a.test_b"),
-        ("test.test_dis", "test_dis", "", "test_dis"),
-        ("test.test_dis.A.setUpClass", "test_dis", "", "-m 'test.test_dis.A.*' test_dis"),
-        ("test.test_dis.setUpModule", "test_dis", "", "test_dis"),
-        ("test.test_dis.A.test_b [stress]", "test_dis", "stress", None),
-        ("ft_workload.handover", "ft_workload", "", None),
-        ("test.test_dis.A.test_b", None, "", None),
+        ("test.test_dis.A.test_b", "test_dis", "test.test_dis.A.test_b"),
+        ("test.test_a.test_b.C.test_d [stress]", "test_a.test_b", "test.test_a.test_b.C.test_d"),
+        ("test.test_dis", "test_dis", "test_dis"),
+        ("test.test_dis.A.setUpClass", "test_dis", "'test.test_dis.A.*'"),
+        ("test.test_dis.setUpModule", "test_dis", "test_dis"),
+        ("ft_workload.handover", "ft_workload", "ft_workload"),
+        ("builtins.hex", None, None),
     ],
 )
-def test_one_test_alone(name: str, module: str | None, label: str, command: str | None) -> None:
-    ran = ModuleRun(module, label, 1.0, "exit status 2", "x.log") if module else None
-    expected = f"python3 -m test -v {command}" if command else ""
-    assert reproducing.command_for(TestResult("jit", name, Outcome.FAILED), ran) == expected
+def test_one_test_again(example: Run, name: str, module: str | None, pattern: str | None) -> None:
+    line = (
+        "CROSSJIT_JOBS=3 ./inv validate --arch all --recipe ./a/3.15.toml --shard 1/2 --suite full --rebuild --cpu max"
+    )
+    run = replace(example, reproduce=line)
+    ran = ModuleRun(module, "", 1.0, "exit status 2", "x.log") if module else None
+    lines = reproducing.lines_for(run, JIT, TestResult("jit", name, Outcome.FAILED), ran)
+    if pattern is None:
+        assert lines == ()
+        return
+    assert lines == (
+        "CROSSJIT_JOBS=3 ./inv validate --recipe ./a/3.15.toml --arch aarch64 --variant jit --cpu max --suite jit "
+        f"--tests {pattern}",
+        f"CROSSJIT_JOBS=3 ./inv triage --cell ./a/3.15.toml/aarch64/jit --tests {pattern} --cpu max",
+    )
+    refused = replace(example, reproduce="./inv triage last")
+    assert reproducing.lines_for(refused, JIT, TestResult("jit", name, Outcome.FAILED), ran) == ()
+    assert reproducing.cell_line(refused, JIT) == "./inv triage last"

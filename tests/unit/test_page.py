@@ -93,7 +93,7 @@ def test_it_says_what_there_is_to_say(example: Run) -> None:
         "4 tests, each with all cells where it went wrong",
         "✗ crashed test.test_sys_settrace.RaisingTraceFuncTestCase.test_deep_recursion",
         "jit in 3.15/x86_64/jit, 3.15/aarch64/jit: AssertionError: '_GUARD_TOS_INT' unexpectedly found",
-        "python3 -m test -v -m test.test_capi.test_opt.TestUops.test_guard_is_folded test_capi.test_opt",
+        "./inv triage --cell 3.15/aarch64/jit --tests test.test_capi.test_opt.TestUops.test_guard_is_folded",
         "cells/3.15-aarch64-jit/jit/000-test_sys_settrace.log",
         "Unexpected passes",
         f"1 test: {example_runs.NO_PTRACE}",
@@ -137,12 +137,17 @@ def test_verdicts_are_told_by_word_and_sign(example: Run) -> None:
 
 def test_capabilities_are_shown_where_there_are_any(example: Run) -> None:
     suite = SuiteResult("jit", (), 1.0)
-    told = {"ptrace": {"works": False, "detail": "ENOSYS"}, "vfork": {"works": True, "detail": ""}, "odd": "text"}
+    told = {
+        "ptrace": {"works": False, "detail": "ENOSYS"},
+        "vfork": {"works": True, "detail": ""},
+        "aslr": {"works": None},
+        "odd": "text",
+    }
     object.__setattr__(suite, "capabilities", told)
     cell = CellResult(Cell("3.15", Arch.X86_64, "jit"), Verdict.PASS, (), suites=(suite,))
     text = " ".join(page(example, (cell,)).text.split())
-    assert "1 of 2 canaries worked" in text
-    assert text.index("✗ does not ptrace ENOSYS") < text.index("✓ works vfork")
+    assert "1 of 3 canaries worked" in text
+    assert text.index("✗ does not ptrace ENOSYS") < text.index("? unknown aslr") < text.index("✓ works vfork")
     assert "canaries" not in page(example).text
 
 
@@ -269,14 +274,14 @@ def test_tests_are_found_in_their_modules() -> None:
     assert found.title("alone") == "alone"
 
 
-def test_the_worst_failures_come_first() -> None:
+def test_the_worst_failures_come_first(example: Run) -> None:
     def cell(arch: Arch, *tests: TestResult) -> CellResult:
         suites = (SuiteResult("jit", tests, 1.0),)
         return CellResult(Cell("3.15", arch, "jit"), Verdict.FAIL, (), suites=suites)
 
     failed = TestResult("jit", "b", Outcome.FAILED)
     crashed, other = TestResult("jit", "c", Outcome.CRASHED), TestResult("jit", "a", Outcome.FAILED)
-    found = failures.of([cell(Arch.X86_64, failed, crashed, other), cell(Arch.AARCH64, failed)])
+    found = failures.of(example, [cell(Arch.X86_64, failed, crashed, other), cell(Arch.AARCH64, failed)])
     assert [(each.name, len(each.times)) for each in found.shown] == [("c", 1), ("b", 2), ("a", 1)]
     assert found.shown[1].cells == "3.15/x86_64/jit, 3.15/aarch64/jit"
 
@@ -297,7 +302,9 @@ def test_shares_of_times() -> None:
     times = cells.phases([first, longer])
     assert [time.share for time in times] == [50.0, 100.0]
     assert [phase.share for phase in times[0].phases] == [6.98, 93.02]
-    assert cells.phases([replace(first, seconds={})]) == ()
+    (unmeasured,) = cells.phases([replace(first, seconds={})])
+    assert (unmeasured.phases, unmeasured.share) == ((), 0.0)
+    assert cells.phases([replace(first, seconds={}, suites=())]) == ()
     (timing, _) = cells.timings([first, second])
     assert len(timing.modules) == cells.LONGEST
     assert timing.number == 20
