@@ -53,7 +53,7 @@ def of_run(facts: Mapping[str, Any]) -> tuple[Fact, ...]:
 
 def capabilities(suite: SuiteResult) -> tuple[Capability, ...]:
     """Return what a suite's target can do, what does not work first; records without it have none."""
-    told: Mapping[str, Any] = getattr(suite, "capabilities", None) or {}
+    told: Mapping[str, Any] = suite.capabilities
     found = (
         Capability(str(name), fact.get("works"), str(fact.get("detail") or ""))
         for name, fact in told.items()
