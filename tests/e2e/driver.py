@@ -59,16 +59,16 @@ class Running:
         """What it said so far."""
         return self._err.read_text(errors="replace")
 
-    def until(self, what: str, look: Callable[[], T | None]) -> T:
+    def until(self, what: str, look: Callable[[], T | None], patience: float = PATIENCE) -> T:
         """Wait until there is something to see; fails if the command ends before."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             ended = self.process.poll() is not None
             if found := look():
                 return found
             assert not ended, f"ended with {self.process.returncode} before {what}:\n{self.stderr}"
             time.sleep(PAUSE)
-        raise AssertionError(f"no {what} within {PATIENCE:.0f} s:\n{self.stderr}")
+        raise AssertionError(f"no {what} within {patience:.0f} s:\n{self.stderr}")
 
     def run(self) -> Run:
         """Wait for the command's run record; of two that begin at once either's."""
@@ -76,7 +76,7 @@ class Running:
             "a run record", lambda: next((r for r in self._driver.runs() if r.id not in self._before), None)
         )
 
-    def until_in(self, *steps: str) -> Run:
+    def until_in(self, *steps: str, patience: float = PATIENCE) -> Run:
         """Wait until the command is in one of these steps."""
         identity = self.run().id
 
@@ -84,7 +84,7 @@ class Running:
             run = runs.load(self._driver.settings, identity)
             return run if any(event.name in steps for event in run.open_steps()) else None
 
-        return self.until(f"step {' or '.join(steps)}", look)
+        return self.until(f"step {' or '.join(steps)}", look, patience)
 
     def until_held(self, phase: str) -> str:
         """Wait until the tiny source holds in a phase of a build or in a suite, and return the container's id."""

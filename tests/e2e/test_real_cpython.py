@@ -36,6 +36,7 @@ from crossjit.circumstances import capability_names
 from crossjit.images import Role
 from crossjit.model import Arch, Cell, Strategy
 from crossjit.progress import Silent
+from tests.e2e.driver import Driver
 
 pytestmark = pytest.mark.engine
 
@@ -193,3 +194,42 @@ def test_emulated_stencils_are_those_of_the_cross_build(stencils: dict[str, byte
             emulated = dict(_stencils(stream))
     assert emulated
     assert emulated == stencils
+
+
+# `kill` of a whole build at each of its phases: fast where the phases before come from the cache that they filled.
+PHASES = ("source", "unpack", "configure", "make", "install", "compile", "pack", "probe", "stash", "jit")
+
+
+@pytest.mark.slow
+def test_kill_in_each_phase_of_the_real_one(driver: Driver) -> None:
+    """A new state folder: nothing is stashed, nothing cached. What is killed leaves nothing, and the end is green."""
+    real = driver.with_environ(CROSSJIT_SOURCE_MIRROR=os.environ.get("CROSSJIT_SOURCE_MIRROR"))
+    host = engine.connect(settings.load()).facts().arch
+    wanted = ("validate", "--recipe", "3.15", "--arch", host.value, "--variant", "nojit", "--tests", "test_bool")
+    for phase in PHASES:
+        running = real.start(*wanted)
+        run = running.until_in(phase, patience=1800)
+        running.kill()
+        assert real.is_aborted()
+        assert real.last_run().id == run.id
+        assert any(step.name == phase for step in real.last_run().open_steps()), phase
+        assert len(real.stashed()) == (phase == "jit"), "a cell is in the stash when it is whole, and not before"
+    done = real.run(*wanted, "--json")
+    (cell,) = done.json["cells"]
+    assert cell["verdict"] == "pass"
+    assert cell["from_stash"]
+    assert real.leftovers() == []
+    real.run("stash", "verify")
+
+
+@pytest.mark.slow
+def test_a_cache_changes_no_byte() -> None:
+    """Built without a cache, and with one that has everything: the same artifact (its id is of all its bytes)."""
+    host = engine.connect(settings.load()).facts().arch.value
+    ids = []
+    for options in (("--no-cache",), (), ()):
+        built = crossjit("build", "--recipe", "3.15", "--arch", host, "--variant", "jit", "--rebuild", *options)
+        (cell,) = built["cells"]
+        ids.append(cell["artifact"])
+    assert all(counts["hits"] for counts in cell["caches"].values()), cell["caches"]
+    assert len(set(ids)) == 1
