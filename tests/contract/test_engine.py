@@ -276,6 +276,28 @@ def test_a_container_that_is_not_writable(bench: Bench) -> None:
         assert members_of(container, "/etc")
 
 
+def test_a_volume_outlives_its_containers(bench: Bench) -> None:
+    name = f"crossjit-contract-{uuid4().hex[:12]}"
+    for _ in range(2):
+        bench.engine.ensure_volume(name, bench.labels)  # the second time it is there
+    try:
+        with bench.container(volumes={name: "/kept"}, user="worker") as container:
+            # the engine makes it root's: who owns it is told by putting the folder itself
+            container.put(
+                tar_of(("kept", b"", {"type": tarfile.DIRTYPE, "mode": 0o755, "uid": 1000, "gid": 1000})), "/"
+            )
+            assert container.run(["touch", "/kept/file"]).returncode == 0
+        with bench.container(volumes={name: "/elsewhere"}) as container:
+            assert container.run(["cat", "/elsewhere/file"]).returncode == 0
+        with bench.container() as container:
+            assert container.run(["cat", "/kept/file"]).returncode != 0
+        (found,) = (thing for thing in bench.engine.owned({MARK: bench.mark}) if thing.kind == "volume")
+        assert found.name == name
+    finally:
+        bench.engine.remove(Owned("volume", name, name, {}))
+    assert not [thing for thing in bench.engine.owned({MARK: bench.mark}) if thing.kind == "volume"]
+
+
 # -- what a container may
 
 
