@@ -22,15 +22,16 @@ Packages = tuple[PackageName, ...]
 
 
 class Role(StrEnum):
-    """What an image is for: compiling CPython, or running it."""
+    """What an image is for: compiling CPython, running it, or looking at it with gdb as it runs."""
 
     TOOLCHAIN = "toolchain"
     TARGET = "target"
+    DEBUG = "debug"
 
     @property
     def account(self) -> str:
         """The unprivileged user with uid 1000 in it."""
-        return {Role.TOOLCHAIN: "builder", Role.TARGET: "tester"}[self]
+        return "builder" if self is Role.TOOLCHAIN else "tester"
 
 
 @documents.table
@@ -62,6 +63,14 @@ class Target:
 
 
 @documents.table
+class Debug:
+    """Packages of debug images."""
+
+    packages: Packages
+    """a gdb of the host's architecture that has Python and knows both architectures"""
+
+
+@documents.table
 class ImageDocument:
     """An `image.toml`."""
 
@@ -76,6 +85,7 @@ class ImageDocument:
     system: System
     toolchain: Toolchain
     target: Target
+    debug: Debug
     digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
     """pins the base image in the registry"""
 
@@ -109,8 +119,9 @@ class ImageSpec:
         A toolchain of the host's own arch compiles for both; all other images know one arch only, and are unpacked.
         """
         document = self.document
-        if role is Role.TARGET:
-            return (*document.system.packages, *document.target.packages)
+        if role is not Role.TOOLCHAIN:
+            own = document.target.packages if role is Role.TARGET else document.debug.packages
+            return (*document.system.packages, *own)
         tools = tuple(tool for name in document.toolchain.tools for tool in self._each_llvm(name))
         libraries = document.toolchain.libraries
         if arch is not host_arch:

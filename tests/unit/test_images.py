@@ -142,6 +142,16 @@ def test_target_has_no_compiler(forky: ImageSpec) -> None:
         assert not [name for name in packages if name.startswith(("gcc-1", "clang", "llvm")) or name.endswith("-dev")]
 
 
+def test_debug_image_has_gdb_and_is_unpacked(forky: ImageSpec, make: Make, engine: FakeEngine) -> None:
+    packages = forky.packages(Role.DEBUG, Arch.X86_64, Arch.X86_64)
+    assert {"base-files", "gdb-multiarch"} <= set(packages)
+    assert not {"gcc", "libssl3t64"} & set(packages)
+    image = make(Role.DEBUG)
+    (build,) = engine.builds
+    assert (build.target, build.arguments["ACCOUNT"]) == ("target", "tester")
+    assert (image.reference.partition(":")[0], image.role) == ("crossjit/forky-debug-amd64", Role.DEBUG)
+
+
 def test_every_mistake_in_every_document_is_told_with_its_place(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
