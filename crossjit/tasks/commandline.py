@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,7 +21,8 @@ from crossjit.tasks.framework import BROKEN_PIPE, Command, stdout_is_gone
 def teach(program: Program) -> None:
     """Have a Program take two-word task names (`stash list`), and end on a wrong command line with a hint and code 2.
 
-    Plain `invoke` runs a Program of its own, which knows nothing of ours but this; it ends with 1 otherwise.
+    What comes after `--` keeps its words. Plain `invoke` runs a Program of its own, which knows nothing of ours but
+    this; it ends with 1 otherwise.
     """
     parse_core, parse_tasks, parse_cleanup = program.parse_core, program.parse_tasks, program.parse_cleanup
 
@@ -29,6 +31,8 @@ def teach(program: Program) -> None:
             parse_core(argv)
         except ValueError as error:  # invoke converts its own options' values unguarded
             raise _refuse(UserError(f"an option has a wrong value: {error}", hint="see `invoke --help`")) from error
+        if "--" in program.argv:  # invoke joins what comes after it with spaces: one word is not to be told from two
+            program.core.remainder = shlex.join(program.argv[program.argv.index("--") + 1 :])
 
     def tasks() -> None:
         collection = program.collection

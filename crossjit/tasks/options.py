@@ -106,6 +106,25 @@ def read(
     )
 
 
+def of_cell(
+    cell: str, *, strategy: str = AUTO, source: str = "", cpu: str = "", jobs: str = "", tests: Iterable[str] = ()
+) -> Request:
+    """Return the request of one cell, by its name. Raises UserError for a name that is none."""
+    *recipe, arch, variant = cell.split("/") if cell.count("/") > 1 else ("", "", "")
+    if not (any(recipe) and arch and variant):
+        raise UserError(f"--cell {cell!r} is no cell", hint="write it as recipe/arch/variant: 3.15/aarch64/jit")
+    return read(
+        arch=[arch],
+        recipe=["/".join(recipe)],
+        variant=[variant],
+        strategy=strategy,
+        source=source,
+        cpu=cpu,
+        jobs=jobs,
+        tests=tests,
+    )
+
+
 def remembered(request: Request) -> dict[str, object]:
     """Return a request as values that a run record can hold."""
     from pydantic import TypeAdapter

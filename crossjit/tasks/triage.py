@@ -15,7 +15,7 @@ from crossjit.errors import ExitCode, UserError
 from crossjit.portion import WHOLE
 from crossjit.report import tables
 from crossjit.tasks.framework import command, show, show_json
-from crossjit.tasks.options import AUTO, describe, read, recalled, words
+from crossjit.tasks.options import AUTO, describe, of_cell, recalled, words
 from crossjit.tasks.workshop import opened
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ def triage(
     if cell:
         if run:
             raise UserError("--cell stands for itself", hint="give a run or a cell, not both")
-        request = _of_cell(cell, words(tests), strategy, source, cpu, jobs)
+        if not words(tests):
+            raise UserError("--cell wants --tests", hint="such as --tests test.test_dis.DisTests.test_opmap")
+        request = of_cell(cell, strategy=strategy, source=source, cpu=cpu, jobs=jobs, tests=words(tests))
         found = _triage(request, None, (), builds=not no_builds)
     else:
         if strategy != AUTO or source or cpu:
@@ -73,26 +75,6 @@ def triage(
     else:
         show(tables.diagnoses_text(diagnoses, run=record, look=tables.look_of(sys.stdout)))
     return ExitCode.PASS
-
-
-def _of_cell(cell: str, tests: tuple[str, ...], strategy: str, source: str, cpu: str, jobs: str) -> Request:
-    """Make the request of one cell."""
-    parts = cell.split("/")
-    if len(parts) < 3 or not all(parts):
-        raise UserError(f"--cell {cell!r} is no cell", hint="write it as recipe/arch/variant: 3.15/aarch64/jit")
-    if not tests:
-        raise UserError("--cell wants --tests", hint="such as --tests test.test_dis.DisTests.test_opmap")
-    recipe, arch, variant = "/".join(parts[:-2]), parts[-2], parts[-1]
-    return read(
-        arch=[arch],
-        recipe=[recipe],
-        variant=[variant],
-        strategy=strategy,
-        source=source,
-        cpu=cpu,
-        jobs=jobs,
-        tests=tests,
-    )
 
 
 def _failed(names: Sequence[str]) -> Run:

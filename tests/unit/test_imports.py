@@ -46,11 +46,13 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "work": (
         "crossjit.build",
         "crossjit.caches",
+        "crossjit.debugging",
         "crossjit.capabilities",
         "crossjit.diagnosis",
         "crossjit.durations",
         "crossjit.flow",
         "crossjit.outcomes",
+        "crossjit.sighting",
         "crossjit.suite_folder",
         "crossjit.triage",
         "crossjit.trials",

@@ -1,0 +1,351 @@
+"""Running a program under gdb in its target: until it crashes, with nobody there or with the user at gdb's prompt.
+
+gdb is put beside the target's own files, in the same container, so that it sees what the program sees: a program of the
+host's arch is gdb's child, another is run by QEMU, which is told to wait for gdb. What gdb does is in `debug/`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+import tarfile
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import BinaryIO
+
+import crossjit
+from crossjit import build, durable, flow, known_failures, sighting, sources, suites, trials, validation
+from crossjit.circumstances import Circumstances
+from crossjit.engine.base import Container, Limits
+from crossjit.errors import InfrastructureError, UserError
+from crossjit.flow import BuiltCell, Prepared, Workshop
+from crossjit.images import Role
+from crossjit.model import Arch, Expectation, ModuleRun, Outcome, SuiteResult, TestResult
+from crossjit.progress import Step
+from crossjit.sighting import Sighting
+from crossjit.store import GENERATED, INSTALL, Artifact
+from crossjit.trials import Trial
+from crossjit.validation import Target
+
+SCRIPTS = crossjit.PROJECT / "debug"
+TOOLS = "/usr/local/libexec/debug"  # in the target: our scripts, and below it
+GDB = f"{TOOLS}/gdb"  # the debug image's /usr, and
+ARTIFACT = f"{TOOLS}/generated"  # what the build made beside the install tree
+HELPER = "python-gdb.py"  # CPython's own, of `Tools/gdb/libpython.py`
+OUTPUT = f"{validation.HOME}/debug"
+SCRATCH = f"{validation.HOME}/scratch"
+
+REPORT, PROGRAM_LOG = "report.jsonl", "program.log"
+
+# What gdb needs of its image's /usr. It is started through the loader that belongs to it: the target's C library may be
+# another one, or of another arch.
+_PARTS = ("bin/gdb-multiarch", "lib", "share/gdb")
+_LOADERS: Mapping[Arch, str] = {Arch.X86_64: "ld-linux-x86-64.so.2", Arch.AARCH64: "ld-linux-aarch64.so.1"}
+
+# Debug builds say what the JIT does: each trace as it is recorded and optimized, the last before the crash at the end.
+TALKATIVE = {"PYTHON_LLTRACE": "2", "PYTHON_OPT_DEBUG": "1"}
+# What a program said before it crashed is not left in its buffers; this holds for C's stdio, too.
+UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
+
+MEMORY = 6 << 30  # bytes: a suite's module, and gdb with CPython's symbols
+MARGIN = 900  # seconds beside the program's own: installing, and gdb's looking around
+
+
+@dataclass(frozen=True)
+class Program:
+    """What is run under gdb. `env` is added to the target's, `seconds` is how long it may run with nobody there."""
+
+    about: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    seconds: int = 600
+
+
+def of_arguments(arguments: Sequence[str], where: Circumstances) -> Program:
+    """Run the cell's Python with these arguments."""
+    argv = (validation.PYTHON, *arguments)
+    return Program(" ".join(shlex.join(argv).split()), argv, seconds=trials.control(where).seconds)
+
+
+def of_probe(told: Mapping[str, object]) -> Program:
+    """Run the probe."""
+    script = f"{validation.SCRIPTS}/probe.py"
+    return Program(
+        "the probe", (validation.PYTHON, script, "--told", json.dumps(told)), seconds=validation.PROBE_SECONDS
+    )
+
+
+def of_trial(trial: Trial, where: Circumstances) -> tuple[Program, ...]:
+    """Run a test as its suite ran it: alone, then its whole module if it takes that to crash.
+
+    In one process, as the suite's runner has regrtest do it, but without its time-out, which would end a program that
+    somebody looks at.
+    """
+    env = dict(trial.env)
+    if trial.kind == "script":
+        argv = (validation.PYTHON, trial.module, *trial.arguments)
+        return (Program(str(trial), argv, env, trial.seconds),)
+    suite = suites.load(trial.suite) if trial.suite else None
+    resources = ",".join(suite.resources) if suite and suite.resources else "none"
+    known = known_failures.possible(known_failures.load(), where)
+    ignored = [word for failure in known if not failure.run for word in ("--ignore", failure.test)]
+    regrtest = (validation.PYTHON, "-m", "test", "--verbose", "--tempdir", SCRATCH, "--use", resources)
+    rest = (*ignored, *trial.arguments, trial.module)  # the last pattern that fits a test decides
+    whole = Program(f"all of {trial.module}", (*regrtest, *rest), env, trial.seconds)
+    if not trial.match:
+        return (whole,)
+    return (Program(str(trial), (*regrtest, "--match", trial.match, *rest), env, trial.seconds), whole)
+
+
+def find(test: str, artifact: Artifact, where: Circumstances, names: Iterable[str]) -> Trial:
+    """Make a trial of a test's or module's name, as the first of these suites that has the module would run it.
+
+    Raises UserError for a name that begins with no test module of the artifact.
+    """
+    bare, bracket, label = test.removeprefix("test.").partition(" [")
+    modules = modules_of(artifact.files()[INSTALL])
+    fitting = [name for name in modules if bare == name or bare.startswith(f"{name}.")]
+    if not fitting:
+        raise UserError(
+            f"this CPython has no test module that {test!r} begins with",
+            hint="give a module, such as test_dict, or a test's full name as `invoke runs show` has it",
+        )
+    module = max(fitting, key=len)
+    name = f"test.{bare}{bracket}{label}"
+    for suite in names:
+        ran = SuiteResult(
+            suite,
+            (TestResult(suite, name, Outcome.CRASHED),),
+            0.0,
+            modules=(ModuleRun(module, label.removesuffix("]"), 0.0, "", ""),),
+        )
+        if found := trials.of_results(ran, where, [name]):
+            return found[0]
+    match = "" if bare == module else f"test.{bare}"
+    return Trial(f"test.{bare}", "", "module", module, match=match, seconds=trials.control(where).seconds)
+
+
+def modules_of(files: Iterable[str]) -> frozenset[str]:
+    """Find regrtest's names of the test modules and packages among an install tree's files."""
+    found = set()
+    for file in files:
+        _, _, inside = file.partition("/test/")
+        path = inside.removesuffix("/__init__.py").removesuffix(".py")
+        parts = path.split("/")
+        if path != inside and all(part.startswith("test_") for part in parts):
+            found.add(".".join(parts))
+    return frozenset(found)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A built cell, and what gdb needs to look at a program in it. `debug` opens the debug image's container."""
+
+    shop: Workshop
+    prepared: Prepared
+    built: BuiltCell
+    target: Target
+    debug: Callable[[], AbstractContextManager[Container]]
+
+    @property
+    def emulated(self) -> bool:
+        """Whether QEMU runs the program."""
+        return bool(self.target.emulation)
+
+    @property
+    def has_helper(self) -> bool:
+        """Whether the artifact has CPython's helper for gdb."""
+        artifact = self.built.artifact
+        return GENERATED in artifact.objects and any(
+            name.rpartition("/")[2] == HELPER for name in artifact.files()[GENERATED]
+        )
+
+
+def bench(shop: Workshop, prepared: Prepared, built: BuiltCell) -> Bench:
+    """Have all that is needed; the images are made if they are not there."""
+    arch = shop.facts.arch
+    image = flow.ensure_image(shop, prepared.image, Role.DEBUG, arch)
+    name = build.container_name(f"gdb-{prepared.cell.slug}", shop.run)
+    return Bench(
+        shop,
+        prepared,
+        built,
+        flow.target_of(shop, prepared, built, "debug"),
+        lambda: shop.engine.container(image.reference, arch=arch, name=name, labels=shop.labels),
+    )
+
+
+def batch(bench: Bench, programs: Sequence[Program], *, folder: Path, step: Step) -> Sighting:
+    """Run the programs one after the other until one crashes or has no time left; say what gdb saw.
+
+    `folder` gets what the program wrote. Raises InfrastructureError where gdb tells nothing, EngineError and its kin
+    for what is the engine's.
+    """
+    variant = bench.target.variant
+    if variant.debug and variant.expects is not Expectation.NONE:
+        programs = [replace(program, env={**program.env, **TALKATIVE}) for program in programs]
+    seconds = sum(program.seconds for program in programs)
+    said: deque[str] = deque(maxlen=30)
+
+    def on_line(line: str) -> None:
+        said.append(line)
+        step.line(line)
+
+    facts, target = bench.shop.facts, bench.target
+    with bench.shop.engine.container(
+        target.image.reference,
+        arch=target.cell.arch,
+        name=target.name,
+        labels=target.labels,
+        env=validation.environment(target.emulation),
+        user=f"{validation.TESTER}:{validation.TESTER}",
+        network=False,
+        limits=Limits(min(MEMORY, facts.memory * 3 // 4), validation.PIDS, seconds + 3 * MARGIN),
+    ) as container:
+        step.update(detail="installing")
+        furnish(bench, container, order(bench, programs, go=True, output=OUTPUT))
+        step.update(detail=programs[0].about)
+        completed = container.run(
+            command(facts.arch, "-batch"), cwd=validation.HOME, on_line=on_line, timeout=seconds + MARGIN
+        )
+        report = _text(container, f"{OUTPUT}/{REPORT}")
+        with durable.explained(InfrastructureError, "cannot keep what the program wrote", folder):
+            durable.replace(folder / PROGRAM_LOG, _text(container, f"{OUTPUT}/{PROGRAM_LOG}").encode())
+    found = sighting.read(report.splitlines())
+    if found is None or (found.stop is None and not found.ended):
+        raise InfrastructureError(
+            f"gdb did not come to see anything: {completed.how}",
+            hint="what it said last is above; without --batch it can be asked",
+            details=tuple(said),
+        )
+    return found
+
+
+def prompt(bench: Bench, programs: Sequence[Program], *, go: bool) -> int:
+    """Hand the terminal to gdb; with `go` the programs run until one crashes, else the first stands at its beginning.
+
+    Returns gdb's exit status.
+    """
+    target = bench.target
+    wanted = order(bench, programs, go=go, output=None)
+
+    def prepare(container: Container) -> None:
+        furnish(bench, container, wanted)
+        _put_source(bench, container)
+
+    return bench.shop.engine.shell(
+        target.image.reference,
+        arch=target.cell.arch,
+        name=target.name,
+        labels=target.labels,
+        prepare=prepare,
+        argv=command(bench.shop.facts.arch),
+        env=validation.environment(target.emulation),
+        user=f"{validation.TESTER}:{validation.TESTER}",
+        cwd=validation.HOME,
+    )
+
+
+def order(bench: Bench, programs: Sequence[Program], *, go: bool, output: str | None) -> dict[str, object]:
+    """Say what `debug/session.py` is to do: its JSON."""
+    common = {**validation.environment(bench.target.emulation), "TMPDIR": SCRATCH, **UNBUFFERED}
+    return {
+        "program": validation.PYTHON,
+        "helper": f"{ARTIFACT}/{HELPER}" if bench.has_helper else None,
+        "emulated": bench.emulated,
+        "go": go,
+        "output": output,
+        "starts": [
+            {
+                "about": program.about,
+                "argv": list(program.argv),
+                "env": {**common, **program.env},
+                "cwd": SCRATCH,
+                "seconds": None if output is None else program.seconds,
+            }
+            for program in programs
+        ],
+    }
+
+
+def command(arch: Arch, *options: str) -> tuple[str, ...]:
+    """Return gdb's command line in a target; `arch` is the host's, and gdb's own.
+
+    >>> command(Arch.X86_64, "-batch")[-4:]
+    ('-nx', '-quiet', '-batch', '--eval-command=python import sys; sys.path.insert(0, …); import session; …')
+    """
+    libraries = f"{GDB}/usr/lib/{arch.triple}"
+    return (
+        "env",
+        f"PYTHONHOME={GDB}/usr",
+        f"GCONV_PATH={libraries}/gconv",
+        f"{libraries}/{_LOADERS[arch]}",
+        "--library-path",
+        libraries,
+        f"{GDB}/usr/bin/gdb-multiarch",
+        f"--data-directory={GDB}/usr/share/gdb",
+        "-nx",
+        "-quiet",
+        *options,
+        f"--eval-command=python import sys; sys.path.insert(0, {TOOLS!r}); import session; session.main()",
+    )
+
+
+def furnish(bench: Bench, container: Container, order: Mapping[str, object]) -> None:
+    """Put the artifact, gdb, CPython's helper, our scripts and their order into a target's container."""
+    validation.install(container, bench.target.tree, bench.target.support)
+    parents = {f"{GDB}/usr/{part}".rpartition("/")[0] for part in _PARTS}
+    scripts = {f"{TOOLS}/{path.name}": path.read_bytes() for path in sorted(SCRIPTS.glob("*.py"))}
+    files = {**scripts, f"{TOOLS}/order.json": json.dumps(order).encode()}
+    container.put(_tar(files, (TOOLS, GDB, f"{GDB}/usr", *sorted(parents), ARTIFACT), (OUTPUT, SCRATCH)), "/")
+    if GENERATED in bench.built.artifact.objects:
+        with bench.built.artifact.open(GENERATED) as tar:
+            container.put(tar, ARTIFACT)
+    with bench.debug() as image:
+        for part in _PARTS:
+            with image.get(f"/usr/{part}") as tar:
+                container.put(tar, f"{GDB}/usr/{part}".rpartition("/")[0])
+
+
+def _put_source(bench: Bench, container: Container) -> None:
+    """Put the source where it was when it was compiled, so that gdb shows it."""
+    source = bench.prepared.source
+    container.put(_tar({}, (), (build.ROOT,)), "/")
+    with sources.open_tar(source) as tar:
+        container.put(tar, build.ROOT)
+    container.run(("mv", f"{build.ROOT}/{source.top}", build.SOURCE))
+
+
+def _tar(files: Mapping[str, bytes], folders: Iterable[str], testers: Iterable[str]) -> BinaryIO:
+    """Make a tar of files and folders that belong to root, and of folders that belong to the tester."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for paths, owner in ((folders, 0), (testers, validation.TESTER)):
+            for path in paths:
+                member = tarfile.TarInfo(path.lstrip("/"))
+                member.type, member.mode = tarfile.DIRTYPE, 0o755
+                member.uid = member.gid = owner
+                tar.addfile(member)
+        for path, content in files.items():
+            member = tarfile.TarInfo(path.lstrip("/"))
+            member.size, member.mode = len(content), 0o644
+            tar.addfile(member, io.BytesIO(content))
+    stream.seek(0)
+    return stream
+
+
+def _text(container: Container, path: str) -> str:
+    """Read a file of the container; nothing where there is none."""
+    try:
+        with container.get(path) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+            return "".join(
+                content.read().decode("utf-8", "replace")
+                for member in tar
+                if (content := tar.extractfile(member)) is not None
+            )
+    except FileNotFoundError:
+        return ""

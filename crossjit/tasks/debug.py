@@ -1,0 +1,192 @@
+"""`debug`: a program of a cell under gdb, at its beginning or where it crashes."""
+
+from __future__ import annotations
+
+import json as documents
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from invoke.context import Context
+
+from crossjit.errors import ExitCode, InfrastructureError, UserError
+from crossjit.model import CellResult, Outcome
+from crossjit.portion import WHOLE
+from crossjit.tasks.framework import command, note, show, show_json
+from crossjit.tasks.options import AUTO, Request, describe, number, of_cell, recalled
+from crossjit.tasks.workshop import opened
+
+if TYPE_CHECKING:
+    from crossjit.debugging import Bench, Program
+    from crossjit.runs import Run
+
+TEXT, JSON = "debug.txt", "debug.json"  # in a cell's folder of the run record
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is to be looked at: a cell's result in an earlier run, a test, arguments for the cell's Python."""
+
+    request: Request
+    before: Run | None = None
+    result: CellResult | None = None
+    test: str = ""
+    arguments: tuple[str, ...] = ()
+
+
+@command(
+    iterable=["run"],
+    rest="run",
+    help=describe(
+        *("strategy", "source", "cpu", "jobs"),
+        run="RUN may stand alone: a run's id, its beginning, or last; its first crashed test; default: last",
+        cell="one cell, such as 3.15/aarch64/jit, instead of a run; with --test, or arguments for its Python after --",
+        test="the test or module to run, by its name; with a run, the one to take; default: the first that crashed",
+        batch="run to the crash, write what is to be seen there into the run record, and end; default: gdb's prompt",
+        seconds="with --batch, how long a program may run before it is interrupted; default: what its suite gives it",
+        json="with --batch, print JSON instead of text; default: off",
+    ),
+)
+def debug(
+    context: Context,
+    run: list[str] | None = None,
+    cell: str = "",
+    test: str = "",
+    batch: bool = False,
+    seconds: str = "",
+    strategy: str = AUTO,
+    source: str = "",
+    cpu: str = "",
+    jobs: str = "",
+    json: bool = False,
+) -> int:
+    """Look at a crash with gdb: `debug [RUN]`, or `debug --cell CELL --test TEST`, or `debug --cell CELL -- ARGUMENTS`.
+
+    Of a run it is the first test that crashed or hung: it runs again, and gdb stands at the faulting instruction, with
+    the artifact's symbols and CPython's helper (`py-bt`). A cell's program stands at its beginning. QEMU is asked where
+    the cell is emulated.
+    """
+    arguments = tuple(shlex.split(context.remainder))
+    if json and not batch:
+        raise UserError("--json goes with --batch", hint="gdb's prompt is for people")
+    if seconds and not batch:
+        raise UserError("--seconds goes with --batch", hint="at gdb's prompt, Ctrl-C interrupts the program")
+    limit = number("seconds", seconds, at_least=1) if seconds else None
+    if cell:
+        if run:
+            raise UserError("--cell stands for itself", hint="give a run or a cell, not both")
+        if bool(test) == bool(arguments):
+            raise UserError("--cell wants --test, or arguments for its Python after --", hint="one of them")
+        request = of_cell(cell, strategy=strategy, source=source, cpu=cpu, jobs=jobs)
+        wanted = _Wanted(request, test=test, arguments=arguments)
+    else:
+        if strategy != AUTO or source or cpu:
+            raise UserError("a run says itself how its cells are built", hint="these options are for --cell")
+        if arguments:
+            raise UserError("a run says itself what crashed", hint="arguments for Python go with --cell")
+        wanted = _of_run(run or ["last"], test)
+    return _debug(wanted, batch=batch, seconds=limit, json=json)
+
+
+def _of_run(names: Sequence[str], test: str) -> _Wanted:
+    """Choose the cell of a run, and the test. Raises UserError for a run in which nothing crashed."""
+    from crossjit import runs, settings
+
+    if len(names) > 1:
+        raise UserError("one run at a time, please", hint="`invoke runs list` shows many")
+    found = runs.load(settings.load(), names[0])
+    request = replace(recalled(found), portion=WHOLE)
+    ranked = [
+        (rank, result, name)
+        for result in found.results()
+        for name, rank in _candidates(result, test)
+        if rank is not None
+    ]
+    if not ranked:
+        raise UserError(
+            f"run {found.id} has no test {test!r}" if test else f"no test of run {found.id} crashed or hung",
+            hint="`invoke runs show` has the names; --cell with --test runs any test of a cell",
+        )
+    _, result, name = min(ranked, key=lambda each: each[0])
+    return _Wanted(request, found, result, name)
+
+
+_RANKS = {Outcome.CRASHED: 1, Outcome.TIMED_OUT: 2}
+
+
+def _candidates(result: CellResult, test: str) -> Iterator[tuple[str, int | None]]:
+    """Yield names of what may be looked at in a cell, the probe's empty one first; the lowest rank is to be taken."""
+    if "crashed" in result.probe and not test:
+        yield "", 0
+    for suite in result.suites:
+        for each in suite.results:
+            if test:
+                bare = each.name if "[" in test else each.name.partition(" [")[0]
+                yield each.name, 0 if bare.removeprefix("test.") == test.removeprefix("test.") else None
+            elif each.known is None:
+                yield each.name, _RANKS.get(each.outcome)
+
+
+def _debug(wanted: _Wanted, *, batch: bool, seconds: int | None, json: bool) -> int:
+    """Open a run of its own, and look."""
+    from crossjit import debugging, durable, flow
+    from crossjit.report import sightings
+
+    with opened(wanted.request) as run:
+        cell = wanted.result.cell if wanted.result is not None else None
+        orders = [order for order in run.orders if cell in (None, order.cell)]
+        run.record.set_cells([order.cell for order in orders])
+        (prepared,) = flow.prepare(run.shop, orders)
+        folder = run.record.cell_folder(prepared.cell)
+        built = flow.build_cell(run.shop, prepared, log=folder / "build.log")
+        bench = debugging.bench(run.shop, prepared, built)
+        programs = _programs(bench, wanted)
+        if not batch:
+            note(f"{prepared.cell}: {programs[0].about}")
+            status = debugging.prompt(bench, programs, go=wanted.before is not None)
+            run.record.finish(ExitCode.PASS)
+            return status
+        if seconds is not None:
+            programs = [replace(program, seconds=seconds) for program in programs]
+        with run.shop.progress.step("debug", str(prepared.cell)) as step:
+            found = debugging.batch(bench, programs, folder=folder, step=step)
+        told = {"run": run.record.id, **sightings.as_json(prepared.cell, found)}
+        text = sightings.written(prepared.cell, found, program_log=_read(folder / debugging.PROGRAM_LOG))
+        files = [folder / TEXT, *([wanted.before.cell_folder(prepared.cell) / TEXT] if wanted.before else [])]
+        for file in files:
+            with durable.explained(InfrastructureError, "cannot write what gdb saw", file.parent):
+                durable.replace(file, text.encode("utf-8", "replace"))
+        durable.replace(folder / JSON, (documents.dumps(told, indent=2) + "\n").encode())
+        code = ExitCode.PASS if found.stop is not None else ExitCode.VACUOUS
+        run.record.finish(code)
+    if json:
+        show_json(told)
+    else:
+        show(sightings.shown(prepared.cell, found))
+        show("\n".join(["", f"run:       {run.record.id}", *(f"written:   {file}" for file in files)]))
+    return code
+
+
+def _programs(bench: Bench, wanted: _Wanted) -> list[Program]:
+    """Say what is to be run, in the order in which it is tried."""
+    from crossjit import debugging, trials
+
+    where = bench.target.circumstances
+    if wanted.arguments:
+        return [debugging.of_arguments(wanted.arguments, where)]
+    if wanted.result is None:
+        trial = debugging.find(wanted.test, bench.built.artifact, where, bench.prepared.order.variant.suites)
+        return list(debugging.of_trial(trial, where)[:1])
+    if not wanted.test:
+        told = bench.built.artifact.manifest.probe.get("told")
+        return [debugging.of_probe(told if isinstance(told, dict) else {})]
+    for suite in wanted.result.suites:
+        for trial in trials.of_results(suite, where, [wanted.test]):
+            return list(debugging.of_trial(trial, where))
+    raise UserError(f"{wanted.test} can no longer be run", hint="the suites have changed since that run")
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
