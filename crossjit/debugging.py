@@ -11,8 +11,7 @@ import json
 import shlex
 import tarfile
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -20,20 +19,21 @@ from typing import BinaryIO
 import crossjit
 from crossjit import build, durable, flow, known_failures, sighting, sources, suites, trials, validation
 from crossjit.circumstances import Circumstances
-from crossjit.engine.base import Container, Limits
+from crossjit.engine.base import Container, Engine, Limits
 from crossjit.errors import InfrastructureError, UserError
 from crossjit.flow import BuiltCell, Prepared, Workshop
-from crossjit.images import Role
+from crossjit.images import Image, Role
 from crossjit.model import Arch, Expectation, ModuleRun, Outcome, SuiteResult, TestResult
 from crossjit.progress import Step
 from crossjit.sighting import Sighting
+from crossjit.sources import Source
 from crossjit.store import GENERATED, INSTALL, Artifact
 from crossjit.trials import Trial
 from crossjit.validation import Target
 
 SCRIPTS = crossjit.PROJECT / "debug"
 TOOLS = "/usr/local/libexec/debug"  # in the target: our scripts, and below it
-GDB = f"{TOOLS}/gdb"  # the debug image's /usr, and
+GDB = f"{TOOLS}/root"  # the debug image's /usr, and
 ARTIFACT = f"{TOOLS}/generated"  # what the build made beside the install tree
 HELPER = "python-gdb.py"  # CPython's own, of `Tools/gdb/libpython.py`
 OUTPUT = f"{validation.HOME}/debug"
@@ -143,13 +143,15 @@ def modules_of(files: Iterable[str]) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Bench:
-    """A built cell, and what gdb needs to look at a program in it. `debug` opens the debug image's container."""
+    """A built cell, its source, and the image that gdb comes from; `arch` and `memory` are the machine's."""
 
-    shop: Workshop
-    prepared: Prepared
-    built: BuiltCell
+    engine: Engine
+    arch: Arch
+    memory: int
     target: Target
-    debug: Callable[[], AbstractContextManager[Container]]
+    artifact: Artifact
+    source: Source
+    image: Image
 
     @property
     def emulated(self) -> bool:
@@ -159,23 +161,22 @@ class Bench:
     @property
     def has_helper(self) -> bool:
         """Whether the artifact has CPython's helper for gdb."""
-        artifact = self.built.artifact
-        return GENERATED in artifact.objects and any(
-            name.rpartition("/")[2] == HELPER for name in artifact.files()[GENERATED]
+        return GENERATED in self.artifact.objects and any(
+            name.rpartition("/")[2] == HELPER for name in self.artifact.files()[GENERATED]
         )
 
 
 def bench(shop: Workshop, prepared: Prepared, built: BuiltCell) -> Bench:
     """Have all that is needed; the images are made if they are not there."""
     arch = shop.facts.arch
-    image = flow.ensure_image(shop, prepared.image, Role.DEBUG, arch)
-    name = build.container_name(f"gdb-{prepared.cell.slug}", shop.run)
     return Bench(
-        shop,
-        prepared,
-        built,
-        flow.target_of(shop, prepared, built, "debug"),
-        lambda: shop.engine.container(image.reference, arch=arch, name=name, labels=shop.labels),
+        engine=shop.engine,
+        arch=arch,
+        memory=shop.facts.memory,
+        target=flow.target_of(shop, prepared, built, "debug"),
+        artifact=built.artifact,
+        source=prepared.source,
+        image=flow.ensure_image(shop, prepared.image, Role.DEBUG, arch),
     )
 
 
@@ -195,8 +196,8 @@ def batch(bench: Bench, programs: Sequence[Program], *, folder: Path, step: Step
         said.append(line)
         step.line(line)
 
-    facts, target = bench.shop.facts, bench.target
-    with bench.shop.engine.container(
+    target = bench.target
+    with bench.engine.container(
         target.image.reference,
         arch=target.cell.arch,
         name=target.name,
@@ -204,13 +205,13 @@ def batch(bench: Bench, programs: Sequence[Program], *, folder: Path, step: Step
         env=validation.environment(target.emulation),
         user=f"{validation.TESTER}:{validation.TESTER}",
         network=False,
-        limits=Limits(min(MEMORY, facts.memory * 3 // 4), validation.PIDS, seconds + 3 * MARGIN),
+        limits=Limits(min(MEMORY, bench.memory * 3 // 4), validation.PIDS, seconds + 3 * MARGIN),
     ) as container:
         step.update(detail="installing")
         furnish(bench, container, order(bench, programs, go=True, output=OUTPUT))
         step.update(detail=programs[0].about)
         completed = container.run(
-            command(facts.arch, "-batch"), cwd=validation.HOME, on_line=on_line, timeout=seconds + MARGIN
+            command(bench.arch, "-batch"), cwd=validation.HOME, on_line=on_line, timeout=seconds + MARGIN
         )
         report = _text(container, f"{OUTPUT}/{REPORT}")
         with durable.explained(InfrastructureError, "cannot keep what the program wrote", folder):
@@ -237,13 +238,13 @@ def prompt(bench: Bench, programs: Sequence[Program], *, go: bool) -> int:
         furnish(bench, container, wanted)
         _put_source(bench, container)
 
-    return bench.shop.engine.shell(
+    return bench.engine.shell(
         target.image.reference,
         arch=target.cell.arch,
         name=target.name,
         labels=target.labels,
         prepare=prepare,
-        argv=command(bench.shop.facts.arch),
+        argv=command(bench.arch),
         env=validation.environment(target.emulation),
         user=f"{validation.TESTER}:{validation.TESTER}",
         cwd=validation.HOME,
@@ -302,10 +303,11 @@ def furnish(bench: Bench, container: Container, order: Mapping[str, object]) -> 
     scripts = {f"{TOOLS}/{path.name}": path.read_bytes() for path in sorted(SCRIPTS.glob("*.py"))}
     files = {**scripts, f"{TOOLS}/order.json": json.dumps(order).encode()}
     container.put(_tar(files, (TOOLS, GDB, f"{GDB}/usr", *sorted(parents), ARTIFACT), (OUTPUT, SCRATCH)), "/")
-    if GENERATED in bench.built.artifact.objects:
-        with bench.built.artifact.open(GENERATED) as tar:
+    if GENERATED in bench.artifact.objects:
+        with bench.artifact.open(GENERATED) as tar:
             container.put(tar, ARTIFACT)
-    with bench.debug() as image:
+    name = f"{bench.target.name}-gdb"
+    with bench.engine.container(bench.image.reference, arch=bench.arch, name=name, labels=bench.target.labels) as image:
         for part in _PARTS:
             with image.get(f"/usr/{part}") as tar:
                 container.put(tar, f"{GDB}/usr/{part}".rpartition("/")[0])
@@ -313,11 +315,10 @@ def furnish(bench: Bench, container: Container, order: Mapping[str, object]) -> 
 
 def _put_source(bench: Bench, container: Container) -> None:
     """Put the source where it was when it was compiled, so that gdb shows it."""
-    source = bench.prepared.source
     container.put(_tar({}, (), (build.ROOT,)), "/")
-    with sources.open_tar(source) as tar:
+    with sources.open_tar(bench.source) as tar:
         container.put(tar, build.ROOT)
-    container.run(("mv", f"{build.ROOT}/{source.top}", build.SOURCE))
+    container.run(("mv", f"{build.ROOT}/{bench.source.top}", build.SOURCE))
 
 
 def _tar(files: Mapping[str, bytes], folders: Iterable[str], testers: Iterable[str]) -> BinaryIO:

@@ -216,6 +216,23 @@ class ModuleRun:
 
 
 @dataclass(frozen=True)
+class Crash:
+    """A process of a suite that crashed or hung.
+
+    `test` is what was running, as far as that is known, `module` the process by its key, `how` says how it ended,
+    `command` is its command line as one would type it in the target, `traceback` what faulthandler wrote at the end,
+    and `log` the file in the suite's folder of the run record.
+    """
+
+    test: str
+    module: str
+    how: str
+    command: str
+    traceback: tuple[str, ...]
+    log: str
+
+
+@dataclass(frozen=True)
 class SuiteResult:
     """All that one suite said. `seconds` is wall time; `caveats` say what the result is no evidence of.
 
@@ -223,6 +240,7 @@ class SuiteResult:
     little (a module that had to run ran no test); `notes` are worth a line and change nothing. `modules` are its
     processes in the order in which they ended. `circumstances` are those it ran in, as conditions ask for them, and
     `capabilities` what the target was found to be capable of: {name: {"works": bool or None, "detail": text}}.
+    `crashes` are the processes that did not end by themselves.
     """
 
     suite: str
@@ -235,6 +253,7 @@ class SuiteResult:
     modules: tuple[ModuleRun, ...] = ()
     circumstances: dict[str, object] = field(default_factory=dict)
     capabilities: dict[str, object] = field(default_factory=dict)
+    crashes: tuple[Crash, ...] = ()
 
     def count(self, *outcomes: Outcome) -> int:
         """Return the number of tests with one of these outcomes."""

@@ -6,7 +6,7 @@ import fnmatch
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,10 @@ _CHECK_OUTCOMES = {
 
 @dataclass(frozen=True)
 class Ended:
-    """The runner's line about a module or script that ended; file names are relative to the results' folder."""
+    """The runner's line about a module or script that ended; file names are relative to the results' folder.
+
+    `command` and `env`, what was set for it, are not known of runs that were recorded before they were told.
+    """
 
     kind: str
     name: str
@@ -47,11 +50,13 @@ class Ended:
     checks: str | None
     log: str
     tail: str
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, event: Mapping[str, Any]) -> Ended:
         """Make one of the runner's `end` event."""
-        return cls(**{name: event[name] for name in cls.__dataclass_fields__})
+        return cls(**{name: event[name] for name in cls.__dataclass_fields__ if name in event})
 
     @property
     def how(self) -> str:

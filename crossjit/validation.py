@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from crossjit import capabilities, known_failures, outcomes, suites
+from crossjit import capabilities, crashes, known_failures, outcomes, suites
 from crossjit.capabilities import Probed
 from crossjit.circumstances import Circumstances
 from crossjit.engine.base import Completed, Container, Engine, EngineFacts, Limits
 from crossjit.errors import InfrastructureError, OutOfMemoryError
 from crossjit.images import Image
 from crossjit.known_failures import KnownFailure
-from crossjit.model import Arch, Cell, SuiteResult, TestResult, Variant
+from crossjit.model import Arch, Cell, Crash, SuiteResult, TestResult, Variant
 from crossjit.outcomes import Ended
 from crossjit.portion import WHOLE, Portion
 from crossjit.progress import Progress, Step
@@ -261,6 +261,7 @@ def _result(
 ) -> SuiteResult:
     results: list[TestResult] = []
     problems: list[str] = []
+    crashed: list[Crash] = []
     notes: list[str] = [] if portion.is_whole else [f"no more than a part of it ran: {portion}"]
     if watch.taken:
         notes.append(f"{counted(watch.taken, 'module')} of an earlier run, which this one goes on with")
@@ -268,6 +269,7 @@ def _result(
         found = outcomes.of_module(name, ended, logs)
         results += found.results
         notes += found.notes
+        crashed += crashes.of_module(ended, found.results, logs)
     for item in watch.missing:
         said = f"{item['name']}: this Python has no such test module"
         (notes if item["optional"] else problems).append(said)
@@ -288,6 +290,7 @@ def _result(
         unproved=(*(suites.missing(suite, where, results) if portion.is_whole else ()), *lost),
         notes=(*notes, *unexpected),
         modules=tuple(ended.module_run for ended in watch.ended),
+        crashes=tuple(crashed),
     )
 
 

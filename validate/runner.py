@@ -15,8 +15,9 @@ module's name, or what regrtest's `--match` takes; modules that can have no such
 
 On stdout, JSON lines: {"event": "plan", "modules": […], "missing": […]} first; then `start` and `end` for each module,
 where `end` has `status` (negative for a signal), `signal`, `timed_out`, `memory_kills`, `seconds`, `junit`, `checks`
-and `log` (names of files in the folder DIR/<id>, or null) and `tail`, the end of its output; `not started` with a
-`reason` for what could not be run; `done` last. A module's folder is whole when its `end` comes.
+and `log` (names of files in the folder DIR/<id>, or null), `tail`, the end of its output, and `command` and `env`, what
+was run and what was set for it; `not started` with a `reason` for what could not be run; `done` last. A module's folder
+is whole when its `end` comes.
 """
 
 import argparse
@@ -221,8 +222,9 @@ class Runner:
         with contextlib.ExitStack() as stack:
             text = stack.enter_context(log.open("wb"))
             out = stack.enter_context(checks.open("wb")) if checks else text
+            command = self.command(job, junit, directory)
             child = subprocess.Popen(
-                self.command(job, junit, directory),
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=text,
@@ -251,6 +253,8 @@ class Runner:
             "checks": checks.name if checks else None,
             "log": log.name,
             "tail": tail(log),
+            "command": command,
+            "env": job["env"],
         }
 
     def command(self, job, junit, directory):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from crossjit import recipes
-from crossjit.model import Cell, ModuleRun, TestResult
+from crossjit.model import Cell, ModuleRun, Outcome, TestResult
 from crossjit.runs import Run
 
 _SETTING = re.compile(r"[A-Z][A-Z_]*=")
@@ -65,14 +65,18 @@ def shell_line(run: Run, cell: Cell) -> str:
 
 
 def lines_for(run: Run, cell: Cell, test: TestResult, module: ModuleRun | None) -> tuple[str, ...]:
-    """Return what runs one test again in its suite, and what finds out whose failure it is."""
+    """Return what runs one test again in its suite, what finds out whose failure it is, and shows where it crashes."""
     line, pattern = _read(run.reproduce), _pattern(test.name, module)
     if not line.task or not pattern:
         return ()
     others = line.words(*_CHOOSING, *_PORTION, without=True)
     again = line.written("validate", *line.selectors(cell), *others, "--suite", test.suite, "--tests", pattern)
     named = f"{line.recipe(cell)}/{cell.arch}/{cell.variant}"
-    return again, line.written("triage", "--cell", named, "--tests", pattern, *line.words(*_HOW_BUILT))
+    cell_of = ("--cell", named)
+    lines = (again, line.written("triage", *cell_of, "--tests", pattern, *line.words(*_HOW_BUILT)))
+    if test.outcome not in (Outcome.CRASHED, Outcome.TIMED_OUT):
+        return lines
+    return (*lines, line.written("debug", *cell_of, "--test", pattern, *line.words(*_HOW_BUILT)))
 
 
 def _pattern(name: str, module: ModuleRun | None) -> str:

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from crossjit.model import Cell
 from crossjit.sighting import Sighting, Stop, Uop
 
+SEEN = "debug.txt"  # in a cell's folder of the run record: what gdb saw there
 LINES = 16  # of a stack that are shown; all are in the run record
 WIDTH = 160  # characters of such a line
 OUTPUT = 60  # lines of the program's output that are written beside what gdb saw

@@ -255,6 +255,7 @@ def _suite_json(suite: SuiteResult) -> dict[str, object]:
         "problems": list(suite.problems),
         "unproved": list(suite.unproved),
         "notes": list(suite.notes),
+        "crashes": [asdict(crash) for crash in suite.crashes],
         "circumstances": dict(suite.circumstances),
         "capabilities": dict(suite.capabilities),
         "bad": [_test_json(result) for result in suite.results if result.outcome.is_bad],

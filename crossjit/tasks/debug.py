@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from crossjit.debugging import Bench, Program
     from crossjit.runs import Run
 
-TEXT, JSON = "debug.txt", "debug.json"  # in a cell's folder of the run record
+JSON = "debug.json"  # in a cell's folder of the run record
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class Wanted:
     """What is to be looked at: a cell's result in an earlier run, a test, arguments for the cell's Python."""
 
     request: Request
@@ -42,7 +42,10 @@ class _Wanted:
     help=describe(
         *("strategy", "source", "cpu", "jobs"),
         run="RUN may stand alone: a run's id, its beginning, or last; its first crashed test; default: last",
-        cell="one cell, such as 3.15/aarch64/jit, instead of a run; with --test, or arguments for its Python after --",
+        cell=(
+            "one cell, such as 3.15/aarch64/jit, with --test, or arguments for its Python after --; "
+            "default: that of the run"
+        ),
         test="the test or module to run, by its name; with a run, the one to take; default: the first that crashed",
         batch="run to the crash, write what is to be seen there into the run record, and end; default: gdb's prompt",
         seconds="with --batch, how long a program may run before it is interrupted; default: what its suite gives it",
@@ -80,23 +83,26 @@ def debug(
         if bool(test) == bool(arguments):
             raise UserError("--cell wants --test, or arguments for its Python after --", hint="one of them")
         request = of_cell(cell, strategy=strategy, source=source, cpu=cpu, jobs=jobs)
-        wanted = _Wanted(request, test=test, arguments=arguments)
+        wanted = Wanted(request, test=test, arguments=arguments)
     else:
         if strategy != AUTO or source or cpu:
             raise UserError("a run says itself how its cells are built", hint="these options are for --cell")
         if arguments:
             raise UserError("a run says itself what crashed", hint="arguments for Python go with --cell")
-        wanted = _of_run(run or ["last"], test)
+        wanted = of_run(run or ["last"], test)
     return _debug(wanted, batch=batch, seconds=limit, json=json)
 
 
-def _of_run(names: Sequence[str], test: str) -> _Wanted:
+def of_run(names: Sequence[str], test: str) -> Wanted:
     """Choose the cell of a run, and the test. Raises UserError for a run in which nothing crashed."""
     from crossjit import runs, settings
 
     if len(names) > 1:
         raise UserError("one run at a time, please", hint="`invoke runs list` shows many")
-    found = runs.load(settings.load(), names[0])
+    loaded = settings.load()
+    # the last that came to a result: one that only looked at something, as this one will, is not meant
+    ended = (run.id for run in runs.list_runs(loaded) if any(run.result(cell) for cell in run.cells))
+    found = runs.load(loaded, next(ended, "last") if names[0] == "last" else names[0])
     request = replace(recalled(found), portion=WHOLE)
     ranked = [
         (rank, result, name)
@@ -110,7 +116,7 @@ def _of_run(names: Sequence[str], test: str) -> _Wanted:
             hint="`invoke runs show` has the names; --cell with --test runs any test of a cell",
         )
     _, result, name = min(ranked, key=lambda each: each[0])
-    return _Wanted(request, found, result, name)
+    return Wanted(request, found, result, name)
 
 
 _RANKS = {Outcome.CRASHED: 1, Outcome.TIMED_OUT: 2}
@@ -129,7 +135,7 @@ def _candidates(result: CellResult, test: str) -> Iterator[tuple[str, int | None
                 yield each.name, _RANKS.get(each.outcome)
 
 
-def _debug(wanted: _Wanted, *, batch: bool, seconds: int | None, json: bool) -> int:
+def _debug(wanted: Wanted, *, batch: bool, seconds: int | None, json: bool) -> int:
     """Open a run of its own, and look."""
     from crossjit import debugging, durable, flow
     from crossjit.report import sightings
@@ -154,7 +160,8 @@ def _debug(wanted: _Wanted, *, batch: bool, seconds: int | None, json: bool) -> 
             found = debugging.batch(bench, programs, folder=folder, step=step)
         told = {"run": run.record.id, **sightings.as_json(prepared.cell, found)}
         text = sightings.written(prepared.cell, found, program_log=_read(folder / debugging.PROGRAM_LOG))
-        files = [folder / TEXT, *([wanted.before.cell_folder(prepared.cell) / TEXT] if wanted.before else [])]
+        folders = [folder, *([wanted.before.cell_folder(prepared.cell)] if wanted.before else [])]
+        files = [each / sightings.SEEN for each in folders]
         for file in files:
             with durable.explained(InfrastructureError, "cannot write what gdb saw", file.parent):
                 durable.replace(file, text.encode("utf-8", "replace"))
@@ -169,7 +176,7 @@ def _debug(wanted: _Wanted, *, batch: bool, seconds: int | None, json: bool) -> 
     return code
 
 
-def _programs(bench: Bench, wanted: _Wanted) -> list[Program]:
+def _programs(bench: Bench, wanted: Wanted) -> list[Program]:
     """Say what is to be run, in the order in which it is tried."""
     from crossjit import debugging, trials
 
@@ -177,10 +184,10 @@ def _programs(bench: Bench, wanted: _Wanted) -> list[Program]:
     if wanted.arguments:
         return [debugging.of_arguments(wanted.arguments, where)]
     if wanted.result is None:
-        trial = debugging.find(wanted.test, bench.built.artifact, where, bench.prepared.order.variant.suites)
+        trial = debugging.find(wanted.test, bench.artifact, where, bench.target.variant.suites)
         return list(debugging.of_trial(trial, where)[:1])
     if not wanted.test:
-        told = bench.built.artifact.manifest.probe.get("told")
+        told = bench.artifact.manifest.probe.get("told")
         return [debugging.of_probe(told if isinstance(told, dict) else {})]
     for suite in wanted.result.suites:
         for trial in trials.of_results(suite, where, [wanted.test]):

@@ -143,6 +143,9 @@ def summary(run: Run) -> dict[str, object]:
 
 def described(run: Run, *, steps: bool) -> str:
     """Return a run as text."""
+    from crossjit.report.crashes import crashes_text
+    from crossjit.report.sightings import SEEN
+
     lines = [
         f"run:       {run.id}, {run.state.value}" + ("" if run.exit_code is None else f" with {run.exit_code}"),
         f"started:   {run.started.astimezone():%Y-%m-%d %H:%M:%S}, took {_took(run)}",
@@ -152,12 +155,14 @@ def described(run: Run, *, steps: bool) -> str:
         lines += [f"error:     {run.error.message}", *(f"           {line}" for line in run.error.details)]
     if steps:
         lines += ["", *_steps(run)]
+    seen = [run.cell_folder(cell) / SEEN for cell in run.cells]
+    lines += [f"gdb saw:   {path}" for path in seen if path.is_file()]
     results = run.results()
     if not results:
         return "\n".join([*lines, f"reproduce: {run.reproduce}"])
-    return "\n".join(
-        [*lines, "", tables.results_text(results, run=run.id, reproduce=run.reproduce, look=tables.look_of(sys.stdout))]
-    )
+    crashed = crashes_text(run)
+    shown = tables.results_text(results, run=run.id, reproduce=run.reproduce, look=tables.look_of(sys.stdout))
+    return "\n".join([*lines, "", *([crashed, ""] if crashed else []), shown])
 
 
 def _steps(run: Run) -> list[str]:

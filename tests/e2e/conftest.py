@@ -34,7 +34,7 @@ def own_images() -> dict[tuple[Role, Arch], Image]:
     client = engine.connect(loaded)
     host_arch = client.facts().arch
     spec = images.spec_for(LLVM, images.load_all(PROJECT / "images"))
-    wanted = ((Role.TOOLCHAIN, host_arch), *((Role.TARGET, arch) for arch in Arch))
+    wanted = ((Role.TOOLCHAIN, host_arch), (Role.DEBUG, host_arch), *((Role.TARGET, arch) for arch in Arch))
     return {
         (role, arch): images.ensure(
             client,

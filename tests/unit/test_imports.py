@@ -46,6 +46,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "work": (
         "crossjit.build",
         "crossjit.caches",
+        "crossjit.crashes",
         "crossjit.debugging",
         "crossjit.capabilities",
         "crossjit.diagnosis",
@@ -220,5 +221,18 @@ def test_what_runs_in_the_target_is_stdlib_only(script: Path) -> None:
     assert "crossjit" not in roots
 
 
+GDB_SCRIPTS = sorted((ROOT / "debug").glob("*.py"))
+
+
+@pytest.mark.parametrize("script", GDB_SCRIPTS, ids=lambda path: path.name)
+def test_what_runs_in_gdb_is_stdlib_and_gdb_only(script: Path) -> None:
+    siblings = {path.stem for path in GDB_SCRIPTS}
+    tree = ast.parse(script.read_text(encoding="utf-8"))
+    roots = {name.partition(".")[0] for name, _ in imports("script", tree) if name}
+    assert {root for root in roots if root not in sys.stdlib_module_names | siblings | {"gdb"}} == set()
+    assert not siblings & sys.stdlib_module_names
+
+
 def test_there_are_scripts_to_look_at() -> None:
     assert SCRIPTS
+    assert GDB_SCRIPTS

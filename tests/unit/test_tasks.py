@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -54,7 +55,13 @@ def export(context: Context, artifact: str, folder: str) -> None:
     SEEN.append(("export", artifact, folder))
 
 
-COLLECTION = Collection(build, Collection("stash", list_things, verify, export))
+@command()
+def show_rest(context: Context) -> None:
+    """Show the rest."""
+    SEEN.append(shlex.split(context.remainder))
+
+
+COLLECTION = Collection(build, show_rest, Collection("stash", list_things, verify, export))
 
 
 def run(*argv: str) -> int:
@@ -108,6 +115,11 @@ def test_wrong_command_lines_are_the_users(line: str, said: list[str], capsys: p
     assert all(part in shown for part in said), shown
     assert "Traceback" not in shown
     assert SEEN == []
+
+
+def test_what_comes_after_two_dashes_keeps_its_words() -> None:
+    assert run("show-rest", "--", "-c", "print('a  b')", "", "--json") == 0
+    assert SEEN == [["-c", "print('a  b')", "", "--json"]]
 
 
 def test_help_texts_last(capsys: pytest.CaptureFixture[str]) -> None:

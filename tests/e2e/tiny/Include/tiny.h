@@ -4,4 +4,5 @@
 
 int answer_probe(const char *told);
 int answer_runner(const char *order, const char *output);
+int crash(void);
 void hold(const char *phase);
