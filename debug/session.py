@@ -263,10 +263,12 @@ class Session:
         self.start(0)
         if not self.order["go"]:
             gdb.write("It stands at its beginning: `continue` lets it run.\n")
-        elif self.go():
-            self.show()
         else:
-            gdb.write("It came to its end.\n")
+            gdb.write("It runs; Ctrl-C interrupts it.\n")
+            if self.go():
+                self.show()
+            else:
+                gdb.write("It came to its end.\n")
         gdb.write("py-bt: the Python-level stack; place: what the pc is in; again: from its beginning; quit\n")
 
 

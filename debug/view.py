@@ -87,7 +87,7 @@ class View:
     def instruction(self):
         """Return the instruction at the pc; empty where there is none."""
         try:
-            return str(gdb.selected_frame().architecture().disassemble(self.pc)[0]["asm"]).replace("\t", " ")
+            return " ".join(gdb.selected_frame().architecture().disassemble(self.pc)[0]["asm"].split())
         except gdb.error:
             return ""
 

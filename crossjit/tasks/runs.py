@@ -155,8 +155,11 @@ def described(run: Run, *, steps: bool) -> str:
         lines += [f"error:     {run.error.message}", *(f"           {line}" for line in run.error.details)]
     if steps:
         lines += ["", *_steps(run)]
-    seen = [run.cell_folder(cell) / SEEN for cell in run.cells]
-    lines += [f"gdb saw:   {path}" for path in seen if path.is_file()]
+    seen = [path for cell in run.cells if (path := run.cell_folder(cell) / SEEN).is_file()]
+    lines += [f"gdb saw:   {path}" for path in seen]
+    if seen and not any(run.result(cell) for cell in run.cells):  # all that such a run was for
+        lines += ["", *(path.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0] for path in seen), ""]
+        return "\n".join([*lines, f"reproduce: {run.reproduce}"])
     results = run.results()
     if not results:
         return "\n".join([*lines, f"reproduce: {run.reproduce}"])

@@ -160,8 +160,8 @@ class Driver:
         """Return one with other environment variables."""
         return replace(self, environ={**self.environ, **variables})
 
-    def start(self, *arguments: str | Path) -> Running:
-        """Start `invoke` with these arguments."""
+    def start(self, *arguments: str | Path, terminal: int | None = None) -> Running:
+        """Start `invoke` with these arguments, on a terminal if one is given: then what it says is not kept."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith("CROSSJIT_")}
         changes = {
             "CROSSJIT_ENGINE": self.client,
@@ -181,9 +181,9 @@ class Driver:
                 [*command, *map(str, arguments)],
                 cwd=self.cwd,
                 env=environ,
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
+                stdin=subprocess.DEVNULL if terminal is None else terminal,
+                stdout=stdout if terminal is None else terminal,
+                stderr=stderr if terminal is None else terminal,
                 start_new_session=True,
             )
         return Running(self, process, out, err)

@@ -2,15 +2,51 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import re
+import select
+import subprocess
+import tarfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from crossjit import PROJECT, recipes, settings, sources
 from crossjit.model import Arch
+from crossjit.progress import Silent
 from tests.e2e import tiny_source
-from tests.e2e.driver import Driver
+from tests.e2e.driver import PATIENCE, Driver
 
 pytestmark = pytest.mark.engine
+
+PROMPT = "(gdb) "
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colours, and what a terminal is told of pasting
+
+
+def talk(driver: Driver, arguments: Sequence[str], commands: Sequence[str]) -> tuple[int, list[str]]:
+    """Type a command at each of gdb's prompts; return crossjit's exit status, and what was said before each."""
+    ours, theirs = pty.openpty()
+    try:
+        running = driver.start(*arguments, terminal=theirs)
+        os.close(theirs)
+        said, left, deadline = [""], [*commands], time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            if not select.select([ours], [], [], 1.0)[0]:
+                continue
+            try:
+                data = os.read(ours, 1 << 16)
+            except OSError:  # the other side is closed
+                break
+            said[-1] += data.decode(errors="replace")
+            if PROMPT in said[-1] and left:
+                os.write(ours, f"{left.pop(0)}\n".encode())
+                said.append("")
+        return running.wait().returncode, [_CONTROL.sub("", text) for text in said]
+    finally:
+        os.close(ours)
 
 
 @pytest.mark.parametrize("foreign", [False, True], ids=["native", "emulated"])
@@ -39,9 +75,64 @@ def test_one_command_from_the_red_run_to_the_fault(
     assert [frame in texts["native stack"] for frame in ("fall", "crash", "main")] == [True, True, True]
     assert f"=> {stop['pc']}" in texts["machine code"]
     assert "bin/python3.15" in texts["mappings"].partition("=>")[2].partition("\n")[0]
+    assert "SIGSEGV (Segmentation fault) in the program, fall" in driver.run("runs", "show").stdout
     folder = driver.last_run().cell_folder(driver.last_run().cells[0])
     assert "running a test" in (folder / "program.log").read_text()
     beside = next(run for run in driver.runs() if run.id == red["run"])
     assert (beside.cell_folder(beside.cells[0]) / "debug.txt").read_text() == (folder / "debug.txt").read_text()
     assert str(beside.cell_folder(beside.cells[0]) / "debug.txt") in driver.run("runs", "show", red["run"]).stdout
+
+    status, said = talk(
+        driver, ("debug", red["run"]), ("backtrace", "print $pc", "place", "again", "list crash", "quit")
+    )
+    assert status == 0
+    first, backtrace, pc, place, again, listed, _ = said
+    assert "SIGSEGV" in first
+    assert "fall ()" in backtrace
+    assert "<fall+" in pc
+    assert "is in the program" in place
+    assert "main (" in again
+    assert "return 1;" in listed
     assert driver.leftovers() == []
+
+
+DEFECT = PROJECT / "tests" / "defects" / "aarch64-segfault.patch"
+
+
+@pytest.mark.slow
+def test_a_segfault_in_a_stencil_is_found_down_to_the_uop(tmp_path: Path) -> None:
+    """With the user's own state folder, whose caches spare most of the build."""
+    loaded = settings.load()
+    source = sources.resolve(recipes.find("3.15", PROJECT / "recipes").source, loaded, progress=Silent())
+    with sources.open_tar(source) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+        tar.extractall(tmp_path, filter="tar")
+    tree = tmp_path / source.top
+    identity = ("-c", "user.name=test", "-c", "user.email=test@crossjit.invalid", "-c", "gc.auto=0")
+    for command in (("init", "-q"), ("add", "--all", "--force"), ("commit", "-qm", "3.15"), ("apply", str(DEFECT))):
+        subprocess.run(["git", "-C", str(tree), *identity, *command], check=True)
+    test = "test.test_capi.test_opt.TestUopsOptimization.test_contains_op_set"
+    cwd = tmp_path / "cwd"
+    cwd.mkdir()
+    driver = Driver(loaded.home, cwd)
+    chosen = ("--arch", "aarch64", "--variant", "jit", "--source", tree)
+    running = driver.start("validate", *chosen, "--tests", test, "--json")
+    assert running.process.wait() == 1, running.stderr
+    red = running.wait().json
+    (crash,) = red["cells"][0]["suites"][0]["crashes"]
+    assert (crash["test"], crash["how"]) == (test, "killed by SIGSEGV")
+    assert any("in testfunc" in line for line in crash["traceback"])
+
+    seen = driver.run("debug", red["run"], "--batch", "--json").json
+    stop = seen["stop"]
+    assert (seen["about"], stop["signal"], stop["place"]) == (test, "SIGSEGV", "JIT code")
+    assert stop["executor"]["uop"] == "_CONTAINS_OP_SET_r23"
+    assert "testfunc" in stop["executor"]["function"]
+    assert stop["instruction"].startswith("str")
+    texts = {section["title"]: section["text"] for section in seen["sections"]}
+    assert "in testfunc\n" in texts["Python stack"]
+    assert "=> " in texts["executor"]
+
+    status, said = talk(driver, ("debug", red["run"]), ("print $pc", "py-bt", "quit"))
+    assert status == 0
+    assert "SIGSEGV" in said[0]
+    assert "in testfunc" in said[2]
