@@ -133,6 +133,8 @@ class WhalesEngine:
         else:
             with self.asking("say what it is"):
                 info = self._client.system.info()
+            if not info.server_version:  # clients before 27 end with 0 where no engine answers, and tell of themselves
+                raise self.trouble("say what it is", "")
             version, machine = info.server_version or "unknown", info.architecture or "unknown"
             cores, memory = info.n_cpu or 1, info.mem_total or 0
         return EngineFacts(self.name, version, self.buildx(), self._arch(machine, "the engine"), cores, memory)

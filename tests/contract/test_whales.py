@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from pathlib import Path
 
 import pytest
 
 from crossjit.engine.client import held_signals
-from crossjit.engine.whales import passes
+from crossjit.engine.whales import WhalesEngine, passes
 from crossjit.engine.whales_container import exit_status
+from crossjit.errors import EngineError
 
 
 @pytest.mark.parametrize(
@@ -35,6 +38,25 @@ def test_which_failures_of_a_pull_may_pass(said: str, expected: bool) -> None:
 )
 def test_exit_status(code: int, expected: int) -> None:
     assert exit_status(code) == expected
+
+
+# What the client of Docker 26 says, and how it ends, where no engine is behind it.
+OLD_CLIENT = """#!/bin/sh
+case "$*" in
+    *info*) echo '{"ID":"","Containers":0,"ServerErrors":["Cannot connect to the Docker daemon"]}' ;;
+    *) echo 'Cannot connect to the Docker daemon' >&2; exit 1 ;;
+esac
+"""
+
+
+def test_a_client_that_ends_well_without_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = tmp_path / "docker"
+    client.write_text(OLD_CLIENT)
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(EngineError, match="does not answer") as caught:
+        WhalesEngine().facts()
+    assert "./inv setup" in caught.value.hint
 
 
 def test_held_signals_come_afterwards() -> None:
