@@ -371,3 +371,16 @@ def test_the_worst_verdict_decides_the_exit_code(verdicts: list[Verdict], code: 
 def test_an_error_as_text() -> None:
     error = EngineError("no engine", hint="start it", details=("socket: no such file",))
     assert tables.error_text(error) == "error: no engine\n  socket: no such file\nhint: start it"
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("Traceback:\nAssertionError: 2 != 3\n", "AssertionError: 2 != 3"),
+        ("stderr:\n---\n    assert x\nAssertionError\n---\n\n", "AssertionError"),
+        ("---\n", ""),
+        ("", ""),
+    ],
+)
+def test_the_last_line_that_says_something_stands_for_a_message(message: str, words: str) -> None:
+    assert tables.last_words(message) == words
