@@ -105,7 +105,7 @@ class View:
         yield "machine code", self.code
         if self.executor is not None:
             yield "executor", self.trace
-        yield "registers", lambda: quietly("info registers")
+        yield "registers", self.registers
         yield "all threads", lambda: quietly(f"thread apply all backtrace {FRAMES}")
         yield "Python stacks of all threads", self.python_stacks
         yield "mappings", self.mapped
@@ -129,6 +129,11 @@ class View:
         return "".join(
             f"{'=>' if line['addr'] == self.pc else '  '} {line['addr']:#x}  {line['asm']}\n" for line in shown
         )
+
+    def registers(self):
+        """List the registers, without those of the system that QEMU plays: their names are in capitals."""
+        lines = quietly("info registers").splitlines(keepends=True)
+        return "".join(line for line in lines if not line[:1].isupper())
 
     def trace(self):
         """List the uops that the executor was made of."""

@@ -70,8 +70,8 @@ def uop_text(uop: Uop) -> str:
     """Say which part of an executor it is."""
     where = f"uop {uop.number} of {uop.uops}, {uop.uop}" if uop.number is not None else "code behind its uops"
     frame = "" if uop.level == 0 else f"frame #{uop.level} is JIT code: "
-    function = f", compiled for {uop.function}" if uop.function else ""
-    return f"{frame}{where}, {uop.offset} bytes into it{function} ({uop.size:,} bytes at {uop.code})"
+    function = f" for {uop.function}" if uop.function else ""
+    return f"{frame}{where}, {uop.offset} bytes into it; compiled{function}, {uop.size:,} bytes at {uop.code}"
 
 
 def _why(stop: Stop) -> str:

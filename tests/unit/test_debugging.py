@@ -361,7 +361,7 @@ def test_the_most_telling_lines_come_first() -> None:
         "3.15/aarch64/jit: a test",
         "  SIGSEGV (Segmentation fault) in JIT code",
         "  => 0x5503010: str w9, [x8]",
-        "  uop 7 of 19, _LOAD_r01, 4 bytes into it, compiled for f (x.py:3) (4,096 bytes at 0x5503000)",
+        "  uop 7 of 19, _LOAD_r01, 4 bytes into it; compiled for f (x.py:3), 4,096 bytes at 0x5503000",
     ]
     assert '      File "x.py", line 4, in f' in lines
     assert "    #0  f at x.c:3" in lines
