@@ -104,7 +104,8 @@ def of_trial(trial: Trial, where: Circumstances) -> tuple[Program, ...]:
 def find(test: str, artifact: Artifact, where: Circumstances, names: Iterable[str]) -> Trial:
     """Make a trial of a test's or module's name, as the first of these suites that has the module would run it.
 
-    Raises UserError for a name that begins with no test module of the artifact.
+    A name with a label, `test_dict [stress]`, is of the group of that label; one without is of the first. Raises
+    UserError for a name that begins with no test module of the artifact.
     """
     bare, bracket, label = test.removeprefix("test.").partition(" [")
     modules = modules_of(artifact.files()[INSTALL])
@@ -115,18 +116,17 @@ def find(test: str, artifact: Artifact, where: Circumstances, names: Iterable[st
             hint="give a module, such as test_dict, or a test's full name as `invoke runs show` has it",
         )
     module = max(fitting, key=len)
-    name = f"test.{bare}{bracket}{label}"
+    name = f"test.{bare}"
     for suite in names:
-        ran = SuiteResult(
-            suite,
-            (TestResult(suite, name, Outcome.CRASHED),),
-            0.0,
-            modules=(ModuleRun(module, label.removesuffix("]"), 0.0, "", ""),),
-        )
-        if found := trials.of_results(ran, where, [name]):
-            return found[0]
-    match = "" if bare == module else f"test.{bare}"
-    return Trial(f"test.{bare}", "", "module", module, match=match, seconds=trials.control(where).seconds)
+        labels = [label.removesuffix("]")] if bracket else ["", *(group.label for group in suites.load(suite).groups)]
+        for each in labels:
+            named = f"{name} [{each}]" if each else name
+            ran = (ModuleRun(module, each, 0.0, "", ""),)
+            result = SuiteResult(suite, (TestResult(suite, named, Outcome.CRASHED),), 0.0, modules=ran)
+            if found := trials.of_results(result, where, [named]):
+                return found[0]
+    match = "" if bare == module else name
+    return Trial(name, "", "module", module, match=match, seconds=trials.control(where).seconds)
 
 
 def modules_of(files: Iterable[str]) -> frozenset[str]:

@@ -74,9 +74,9 @@ def lines_for(run: Run, cell: Cell, test: TestResult, module: ModuleRun | None) 
     named = f"{line.recipe(cell)}/{cell.arch}/{cell.variant}"
     cell_of = ("--cell", named)
     lines = (again, line.written("triage", *cell_of, "--tests", pattern, *line.words(*_HOW_BUILT)))
-    if test.outcome not in (Outcome.CRASHED, Outcome.TIMED_OUT):
+    if test.outcome not in (Outcome.CRASHED, Outcome.TIMED_OUT) or not test.name.startswith("test."):
         return lines
-    return (*lines, line.written("debug", *cell_of, "--test", pattern, *line.words(*_HOW_BUILT)))
+    return (*lines, line.written("debug", *cell_of, "--test", test.name, *line.words(*_HOW_BUILT)))
 
 
 def _pattern(name: str, module: ModuleRun | None) -> str:

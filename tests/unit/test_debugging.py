@@ -130,12 +130,19 @@ def test_a_program_of_many_lines_has_a_name_of_one() -> None:
 
 
 LIB = "usr/local/lib/python3.15/test"
-FILES = ("test_dis.py", "test_capi/__init__.py", "test_capi/test_opt.py", "test_capi/check.py", "support/testcase.py")
+FILES = (
+    "test_dis.py",
+    "test_dict.py",
+    "test_capi/__init__.py",
+    "test_capi/test_opt.py",
+    "test_capi/check.py",
+    "support/testcase.py",
+)
 
 
 def test_modules_are_found_among_the_files() -> None:
     found = debugging.modules_of([*(f"{LIB}/{name}" for name in FILES), "usr/local/lib/python3.15/test_x.py"])
-    assert found == {"test_dis", "test_capi", "test_capi.test_opt"}
+    assert found == {"test_dis", "test_dict", "test_capi", "test_capi.test_opt"}
 
 
 # -- in containers: the fake engine
@@ -333,6 +340,10 @@ def test_a_test_is_found_by_its_name(fake_engine: FakeEngine, tmp_path: Path) ->
             "test.test_capi.test_opt.T.test_x",
         )
     assert debugging.find("test_dis", artifact, WHERE, ("jit",)).match == ""
+    for name in ("test_dict", "test.test_dict [stress]"):
+        trial = debugging.find(name, artifact, WHERE, ("jit",))
+        assert (trial.label, dict(trial.env)) == ("stress", {"PYTHON_JIT_STRESS": "1"})
+    assert debugging.find("test_dict [other]", artifact, WHERE, ("jit",)).env == ()
     alone = debugging.find("test_dis.T", artifact, WHERE, ())
     assert (alone.suite, alone.module, alone.match) == ("", "test_dis", "test.test_dis.T")
     assert debugging.of_trial(alone, WHERE)[0].argv[-1] == "test_dis"

@@ -296,3 +296,18 @@ def test_one_test_again(example: Run, name: str, module: str | None, pattern: st
     refused = replace(example, reproduce="./inv triage last")
     assert reproducing.lines_for(refused, JIT, TestResult("jit", name, Outcome.FAILED), ran) == ()
     assert reproducing.cell_line(refused, JIT) == "./inv triage last"
+
+
+@pytest.mark.parametrize("outcome", [Outcome.CRASHED, Outcome.TIMED_OUT])
+def test_a_crashed_test_has_a_line_for_gdb(example: Run, outcome: Outcome) -> None:
+    from crossjit.tasks import namespace
+
+    run = replace(example, reproduce="./inv validate --arch aarch64 --cpu max")
+    ran = ModuleRun("test_dict", "stress", 1.0, "killed by SIGSEGV", "x.log")
+    test = TestResult("jit", "test.test_dict.T.test_x [stress]", outcome)
+    *_, line = reproducing.lines_for(run, JIT, test, ran)
+    assert line == "./inv debug --cell 3.15/aarch64/jit --test 'test.test_dict.T.test_x [stress]' --cpu max"
+    known = {f"--{name}" for argument in namespace["debug"].get_arguments() for name in argument.names}
+    assert {word for word in shlex.split(line) if word.startswith("--")} <= known
+    script = ModuleRun("ft_workload", "", 1.0, "killed by SIGSEGV", "x.log")
+    assert len(reproducing.lines_for(run, JIT, replace(test, name="ft_workload.handover"), script)) == 2
