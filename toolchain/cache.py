@@ -140,7 +140,7 @@ def restore(part, key, fresh=False):
         with tarfile.open(kept) as tar:
             for member in tar:
                 if fresh:
-                    member.mtime = int(os.stat(HEADERS).st_mtime)
+                    member.mtime = os.stat(HEADERS).st_mtime
                 tar.extract(member, filter="tar")
         os.utime(kept)
     except FileNotFoundError:

@@ -141,6 +141,12 @@ exit 1
 """
 
 
+# Stands for toolchain/cache.py: configure is run, the rest is nothing.
+PYTHON = """#!/bin/sh
+[ "$2" != configure ] || { shift 3; exec "$@"; }
+"""
+
+
 def import_stand_in(driver: Driver, engine: PrivateEngine, toolchain: Image, target: Image, folder: Path) -> None:
     """Have the small target image there, under both images' names, with programs in it that pretend to compile."""
     tree = folder / "tree.tar"
@@ -150,7 +156,7 @@ def import_stand_in(driver: Driver, engine: PrivateEngine, toolchain: Image, tar
     finally:
         driver.engine("rm", container)
     with tarfile.open(tree, "a") as tar:
-        for name, script in (("make", MAKE), ("gcc", "#!/bin/sh\nexit 1\n")):
+        for name, script in (("make", MAKE), ("gcc", "#!/bin/sh\nexit 1\n"), ("python3", PYTHON)):
             member = tarfile.TarInfo(f"usr/bin/{name}")
             member.size, member.mode = len(script), 0o755
             tar.addfile(member, io.BytesIO(script.encode()))

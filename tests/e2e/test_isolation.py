@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from crossjit import build, caches
 from tests.e2e import tiny_source
 from tests.e2e.conftest import MakeDriver
 from tests.e2e.driver import Driver
@@ -84,7 +85,7 @@ def test_containers_can_do_no_more_than_they_must(make_driver: MakeDriver, recip
     for purpose in ("build", "probe", "jit"):
         container = running.container(purpose)
         running.until("it to run", lambda name=container: driver.inspect(name)["State"]["Running"])  # type: ignore[misc]
-        look(driver, container)
+        look(driver, container, purpose)
         if purpose == "build":
             running.until_held("make")
         driver.release(container)
@@ -93,10 +94,12 @@ def test_containers_can_do_no_more_than_they_must(make_driver: MakeDriver, recip
     assert driver.leftovers() == []
 
 
-def look(driver: Driver, container: str) -> None:
+def look(driver: Driver, container: str, purpose: str) -> None:
     told = driver.inspect(container)
     host = told["HostConfig"]
-    assert told["Mounts"] == []
+    kept = [(mount["Type"], mount["Name"], mount["Destination"]) for mount in told["Mounts"]]
+    cache = ("volume", caches.name(driver.settings), build.CACHE)
+    assert kept == ([cache] if purpose == "build" else []), "nothing of the host, and no cache where tests run"
     assert not host["Binds"]
     assert not host["Devices"]
     assert host["NetworkMode"] == "none"
