@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import re
 import shlex
-import tarfile
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import BinaryIO, TextIO
 
 import crossjit
-from crossjit import sources
+from crossjit import sources, tars
 from crossjit.engine.base import Container, Engine, EngineFacts, Limits
 from crossjit.errors import BuildError, InfrastructureError
 from crossjit.images import Image
@@ -242,9 +240,8 @@ def fill(
     build_python: Callable[[], AbstractContextManager[BinaryIO]] | None,
 ) -> None:
     """Put the source, the folders to build in, our scripts and a cross build's own Python into a fresh container."""
-    container.put(
-        _folders(ROOT, BUILD, INSTALL, SUPPORT, GENERATED, BUILD_PYTHON, TOOLS, LLVM, f"{LLVM}/bin", CACHE), "/"
-    )
+    folders = (ROOT, BUILD, INSTALL, SUPPORT, GENERATED, BUILD_PYTHON, TOOLS, LLVM, f"{LLVM}/bin", CACHE)
+    container.put(tars.packed(folders=dict.fromkeys(folders, BUILDER)), "/")
     container.put(scripts(spec.llvm), "/")
     with sources.open_tar(source) as tar:
         container.put(tar, ROOT)
@@ -400,38 +397,12 @@ def relevant_lines(lines: Sequence[str] | deque[str], limit: int = LOG_TAIL) -> 
     return (*head, "…", *end)
 
 
-def _folders(*folders: str) -> BinaryIO:
-    """Make a tar of empty folders that belong to the builder."""
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as tar:
-        for folder in folders:
-            member = tarfile.TarInfo(folder.lstrip("/"))
-            member.type = tarfile.DIRTYPE
-            member.mode = 0o755
-            member.uid = member.gid = BUILDER
-            tar.addfile(member)
-    stream.seek(0)
-    return stream
-
-
 def scripts(llvm: str | None) -> BinaryIO:
     """Make a tar of what runs in a toolchain container: our scripts, and the names that stand for LLVM's tools."""
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as tar:
-
-        def add(path: str, content: bytes) -> None:
-            member = tarfile.TarInfo(path.lstrip("/"))
-            member.size, member.mode = len(content), 0o755
-            member.uid = member.gid = BUILDER
-            tar.addfile(member, io.BytesIO(content))
-
-        for path in sorted(SCRIPTS.glob("*.py")):
-            add(f"{TOOLS}/{path.name}", path.read_bytes())
-        for tool in _LLVM_TOOLS if llvm else ():
-            for name in (tool, f"{tool}-{llvm}"):
-                add(f"{LLVM}/bin/{name}", (SCRIPTS / "llvm.sh").read_bytes())
-    stream.seek(0)
-    return stream
+    files = {f"{TOOLS}/{path.name}": path.read_bytes() for path in sorted(SCRIPTS.glob("*.py"))}
+    for tool in _LLVM_TOOLS if llvm else ():
+        files |= dict.fromkeys((f"{LLVM}/bin/{tool}", f"{LLVM}/bin/{tool}-{llvm}"), (SCRIPTS / "llvm.sh").read_bytes())
+    return tars.packed(files, owner=BUILDER, mode=0o755)
 
 
 def _require(container: Container, argv: tuple[str, ...], *, cwd: str | None = None) -> None:

@@ -6,7 +6,6 @@ host's arch is gdb's child, another is run by QEMU, which is told to wait for gd
 
 from __future__ import annotations
 
-import io
 import json
 import shlex
 import tarfile
@@ -14,10 +13,9 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
 
 import crossjit
-from crossjit import build, durable, flow, known_failures, sighting, sources, suites, trials, validation
+from crossjit import build, durable, flow, known_failures, sighting, sources, suites, tars, trials, validation
 from crossjit.circumstances import Circumstances
 from crossjit.engine.base import Container, Engine, Limits
 from crossjit.errors import InfrastructureError, UserError
@@ -302,7 +300,8 @@ def furnish(bench: Bench, container: Container, order: Mapping[str, object]) -> 
     parents = {f"{GDB}/usr/{part}".rpartition("/")[0] for part in _PARTS}
     scripts = {f"{TOOLS}/{path.name}": path.read_bytes() for path in sorted(SCRIPTS.glob("*.py"))}
     files = {**scripts, f"{TOOLS}/order.json": json.dumps(order).encode()}
-    container.put(_tar(files, (TOOLS, GDB, f"{GDB}/usr", *sorted(parents), ARTIFACT), (OUTPUT, SCRATCH)), "/")
+    ours = dict.fromkeys((TOOLS, GDB, f"{GDB}/usr", *sorted(parents), ARTIFACT), 0)
+    container.put(tars.packed(files, {**ours, OUTPUT: validation.TESTER, SCRATCH: validation.TESTER}), "/")
     if GENERATED in bench.artifact.objects:
         with bench.artifact.open(GENERATED) as tar:
             container.put(tar, ARTIFACT)
@@ -315,28 +314,10 @@ def furnish(bench: Bench, container: Container, order: Mapping[str, object]) -> 
 
 def _put_source(bench: Bench, container: Container) -> None:
     """Put the source where it was when it was compiled, so that gdb shows it."""
-    container.put(_tar({}, (), (build.ROOT,)), "/")
+    container.put(tars.packed(folders={build.ROOT: validation.TESTER}), "/")
     with sources.open_tar(bench.source) as tar:
         container.put(tar, build.ROOT)
     container.run(("mv", f"{build.ROOT}/{bench.source.top}", build.SOURCE))
-
-
-def _tar(files: Mapping[str, bytes], folders: Iterable[str], testers: Iterable[str]) -> BinaryIO:
-    """Make a tar of files and folders that belong to root, and of folders that belong to the tester."""
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as tar:
-        for paths, owner in ((folders, 0), (testers, validation.TESTER)):
-            for path in paths:
-                member = tarfile.TarInfo(path.lstrip("/"))
-                member.type, member.mode = tarfile.DIRTYPE, 0o755
-                member.uid = member.gid = owner
-                tar.addfile(member)
-        for path, content in files.items():
-            member = tarfile.TarInfo(path.lstrip("/"))
-            member.size, member.mode = len(content), 0o644
-            tar.addfile(member, io.BytesIO(content))
-    stream.seek(0)
-    return stream
 
 
 def _text(container: Container, path: str) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -12,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from crossjit import capabilities, crashes, known_failures, outcomes, suites
+from crossjit import capabilities, crashes, known_failures, outcomes, suites, tars
 from crossjit.capabilities import Probed
 from crossjit.circumstances import Circumstances
 from crossjit.engine.base import Completed, Container, Engine, EngineFacts, Limits
@@ -230,7 +228,7 @@ def _run(
         step.update(detail="installing")
         install(container, target.tree, target.support)
         told = order(container)
-        container.put(_tar({ORDER: json.dumps(told).encode()}, folders=(RESULTS,)), "/")
+        container.put(tars.packed({ORDER: json.dumps(told).encode()}, {RESULTS: TESTER}), "/")
 
         def on_line(line: str) -> None:
             # its files first: a module that is on record as ended has them
@@ -382,24 +380,7 @@ def install(container: Container, tree: Opener, support: Opener | None = None) -
         raise InfrastructureError(
             f"there are no scripts in {suites.VALIDATE}", hint="run crossjit from a clone of its repository"
         )
-    container.put(_tar(scripts), "/")
-
-
-def _tar(files: Mapping[str, bytes], folders: Iterable[str] = ()) -> BinaryIO:
-    """Make a tar of files that belong to root and folders that belong to the tester."""
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as tar:
-        for path in folders:
-            member = tarfile.TarInfo(path.lstrip("/"))
-            member.type, member.mode = tarfile.DIRTYPE, 0o755
-            member.uid = member.gid = TESTER
-            tar.addfile(member)
-        for path, content in files.items():
-            member = tarfile.TarInfo(path.lstrip("/"))
-            member.size, member.mode = len(content), 0o644
-            tar.addfile(member, io.BytesIO(content))
-    stream.seek(0)
-    return stream
+    container.put(tars.packed(scripts), "/")
 
 
 def _memory(facts: EngineFacts, jobs: int) -> int:

@@ -19,6 +19,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "crossjit.model",
         "crossjit.errors",
         "crossjit.progress",
+        "crossjit.tars",
         "crossjit.wording",
         "crossjit.settings",
         "crossjit.documents",
