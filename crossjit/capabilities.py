@@ -65,7 +65,7 @@ def _is_fact(fact: object) -> bool:
 
 def excuses(probed: Probed, results: Iterable[TestResult], known: Sequence[KnownFailure]) -> tuple[str, ...]:
     """Say in a line what is missing in the target that tests fail for as known; nothing if no test does."""
-    failed = [result for result in results if result.known is not None and result.outcome.is_bad]
+    failed = [result for result in results if result.failed_as_known]
     missing = {
         name: probed.facts[name]["detail"]
         for entry in known

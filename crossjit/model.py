@@ -285,3 +285,8 @@ class CellResult:
     seconds: dict[str, float] = field(default_factory=dict)
     details: tuple[str, ...] = ()
     caches: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What the result is no evidence of, each once."""
+        return tuple(dict.fromkeys(caveat for suite in self.suites for caveat in suite.caveats))

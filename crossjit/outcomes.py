@@ -158,7 +158,7 @@ def told_apart(results: Iterable[TestResult], known: Sequence[KnownFailure]) -> 
     """Say of tests that went wrong, and in another way than they are listed with, that they are listed."""
     told = []
     for result in results:
-        if result.outcome.is_bad and result.known is None:
+        if result.went_wrong:
             kinds = " or ".join(dict.fromkeys(entry.kind.value for entry in known if entry.matches(result.name)))
             if kinds:
                 said = f"listed as a known {kinds}, not as {result.outcome}"

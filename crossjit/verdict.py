@@ -106,7 +106,7 @@ def _reason(variant: Variant, probe: Mapping[str, Any], other: Sequence[Mapping[
 
 def _failures(suites: Sequence[SuiteResult]) -> Iterator[str]:
     for suite in suites:
-        bad = [result for result in suite.results if result.outcome.is_bad and result.known is None]
+        bad = [result for result in suite.results if result.went_wrong]
         if bad:
             names = ", ".join(_named(result) for result in bad[:SHOWN])
             more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
@@ -136,7 +136,7 @@ def _proved(probe: Mapping[str, Any], suites: Sequence[SuiteResult]) -> Iterator
     if _fact(probe, "gil").get("enabled") is False:
         yield "the GIL is off"
     for suite in suites:
-        known = sum(result.known is not None and result.outcome.is_bad for result in suite.results)
+        known = sum(result.failed_as_known for result in suite.results)
         counts = [f"{suite.tests_run:,} tests run", f"{suite.count(Outcome.SKIPPED):,} skipped"]
         counts += [f"{known} failed as known"] if known else []
         yield f"{suite.suite}: {', '.join(counts)}"

@@ -247,7 +247,7 @@ def _facts(result: CellResult) -> dict[str, Any]:
         "strategy": result.strategy.value if result.strategy else None,
         "build key": result.build_key[:12] if result.build_key else None,
         "probe": result.probe,
-        "no evidence": list(dict.fromkeys(caveat for suite in result.suites for caveat in suite.caveats)),
+        "no evidence": list(result.caveats),
         "circumstances": {suite.suite: _circumstances(suite) for suite in result.suites if _circumstances(suite)},
         "capability": {
             each.name: f"{_WORKS[each.works]}{f' ({each.detail})' if each.detail else ''}"

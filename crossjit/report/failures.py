@@ -164,6 +164,6 @@ def caveats(results: Sequence[CellResult]) -> tuple[tuple[str, str], ...]:
     """Return what the results are no evidence of, each with the cells that it is about."""
     found: dict[str, list[str]] = defaultdict(list)
     for result in results:
-        for caveat in dict.fromkeys(caveat for suite in result.suites for caveat in suite.caveats):
+        for caveat in result.caveats:
             found[caveat].append(str(result.cell))
     return tuple((caveat, ", ".join(cells)) for caveat, cells in found.items())

@@ -144,7 +144,7 @@ def results_text(results: Sequence[CellResult], *, run: str, reproduce: str, loo
     """Return a run's end: the table of cells, each cell's reasons and caveats, and the line that reproduces the run."""
     parts = [render(HEADERS, [_row(result) for result in results], look)]
     for result in results:
-        said = [*result.reasons, *(f"no evidence {caveat}" for caveat in _caveats(result))]
+        said = [*result.reasons, *(f"no evidence {caveat}" for caveat in result.caveats)]
         said += [f"{line}" for suite in result.suites for line in _bad(suite)]
         said += [f"from the caches: {_cached(result)}"] if result.caches else []
         if said:
@@ -216,10 +216,6 @@ def _bad(suite: SuiteResult, limit: int = 20) -> list[str]:
     return lines
 
 
-def _caveats(result: CellResult) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(caveat for suite in result.suites for caveat in suite.caveats))
-
-
 def results_json(results: Sequence[CellResult], *, run: str, reproduce: str) -> dict[str, object]:
     """Return the same as values that JSON can hold; times in seconds, artifact ids and build keys in full."""
     return {
@@ -240,7 +236,7 @@ def cell_json(result: CellResult, *, whole: bool = False) -> dict[str, object]:
         "verdict": result.verdict.value,
         "reasons": list(result.reasons),
         "details": list(result.details),
-        "caveats": list(_caveats(result)),
+        "caveats": list(result.caveats),
         "artifact": result.artifact,
         "build_key": result.build_key,
         "from_stash": result.from_stash,

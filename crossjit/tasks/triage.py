@@ -92,9 +92,7 @@ def _failed(names: Sequence[str]) -> Run:
 
 
 def _bad(result: CellResult) -> set[str]:
-    return {
-        each.name for suite in result.suites for each in suite.results if each.outcome.is_bad and each.known is None
-    }
+    return {each.name for suite in result.suites for each in suite.results if each.went_wrong}
 
 
 def _triage(
@@ -131,7 +129,7 @@ def _trials(cell: Cell, ladder: Ladder, results: Sequence[SuiteResult], patterns
     found: list[Trial] = []
     ran: list[Trial] = []
     for suite in results:
-        bad = [each.name for each in suite.results if each.outcome.is_bad and each.known is None]
+        bad = [each.name for each in suite.results if each.went_wrong]
         meant = [name for name in bad if not patterns or any(_matches(name, pattern) for pattern in patterns)]
         found += trials.of_results(suite, ladder.where, meant)
         ran += trials.of_results(suite, ladder.where, [each.name for each in suite.results if not each.outcome.is_bad])
