@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from crossjit.errors import CrossjitError, ExitCode, Interrupted
 from crossjit.model import CellResult, Outcome, SuiteResult, TestResult, Verdict
+from crossjit.report.text import last_line
 
 if TYPE_CHECKING:
     from crossjit.diagnosis import Diagnosis
@@ -198,18 +199,12 @@ def _cached(result: CellResult) -> str:
     return ", ".join(said)
 
 
-def last_words(message: str) -> str:
-    """Return the last line of a message that says something: not the rule that `assert_python_ok` ends with."""
-    lines = (line.strip() for line in reversed(message.splitlines()))
-    return next((line for line in lines if any(sign.isalnum() for sign in line)), "")
-
-
 def _bad(suite: SuiteResult, limit: int = 20) -> list[str]:
     """Return a line for each test that went wrong and is not known, with the last line of its message."""
     bad = [result for result in suite.results if result.went_wrong]
     lines = []
     for result in bad[:limit]:
-        about = last_words(result.message)
+        about = last_line(result.message)
         lines.append(f"{result.outcome}: {suite.suite}: {result.name}" + (f" ({about})" if about else ""))
     if len(bad) > limit:
         lines.append(f"and {len(bad) - limit} more in {suite.suite}; `invoke runs show` lists them all")

@@ -57,8 +57,12 @@ def shortened(text: str, limit: int) -> str:
 
 
 def last_line(text: str) -> str:
-    """Return the last line that is not empty: what a traceback or a log comes down to."""
-    return next((line for line in reversed(text.strip().splitlines()) if line.strip()), "").strip()
+    """Return the last line that says something: what a traceback or a log comes down to.
+
+    A rule does not: what `assert_python_ok` of CPython's tests raises ends with one.
+    """
+    lines = (line.strip() for line in reversed(text.splitlines()))
+    return next((line for line in lines if any(sign.isalnum() for sign in line)), "")
 
 
 def listed(words: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from crossjit.model import Arch, Cell, CellResult, Outcome, Strategy, SuiteResul
 from crossjit.report import tables
 from crossjit.report.tables import Look, duration, look_of, render, size
 from crossjit.report.terminal import Terminal
+from crossjit.report.text import last_line
 
 PLAIN = Look(unicode=True)
 ESCAPE = "\x1b"
@@ -383,4 +384,4 @@ def test_an_error_as_text() -> None:
     ],
 )
 def test_the_last_line_that_says_something_stands_for_a_message(message: str, words: str) -> None:
-    assert tables.last_words(message) == words
+    assert last_line(message) == words
