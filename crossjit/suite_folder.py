@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -65,19 +65,26 @@ class SuiteFolder:
 
     def ended(self) -> tuple[Ended, ...]:
         """Return the modules that ended and whose files are here, in order; none where there is no such folder."""
+        return tuple(ended for _, ended in self._ends())
+
+    def _ends(self) -> Iterator[tuple[str, Ended]]:
+        """Go through the lines of the modules that ended and whose files are here."""
         try:
             lines = (self.path / LOG).read_text(encoding="utf-8").splitlines()
         except OSError:
-            return ()
-        found = [Ended.read(told) for line in lines if (told := event(line)) and told.get("event") == "end"]
-        return tuple(ended for ended in found if all((self.path / name).is_file() for name in ended.files))
+            return
+        for line in lines:
+            if (told := event(line)) and told.get("event") == "end":
+                ended = Ended.read(told)
+                if all((self.path / name).is_file() for name in ended.files):
+                    yield line, ended
 
     def take(self, earlier: SuiteFolder, order: Mapping[str, object], subject: Mapping[str, object]) -> None:
         """Take over what an earlier run of the same got done.
 
         Raises UserError if that was of something else: then the two would not be one result.
         """
-        there = earlier.ended()
+        there = list(earlier._ends())
         if not there:
             return
         before = json.loads((earlier.path / ORDER).read_bytes())
@@ -92,14 +99,11 @@ class SuiteFolder:
                 f"{earlier.path.name} cannot go on where it stopped: changed since then: {', '.join(differences)}",
                 hint="run it from its beginning, without --resume",
             )
-        with self._writing():
-            for ended in there:
+        for line, ended in there:
+            with self._writing():
                 for name in ended.files:
                     shutil.copyfile(earlier.path / name, self.path / name)
-        for line in (earlier.path / LOG).read_text(encoding="utf-8").splitlines():
-            told = event(line)
-            if told and told.get("event") == "end" and Ended.read(told) in there:
-                self.hear(line)
+            self.hear(line)
 
     def _writing(self) -> Any:
         return durable.explained(InfrastructureError, "cannot keep what the suite wrote", self.path)
