@@ -76,12 +76,14 @@ def decide(
     if engine.image(bootstrapped.reference) is not None:
         base = bootstrapped
     else:
-        try:
-            base = _pull(engine, spec, arch, progress)
-        except EngineError as refusal:
-            engine.facts()  # raises where it is the engine that does not answer
-            progress.say(f"no registry gives {spec.document.base}: making the base from Debian's packages")
-            base = _bootstrap(engine, spec, arch, home, labels, progress, bootstrapper, refusal)
+        # One step for both ways: that no registry answers is no failure.
+        with progress.step("base", spec.suite) as step:
+            try:
+                base = _pull(engine, spec, arch, step)
+            except EngineError as refusal:
+                engine.facts()  # raises where it is the engine that does not answer
+                progress.say(f"no registry gives {spec.document.base}: making the base from Debian's packages")
+                base = _bootstrap(engine, spec, arch, home, labels, step, bootstrapper, refusal)
     record = _record(spec, arch, home)
     with durable.explained(InfrastructureError, "cannot record which base image is used", record.parent):
         record.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +106,8 @@ def require(
     if engine.image(base.reference) is not None:
         return
     if base.kind is BaseKind.BOOTSTRAP:
-        _bootstrap(engine, spec, arch, home, labels, progress, bootstrapper, None)
+        with progress.step("base", spec.suite) as step:
+            _bootstrap(engine, spec, arch, home, labels, step, bootstrapper, None)
         return
     try:
         with progress.step("base", spec.suite) as step:
@@ -119,13 +122,12 @@ def require(
         ) from error
 
 
-def _pull(engine: Engine, spec: ImageSpec, arch: Arch, progress: Progress) -> Base:
+def _pull(engine: Engine, spec: ImageSpec, arch: Arch, step: Step) -> Base:
     asked = _asked(spec)
-    with progress.step("base", spec.suite) as step:
-        step.update(detail=f"pulling {asked}")
-        identity = engine.pull(asked, arch=arch)
-        tag = f"crossjit/base-{spec.suite}-{arch.debian}:{identity.rpartition(':')[2][:12]}"
-        engine.tag(identity, tag)  # so that it is not taken for a left-over, and builds need not ask the registry
+    step.update(detail=f"pulling {asked}")
+    identity = engine.pull(asked, arch=arch)
+    tag = f"crossjit/base-{spec.suite}-{arch.debian}:{identity.rpartition(':')[2][:12]}"
+    engine.tag(identity, tag)  # so that it is not taken for a left-over, and builds need not ask the registry
     return Base(BaseKind.REGISTRY, identity, tag)
 
 
@@ -135,12 +137,12 @@ def _bootstrap(
     arch: Arch,
     home: Path,
     labels: Mapping[str, str],
-    progress: Progress,
+    step: Step,
     bootstrapper: Bootstrapper,
     refusal: EngineError | None,
 ) -> Base:
     base = _bootstrapped(spec, arch)
-    with progress.step("base", spec.suite) as step, _scratch(home, spec, arch) as folder:
+    with _scratch(home, spec, arch) as folder:
         tarball = folder / "base.tar"
         try:
             bootstrapper(spec.suite, arch, tarball, step)

@@ -471,7 +471,7 @@ def test_a_dead_engine_is_no_reason_to_bootstrap(engine: FakeEngine, make: Make)
 def test_steps_are_told(make: Make) -> None:
     told = Told()
     make(progress=told)
-    assert told.steps == ["base forky", "base forky", "image forky toolchain x86_64"]
+    assert told.steps == ["base forky", "image forky toolchain x86_64"]
     assert told.said == ["no registry gives debian:forky-slim: making the base from Debian's packages"]
     assert "pulling debian:forky-slim" in told.details and "listing its packages" in told.details
 
