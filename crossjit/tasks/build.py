@@ -12,8 +12,8 @@ from invoke.context import Context
 from crossjit.errors import ExitCode, UserError
 from crossjit.model import CellResult, Verdict
 from crossjit.report import tables
-from crossjit.tasks.framework import command, note, show, show_json, show_table
-from crossjit.tasks.options import AUTO, ITERABLE, PORTION, Request, describe, read, recalled
+from crossjit.tasks.framework import note, show, show_json, show_table
+from crossjit.tasks.options import SELECTORS, Request, describe, recalled, requesting
 from crossjit.tasks.workshop import Opened, foresee, opened
 
 if TYPE_CHECKING:
@@ -21,44 +21,21 @@ if TYPE_CHECKING:
     from crossjit.plan import PlannedStep
     from crossjit.runs import Run
 
-_SELECTORS = ("arch", "recipe", "variant", "strategy", "source", "cpu", "jobs", "json")
 _FINAL = (Verdict.PASS, Verdict.FAIL, Verdict.VACUOUS)  # what no other try would change
 _REBUILD = "build even what is in the stash; default: take it from there"
 
 
-@command(iterable=list(ITERABLE), help=describe(*_SELECTORS, "no_cache", rebuild=_REBUILD))
-def build(
-    context: Context,
-    arch: list[str] | None = None,
-    recipe: list[str] | None = None,
-    variant: list[str] | None = None,
-    strategy: str = AUTO,
-    source: str = "",
-    cpu: str = "",
-    jobs: str = "",
-    rebuild: bool = False,
-    no_cache: bool = False,
-    json: bool = False,
-) -> ExitCode:
+@requesting(*SELECTORS, "no_cache", help=describe("json", rebuild=_REBUILD))
+def build(context: Context, request: Request, rebuild: bool = False, json: bool = False) -> ExitCode:
     """Build cells, probe whether they really JIT, and stash them."""
-    request = read(
-        arch=arch,
-        recipe=recipe,
-        variant=variant,
-        strategy=strategy,
-        source=source,
-        cpu=cpu,
-        jobs=jobs,
-        no_cache=no_cache,
-    )
     return _run(request, validate=False, rebuild=rebuild, json=json)
 
 
-@command(
-    iterable=[*ITERABLE, *PORTION],
+@requesting(
+    *SELECTORS,
+    *("no_cache", "suite", "shard", "tests"),
     help=describe(
-        *_SELECTORS,
-        *("no_cache", "suite", "shard", "tests"),
+        "json",
         rebuild=_REBUILD,
         resume=(
             "go on with a run that was interrupted: its id, the beginning of it, or last; it gives all other options; "
@@ -67,40 +44,13 @@ def build(
     ),
 )
 def validate(
-    context: Context,
-    arch: list[str] | None = None,
-    recipe: list[str] | None = None,
-    variant: list[str] | None = None,
-    strategy: str = AUTO,
-    source: str = "",
-    cpu: str = "",
-    jobs: str = "",
-    suite: list[str] | None = None,
-    shard: str = "",
-    tests: list[str] | None = None,
-    resume: str = "",
-    rebuild: bool = False,
-    no_cache: bool = False,
-    json: bool = False,
+    context: Context, request: Request, resume: str = "", rebuild: bool = False, json: bool = False
 ) -> ExitCode:
     """Build what is missing, run the variants' suites in the target image, and give each cell a verdict."""
-    request = read(
-        arch=arch,
-        recipe=recipe,
-        variant=variant,
-        strategy=strategy,
-        source=source,
-        cpu=cpu,
-        jobs=jobs,
-        suite=suite,
-        shard=shard,
-        tests=tests,
-        no_cache=no_cache,
-    )
     if not resume:
         return _run(request, validate=True, rebuild=rebuild, json=json)
     before = _interrupted(resume)
-    if rebuild or request != Request(jobs=request.jobs):
+    if rebuild or not request.leaves_all_open:
         raise UserError(
             "--resume takes what is to be done from the run that it goes on with", hint="leave the other options out"
         )
@@ -164,24 +114,9 @@ def _run_cell(run: Opened, cell: Prepared, *, validate: bool, rebuild: bool, bef
     return flow.run_cell(run.shop, cell, folder=folder, validate=validate, rebuild=rebuild, earlier=earlier)
 
 
-@command(
-    iterable=list(ITERABLE),
-    help=describe(*_SELECTORS, build_only="leave the suites out, as `build` does; default: off"),
-)
-def plan(
-    context: Context,
-    arch: list[str] | None = None,
-    recipe: list[str] | None = None,
-    variant: list[str] | None = None,
-    strategy: str = AUTO,
-    source: str = "",
-    cpu: str = "",
-    jobs: str = "",
-    build_only: bool = False,
-    json: bool = False,
-) -> None:
+@requesting(*SELECTORS, help=describe("json", build_only="leave the suites out, as `build` does; default: off"))
+def plan(context: Context, request: Request, build_only: bool = False, json: bool = False) -> None:
     """Say what `validate` would do, cell by cell, and what is there already; start nothing."""
-    request = read(arch=arch, recipe=recipe, variant=variant, strategy=strategy, source=source, cpu=cpu, jobs=jobs)
     from crossjit.plan import steps as list_steps
 
     foreseen, ability = foresee(request)
@@ -237,30 +172,16 @@ def _planned_json(cell: Foreseen, steps: Sequence[PlannedStep]) -> dict[str, obj
     }
 
 
-@command(
-    iterable=list(ITERABLE),
-    help=describe(
-        *(name for name in _SELECTORS if name != "json"),
-        toolchain="the toolchain image with the source and the build's environment; default: the target image",
-    ),
+@requesting(
+    *SELECTORS,
+    help={"toolchain": "the toolchain image with the source and the build's environment; default: the target image"},
 )
-def shell(
-    context: Context,
-    arch: list[str] | None = None,
-    recipe: list[str] | None = None,
-    variant: list[str] | None = None,
-    strategy: str = AUTO,
-    source: str = "",
-    cpu: str = "",
-    jobs: str = "",
-    toolchain: bool = False,
-) -> int:
+def shell(context: Context, request: Request, toolchain: bool = False) -> int:
     """Open a shell in one cell's target image with its artifact installed, built first if it is not in the stash.
 
     With `--toolchain` it is the toolchain image, with the source in place, nothing built yet, and the configure line to
     type shown. What is done inside is gone with the shell.
     """
-    request = read(arch=arch, recipe=recipe, variant=variant, strategy=strategy, source=source, cpu=cpu, jobs=jobs)
     from crossjit import flow
 
     with opened(request, one=True) as run:

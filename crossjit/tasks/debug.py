@@ -14,8 +14,8 @@ from invoke.context import Context
 from crossjit.errors import ExitCode, InfrastructureError, UserError
 from crossjit.model import CellResult, Outcome
 from crossjit.portion import WHOLE
-from crossjit.tasks.framework import command, note, show, show_json
-from crossjit.tasks.options import AUTO, Request, describe, number, of_cell, recalled
+from crossjit.tasks.framework import note, show, show_json
+from crossjit.tasks.options import MAKING, Request, describe, number, of_cell, recalled, requesting
 from crossjit.tasks.workshop import opened
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ class Wanted:
     arguments: tuple[str, ...] = ()
 
 
-@command(
+@requesting(
+    *MAKING,
     iterable=["run"],
     rest="run",
     help=describe(
-        *("strategy", "source", "cpu", "jobs"),
         run="RUN may stand alone: a run's id, its beginning, or last; its first crashed test; default: last",
         cell=(
             "one cell, such as 3.15/aarch64/jit, with --test, or arguments for its Python after --; "
@@ -54,15 +54,12 @@ class Wanted:
 )
 def debug(
     context: Context,
+    request: Request,
     run: list[str] | None = None,
     cell: str = "",
     test: str = "",
     batch: bool = False,
     seconds: str = "",
-    strategy: str = AUTO,
-    source: str = "",
-    cpu: str = "",
-    jobs: str = "",
     json: bool = False,
 ) -> int:
     """Look at a crash with gdb: `debug [RUN]`, or `debug --cell CELL --test TEST`, or `debug --cell CELL -- ARGUMENTS`.
@@ -82,14 +79,14 @@ def debug(
             raise UserError("--cell stands for itself", hint="give a run or a cell, not both")
         if bool(test) == bool(arguments):
             raise UserError("--cell wants --test, or arguments for its Python after --", hint="one of them")
-        request = of_cell(cell, strategy=strategy, source=source, cpu=cpu, jobs=jobs)
-        wanted = Wanted(request, test=test, arguments=arguments)
+        wanted = Wanted(of_cell(request, cell), test=test, arguments=arguments)
     else:
-        if strategy != AUTO or source or cpu:
+        if not request.leaves_all_open:
             raise UserError("a run says itself how its cells are built", hint="these options are for --cell")
         if arguments:
             raise UserError("a run says itself what crashed", hint="arguments for Python go with --cell")
         wanted = of_run(run or ["last"], test)
+        wanted = replace(wanted, request=replace(wanted.request, jobs=request.jobs))
     return _debug(wanted, batch=batch, seconds=limit, json=json)
 
 

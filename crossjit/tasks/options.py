@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from crossjit.errors import UserError, did_you_mean
 from crossjit.model import Arch, Strategy
 from crossjit.portion import WHOLE, Portion, parse_shard
+from crossjit.tasks.framework import Command, command
 
 if TYPE_CHECKING:
     from crossjit.plan import Selector
@@ -42,8 +45,8 @@ HELP: Mapping[str, str] = {
     "json": "print JSON instead of text; default: off",
 }
 
-ITERABLE = ("arch", "recipe", "variant")
-PORTION = ("suite", "tests")
+MAKING = ("strategy", "source", "cpu", "jobs")  # how cells are made
+SELECTORS = ("arch", "recipe", "variant", *MAKING)  # which cells, too
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,11 @@ class Request:
     cached: bool = True
 
     @property
+    def leaves_all_open(self) -> bool:
+        """Whether nothing was asked for but the number of jobs: an earlier run, say, is to tell the rest."""
+        return self == Request(jobs=self.jobs)
+
+    @property
     def selector(self) -> Selector:
         """The cells that are meant."""
         from crossjit.plan import Selector
@@ -74,6 +82,33 @@ class Request:
 def describe(*names: str, **others: str) -> dict[str, str]:
     """Return help texts for shared options by name, and for others as given."""
     return {name: HELP[name] for name in names} | others
+
+
+def requesting(*names: str, **arguments: Any) -> Callable[[Callable[..., Any]], Command]:
+    """Make a function a task whose second parameter, a Request, comes from the options of `read` with these names.
+
+    What follows in its own signature are options of its own. `arguments` are those of `command`; `help` is for its own.
+    """
+
+    def decorate(body: Callable[..., Any]) -> Command:
+        context, _, *own = inspect.signature(body).parameters.values()
+        shared = [inspect.signature(read).parameters[name] for name in names]
+
+        @functools.wraps(body)
+        def task(context: object, /, **given: Any) -> Any:
+            return body(context, read(**{name: given.pop(name) for name in names if name in given}), **given)
+
+        # invoke takes a task's options from its signature, and passes all by name
+        options = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*shared, *own)]
+        task.__signature__ = inspect.Signature([context, *options])  # type: ignore[attr-defined]
+        arguments["help"] = describe(*names, **arguments.get("help", {}))
+        arguments["iterable"] = [
+            *(each.name for each in shared if each.default is None),
+            *arguments.get("iterable", ()),
+        ]
+        return command(**arguments)(task)
+
+    return decorate
 
 
 def read(
@@ -106,23 +141,13 @@ def read(
     )
 
 
-def of_cell(
-    cell: str, *, strategy: str = AUTO, source: str = "", cpu: str = "", jobs: str = "", tests: Iterable[str] = ()
-) -> Request:
-    """Return the request of one cell, by its name. Raises UserError for a name that is none."""
+def of_cell(request: Request, cell: str, *, tests: Iterable[str] = ()) -> Request:
+    """Return a request for one cell, by its name. Raises UserError for a name that is none."""
     *recipe, arch, variant = cell.split("/") if cell.count("/") > 1 else ("", "", "")
     if not (any(recipe) and arch and variant):
         raise UserError(f"--cell {cell!r} is no cell", hint="write it as recipe/arch/variant: 3.15/aarch64/jit")
-    return read(
-        arch=[arch],
-        recipe=["/".join(recipe)],
-        variant=[variant],
-        strategy=strategy,
-        source=source,
-        cpu=cpu,
-        jobs=jobs,
-        tests=tests,
-    )
+    named = read(arch=[arch], recipe=["/".join(recipe)], variant=[variant], tests=tests)
+    return replace(request, arches=named.arches, recipes=named.recipes, variants=named.variants, portion=named.portion)
 
 
 def remembered(request: Request) -> dict[str, object]:

@@ -14,25 +14,25 @@ from invoke.context import Context
 from crossjit.errors import ExitCode, UserError
 from crossjit.portion import WHOLE
 from crossjit.report import tables
-from crossjit.tasks.framework import command, show, show_json
-from crossjit.tasks.options import AUTO, describe, of_cell, recalled, words
+from crossjit.tasks.framework import show, show_json
+from crossjit.tasks.options import MAKING, Request, describe, of_cell, recalled, requesting, words
 from crossjit.tasks.workshop import opened
 
 if TYPE_CHECKING:
     from crossjit.diagnosis import Diagnosis, Ladder
     from crossjit.model import Cell, CellResult, SuiteResult
     from crossjit.runs import Run
-    from crossjit.tasks.options import Request
     from crossjit.trials import Trial
 
 NAMED = 10  # tests that passed and are looked into all the same, because they were named
 
 
-@command(
+@requesting(
+    *MAKING,
     iterable=["run", "tests"],
     rest="run",
     help=describe(
-        *("strategy", "source", "cpu", "jobs", "json"),
+        "json",
         run="RUN may stand alone: a run's id, its beginning, or last; all its failing tests; default: last",
         cell="one cell, such as 3.15/aarch64/jit, instead of a run; --tests says which; default: the run's cells",
         tests="with --cell, the tests to look into, as validate takes them; with a run, only these; default: all",
@@ -41,13 +41,10 @@ NAMED = 10  # tests that passed and are looked into all the same, because they w
 )
 def triage(
     context: Context,
+    request: Request,
     run: list[str] | None = None,
     cell: str = "",
     tests: list[str] | None = None,
-    strategy: str = AUTO,
-    source: str = "",
-    cpu: str = "",
-    jobs: str = "",
     no_builds: bool = False,
     json: bool = False,
 ) -> ExitCode:
@@ -61,14 +58,13 @@ def triage(
             raise UserError("--cell stands for itself", hint="give a run or a cell, not both")
         if not words(tests):
             raise UserError("--cell wants --tests", hint="such as --tests test.test_dis.DisTests.test_opmap")
-        request = of_cell(cell, strategy=strategy, source=source, cpu=cpu, jobs=jobs, tests=words(tests))
-        found = _triage(request, None, (), builds=not no_builds)
+        found = _triage(of_cell(request, cell, tests=words(tests)), None, (), builds=not no_builds)
     else:
-        if strategy != AUTO or source or cpu:
+        if not request.leaves_all_open:
             raise UserError("a run says itself how its cells are built", hint="these options are for --cell")
         before = _failed(run or ["last"])
-        request = replace(recalled(before), portion=WHOLE)
-        found = _triage(request, before, words(tests), builds=not no_builds)
+        again = replace(recalled(before), portion=WHOLE, jobs=request.jobs)
+        found = _triage(again, before, words(tests), builds=not no_builds)
     record, diagnoses = found
     if json:
         show_json({"run": record, "diagnoses": [tables.diagnosis_json(each) for each in diagnoses]})
