@@ -1,11 +1,12 @@
-"""Byte-compile an installed library, each file for all levels of optimization, with the Python that runs this.
+"""Byte-compile an installed library with the Python that runs this.
 
     compile_library.py --root DESTDIR --prefix PREFIX --jobs N
 
 PREFIX is where it will be (`/usr/local`), DESTDIR what that stands under for now. Runs where CPython is
 built, with the Python that its Makefile would use, instead of compileall: that compiles file after file in one process,
 and marshal's reference flags follow from what the process compiled before. Here each file gets a fork of one clean
-process, so that what comes of it depends on nothing but the file, and several are compiled at a time.
+process, so that what comes of it depends on nothing but the file, and several are compiled at a time. Not for -O and
+-OO, as compileall would: two thirds of the work, for what suites start a few times at most.
 
 With CROSSJIT_CACHE in the environment, what came of a file for this very compiler (CROSSJIT_COMPILER, or the running
 program's own bytes) is taken from there. Prints a line of JSON at its end: {"compiled": n, "kept": n, "left": n}, where
@@ -16,14 +17,11 @@ import argparse
 import hashlib
 import importlib.util
 import json
-import marshal
 import os
 import pathlib
 import py_compile
 import sys
 import warnings
-
-LEVELS = {"": 0, "1": 1, "2": 2}  # by the tag in a .pyc file's name, as compileall's -o 0 -o 1 -o 2
 
 
 def compiler():
@@ -32,24 +30,26 @@ def compiler():
     return named or hashlib.sha256(pathlib.Path(sys.executable).read_bytes()).hexdigest()
 
 
-def targets(path):
-    """Return where a file's compiled forms go, by level."""
-    return {level: importlib.util.cache_from_source(path, optimization=tag) for tag, level in LEVELS.items()}
+def compiled(path):
+    """Return where a file's compiled form goes."""
+    return pathlib.Path(importlib.util.cache_from_source(path, optimization=""))
 
 
 def compile_file(path, name):
-    """Compile a file for all levels; False for one that does not compile. `name` is what tracebacks will say."""
+    """Compile a file; False for one that does not compile. `name` is what tracebacks will say."""
     try:
-        for level, target in targets(path).items():
-            py_compile.compile(
-                path, target, name, doraise=True, optimize=level,
-                invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH,
-            )  # fmt: skip
+        py_compile.compile(
+            path, str(compiled(path)), name, doraise=True, optimize=0,
+            invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH,
+        )  # fmt: skip
     except (py_compile.PyCompileError, OSError, UnicodeError, ValueError, RecursionError):
-        for target in targets(path).values():
-            pathlib.Path(target).unlink(missing_ok=True)
         return False
     return True
+
+
+def digest_of(content):
+    """Return the digest by which a damaged file is noticed."""
+    return hashlib.sha256(content).hexdigest().encode()
 
 
 class Kept:
@@ -70,14 +70,15 @@ class Kept:
             return False
         kept = self.path(pathlib.Path(path).read_bytes(), name)
         try:
-            levels = marshal.loads(kept.read_bytes())
-        except (OSError, ValueError, EOFError, TypeError):
+            digest, content = kept.read_bytes().split(b"\n", 1)
+        except (OSError, ValueError):
             return False
-        mode = (os.stat(path).st_mode | 0o200) & 0o666  # as py_compile gives it
-        for level, target in targets(path).items():
-            pathlib.Path(target).parent.mkdir(exist_ok=True)
-            pathlib.Path(target).write_bytes(levels[level])
-            os.chmod(target, mode)
+        if digest != digest_of(content):
+            return False
+        target = compiled(path)
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(content)
+        target.chmod((os.stat(path).st_mode | 0o200) & 0o666)  # as py_compile gives it
         os.utime(kept)
         return True
 
@@ -88,8 +89,8 @@ class Kept:
         kept = self.path(pathlib.Path(path).read_bytes(), name)
         kept.parent.mkdir(parents=True, exist_ok=True)
         new = kept.with_name(f"{kept.name}.{os.getpid()}")
-        levels = {level: pathlib.Path(target).read_bytes() for level, target in targets(path).items()}
-        new.write_bytes(marshal.dumps(levels))
+        content = compiled(path).read_bytes()
+        new.write_bytes(digest_of(content) + b"\n" + content)
         new.replace(kept)
 
 

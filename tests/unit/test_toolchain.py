@@ -368,13 +368,11 @@ def forget(root: Path) -> None:
         path.unlink()
 
 
-def test_all_is_compiled_for_all_levels_but_what_is_no_python(library: Path) -> None:
+def test_all_is_compiled_but_what_is_no_python(library: Path) -> None:
     assert compile_library(library, jobs=2) == {"compiled": 13, "kept": 0, "left": 1}
     found = compiled(library)
-    assert len(found) == 3 * 13
-    assert not any("wrong" in name for name in found)
-    levels = {name.split(".")[-2]: content for name, content in found.items() if "asserting" in name}
-    assert len(set(levels.values())) == 3
+    assert len(found) == 13
+    assert not any("wrong" in name or "opt-" in name for name in found)
     flags = {int.from_bytes(content[4:8], "little") for content in found.values()}
     assert flags == {3}, "hash-based and checked: valid whatever time stamps an unpacked tree gets (PEP 552)"
 
@@ -409,7 +407,7 @@ def test_what_is_damaged_in_the_cache_is_compiled_again(library: Path, tmp_path:
     good = compiled(library)
     for path in (tmp_path / "cache").rglob("*"):
         if path.is_file():
-            path.write_bytes(b"nothing that marshal knows"[: path.stat().st_size % 20])
+            path.write_bytes(path.read_bytes()[: -1 - path.stat().st_size % 20] + b"!")
     forget(library)
     assert compile_library(library, jobs=2, **cache)["compiled"] == 13
     assert compiled(library) == good
