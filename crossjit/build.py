@@ -158,6 +158,7 @@ def specify(
         llvm=llvm,
         commands=(
             Command("configure", tuple(configure)),
+            *(Command("regenerate", ("make", *shlex.split(make))) for make in source.regenerate),
             Command("make", ("make",)),
             Command("install", ("make", "install", f"DESTDIR={INSTALL}", f"COMPILEALL_OPTS={NOT_COMPILED}")),
             Command("compile", _compile(source, strategy)),
@@ -177,9 +178,11 @@ def _compile(source: Source, strategy: Strategy) -> tuple[str, ...]:
 
 
 # Beside the install tree: Tools/, which the tests of the cases generator and a debugger need, and what the build
-# made of the stencils, to compare and to look at. config.log stays out: it names process ids.
+# made of the stencils, to compare and to look at. config.log stays out: it names process ids; so does what Python kept
+# of the tools that it ran, which depends on which of them ran, and in which Python.
 _SUPPORT = f"""set -e
 cp -R {SOURCE}/Tools {SUPPORT}/Tools
+find {SUPPORT}/Tools -name __pycache__ -prune -exec rm -R {{}} +
 for file in pyconfig.h python-gdb.py jit_stencils*.h jit_unwind_info*.h jit_shim*.o; do
     if [ -e "$file" ]; then cp "$file" {GENERATED}/; fi
 done
@@ -226,7 +229,7 @@ def compile_in(
         started = time.monotonic()
         with progress.step(command.phase, subject) as step:
             _run(container, command, jobs, log, step)
-        seconds[command.phase] = time.monotonic() - started
+        seconds[command.phase] = seconds.get(command.phase, 0.0) + time.monotonic() - started
     compiler = f"{spec.arch.triple}-gcc" if spec.strategy is Strategy.CROSS else "gcc"
     return Built(
         seconds=seconds, compiler=_first_line(container, (compiler, "--version")), caches=_cache_report(container)
@@ -245,7 +248,9 @@ def fill(
     container.put(scripts(spec.llvm), "/")
     with sources.open_tar(source) as tar:
         container.put(tar, ROOT)
-    _require(container, ("mv", f"{ROOT}/{source.top}", SOURCE))
+    # What is unpacked belongs to root or whoever packed it; a copy belongs to the builder, who is to write to it.
+    take = ("cp", "-R", "--preserve=mode,timestamps") if source.regenerate else ("mv",)
+    _require(container, (*take, f"{ROOT}/{source.top}", SOURCE))
     if build_python is not None:
         with build_python() as tar:
             container.put(tar, BUILD_PYTHON)
@@ -329,6 +334,9 @@ def _run(container: Container, command: Command, jobs: int, log: TextIO, step: S
     match command.phase:
         case "configure":
             through = (*_CACHE, "configure", "--")
+        case "regenerate":
+            argv = (*argv, f"-j{jobs}")
+            step.update(detail=argv[1])
         case "make":
             _require(container, (*_CACHE, "before-make"), cwd=command.cwd)
             expected = _make_commands(container, command)

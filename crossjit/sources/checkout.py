@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 from crossjit.errors import SourceError
 from crossjit.progress import Progress
 from crossjit.settings import Settings
-from crossjit.sources import cache, git
+from crossjit.sources import cache, git, regenerate
 from crossjit.sources.model import Kind, Source
 from crossjit.sources.repository import admit, source_of
 from crossjit.sources.request import Checkout
@@ -27,8 +27,8 @@ def resolve_checkout(request: Checkout, settings: Settings, *, progress: Progres
     """Pack a working tree: tracked files as they are, untracked ones that are not ignored; what was deleted is gone.
 
     Nothing is written to the checkout, not even to its index. `diff_digest` covers path, mode and content of all that
-    differs from HEAD; a changed mtime is no difference. Submodules and nested repositories are left out. Raises
-    SourceError if the folder is no checkout.
+    differs from HEAD; a changed mtime is no difference. `regenerate` is what these changes make stale of what HEAD has
+    generated. Submodules and nested repositories are left out. Raises SourceError if the folder is no checkout.
     """
     with progress.step("source", str(request.path)) as step, cache.workspace(work) as folder:
         git.require_repository(request.path)
@@ -47,7 +47,27 @@ def resolve_checkout(request: Checkout, settings: Settings, *, progress: Progres
         diff_digest = tree.diff_digest()
         name = f"{head.text[:12]}-{diff_digest[:12]}" if diff_digest else head.text[:12]
         stored = admit(settings, digest, folder / "source", name, str(request.path), step)
-    return source_of(Kind.CHECKOUT, stored, str(request.path), head.text, diff_digest)
+        changed = {path for path in changes.changed if not path.endswith("/")}
+        make = regenerate.stale(changed, *_readers(request.path))
+    for remark in regenerate.left_to_do(changed):
+        progress.say(f"{request.path}: {remark}")
+    return source_of(Kind.CHECKOUT, stored, str(request.path), head.text, diff_digest, make)
+
+
+def _readers(checkout: Path) -> tuple[regenerate.Read, regenerate.Read]:
+    """Return readers of the working tree and of HEAD."""
+
+    def now(name: str) -> bytes:
+        try:
+            return (checkout / name).read_bytes()
+        except OSError:
+            return b""
+
+    def before(name: str) -> bytes:
+        answer = git.here(checkout, "cat-file", "blob", f"HEAD:{name}")
+        return answer.output if answer.ok else b""
+
+    return now, before
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,9 @@ class Source:
     is safe to unpack. `digest` is the sha256 (hexadecimal) of that file for an archive, and of the uncompressed tar for
     git and checkout, where it depends on the tree alone: a clean checkout and its commit give the same. `origin` is the
     place it came from, without credentials; `commit` the git commit, and for a checkout HEAD's; `diff_digest` a digest
-    of a checkout's uncommitted changes, None where there are none. The others are as in TreeFacts.
+    of a checkout's uncommitted changes, None where there are none; `regenerate` what make is to be called with, one
+    after the other, before anything is compiled, since these changes make generated files stale. The others are as in
+    TreeFacts.
     """
 
     kind: Kind
@@ -51,3 +53,4 @@ class Source:
     commit: str | None = None
     diff_digest: str | None = None
     llvm: str | None = None
+    regenerate: tuple[str, ...] = ()

@@ -221,7 +221,14 @@ def admit(settings: Settings, digest: str, file: Path, name: str, origin: str, s
     return stored
 
 
-def source_of(kind: Kind, stored: Stored, origin: str, commit: str, diff_digest: str | None = None) -> Source:
+def source_of(
+    kind: Kind,
+    stored: Stored,
+    origin: str,
+    commit: str,
+    diff_digest: str | None = None,
+    regenerate: tuple[str, ...] = (),
+) -> Source:
     """Make a Source of what is stored: its folder's name is its digest."""
     facts = stored.record.facts
     return Source(
@@ -235,4 +242,5 @@ def source_of(kind: Kind, stored: Stored, origin: str, commit: str, diff_digest:
         commit=commit,
         diff_digest=diff_digest,
         llvm=facts.llvm,
+        regenerate=regenerate,
     )

@@ -31,7 +31,7 @@ TOP = "cpython"
 
 # One constant for every member of a tar that we pack. CPython's Makefile makes a generated file anew when an input of
 # it is newer, and a checkout's mtimes only tell when git wrote each file; with all of them equal nothing is newer than
-# anything. A change to a generator's input is therefore taken as it is: who edits one runs `make regen-all` there.
+# anything. What a change to a generator's input makes stale is told by `regenerate` instead.
 MTIME = 1_577_836_800  # 2020-01-01, after 1980 so that zip files can hold it
 
 DAMAGED = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, zstd.ZstdError, tarfile.TarError)

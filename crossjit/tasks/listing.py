@@ -92,12 +92,14 @@ def schemas() -> dict[str, str]:
     """Return the schemas' files by name."""
     from crossjit import known_failures, recipes, suites
     from crossjit.images.spec import ImageDocument
+    from crossjit.sources.regenerate import Rules
 
     others = {
         "image": ImageDocument,
         "suite": suites.Suite,
         "known-failures": known_failures.KnownFailures,
         "caveats": suites.Caveats,
+        "regenerate": Rules,
     }
     return {name: json.dumps(value, indent=2) + "\n" for name, value in recipes.schemas(others).items()}
 

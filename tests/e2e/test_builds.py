@@ -125,3 +125,23 @@ def test_a_repository_and_a_checkout_are_recorded_as_what_they_are(
         assert bool(manifest["source"]["diff_digest"]) is changed
         assert cell["from_stash"] is (source == str(checkout) and not changed)
     assert len(driver.stashed()) == 2
+
+
+def test_what_a_checkouts_edit_makes_stale_is_generated_anew(driver: Driver, recipe: Path, tmp_path: Path) -> None:
+    """Whether the edit's author made it too or left it to the build, the tree is the same."""
+    checkout = tiny_source.checkout(tmp_path / "cpython")
+    trees = []
+    (checkout / "Grammar/Tokens").write_text("ENDMARKER\nNAME\nNUMBER\n")
+    for generated in ("# ENDMARKER\n# NAME\n", "# ENDMARKER\n# NAME\n# NUMBER\n"):
+        (checkout / "Lib/token.py").write_text(generated)
+        (cell,) = driver.run("build", "--recipe", recipe, "--source", checkout, "--json").json["cells"]
+        assert "regenerate" in cell["seconds"]
+        (artifact,) = (each for each in Store(driver.settings.stash).artifacts() if each.id == cell["artifact"])
+        trees.append({name: tree.digest for name, tree in artifact.manifest.trees.items()})
+        driver.run("stash", "export", artifact.id, tmp_path / artifact.id)
+        exported = tmp_path / artifact.id / "usr/local/lib/python3.15/token.py"
+        assert exported.read_text() == "# ENDMARKER\n# NAME\n# NUMBER\n"
+        assert (checkout / "Lib/token.py").read_text() == generated, "nothing is written to the checkout"
+    assert trees[0] == trees[1]
+    record = driver.last_run()
+    assert "regenerate" in [event.name for event in record.events() if event.kind is EventKind.START]

@@ -86,6 +86,7 @@ class TestTheBuildKey:
             key(),
             key(source=replace(source, digest="e" * 64)),
             key(source=replace(source, llvm="22")),
+            key(source=replace(source, regenerate=("regen-cases",))),
             key(variant=FT),
             key(arch=Arch.X86_64),
             key(strategy=Strategy.EMULATE),
@@ -230,6 +231,28 @@ class TestCompiling:
         assert steps.names == list(built.seconds)
         assert "$ cd /crossjit/build && make -j2" in log.getvalue()
         assert "exit status 0" in log.getvalue()
+
+    def test_what_is_stale_is_made_anew_before_anything_is_compiled(self, source: Source) -> None:
+        """In a copy of the source that the builder may write to; the caches are asked afterwards."""
+
+        def copy(process: FakeProcess) -> int:
+            assert process.uid == build.BUILDER
+            process.files.move(*process.argv[-2:])
+            return 0
+
+        engine, log, steps = engine_with(cp=copy), io.StringIO(), Steps()
+        stale = replace(source, regenerate=("regen-cases", "regen-frozen FREEZE_MODULE="))
+        built = compiled(engine, stale, log, steps)
+        assert list(built.seconds)[:4] == ["unpack", "configure", "regenerate", "make"]
+        assert steps.names[:5] == ["unpack", "configure", "regenerate", "regenerate", "make"]
+        assert (None, None, "regen-cases") in steps.updates
+        assert "$ cd /crossjit/build && make regen-frozen FREEZE_MODULE= -j2" in log.getvalue()
+        ran = [command.argv for command in engine.commands if command.argv[0] in ("make", "python3", "cp")]
+        order = [ran.index(("make", "regen-cases", "-j2"))]
+        order += [number for number, argv in enumerate(ran) if "before-make" in argv]
+        order += [ran.index(("make", "-j2"))]
+        assert order == sorted(order)
+        assert ran[0][-1] == SOURCE
 
     def test_makes_progress_that_is_counted(self, source: Source) -> None:
         steps = Steps()

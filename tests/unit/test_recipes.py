@@ -116,7 +116,7 @@ def test_the_schemas_are_current() -> None:
 
 def test_every_schema_that_a_document_names_is_there() -> None:
     named = 0
-    for pattern in ("recipes/*.toml", "images/*/*.toml", "validate/**/*.toml"):
+    for pattern in ("recipes/*.toml", "images/*/*.toml", "validate/**/*.toml", "toolchain/*.toml"):
         for path in crossjit.PROJECT.glob(pattern):
             match = re.match(r"#:schema (\S+)\n", path.read_text())
             if match is None:

@@ -247,6 +247,29 @@ def test_a_checkout_is_packed_as_it_is(repository: Path, get: Get) -> None:
     assert get(str(repository)).diff_digest not in (None, source.diff_digest)
 
 
+def test_what_its_changes_make_stale_is_told(repository: Path, get: Get) -> None:
+    files = {
+        "Makefile.pre.in": "regen-cases:\n\ttrue\nregen-global-objects: x\n\ttrue\n",
+        "Python/bytecodes.c": "inst(NOP)\n",
+        "Python/executor_cases.c.h": "NOP\n",
+        "Python/ceval.c": "&_Py_ID(send)\n",
+    }
+    for name, content in files.items():
+        (repository / name).parent.mkdir(exist_ok=True)
+        (repository / name).write_text(content)
+    run(repository, "add", "-A")
+    run(repository, "commit", "-qm", "generators")
+    assert get(str(repository)).regenerate == ()
+    (repository / "Python/ceval.c").write_text("int x;\n&_Py_ID(send)\n")
+    assert get(str(repository)).regenerate == ()
+    (repository / "Python/bytecodes.c").write_text("inst(POP)\n")
+    assert get(str(repository)).regenerate == ("regen-cases",)
+    (repository / "Python/ceval.c").write_text("&_Py_ID(throw)\n")
+    assert get(str(repository)).regenerate == ("regen-cases", "regen-global-objects")
+    run(repository, "commit", "-qam", "two")
+    assert get(str(repository)).regenerate == (), "a commit is taken as it is"
+
+
 def test_a_changed_mtime_is_no_difference(repository: Path, get: Get) -> None:
     clean = get(str(repository))
     index = (repository / ".git/index").read_bytes()

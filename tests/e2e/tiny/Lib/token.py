@@ -1,0 +1,2 @@
+# ENDMARKER
+# NAME
