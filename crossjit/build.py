@@ -132,7 +132,10 @@ def specify(
     *,
     build_python: str | None = None,
 ) -> BuildSpec:
-    """Say how a variant of a source is built; `build_python` is the build key of a cross build's own Python. Pure."""
+    """Say how a variant of a source is built. Pure.
+
+    `build_python` is the build key of a cross build's own Python, which stands for whatever serves as that.
+    """
     configure = [f"{SOURCE}/configure", *CONFIGURE, *variant.configure]
     environment = dict(ENVIRONMENT)
     if strategy is Strategy.CROSS:
@@ -144,6 +147,8 @@ def specify(
             f"CXX={arch.triple}-g++",
             *CROSS_ANSWERS,
         ]
+        # what runs CPython's tools may be a build with the JIT, which is what is being worked on
+        environment["PYTHON_JIT"] = "0"
         environment["PKG_CONFIG_LIBDIR"] = f"/usr/lib/{arch.triple}/pkgconfig:/usr/share/pkgconfig"
     llvm = source.llvm if variant.needs_llvm else None
     if llvm is not None:

@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 
 import crossjit
-from crossjit import build, caches, durations, emulation, images, packing, sources, validation
+from crossjit import build, build_python, caches, durations, emulation, images, packing, sources, validation
 from crossjit.build import BuildSpec, Built
+from crossjit.build_python import BuildPython
 from crossjit.engine.base import HOME, OWNED, RUN, Container, Engine, EngineFacts
 from crossjit.errors import CrossjitError, InfrastructureError, Interrupted, ProductError, UserError
 from crossjit.images import Image, ImageSpec, Role
@@ -91,7 +92,7 @@ class Prepared:
     image: ImageSpec
     toolchain: Image
     spec: BuildSpec
-    build_python: BuildSpec | None = None
+    build_python: BuildPython | None = None
 
     @property
     def cell(self) -> Cell:
@@ -172,31 +173,62 @@ class Foreseen:
 
 
 def foresee(
-    order: Order, settings: Settings, host_arch: Arch, specs: tuple[ImageSpec, ...], store: Store, engine: Engine | None
+    order: Order,
+    settings: Settings,
+    host_arch: Arch,
+    specs: tuple[ImageSpec, ...],
+    store: Store,
+    engine: Engine | None,
+    *,
+    before: Sequence[Order] = (),
 ) -> Foreseen:
-    """Look at what is there for an order already; nothing is started or written. `engine` is None if none answers."""
+    """Look at what is there for an order already, or will be when the orders `before` it are done.
+
+    Nothing is started or written. `engine` is None if none answers.
+    """
+    known = Known(build_python=_serving(order, before))
     source = sources.known(order.source or order.recipe.source, settings)
     if source is None:
-        return Foreseen(order, Known())
+        return Foreseen(order, known)
+    known = replace(known, source=True)
     image = choose_image(specs, order, source)
     if engine is None:
-        return Foreseen(order, Known(source=True), source, image)
+        return Foreseen(order, known, source, image)
     find = partial(images.find, engine, image, host_arch=host_arch, home=settings.home)
-    target = find(Role.TARGET, order.cell.arch) is not None
+    known = replace(known, target=find(Role.TARGET, order.cell.arch) is not None)
     toolchain = find(Role.TOOLCHAIN, _compiler_arch(order, host_arch))
     if toolchain is None:
-        return Foreseen(order, Known(source=True, target=target), source, image)
+        return Foreseen(order, known, source, image)
     prepared = _specified(order, source, image, toolchain, host_arch)
     artifact = store.find(prepared.key)
-    own_python = prepared.build_python
-    known = Known(
-        source=True,
+    found = build_python.find(store, prepared.build_python) if prepared.build_python else None
+    known = replace(
+        known,
         toolchain=True,
-        target=target,
-        build_python=own_python is not None and store.find(own_python.key) is not None,
+        build_python=found.manifest.subject if found else known.build_python,
         artifact=artifact is not None,
     )
     return Foreseen(order, known, source, image, prepared.key, artifact)
+
+
+def arranged(orders: Sequence[Order]) -> tuple[Order, ...]:
+    """Put each recipe's cross builds behind its other cells, the native ones of which may be their build Python."""
+    recipes = list(dict.fromkeys(order.cell.recipe for order in orders))
+    crossing = Strategy.CROSS
+    return tuple(sorted(orders, key=lambda order: (recipes.index(order.cell.recipe), order.strategy is crossing)))
+
+
+def _serving(order: Order, before: Sequence[Order]) -> str | None:
+    """Name the cell among the orders before a cross build that will be its build Python."""
+    if order.strategy is not Strategy.CROSS:
+        return None
+    native = {
+        each.variant.name: str(each.cell)
+        for each in before
+        if (each.strategy, each.recipe, each.source, each.image)
+        == (Strategy.NATIVE, order.recipe, order.source, order.image)
+    }
+    return next((native[name] for name in build_python.serving(order.recipe) if name in native), None)
 
 
 def _compiler_arch(order: Order, host_arch: Arch) -> Arch:
@@ -213,14 +245,14 @@ def _specified(order: Order, source: Source, image: ImageSpec, toolchain: Image,
     """Say how the cell is built, now that its source and its toolchain are there. Pure."""
     own_python = None
     if order.strategy is Strategy.CROSS:
-        own_python = build.specify(source, build.BUILD_PYTHON_VARIANT, host_arch, Strategy.NATIVE, toolchain)
+        own_python = build_python.specify(order.recipe, source, host_arch, toolchain)
     spec = build.specify(
         source,
         order.variant,
         order.cell.arch,
         order.strategy,
         toolchain,
-        build_python=own_python.key if own_python else None,
+        build_python=own_python.own.key if own_python else None,
     )
     return Prepared(order, source, image, toolchain, spec, own_python)
 
@@ -292,6 +324,7 @@ def build_cell(shop: Workshop, prepared: Prepared, *, log: Path, rebuild: bool =
                     recipe=order.recipe.name,
                     variant=order.variant.name,
                     images={"toolchain": prepared.toolchain.facts(), "target": target.facts()},
+                    build_python=own_python.full_id if own_python else None,
                     qemu=_qemu(shop, prepared.cell.arch),
                     cpu=shop.emulation(prepared.cell.arch, order.cpu).get("QEMU_CPU"),
                     seconds={name: round(value, 3) for name, value in seconds.items()},
@@ -412,7 +445,7 @@ def target_shell(shop: Workshop, prepared: Prepared, built: BuiltCell) -> int:
 def toolchain_shell(shop: Workshop, prepared: Prepared) -> int:
     """Open a shell in the toolchain image, with the source, the build Python and the build's environment in place.
 
-    A build Python that is not in the stash is built first. Returns the shell's exit status.
+    A build Python is built first if there is none in the stash. Returns the shell's exit status.
     """
     subject = str(prepared.cell)
     own_python = _ensure_build_python(shop, prepared, shop.settings.runs / shop.run / "build.log")
@@ -436,14 +469,16 @@ def toolchain_shell(shop: Workshop, prepared: Prepared) -> int:
 
 
 def _ensure_build_python(shop: Workshop, prepared: Prepared, log: Path) -> Artifact | None:
-    """Have the Python that runs CPython's own tools in a cross build: made once per source and toolchain, and kept."""
-    spec = prepared.build_python
-    if spec is None:
+    """Have the Python that runs CPython's own tools in a cross build: a native cell's, or made once and kept."""
+    wanted = prepared.build_python
+    if wanted is None:
         return None
+    if found := _found_build_python(shop, prepared, wanted):
+        return found
+    spec = wanted.own
     subject = f"build Python {prepared.source.version}"
     with shop.store.lock(spec.key, on_wait=_waits(shop, subject)):
-        found = shop.store.find(spec.key)
-        if found is not None:
+        if found := _found_build_python(shop, prepared, wanted):
             return found
         own_log = log.with_name("build-python.log")
         with (
@@ -459,6 +494,13 @@ def _ensure_build_python(shop: Workshop, prepared: Prepared, log: Path) -> Artif
                     seconds={name: round(value, 3) for name, value in built.seconds.items()},
                 )
             )
+
+
+def _found_build_python(shop: Workshop, prepared: Prepared, wanted: BuildPython) -> Artifact | None:
+    found = build_python.find(shop.store, wanted)
+    if found is not None and found.manifest.kind is ArtifactKind.CELL:
+        shop.progress.say(f"{prepared.cell}: {found.manifest.subject} ({found.id}) is its build Python")
+    return found
 
 
 @contextlib.contextmanager

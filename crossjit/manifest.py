@@ -57,7 +57,8 @@ class Manifest:
     """All that is known of an artifact; `manifest.json` in the stash and in an export.
 
     Whoever builds fills it; `created`, `tree_digest` (that of the tree `install`) and `trees` are set as it is stashed.
-    `images` maps `toolchain` and `target` to facts of them, `seconds` maps phases to wall time.
+    `images` maps `toolchain` and `target` to facts of them, `seconds` maps phases to wall time; `build_python` is the
+    whole id of the artifact whose Python ran CPython's own tools in a cross build.
 
     Versioning: within a schema, keys may be added with a default; readers ignore keys that they do not know, and
     rewriting a manifest drops them (nothing rewrites one). A change that an older reader would misunderstand counts
@@ -77,6 +78,7 @@ class Manifest:
     images: dict[str, dict[str, object]] = field(default_factory=dict)
     llvm: str | None = None
     compiler: str | None = None
+    build_python: str | None = None
     qemu: str | None = None
     cpu: str | None = None
     crossjit: str = ""

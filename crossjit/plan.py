@@ -51,12 +51,15 @@ class Selection:
 
 @dataclass(frozen=True)
 class Known:
-    """What is there already, as far as somebody has looked. `artifact` says that the build key is in the stash."""
+    """What is there already, as far as somebody has looked. `artifact` says that the build key is in the stash.
+
+    `build_python` names what is or will be there to be a cross build's own Python, and would otherwise be built.
+    """
 
     source: bool = False
     toolchain: bool = False
     target: bool = False
-    build_python: bool = False
+    build_python: str | None = None
     artifact: bool = False
 
 
@@ -64,7 +67,8 @@ class Known:
 class PlannedStep:
     """One step of a cell: the arch of the programs that it runs, and whether its result is there already.
 
-    `emulated` says that those run under QEMU; `obstacle` why they cannot run here, None if they can or nobody knows.
+    `emulated` says that those run under QEMU; `obstacle` why they cannot run here, None if they can or nobody knows;
+    `by` names what its result is taken from where that is another cell's or step's.
     """
 
     name: str
@@ -72,6 +76,7 @@ class PlannedStep:
     satisfied: bool = False
     emulated: bool = False
     obstacle: str | None = None
+    by: str | None = None
 
 
 def select(recipes: Mapping[str, Recipe], selector: Selector, host_arch: Arch) -> Selection:
@@ -189,15 +194,16 @@ def steps(
     here, there = ability.arch, cell.arch
     compiler = there if strategy is Strategy.EMULATE else here
 
-    def step(name: str, arch: Arch, satisfied: bool) -> PlannedStep:
+    def step(name: str, arch: Arch, satisfied: bool, by: str | None = None) -> PlannedStep:
         blocked = None if satisfied else obstacle(ability, arch)
-        return PlannedStep(name, arch, satisfied, emulated=arch is not here, obstacle=blocked)
+        return PlannedStep(name, arch, satisfied, emulated=arch is not here, obstacle=blocked, by=by)
 
     planned = [step("source", here, known.source), step("toolchain image", compiler, known.toolchain)]
     # the target image is put together without running anything of its own arch
     planned.append(step("target image", here, known.target or (known.artifact and not validate)))
     if strategy is Strategy.CROSS:
-        planned.append(step("build Python", here, known.build_python or known.artifact))
+        by = None if known.artifact else known.build_python
+        planned.append(step("build Python", here, known.artifact or by is not None, by))
     planned += (step(name, compiler, known.artifact) for name in ("configure", "make", "install"))
     planned.append(step("probe", there, known.artifact))
     planned.append(step("stash", here, known.artifact))

@@ -136,6 +136,9 @@ def plan(context: Context, request: Request, build_only: bool = False, json: boo
     for cell in foreseen:
         for obstacle in dict.fromkeys(step.obstacle for step in steps[cell.order.cell] if step.obstacle):
             show(f"{cell.order.cell}: {obstacle}; ./inv setup mends it")
+        for step in steps[cell.order.cell]:
+            if step.by:
+                show(f"{cell.order.cell}: its {step.name} is {step.by}")
 
 
 def _planned_row(cell: Foreseen, steps: Sequence[PlannedStep]) -> tuple[str, ...]:
@@ -166,6 +169,7 @@ def _planned_json(cell: Foreseen, steps: Sequence[PlannedStep]) -> dict[str, obj
                 "satisfied": step.satisfied,
                 "emulated": step.emulated,
                 "obstacle": step.obstacle,
+                "by": step.by,
             }
             for step in steps
         ],

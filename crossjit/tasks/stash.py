@@ -186,6 +186,7 @@ def _described(artifact: Artifact) -> str:
         "strategy": manifest.strategy.value,
         "configure": manifest.configure,
         "compiler": manifest.compiler,
+        "build Python": manifest.build_python,
         "LLVM": manifest.llvm,
         "QEMU": " as ".join(word for word in (manifest.qemu, manifest.cpu) if word),
         "build key": artifact.key,

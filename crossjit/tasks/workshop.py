@@ -62,12 +62,17 @@ def opened(request: Request, *, one: bool = False, reproduce: str | None = None)
     ability = host.look(settings, host.LocalShell()).ability or HostAbility(facts.arch, {})
     selection = plan.select(recipes, request.selector, facts.arch)
     cells = selection.cells[:1] if one else selection.cells
-    orders = tuple(_order(cell, recipes[cell.recipe], request, ability) for cell in cells)
+    orders = flow.arranged([_order(cell, recipes[cell.recipe], request, ability) for cell in cells])
     described = {"crossjit": crossjit.__version__, "engine": asdict(facts), "ability": asdict(ability)}
     with (
         Terminal() as terminal,
         runs.RunRecord.start(
-            settings, sys.argv, described, reproduce=reproduce, request=remembered(request), cells=cells
+            settings,
+            sys.argv,
+            described,
+            reproduce=reproduce,
+            request=remembered(request),
+            cells=tuple(order.cell for order in orders),
         ) as record,
     ):
         progress = Tee(terminal, record.recorder)
@@ -109,8 +114,14 @@ def foresee(request: Request) -> tuple[tuple[Foreseen, ...], HostAbility]:
     selection = plan.select(recipes, request.selector, arch)
     for remark in selection.notes:
         note(remark)
-    orders = [_order(cell, recipes[cell.recipe], request, ability) for cell in selection.cells]
-    return tuple(flow.foresee(order, settings, arch, specs, store, client) for order in orders), ability
+    orders = flow.arranged([_order(cell, recipes[cell.recipe], request, ability) for cell in selection.cells])
+    return (
+        tuple(
+            flow.foresee(order, settings, arch, specs, store, client, before=orders[:number])
+            for number, order in enumerate(orders)
+        ),
+        ability,
+    )
 
 
 def _recipes(request: Request) -> Mapping[str, Recipe]:

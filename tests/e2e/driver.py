@@ -106,13 +106,13 @@ class Running:
         self.process.kill()
         self.process.wait()
 
-    def wait(self) -> Done:
+    def wait(self, patience: float = PATIENCE) -> Done:
         """Wait for its end."""
         try:
-            code = self.process.wait(PATIENCE)
+            code = self.process.wait(patience)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError(f"not done within {PATIENCE:.0f} s:\n{self.stderr}") from None
+            raise AssertionError(f"not done within {patience:.0f} s:\n{self.stderr}") from None
         out = self._out.read_text(errors="replace")
         return Done(code, out, self.stderr, time.monotonic() - self._started)
 
@@ -188,9 +188,9 @@ class Driver:
             )
         return Running(self, process, out, err)
 
-    def run(self, *arguments: str | Path, expect: int = 0) -> Done:
+    def run(self, *arguments: str | Path, expect: int = 0, patience: float = PATIENCE) -> Done:
         """Run `invoke` with these arguments to its end."""
-        done = self.start(*arguments).wait()
+        done = self.start(*arguments).wait(patience)
         assert done.returncode == expect, f"exit code {done.returncode}, not {expect}:\n{done.stdout}\n{done.stderr}"
         return done
 

@@ -25,7 +25,8 @@ def test_native_and_cross_from_archive_to_stash(
     planned_at = time.time()
     planned = driver.run("plan", *both, "--json").json
     assert {cell["strategy"] for cell in planned} == {"native", "cross"}
-    assert not any(step["satisfied"] for cell in planned for step in cell["steps"] if step["name"] == "build")
+    serving = {step["by"] for cell in planned for step in cell["steps"] if step["name"] == "build Python"}
+    assert serving == {f"tiny/{host_arch}/jit"}
     assert driver.created_since(planned_at) == []
     assert driver.runs() == ()
 
@@ -43,7 +44,16 @@ def test_native_and_cross_from_archive_to_stash(
     assert driver.leftovers() == []
     record = driver.last_run()
     began = [event.name for event in record.events() if event.kind is EventKind.START]
-    assert [began.count(name) for name in ("unpack", "probe", "jit")] == [3, 2, 2]  # one is the build Python's
+    assert [began.count(name) for name in ("unpack", "probe", "jit")] == [
+        2,
+        2,
+        2,
+    ]  # the first is the other's build Python
+    manifests = {
+        str(each.manifest.arch): (each.full_id, each.manifest.build_python)
+        for each in Store(driver.settings.stash).artifacts()
+    }
+    assert manifests[foreign_arch][1] == manifests[host_arch][0]
     assert (record.id, record.state.value, record.exit_code) == (first["run"], "finished", 0)
     assert str(recipe) in record.reproduce
 
@@ -94,6 +104,26 @@ def test_two_stashes_get_the_same_tree(make_driver: MakeDriver, recipe: Path, fo
         results.append({kind: (each.key, each.full_id, each.manifest.tree_digest) for kind, each in found.items()})
     assert len(results[0]) == 2
     assert results[0] == results[1]
+
+
+def test_whichever_is_the_build_python_the_tree_is_the_same(
+    make_driver: MakeDriver, recipe: Path, host_arch: Arch, foreign_arch: Arch
+) -> None:
+    found = []
+    for variants in ((), ("jit",), ("jit-off", "jit")):
+        driver = make_driver("-".join(("stash", *variants)))
+        for variant in variants:
+            vacuous = 4 if variant == "jit-off" else 0
+            driver.run("build", "--recipe", recipe, "--arch", host_arch, "--variant", variant, expect=vacuous)
+        built = driver.run("build", "--recipe", recipe, "--arch", foreign_arch, "--json").json
+        (cell,) = built["cells"]
+        (artifact,) = (each for each in Store(driver.settings.stash).artifacts() if each.id == cell["artifact"])
+        found.append(
+            (artifact.key, artifact.full_id, {name: tree.digest for name, tree in artifact.manifest.trees.items()})
+        )
+        serving = driver.run("stash", "show", str(artifact.manifest.build_python), "--json").json["manifest"]
+        assert (serving["kind"] == "cell") is bool(variants)
+    assert found[1:] == found[:-1]
 
 
 def test_verdicts_and_their_exit_codes(driver: Driver, recipe: Path, tmp_path: Path) -> None:

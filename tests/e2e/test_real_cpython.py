@@ -233,3 +233,31 @@ def test_a_cache_changes_no_byte() -> None:
         ids.append(cell["artifact"])
     assert all(counts["hits"] for counts in cell["caches"].values()), cell["caches"]
     assert len(set(ids)) == 1
+
+
+@pytest.mark.slow
+def test_whichever_is_the_build_python_no_byte_differs(driver: Driver) -> None:
+    """The aarch64 cell with a Python made for it, and with the x86_64 cells with and without the JIT in its place.
+
+    Without caches, so that each build does all of its work with what serves it.
+    """
+    client = engine.connect(settings.load())
+    if client.facts().arch is not Arch.X86_64:
+        pytest.skip("aarch64 is no cross build here")
+    real = driver.with_environ(CROSSJIT_SOURCE_MIRROR=os.environ.get("CROSSJIT_SOURCE_MIRROR"))
+    wanted = ("build", "--recipe", "3.15", "--no-cache", "--json")
+    trees = {}
+    for serving in ("build-python", "jit", "nojit"):
+        if serving != "build-python":
+            real.run(*wanted, "--arch", "x86_64", "--variant", serving, patience=7200)
+        crossing = real.run(*wanted, "--arch", "aarch64", "--variant", "jit", "--rebuild", patience=7200)
+        (cell,) = crossing.json["cells"]
+        stash = store.Store(real.settings.stash)
+        artifact = stash.find_by_prefix(cell["artifact"])
+        served = stash.find_by_prefix(str(artifact.manifest.build_python))
+        assert served.manifest.variant == (None if serving == "build-python" else serving)
+        trees[serving] = {name: tree.digest for name, tree in artifact.manifest.trees.items()}
+        # the one made for it comes first where it is there, and a cell of another variant is not wanted now
+        shutil.rmtree(served.folder)
+    assert trees["jit"] == trees["build-python"]
+    assert trees["nojit"] == trees["build-python"]

@@ -46,6 +46,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "work": (
         "crossjit.build",
+        "crossjit.build_python",
         "crossjit.caches",
         "crossjit.crashes",
         "crossjit.debugging",

@@ -272,9 +272,9 @@ def test_what_is_there_is_not_made_again() -> None:
     assert left == ["target image", "suite ft-smoke", "suite jit"]
     steps = planned(Strategy.CROSS, Known(True, True, artifact=True), validate=False)
     assert all(step.satisfied for step in steps)
-    left = [
-        step.name for step in planned(Strategy.CROSS, Known(build_python=True), validate=False) if not step.satisfied
-    ]
+    steps = planned(Strategy.CROSS, Known(build_python="3.15/x86_64/jit"), validate=False)
+    assert {step.name: step.by for step in steps if step.by} == {"build Python": "3.15/x86_64/jit"}
+    left = [step.name for step in steps if not step.satisfied]
     assert left == ["source", "toolchain image", "target image", "configure", "make", "install", "probe", "stash"]
 
 

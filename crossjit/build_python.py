@@ -1,0 +1,79 @@
+"""The Python that runs CPython's own tools in a cross build: one made for it, or that of a native cell of its source.
+
+Both are of the same source, built by the same toolchain, so they are the same language and library; they differ in how
+they are configured. What of that could get into a cross build's output was looked for in Makefile.pre.in, configure.ac
+and the scripts of 3.13.15, 3.14.7 and 3.15.0rc2:
+
+- configure asks the build Python for its version, and writes down its path: in every container the same.
+- Freezing (`Programs/_freeze_module.py`) and byte-compiling write marshalled code. Its bytecode is what the compiler
+  gives, whatever a JIT puts in its place while it runs; marshal's reference flags follow from reference counts and from
+  what is interned, in which free-threaded builds differ. The JIT is off all the same: PYTHON_JIT=0, which all three
+  heed in builds with the JIT and with the tier-2 interpreter.
+- `sysconfig --generate-posix-vars` writes what is in the Makefile and in pyconfig.h of the cross build; prefixes, ABI
+  flags and the platform come from there, too (_PYTHON_PROJECT_BASE). It names its folder `-pydebug` by the cross
+  build's Py_DEBUG, but in 3.13 by whether the running Python is a debug build. A variable of make that is not set is
+  taken from the environment; there is none called PYTHON_JIT.
+- `build-details.json` (3.14 and later) has the running Python's `sys.abiflags`, `sys.implementation` and extension
+  suffixes, those of the wrong arch among them: the same for all but debug and free-threaded builds.
+- `check_extension_modules.py` goes by the cross build's Makefile and Modules/Setup* alone, and imports nothing.
+- `Tools/jit/build.py` and the generators that `regen-…` runs use the library only: neither sysconfig nor what a
+  configuration might lack (zlib, _ctypes); where asyncio imports ssl, nothing comes of it.
+- `__pycache__` folders that the tools leave in the source are not installed, and not copied with Tools/.
+
+So what may serve is configured with nothing but the JIT's option, and is neither a debug nor a free-threaded build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from crossjit import build
+from crossjit.build import BuildSpec
+from crossjit.images import Image
+from crossjit.model import Arch, Expectation, Strategy, Variant
+from crossjit.recipes import Recipe
+from crossjit.sources import Source
+from crossjit.store import Artifact, Store
+
+_PREFERENCE = (Expectation.NONE, Expectation.UOPS, Expectation.MACHINE_CODE)
+
+
+@dataclass(frozen=True)
+class BuildPython:
+    """How a cross build's own Python is built, and by variant the native cells that serve as well, best first.
+
+    The key of `own` stands for all of them: their outputs are the same.
+    """
+
+    own: BuildSpec
+    cells: Mapping[str, BuildSpec]
+
+
+def serving(recipe: Recipe) -> tuple[str, ...]:
+    """Name a recipe's variants whose native cells may serve, best first: those with the least in them that is new."""
+    fit = [variant for variant in recipe.variants.values() if _may_serve(variant)]
+    return tuple(variant.name for variant in sorted(fit, key=lambda variant: _PREFERENCE.index(variant.expects)))
+
+
+def _may_serve(variant: Variant) -> bool:
+    plain = all(argument.startswith("--enable-experimental-jit") for argument in variant.configure)
+    return plain and not variant.debug and not variant.free_threaded
+
+
+def specify(recipe: Recipe, source: Source, arch: Arch, toolchain: Image) -> BuildPython:
+    """Say what can be the build Python of a cross build of this source in this toolchain, whose arch it has. Pure."""
+    return BuildPython(
+        build.specify(source, build.BUILD_PYTHON_VARIANT, arch, Strategy.NATIVE, toolchain),
+        {
+            name: build.specify(source, recipe.variants[name], arch, Strategy.NATIVE, toolchain)
+            for name in serving(recipe)
+        },
+    )
+
+
+def find(store: Store, wanted: BuildPython) -> Artifact | None:
+    """Return what there is: the one made for it, which is the smallest, or a cell's whose probe did not crash."""
+    keys = (wanted.own.key, *(spec.key for spec in wanted.cells.values()))
+    found = (artifact for artifact in map(store.find, keys) if artifact is not None)
+    return next((artifact for artifact in found if "crashed" not in artifact.manifest.probe), None)

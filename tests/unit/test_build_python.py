@@ -1,0 +1,207 @@
+"""What serves as a cross build's own Python, without an engine."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import crossjit
+from crossjit import build, build_python, flow, recipes
+from crossjit.engine.base import EngineFacts
+from crossjit.engine.fake import FakeEngine, FakeProcess
+from crossjit.flow import Order, Workshop
+from crossjit.images import Image, ImageSpec, Package, Role, load_all
+from crossjit.manifest import ArtifactKind
+from crossjit.model import Arch, Cell, HostAbility, Strategy
+from crossjit.plan import Known
+from crossjit.progress import Silent
+from crossjit.recipes import Recipe
+from crossjit.settings import Settings
+from crossjit.sources import Kind, Source
+from crossjit.store import Store
+
+X86, ARM = Arch.X86_64, Arch.AARCH64
+RECIPE = recipes.find("3.15", crossjit.PROJECT / "recipes")
+PYTHON = "usr/local/bin/python3.15"
+
+
+def image(role: Role, arch: Arch) -> Image:
+    packages = (Package("gcc-16", "amd64", "16.2.0-3"), Package("clang-21", "amd64", "1:21.1.8-13"))
+    return Image(f"{role}-{arch}", f"sha256:{role}{arch}", "k" * 64, role, arch, "bootstrap:forky", packages)
+
+
+def order(variant: str, arch: Arch, *, recipe: Recipe = RECIPE, source: str | None = None) -> Order:
+    strategy = Strategy.NATIVE if arch is X86 else Strategy.CROSS
+    return Order(Cell(recipe.name, arch, variant), recipe, recipe.variants[variant], strategy, source)
+
+
+class Heard(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+class Shop:
+    """A workshop whose engine is a fake that builds: an installed Python says which variant it is of."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.heard = Heard()
+        self.probe: Mapping[str, object] = {"workloads": []}
+        self.served: list[str] = []
+        self.environments: list[Mapping[str, str]] = []
+        engine = FakeEngine(
+            arch=X86,
+            programs={
+                "configure": self.configure,
+                "make": self.make,
+                "python3": self.python,
+                "python": lambda process: 0,
+                "python3.15": lambda process: 0,
+                "gcc": lambda process: 0,
+                "aarch64-linux-gnu-gcc": lambda process: 0,
+                "sh": lambda process: 0,
+            },
+        )
+        for role, arch in ((Role.TOOLCHAIN, X86), (Role.TARGET, X86), (Role.TARGET, ARM)):
+            engine.add_image(image(role, arch).reference, arch=arch)
+        settings = Settings(home=folder / "home")
+        self.shop = Workshop(
+            settings=settings,
+            engine=engine,
+            facts=EngineFacts("fake", "1", "1", X86, cores=2, memory=8 << 30),
+            ability=HostAbility(X86, {}),
+            images=(),
+            store=Store(settings.stash),
+            run="run",
+            labels={},
+            progress=self.heard,
+            cached=False,
+        )
+        archive = folder / "source.tar"
+        with tarfile.open(archive, "w") as tar:
+            member = tarfile.TarInfo("Python-3.15.0/configure")
+            tar.addfile(member, io.BytesIO())
+        self.source = Source(Kind.ARCHIVE, "3.15.0", (3, 15), "d" * 64, archive, "Python-3.15.0", "x", llvm="21")
+        self.spec: ImageSpec = load_all(crossjit.PROJECT / "images")[0]
+
+    def configure(self, process: FakeProcess) -> int:
+        options = [argument for argument in process.argv[1:] if "jit" in argument or "O1" in argument]
+        process.write_file(f"{build.BUILD}/configured", " ".join(options).encode() or b"nojit")
+        self.environments.append(dict(process.env))
+        for argument in process.argv:
+            if argument.startswith("--with-build-python="):
+                self.served.append(process.files.read(argument.partition("=")[2]).decode())
+        return 0
+
+    def make(self, process: FakeProcess) -> int:
+        if "install" in process.argv:
+            process.write_file(f"{build.INSTALL}/{PYTHON}", process.files.read(f"{build.BUILD}/configured"))
+        return 0
+
+    def python(self, process: FakeProcess) -> int:
+        if "configure" in process.argv:
+            return process.run(process.argv[4:])
+        process.write_line(json.dumps(self.probe))
+        return 0
+
+    def build(self, variant: str, arch: Arch, *, digest: str = "d" * 64) -> flow.BuiltCell:
+        source = replace(self.source, digest=digest)
+        toolchain = image(Role.TOOLCHAIN, X86)
+        prepared = flow._specified(order(variant, arch), source, self.spec, toolchain, X86)
+        log = self.folder / f"{variant}-{arch}.log"
+        return flow.build_cell(self.shop, prepared, log=log)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    monkeypatch.setattr(flow, "ensure_image", lambda shop, spec, role, arch: image(role, arch))
+    monkeypatch.setattr(flow, "require_emulator", lambda shop, arch: None)
+    return Shop(tmp_path)
+
+
+def test_variants_that_differ_in_the_jit_alone_may_serve_the_plainest_first() -> None:
+    assert build_python.serving(RECIPE) == ("nojit", "interp", "jit")
+    tail = replace(RECIPE.variants["jit"], name="tail", configure=("--with-tail-call-interp",))
+    assert "tail" not in build_python.serving(replace(RECIPE, variants={"tail": tail}))
+
+
+class TestACrossBuild:
+    def test_takes_the_python_of_a_native_cell(self, shop: Shop) -> None:
+        native = shop.build("jit", X86)
+        cross = shop.build("jit", ARM)
+        assert shop.served == ["--enable-experimental-jit=yes"]
+        assert cross.artifact.manifest.build_python == native.artifact.full_id
+        assert {each.manifest.kind for each in shop.shop.store.artifacts()} == {ArtifactKind.CELL}
+        assert shop.heard.said == [f"3.15/aarch64/jit: 3.15/x86_64/jit ({native.artifact.id}) is its build Python"]
+        assert shop.environments[-1]["PYTHON_JIT"] == "0"
+        assert "PYTHON_JIT" not in shop.environments[0]
+
+    def test_takes_the_plainest(self, shop: Shop) -> None:
+        for variant in ("jit", "interp", "nojit"):
+            shop.build(variant, X86)
+        shop.build("ft", ARM)
+        assert shop.served == ["nojit"]
+
+    @pytest.mark.parametrize("variant", ["ft", "jit-debug"])
+    def test_makes_its_own_where_none_will_do(self, shop: Shop, variant: str) -> None:
+        shop.build(variant, X86)
+        cross = shop.build("jit", ARM)
+        assert shop.served == ["CFLAGS=-O1 -g0"]
+        (own,) = (each for each in shop.shop.store.artifacts() if each.manifest.kind is ArtifactKind.BUILD_PYTHON)
+        assert cross.artifact.manifest.build_python == own.full_id
+        assert not shop.heard.said
+
+    def test_makes_its_own_where_the_cell_is_of_another_source(self, shop: Shop) -> None:
+        shop.build("jit", X86, digest="e" * 64)
+        shop.build("jit", ARM)
+        assert shop.served == ["CFLAGS=-O1 -g0"]
+
+    def test_makes_its_own_where_the_cell_crashed_in_its_probe(self, shop: Shop) -> None:
+        shop.probe = {"crashed": "SIGSEGV"}
+        shop.build("jit", X86)
+        shop.build("jit", ARM)
+        assert shop.served == ["CFLAGS=-O1 -g0"]
+
+    def test_has_the_same_key_whichever_served(self, shop: Shop) -> None:
+        cross = shop.build("jit", ARM)
+        shop.build("nojit", X86)
+        again = shop.build("jit", ARM)
+        assert again.from_stash
+        assert again.artifact.full_id == cross.artifact.full_id
+
+
+class TestOrders:
+    """A command's cells, and what their plan says."""
+
+    def test_native_cells_come_first_in_each_recipe(self) -> None:
+        other = recipes.find("3.14", crossjit.PROJECT / "recipes")
+        orders = [order("jit", ARM), order("jit", X86), order("ft", X86), order("jit", ARM, recipe=other)]
+        arranged = [str(each.cell) for each in flow.arranged(orders)]
+        assert arranged == ["3.15/x86_64/jit", "3.15/x86_64/ft", "3.15/aarch64/jit", "3.14/aarch64/jit"]
+
+    def foreseen(self, folder: Path, wanted: Order, *before: Order) -> Known:
+        settings = Settings(home=folder)
+        return flow.foresee(wanted, settings, X86, (), Store(settings.stash), None, before=before).known
+
+    def test_the_plan_knows_what_will_serve(self, tmp_path: Path) -> None:
+        wanted = order("jit", ARM)
+        ordered = (order("jit", X86), order("ft", X86), order("interp", X86))
+        assert self.foreseen(tmp_path, wanted, *ordered) == Known(build_python="3.15/x86_64/interp")
+
+    def test_the_plan_knows_what_will_not(self, tmp_path: Path) -> None:
+        wanted = order("jit", ARM)
+        other = recipes.find("3.14", crossjit.PROJECT / "recipes")
+        useless = (order("ft", X86), order("jit", X86, recipe=other), order("jit", X86, source="../cpython"))
+        assert self.foreseen(tmp_path, wanted, *useless) == Known()
+        assert self.foreseen(tmp_path, order("jit", X86), order("nojit", X86)) == Known()
