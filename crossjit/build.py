@@ -85,7 +85,8 @@ class Command:
 class BuildSpec:
     """All that decides a build's output. `key` is its digest; parallelism is not in it, since it decides nothing.
 
-    `packages` is the fingerprint of the toolchain image's packages, compilers and libraries included.
+    `packages` is the fingerprint of the toolchain image's packages, compilers and libraries included; `python` a digest
+    of all that what the library is byte-compiled to depends on, beside the library and the script that does it.
     """
 
     source: str
@@ -98,6 +99,7 @@ class BuildSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     build_python: str | None = None
     library_compiler: str = ""
+    python: str = ""
 
     @property
     def key(self) -> str:
@@ -155,7 +157,8 @@ def specify(
         # 3.15 looks for its tools here first; before, `clang-N` on PATH is found by its name.
         environment["LLVM_TOOLS_INSTALL_DIR"] = LLVM
     return BuildSpec(
-        source=source.digest,
+        # what is built without the tests does not depend on them
+        source=source.core or source.digest if variant is BUILD_PYTHON_VARIANT else source.digest,
         arch=arch,
         strategy=strategy,
         toolchain=toolchain.key,
@@ -172,7 +175,19 @@ def specify(
         environment=environment,
         build_python=build_python if strategy is Strategy.CROSS else None,
         library_compiler=hashlib.sha256((SCRIPTS / "compile_library.py").read_bytes()).hexdigest(),
+        python=_python(source, variant, strategy, toolchain),
     )
+
+
+def _python(source: Source, variant: Variant, strategy: Strategy, toolchain: Image) -> str:
+    """Return a digest that tells Pythons apart that may compile the same file to other bytes.
+
+    A cross build's own is a plain one (see `build_python`), as is what is made only for that.
+    """
+    plain = strategy is Strategy.CROSS or variant is BUILD_PYTHON_VARIANT or variant.is_plain
+    options = () if plain else variant.configure
+    what = (source.core or source.digest, *source.regenerate, toolchain.key, toolchain.fingerprint, *options)
+    return hashlib.sha256("\0".join(what).encode()).hexdigest()
 
 
 def _compile(source: Source, strategy: Strategy) -> tuple[str, ...]:
@@ -308,9 +323,8 @@ def bookkeeping(spec: BuildSpec, *, cached: bool) -> Mapping[str, str]:
         "CROSSJIT_LLVM": f"/usr/lib/llvm-{spec.llvm}",
         "CROSSJIT_HEADERS": f"{TOOLS}/headers",
         "CROSSJIT_CACHE_LOG": f"{TOOLS}/log",
+        "CROSSJIT_COMPILER": spec.python,
     }
-    if spec.build_python is not None:
-        here["CROSSJIT_COMPILER"] = spec.build_python
     if not cached:
         return {**here, "CCACHE_DISABLE": "1"}
     return {

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from crossjit import build
 from crossjit.build import BuildSpec
 from crossjit.images import Image
-from crossjit.model import Arch, Expectation, Strategy, Variant
+from crossjit.model import Arch, Expectation, Strategy
 from crossjit.recipes import Recipe
 from crossjit.sources import Source
 from crossjit.store import Artifact, Store
@@ -52,13 +52,8 @@ class BuildPython:
 
 def serving(recipe: Recipe) -> tuple[str, ...]:
     """Name a recipe's variants whose native cells may serve, best first: those with the least in them that is new."""
-    fit = [variant for variant in recipe.variants.values() if _may_serve(variant)]
+    fit = [variant for variant in recipe.variants.values() if variant.is_plain]
     return tuple(variant.name for variant in sorted(fit, key=lambda variant: _PREFERENCE.index(variant.expects)))
-
-
-def _may_serve(variant: Variant) -> bool:
-    plain = all(argument.startswith("--enable-experimental-jit") for argument in variant.configure)
-    return plain and not variant.debug and not variant.free_threaded
 
 
 def specify(recipe: Recipe, source: Source, arch: Arch, toolchain: Image) -> BuildPython:

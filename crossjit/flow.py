@@ -287,6 +287,8 @@ def build_cell(shop: Workshop, prepared: Prepared, *, log: Path, rebuild: bool =
     """
     found = None if rebuild else shop.store.find(prepared.key)
     if found is not None:
+        if remark := _other_source(found.manifest, prepared):
+            shop.progress.say(remark)
         return BuiltCell(found, from_stash=True)
     require_emulator(shop, prepared.cell.arch)
     with shop.store.lock(prepared.key, on_wait=_waits(shop, str(prepared.cell))):
@@ -333,6 +335,17 @@ def build_cell(shop: Workshop, prepared: Prepared, *, log: Path, rebuild: bool =
                 with shop.progress.step("stash", str(prepared.cell)):
                     artifact = staging.commit(manifest)
         return BuiltCell(artifact, from_stash=False, seconds=seconds, caches=built.caches)
+
+
+def _other_source(manifest: Manifest, prepared: Prepared) -> str | None:
+    """Say it where an artifact is of another commit or other changes, and still what this source would be built to."""
+    source = prepared.source
+    if (manifest.source.commit, manifest.source.diff_digest) == (source.commit, source.diff_digest):
+        return None
+    other = f"commit {manifest.source.commit[:12]}" if manifest.source.commit else manifest.source.origin
+    if manifest.source.diff_digest:
+        other += " with changes"
+    return f"{prepared.cell}: built before, from {other}; it differs from this source in nothing that a build reads"
 
 
 def validate_cell(

@@ -145,6 +145,15 @@ class Variant:
             for argument in self.configure
         )
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether what it compiles from Python is what a build without options does: only the JIT's option is given.
+
+        Free-threaded builds differ in marshal's reference flags, which follow from reference counts.
+        """
+        plain = all(argument.startswith("--enable-experimental-jit") for argument in self.configure)
+        return plain and not self.debug and not self.free_threaded
+
 
 @dataclass(frozen=True, order=True)
 class Cell:

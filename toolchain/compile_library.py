@@ -8,9 +8,10 @@ and marshal's reference flags follow from what the process compiled before. Here
 process, so that what comes of it depends on nothing but the file, and several are compiled at a time. Not for -O and
 -OO, as compileall would: two thirds of the work, for what suites start a few times at most.
 
-With CROSSJIT_CACHE in the environment, what came of a file for this very compiler (CROSSJIT_COMPILER, or the running
-program's own bytes) is taken from there. Prints a line of JSON at its end: {"compiled": n, "kept": n, "left": n}, where
-`left` are files that do not compile, such as tests' examples of wrong syntax; those stay without.
+With CROSSJIT_CACHE in the environment, what came of a file for this very compiler (CROSSJIT_COMPILER tells it from
+others, else the running program's own bytes do) is taken from there. Prints a line of JSON at its end: {"compiled": n,
+"kept": n, "left": n}, where `left` are files that do not compile, such as tests' examples of wrong syntax; those stay
+without.
 """
 
 import argparse

@@ -164,4 +164,5 @@ def _source(stored: Stored, digest: str, *, origin: str | None = None) -> Source
         top=facts.top,
         origin=origin or stored.record.origin,
         llvm=facts.llvm,
+        core=facts.core,
     )

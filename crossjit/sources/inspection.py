@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tarfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from crossjit.errors import SourceError
@@ -18,6 +20,7 @@ MAX_BYTES = 4 << 30  # CPython is 150 MB; what claims to be more than this is a 
 MAX_MEMBERS = 500_000
 FACT_FILES = ("Include/patchlevel.h", "Tools/jit/_llvm.py")
 MAX_FACT_FILE = 1 << 20
+TESTS = "Lib/test/"  # what no build reads, and only copies
 
 # Headers that let two tar implementations see two different archives, or that set what a source has no business to set.
 FORBIDDEN_HEADERS = ("GNU.sparse.", "SCHILY.xattr.", "LIBARCHIVE.xattr.", "RHT.security.")
@@ -34,17 +37,23 @@ def inspect(path: Path, label: str) -> TreeFacts:
     checker = _Checker(label)
     files: dict[str, bytes] = {}
     names: set[str] = set()
+    core = hashlib.sha256()
     try:
         with decompressed(path) as stream:
             watched = Watched(stream)
             with tarfile.open(fileobj=watched, mode="r:", errorlevel=2) as tar:
                 for member in tar:
                     inner = "/".join(checker.check(member)[1:])
-                    if not member.isfile():
-                        continue
-                    names.add(inner)
-                    if inner in FACT_FILES and (content := tar.extractfile(member)):
-                        files[inner] = content.read(MAX_FACT_FILE)
+                    content = tar.extractfile(member) if member.isreg() else None
+                    if not inner.startswith(TESTS):
+                        about = (inner, member.type.hex(), oct(member.mode), member.linkname, str(member.size))
+                        core.update("\0".join((*about, "")).encode("utf-8", "surrogateescape"))
+                        while content and (piece := content.read(MAX_FACT_FILE)):
+                            core.update(piece)
+                            if inner in FACT_FILES:
+                                files.setdefault(inner, piece)
+                    if member.isfile():
+                        names.add(inner)
                 if len(watched.last) != tarfile.BLOCKSIZE or watched.last.strip(b"\0"):
                     raise SourceError(
                         f"{label} is cut short or damaged: it stops without a tar archive's end",
@@ -64,7 +73,7 @@ def inspect(path: Path, label: str) -> TreeFacts:
     if "configure" not in names or "Include/patchlevel.h" not in files:
         missing = "configure" if "configure" not in names else "Include/patchlevel.h"
         raise SourceError(f"{label} is not a CPython source: there is no {missing} in it", hint="give CPython's source")
-    return _facts(label, top, files)
+    return replace(_facts(label, top, files), core=core.hexdigest())
 
 
 class _Checker:

@@ -21,13 +21,15 @@ class TreeFacts:
 
     `top` is the one folder that everything in the archive is in; `version` is `PY_VERSION` of `Include/patchlevel.h`,
     such as `3.15.0rc2` or, between releases, `3.16.0a0+`; `python` its major and minor number; `llvm` the major version
-    that `Tools/jit/_llvm.py` names (`_LLVM_VERSION`: a number up to 3.14, a string since 3.15), or None.
+    that `Tools/jit/_llvm.py` names (`_LLVM_VERSION`: a number up to 3.14, a string since 3.15), or None; `core` is a
+    digest of all but the tests, which a build only copies; empty in records of before there was one.
     """
 
     top: str
     version: str
     python: tuple[int, int]
     llvm: str | None
+    core: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,11 @@ class Source:
 
     `archive` is a local tar file, maybe compressed, whose members are all in the folder `top`; it has been checked and
     is safe to unpack. `digest` is the sha256 (hexadecimal) of that file for an archive, and of the uncompressed tar for
-    git and checkout, where it depends on the tree alone: a clean checkout and its commit give the same. `origin` is the
-    place it came from, without credentials; `commit` the git commit, and for a checkout HEAD's; `diff_digest` a digest
-    of a checkout's uncommitted changes, None where there are none; `regenerate` what make is to be called with, one
-    after the other, before anything is compiled, since these changes make generated files stale. The others are as in
-    TreeFacts.
+    git and checkout, where it depends on the tree alone, without what no build reads (`tarball.UNREAD`): a clean
+    checkout and its commit give the same. `origin` is the place it came from, without credentials; `commit` the git
+    commit, and for a checkout HEAD's; `diff_digest` a digest of a checkout's uncommitted changes, None where there are
+    none; `regenerate` what make is to be called with, one after the other, before anything is compiled, since these
+    changes make generated files stale. The others are as in TreeFacts.
     """
 
     kind: Kind
@@ -54,3 +56,4 @@ class Source:
     diff_digest: str | None = None
     llvm: str | None = None
     regenerate: tuple[str, ...] = ()
+    core: str = ""

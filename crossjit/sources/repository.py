@@ -243,4 +243,5 @@ def source_of(
         diff_digest=diff_digest,
         llvm=facts.llvm,
         regenerate=regenerate,
+        core=facts.core,
     )

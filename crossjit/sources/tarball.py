@@ -34,6 +34,11 @@ TOP = "cpython"
 # anything. What a change to a generator's input makes stale is told by `regenerate` instead.
 MTIME = 1_577_836_800  # 2020-01-01, after 1980 so that zip files can hold it
 
+# Folders of a repository that neither a build nor a test reads: a packed tree is without them, so that nothing can, and
+# a change to nothing else is no other source. Of Doc/, what make writes from Grammar/Tokens has to be there.
+UNREAD = (".devcontainer/", ".github/", "Doc/", "InternalDocs/", "Misc/NEWS.d/")
+READ = ("Doc/library/token",)
+
 DAMAGED = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, zstd.ZstdError, tarfile.TarError)
 
 
@@ -187,12 +192,16 @@ class Entry:
 def pack(entries: Iterable[Entry], target: Path) -> str:
     """Write entries, which come sorted by path, into a zstd-compressed tar, and return the sha256 of the tar within.
 
-    The same entries give the same tar: owners, modes but for the executable bit, and mtimes are constant.
+    The same entries give the same tar: owners, modes but for the executable bit, and mtimes are constant. Entries below
+    UNREAD are read, since their readers may want to know them, and left out.
     """
     with storing(target), target.open("wb") as raw, zstd.ZstdFile(raw, "wb", level=3) as compressed:
         sink = _Sink(cast(BinaryIO, compressed), target)
         writer = _Writer(sink)
         for entry in entries:
+            if entry.path.startswith(UNREAD) and not entry.path.startswith(READ):
+                _drain(entry)
+                continue
             member = tarfile.TarInfo(f"{TOP}/{entry.path}")
             member.mode = 0o755 if entry.executable else 0o644
             member.mtime = MTIME
@@ -203,13 +212,23 @@ def pack(entries: Iterable[Entry], target: Path) -> str:
             try:
                 writer.add(member, entry.content)
             except (OSError, tarfile.TarError) as error:  # the sink's own are StashErrors
-                raise SourceError(
-                    f"{entry.path} cannot be read, or changed while it was read: {error}", hint="run it again"
-                ) from error
+                raise _unreadable(entry, error) from error
         writer.close()
         compressed.close()
         synchronize(raw)
     return sink.hash.hexdigest()
+
+
+def _drain(entry: Entry) -> None:
+    try:
+        while entry.content is not None and entry.content.read(CHUNK):
+            pass
+    except (OSError, tarfile.TarError) as error:
+        raise _unreadable(entry, error) from error
+
+
+def _unreadable(entry: Entry, error: Exception) -> SourceError:
+    return SourceError(f"{entry.path} cannot be read, or changed while it was read: {error}", hint="run it again")
 
 
 class _Sink(io.RawIOBase):

@@ -97,6 +97,31 @@ class TestTheBuildKey:
         assert len(set(keys)) == len(keys)
 
 
+class TestThePythonThatCompilesTheLibrary:
+    """Which builds may take each other's .pyc files."""
+
+    def python(self, source: Source, variant: Variant = JIT, strategy: Strategy = Strategy.NATIVE) -> str:
+        return specify(source, variant, Arch.X86_64, strategy, toolchain()).python
+
+    def test_is_the_same_for_plain_builds(self, source: Source) -> None:
+        ours = self.python(source)
+        assert self.python(source, replace(JIT, configure=())) == ours
+        assert self.python(source, FT, Strategy.CROSS) == ours, "a cross build has a plain one of its own"
+        assert self.python(source, build.BUILD_PYTHON_VARIANT) == ours
+
+    def test_is_another_for_others(self, source: Source) -> None:
+        debug = replace(JIT, configure=(*JIT.configure, "--with-pydebug"), debug=True)
+        flags = replace(JIT, configure=(*JIT.configure, "CFLAGS=-DOTHER"))
+        assert len({self.python(source, variant) for variant in (JIT, FT, debug, flags)}) == 4
+        assert specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain(key="o")).python != self.python(source)
+
+    def test_does_not_depend_on_tests(self, source: Source) -> None:
+        one, other = replace(source, core="c"), replace(source, core="c", digest="e" * 64)
+        assert self.python(one) == self.python(other)
+        assert self.python(one) != self.python(replace(other, core="d"))
+        assert self.python(one) != self.python(replace(one, regenerate=("regen-cases",)))
+
+
 class TestTheConfigureLine:
     def test_of_a_native_build_names_no_machine(self, source: Source) -> None:
         line = specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain()).configure_line

@@ -167,6 +167,13 @@ class TestACrossBuild:
         shop.build("jit", ARM)
         assert shop.served == ["CFLAGS=-O1 -g0"]
 
+    def test_takes_what_was_made_for_a_source_that_has_other_tests(self, shop: Shop) -> None:
+        shop.source = replace(shop.source, core="c" * 64)
+        first = shop.build("jit", ARM)
+        second = shop.build("jit", ARM, digest="e" * 64)
+        assert not second.from_stash
+        assert second.artifact.manifest.build_python == first.artifact.manifest.build_python
+
     def test_makes_its_own_where_the_cell_crashed_in_its_probe(self, shop: Shop) -> None:
         shop.probe = {"crashed": "SIGSEGV"}
         shop.build("jit", X86)

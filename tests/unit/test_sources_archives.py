@@ -98,6 +98,16 @@ def test_facts_are_read_whatever_the_compression(tmp_path: Path, compression: st
     assert (facts.top, facts.version, facts.python, facts.llvm) == (TOP, "3.15.0rc2", (3, 15), "21")
 
 
+def test_the_core_is_all_but_the_tests(tmp_path: Path) -> None:
+    def core(**changed: bytes) -> str:
+        tree = TREE | {"Lib/test/test_x.py": b"1", "Lib/x.py": b"1"} | changed
+        return inspect(write(tmp_path, tar_of(tree=tree)), "it").core
+
+    assert core() == core(**{"Lib/test/test_x.py": b"2"}) == core(**{"Lib/test/test_y.py": b"new"})
+    others = [core(), core(**{"Lib/x.py": b"2"}), core(**{"Lib/x.py": b"12"}), core(**{"Lib/y.py": b"1"})]
+    assert len(set(others)) == len(others)
+
+
 @pytest.mark.parametrize(
     ("text", "llvm"),
     [
@@ -370,6 +380,20 @@ def test_packing_depends_on_the_entries_alone(tmp_path: Path) -> None:
     # make takes what is newer than its output for changed: nothing may be newer than anything
     assert {member.mtime for member in members} == {MTIME}
     assert {(member.uid, member.gid, member.uname) for member in members} == {(0, 0, "")}
+
+
+def test_packing_leaves_out_what_no_build_reads_and_lets_it_be_read_all_the_same(tmp_path: Path) -> None:
+    doc = io.BytesIO(b"words")
+    unread = [Entry(".github/CODEOWNERS", size=0, content=io.BytesIO()), Entry("Doc/using.rst", size=5, content=doc)]
+    read = [
+        Entry("Doc/library/token.rst", size=1, content=io.BytesIO(b"t")),
+        Entry("Docks", size=0, content=io.BytesIO()),
+    ]
+    pack([*unread, *read], tmp_path / "some")
+    assert doc.tell() == 5
+    with tarfile.open(fileobj=io.BytesIO(zstd.decompress((tmp_path / "some").read_bytes()))) as tar:
+        names = [member.name for member in tar if member.isfile()]
+    assert names == ["cpython/Doc/library/token.rst", "cpython/Docks"]
 
 
 def test_packing_says_which_file_changed_meanwhile(tmp_path: Path) -> None:
