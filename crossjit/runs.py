@@ -1,7 +1,7 @@
 """Run records: what one invocation did, on disk from its first second, readable whenever and however it ended.
 
 runs/<id>/run.json                      what was asked, on what, the cells and their verdicts; replaced whole
-runs/<id>/events.jsonl                  steps and remarks as they came, a line each
+runs/<id>/events.jsonl                  steps, remarks, and commands in containers, as they came, a line each
 runs/<id>/alive.lock                    held as long as the process lives
 runs/<id>/cells/<recipe-arch-variant>/  logs of a cell, and its result.json when it has one
 """
@@ -27,6 +27,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from crossjit import durable
+from crossjit.engine.base import Completed
 from crossjit.errors import CrossjitError, ExitCode, InfrastructureError, UserError
 from crossjit.model import Cell, CellResult, Verdict
 from crossjit.progress import Step
@@ -35,6 +36,7 @@ from crossjit.settings import Settings
 _RUN = "run.json"
 _EVENTS = "events.jsonl"
 _RESULT = "result.json"
+_COMMAND_WIDTH = 200  # as much of a command as is worth a line; builds' whole commands are in their logs
 
 
 class RunState(StrEnum):
@@ -131,6 +133,7 @@ class EventKind(StrEnum):
     START = "start"
     FINISH = "finish"
     SAY = "say"
+    COMMAND = "command"
 
 
 class Status(StrEnum):
@@ -146,6 +149,7 @@ class Event:
     """A line of `events.jsonl`. `step` numbers steps from 1, `at` is seconds since the epoch, `seconds` a step's time.
 
     `done`, `total` and `detail` are what a step said last before it ended, `text` what was said or what went wrong.
+    Of a command that ended in a container `text` is its beginning, `detail` how it ended, and `seconds` what it took.
     """
 
     at: float
@@ -222,6 +226,14 @@ class Recorder:
     def say(self, text: str) -> None:
         """Record a remark."""
         self._append(Event(time.time(), EventKind.SAY, text=text))
+
+    def command(self, completed: Completed) -> None:
+        """Record a command that ended in a container: what is not in any of these is time of ours."""
+        text = shlex.join(completed.argv)
+        short = text if len(text) <= _COMMAND_WIDTH else f"{text[:_COMMAND_WIDTH]}…"
+        self._append(
+            Event(time.time(), EventKind.COMMAND, text=short, seconds=round(completed.seconds, 3), detail=completed.how)
+        )
 
     def _append(self, event: Event) -> None:
         line = _to_json(_event_type().dump_python(event, mode="json", exclude_defaults=True), indent=None)

@@ -177,5 +177,5 @@ def _steps(run: Run) -> list[str]:
         + (f"  {tables.duration(event.seconds)}" if event.seconds is not None else "")
         + (f"  {event.status}: {event.text}" if event.kind is EventKind.FINISH and event.text else "")
         for event in run.events()
-        if event.kind is not EventKind.START
+        if event.kind in (EventKind.FINISH, EventKind.SAY)
     ]

@@ -43,6 +43,7 @@ def opened(request: Request, *, one: bool = False, reproduce: str | None = None)
     is said before the host is touched or anything is recorded.
     """
     from crossjit import cleaning, engine, flow, host, images, plan, runs, suites
+    from crossjit.engine.heard import heard
     from crossjit.progress import Tee
     from crossjit.report.terminal import Terminal
     from crossjit.store import Store
@@ -82,7 +83,7 @@ def opened(request: Request, *, one: bool = False, reproduce: str | None = None)
             progress.say(f"removed what a run that died had left: {line}")
         shop = flow.Workshop(
             settings=settings,
-            engine=client,
+            engine=heard(client, record.recorder.command),
             facts=facts,
             ability=ability,
             images=specs,

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from crossjit import runs
+from crossjit.engine.fake import FakeEngine
+from crossjit.engine.heard import heard
 from crossjit.errors import BuildError, ExitCode, InfrastructureError, Interrupted, UserError
 from crossjit.model import Arch, Cell, CellResult, Outcome, Strategy, SuiteResult, TestResult, Verdict
 from crossjit.progress import Silent, Tee
@@ -236,6 +238,23 @@ def test_steps_are_recorded(settings: Settings) -> None:
     assert 0 <= make.seconds < 60
     assert (install.status, install.text) == (Status.FAILED, "no space")
     assert suites.status is Status.INTERRUPTED
+
+
+def test_commands_in_containers_are_recorded(settings: Settings) -> None:
+    engine = FakeEngine()
+    engine.add_image("target", arch=Arch.X86_64)
+    with RunRecord.start(settings, ARGV, {}) as record:
+        listening = heard(engine, record.recorder.command)
+        with listening.container("target", arch=Arch.X86_64, name="one", labels={}) as container:
+            assert container.id in engine.containers
+            container.run(("true",), cwd="/")
+            container.run(("false", "x" * 1000))
+        assert [thing.name for thing in listening.owned({})] == []
+    first, second = runs.load(settings).events()
+    assert (first.kind, first.text, first.detail) == (EventKind.COMMAND, "true", "exit status 0")
+    assert first.seconds is not None
+    assert second.detail == "exit status 1"
+    assert len(second.text) < 300
 
 
 def test_half_written_events_are_left_out(settings: Settings) -> None:
