@@ -16,7 +16,6 @@ import os
 import re
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,7 +28,8 @@ DEFECTS = PROJECT / "tests" / "defects"
 
 sys.path.insert(0, str(PROJECT))
 
-from crossjit import recipes, settings, sources  # noqa: E402 - it need not be installed
+from benchmarks import trees  # noqa: E402 - nothing of it need be installed
+from crossjit import recipes, settings, sources  # noqa: E402
 from crossjit.progress import Silent  # noqa: E402
 
 
@@ -67,19 +67,7 @@ def read(path: Path) -> Defect:
 def checkout(folder: Path, recipe: str) -> Path:
     """Unpack a recipe's release into a git repository, so that a patch on it is an uncommitted change."""
     found = recipes.find(recipe, PROJECT / "recipes")
-    source = sources.resolve(found.source, settings.load(), progress=Silent())
-    with sources.open_tar(source) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-        tar.extractall(folder, filter="tar")
-    tree = folder / source.top
-    for command in (("init", "--quiet"), ("add", "--all", "--force"), ("commit", "--quiet", "--message", recipe)):
-        git(tree, *command)
-    return tree
-
-
-def git(tree: Path, *arguments: str) -> None:
-    """Run git in the checkout."""
-    identity = ("-c", "user.name=benchmark", "-c", "user.email=benchmark@crossjit.invalid", "-c", "gc.auto=0")
-    subprocess.run(["git", "-C", str(tree), *identity, *arguments], check=True, stdout=subprocess.DEVNULL)
+    return trees.checkout(folder, sources.resolve(found.source, settings.load(), progress=Silent()), recipe)
 
 
 def crossjit(*arguments: str) -> tuple[int, Any, float]:
@@ -96,7 +84,7 @@ def crossjit(*arguments: str) -> tuple[int, Any, float]:
 def plant(defect: Defect, tree: Path) -> Outcome:
     """Build and validate a cell with a defect, and let triage say what it is."""
     recipe, arch, variant = defect.cell.split("/")
-    git(tree, "apply", str(defect.patch))
+    trees.git(tree, "apply", str(defect.patch))
     try:
         selected = (
             "--recipe",
@@ -124,7 +112,7 @@ def plant(defect: Defect, tree: Path) -> Outcome:
             defect.name, defect.layer, cells[0]["verdict"], named, whys, round(took, 1), round(triage_took, 1)
         )
     finally:
-        git(tree, "checkout", "--quiet", "--", ".")
+        trees.restore(tree)
 
 
 def matrix(outcomes: list[Outcome]) -> Iterator[str]:

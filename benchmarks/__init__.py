@@ -1,0 +1,1 @@
+"""Measurements of crossjit: each script says in its first lines what it measures and how it is called."""

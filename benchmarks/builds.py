@@ -1,0 +1,281 @@
+"""How fast crossjit builds, compared with what one would type instead: prints a table, and JSON if asked.
+
+    .venv/bin/python benchmarks/builds.py [--rounds N] [--only LINE …] [--json FILE] [--list]
+
+T is the wall time of a native build typed by hand (configure, make, install) in the same toolchain image with the same
+options; a line's value is a ratio within one round, and its median over the rounds is held against its bound. Cold
+means a state folder of its own, with nothing in it but what is known of the images; these, and the release's archive,
+are had before anything is timed. What a line needs is measured with it.
+
+An emulated build takes hours. By default it is stopped once it has taken eight times as long as the cross build of the
+same round: the line is a lower bound then, and says so. `--emulated-sample SECONDS` stops it after these, and reckons
+the rest from how far the native build had come at the same step.
+
+A round takes some 25 times T; ten of these are the emulated build's. Containers, volumes and state folders go at the
+end, after Ctrl-C as well. The exit status is 1 if a line misses its bound or a command fails, and 2 for bad usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+sys.path.insert(0, str(PROJECT))
+
+from benchmarks import figures, lines, machine, trees  # noqa: E402 - nothing of it need be installed
+from benchmarks.bench import Bench, Choice, Round  # noqa: E402
+from benchmarks.commands import MeasurementError  # noqa: E402
+from benchmarks.figures import Found, Sample  # noqa: E402
+from benchmarks.lines import Measurement  # noqa: E402
+from crossjit import build, emulation, engine, host, images, recipes, settings, sources  # noqa: E402
+from crossjit.errors import CrossjitError  # noqa: E402
+from crossjit.images import Image, Role  # noqa: E402
+from crossjit.model import Arch  # noqa: E402
+from crossjit.progress import SilentStep, Step  # noqa: E402
+from crossjit.recipes import Archive, Recipe  # noqa: E402
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Said:
+    """Tells on stderr what is being done, with the time since the beginning."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Write a line."""
+        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
+        print(f"[{minutes // 60}:{minutes % 60:02d}:{seconds:02d}] {text}", file=sys.stderr, flush=True)
+
+    @contextlib.contextmanager
+    def step(self, name: str, subject: str = "") -> Iterator[Step]:
+        """Tell of a step of what is made before."""
+        self.say(f"before: {name} {subject}")
+        yield SilentStep()
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
+    made = argparse.ArgumentParser(description="How fast crossjit builds, compared with what one would type instead.")
+    made.add_argument("--rounds", type=positive, default=1, help="medians are over so many; default: 1")
+    made.add_argument("--only", nargs="+", default=[], metavar="LINE", help="only these lines, and what they need")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, after each measurement")
+    made.add_argument("--list", action="store_true", help="list the lines with their bounds, and end")
+    made.add_argument("--recipe", default="3.15", help="the release: a recipe, or its file; default: 3.15")
+    made.add_argument("--variant", default="jit", help="what is built; default: jit")
+    made.add_argument("--other-variant", default="jit-debug", help="what line `variant` builds; default: jit-debug")
+    made.add_argument("--suite", default="jit", help="what line `suites` runs; default: jit")
+    made.add_argument(
+        "--edits", type=Path, default=PROJECT / "benchmarks" / "edits.toml", help="the changes, for another source"
+    )
+    made.add_argument("--history", type=Path, metavar="REPO", help="a local repository to walk over; default: made up")
+    made.add_argument("--commits", default="", metavar="RANGE", help="with --history: A..B, of which the last ten")
+    made.add_argument(
+        "--emulated-sample", type=float, metavar="SECONDS", help="stop the emulated build then, and reckon the rest"
+    )
+    made.add_argument("--folder", type=Path, help="where state folders are made; default: the system's for temporaries")
+    return made
+
+
+def positive(text: str) -> int:
+    """Read a whole number above 0."""
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def prepare(
+    arguments: argparse.Namespace, recipe: Recipe, edits: trees.Edits, folder: Path, emulated: bool, said: Said
+) -> tuple[Bench, dict[str, object]]:
+    """Have images and source, which no measurement includes, and say what the machine is. Raises CrossjitError."""
+    loaded = settings.load()
+    client = engine.connect(loaded)
+    facts = client.facts()
+    ability = host.look(loaded, host.LocalShell()).ability
+    described = machine.describe(facts, ability)
+    source = sources.resolve(recipe.source, loaded, progress=said)
+    spec = images.spec_for(source.llvm, images.load_all(PROJECT / "images"))
+    foreign = images.spec.other(facts.arch)
+
+    def image(role: Role, arch: Arch) -> Image:
+        labels = {engine.base.HOME: loaded.identity}
+        return images.ensure(
+            client, spec, role, arch, host_arch=facts.arch, home=loaded.home, progress=said, labels=labels
+        )
+
+    for arch in Arch:
+        image(Role.TARGET, arch)
+    bench = Bench(
+        choice=Choice(
+            recipe=arguments.recipe if arguments.recipe == recipe.name else str(recipe.path.resolve()),
+            variant=recipe.variants[arguments.variant],
+            other=arguments.other_variant,
+            suite=arguments.suite,
+            edits=edits,
+            history=arguments.history.resolve() if arguments.history else None,
+            commits=arguments.commits,
+            sample=arguments.emulated_sample,
+        ),
+        settings=loaded,
+        jobs=build.jobs_for(facts, loaded.jobs),
+        arch=facts.arch,
+        foreign=foreign,
+        emulated_cpu=emulation.DEFAULT_CPU[foreign],
+        source=source,
+        toolchain=image(Role.TOOLCHAIN, facts.arch),
+        emulated=image(Role.TOOLCHAIN, foreign) if emulated else None,
+        folder=folder,
+    )
+    return bench, described | {"jobs": bench.jobs, "source": source.version, "variant": arguments.variant}
+
+
+class Results:
+    """What was found so far, by line."""
+
+    def __init__(self, measurements: Sequence[Measurement]) -> None:
+        self._lines = [line for measurement in measurements for line in measurement.lines]
+        self._samples: dict[str, list[Sample]] = {line.name: [] for line in self._lines}
+        self._errors: dict[str, list[str]] = {line.name: [] for line in self._lines}
+
+    def add(self, line: str, sample: Sample) -> None:
+        """Add what a round found."""
+        self._samples[line].append(sample)
+
+    def fail(self, line: str, error: str) -> None:
+        """Add what went wrong."""
+        self._errors[line].append(error)
+
+    @property
+    def found(self) -> list[Found]:
+        """All lines, in order."""
+        return [
+            Found(line, tuple(self._samples[line.name]), tuple(dict.fromkeys(self._errors[line.name])))
+            for line in self._lines
+        ]
+
+
+def take(measurement: Measurement, round_: Round, results: Results, said: Said, told: str) -> None:
+    """Take a measurement of a round; one that fails takes those along that need it, and no others."""
+    said.say(f"{told}: {measurement.name}: {measurement.lines[0].title}")
+    try:
+        if missing := [name for name in measurement.needs if name in round_.failed]:
+            raise MeasurementError(f"it needs {missing[0]}, which failed")
+        samples = measurement.take(round_)
+    except Exception as error:  # whatever it is, it is this line's alone
+        round_.failed.add(measurement.name)
+        for line in measurement.lines:
+            results.fail(line.name, explained(error))
+        said.say(f"{told}: {measurement.name}: failed: {explained(error)}")
+        return
+    round_.taken.update(samples)
+    for line in measurement.lines:
+        sample = samples[line.name]
+        results.add(line.name, sample)
+        said.say(f"{told}: {line.name}: {figures.shown(sample.value, line.unit)}, {sample.seconds:.1f} s")
+
+
+def explained(error: Exception) -> str:
+    """Say what went wrong with a hint where there is one."""
+    if isinstance(error, MeasurementError):
+        return str(error)
+    if isinstance(error, CrossjitError):
+        return "\n  ".join([error.message, *([error.hint] if error.hint else []), *error.details[-12:]])
+    return f"{type(error).__name__}: {error}"
+
+
+def measure(arguments: argparse.Namespace, recipe: Recipe, edits: trees.Edits, chosen: Sequence[Measurement]) -> int:
+    """Take all rounds, print the table, and return the exit status."""
+    said, results = Said(), Results(chosen)
+    described: dict[str, object] = {}
+
+    def write() -> None:
+        if arguments.json:
+            arguments.json.write_text(json.dumps(figures.document(results.found, described), indent=2) + "\n")
+
+    with (
+        contextlib.ExitStack() as stack,
+        tempfile.TemporaryDirectory(prefix="crossjit-benchmark-", dir=arguments.folder) as name,
+    ):
+        emulated = any(measurement.emulated for measurement in chosen)
+        bench, facts = prepare(arguments, recipe, edits, Path(name), emulated, said)
+        described.update(facts)
+        stack.callback(lambda: print("\n".join([*machine.lines(described), "", *figures.table(results.found)])))
+        for number in range(1, arguments.rounds + 1):
+            folder = bench.folder / f"round-{number}"
+            folder.mkdir()
+            round_ = Round(bench, folder)
+            try:
+                for measurement in chosen:
+                    take(measurement, round_, results, said, f"round {number} of {arguments.rounds}")
+                    write()
+            finally:
+                undisturbed(round_.remove)
+    return int(any(each.status.is_bad for each in results.found))
+
+
+def undisturbed(work: Callable[[], None]) -> None:
+    """Do something that no signal interrupts."""
+    before = [signal.signal(number, signal.SIG_IGN) for number in ENDING]
+    try:
+        work()
+    finally:
+        for number, handler in zip(ENDING, before, strict=True):
+            signal.signal(number, handler)
+
+
+def interrupted(number: int, frame: object) -> None:
+    """Have every signal that ends us end us as Ctrl-C does, so that nothing is left; the first one is enough."""
+    for each in ENDING:
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Read the command line, and measure."""
+    reader = parser()
+    arguments = reader.parse_args()
+    if arguments.list:
+        listed = [Found(line) for measurement in lines.MEASUREMENTS for line in measurement.lines]
+        width = max(len(each.line.name) for each in listed)
+        print("\n".join(f"{each.line.name:{width}}  {each.line.demand:11}  {each.line.title}" for each in listed))
+        return 0
+    try:
+        chosen = lines.chosen(arguments.only)
+        recipe = recipes.find(arguments.recipe, PROJECT / "recipes")
+        edits = trees.load_edits(arguments.edits)
+    except KeyError as error:
+        reader.error(f"there is no line {error}: --list shows them")
+    except CrossjitError as error:
+        reader.error(explained(error))
+    except (OSError, ValueError, TypeError) as error:
+        reader.error(f"{arguments.edits}: {error}")
+    if not isinstance(recipe.source, Archive):
+        reader.error(f"{recipe.name} is no release: its source would be another one tomorrow")
+    if unknown := {arguments.variant, arguments.other_variant} - set(recipe.variants):
+        reader.error(f"{recipe.name} has no variant {', '.join(sorted(unknown))}")
+    if bool(arguments.history) != bool(arguments.commits):
+        reader.error("--history and --commits go together")
+    for number in ENDING:
+        signal.signal(number, interrupted)
+    try:
+        return measure(arguments, recipe, edits, chosen)
+    except CrossjitError as error:
+        print(explained(error), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Checkouts of a release, and changes to them."""
+
+from __future__ import annotations
+
+import subprocess
+import tarfile
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossjit import sources
+from crossjit.sources import Source
+
+IDENTITY = ("-c", "user.name=benchmark", "-c", "user.email=benchmark@crossjit.invalid", "-c", "gc.auto=0")
+
+
+def git(tree: Path, *arguments: str) -> str:
+    """Run git in a repository and return what it prints. Raises CalledProcessError."""
+    command = ["git", "-C", str(tree), *IDENTITY, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, errors="replace").stdout
+
+
+def checkout(folder: Path, source: Source, message: str) -> Path:
+    """Unpack a source into a git repository with one commit, so that a change to it is an uncommitted one."""
+    with sources.open_tar(source) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+        tar.extractall(folder, filter="tar")
+    tree = folder / source.top
+    for command in (("init", "--quiet"), ("add", "--all", "--force"), ("commit", "--quiet", "--message", message)):
+        git(tree, *command)
+    return tree
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A change of one file: `old`, which is in it once, becomes `new`; without `old`, `new` is added at its end.
+
+    {n} in `new` becomes a number, so that the same change can be made again and be another one.
+    """
+
+    path: str
+    new: str
+    old: str = ""
+
+    def apply(self, tree: Path, number: int) -> None:
+        """Make the change in a tree as it was committed. Raises ValueError where it does not fit, OSError."""
+        file = tree / self.path
+        text = file.read_text(encoding="utf-8")
+        new = self.new.replace("{n}", str(number))
+        if self.old and text.count(self.old) != 1:
+            raise ValueError(f"{self.path} has {self.old!r} {text.count(self.old)} times, not once")
+        file.write_text(text.replace(self.old, new) if self.old else text + new, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Edits:
+    """The changes that are measured, and those of the commits of a made-up history."""
+
+    core: Edit
+    uop: Edit
+    tests: Edit
+    docs: Edit
+    walk: tuple[Edit, ...]
+
+
+def load_edits(path: Path) -> Edits:
+    """Read the changes of a file. Raises OSError, ValueError, TypeError where a key is missing or unknown."""
+    document = tomllib.loads(path.read_text(encoding="utf-8"))
+    walk = tuple(Edit(**edit) for edit in document.pop("walk"))
+    return Edits(**{name: Edit(**edit) for name, edit in document.items()}, walk=walk)
+
+
+def restore(tree: Path) -> None:
+    """Take uncommitted changes back."""
+    git(tree, "checkout", "--quiet", "--", ".")
+
+
+def make_history(tree: Path, edits: tuple[Edit, ...]) -> list[str]:
+    """Commit each change on top of the one before, and go back to where it began; return the commits."""
+    start = git(tree, "rev-parse", "HEAD").strip()
+    commits = []
+    for number, edit in enumerate(edits, 100):
+        edit.apply(tree, number)
+        git(tree, "commit", "--quiet", "--all", "--message", f"{edit.path}: {number}")
+        commits.append(git(tree, "rev-parse", "HEAD").strip())
+    git(tree, "checkout", "--quiet", start)
+    return commits
+
+
+def history(repository: Path, commits: str, limit: int) -> list[str]:
+    """Return the last commits of a range, oldest first; a merge counts as one. Raises ValueError if there is none."""
+    found = git(repository, "rev-list", "--reverse", "--first-parent", commits).split()[-limit:]
+    if not found:
+        raise ValueError(f"there is no commit in {commits}")
+    return found
