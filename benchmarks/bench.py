@@ -208,7 +208,10 @@ class Round:
             if not seconds[arch.value]:
                 raise MeasurementError(f"{result.cell}: the suite did not run: {'; '.join(result.reasons)}")
         native, emulated = seconds[self.bench.arch.value], seconds[self.bench.foreign.value]
-        note = f"the suites' own times: {native:.1f} s native, {emulated:.1f} s with QEMU as {self.bench.emulated_cpu}"
+        note = (
+            f"the suite's own time, no durations known before: {native:.1f} s native, "
+            f"{emulated:.1f} s with QEMU as {self.bench.emulated_cpu}"
+        )
         return {"suites": Sample(emulated / native, emulated, note=note, details=seconds)}
 
     def emulated(self, line: str, cpu: str | None) -> Mapping[str, Sample]:

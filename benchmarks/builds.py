@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--history", type=Path, metavar="REPO", help="a local repository to walk over; default: made up")
     made.add_argument("--commits", default="", metavar="RANGE", help="with --history: A..B, of which the last ten")
     made.add_argument(
-        "--emulated-sample", type=float, metavar="SECONDS", help="stop the emulated build then, and reckon the rest"
+        "--emulated-sample", type=positive, metavar="SECONDS", help="stop the emulated build then, and reckon the rest"
     )
     made.add_argument("--folder", type=Path, help="where state folders are made; default: the system's for temporaries")
     return made

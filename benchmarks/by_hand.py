@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.commands import MeasurementError
+from benchmarks.commands import LAST, MeasurementError
 from benchmarks.figures import Pace
 from crossjit import build, sources
 from crossjit.engine.client import feed, follow
@@ -22,7 +22,6 @@ WORK = "/work"
 SOURCE = f"{WORK}/source"
 NATIVE = f"{WORK}/native"
 CROSS = f"{WORK}/cross"
-LAST = 12  # lines of a failed command that are worth showing
 GRACE = 60.0
 
 

@@ -22,6 +22,7 @@ from crossjit.engine.base import HOME, OWNED
 from crossjit.runs import EventKind, Run
 from crossjit.settings import Settings
 
+LAST = 12  # lines of what a command said that are worth showing
 PATIENCE = 120.0  # seconds that an interrupted command gets to clean up
 
 
@@ -31,14 +32,30 @@ class MeasurementError(Exception):
 
 @dataclass(frozen=True)
 class Done:
-    """A command that ended well: its wall seconds, and what it printed."""
+    """A command that ended: its wall seconds, its exit status, and what it printed."""
 
     seconds: float
+    status: int
     stdout: str
+    stderr: str
+
+    def why(self) -> list[str]:
+        """Say what went wrong: the cells that did not pass, or the last lines."""
+        try:
+            cells = json.loads(self.stdout)["cells"]
+        except (ValueError, KeyError, TypeError):
+            cells = []
+        said = [
+            line
+            for cell in cells
+            if cell["verdict"] != "pass"
+            for line in (f"{cell['cell']}: {cell['verdict']}: {'; '.join(cell['reasons'])}", *cell["details"][-LAST:])
+        ]
+        return said or [line for line in (self.stderr + self.stdout).splitlines() if line.strip()][-LAST:]
 
 
-def run(command: list[str], *, environ: dict[str, str], cwd: Path, accept: tuple[int, ...] = (0,)) -> Done:
-    """Run a command to its end. Raises MeasurementError with its last lines where its exit status is none of `accept`.
+def run(command: list[str], *, environ: dict[str, str], cwd: Path) -> Done:
+    """Run a command to its end.
 
     It gets a session of its own, so that a Ctrl-C reaches this process alone; then the command is interrupted, and
     waited for while it cleans up.
@@ -58,13 +75,9 @@ def run(command: list[str], *, environ: dict[str, str], cwd: Path, accept: tuple
             process.wait()
             raise
         seconds = time.perf_counter() - started
-        out.seek(0)
-        err.seek(0)
-        stdout, stderr = (file.read().decode(errors="replace") for file in (out, err))
-    if status not in accept:
-        last = [line for line in (stderr + stdout).splitlines() if line.strip()][-12:]
-        raise MeasurementError(f"`{' '.join(command[2:])}` ended with {status}:\n  " + "\n  ".join(last))
-    return Done(seconds, stdout)
+        for file in (out, err):
+            file.seek(0)
+        return Done(seconds, status, out.read().decode(errors="replace"), err.read().decode(errors="replace"))
 
 
 @dataclass(frozen=True)
@@ -125,7 +138,11 @@ class Home:
     def invoke(self, *arguments: str, accept: tuple[int, ...] = (0,)) -> Done:
         """Run a command of crossjit's. Raises MeasurementError."""
         command = [sys.executable, "-m", "invoke", "--search-root", str(PROJECT), *arguments]
-        return run(command, environ=self.environ, cwd=self.settings.home, accept=accept)
+        done = run(command, environ=self.environ, cwd=self.settings.home)
+        if done.status not in accept:
+            told = "\n  ".join(done.why())
+            raise MeasurementError(f"`invoke {' '.join(arguments)}` ended with {done.status}:\n  {told}")
+        return done
 
     def build(self, *arguments: str, command: str = "build", accept: tuple[int, ...] = (0,)) -> Built:
         """Build cells, or do another of crossjit's commands with them. Raises MeasurementError."""

@@ -97,6 +97,12 @@ class Found:
         return next((kind for kind in (Kind.EXTRAPOLATED, Kind.STOPPED) if kind in kinds), Kind.MEASURED)
 
     @property
+    def note(self) -> str:
+        """What is to be said of the round that is nearest to the median."""
+        middle = self.value
+        return "" if middle is None else min(self.samples, key=lambda sample: abs(sample.value - middle)).note
+
+    @property
     def status(self) -> Status:
         """Whether the bound is met; a lower bound of something that may be no more than that much meets nothing."""
         if self.errors:
@@ -213,7 +219,7 @@ def table(found: Sequence[Found]) -> Iterator[str]:
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         yield "  ".join(cells).rstrip()
-    notes = [(each.line.name, note) for each in found for note in dict.fromkeys(s.note for s in each.samples) if note]
+    notes = [(each.line.name, each.note) for each in found if each.note]
     errors = [(each.line.name, error) for each in found for error in each.errors]
     for heading, said in (("", notes), ("what failed", errors)):
         if said:
