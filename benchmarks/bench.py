@@ -14,11 +14,12 @@ from benchmarks import figures, trees
 from benchmarks.by_hand import Hand
 from benchmarks.commands import Built, Home, MeasurementError
 from benchmarks.figures import Kind, Pace, Sample, per_baseline
-from benchmarks.trees import Edits
+from benchmarks.trees import Edit, Edits
 from crossjit.images import Image
 from crossjit.model import Arch, Variant
 from crossjit.settings import Settings
 from crossjit.sources import Source
+from crossjit.store import Store
 
 FASTER = 8  # how many times as fast as the emulated build a cross build has to be
 
@@ -72,13 +73,17 @@ class Bench:
 
 @dataclass
 class Round:
-    """One round: its state folders by name, what it has found by line, and the measurements that failed."""
+    """One round: its state folders by name, what it has found by line, and the measurements that failed.
+
+    `unchanged` has the digests of what comes of the checkout as it is, by strategy.
+    """
 
     bench: Bench
     folder: Path
     homes: dict[str, Home] = field(default_factory=dict)
     taken: dict[str, Sample] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
+    unchanged: dict[str, Mapping[str, str]] = field(default_factory=dict)
     paces: tuple[Pace, ...] = ()
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -162,27 +167,34 @@ class Round:
         """Build what is there."""
         return {"nothing": self._from_stash()}
 
-    def checkout_native(self) -> Mapping[str, Sample]:
+    def checkout(self, strategy: str) -> Mapping[str, Sample]:
         """Build the release as a checkout, where its archive was built."""
-        return {"checkout-native": self._timed(self._of_tree(self.bench.arch))}
-
-    def checkout_cross(self) -> Mapping[str, Sample]:
-        """Build it for the other arch."""
-        return {"checkout-cross": self._timed(self._of_tree(self.bench.foreign))}
+        built = self._of_tree(strategy)
+        self.unchanged[strategy] = self._trees(built)
+        return {f"checkout-{strategy}": self._timed(built)}
 
     def nothing_checkout(self) -> Mapping[str, Sample]:
         """Build a checkout that is there."""
         return {"nothing-checkout": self._from_stash(str(self.bench.tree))}
 
     def edited(self, line: str) -> Mapping[str, Sample]:
-        """Change something in the checkout that was not changed so before, and build it: `uop-cross` for another."""
+        """Change something in the checkout as it was not changed before, and build it: line `uop-cross` a uop, cross.
+
+        Raises MeasurementError if what comes out is what came out before: then a build took no notice of the change.
+        """
         name, _, strategy = line.partition("-")
-        edit = getattr(self.bench.choice.edits, name)
+        edit: Edit = getattr(self.bench.choice.edits, name)
         try:
             edit.apply(self.bench.tree, next(self._numbers))
-            return {line: self._timed(self._of_tree(self.bench.arch if strategy == "native" else self.bench.foreign))}
+            built = self._of_tree(strategy)
         finally:
             trees.restore(self.bench.tree)
+        before, after = self.unchanged[strategy], self._trees(built)
+        if same := [tree for tree in edit.changes if before.get(tree) == after.get(tree)]:
+            raise MeasurementError(
+                f"{edit.path} was changed, and what is built is as before: {', '.join(same)} ({built.seconds:.1f} s)"
+            )
+        return {line: self._timed(built)}
 
     def walk(self) -> Mapping[str, Sample]:
         """Walk over commits, as bisecting does, and build each for both archs."""
@@ -256,8 +268,15 @@ class Round:
         share = Sample(100 * own / built.seconds, own, note=note, details=where)
         return {line: self._timed(built), f"share-{line}": share}
 
-    def _of_tree(self, arch: Arch) -> Built:
+    def _of_tree(self, strategy: str) -> Built:
+        arch = self.bench.arch if strategy == "native" else self.bench.foreign
         return self.build("one", arch, source=str(self.bench.tree))
+
+    def _trees(self, built: Built) -> Mapping[str, str]:
+        """Return the digests of the trees that were built."""
+        (result,) = built.run.results()
+        artifact = Store(self.home("one").settings.stash).find(result.build_key or "")
+        return {name: tree.digest for name, tree in artifact.manifest.trees.items()} if artifact else {}
 
     def _from_stash(self, source: str | None = None) -> Sample:
         """Build what is there, three times. Raises MeasurementError if anything is built, or a container created."""

@@ -92,12 +92,12 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     ),
     Measurement(
         (Line("checkout-native", "the same source as a checkout, native", T),),
-        Round.checkout_native,
+        partial(Round.checkout, strategy="native"),
         needs=("native",),
     ),
     Measurement(
         (Line("checkout-cross", "the same source as a checkout, cross", T),),
-        Round.checkout_cross,
+        partial(Round.checkout, strategy="cross"),
         needs=("cross-second",),
     ),
     Measurement(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import tarfile
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,12 +35,14 @@ def checkout(folder: Path, source: Source, message: str) -> Path:
 class Edit:
     """A change of one file: `old`, which is in it once, becomes `new`; without `old`, `new` is added at its end.
 
-    {n} in `new` becomes a number, so that the same change can be made again and be another one.
+    {n} in `new` becomes a number, so that the same change can be made again and be another one. `changes` names the
+    trees of the artifact (`install`, `generated`) that must come out other than before: else nothing was measured.
     """
 
     path: str
     new: str
     old: str = ""
+    changes: tuple[str, ...] = ()
 
     def apply(self, tree: Path, number: int) -> None:
         """Make the change in a tree as it was committed. Raises ValueError where it does not fit, OSError."""
@@ -65,8 +68,12 @@ class Edits:
 def load_edits(path: Path) -> Edits:
     """Read the changes of a file. Raises OSError, ValueError, TypeError where a key is missing or unknown."""
     document = tomllib.loads(path.read_text(encoding="utf-8"))
-    walk = tuple(Edit(**edit) for edit in document.pop("walk"))
-    return Edits(**{name: Edit(**edit) for name, edit in document.items()}, walk=walk)
+    walk = tuple(_edit(**edit) for edit in document.pop("walk"))
+    return Edits(**{name: _edit(**edit) for name, edit in document.items()}, walk=walk)
+
+
+def _edit(changes: Iterable[str] = (), **fields: str) -> Edit:
+    return Edit(**fields, changes=tuple(changes))
 
 
 def restore(tree: Path) -> None:

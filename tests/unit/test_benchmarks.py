@@ -196,6 +196,7 @@ class TestEdits:
         edits = trees.load_edits(PROJECT / "benchmarks" / "edits.toml")
         assert len(edits.walk) == 10
         assert edits.uop.path == "Python/bytecodes.c"
+        assert edits.uop.changes == ("install", "generated")
         assert all("{n}" in edit.new for edit in (edits.core, edits.uop, edits.tests, edits.docs, *edits.walk))
 
     def test_a_made_up_history(self, tmp_path: Path) -> None:
