@@ -239,7 +239,7 @@ class Round:
         if bench.choice.sample is None:
             note = f"configure and make, stopped after {seconds:.0f} s, {reached}: a lower bound"
             return {line: Sample(seconds / cross, seconds, Kind.STOPPED, note=note)}
-        whole = figures.extrapolated(paces, self.paces[:2])
+        whole = figures.extrapolated(paces, self.paces[:2], bench.jobs)
         note = (
             f"measured for {seconds:.0f} s, {reached}; the rest reckoned from the hand-typed native build's pace "
             f"at the same step: {whole:.0f} s"

@@ -70,7 +70,7 @@ class Hand:
     ) -> Pace:
         """Run a command in a container, for no longer than `limit` seconds: then it has not ended.
 
-        What stands for its progress is each thing that configure checks and each file that make has written.
+        What stands for its progress is each thing that configure checks and each file that make begins to write.
         Raises MeasurementError if it fails.
         """
         flags = [flag for key, value in (environ or {}).items() for flag in ("--env", f"{key}={value}")]

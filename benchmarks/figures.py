@@ -155,12 +155,13 @@ class Pace:
     ended: bool = True
 
 
-def extrapolated(sample: Sequence[Pace], full: Sequence[Pace]) -> float:
+def extrapolated(sample: Sequence[Pace], full: Sequence[Pace], jobs: int = 1) -> float:
     """Reckon how long a build would take that was stopped, by a whole one of the same phases.
 
     Phases that ended count as they are. The one that was stopped is taken to go on as slowly as it went, compared with
-    the whole build at the same step; those that it did not come to, as slowly as that. Raises ValueError if it did
-    not come to any step.
+    the whole build at the same step; those that it did not come to, as slowly as that. Steps are told as they begin, so
+    the first `jobs` of a phase, which all begin with it, say nothing; then it goes by the phase before. Raises
+    ValueError if there is none.
     """
     total, slowdown = 0.0, None
     for part, whole in zip(sample, full, strict=False):
@@ -169,7 +170,7 @@ def extrapolated(sample: Sequence[Pace], full: Sequence[Pace]) -> float:
             slowdown = ratio(part.seconds, whole.seconds)
             continue
         reached = min(len(part.marks), len(whole.marks))
-        if reached:
+        if reached > jobs:
             slowdown = ratio(part.marks[reached - 1], whole.marks[reached - 1])
         if slowdown is None:
             raise ValueError("it was stopped before there was anything to go by")

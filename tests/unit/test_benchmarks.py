@@ -91,14 +91,15 @@ class TestExtrapolation:
         assert extrapolated((Pace(100, (1,)), stopped), self.WHOLE) == 100 + 10 * 200
 
     def test_phases_that_it_did_not_come_to_are_as_slow(self) -> None:
-        assert extrapolated((Pace(60, (50,), ended=False),), self.WHOLE) == 10 * 20 + 10 * 200
+        assert extrapolated((Pace(160, (50, 100), ended=False),), self.WHOLE) == 10 * 20 + 10 * 200
         assert extrapolated((Pace(100, ()),), self.WHOLE) == 100 + 5 * 200
 
-    def test_a_phase_without_a_step_goes_by_the_one_before(self) -> None:
+    def test_a_phase_whose_first_steps_go_on_goes_by_the_one_before(self) -> None:
         assert extrapolated((Pace(100, ()), Pace(7, (), ended=False)), self.WHOLE) == 100 + 5 * 200
+        assert extrapolated((Pace(100, ()), Pace(7, (1, 1), ended=False)), self.WHOLE, jobs=2) == 100 + 5 * 200
 
     def test_it_takes_no_less_than_it_took(self) -> None:
-        assert extrapolated((Pace(100, ()), Pace(5000, (50,), ended=False)), self.WHOLE) == 5100
+        assert extrapolated((Pace(100, ()), Pace(5000, (50, 100), ended=False)), self.WHOLE) == 5100
 
     @pytest.mark.parametrize("sample", [(), (Pace(7, (), ended=False),)])
     def test_nothing_comes_of_nothing(self, sample: tuple[Pace, ...]) -> None:
