@@ -416,13 +416,15 @@ def reproduction(settings: Settings, argv: Sequence[str]) -> str:
         "CROSSJIT_SOURCE_MIRROR": " ".join(settings.source_mirrors),
     }
     words = [f"{name}={shlex.quote(value)}" for name, value in environment.items() if value]
-    if not argv:
-        return " ".join(words)
+    return " ".join([*words, shlex.join(typed(argv))]) if argv else " ".join(words)
+
+
+def typed(argv: Sequence[str]) -> list[str]:
+    """Return a command line as it was typed: the program by its name, the wrapper's own arguments left out."""
     program, arguments = Path(argv[0]), list(argv[1:])
-    name = program.parent.name if program.name == "__main__.py" else program.name  # python -m invoke
     if arguments[:1] == ["--search-root"]:  # the wrapper tells invoke where the tasks are
-        name, arguments = "./inv", arguments[2:]
-    return " ".join([*words, shlex.join([name, *arguments])])
+        return ["./inv", *arguments[2:]]
+    return [program.parent.name if program.name == "__main__.py" else program.name, *arguments]  # python -m invoke
 
 
 @contextlib.contextmanager

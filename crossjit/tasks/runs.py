@@ -96,13 +96,15 @@ def clean(
 
 
 def _row(run: Run) -> tuple[str, ...]:
+    from crossjit.runs import typed
+
     counts = {verdict: list(run.verdicts.values()).count(verdict) for verdict in dict.fromkeys(run.verdicts.values())}
     return (
         run.id,
         _state(run),
         _took(run),
         ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) or "-",
-        " ".join(run.argv[1:]),
+        " ".join(typed(run.argv)[1:]) if run.argv else "-",
     )
 
 

@@ -94,6 +94,7 @@ def test_the_reproducing_line_is_one_that_a_person_would_type(tmp_path: Path) ->
     wrapped = ["/clone/.venv/bin/invoke", "--search-root", "/clone", "validate", "--arch", "aarch64"]
     assert runs.reproduction(settings, wrapped) == "./inv validate --arch aarch64"
     assert runs.reproduction(settings, ["/lib/invoke/__main__.py", "plan"]) == "invoke plan"
+    assert runs.typed(wrapped)[1:] == ["validate", "--arch", "aarch64"]
 
 
 def test_results_come_back(settings: Settings) -> None:
