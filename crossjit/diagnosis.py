@@ -1,35 +1,23 @@
-"""Climbing the ladder: runs failing tests on rung after rung until `triage` knows which layer each is about."""
+"""What a failing test is about, as it was concluded: the values, their form in JSON, and where a run record has them.
+
+A run of `triage` writes what it concluded into the folder of the cell that it looked into, in a file of its own, so
+that no run rewrites what another one found: cells/<cell>/triage/<id of the run of triage>.json.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from crossjit import flow, plan, trials
-from crossjit.circumstances import Circumstances
-from crossjit.errors import CrossjitError, Interrupted
-from crossjit.flow import BuiltCell, Order, Prepared, Workshop
-from crossjit.model import Arch, Cell, Expectation
-from crossjit.triage import Conclusion, Count, Next, Rung, Subject, step
-from crossjit.trials import Tally, Trial
-from crossjit.validation import Target
+from crossjit import durable
+from crossjit.model import Arch, Cell
+from crossjit.triage import Conclusion, Count, Layer, Rung
 
-INTERPRETER = "interp"  # the variant with the optimizer and without machine code
-STRESS = {"PYTHON_JIT_STRESS": "1"}
-JIT_OFF = {"PYTHON_JIT": "0"}
-
-# What is set beside a test's own environment, on the rungs that need no other build.
-_SWITCHES: Mapping[Rung, Mapping[str, str]] = {
-    Rung.AGAIN: {},
-    Rung.CONTROL: {},
-    Rung.JIT_OFF: JIT_OFF,
-    Rung.STRESS: STRESS,
-    Rung.OPTIMIZER_OFF: {"PYTHON_UOPS_OPTIMIZE": "0"},
-    Rung.GIL_ON: {"PYTHON_GIL": "1", "FT_WORKLOAD_ANYWAY": "1"},
-    Rung.OTHER_CPU: {},
-}
+FOLDER = "triage"  # in a cell's folder of the run record
 
 
 @dataclass(frozen=True)
@@ -46,163 +34,106 @@ class Try:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What a failing test is about, and the table that this was concluded from."""
+    """What a failing test is about, and the table that this was concluded from.
+
+    `test` is its full name, with its label, in `suite`. `run` is the id of the run that concluded it, `at` when it did.
+    """
 
     cell: Cell
+    suite: str
     test: str
     conclusion: Conclusion
     tries: tuple[Try, ...]
+    run: str
+    at: datetime
+
+    def __str__(self) -> str:
+        return f"{self.conclusion}: {self.conclusion.why}"
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a rung's tests run, and with what set. `how` says it in words."""
-
-    target: Target
-    env: Mapping[str, str]
-    how: str
-
-
-class Ladder:
-    """The rungs for one cell. Other builds are made, or taken from the stash, when they are first wanted."""
-
-    def __init__(self, shop: Workshop, prepared: Prepared, built: BuiltCell, folder: Path, *, builds: bool) -> None:
-        self._shop = shop
-        self._prepared = prepared
-        self._folder = folder
-        self._builds = builds
-        self._target = flow.target_of(shop, prepared, built, "triage")
-        self._places: dict[Rung, _Place | str] = {}
-
-    @property
-    def subject(self) -> Subject:
-        """What is known of the cell beforehand."""
-        variant, arch = self._prepared.order.variant, self._prepared.cell.arch
-        jit = variant.expects is Expectation.MACHINE_CODE
-        emulated = self._shop.emulated(arch)
-        can = {
-            Rung.JIT_OFF: jit,
-            Rung.STRESS: jit and self._prepared.source.python >= (3, 15),
-            Rung.OPTIMIZER_OFF: jit,
-            Rung.GIL_ON: variant.free_threaded,
-            Rung.OTHER_CPU: emulated,
-            Rung.NATIVE: emulated,
-            Rung.INTERPRETER: jit and INTERPRETER in self._prepared.order.recipe.variants,
-            Rung.OTHER_ARCH: jit and self._shop.ability.runs(_other(arch)) is not False,
-            Rung.REFERENCE: self._prepared.order.source is not None,
-        }
-        return Subject(arch, jit, variant.free_threaded, emulated, frozenset(rung for rung in can if can[rung]))
-
-    @property
-    def where(self) -> Circumstances:
-        """In what the cell's suites run."""
-        return self._target.circumstances
-
-    def climb(self, tests: Sequence[Trial], then: Next) -> dict[Trial, Try]:
-        """Run the tests on a rung. What cannot be had (a build that fails) is a rung on which nothing ran."""
-        began = time.monotonic()
-        place = self._place(then.rung)
-        if isinstance(place, str):
-            cell = self._prepared.cell
-            return {test: Try(then.rung, cell, place, Count(absent=then.times), "", 0.0) for test in tests}
-        env = {**(STRESS if then.stress else {}), **place.env}
-        run = [trials.control(place.target.circumstances)] if then.rung is Rung.CONTROL else list(tests)
-        with self._shop.progress.step("triage", f"{place.target.cell}: {then.rung}") as step:
-            tallies = trials.run(
-                self._shop.engine,
-                place.target,
-                run,
-                then.times,
-                env=env,
-                jobs=self._shop.jobs,
-                folder=self._folder / f"{time.time_ns()}-{then.rung.name.lower()}",
-                step=step,
-            )
-        seconds = round(time.monotonic() - began, 1)
-        how = ", ".join([*([place.how] if place.how else []), *(f"{name}={value}" for name, value in env.items())])
-        cell = place.target.cell
-        return {
-            test: Try(then.rung, cell, how, tally.count, tally.message, seconds)
-            for test, tally in ((test, tallies.get(test) or next(iter(tallies.values()), Tally())) for test in tests)
-        }
-
-    def _place(self, rung: Rung) -> _Place | str:
-        """Return where a rung's tests run; why not, in words, where that cannot be had."""
-        if rung not in self._places:
-            try:
-                self._places[rung] = self._make(rung)
-            except Interrupted:
-                raise
-            except CrossjitError as error:
-                self._places[rung] = error.message
-        return self._places[rung]
-
-    def _make(self, rung: Rung) -> _Place | str:
-        target, order = self._target, self._prepared.order
-        if rung is Rung.OTHER_CPU:
-            now = target.emulation["QEMU_CPU"]
-            cpu = "max" if now != "max" else str(self._shop.emulation(target.cell.arch, None)["QEMU_CPU"])
-            return _Place(replace(target, emulation={**target.emulation, "QEMU_CPU": cpu}), {}, f"QEMU as {cpu}")
-        if rung in _SWITCHES:
-            return _Place(target, _SWITCHES[rung], "")
-        off = JIT_OFF if order.variant.expects is Expectation.MACHINE_CODE else {}
-        match rung:
-            case Rung.NATIVE:
-                return self._sibling(order, off, arch=self._shop.facts.arch)
-            case Rung.OTHER_ARCH:
-                return self._sibling(order, {}, arch=_other(order.cell.arch))
-            case Rung.INTERPRETER:
-                return self._sibling(order, {}, variant=INTERPRETER)
-            case _:
-                return self._sibling(replace(order, source=None), off)
-
-    def _sibling(
-        self, order: Order, env: Mapping[str, str], *, arch: Arch | None = None, variant: str | None = None
-    ) -> _Place | str:
-        """Return another build of the same, or of the recipe's own source."""
-        cell = replace(order.cell, arch=arch or order.cell.arch, variant=variant or order.cell.variant)
-        strategy = plan.choose_strategy(None, self._shop.ability, cell.arch)
-        wanted = replace(order, cell=cell, variant=order.recipe.variants[cell.variant], strategy=strategy)
-        (prepared,) = flow.prepare(self._shop, [wanted])
-        if not self._builds and self._shop.store.find(prepared.key) is None:
-            return "not in the stash, and nothing was to be built"
-        built = flow.build_cell(self._shop, prepared, log=self._folder / f"build-{cell.slug}.log")
-        return _Place(flow.target_of(self._shop, prepared, built, "triage"), env, prepared.source.version)
-
-
-def diagnose(ladder: Ladder, cell: Cell, tests: Mapping[Trial, bool]) -> tuple[Diagnosis, ...]:
-    """Climb until each test's layer is known: those that want the same rung next run there together.
-
-    `tests` says of each whether it failed when it was seen. Raises EngineError and its kin for what is the engine's.
-    """
-    subject = ladder.subject
-    tried: dict[Trial, list[Try]] = {
-        test: [Try(Rung.SEEN, cell, "", Count(failed=int(failed), passed=int(not failed)), "", 0.0)]
-        for test, failed in tests.items()
+def as_json(diagnosis: Diagnosis) -> dict[str, object]:
+    """Return one as values that JSON can hold; times in seconds, and in ISO 8601."""
+    return {
+        "cell": str(diagnosis.cell),
+        "suite": diagnosis.suite,
+        "test": diagnosis.test,
+        "layer": diagnosis.conclusion.layer.value,
+        "why": diagnosis.conclusion.why,
+        "failed": diagnosis.conclusion.odds.failed,
+        "ran": diagnosis.conclusion.odds.ran,
+        "run": diagnosis.run,
+        "at": diagnosis.at.isoformat(),
+        "tries": [
+            {
+                "changed": tried.rung.value,
+                "cell": str(tried.cell),
+                "how": tried.how,
+                "failed": tried.count.failed,
+                "passed": tried.count.passed,
+                "absent": tried.count.absent,
+                "message": tried.message,
+                "seconds": tried.seconds,
+            }
+            for tried in diagnosis.tries
+        ],
     }
-    concluded: dict[Trial, Conclusion] = {}
-    while len(concluded) < len(tried):
-        wanted: dict[Next, list[Trial]] = {}
-        for test in tried:
-            if test not in concluded:
-                then = step(subject, _counts(tried[test]))
-                if isinstance(then, Conclusion):
-                    concluded[test] = then
-                else:
-                    wanted.setdefault(then, []).append(test)
-        if wanted:
-            cheapest = min(wanted, key=lambda then: list(Rung).index(then.rung))
-            for test, outcome in ladder.climb(wanted[cheapest], cheapest).items():
-                tried[test].append(outcome)
-    return tuple(Diagnosis(cell, str(test), concluded[test], tuple(tried[test])) for test in tried)
 
 
-def _counts(tries: Sequence[Try]) -> dict[Rung, Count]:
-    counts: dict[Rung, Count] = {}
-    for each in tries:
-        counts[each.rung] = counts.get(each.rung, Count()) + each.count
-    return counts
+def of_json(told: Mapping[str, Any]) -> Diagnosis:
+    """Read what `as_json` returned. Raises what Python raises for what is not that."""
+    odds = Count(failed=told["failed"], passed=told["ran"] - told["failed"])
+    return Diagnosis(
+        cell=_cell(told["cell"]),
+        suite=told["suite"],
+        test=told["test"],
+        conclusion=Conclusion(Layer(told["layer"]), told["why"], odds),
+        tries=tuple(
+            Try(
+                Rung(tried["changed"]),
+                _cell(tried["cell"]),
+                tried["how"],
+                Count(tried["failed"], tried["passed"], tried["absent"]),
+                tried["message"],
+                tried["seconds"],
+            )
+            for tried in told["tries"]
+        ),
+        run=told["run"],
+        at=datetime.fromisoformat(told["at"]).astimezone(UTC),
+    )
 
 
-def _other(arch: Arch) -> Arch:
-    return Arch.X86_64 if arch is Arch.AARCH64 else Arch.AARCH64
+def _cell(name: str) -> Cell:
+    recipe, arch, variant = name.split("/")
+    return Cell(recipe, Arch(arch), variant)
+
+
+def keep(folder: Path, run: str, diagnoses: Sequence[Diagnosis]) -> None:
+    """Write what a run concluded about a cell so far into that cell's folder, which must be there.
+
+    Raises OSError, FileNotFoundError where the folder is gone.
+    """
+    (folder / FOLDER).mkdir(exist_ok=True)
+    content = json.dumps([as_json(each) for each in diagnoses], indent=2) + "\n"
+    durable.replace(folder / FOLDER / f"{run}.json", content.encode())
+
+
+def kept(folder: Path) -> tuple[Diagnosis, ...]:
+    """Read what was concluded about a cell: the newest for each test. What cannot be read is left out."""
+    newest: dict[tuple[str, str], Diagnosis] = {}
+    for diagnosis in sorted(_read(folder / FOLDER), key=lambda each: each.at):
+        newest[diagnosis.suite, diagnosis.test] = diagnosis
+    return tuple(newest.values())
+
+
+def _read(folder: Path) -> Iterable[Diagnosis]:
+    for path in sorted(folder.glob("*.json")):
+        try:
+            told = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            continue
+        for each in told if isinstance(told, list) else []:
+            try:
+                yield of_json(each)
+            except (AttributeError, KeyError, TypeError, ValueError):
+                continue

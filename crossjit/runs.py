@@ -4,6 +4,7 @@ runs/<id>/run.json                      what was asked, on what, the cells and t
 runs/<id>/events.jsonl                  steps, remarks, and commands in containers, as they came, a line each
 runs/<id>/alive.lock                    held as long as the process lives
 runs/<id>/cells/<recipe-arch-variant>/  logs of a cell, and its result.json when it has one
+  …/triage/<id>.json                    what that run of triage concluded about its tests
 """
 
 from __future__ import annotations

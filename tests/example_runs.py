@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from crossjit import runs
+from crossjit.diagnosis import Diagnosis, Try, keep
 from crossjit.errors import ExitCode
 from crossjit.model import (
     Arch,
@@ -21,6 +23,7 @@ from crossjit.model import (
 from crossjit.report import tables
 from crossjit.runs import Run, RunRecord
 from crossjit.settings import Settings
+from crossjit.triage import Conclusion, Count, Layer, Rung
 
 # What tests can be called and can say, if they want to do harm; the control characters are those of a terminal.
 HOSTILE = (
@@ -238,6 +241,50 @@ def record(settings: Settings, cells: Sequence[CellResult], *, also: Sequence[Ce
             written.set_cell(result)
         written.finish(tables.exit_code(cells) if cells else ExitCode.PASS)
     return runs.load(settings, written.id)
+
+
+TRIAGE = "20261124-070000-beef"  # the run of triage that looked into others
+
+GUARD, SETTRACE = (
+    "test.test_capi.test_opt.TestUops.test_guard_is_folded",
+    "test.test_sys_settrace.RaisingTraceFuncTestCase.test_deep_recursion",
+)
+
+
+def diagnosis(cell: Cell, test: str, layer: Layer, why: str, *, suite: str = "jit", message: str = "") -> Diagnosis:
+    """What triage may conclude, with a table of every rung that there is."""
+    tries = tuple(
+        Try(
+            rung,
+            replace(cell, variant="interp") if rung is Rung.INTERPRETER else cell,
+            "PYTHON_JIT=0" if rung is Rung.JIT_OFF else "",
+            Count(passed=3) if rung is Rung.JIT_OFF else Count(failed=3),
+            message,
+            12.5,
+        )
+        for rung in Rung
+    )
+    conclusion = Conclusion(layer, why, Count(failed=5))
+    return Diagnosis(cell, suite, test, conclusion, tries, TRIAGE, datetime(2026, 11, 24, 7, 30, tzinfo=UTC))
+
+
+def triage(run: Run) -> Run:
+    """Let triage have looked into some of the failing tests of an example's first two cells."""
+    native, emulated = run.cells[:2]
+    optimizer = "passes with the JIT off, fails in the tier-2 interpreter, which has no machine code"
+    backend = "passes with the JIT off, in the tier-2 interpreter and on the other arch: aarch64's machine code"
+    for cell, found in (
+        (native, [diagnosis(native, GUARD, Layer.OPTIMIZER, optimizer, message=TRACEBACK)]),
+        (
+            emulated,
+            [
+                diagnosis(emulated, GUARD, Layer.OPTIMIZER, optimizer, message=TRACEBACK),
+                diagnosis(emulated, SETTRACE, Layer.BACKEND, backend, message=CRASH),
+            ],
+        ),
+    ):
+        keep(run.cell_folder(cell), TRIAGE, found)
+    return run
 
 
 def hostile() -> tuple[CellResult, ...]:

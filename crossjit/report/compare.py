@@ -9,6 +9,7 @@ from typing import Any
 
 from crossjit.model import Cell, CellResult, Outcome, SuiteResult, TestResult, Verdict
 from crossjit.report import facts
+from crossjit.report.diagnoses import Diagnoses
 from crossjit.report.facts import Change
 from crossjit.report.tables import duration
 from crossjit.report.text import WORST_FIRST, last_line, printable
@@ -25,13 +26,14 @@ PHASE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Moved:
-    """A test whose state is another. `about` is its message's last line."""
+    """A test whose state is another. `about` is its message's last line, `layer` what triage named in the run after."""
 
     suite: str
     name: str
     before: str
     after: str
     about: str = ""
+    layer: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,18 +99,22 @@ def compare(
     *,
     facts_before: Mapping[str, Any] | None = None,
     facts_after: Mapping[str, Any] | None = None,
+    diagnoses: Diagnoses | None = None,
 ) -> Comparison:
-    """Compare the results of two runs, cell by cell; the facts are those of their records."""
+    """Compare the results of two runs, cell by cell; the facts are those of their records.
+
+    `diagnoses` are what triage concluded about the run after.
+    """
     old, new = ({result.cell: result for result in results} for results in (before, after))
     return Comparison(
-        cells=tuple(_compare_cell(old[cell], new[cell]) for cell in new if cell in old),
+        cells=tuple(_compare_cell(old[cell], new[cell], diagnoses or {}) for cell in new if cell in old),
         came=tuple(cell for cell in new if cell not in old),
         went=tuple(cell for cell in old if cell not in new),
         changed=facts.changed({"run": facts_before or {}}, {"run": facts_after or {}}),
     )
 
 
-def _compare_cell(before: CellResult, after: CellResult) -> CellComparison:
+def _compare_cell(before: CellResult, after: CellResult, diagnoses: Diagnoses) -> CellComparison:
     old, new = _tests(before), _tests(after)
     suites_before, suites_after = ([suite.suite for suite in result.suites] for result in (before, after))
     both = {*suites_before} & {*suites_after}
@@ -118,7 +124,9 @@ def _compare_cell(before: CellResult, after: CellResult) -> CellComparison:
         suite, name = key
         was, now = old.get(key), new.get(key)
         state_was, state_now = _state(was), _state(now)
-        moved = Moved(suite, name, state_was, state_now, _about(now))
+        found = diagnoses.get((after.cell, suite, name))
+        layer = str(found.conclusion) if found else ""
+        moved = Moved(suite, name, state_was, state_now, _about(now), layer)
         if now is None:
             went += [moved] if suite in both else []  # a suite that is gone is one thing that is gone
         elif now.went_wrong and not (was and was.went_wrong):
@@ -315,7 +323,8 @@ def _section(title: str, lines: Sequence[str], limit: int) -> list[str]:
 
 def _moved_text(moved: Moved) -> str:
     name = f"{moved.suite}: {moved.name}" if moved.suite else moved.name
-    return f"{name}: {moved.before} -> {moved.after}" + (f" ({moved.about})" if moved.about else "")
+    about = f" ({moved.about})" if moved.about else ""
+    return f"{name}: {moved.before} -> {moved.after}{about}" + (f": {moved.layer}" if moved.layer else "")
 
 
 def _changes(title: str, changes: Sequence[Change], limit: int) -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from crossjit.diagnosis import Diagnosis
 from crossjit.model import Cell, CellResult, ModuleRun, SuiteResult, TestResult
-from crossjit.report import reproducing
+from crossjit.report import diagnoses, reproducing
+from crossjit.report.diagnoses import Diagnoses, Rung
 from crossjit.report.room import LINE, NAME, OUTPUT, Room, Some, some
 from crossjit.report.text import WORST_FIRST, last_line, listed, shortened
 from crossjit.runs import Run
@@ -15,15 +17,20 @@ from crossjit.runs import Run
 # Bytes of the page for what went wrong; with the other rooms a page stays under 2 MB.
 ROOM_OUTPUT = 600_000
 ROOM_NAMES = 250_000
+MARKUP = 320  # bytes of it around a conclusion, and around each row of its table
 
 
 @dataclass(frozen=True)
 class Failures:
-    """Tests that went wrong: with output, by name only, and how many more there are."""
+    """Tests that went wrong: with output, by name only, and how many more there are.
+
+    `layers` are those that triage named, each with the number of its tests.
+    """
 
     number: int
     shown: tuple[Failure, ...]
     named: Some[Failure]
+    layers: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,10 +56,18 @@ class Failure:
         """What its output comes down to, the first time."""
         return next((time.about for time in self.times if time.about), "")
 
+    @property
+    def layers(self) -> str:
+        """What triage says that it is about, each layer once."""
+        return listed(list(dict.fromkeys(str(time.diagnosis.conclusion) for time in self.times if time.diagnosis)))
+
 
 @dataclass(frozen=True)
 class Occurrence:
-    """A test that went wrong in one cell. `log` is a path in the run's folder; `lines` run it again."""
+    """A test that went wrong in one cell. `log` is a path in the run's folder; `lines` run it again.
+
+    `diagnosis` is what triage concluded, from `rungs`, if it looked into it.
+    """
 
     cell: Cell
     test: TestResult
@@ -60,17 +75,20 @@ class Occurrence:
     output: str
     log: str
     lines: tuple[str, ...]
+    diagnosis: Diagnosis | None
+    rungs: tuple[Rung, ...]
 
 
 def of(run: Run, results: Sequence[CellResult]) -> Failures:
     """Collect the tests that went wrong, the worst first, then those that did so in most cells."""
     found: dict[tuple[str, str], list[Occurrence]] = defaultdict(list)
+    concluded = diagnoses.of(run, [result.cell for result in results])
     for result in results:
         for suite in result.suites:
             modules = Modules(suite.modules)
             for test in suite.results:
                 if test.went_wrong:
-                    found[suite.suite, test.name].append(_occurrence(run, result, suite, test, modules))
+                    found[suite.suite, test.name].append(_occurrence(run, result, suite, test, modules, concluded))
     order = sorted(found.items(), key=lambda each: (_severity(each[1]), -len(each[1]), each[0]))
     failures = [Failure(suite, shortened(name, NAME), tuple(times)) for (suite, name), times in order]
     room = Room(ROOM_OUTPUT, overhead=700)
@@ -79,19 +97,38 @@ def of(run: Run, results: Sequence[CellResult]) -> Failures:
         texts = [
             text for time in failure.times for text in (time.output, time.about, time.log, *time.lines, failure.name)
         ]
-        if not room.holds(*texts):
+        tables = [text for time in failure.times for text in _texts(time)]
+        if not room.holds(*texts, *tables, markup=MARKUP * len(tables)):
             break
         number += 1
-    names = some(failures[number:], Room(ROOM_NAMES, overhead=120), lambda each: f"{each.name}{each.about}{each.cells}")
-    return Failures(len(failures), tuple(failures[:number]), names)
+    names = some(
+        failures[number:],
+        Room(ROOM_NAMES, overhead=120),
+        lambda each: f"{each.name}{each.about}{each.layers}{each.cells}",
+    )
+    layers = Counter(
+        layer
+        for each in failures
+        for layer in {time.diagnosis.conclusion.layer.value for time in each.times if time.diagnosis}
+    )
+    return Failures(len(failures), tuple(failures[:number]), names, tuple(layers.most_common()))
+
+
+def _texts(time: Occurrence) -> Iterator[str]:
+    """Yield what the page shows of a conclusion, with its table."""
+    if time.diagnosis is not None:
+        yield f"{time.diagnosis}{time.diagnosis.run}"
+        yield from (f"{rung.changed}{rung.cell}{rung.how}{rung.outcome}{rung.said}" for rung in time.rungs)
 
 
 def _severity(times: Sequence[Occurrence]) -> int:
     return min(WORST_FIRST.index(time.test.outcome) for time in times)
 
 
-def _occurrence(run: Run, result: CellResult, suite: SuiteResult, test: TestResult, modules: Modules) -> Occurrence:
-    module = modules.of(test.name)
+def _occurrence(
+    run: Run, result: CellResult, suite: SuiteResult, test: TestResult, modules: Modules, concluded: Diagnoses
+) -> Occurrence:
+    module, found = modules.of(test.name), concluded.get((result.cell, suite.suite, test.name))
     return Occurrence(
         cell=result.cell,
         test=test,
@@ -99,6 +136,8 @@ def _occurrence(run: Run, result: CellResult, suite: SuiteResult, test: TestResu
         output=test.message.strip("\n")[-OUTPUT:],
         log=f"cells/{result.cell.slug}/{suite.suite}/{module.log}" if module and module.log else "",
         lines=reproducing.lines_for(run, result.cell, test, module),
+        diagnosis=found,
+        rungs=diagnoses.rungs(found) if found else (),
     )
 
 

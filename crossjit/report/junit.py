@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from crossjit.model import CellResult, Outcome, SuiteResult, TestResult, Verdict
-from crossjit.report import reproducing
+from crossjit.report import diagnoses, reproducing
+from crossjit.report.diagnoses import Diagnoses
 from crossjit.report.failures import Modules
 from crossjit.report.text import last_line, printable, shortened
 from crossjit.runs import Run
@@ -32,10 +33,11 @@ def document(run: Run, results: Sequence[CellResult]) -> bytes:
     cell's in `classname`, since readers take tests of the same name for the same test.
     """
     root = ElementTree.Element("testsuites", {"name": f"crossjit {run.id}"})
+    found = diagnoses.of(run, [result.cell for result in results])
     for result in results:
         root.append(_cell(run, result))
         for suite in result.suites:
-            root.append(_suite(run, result, suite))
+            root.append(_suite(run, result, suite, found))
     _count(root, list(root.iter("testcase")), sum(suite.seconds for result in results for suite in result.suites))
     ElementTree.indent(root, " ")
     return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
@@ -62,13 +64,13 @@ def _cell(run: Run, result: CellResult) -> ElementTree.Element:
     return element
 
 
-def _suite(run: Run, result: CellResult, suite: SuiteResult) -> ElementTree.Element:
+def _suite(run: Run, result: CellResult, suite: SuiteResult, found: Diagnoses) -> ElementTree.Element:
     element = _element("testsuite", name=f"{result.cell} {suite.suite}", timestamp=_when(run))
     if suite.caveats:
         properties = ElementTree.SubElement(element, "properties")
         properties.extend(_element("property", name="no evidence", value=caveat) for caveat in suite.caveats)
     modules = Modules(suite.modules)
-    cases = [_case(run, result, suite, test, modules) for test in suite.results]
+    cases = [_case(run, result, test, modules, found) for test in suite.results]
     element.extend(cases)
     remarks = [*suite.problems, *suite.unproved, *suite.notes]
     if remarks:
@@ -77,10 +79,10 @@ def _suite(run: Run, result: CellResult, suite: SuiteResult) -> ElementTree.Elem
     return element
 
 
-def _case(run: Run, result: CellResult, suite: SuiteResult, test: TestResult, modules: Modules) -> ElementTree.Element:
+def _case(run: Run, result: CellResult, test: TestResult, modules: Modules, found: Diagnoses) -> ElementTree.Element:
     bare, space, label = test.name.partition(" [")
     place, _, name = bare.rpartition(".")
-    classname = " ".join(filter(None, (f"{result.cell}.{suite.suite}", place)))
+    classname = " ".join(filter(None, (f"{result.cell}.{test.suite}", place)))
     element = _element("testcase", classname=classname, name=name + space + label, time=f"{test.seconds:.3f}")
     if test.failed_as_known:
         element.append(_said("skipped", "", f"known failure: {test.known}", test.message))
@@ -88,7 +90,10 @@ def _case(run: Run, result: CellResult, suite: SuiteResult, test: TestResult, mo
         element.append(_said("skipped", "", last_line(test.message), ""))
     elif test.outcome.is_bad:
         about = last_line(test.message) or test.outcome.value
-        element.append(_said(_OUTCOMES[test.outcome], test.outcome.value, about, test.message))
+        concluded = found.get((result.cell, test.suite, test.name))
+        triage = f"triage (run {concluded.run}): {concluded}" if concluded else ""
+        text = "\n\n".join(filter(None, (test.message.rstrip("\n"), triage))) if triage else test.message
+        element.append(_said(_OUTCOMES[test.outcome], test.outcome.value, about, text))
         lines = reproducing.lines_for(run, result.cell, test, modules.of(test.name))
         if lines:
             element.append(_text("system-out", "\n".join(lines)))

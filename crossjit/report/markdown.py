@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from crossjit.model import CellResult, SuiteResult, Verdict
-from crossjit.report import failures, reproducing
+from crossjit.report import diagnoses, failures, reproducing
 from crossjit.report.cells import kind
 from crossjit.report.failures import Failure
 from crossjit.report.room import LINE, Room, some
@@ -50,6 +50,7 @@ def summary(run: Run, results: Sequence[CellResult]) -> str:
     blocks += [f"The run ended with: {escaped(run.error.message)}"] if run.error else []
     blocks += [_broken(run, result) for result in results if result.verdict is not Verdict.PASS]
     blocks += _failures(run, results)
+    blocks += _diagnoses(run, results)
     blocks += _unexpected(results)
     blocks += _caveats(results)
     blocks.append(f"Run {_code(run.id)}. The same again:\n\n{_pre(run.reproduce)}")
@@ -105,6 +106,19 @@ def _failures(run: Run, results: Sequence[CellResult]) -> list[str]:
         blocks.append("\n\n".join([*parts, "</details>"]))
     left = found.number - len(shown.items)
     return [*blocks, *([f"And {counted(left, 'test')} more."] if left else [])]
+
+
+def _diagnoses(run: Run, results: Sequence[CellResult]) -> list[str]:
+    """Say what triage concluded: a line for each layer and test."""
+    found = diagnoses.by_layer(diagnoses.of(run, [result.cell for result in results]))
+    if not found:
+        return []
+    lines = [
+        f"- **{escaped(str(each.conclusion))}**: {_code(each.test)} in {escaped(cells)}: {escaped(each.conclusion.why)}"
+        for each, cells in found[:SHOWN]
+    ]
+    left = [f"And {counted(len(found) - SHOWN, 'test')} more."] if len(found) > SHOWN else []
+    return ["### Whose failure it is", "\n".join(lines), *left]
 
 
 def _weighed(failure: Failure) -> str:

@@ -23,9 +23,12 @@ class Room:
         self.left = size
         self.overhead = overhead  # bytes of markup around each
 
-    def holds(self, *texts: str) -> bool:
-        """Take the texts' room, as they are when escaped; False, and nothing is taken, where they do not fit."""
-        size = self.overhead + sum(len(html.escape(printable(text)).encode()) for text in texts)
+    def holds(self, *texts: str, markup: int = 0) -> bool:
+        """Take the texts' room, as they are when escaped; False, and nothing is taken, where they do not fit.
+
+        `markup` is what these need beside that of all.
+        """
+        size = self.overhead + markup + sum(len(html.escape(printable(text)).encode()) for text in texts)
         if size > self.left:
             return False
         self.left -= size

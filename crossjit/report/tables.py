@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, TextIO
+from functools import partial
+from typing import TextIO
 
 from crossjit.errors import CrossjitError, ExitCode, Interrupted
-from crossjit.model import CellResult, Outcome, SuiteResult, TestResult, Verdict
+from crossjit.model import Cell, CellResult, Outcome, SuiteResult, TestResult, Verdict
 from crossjit.report.text import last_line
-
-if TYPE_CHECKING:
-    from crossjit.diagnosis import Diagnosis
 
 PLAIN_WIDTH = 100
 
@@ -141,12 +139,22 @@ _STYLES = {
 HEADERS = ("cell", "verdict", "built", "tests", "time", "artifact")
 
 
-def results_text(results: Sequence[CellResult], *, run: str, reproduce: str, look: Look) -> str:
-    """Return a run's end: the table of cells, each cell's reasons and caveats, and the line that reproduces the run."""
+def results_text(
+    results: Sequence[CellResult],
+    *,
+    run: str,
+    reproduce: str,
+    look: Look,
+    about: Callable[[Cell, TestResult], object] = lambda cell, test: None,
+) -> str:
+    """Return a run's end: the table of cells, each cell's reasons and caveats, and the line that reproduces the run.
+
+    `about` says of a test that went wrong what that was found to be about, if anything.
+    """
     parts = [render(HEADERS, [_row(result) for result in results], look)]
     for result in results:
         said = [*result.reasons, *(f"no evidence {caveat}" for caveat in result.caveats)]
-        said += [f"{line}" for suite in result.suites for line in _bad(suite)]
+        said += [f"{line}" for suite in result.suites for line in _bad(suite, partial(about, result.cell))]
         said += [f"from the caches: {_cached(result)}"] if result.caches else []
         if said:
             parts.append(
@@ -199,13 +207,17 @@ def _cached(result: CellResult) -> str:
     return ", ".join(said)
 
 
-def _bad(suite: SuiteResult, limit: int = 20) -> list[str]:
-    """Return a line for each test that went wrong and is not known, with the last line of its message."""
+def _bad(suite: SuiteResult, about: Callable[[TestResult], object], limit: int = 20) -> list[str]:
+    """Return a line for each test that went wrong and is not known, with the last line of its message.
+
+    Where it is known what that is about, this is a second line of the same text.
+    """
     bad = [result for result in suite.results if result.went_wrong]
     lines = []
     for result in bad[:limit]:
-        about = last_line(result.message)
-        lines.append(f"{result.outcome}: {suite.suite}: {result.name}" + (f" ({about})" if about else ""))
+        said, found = last_line(result.message), about(result)
+        line = f"{result.outcome}: {suite.suite}: {result.name}" + (f" ({said})" if said else "")
+        lines.append(line + (f"\n    {found}" if found else ""))
     if len(bad) > limit:
         lines.append(f"and {len(bad) - limit} more in {suite.suite}; `invoke runs show` lists them all")
     return lines
@@ -275,46 +287,6 @@ def _test_json(result: TestResult) -> dict[str, object]:
         "seconds": round(result.seconds, 3),
         "message": result.message,
         "known": result.known,
-    }
-
-
-def diagnoses_text(diagnoses: Sequence[Diagnosis], *, run: str, look: Look) -> str:
-    """Return what failing tests are about, each with the table that it was concluded from."""
-    parts = []
-    for each in diagnoses:
-        rows = [
-            (str(tried.rung), str(tried.cell), tried.how or "-", str(tried.count), duration(tried.seconds))
-            for tried in each.tries
-        ]
-        said = [f"{each.cell}: {each.test}", f"  {each.conclusion}: {each.conclusion.why}"]
-        table = render(("changed", "cell", "how", "outcome", "time"), rows, look)
-        parts.append("\n".join([*said, "", *(f"  {line}" for line in table.splitlines())]))
-    parts.append(f"run:       {run}")
-    return "\n\n".join(parts)
-
-
-def diagnosis_json(diagnosis: Diagnosis) -> dict[str, object]:
-    """Return one as values that JSON can hold; times in seconds."""
-    return {
-        "cell": str(diagnosis.cell),
-        "test": diagnosis.test,
-        "layer": diagnosis.conclusion.layer.value,
-        "why": diagnosis.conclusion.why,
-        "failed": diagnosis.conclusion.odds.failed,
-        "ran": diagnosis.conclusion.odds.ran,
-        "tries": [
-            {
-                "changed": tried.rung.value,
-                "cell": str(tried.cell),
-                "how": tried.how,
-                "failed": tried.count.failed,
-                "passed": tried.count.passed,
-                "absent": tried.count.absent,
-                "message": tried.message,
-                "seconds": tried.seconds,
-            }
-            for tried in diagnosis.tries
-        ],
     }
 
 

@@ -13,7 +13,7 @@ from crossjit.errors import ExitCode, InfrastructureError, UserError
 from crossjit.report import tables
 from crossjit.tasks.framework import command, note, show, show_bytes, show_json
 from crossjit.tasks.options import describe
-from crossjit.tasks.runs import RUN, described, summary
+from crossjit.tasks.runs import RUN, concluded, described, summary
 
 if TYPE_CHECKING:
     from crossjit.model import CellResult
@@ -88,6 +88,7 @@ def _whole(run: Run, results: Sequence[CellResult]) -> dict[str, object]:
     return summary(run) | {
         "cells": [
             tables.cell_json(result, whole=True)
+            | concluded(run, result.cell)
             | {"line": reproducing.cell_line(run, result.cell), "logs": str(run.cell_folder(result.cell))}
             for result in results
         ]
@@ -134,11 +135,16 @@ def compare(context: Context, before: str, after: str, json: bool = False) -> Ex
     """
     from crossjit import runs, settings
     from crossjit.report import compare as comparing
+    from crossjit.report import diagnoses
 
     loaded = settings.load()
     first, second = runs.load(loaded, before), runs.load(loaded, after)
     comparison = comparing.compare(
-        first.results(), second.results(), facts_before=first.facts, facts_after=second.facts
+        first.results(),
+        second.results(),
+        facts_before=first.facts,
+        facts_after=second.facts,
+        diagnoses=diagnoses.of(second),
     )
     if not comparison.cells:
         raise UserError(

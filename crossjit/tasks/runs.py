@@ -14,6 +14,7 @@ from crossjit.tasks.framework import command, note, show, show_json, show_table
 from crossjit.tasks.options import describe, number
 
 if TYPE_CHECKING:
+    from crossjit.model import Cell
     from crossjit.runs import Run
 
 RUN = "a run's id, its beginning, or last"
@@ -54,7 +55,8 @@ def show_run(context: Context, run: list[str] | None = None, steps: bool = False
         raise UserError("one run at a time, please", hint="`invoke runs list` shows many")
     found = runs.load(settings.load(), wanted[0])
     if json:
-        show_json(summary(found) | {"cells": [tables.cell_json(result) for result in found.results()]})
+        cells = [tables.cell_json(result) | concluded(found, result.cell) for result in found.results()]
+        show_json(summary(found) | {"cells": cells})
     else:
         show(described(found, steps=steps))
 
@@ -143,8 +145,16 @@ def summary(run: Run) -> dict[str, object]:
     }
 
 
+def concluded(run: Run, cell: Cell) -> dict[str, object]:
+    """Return what triage concluded about a cell's tests, all of it, as values that JSON can hold."""
+    from crossjit import diagnosis
+
+    return {"diagnoses": [diagnosis.as_json(each) for each in diagnosis.kept(run.cell_folder(cell))]}
+
+
 def described(run: Run, *, steps: bool) -> str:
     """Return a run as text."""
+    from crossjit.report import diagnoses
     from crossjit.report.crashes import crashes_text
     from crossjit.report.sightings import SEEN
 
@@ -162,11 +172,22 @@ def described(run: Run, *, steps: bool) -> str:
     if seen and not any(run.result(cell) for cell in run.cells):  # all that such a run was for
         lines += ["", *(path.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0] for path in seen), ""]
         return "\n".join([*lines, f"reproduce: {run.reproduce}"])
+    look, found = tables.look_of(sys.stdout), diagnoses.of(run)
+    if found and not any(run.result(cell) for cell in run.cells):  # likewise
+        return "\n".join(
+            [*lines, "", diagnoses.as_text([*found.values()], look=look), "", f"reproduce: {run.reproduce}"]
+        )
     results = run.results()
     if not results:
         return "\n".join([*lines, f"reproduce: {run.reproduce}"])
     crashed = crashes_text(run)
-    shown = tables.results_text(results, run=run.id, reproduce=run.reproduce, look=tables.look_of(sys.stdout))
+    shown = tables.results_text(
+        results,
+        run=run.id,
+        reproduce=run.reproduce,
+        look=look,
+        about=lambda cell, test: found.get((cell, test.suite, test.name)),
+    )
     return "\n".join([*lines, "", *([crashed, ""] if crashed else []), shown])
 
 

@@ -6,20 +6,21 @@ import fnmatch
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from json import dumps
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
-from crossjit.errors import ExitCode, UserError
+from crossjit.errors import ExitCode, InfrastructureError, UserError
 from crossjit.portion import WHOLE
 from crossjit.report import tables
-from crossjit.tasks.framework import show, show_json
+from crossjit.tasks.framework import note, show, show_json
 from crossjit.tasks.options import MAKING, Request, describe, of_cell, recalled, requesting, words
 from crossjit.tasks.workshop import opened
 
 if TYPE_CHECKING:
-    from crossjit.diagnosis import Diagnosis, Ladder
+    from crossjit.diagnosis import Diagnosis
+    from crossjit.ladder import Ladder
     from crossjit.model import Cell, CellResult, SuiteResult
     from crossjit.runs import Run
     from crossjit.trials import Trial
@@ -51,25 +52,29 @@ def triage(
     """Run failing tests again on a ladder of changes, and name the layer that each failure is about.
 
     The same again, JIT off, optimizer off, another CPU model; then other builds: the tier-2 interpreter, the other
-    arch, the recipe's own source. It stops when the answer is settled.
+    arch, the recipe's own source. It stops when the answer is settled. Reports of the run tell what was concluded.
     """
+    from crossjit import diagnosis
+    from crossjit.report import diagnoses as told
+
+    before = None
     if cell:
         if run:
             raise UserError("--cell stands for itself", hint="give a run or a cell, not both")
         if not words(tests):
             raise UserError("--cell wants --tests", hint="such as --tests test.test_dis.DisTests.test_opmap")
-        found = _triage(of_cell(request, cell, tests=words(tests)), None, (), builds=not no_builds)
+        record, found = _triage(of_cell(request, cell, tests=words(tests)), None, (), builds=not no_builds)
     else:
         if not request.leaves_all_open:
             raise UserError("a run says itself how its cells are built", hint="these options are for --cell")
         before = _failed(run or ["last"])
         again = replace(recalled(before), portion=WHOLE, jobs=request.jobs)
-        found = _triage(again, before, words(tests), builds=not no_builds)
-    record, diagnoses = found
+        record, found = _triage(again, before, words(tests), builds=not no_builds)
     if json:
-        show_json({"run": record, "diagnoses": [tables.diagnosis_json(each) for each in diagnoses]})
+        show_json({"run": record, "diagnoses": [diagnosis.as_json(each) for each in found]})
     else:
-        show(tables.diagnoses_text(diagnoses, run=record, look=tables.look_of(sys.stdout)))
+        show(told.as_text(found, look=tables.look_of(sys.stdout)))
+        show("\n".join(["", f"run:       {record}", *([f"told by:   invoke report {before.id}"] if before else [])]))
     return ExitCode.PASS
 
 
@@ -95,7 +100,7 @@ def _triage(
     request: Request, before: Run | None, patterns: tuple[str, ...], *, builds: bool
 ) -> tuple[str, list[Diagnosis]]:
     """Open a run of its own and climb for each cell that has failing tests."""
-    from crossjit import diagnosis, durable, flow
+    from crossjit import flow, ladder
 
     diagnoses: list[Diagnosis] = []
     with opened(request) as run:
@@ -109,13 +114,28 @@ def _triage(
             built = flow.build_cell(run.shop, prepared, log=folder / "build.log")
             found = before.result(prepared.cell) if before else None
             results = found.suites if found else flow.validate_cell(run.shop, prepared, built, folder=folder)
-            ladder = diagnosis.Ladder(run.shop, prepared, built, folder, builds=builds)
-            wanted = _trials(prepared.cell, ladder, results, patterns)
-            diagnoses += diagnosis.diagnose(ladder, prepared.cell, wanted)
-        content = dumps([tables.diagnosis_json(each) for each in diagnoses], indent=2).encode()
-        durable.replace(run.record.folder / "triage.json", content)
+            rungs = ladder.Ladder(run.shop, prepared, built, folder, builds=builds)
+            wanted = _trials(prepared.cell, rungs, results, patterns)
+            folders = [folder, *([before.cell_folder(prepared.cell)] if before else [])]
+            concluded: list[Diagnosis] = []
+            for each in ladder.diagnose(rungs, prepared.cell, wanted):
+                concluded.append(each)
+                _keep(folders, run.record.id, concluded)
+            diagnoses += concluded
         run.record.finish(ExitCode.PASS)
     return run.record.id, diagnoses
+
+
+def _keep(folders: Sequence[Path], run: str, concluded: Sequence[Diagnosis]) -> None:
+    """Write what is concluded of a cell by now into this run's record, and into that of the run it is about."""
+    from crossjit import diagnosis, durable
+
+    for folder in folders:
+        with durable.explained(InfrastructureError, "cannot write what was concluded", folder):
+            try:
+                diagnosis.keep(folder, run, concluded)
+            except FileNotFoundError:
+                note(f"{folder} is gone: what was concluded is in the record of run {run} alone")
 
 
 def _trials(cell: Cell, ladder: Ladder, results: Sequence[SuiteResult], patterns: tuple[str, ...]) -> dict[Trial, bool]:

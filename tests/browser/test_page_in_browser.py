@@ -77,6 +77,8 @@ def open_page(browser: Browser, settings: Settings, tmp_path: Path) -> Iterator[
 
     def opened(results: tuple[CellResult, ...], scheme: str = "light", width: int = WIDE) -> Seen:
         run = example_runs.record(settings, results)
+        if results == example_runs.results():
+            example_runs.triage(run)
         file = tmp_path / "report.html"
         file.write_text(html.page(run, run.results()), encoding="utf-8")
         context = browser.new_context(

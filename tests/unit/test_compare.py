@@ -11,6 +11,7 @@ import pytest
 from crossjit.model import Arch, Cell, CellResult, ModuleRun, Outcome, Strategy, SuiteResult, TestResult, Verdict
 from crossjit.report import compare
 from crossjit.report.compare import CellComparison, Moved
+from crossjit.triage import Layer
 from tests import example_runs
 
 CELL = Cell("3.15", Arch.AARCH64, "jit")
@@ -35,6 +36,16 @@ def cell(tests: Mapping[str, str] | None = None, verdict: Verdict = Verdict.PASS
 def compared(before: CellResult, after: CellResult) -> CellComparison:
     (one,) = compare.compare([before], [after]).cells
     return one
+
+
+def test_a_newly_failing_test_has_the_layer_that_triage_named() -> None:
+    before, after = cell({"a": "passed", "b": "passed"}), cell({"a": "failed", "b": "failed"}, Verdict.FAIL)
+    found = {(CELL, "jit", "a"): example_runs.diagnosis(CELL, "a", Layer.FLAKY, "passes and fails")}
+    whole = compare.compare([before], [after], diagnoses=found)
+    assert [each.layer for each in whole.cells[0].newly_failing] == ["flaky (5 of 5)", ""]
+    text = compare.as_text(whole, before="x", after="y")
+    assert "jit: a: passed -> failed (last: failed): flaky (5 of 5)\n" in text
+    assert "jit: b: passed -> failed (last: failed)\n" in text
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "crossjit.diagnosis",
         "crossjit.durations",
         "crossjit.flow",
+        "crossjit.ladder",
         "crossjit.outcomes",
         "crossjit.sighting",
         "crossjit.suite_folder",

@@ -12,12 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crossjit.diagnosis import keep
 from crossjit.model import Arch, Cell, CellResult, Outcome, SuiteResult, TestResult, Verdict
 from crossjit.report import cells, failures, html
 from crossjit.report.room import Room, some
 from crossjit.report.text import headline, last_line, listed, printable, shortened
 from crossjit.runs import Run, RunError, RunState
 from crossjit.settings import Settings
+from crossjit.triage import Layer
 from tests import example_runs
 
 VOID = {"meta", "link", "br", "img"}
@@ -165,6 +167,28 @@ def test_a_run_that_is_under_way_or_came_to_nothing(example: Run) -> None:
     assert page(ended, ()).wrong == []
 
 
+def test_what_triage_concluded_stands_beside_the_test_with_its_table(example: Run) -> None:
+    before = page(example)
+    assert "triage:" not in before.text
+    parsed = page(example_runs.triage(example))
+    assert parsed.wrong == []
+    text = " ".join(parsed.text.split())
+    for said in (
+        "What triage says they are about: JIT backend of one arch, 1 test; optimizer, 1 test.",
+        "✗ crashed test.test_sys_settrace.RaisingTraceFuncTestCase.test_deep_recursion",
+        "triage: JIT backend of one arch",
+        "Triage: JIT backend of one arch: passes with the JIT off, in the tier-2 interpreter and on the other arch",
+        "Concluded 2026-11-24 07:30:00 UTC by run 20261124-070000-beef.",
+        "JIT off PYTHON_JIT=0 failed 0 of 3",
+        "tier-2 interpreter 3.15/aarch64/interp failed 3 of 3 test.test_sys_settrace: killed by SIGSEGV",
+    ):
+        assert said in text, said
+    assert text.count("What this was concluded from") == 3
+    tables = parsed.all("table")
+    assert len(parsed.all("caption")) == len(tables) == 5
+    assert all("scope" in attributes for attributes in parsed.all("th"))
+
+
 def test_few_failures_are_open_and_many_are_not(example: Run) -> None:
     def opened(results: tuple[CellResult, ...]) -> int:
         return sum("open" in attributes for attributes in page(example, results).all("details"))
@@ -175,10 +199,16 @@ def test_few_failures_are_open_and_many_are_not(example: Run) -> None:
 
 def test_hostile_text_stays_text(example: Run) -> None:
     results = example_runs.hostile()
+    (cell,) = results
+    concluded = [
+        example_runs.diagnosis(cell.cell, test.name, Layer.UNCLEAR, test.message, message=test.message)
+        for test in cell.suites[0].results
+    ]
+    keep(example.cell_folder(cell.cell), example_runs.TRIAGE, concluded)
     text = html.page(example, results)
     parsed = Parsed(text)
     assert parsed.wrong == []
-    assert {tag for tag, _ in parsed.elements} <= {tag for tag, _ in page(example).elements}
+    assert {tag for tag, _ in parsed.elements} <= {tag for tag, _ in page(example_runs.triage(example)).elements}
     assert not [name for _, attributes in parsed.elements for name in attributes if name.startswith("on")]
     assert "<script>document.title = 'taken over'</script>" in parsed.text
     assert "{{ 7 * 7 }} {% raw %}" in parsed.text
@@ -209,6 +239,24 @@ def test_a_page_is_never_too_large(example: Run, bad: int, least: int) -> None:
         assert f"{bad:,} tests, each with all cells" in parsed.text
     if bad == 60_000:
         assert re.search(r"And [\d,]+ tests more; invoke report \S+ --json has them all", parsed.text)
+
+
+def test_tables_of_triage_take_room_as_well(settings: Settings) -> None:
+    results = example_runs.full_run(bad=3000)
+    run = example_runs.record(settings, results, also=())
+    for result in results:
+        tests = [test.name for test in result.suites[0].results if test.went_wrong]
+        found = [
+            example_runs.diagnosis(result.cell, name, Layer.FLAKY, "<why>" * 20, suite="full", message="<&'>" * 99)
+            for name in tests
+        ]
+        keep(run.cell_folder(result.cell), example_runs.TRIAGE, found)
+    text = html.page(run, results)
+    assert len(text.encode()) < LIMIT
+    assert text.count("What this was concluded from") > 20
+    assert "(triage: flaky (5 of 5))" in text
+    room, taken = failures.ROOM_OUTPUT, text.partition("<h4>By name only")[0].partition('id="wrong"')[2]
+    assert len(taken.encode()) < room * 1.05
 
 
 def test_a_page_of_everything_at_once_is_not_too_large(example: Run) -> None:

@@ -9,12 +9,15 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
+from crossjit.diagnosis import keep
 from crossjit.model import Verdict
 from crossjit.runs import Run
 from crossjit.settings import Settings
+from crossjit.triage import Layer
 from tests import example_runs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,6 +68,42 @@ def test_without_a_file_it_is_text_or_json(settings: Settings, example: Run) -> 
     assert [test["name"] for test in suite["unexpected_passes"]] == ["test.test_gdb.test_jit.JitTests.test_bt"]
     assert suite["modules"][0]["name"] == "test_generated_cases"
     assert suite["caveats"]
+
+
+def test_what_triage_concluded_is_in_every_report(settings: Settings, example: Run) -> None:
+    assert json.loads(invoke(settings, "report", "--json").stdout)["cells"][1]["diagnoses"] == []
+    example_runs.triage(example)
+    line = "JIT backend of one arch: passes with the JIT off, in the tier-2 interpreter and on the other arch"
+    assert f"killed by SIGSEGV, Fatal Python error: Segmentation fault)\n    {line}" in (
+        invoke(settings, "runs", "show").stdout.decode()
+    )
+    for command in (("report", "--json"), ("runs", "show", "--json")):
+        told = json.loads(invoke(settings, *command).stdout)["cells"][1]["diagnoses"]
+        assert [each["layer"] for each in told] == ["optimizer", "JIT backend of one arch"]
+        assert told[1]["test"] == example_runs.SETTRACE
+        assert told[1]["tries"][0]["changed"] == "as it was seen"
+    summary = invoke(settings, "report", "--markdown=-").stdout.decode()
+    section = summary.partition("### Whose failure it is\n\n")[2].partition("\n\n")[0].splitlines()
+    assert len(section) == 2
+    assert "**JIT backend of one arch**" in section[0]
+    assert f"<code>{example_runs.GUARD.replace('_', '&#95;')}</code> in 3.15/x86&#95;64/jit, 3.15/aarch64" in section[1]
+    root = ElementTree.fromstring(invoke(settings, "report", "--junit=-").stdout)
+    texts = [bad.text or "" for tag in ("failure", "error") for bad in root.iter(tag)]
+    (crashed,) = [text for text in texts if line in text]
+    assert f"\n\ntriage (run {example_runs.TRIAGE}): {line}" in crashed
+    assert sum("triage (run" in text for text in texts) == 3
+
+
+def test_a_run_of_triage_shows_what_it_concluded(settings: Settings) -> None:
+    result = example_runs.results()[1]
+    run = example_runs.record(settings, [], also=[result.cell])
+    found = example_runs.diagnosis(result.cell, example_runs.GUARD, Layer.FLAKY, "passes and fails")
+    (run.folder / "cells" / result.cell.slug).mkdir(parents=True)
+    keep(run.cell_folder(result.cell), run.id, [found])
+    text = invoke(settings, "runs", "show").stdout.decode()
+    assert f"{result.cell}: {example_runs.GUARD}\n  flaky (5 of 5): passes and fails\n" in text
+    assert "tier-2 interpreter" in text
+    assert "aborted" not in text
 
 
 def test_json_beside_a_file(settings: Settings, example: Run, tmp_path: Path) -> None:
