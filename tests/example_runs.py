@@ -259,7 +259,7 @@ def diagnosis(cell: Cell, test: str, layer: Layer, why: str, *, suite: str = "ji
             replace(cell, variant="interp") if rung is Rung.INTERPRETER else cell,
             "PYTHON_JIT=0" if rung is Rung.JIT_OFF else "",
             Count(passed=3) if rung is Rung.JIT_OFF else Count(failed=3),
-            message,
+            "" if rung is Rung.JIT_OFF else message,
             12.5,
         )
         for rung in Rung
