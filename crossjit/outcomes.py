@@ -290,9 +290,16 @@ def _faulthandler_ended(ended: Ended, text: str) -> bool:
 _LAST_WORDS = re.compile(r"(Fatal Python error: .*|^(?:\w+\.)*\w*(?:Error|Exception|Failed): .*)$", re.M)
 
 
+# What aborts a debug build, as glibc writes it, and CPython's `_PyObject_AssertFailed` in Objects/object.c.
+_ASSERTION = re.compile(r"""\S+:\d+: .*Assertion [`"].*['"] failed""")
+
+
 def _last_words(text: str) -> list[str]:
     """Pick what a person wants to see of the end of a log: the last fatal error or exception. Decides nothing."""
-    return _LAST_WORDS.findall(text)[-1:]
+    words = [str(word) for word in _LAST_WORDS.findall(text)[-1:]]
+    if words == ["Fatal Python error: Aborted"]:
+        return _ASSERTION.findall(text)[-1:] or words
+    return words
 
 
 def _why_skipped(ended: Ended) -> str:

@@ -470,6 +470,14 @@ def test_the_report_and_what_it_leaves_out(tmp_path: Path) -> None:
         ),
         (
             {"status": -6, "signal": "SIGABRT"},
+            "test_a (test.test_s.C.test_a) ... python3: ../Python/jit.c:7: emit: Assertion `a != 'b'' failed.\n"
+            "Fatal Python error: Aborted\n\nCurrent thread 0x1 (most recent call first):\n",
+            "test.test_s.C.test_a",
+            "crashed",
+            "killed by SIGABRT, ../Python/jit.c:7: emit: Assertion `a != 'b'' failed",
+        ),
+        (
+            {"status": -6, "signal": "SIGABRT"},
             "test_a (test.test_s.C.test_a) ... ok\nFatal Python error: at the end\n",
             "test.test_s",
             "crashed",
