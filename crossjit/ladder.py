@@ -91,7 +91,9 @@ class Ladder:
             cell = self._prepared.cell
             return {test: Try(then.rung, cell, place, Count(absent=then.times), "", 0.0) for test in tests}
         env = {**(STRESS if then.stress else {}), **place.env}
-        run = [trials.control(place.target.circumstances)] if then.rung is Rung.CONTROL else list(tests)
+        there = place.target.circumstances
+        as_there = {test: trials.lasting(test, self.where, there) for test in tests}
+        run = [trials.control(there)] if then.rung is Rung.CONTROL else [*as_there.values()]
         with self._shop.progress.step("triage", f"{place.target.cell}: {then.rung}") as step:
             tallies = trials.run(
                 self._shop.engine,
@@ -108,7 +110,9 @@ class Ladder:
         cell = place.target.cell
         return {
             test: Try(then.rung, cell, how, tally.count, tally.message, seconds)
-            for test, tally in ((test, tallies.get(test) or next(iter(tallies.values()), Tally())) for test in tests)
+            for test, tally in (
+                (test, tallies.get(as_there[test]) or next(iter(tallies.values()), Tally())) for test in tests
+            )
         }
 
     def _place(self, rung: Rung) -> _Place | str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +154,12 @@ def run(
         trial: _tally(trial, [ended.get(f"{number}.{time}", ()) for time in range(times)])
         for number, trial in enumerate(trials)
     }
+
+
+def lasting(trial: Trial, here: Circumstances, there: Circumstances) -> Trial:
+    """Give a trial the time that its suite has where it is slower: that it takes longer there is no failure."""
+    suite = suites.load(trial.suite)
+    return replace(trial, seconds=trial.seconds * max(1, suite.factor(there) // suite.factor(here)))
 
 
 def control(where: Circumstances) -> Trial:

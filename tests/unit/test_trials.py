@@ -154,6 +154,15 @@ def test_failures_crashes_and_hangs_are_counted_and_skips_are_not(
     assert order["items"][0]["arguments"][-2:] == ["--match", name]
 
 
+def test_where_it_is_slower_a_test_gets_the_time_of_its_suite() -> None:
+    trial = Trial("test.test_dis", "jit", "module", "test_dis", seconds=100)
+    suite, debug = suites.load("jit"), replace(NATIVE, variant=replace(JIT, debug=True))
+    assert trials.lasting(trial, NATIVE, NATIVE) == trial
+    assert trials.lasting(trial, NATIVE, debug).seconds == 100 * suite.debug_factor
+    assert trials.lasting(trial, NATIVE, EMULATED).seconds == 100 * suite.emulated_factor
+    assert trials.lasting(trial, EMULATED, debug) == trial
+
+
 def test_the_control_is_a_module_that_every_suite_has_time_for() -> None:
     assert trials.control(EMULATED).seconds > trials.control(NATIVE).seconds
     assert suites.load("jit").timeout >= 60
