@@ -71,6 +71,7 @@ def as_json(diagnosis: Diagnosis) -> dict[str, object]:
                 "failed": tried.count.failed,
                 "passed": tried.count.passed,
                 "absent": tried.count.absent,
+                "crashed": tried.count.crashed,
                 "message": tried.message,
                 "seconds": tried.seconds,
             }
@@ -92,7 +93,7 @@ def of_json(told: Mapping[str, Any]) -> Diagnosis:
                 Rung(tried["changed"]),
                 _cell(tried["cell"]),
                 tried["how"],
-                Count(tried["failed"], tried["passed"], tried["absent"]),
+                Count(tried["failed"], tried["passed"], tried["absent"], tried.get("crashed", 0)),
                 tried["message"],
                 tried["seconds"],
             )

@@ -13,11 +13,13 @@ from crossjit.circumstances import Circumstances
 from crossjit.diagnosis import Diagnosis, Try
 from crossjit.errors import CrossjitError, Interrupted
 from crossjit.flow import BuiltCell, Order, Prepared, Workshop
-from crossjit.model import Arch, Cell, Expectation
+from crossjit.model import Arch, Cell, Expectation, Variant
+from crossjit.recipes import Recipe
 from crossjit.triage import Conclusion, Count, Next, Rung, Subject, step
 from crossjit.trials import Tally, Trial
 from crossjit.validation import Target
 
+PYDEBUG = "--with-pydebug"
 INTERPRETER = "interp"  # the variant with the optimizer and without machine code
 STRESS = {"PYTHON_JIT_STRESS": "1"}
 JIT_OFF = {"PYTHON_JIT": "0"}
@@ -52,7 +54,7 @@ class Ladder:
         self._folder = folder
         self._builds = builds
         self._target = flow.target_of(shop, prepared, built, "triage")
-        self._places: dict[Rung, _Place | str] = {}
+        self._places: dict[tuple[Rung, bool], _Place | str] = {}
 
     @property
     def subject(self) -> Subject:
@@ -68,6 +70,7 @@ class Ladder:
             Rung.OTHER_CPU: emulated,
             Rung.NATIVE: emulated,
             Rung.INTERPRETER: jit and INTERPRETER in self._prepared.order.recipe.variants,
+            Rung.DEBUG: jit and debug_sibling(variant, self._prepared.order.recipe) is not None,
             Rung.OTHER_ARCH: jit and self._shop.ability.runs(_other(arch)) is not False,
             Rung.REFERENCE: self._prepared.order.source is not None,
         }
@@ -86,7 +89,7 @@ class Ladder:
     def climb(self, tests: Sequence[Trial], then: Next) -> dict[Trial, Try]:
         """Run the tests on a rung. What cannot be had (a build that fails) is a rung on which nothing ran."""
         began = time.monotonic()
-        place = self._place(then.rung)
+        place = self._place(then.rung, debug=then.debug)
         if isinstance(place, str):
             cell = self._prepared.cell
             return {test: Try(then.rung, cell, place, Count(absent=then.times), "", 0.0) for test in tests}
@@ -115,25 +118,45 @@ class Ladder:
             )
         }
 
-    def _place(self, rung: Rung) -> _Place | str:
+    def _place(self, rung: Rung, *, debug: bool) -> _Place | str:
         """Return where a rung's tests run; why not, in words, where that cannot be had."""
-        if rung not in self._places:
+        if (rung, debug) not in self._places:
             try:
-                self._places[rung] = self._make(rung)
+                self._places[rung, debug] = self._make_with_debug(rung) if debug else self._make(rung)
             except Interrupted:
                 raise
             except CrossjitError as error:
-                self._places[rung] = error.message
-        return self._places[rung]
+                self._places[rung, debug] = error.message
+        return self._places[rung, debug]
+
+    def _make_with_debug(self, rung: Rung) -> _Place | str:
+        """Return a rung of the ladder that begins at the debug build."""
+        order = self._prepared.order
+        variant = debug_sibling(order.variant, order.recipe)
+        assert variant is not None
+        if rung is Rung.DEBUG:
+            return self._sibling(order, {}, variant=variant)
+        if rung is Rung.OTHER_ARCH:
+            return self._sibling(order, {}, variant=variant, arch=_other(order.cell.arch))
+        if rung is Rung.INTERPRETER:
+            interpreter = order.recipe.variants[INTERPRETER]
+            other = debug_sibling(interpreter, order.recipe) or _with_pydebug(interpreter)
+            return self._sibling(order, {}, variant=other)
+        begun = self._place(Rung.DEBUG, debug=True)
+        return begun if isinstance(begun, str) else self._switched(rung, begun.target)
+
+    def _switched(self, rung: Rung, target: Target) -> _Place:
+        """Return the same build with something set, or as another CPU model."""
+        if rung is not Rung.OTHER_CPU:
+            return _Place(target, _SWITCHES[rung], "")
+        now = target.emulation["QEMU_CPU"]
+        cpu = "max" if now != "max" else str(self._shop.emulation(target.cell.arch, None)["QEMU_CPU"])
+        return _Place(replace(target, emulation={**target.emulation, "QEMU_CPU": cpu}), {}, f"QEMU as {cpu}")
 
     def _make(self, rung: Rung) -> _Place | str:
-        target, order = self._target, self._prepared.order
-        if rung is Rung.OTHER_CPU:
-            now = target.emulation["QEMU_CPU"]
-            cpu = "max" if now != "max" else str(self._shop.emulation(target.cell.arch, None)["QEMU_CPU"])
-            return _Place(replace(target, emulation={**target.emulation, "QEMU_CPU": cpu}), {}, f"QEMU as {cpu}")
+        order = self._prepared.order
         if rung in _SWITCHES:
-            return _Place(target, _SWITCHES[rung], "")
+            return self._switched(rung, self._target)
         off = JIT_OFF if order.variant.expects is Expectation.MACHINE_CODE else {}
         match rung:
             case Rung.NATIVE:
@@ -141,17 +164,18 @@ class Ladder:
             case Rung.OTHER_ARCH:
                 return self._sibling(order, {}, arch=_other(order.cell.arch))
             case Rung.INTERPRETER:
-                return self._sibling(order, {}, variant=INTERPRETER)
+                return self._sibling(order, {}, variant=order.recipe.variants[INTERPRETER])
             case _:
                 return self._sibling(replace(order, source=None), off)
 
     def _sibling(
-        self, order: Order, env: Mapping[str, str], *, arch: Arch | None = None, variant: str | None = None
+        self, order: Order, env: Mapping[str, str], *, arch: Arch | None = None, variant: Variant | None = None
     ) -> _Place | str:
         """Return another build of the same, or of the recipe's own source."""
-        cell = replace(order.cell, arch=arch or order.cell.arch, variant=variant or order.cell.variant)
+        variant = variant or order.variant
+        cell = replace(order.cell, arch=arch or order.cell.arch, variant=variant.name)
         strategy = plan.choose_strategy(None, self._shop.ability, cell.arch)
-        wanted = replace(order, cell=cell, variant=order.recipe.variants[cell.variant], strategy=strategy)
+        wanted = replace(order, cell=cell, variant=variant, strategy=strategy)
         (prepared,) = flow.prepare(self._shop, [wanted])
         if not self._builds and self._shop.store.find(prepared.key) is None:
             return "not in the stash, and nothing was to be built"
@@ -166,30 +190,50 @@ def diagnose(ladder: Ladder, cell: Cell, tests: Mapping[Trial, bool]) -> Iterato
     Raises EngineError and its kin for what is the engine's.
     """
     subject = ladder.subject
-    tried: dict[Trial, list[Try]] = {
-        test: [Try(Rung.SEEN, cell, "", Count(failed=int(failed), passed=int(not failed)), "", 0.0)]
+    climbing = {
+        test: _Climb(Try(Rung.SEEN, cell, "", Count(failed=int(failed), passed=int(not failed)), "", 0.0))
         for test, failed in tests.items()
     }
-    while tried:
+    while climbing:
         wanted: dict[Next, list[Trial]] = {}
-        for test in list(tried):
-            then = step(subject, _counts(tried[test]))
+        for test, climb in [*climbing.items()]:
+            then = step(subject, climb.tried, climb.debug)
             if isinstance(then, Conclusion):
-                tries = tuple(tried.pop(test))
-                yield Diagnosis(cell, test.suite, str(test), then, tries, ladder.run, datetime.now(UTC))
+                del climbing[test]
+                yield Diagnosis(cell, test.suite, str(test), then, tuple(climb.tries), ladder.run, datetime.now(UTC))
             else:
                 wanted.setdefault(then, []).append(test)
         if wanted:
-            cheapest = min(wanted, key=lambda then: list(Rung).index(then.rung))
+            cheapest = min(wanted, key=lambda then: (then.debug, list(Rung).index(then.rung)))
             for test, outcome in ladder.climb(wanted[cheapest], cheapest).items():
-                tried[test].append(outcome)
+                climbing[test].add(outcome, debug=cheapest.debug)
 
 
-def _counts(tries: Sequence[Try]) -> dict[Rung, Count]:
-    counts: dict[Rung, Count] = {}
-    for each in tries:
-        counts[each.rung] = counts.get(each.rung, Count()) + each.count
-    return counts
+class _Climb:
+    """How far a test has come: its table, and the counts of each rung, those of the debug build's ladder apart."""
+
+    def __init__(self, seen: Try) -> None:
+        self.tries: list[Try] = []
+        self.tried: dict[Rung, Count] = {}
+        self.debug: dict[Rung, Count] = {}
+        self.add(seen, debug=False)
+
+    def add(self, outcome: Try, *, debug: bool) -> None:
+        """Count a rung that was climbed."""
+        self.tries.append(outcome)
+        counts = self.debug if debug else self.tried
+        counts[outcome.rung] = counts.get(outcome.rung, Count()) + outcome.count
+
+
+def debug_sibling(variant: Variant, recipe: Recipe) -> Variant | None:
+    """Return the recipe's variant that is configured as this one and with assertions; None for one that has them."""
+    wanted = sorted((*variant.configure, PYDEBUG))
+    return next((each for each in recipe.variants.values() if sorted(each.configure) == wanted), None)
+
+
+def _with_pydebug(variant: Variant) -> Variant:
+    """Make the debug sibling of a variant whose recipe has none: nobody but a rung has a use for it."""
+    return replace(variant, name=f"{variant.name}-debug", configure=(*variant.configure, PYDEBUG), debug=True)
 
 
 def _other(arch: Arch) -> Arch:

@@ -1,7 +1,9 @@
 """Which layer a failing test is about: what to try next, and what follows from what was tried. Pure.
 
 The rungs go from cheap to dear: the same build with other switches first, other builds last. Each conclusion names what
-it rests on; where the evidence has two readings, the answer is `unclear`.
+it rests on; where the evidence has two readings, the answer is `unclear`. What is open then about a failure that comes
+with the JIT only, at times or as a crash, may be settled in the debug build, whose assertions can make it steady: there
+the ladder begins anew.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ class Rung(StrEnum):
     OTHER_CPU = "another CPU model"
     NATIVE = "native, on the host's arch"
     INTERPRETER = "tier-2 interpreter"
+    DEBUG = "debug build"
     OTHER_ARCH = "the other arch"
     REFERENCE = "the recipe's own source"
 
@@ -53,11 +56,15 @@ class Layer(StrEnum):
 
 @dataclass(frozen=True)
 class Count:
-    """How a test ended on a rung. `absent` counts the times that it did not run: skipped, or not there."""
+    """How a test ended on a rung. `absent` counts the times that it did not run: skipped, or not there.
+
+    `crashed` counts those of the failures that were a crash.
+    """
 
     failed: int = 0
     passed: int = 0
     absent: int = 0
+    crashed: int = 0
 
     @property
     def ran(self) -> int:
@@ -75,7 +82,12 @@ class Count:
         return self.passed > 0 and self.failed == 0
 
     def __add__(self, other: Count) -> Count:
-        return Count(self.failed + other.failed, self.passed + other.passed, self.absent + other.absent)
+        return Count(
+            self.failed + other.failed,
+            self.passed + other.passed,
+            self.absent + other.absent,
+            self.crashed + other.crashed,
+        )
 
     def __str__(self) -> str:
         return f"failed {self.failed} of {self.ran}" if self.ran else "did not run"
@@ -94,11 +106,15 @@ class Subject:
 
 @dataclass(frozen=True)
 class Next:
-    """What to try next, and how often; under `stress` where only that makes the test fail each time."""
+    """What to try next, and how often; under `stress` where only that makes the test fail each time.
+
+    `debug` says that the debug build is what is changed from.
+    """
 
     rung: Rung
     times: int
     stress: bool = False
+    debug: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,8 +133,11 @@ class Conclusion:
 Tried = Mapping[Rung, Count]
 
 
-def step(subject: Subject, tried: Tried) -> Next | Conclusion:
-    """Say what to try next for a test that failed once, or what its failure is about."""
+def step(subject: Subject, tried: Tried, debug: Tried | None = None) -> Next | Conclusion:
+    """Say what to try next for a test that failed once, or what its failure is about.
+
+    `debug` is what was tried with the debug build; `tried` all the rest.
+    """
     again = tried.get(Rung.AGAIN, Count())
     if again.ran + again.absent < STEADY:
         return Next(Rung.AGAIN, STEADY)
@@ -130,7 +149,11 @@ def step(subject: Subject, tried: Tried) -> Next | Conclusion:
         return Conclusion(Layer.UNCLEAR, "the test did not run again", again)
     if not again.fails and again.ran < MANY:
         return Next(Rung.AGAIN, MANY - again.ran)
-    return _settle(_Case(subject, tried, again))
+    case = _Case(subject, tried, again)
+    found = _settle(case)
+    if isinstance(found, Conclusion) and case.is_open(found):
+        return _in_the_debug_build(replace(case, tried=debug or {}, debug=True)) or found
+    return found
 
 
 @dataclass(frozen=True)
@@ -141,12 +164,13 @@ class _Case:
     tried: Tried
     again: Count
     stress: bool = False
+    debug: bool = False
 
     def next(self, rung: Rung) -> Next | None:
         """Return the rung if it is possible and was not tried."""
         if rung in self.tried or rung not in self.subject.can:
             return None
-        return Next(rung, FEW if self.again.fails else MANY, self.stress)
+        return Next(rung, FEW if self.again.fails else MANY, self.stress, self.debug)
 
     def cures(self, rung: Rung) -> bool:
         """Whether the test fails less on that rung than where it began, beyond chance."""
@@ -156,6 +180,17 @@ class _Case:
     def keeps(self, rung: Rung) -> bool:
         """Whether the test fails on that rung as well."""
         return self.tried.get(rung, Count()).failed > 0
+
+    def is_open(self, found: Conclusion) -> bool:
+        """Whether the debug build may settle what is not: why a test fails with the JIT only, as far as was seen.
+
+        That is one that does so at times, under stress, too; or each time, and crashes.
+        """
+        if found.layer not in (Layer.FLAKY, Layer.UNCLEAR) or not self.again.failed:
+            return False
+        steady = self.again.fails or self.tried.get(Rung.STRESS, Count()).fails
+        only = Rung.JIT_OFF in self.tried and not self.keeps(Rung.JIT_OFF)
+        return only and (not steady or self.again.crashed > 0)
 
     def concludes(self, layer: Layer, why: str) -> Conclusion:
         return Conclusion(layer, why, self.again)
@@ -235,6 +270,26 @@ def _with_the_jit(case: _Case) -> Next | Conclusion:
             Layer.BACKEND, f"{only}, in the tier-2 interpreter and on the other arch: {arch}'s machine code"
         )
     return case.concludes(Layer.UNCLEAR, f"{only} and in the tier-2 interpreter; the other arch could not be asked")
+
+
+def _in_the_debug_build(case: _Case) -> Next | Conclusion | None:
+    """Go on where assertions may make a failure steady; None where that settles nothing.
+
+    What fails there may be another thing than what does without assertions, so the conclusion names the build.
+    """
+    if more := case.next(Rung.DEBUG):
+        return more
+    steady = case.tried.get(Rung.DEBUG, Count())
+    if not steady.fails:
+        return None
+    if more := case.next(Rung.JIT_OFF):
+        return more
+    if case.keeps(Rung.JIT_OFF):
+        return None
+    found = _with_the_jit(replace(case, again=steady))
+    if isinstance(found, Next):
+        return found
+    return replace(found, why=f"in the debug build, where it fails each time: {found.why}")
 
 
 def _without_the_jit(case: _Case) -> Next | Conclusion:

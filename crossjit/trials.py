@@ -174,7 +174,8 @@ def _tally(trial: Trial, runs: Sequence[Sequence[TestResult]]) -> Tally:
         about = list(_about(trial, results))
         bad = [result for result in about if result.outcome.is_bad]
         passed = any(result.outcome is Outcome.PASSED for result in about)
-        count += Count(failed=1) if bad else Count(passed=1) if passed else Count(absent=1)
+        crashed = any(result.outcome is Outcome.CRASHED for result in bad)
+        count += Count(failed=1, crashed=int(crashed)) if bad else Count(passed=1) if passed else Count(absent=1)
         message = message or (bad[0].message if bad else "")
     return Tally(count, message)
 

@@ -9,7 +9,7 @@ import pytest
 from crossjit.model import Arch
 from crossjit.triage import FEW, MANY, STEADY, Conclusion, Count, Layer, Next, Rung, Subject, chance, step
 
-JIT_RUNGS = {Rung.JIT_OFF, Rung.STRESS, Rung.OPTIMIZER_OFF, Rung.INTERPRETER, Rung.OTHER_ARCH}
+JIT_RUNGS = {Rung.JIT_OFF, Rung.STRESS, Rung.OPTIMIZER_OFF, Rung.INTERPRETER, Rung.DEBUG, Rung.OTHER_ARCH}
 NATIVE = Subject(Arch.X86_64, jit=True, free_threaded=False, emulated=False, can=frozenset(JIT_RUNGS))
 EMULATED = replace(
     NATIVE, arch=Arch.AARCH64, emulated=True, can=frozenset({*JIT_RUNGS, Rung.OTHER_CPU, Rung.NATIVE, Rung.REFERENCE})
@@ -22,24 +22,34 @@ World = Mapping[Rung, int | None]
 FAILS, PASSES, ABSENT = 10, 0, None
 
 
-def climb(subject: Subject, world: World, seed: int = 0) -> tuple[Conclusion, list[Rung]]:
-    """Let a test of this kind climb; return the conclusion and the rungs that it took."""
+def climb(
+    subject: Subject, world: World, seed: int = 0, *, debug: World | None = None, crash: bool = False
+) -> tuple[Conclusion, list[Rung]]:
+    """Let a test of this kind climb; return the conclusion and the rungs that it took.
+
+    In `debug` is how it ends on the rungs of the debug build, by default as on that rung; `crash` is how it fails.
+    """
     chances = random.Random(seed)
     tried: dict[Rung, Count] = {Rung.SEEN: Count(failed=1)}
+    in_debug: dict[Rung, Count] = {}
     rungs: list[Rung] = []
     for _ in range(20):
-        then = step(subject, tried)
+        then = step(subject, tried, in_debug)
         if isinstance(then, Conclusion):
             return then, rungs
         rungs.append(then.rung)
-        tenths = PASSES if then.rung is Rung.CONTROL else world.get(then.rung, world[Rung.AGAIN])
+        tenths = world.get(then.rung, world[Rung.AGAIN])
+        if then.debug:
+            tenths = (debug or {}).get(then.rung, (debug or {}).get(Rung.DEBUG, world[Rung.AGAIN]))
         if then.rung is Rung.CONTROL:
             tenths = world.get(Rung.CONTROL, PASSES)
         count = Count()
         for _ in range(then.times):
             fails = tenths is not None and chances.random() * 10 < tenths
-            count += Count(absent=1) if tenths is None else Count(failed=int(fails), passed=int(not fails))
-        tried[then.rung] = tried.get(then.rung, Count()) + count
+            crashed = int(fails and crash)
+            count += Count(absent=1) if tenths is None else Count(int(fails), int(not fails), crashed=crashed)
+        counts = in_debug if then.debug else tried
+        counts[then.rung] = counts.get(then.rung, Count()) + count
     raise AssertionError(f"no end: {rungs}")
 
 
@@ -81,6 +91,84 @@ def test_each_kind_of_defect_is_told(subject: Subject, world: World, layer: Laye
     conclusion, _ = climb(subject, world)
     assert conclusion.layer is layer, conclusion.why
     assert conclusion.why
+
+
+# With the JIT it fails at times, too seldom to be told from chance, and without it never; stress makes no difference.
+SELDOM = {Rung.AGAIN: 3, Rung.JIT_OFF: PASSES, Rung.STRESS: 3}
+ASSERTS = {Rung.DEBUG: FAILS, Rung.JIT_OFF: PASSES, Rung.INTERPRETER: PASSES, Rung.OTHER_ARCH: PASSES}
+
+
+@pytest.mark.parametrize(
+    ("subject", "debug", "layer"),
+    [
+        (NATIVE, ASSERTS, Layer.BACKEND),
+        (EMULATED, ASSERTS, Layer.BACKEND),
+        (NATIVE, {**ASSERTS, Rung.JIT_OFF: ABSENT}, Layer.BACKEND),
+        (NATIVE, {**ASSERTS, Rung.OTHER_ARCH: FAILS}, Layer.JIT),
+        (NATIVE, {**ASSERTS, Rung.INTERPRETER: FAILS}, Layer.OPTIMIZER),
+        (EMULATED, {**ASSERTS, Rung.OTHER_CPU: PASSES}, Layer.EMULATOR),
+        (NATIVE, {**ASSERTS, Rung.INTERPRETER: ABSENT}, Layer.UNCLEAR),
+        (NATIVE, {**ASSERTS, Rung.OTHER_ARCH: ABSENT}, Layer.UNCLEAR),
+        (NATIVE, {**ASSERTS, Rung.JIT_OFF: FAILS}, Layer.FLAKY),
+        (NATIVE, {**ASSERTS, Rung.JIT_OFF: 3}, Layer.FLAKY),
+        (NATIVE, {**ASSERTS, Rung.DEBUG: 8}, Layer.FLAKY),
+        (NATIVE, {**ASSERTS, Rung.DEBUG: PASSES}, Layer.FLAKY),
+        (NATIVE, {**ASSERTS, Rung.DEBUG: ABSENT}, Layer.FLAKY),
+        (replace(NATIVE, can=NATIVE.can - {Rung.DEBUG}), ASSERTS, Layer.FLAKY),
+    ],
+)
+def test_what_fails_at_times_with_the_jit_may_be_told_in_the_debug_build(
+    subject: Subject, debug: World, layer: Layer
+) -> None:
+    conclusion, rungs = climb(subject, SELDOM, 2, debug=debug)
+    assert conclusion.layer is layer, conclusion.why
+    steady = layer is not Layer.FLAKY
+    assert conclusion.why.startswith("in the debug build, where it fails each time: ") is steady
+    assert not steady or rungs[: rungs.index(Rung.DEBUG)] == [
+        *(Rung.AGAIN, Rung.CONTROL, Rung.AGAIN, Rung.JIT_OFF, Rung.STRESS)
+    ]
+
+
+def test_a_crash_that_stays_unclear_is_tried_in_the_debug_build_and_a_failure_is_not() -> None:
+    world = {**BACKEND, Rung.INTERPRETER: ABSENT}
+    conclusion, rungs = climb(NATIVE, world, debug=ASSERTS, crash=True)
+    assert conclusion.layer is Layer.BACKEND
+    assert rungs.index(Rung.INTERPRETER) < rungs.index(Rung.DEBUG)
+    conclusion, rungs = climb(NATIVE, world, debug={**ASSERTS, Rung.DEBUG: PASSES}, crash=True)
+    assert (conclusion.layer, rungs[-1]) == (Layer.UNCLEAR, Rung.DEBUG)
+    conclusion, rungs = climb(NATIVE, world, debug=ASSERTS)
+    assert (conclusion.layer, Rung.DEBUG in rungs) == (Layer.UNCLEAR, False)
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        {Rung.AGAIN: FAILS},
+        BACKEND,
+        {**BACKEND, Rung.AGAIN: 4, Rung.STRESS: FAILS},
+        {Rung.AGAIN: PASSES},
+        {Rung.AGAIN: 3, Rung.JIT_OFF: 5},
+        {Rung.AGAIN: FAILS, Rung.CONTROL: FAILS},
+    ],
+)
+def test_what_cheaper_rungs_settle_needs_no_debug_build(world: World) -> None:
+    for seed in range(20):
+        conclusion, rungs = climb(NATIVE, world, seed, debug=ASSERTS, crash=True)
+        assert Rung.DEBUG not in rungs, conclusion
+
+
+def test_the_debug_builds_ladder_is_counted_by_itself() -> None:
+    tried = {
+        Rung.AGAIN: Count(failed=3, passed=7),
+        Rung.CONTROL: Count(passed=1),
+        Rung.JIT_OFF: Count(passed=10),
+        Rung.STRESS: Count(failed=3, passed=7),
+    }
+    assert step(NATIVE, tried) == Next(Rung.DEBUG, MANY, debug=True)
+    debug = {Rung.DEBUG: Count(failed=10)}
+    assert step(NATIVE, tried, debug) == Next(Rung.JIT_OFF, MANY, debug=True)
+    debug[Rung.JIT_OFF] = Count(passed=10)
+    assert step(NATIVE, tried, debug) == Next(Rung.OPTIMIZER_OFF, FEW, debug=True)
 
 
 @pytest.mark.parametrize("subject", [NATIVE, EMULATED, FREE])

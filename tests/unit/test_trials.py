@@ -145,7 +145,7 @@ def test_failures_crashes_and_hangs_are_counted_and_skips_are_not(
         folder=tmp_path / "t",
         step=SilentStep(),
     )
-    assert counts[trial].count == Count(failed=3, passed=1, absent=1)
+    assert counts[trial].count == Count(failed=3, passed=1, absent=1, crashed=1)
     assert "2 != 3" in counts[trial].message
     assert counts[other].count == Count(passed=1, absent=4)
     (order,) = orders
