@@ -1,0 +1,81 @@
+"""`triage` as a command: where it leaves what it concludes, also if it does not come to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from crossjit import diagnosis, flow, ladder
+from crossjit.circumstances import Circumstances
+from crossjit.diagnosis import Diagnosis
+from crossjit.errors import Interrupted
+from crossjit.model import Cell, Expectation, Variant
+from crossjit.runs import Run, RunRecord
+from crossjit.settings import Settings
+from crossjit.tasks import triage
+from crossjit.tasks.options import Request
+from crossjit.triage import Layer
+from crossjit.trials import Trial
+from tests import example_runs
+
+JIT = Variant("jit", "", (), ("jit",), Expectation.MACHINE_CODE)
+
+
+@pytest.fixture
+def looked_into(settings: Settings) -> Run:
+    return example_runs.record(settings, example_runs.results()[1:2], also=())
+
+
+@pytest.fixture
+def record(settings: Settings, looked_into: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunRecord]:
+    """A run of triage with an engine that is not needed: two tests have a conclusion, then comes Ctrl-C."""
+    (cell,) = looked_into.cells
+
+    def concluded(rungs: object, cell: Cell, tests: dict[Trial, bool]) -> Iterator[Diagnosis]:
+        for trial in list(tests)[:2]:
+            assert tests[trial] is True
+            yield example_runs.diagnosis(cell, str(trial), Layer.FLAKY, "passes and fails")
+        raise Interrupted("Ctrl-C")
+
+    rungs = SimpleNamespace(where=Circumstances((3, 15), cell.arch, JIT, emulated=True))
+    monkeypatch.setattr(flow, "prepare", lambda shop, orders: [SimpleNamespace(cell=order.cell) for order in orders])
+    monkeypatch.setattr(flow, "build_cell", lambda shop, prepared, log: None)
+    monkeypatch.setattr(ladder, "Ladder", lambda *arguments, builds: rungs)
+    monkeypatch.setattr(ladder, "diagnose", concluded)
+    with RunRecord.start(settings, ("invoke", "triage"), {}, cells=[cell]) as record:
+
+        @contextlib.contextmanager
+        def opened(request: Request) -> Iterator[object]:
+            yield SimpleNamespace(shop=None, record=record, orders=(SimpleNamespace(cell=cell),))
+
+        monkeypatch.setattr(triage, "opened", opened)
+        yield record
+
+
+def test_what_was_concluded_before_the_end_is_kept_with_both_runs(looked_into: Run, record: RunRecord) -> None:
+    (cell,) = looked_into.cells
+    with pytest.raises(Interrupted):
+        triage._triage(Request(), looked_into, (), builds=False)
+    for run in (looked_into, record.run):
+        found = diagnosis.kept(run.cell_folder(cell))
+        assert len(found) == 2
+        assert example_runs.GUARD in [each.test for each in found]
+    assert [path.name for path in (looked_into.cell_folder(cell) / diagnosis.FOLDER).iterdir()] == [f"{record.id}.json"]
+
+
+def test_a_run_that_was_removed_meanwhile_does_not_end_triage(
+    looked_into: Run, record: RunRecord, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cell,) = looked_into.cells
+    result = looked_into.result(cell)
+    monkeypatch.setattr(Run, "result", lambda run, cell: result)
+    shutil.rmtree(looked_into.folder)
+    with pytest.raises(Interrupted):
+        triage._triage(Request(), looked_into, (), builds=False)
+    assert len(diagnosis.kept(record.run.cell_folder(cell))) == 2
+    assert not looked_into.folder.exists()
+    assert f"is in the record of run {record.id} alone" in capsys.readouterr().err
