@@ -129,8 +129,8 @@ class Running:
 
 @contextlib.contextmanager
 def _hearing() -> Iterator[None]:
-    """Start commands that heed signals, even where the tests do not: under nohup, or in a shell's background."""
-    deaf = [each for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_IGN]
+    """Start commands that heed signals, even where the tests do not: under nohup."""
+    deaf = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_IGN]
     for number in deaf:
         signal.signal(number, signal.SIG_DFL)
     try:
