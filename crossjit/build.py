@@ -182,11 +182,13 @@ def specify(
 def _python(source: Source, variant: Variant, strategy: Strategy, toolchain: Image) -> str:
     """Return a digest that tells Pythons apart that may compile the same file to other bytes.
 
-    A cross build's own is a plain one (see `build_python`), as is what is made only for that.
+    A cross build's own is a plain one (see `build_python`), as is what is made only for that. A native build's runs
+    before its library is compiled: what of that it imports, it compiles itself, and then has interned other strings
+    than one that is installed, of which marshal tells (`functools` of 3.15 comes out other).
     """
     plain = strategy is Strategy.CROSS or variant is BUILD_PYTHON_VARIANT or variant.is_plain
     options = () if plain else variant.configure
-    what = (source.core or source.digest, *source.regenerate, toolchain.key, toolchain.fingerprint, *options)
+    what = (source.core or source.digest, *source.regenerate, strategy, toolchain.key, toolchain.fingerprint, *options)
     return hashlib.sha256("\0".join(what).encode()).hexdigest()
 
 

@@ -106,14 +106,19 @@ class TestThePythonThatCompilesTheLibrary:
     def test_is_the_same_for_plain_builds(self, source: Source) -> None:
         ours = self.python(source)
         assert self.python(source, replace(JIT, configure=())) == ours
-        assert self.python(source, FT, Strategy.CROSS) == ours, "a cross build has a plain one of its own"
         assert self.python(source, build.BUILD_PYTHON_VARIANT) == ours
+        assert self.python(source, FT, Strategy.CROSS) == self.python(source, JIT, Strategy.CROSS), (
+            "it is not of the cell"
+        )
 
     def test_is_another_for_others(self, source: Source) -> None:
         debug = replace(JIT, configure=(*JIT.configure, "--with-pydebug"), debug=True)
         flags = replace(JIT, configure=(*JIT.configure, "CFLAGS=-DOTHER"))
         assert len({self.python(source, variant) for variant in (JIT, FT, debug, flags)}) == 4
         assert specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain(key="o")).python != self.python(source)
+        assert self.python(source, JIT, Strategy.CROSS) != self.python(source), (
+            "it is installed, not in its build folder"
+        )
 
     def test_does_not_depend_on_tests(self, source: Source) -> None:
         one, other = replace(source, core="c"), replace(source, core="c", digest="e" * 64)
