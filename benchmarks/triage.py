@@ -144,13 +144,13 @@ def main() -> int:
     chosen = [defect for defect in defects if not arguments.only or defect.name in arguments.only]
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="crossjit-defects-") as folder:
-        trees: dict[str, Path] = {}
+        checkouts: dict[str, Path] = {}
         for defect in chosen:
             recipe = defect.cell.partition("/")[0]
-            if recipe not in trees:
-                trees[recipe] = checkout(Path(folder), recipe)
+            if recipe not in checkouts:
+                checkouts[recipe] = checkout(Path(folder), recipe)
             print(f"planting {defect.name} ({defect.layer})", file=sys.stderr, flush=True)
-            outcomes.append(plant(defect, trees[recipe]))
+            outcomes.append(plant(defect, checkouts[recipe]))
             if arguments.json:
                 arguments.json.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=2))
     print("\n".join(matrix(outcomes)))

@@ -158,7 +158,7 @@ def specify(
         environment["LLVM_TOOLS_INSTALL_DIR"] = LLVM
     return BuildSpec(
         # what is built without the tests does not depend on them
-        source=source.core or source.digest if variant is BUILD_PYTHON_VARIANT else source.digest,
+        source=source.compiled if variant is BUILD_PYTHON_VARIANT else source.digest,
         arch=arch,
         strategy=strategy,
         toolchain=toolchain.key,
@@ -188,7 +188,7 @@ def _python(source: Source, variant: Variant, strategy: Strategy, toolchain: Ima
     """
     plain = strategy is Strategy.CROSS or variant is BUILD_PYTHON_VARIANT or variant.is_plain
     options = () if plain else variant.configure
-    what = (source.core or source.digest, *source.regenerate, strategy, toolchain.key, toolchain.fingerprint, *options)
+    what = (source.compiled, *source.regenerate, strategy, toolchain.key, toolchain.fingerprint, *options)
     return hashlib.sha256("\0".join(what).encode()).hexdigest()
 
 

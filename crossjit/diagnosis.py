@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from crossjit import durable
-from crossjit.model import Arch, Cell
+from crossjit.errors import UserError
+from crossjit.model import Cell
+from crossjit.plan import parse_cell
 from crossjit.triage import Conclusion, Count, Layer, Rung
 
 FOLDER = "triage"  # in a cell's folder of the run record
@@ -81,17 +83,17 @@ def as_json(diagnosis: Diagnosis) -> dict[str, object]:
 
 
 def of_json(told: Mapping[str, Any]) -> Diagnosis:
-    """Read what `as_json` returned. Raises what Python raises for what is not that."""
+    """Read what `as_json` returned. Raises what Python raises for what is not that, or UserError."""
     odds = Count(failed=told["failed"], passed=told["ran"] - told["failed"])
     return Diagnosis(
-        cell=_cell(told["cell"]),
+        cell=parse_cell(told["cell"]),
         suite=told["suite"],
         test=told["test"],
         conclusion=Conclusion(Layer(told["layer"]), told["why"], odds),
         tries=tuple(
             Try(
                 Rung(tried["changed"]),
-                _cell(tried["cell"]),
+                parse_cell(tried["cell"]),
                 tried["how"],
                 Count(tried["failed"], tried["passed"], tried["absent"], tried.get("crashed", 0)),
                 tried["message"],
@@ -102,11 +104,6 @@ def of_json(told: Mapping[str, Any]) -> Diagnosis:
         run=told["run"],
         at=datetime.fromisoformat(told["at"]).astimezone(UTC),
     )
-
-
-def _cell(name: str) -> Cell:
-    recipe, arch, variant = name.split("/")
-    return Cell(recipe, Arch(arch), variant)
 
 
 def keep(folder: Path, run: str, diagnoses: Sequence[Diagnosis]) -> None:
@@ -136,5 +133,5 @@ def _read(folder: Path) -> Iterable[Diagnosis]:
         for each in told if isinstance(told, list) else []:
             try:
                 yield of_json(each)
-            except (AttributeError, KeyError, TypeError, ValueError):
+            except (AttributeError, KeyError, TypeError, ValueError, UserError):
                 continue

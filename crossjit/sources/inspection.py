@@ -44,16 +44,19 @@ def inspect(path: Path, label: str) -> TreeFacts:
             with tarfile.open(fileobj=watched, mode="r:", errorlevel=2) as tar:
                 for member in tar:
                     inner = "/".join(checker.check(member)[1:])
-                    content = tar.extractfile(member) if member.isreg() else None
-                    if not inner.startswith(TESTS):
-                        about = (inner, member.type.hex(), oct(member.mode), member.linkname, str(member.size))
-                        core.update("\0".join((*about, "")).encode("utf-8", "surrogateescape"))
-                        while content and (piece := content.read(MAX_FACT_FILE)):
-                            core.update(piece)
-                            if inner in FACT_FILES:
-                                files.setdefault(inner, piece)
                     if member.isfile():
                         names.add(inner)
+                    if inner.startswith(TESTS):
+                        continue
+                    about = (inner, member.type.hex(), oct(member.mode), member.linkname, str(member.size))
+                    core.update("\0".join((*about, "")).encode("utf-8", "surrogateescape"))
+                    if member.isfile() and (content := tar.extractfile(member)):
+                        piece = content.read(MAX_FACT_FILE)
+                        if inner in FACT_FILES:
+                            files[inner] = piece
+                        while piece:
+                            core.update(piece)
+                            piece = content.read(MAX_FACT_FILE)
                 if len(watched.last) != tarfile.BLOCKSIZE or watched.last.strip(b"\0"):
                     raise SourceError(
                         f"{label} is cut short or damaged: it stops without a tar archive's end",

@@ -57,3 +57,8 @@ class Source:
     llvm: str | None = None
     regenerate: tuple[str, ...] = ()
     core: str = ""
+
+    @property
+    def compiled(self) -> str:
+        """The digest of all that is compiled: of all but the tests, or of everything where that is not known."""
+        return self.core or self.digest
