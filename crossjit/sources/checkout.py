@@ -80,10 +80,11 @@ class _Changes:
 
 def _changes(checkout: Path, folder: Path) -> _Changes:
     index = Path(git.here(checkout, "rev-parse", "--git-path", "index").text)
-    # Refreshing compares the content of files whose mtime changed, and writes down the result: into a copy.
+    # Refreshing compares the content of files whose mtime changed, and writes down the result: into a copy. That keeps
+    # the index's own mtime, by which git knows of what was written in the same second that it may have changed since.
     env = {"GIT_INDEX_FILE": str(folder / "index")}
     with contextlib.suppress(FileNotFoundError), cache.storing(folder):
-        shutil.copyfile(checkout / index, folder / "index")
+        shutil.copy2(checkout / index, folder / "index")
     git.here(checkout, "update-index", "-q", "--refresh", env=env)
     raw = _listing(checkout, "diff-index", "--raw", "-z", "--no-renames", "--ignore-submodules=all", "HEAD", env=env)
     tracked = _listing(checkout, "ls-files", "-z", "--cached", env=env)

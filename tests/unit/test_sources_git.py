@@ -270,6 +270,18 @@ def test_what_its_changes_make_stale_is_told(repository: Path, get: Get) -> None
     assert get(str(repository)).regenerate == (), "a commit is taken as it is"
 
 
+def test_a_change_within_the_second_in_which_git_looked_is_seen(repository: Path, get: Get) -> None:
+    file, index, moment = repository / "configure", repository / ".git" / "index", 1_700_000_000
+    run(repository, "config", "core.trustctime", "false")
+    os.utime(file, (moment, moment))
+    run(repository, "update-index", "--refresh")
+    os.utime(index, (moment, moment))
+    before = file.read_bytes()
+    file.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    os.utime(file, (moment, moment))
+    assert get(str(repository)).diff_digest is not None
+
+
 def test_a_changed_mtime_is_no_difference(repository: Path, get: Get) -> None:
     clean = get(str(repository))
     index = (repository / ".git/index").read_bytes()
