@@ -20,18 +20,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
 
 sys.path.insert(0, str(PROJECT))
 
-from benchmarks import figures, lines, machine, trees  # noqa: E402 - nothing of it need be installed
+from benchmarks import ending, figures, lines, machine, trees  # noqa: E402 - nothing of it need be installed
 from benchmarks.bench import Bench, Choice, Round  # noqa: E402
 from benchmarks.commands import MeasurementError  # noqa: E402
 from benchmarks.figures import Found, Sample  # noqa: E402
@@ -42,8 +41,6 @@ from crossjit.images import Image, Role  # noqa: E402
 from crossjit.model import Arch  # noqa: E402
 from crossjit.progress import SilentStep, Step  # noqa: E402
 from crossjit.recipes import Archive, Recipe  # noqa: E402
-
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Said:
@@ -219,25 +216,8 @@ def measure(arguments: argparse.Namespace, recipe: Recipe, edits: trees.Edits, c
                     take(measurement, round_, results, said, f"round {number} of {arguments.rounds}")
                     write()
             finally:
-                undisturbed(round_.remove)
+                ending.undisturbed(round_.remove)
     return int(any(each.status.is_bad for each in results.found))
-
-
-def undisturbed(work: Callable[[], None]) -> None:
-    """Do something that no signal interrupts."""
-    before = [signal.signal(number, signal.SIG_IGN) for number in ENDING]
-    try:
-        work()
-    finally:
-        for number, handler in zip(ENDING, before, strict=True):
-            signal.signal(number, handler)
-
-
-def interrupted(number: int, frame: object) -> None:
-    """Have every signal that ends us end us as Ctrl-C does, so that nothing is left; the first one is enough."""
-    for each in ENDING:
-        signal.signal(each, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def main() -> int:
@@ -265,8 +245,7 @@ def main() -> int:
         reader.error(f"{recipe.name} has no variant {', '.join(sorted(unknown))}")
     if bool(arguments.history) != bool(arguments.commits):
         reader.error("--history and --commits go together")
-    for number in ENDING:
-        signal.signal(number, interrupted)
+    ending.watch()
     try:
         return measure(arguments, recipe, edits, chosen)
     except CrossjitError as error:

@@ -14,11 +14,9 @@ import collections
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,8 @@ DEFECTS = PROJECT / "tests" / "defects"
 
 sys.path.insert(0, str(PROJECT))
 
-from benchmarks import trees  # noqa: E402 - nothing of it need be installed
+from benchmarks import commands, ending, trees  # noqa: E402 - nothing of it need be installed
+from benchmarks.commands import Done  # noqa: E402
 from crossjit import recipes, settings, sources  # noqa: E402
 from crossjit.progress import Silent  # noqa: E402
 
@@ -70,15 +69,14 @@ def checkout(folder: Path, recipe: str) -> Path:
     return trees.checkout(folder, sources.resolve(found.source, settings.load(), progress=Silent()), recipe)
 
 
-def crossjit(*arguments: str) -> tuple[int, Any, float]:
-    """Run a command; return its exit status, its JSON and how long it took."""
-    started = time.monotonic()
+def crossjit(*arguments: str) -> tuple[Done, Any]:
+    """Run a command; return how it ended, and what it printed as JSON."""
     command = [sys.executable, "-m", "invoke", "--search-root", str(PROJECT), *arguments, "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, cwd=PROJECT, env=os.environ)
+    done = commands.run(command, environ=dict(os.environ), cwd=PROJECT)
     try:
-        return done.returncode, json.loads(done.stdout), time.monotonic() - started
+        return done, json.loads(done.stdout)
     except ValueError:
-        return done.returncode, {}, time.monotonic() - started
+        return done, {}
 
 
 def plant(defect: Defect, tree: Path) -> Outcome:
@@ -98,19 +96,19 @@ def plant(defect: Defect, tree: Path) -> Outcome:
             "--tests",
             defect.tests,
         )
-        status, validated, took = crossjit("validate", *selected)
+        done, validated = crossjit("validate", *selected)
         cells = validated.get("cells") or [{"verdict": "none"}]
         named: dict[str, int] = {}
-        whys: list[str] = []
-        triage_took = 0.0
-        if status == 1:
-            _, found, triage_took = crossjit("triage", validated["run"])
+        whys = [] if done.status == 1 else done.why()
+        triaging = 0.0
+        if done.status == 1:
+            triaged, found = crossjit("triage", validated["run"])
+            triaging = triaged.seconds
             diagnoses = found.get("diagnoses", [])
             named = dict(collections.Counter(each["layer"] for each in diagnoses))
             whys = sorted({f"{each['layer']}: {each['why']}" for each in diagnoses})
-        return Outcome(
-            defect.name, defect.layer, cells[0]["verdict"], named, whys, round(took, 1), round(triage_took, 1)
-        )
+        verdict = cells[0]["verdict"]
+        return Outcome(defect.name, defect.layer, verdict, named, whys, round(done.seconds, 1), round(triaging, 1))
     finally:
         trees.restore(tree)
 
@@ -128,20 +126,19 @@ def matrix(outcomes: list[Outcome]) -> Iterator[str]:
         yield "  ".join([layer.ljust(width), *cells, str(unseen or ".").rjust(len("unseen"))])
     yield ""
     for outcome in outcomes:
-        said = ", ".join(f"{name} ({count})" for name, count in outcome.named.items()) or "nothing"
-        took = f"{outcome.validate_seconds:.0f} s + {outcome.triage_seconds:.0f} s"
-        yield f"{outcome.defect}: {outcome.verdict}; {said}; {took}"
-        yield from (f"    {why}" for why in outcome.whys)
+        yield from told(outcome)
 
 
-def main() -> int:
-    """Plant them all, or those that are named."""
-    parser = argparse.ArgumentParser(description="How often triage names the right layer.")
-    parser.add_argument("--only", nargs="*", default=[], help="names of patches in tests/defects")
-    parser.add_argument("--json", type=Path, help="write the outcomes there")
-    arguments = parser.parse_args()
-    defects = [read(path) for path in sorted(DEFECTS.glob("*.patch"))]
-    chosen = [defect for defect in defects if not arguments.only or defect.name in arguments.only]
+def told(outcome: Outcome) -> Iterator[str]:
+    """Say what came of one defect, and why."""
+    said = ", ".join(f"{name} ({count})" for name, count in outcome.named.items()) or "nothing"
+    took = f"{outcome.validate_seconds:.0f} s + {outcome.triage_seconds:.0f} s"
+    yield f"{outcome.defect}: {outcome.verdict}; {said}; {took}"
+    yield from (f"    {why}" for why in outcome.whys)
+
+
+def measure(chosen: Sequence[Defect], into: Path | None) -> int:
+    """Plant defects, one after the other, and print what came of it."""
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="crossjit-defects-") as folder:
         checkouts: dict[str, Path] = {}
@@ -151,8 +148,9 @@ def main() -> int:
                 checkouts[recipe] = checkout(Path(folder), recipe)
             print(f"planting {defect.name} ({defect.layer})", file=sys.stderr, flush=True)
             outcomes.append(plant(defect, checkouts[recipe]))
-            if arguments.json:
-                arguments.json.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=2))
+            print("\n".join(told(outcomes[-1])), file=sys.stderr, flush=True)
+            if into:
+                into.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=2))
     print("\n".join(matrix(outcomes)))
     wrong = [
         outcome.defect
@@ -160,6 +158,21 @@ def main() -> int:
         if outcome.verdict != "fail" or set(outcome.named) - {outcome.layer, "unclear"}
     ]
     return int(bool(wrong))
+
+
+def main() -> int:
+    """Plant them all, or those that are named."""
+    defects = {path.stem: read(path) for path in sorted(DEFECTS.glob("*.patch"))}
+    parser = argparse.ArgumentParser(description="How often triage names the right layer.")
+    parser.add_argument("--only", nargs="*", default=[*defects], metavar="NAME", choices=defects, help="some of them")
+    parser.add_argument("--json", type=Path, help="write the outcomes there")
+    arguments = parser.parse_args()
+    ending.watch()
+    try:
+        return measure([defects[name] for name in arguments.only], arguments.json)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":
