@@ -1,7 +1,10 @@
-"""Canaries of files and terminals."""
+"""Canaries of files, terminals and installed programs."""
 
 import os
+import re
 import select
+import shutil
+import subprocess
 
 from canary import PATIENCE, Missing, buffer, call, ctypes, error_name, require
 
@@ -56,8 +59,24 @@ def perf_map():
     return "/tmp/perf-PID.map can be written"
 
 
+def linker():
+    """A linker is installed, with objdump and a C library to link to: images that only run programs have none of it.
+
+    Rest on it: test_ctypes.test_find.FindLibraryLinux.test_find_library_with_gcc and its like.
+    """
+    for program in ("ld", "objdump"):
+        require(shutil.which(program), f"{program} is not installed")
+    # what ctypes.util looks at: linking fails, since there is no program, but its trace names what was found
+    command = ["ld", "-t", "-o", os.devnull, "-lc"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    found = re.search(rb"\S*libc\.\S*", done.stdout)
+    require(found, "ld finds no C library")
+    return f"ld finds {os.fsdecode(found[0])}"
+
+
 CANARIES = (
     mount_points,
     pty,
     perf_map,
+    linker,
 )

@@ -124,7 +124,7 @@ def choose(jobs, patterns):
     for job, name in zip(jobs, names, strict=True):
         if any(is_meant(name, pattern) for pattern in modules):
             chosen.append(job)
-        elif match := [full for pattern in patterns if pattern not in modules and (full := within(name, pattern))]:
+        elif match := [each for pattern in patterns if pattern not in modules for each in within(name, pattern)]:
             chosen.append({**job, "match": match})
     return chosen
 
@@ -136,17 +136,22 @@ def is_meant(name, pattern):
 
 
 def within(name, pattern):
-    """Return a pattern as regrtest is to be told it if a module can have tests like it, else None.
+    """Return a pattern as regrtest is to be told it, if a module can have tests like it, else nothing.
+
+    What is told with dots and without wildcards means one test to regrtest; here it may name a class as well, or a
+    module of a package.
 
     >>> within("test_dis", "test_dis.DisTests.*"), within("test_dis", "*generator*"), within("test_dis", "test.test_i*")
-    ('test.test_dis.DisTests.*', 'test.*generator*', None)
+    (['test.test_dis.DisTests.*'], ['test.*generator*'], [])
+    >>> within("test_dis", "test_dis.DisTests")
+    ['test.test_dis.DisTests', 'test.test_dis.DisTests.*']
     """
     full = f"test.{name}."
     for candidate in (pattern, f"test.{pattern}"):
         literal = re.split(r"[*?\[]", candidate, maxsplit=1)[0]
         if literal.startswith(full) or (full.startswith(literal) and literal.startswith("test.")):
-            return candidate
-    return pattern if "." not in pattern else None
+            return [candidate] if literal != candidate else [candidate, f"{candidate}.*"]
+    return [pattern] if "." not in pattern else []
 
 
 def plan(suite, directory):

@@ -321,10 +321,14 @@ def test_all_that_regrtest_has(library: Path) -> None:
         (["test.test_dis"], {"test_dis": []}),
         (["test_capi"], {"test_capi.test_a": [], "test_capi.test_b": []}),
         (["test_di*"], {"test_dis": [], "test_dict": []}),
-        (["test_dis.DisTests.test_x"], {"test_dis": ["test.test_dis.DisTests.test_x"]}),
+        (["test_dis.Dis.test_x"], {"test_dis": ["test.test_dis.Dis.test_x", "test.test_dis.Dis.test_x.*"]}),
+        (["test_dis.Dis"], {"test_dis": ["test.test_dis.Dis", "test.test_dis.Dis.*"]}),
         (["test.test_dis.Dis*"], {"test_dis": ["test.test_dis.Dis*"]}),
         (["test.test_di*.X*"], {"test_dis": ["test.test_di*.X*"], "test_dict": ["test.test_di*.X*"]}),
-        (["test_dict", "test.test_dis.A.b"], {"test_dict": [], "test_dis": ["test.test_dis.A.b"]}),
+        (
+            ["test_dict", "test.test_dis.A.b"],
+            {"test_dict": [], "test_dis": ["test.test_dis.A.b", "test.test_dis.A.b.*"]},
+        ),
         (
             ["*generator*"],
             {name: ["test.*generator*"] for name in ("test_capi.test_a", "test_capi.test_b", "test_dict", "test_dis")},
