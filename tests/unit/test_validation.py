@@ -783,6 +783,24 @@ def test_known_failures_rest_on_what_the_target_is_found_to_lack(
     assert failed.known is None
 
 
+def test_a_run_is_taken_up_though_more_is_left_out_now(
+    fake_engine: FakeEngine, target: Target, tmp_path: Path, data: Path
+) -> None:
+    listed = data / "known_failures" / "emulation.toml"
+    listed.write_text(LISTED.replace("run = false\n", ""))
+    fake_engine.programs["python3"] = capable(runner(PLAN, START, event(junit="000-test_s.xml"), files=FILES), NO_PTY)
+    go(fake_engine, target, tmp_path / "first", data=data)
+    # one that hung is listed as such, and the run goes on without it
+    listed.write_text(LISTED)
+    fake_engine.programs["python3"] = capable(runner(PLAN, DONE, files={}), NO_PTY)
+    result = go(fake_engine, target, tmp_path / "second", data=data, earlier=tmp_path / "first")
+    assert "test.test_s.C.test_x" in [each.name for each in result.results]
+    # and what is no longer left out would have to be run
+    listed.write_text(LISTED.replace("run = false\n", ""))
+    with pytest.raises(UserError, match="changed since then: ignore"):
+        go(fake_engine, target, tmp_path / "third", data=data, earlier=tmp_path / "second")
+
+
 def test_capabilities_that_cannot_be_probed_are_a_problem_and_excuse_nothing(
     fake_engine: FakeEngine, target: Target, tmp_path: Path, data: Path
 ) -> None:
