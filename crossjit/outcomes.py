@@ -66,6 +66,11 @@ class Ended:
         return f"killed by {self.signal}" if self.signal else f"exit status {self.status}"
 
     @property
+    def was_killed(self) -> bool:
+        """Whether it did not come to its own end."""
+        return self.timed_out or self.signal is not None
+
+    @property
     def files(self) -> tuple[str, ...]:
         """The files that it left."""
         return tuple(name for name in (self.log, self.junit, self.checks) if name)

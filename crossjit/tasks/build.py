@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from crossjit.plan import PlannedStep
     from crossjit.runs import Run
 
-_FINAL = (Verdict.PASS, Verdict.FAIL, Verdict.VACUOUS)  # what no other try would change
 _REBUILD = "build even what is in the stash; default: take it from there"
 
 
@@ -38,8 +37,8 @@ def build(context: Context, request: Request, rebuild: bool = False, json: bool 
         "json",
         rebuild=_REBUILD,
         resume=(
-            "go on with a run that was interrupted: its id, the beginning of it, or last; it gives all other options; "
-            "default: begin anew"
+            "go on with a run that was interrupted, or judge a red one anew by the known failures of now: its id, the "
+            "beginning of it, or last; it gives all other options; default: begin anew"
         ),
     ),
 )
@@ -99,13 +98,23 @@ def _show(run: Opened, results: Sequence[CellResult], *, json: bool) -> None:
         show(tables.results_text(results, run=record.id, reproduce=record.reproduce, look=tables.look_of(sys.stdout)))
 
 
+def _is_final(finished: CellResult) -> bool:
+    """Tell whether nothing would come of taking a cell up again.
+
+    Suites that failed are taken up for what is known of failures by now: their modules have ended, and none runs again.
+    """
+    if finished.verdict is Verdict.FAIL:
+        return not finished.suites
+    return finished.verdict in (Verdict.PASS, Verdict.VACUOUS)
+
+
 def _run_cell(run: Opened, cell: Prepared, *, validate: bool, rebuild: bool, before: Run | None) -> CellResult:
     from crossjit import flow
 
     earlier = None
     if before is not None:
         finished = before.result(cell.cell)
-        if finished is not None and finished.verdict in _FINAL and finished.build_key == cell.key:
+        if finished is not None and finished.build_key == cell.key and _is_final(finished):
             run.shop.progress.say(f"{cell.cell}: {finished.verdict} in run {before.id}")
             run.record.adopt(before, cell.cell)
             return finished

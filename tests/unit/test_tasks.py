@@ -22,7 +22,8 @@ from invoke.program import Program
 
 from crossjit import errors
 from crossjit.errors import ExitCode, UserError
-from crossjit.model import Arch, Strategy
+from crossjit.model import Arch, Cell, CellResult, Strategy, SuiteResult, Verdict
+from crossjit.tasks import build as build_tasks
 from crossjit.tasks import commandline, framework, options
 from crossjit.tasks.framework import Command, command
 
@@ -490,3 +491,20 @@ def test_tests_and_checks_need_their_tools(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pytest is not installed"):
         develop.test.body(Context())
+
+
+@pytest.mark.parametrize(
+    ("verdict", "suites", "final"),
+    [
+        (Verdict.PASS, True, True),
+        (Verdict.VACUOUS, True, True),
+        (Verdict.FAIL, True, False),  # its failures may have been listed since
+        (Verdict.FAIL, False, True),  # it does not build
+        (Verdict.INFRA, True, False),
+        (Verdict.ABORTED, False, False),
+    ],
+)
+def test_what_is_taken_up_of_a_run(verdict: Verdict, suites: bool, final: bool) -> None:
+    ran = (SuiteResult("jit", (), 1.0),) if suites else ()
+    result = CellResult(Cell("3.15", Arch.X86_64, "jit"), verdict, (), suites=ran)
+    assert build_tasks._is_final(result) is final

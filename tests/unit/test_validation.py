@@ -801,6 +801,22 @@ def test_a_run_is_taken_up_though_more_is_left_out_now(
         go(fake_engine, target, tmp_path / "third", data=data, earlier=tmp_path / "second")
 
 
+@pytest.mark.parametrize(("ended", "done"), [({"status": -11, "signal": "SIGSEGV"}, []), ({"status": 2}, ["test_s"])])
+def test_a_module_runs_again_without_the_test_that_killed_it(
+    fake_engine: FakeEngine, target: Target, tmp_path: Path, data: Path, ended: dict[str, object], done: list[str]
+) -> None:
+    listed = data / "known_failures" / "emulation.toml"
+    listed.write_text(LISTED.replace("run = false\n", ""))
+    end = event(junit="000-test_s.xml", **ended)
+    fake_engine.programs["python3"] = capable(runner(PLAN, START, end, files=FAILS), NO_PTY)
+    go(fake_engine, target, tmp_path / "first", data=data)
+    listed.write_text(LISTED)
+    orders = ordered(fake_engine, PLAN, START, END, DONE)
+    fake_engine.programs["python3"] = capable(fake_engine.programs["python3"], NO_PTY)
+    go(fake_engine, target, tmp_path / "second", data=data, earlier=tmp_path / "first")
+    assert orders[0]["done"] == done
+
+
 def test_capabilities_that_cannot_be_probed_are_a_problem_and_excuse_nothing(
     fake_engine: FakeEngine, target: Target, tmp_path: Path, data: Path
 ) -> None:
