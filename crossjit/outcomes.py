@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import json
 import re
@@ -23,6 +24,7 @@ FAILED, ENVIRONMENT_CHANGED, NOTHING_RAN = 2, 3, 4
 
 MESSAGE = 4000  # characters of a message that are kept; the whole is in the module's log
 
+STARTED = "started"  # what a script's line says of a check that comes next
 _CHECK_OUTCOMES = {
     "passed": Outcome.PASSED,
     "failed": Outcome.FAILED,
@@ -98,8 +100,12 @@ class Found:
 def of_module(suite: str, ended: Ended, folder: Path) -> Found:
     """Collect what a module's or script's report, exit status and log in `folder` say."""
     text = _read(folder / ended.log)
-    results = list(_checks(suite, ended, folder) if ended.kind == "script" else _reported(suite, ended, folder, text))
-    results += _ending(suite, ended, text, results)
+    if ended.kind == "script":
+        lines = _read(folder / ended.checks).splitlines() if ended.checks else []
+        results, running = list(_checks(suite, ended, lines)), _running_check(ended, lines)
+    else:
+        results, running = list(_reported(suite, ended, folder, text)), _running(text)
+    results += _ending(suite, ended, text, results, running or ended.test)
     notes = []
     if ended.kind == "module" and ended.status == ENVIRONMENT_CHANGED:
         notes.append(f"{ended.name} left its environment altered (regrtest: env changed)")
@@ -263,10 +269,11 @@ def _headings(suite: str, text: str) -> Iterator[TestResult]:
     yield from found.values()
 
 
-def _ending(suite: str, ended: Ended, text: str, results: Sequence[TestResult]) -> Iterator[TestResult]:
-    """Say what the process's end adds to the results: a crash, a hang, a module that skipped itself or did not load."""
-    running = _running(text) if ended.kind == "module" else None
-    name = running or ended.test
+def _ending(suite: str, ended: Ended, text: str, results: Sequence[TestResult], name: str) -> Iterator[TestResult]:
+    """Say what the process's end adds to the results: a crash, a hang, a module that skipped itself or did not load.
+
+    `name` is what was running at the end.
+    """
     about = "\n".join((ended.tail.rstrip(), ", ".join((f"{ended.test}: {ended.how}", *_last_words(text)))))
     if ended.timed_out or _faulthandler_ended(ended, text):
         yield TestResult(suite, name, Outcome.TIMED_OUT, ended.seconds, about[-MESSAGE:])
@@ -274,7 +281,7 @@ def _ending(suite: str, ended: Ended, text: str, results: Sequence[TestResult]) 
         yield TestResult(suite, name, Outcome.CRASHED, ended.seconds, about[-MESSAGE:])
     elif ended.kind == "script":
         if ended.status:
-            yield TestResult(suite, ended.test, Outcome.CRASHED, ended.seconds, about[-MESSAGE:])
+            yield TestResult(suite, name, Outcome.CRASHED, ended.seconds, about[-MESSAGE:])
     elif ended.status in (0, ENVIRONMENT_CHANGED, NOTHING_RAN):
         if not results:
             yield TestResult(suite, ended.test, Outcome.SKIPPED, ended.seconds, _why_skipped(ended))
@@ -330,20 +337,30 @@ def _running(text: str) -> str | None:
     return None
 
 
-def _checks(suite: str, ended: Ended, folder: Path) -> Iterator[TestResult]:
+def _checks(suite: str, ended: Ended, lines: Iterable[str]) -> Iterator[TestResult]:
     """Read a script's JSON lines."""
-    for line in _read(folder / ended.checks).splitlines() if ended.checks else ():
+    for line in lines:
         try:
             check = json.loads(line)
-            yield TestResult(
-                suite,
-                f"{ended.test}.{check['check']}",
-                _CHECK_OUTCOMES[check["outcome"]],
-                float(check["seconds"]),
-                str(check["message"])[-MESSAGE:],
-            )
+            if check["outcome"] != STARTED:
+                yield TestResult(
+                    suite,
+                    f"{ended.test}.{check['check']}",
+                    _CHECK_OUTCOMES[check["outcome"]],
+                    float(check["seconds"]),
+                    str(check["message"])[-MESSAGE:],
+                )
         except (ValueError, KeyError, TypeError):
             yield TestResult(suite, ended.test, Outcome.ERROR, message=f"a line that is no check: {line[:200]!r}")
+
+
+def _running_check(ended: Ended, lines: Sequence[str]) -> str | None:
+    """Find the check that a script was in at its end: the one that the last line says has started."""
+    with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):
+        check = json.loads(lines[-1])
+        if check["outcome"] == STARTED:
+            return f"{ended.test}.{check['check']}"
+    return None
 
 
 def _read(path: Path) -> str:

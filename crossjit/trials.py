@@ -181,7 +181,12 @@ def _tally(trial: Trial, runs: Sequence[Sequence[TestResult]]) -> Tally:
 
 
 def _about(trial: Trial, results: Sequence[TestResult]) -> Iterator[TestResult]:
-    """Leave out what a script says of other checks, unless it ended badly as a whole."""
+    """Leave out what a script says of other checks, unless it ended badly as a whole.
+
+    A trial of the script itself is one of its end: then what passed says that it ran.
+    """
+    script = Path(trial.module).stem
     for result in results:
-        if trial.kind == "module" or result.name in (trial.name, Path(trial.module).stem):
+        ran = trial.name == script and result.outcome is Outcome.PASSED
+        if trial.kind == "module" or result.name in (trial.name, script) or ran:
             yield result

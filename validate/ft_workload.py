@@ -1,8 +1,9 @@
 """Threads that share things, with invariants that break if a race is lost. For a free-threaded CPython.
 
 Runs inside the target with nothing but the CPython under test. Prints one JSON line for each check: {"check",
-"outcome": "passed" | "failed" | "error" | "skipped", "seconds", "message"}. With the GIL on nothing would be shown, so
-each check but `gil_is_off` is skipped and says so; with FT_WORKLOAD_ANYWAY in the environment they run all the same.
+"outcome": "passed" | "failed" | "error" | "skipped", "seconds", "message"}, and before it {"check", "outcome":
+"started"}, so that of a crash it is known in which check. With the GIL on nothing would be shown, so each check but
+`gil_is_off` is skipped and says so; with FT_WORKLOAD_ANYWAY in the environment they run all the same.
 
 Only what CPython promises of single operations on shared objects is relied upon
 (https://docs.python.org/3/library/threadsafety.html); iterators and generators are never shared.
@@ -762,6 +763,7 @@ def main():
     print(json.dumps(first), flush=True)
     for check in chosen:
         if gil_is_off() or ANYWAY in os.environ:
+            print(json.dumps({"check": check.__name__, "outcome": "started"}), flush=True)
             line = run(check, arguments.scale)
         else:
             line = {"check": check.__name__, "outcome": "skipped", "seconds": 0.0, "message": "the GIL is on"}

@@ -166,3 +166,23 @@ def test_where_it_is_slower_a_test_gets_the_time_of_its_suite() -> None:
 def test_the_control_is_a_module_that_every_suite_has_time_for() -> None:
     assert trials.control(EMULATED).seconds > trials.control(NATIVE).seconds
     assert suites.load("jit").timeout >= 60
+
+
+@pytest.mark.parametrize(
+    ("name", "results", "count"),
+    [
+        ("ft_workload", {"ft_workload.list_pop": Outcome.PASSED}, Count(passed=1)),  # it came to its end
+        ("ft_workload", {"ft_workload.gil_is_off_after": Outcome.FAILED}, Count(absent=1)),
+        (
+            "ft_workload",
+            {"ft_workload.list_pop": Outcome.PASSED, "ft_workload": Outcome.CRASHED},
+            Count(failed=1, crashed=1),
+        ),
+        ("ft_workload.list_pop", {"ft_workload.list_pop": Outcome.CRASHED}, Count(failed=1, crashed=1)),
+        ("ft_workload.list_pop", {"ft_workload.dict_pop": Outcome.FAILED}, Count(absent=1)),
+    ],
+)
+def test_what_a_script_says_counts_for_what_was_tried(name: str, results: dict[str, Outcome], count: Count) -> None:
+    trial = Trial(name, "ft-smoke", "script", "/libexec/ft_workload.py")
+    ran = [TestResult("ft-smoke", each, outcome) for each, outcome in results.items()]
+    assert trials._tally(trial, [ran]).count == count

@@ -534,6 +534,22 @@ def test_a_scripts_checks_are_results(tmp_path: Path) -> None:
     assert results["ft_workload"].outcome is Outcome.CRASHED
 
 
+@pytest.mark.parametrize(("status", "signal"), [(-11, "SIGSEGV"), (1, None)])
+def test_a_script_that_crashes_names_the_check_that_it_was_in(tmp_path: Path, status: int, signal: str | None) -> None:
+    lines = (
+        '{"check": "list_pop", "outcome": "started"}',
+        '{"check": "list_pop", "outcome": "passed", "seconds": 0.5, "message": ""}',
+        '{"check": "dict_pop", "outcome": "started"}',
+    )
+    script = {"kind": "script", "name": "/x/ft_workload.py", "checks": "c.jsonl"}
+    for number, crashed in ((3, "ft_workload.dict_pop"), (2, "ft_workload")):
+        (tmp_path / "c.jsonl").write_text("\n".join(lines[:number]))
+        results = found(tmp_path, "", **script, status=status, signal=signal)
+        assert results["ft_workload.list_pop"].outcome is Outcome.PASSED
+        assert results[crashed].outcome is Outcome.CRASHED
+        assert len(results) == 2
+
+
 # -- in a container: the fake engine
 
 
