@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import NoReturn
 
 import hypothesis
 import pytest
@@ -50,12 +51,17 @@ def why_no_engine(name: str) -> str | None:
     return None
 
 
+def lack(what: str, reason: str) -> NoReturn:
+    """Skip the test, which needs something that is not here; in CI, where it must be, fail."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"CI must have {what}: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
 def need_engine(name: str) -> None:
     """Skip the test without an engine; in CI, where one must be, fail."""
     if (reason := why_no_engine(name)) is not None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI must have an engine: {reason}", pytrace=False)
-        pytest.skip(reason)
+        lack("an engine", reason)
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
@@ -65,10 +71,7 @@ def find_browser() -> str:
     """Return where Chromium is; skip the test without one, or fail in CI, where one must be."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
-        reason = f"there is no browser to look at pages with: none of {', '.join(BROWSERS)} is on PATH"
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI must have a browser: {reason}", pytrace=False)
-        pytest.skip(reason)
+        lack("a browser", f"there is no browser to look at pages with: none of {', '.join(BROWSERS)} is on PATH")
     return found
 
 

@@ -99,7 +99,7 @@ def headers():
 
 
 def before_make():
-    """Note the headers' digest for llvm.sh, and put back stencils of the same inputs."""
+    """Note the headers' digest for llvm.c, and put back stencils of the same inputs."""
     config = pathlib.Path("pyconfig.h").read_bytes()
     digest = Digest("headers")
     digest.add_files(SOURCE, {path for path in headers() if path.is_file()})
@@ -164,7 +164,7 @@ def keep(part, key, names):
 
 
 def log(part, what):
-    """Write down a hit or a miss; llvm.sh writes such lines without a name."""
+    """Write down a hit or a miss; llvm.c writes such lines, too."""
     if CACHE:
         with LOG.open("a") as file:
             file.write(f"{part} {what}\n")
@@ -179,8 +179,7 @@ def report():
 
     with contextlib.suppress(OSError):
         for line in LOG.read_text().splitlines():
-            words = line.split()
-            count(words[0] if len(words) > 1 else "llvm", words[-1])
+            count(*line.split())
     with contextlib.suppress(OSError, KeyError):
         for line in pathlib.Path(os.environ["CCACHE_STATSLOG"]).read_text().splitlines():
             if line in ("direct_cache_hit", "preprocessed_cache_hit", "cache_miss"):

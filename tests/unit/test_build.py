@@ -14,7 +14,7 @@ from crossjit import build
 from crossjit.build import BUILD, INSTALL, ROOT, SOURCE, compile_in, jobs_for, relevant_lines, specify
 from crossjit.engine.base import EngineFacts
 from crossjit.engine.fake import FakeEngine, FakeProcess, Fault
-from crossjit.errors import BuildError, EngineError, OutOfMemoryError
+from crossjit.errors import BuildError, EngineError, InfrastructureError, OutOfMemoryError
 from crossjit.images import Image, Package, Role
 from crossjit.model import Arch, Expectation, Strategy, Variant
 from crossjit.progress import Silent, SilentStep
@@ -196,6 +196,16 @@ class Steps(Silent):
         yield Step()
 
 
+LLVM_NAMES = (
+    "clang",
+    "clang-21",
+    "llvm-dwarfdump",
+    "llvm-objdump",
+    "llvm-objdump-21",
+    "llvm-readobj",
+    "llvm-readobj-21",
+)
+
 COMPILE = ("gcc -c -o Objects/a.o a.c", "gcc -c -o Objects/b.o b.c")
 
 
@@ -283,6 +293,33 @@ class TestCompiling:
         order += [ran.index(("make", "-j2"))]
         assert order == sorted(order)
         assert ran[0][-1] == SOURCE
+
+    def test_what_stands_for_llvm_is_compiled_where_it_is_needed(self, source: Source) -> None:
+        """By the image's own compiler, not through ccache."""
+
+        def compile_it(process: FakeProcess) -> int:
+            assert process.uid == build.BUILDER
+            compiled, read = process.argv[-2:]
+            process.write_file(compiled, b"of " + process.files.read(read), mode=0o755)
+            return 0
+
+        for variant, compiling in ((JIT, 1), (FT, 0)):
+            engine = engine_with(gcc=compile_it)
+            spec = specify(source, variant, Arch.X86_64, Strategy.NATIVE, toolchain())
+            with build.open_container(
+                engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}
+            ) as container:
+                build.fill(container, spec, source, None)
+                assert [command.argv[0] for command in engine.commands].count("/usr/bin/gcc") == compiling
+                if compiling:
+                    files = engine.containers[container.id].files
+                    expected = b"of " + (build.SCRIPTS / "llvm.c").read_bytes()
+                    assert {files.read(f"{build.LLVM}/bin/{name}") for name in LLVM_NAMES} == {expected}
+
+    def test_an_image_that_cannot_compile_it_is_no_ones_source(self, source: Source) -> None:
+        with pytest.raises(InfrastructureError) as caught:
+            compiled(engine_with(gcc=lambda process: 1), source, io.StringIO())
+        assert caught.value.message.startswith("/usr/bin/gcc -O1 ")
 
     def test_makes_progress_that_is_counted(self, source: Source) -> None:
         steps = Steps()

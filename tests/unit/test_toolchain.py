@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -218,119 +217,6 @@ def test_a_cache_does_not_grow_without_bounds(built: Build) -> None:
         os.utime(folder / f"{number}", (number, number))
     built.run("report")
     assert sorted(path.name for path in folder.iterdir()) == ["2", "3"], "those that were used longest ago go"
-
-
-# -- llvm.sh
-
-TOOL = """#!/bin/sh
-echo "ran $*" >>"$RAN"
-case "$*" in *--version*) echo 'clang version 21.1.8'; exit ;; *broken*) echo trouble; exit 3 ;; esac
-for last; do :; done
-out= before=
-for word; do [ "$before" != -o ] || out=$word; before=$word; done
-if [ "$out" ]; then { echo "compiled"; cat "$last"; } >"$out"; else echo "$last: file format elf64"; cat "$last"; fi
-"""
-
-
-class Llvm:
-    """A tool that says that it ran, behind llvm.sh."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.ran = folder / "ran"
-        (folder / "llvm" / "bin").mkdir(parents=True)
-        (folder / "wrapped").mkdir()
-        (folder / "headers").write_text("digest of headers")
-        for name in ("clang", "llvm-objdump"):
-            (folder / "llvm" / "bin" / name).write_text(TOOL)
-            (folder / "llvm" / "bin" / name).chmod(0o755)
-            for wrapped in (name, f"{name}-21"):
-                (folder / "wrapped" / wrapped).write_bytes((SCRIPTS / "llvm.sh").read_bytes())
-                (folder / "wrapped" / wrapped).chmod(0o755)
-        self.environ = {
-            "PATH": os.environ["PATH"],
-            "RAN": str(self.ran),
-            "CROSSJIT_LLVM": str(folder / "llvm"),
-            "CROSSJIT_TOOLCHAIN": "image",
-            "CROSSJIT_CACHE": str(folder / "cache"),
-            "CROSSJIT_CACHE_LOG": str(folder / "log"),
-            "CROSSJIT_HEADERS": str(folder / "headers"),
-        }
-
-    def run(self, tool: str, *arguments: str, **environ: str) -> tuple[bool, int, str]:
-        """Run a tool; say whether the real one ran, how it ended and what it printed."""
-        before = self.ran.read_text() if self.ran.exists() else ""
-        command = [str(self.folder / "wrapped" / tool), *arguments]
-        done = subprocess.run(command, env={**self.environ, **environ}, capture_output=True, text=True, check=False)
-        after = self.ran.read_text() if self.ran.exists() else ""
-        return after != before, done.returncode, done.stdout
-
-    def compile(self, scratch: str, content: str = "int x;", suffix: str = "c", **environ: str) -> tuple[bool, str]:
-        """Compile a file in a folder with a name that changes, as CPython does."""
-        work = Path("/tmp") / scratch
-        work.mkdir(exist_ok=True)
-        try:
-            source = work / f"_ADD.{suffix}"
-            source.write_text(content)
-            ran, status, _ = self.run(
-                "clang", "--target=x", f"-ffile-prefix-map={work}=.", "-o", str(work / "_ADD.o"), str(source), **environ
-            )
-            assert status == 0
-            return ran, (work / "_ADD.o").read_text()
-        finally:
-            for path in work.iterdir():
-                path.unlink()
-            work.rmdir()
-
-
-@pytest.fixture
-def llvm(tmp_path: Path) -> Llvm:
-    return Llvm(tmp_path)
-
-
-def test_a_tool_runs_once_for_the_same_input_wherever_that_is(llvm: Llvm) -> None:
-    assert llvm.compile(f"tmpaaaa{os.getpid()}") == (True, "compiled\nint x;")
-    assert llvm.compile(f"tmpbbbb{os.getpid()}") == (False, "compiled\nint x;")
-    assert (llvm.folder / "log").read_text().split() == ["miss", "hit"]
-
-
-def test_it_runs_again_for_anything_else(llvm: Llvm) -> None:
-    scratch = f"tmpcccc{os.getpid()}"
-    llvm.compile(scratch)
-    assert llvm.compile(scratch, "int y;")[0]
-    assert llvm.compile(scratch, CROSSJIT_TOOLCHAIN="another")[0]
-    (llvm.folder / "headers").write_text("other headers")
-    assert llvm.compile(scratch)[0]
-    assert llvm.compile(scratch, suffix="s")[0]
-    (llvm.folder / "headers").write_text("yet other headers")
-    assert not llvm.compile(scratch, suffix="s")[0], "assembly includes no headers"
-
-
-def test_without_a_cache_or_the_headers_digest_it_always_runs(llvm: Llvm) -> None:
-    scratch = f"tmpdddd{os.getpid()}"
-    for environ in ({"CROSSJIT_CACHE": ""}, {"CROSSJIT_HEADERS": "/nonexistent"}):
-        assert llvm.compile(scratch, **environ)[0]
-        assert llvm.compile(scratch, **environ)[0]
-
-
-def test_what_names_its_folder_is_named_anew(llvm: Llvm) -> None:
-    for number in range(2):
-        with tempfile.TemporaryDirectory(dir="/tmp") as scratch:  # as CPython makes its own
-            file = Path(scratch) / "_ADD.o"
-            file.write_text("bytes")
-            ran, status, said = llvm.run("llvm-objdump-21", "--disassemble", str(file))
-            assert status == 0
-            assert said == f"{file}: file format elf64\nbytes"
-            assert ran is (number == 0)
-
-
-def test_failures_and_questions_are_passed_on(llvm: Llvm) -> None:
-    for _ in range(2):
-        assert llvm.run("clang", "--version") == (True, 0, "clang version 21.1.8\n")
-        file = llvm.folder / "broken.o"
-        file.write_text("x")
-        assert llvm.run("llvm-objdump", str(file)) == (True, 3, "trouble\n")
-    assert not (llvm.folder / "cache").exists() or not [p for p in (llvm.folder / "cache").rglob("*") if p.is_file()]
 
 
 # -- compile_library.py

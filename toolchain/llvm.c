@@ -1,0 +1,330 @@
+/* Stands for clang and LLVM's readers while CPython makes the JIT's stencils: some 3,700 calls of the same four
+ * programs, whose output is the same for the same input. Under every name it runs the real program of that name, from
+ * CROSSJIT_LLVM, unless CROSSJIT_CACHE has what that would print and write.
+ *
+ * A question is all that an answer depends on: the real program with its arguments, the folder that it runs in, the
+ * toolchain (CROSSJIT_TOOLCHAIN), the input file and, for C, all headers of the source (a digest that cache.py has
+ * written). CPython works in a folder with a random name: MARK stands for it in what is kept. An entry of the cache
+ * holds its question whole and answers no other, so that its name need only be an unlikely one. It ends with a sum, so
+ * that what is damaged answers nothing.
+ *
+ * What fails, warns or writes a file that names the folder is not kept. Where anything is in the way of asking or
+ * keeping, the real program does it all. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define FORMAT "crossjit llvm 1\n"
+#define MARK "@FOLDER@"
+
+/* Bytes, of which there may be any number. */
+struct text {
+    char *bytes;
+    size_t size, room;
+};
+
+/* What an entry ends with, after the question, what was printed, and the file that was written. If they do not fill the
+ * entry by these sizes, it is that of a longer question, which begins the same. */
+struct end {
+    uint64_t printed, written, sum; /* two sizes, and the sum of all before it */
+};
+
+static bool exhausted; /* memory is: some text lacks something, and none is to be relied on */
+
+static void add(struct text *text, const void *bytes, size_t size)
+{
+    if (text->room - text->size < size) {
+        size_t room = 2 * text->room + size + 4096;
+        char *larger = realloc(text->bytes, room);
+        if (!larger) {
+            exhausted = true;
+            return;
+        }
+        text->bytes = larger;
+        text->room = room;
+    }
+    if (size)
+        memcpy(text->bytes + text->size, bytes, size);
+    text->size += size;
+}
+
+/* Add bytes with every `old` replaced; an empty one is nowhere. */
+static void add_replaced(struct text *text, const char *bytes, size_t size, const char *old, const char *new)
+{
+    const char *end = bytes + size, *found;
+    while (*old && size && (found = memmem(bytes, end - bytes, old, strlen(old)))) {
+        add(text, bytes, found - bytes);
+        add(text, new, strlen(new));
+        bytes = found + strlen(old);
+    }
+    add(text, bytes, end - bytes);
+}
+
+static bool add_file(struct text *text, const char *path)
+{
+    char bytes[1 << 16];
+    struct stat about;
+    ssize_t size = -1;
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0)
+        return false;
+    if (!fstat(file, &about) && S_ISREG(about.st_mode))
+        while ((size = read(file, bytes, sizeof bytes)) > 0)
+            add(text, bytes, size);
+    close(file);
+    return size == 0 && !exhausted;
+}
+
+static bool names(const struct text *text, const char *what)
+{
+    return *what && text->size && memmem(text->bytes, text->size, what, strlen(what));
+}
+
+/* Sum bytes up; no change of one word leaves it the same. */
+static uint64_t sum(const char *bytes, size_t size, uint64_t seed)
+{
+    uint64_t result = seed + size, word;
+    for (size_t at = 0; at < size; at += sizeof word) {
+        word = 0;
+        memcpy(&word, bytes + at, size - at < sizeof word ? size - at : sizeof word);
+        result = (result ^ word) * 0x9e3779b97f4a7c15;
+        result ^= result >> 32;
+    }
+    return result;
+}
+
+static bool put(int file, const char *bytes, size_t size)
+{
+    while (size) {
+        ssize_t done = write(file, bytes, size);
+        if (done < 0)
+            return false;
+        bytes += done;
+        size -= done;
+    }
+    return true;
+}
+
+/* Pass on what the real program prints; where that cannot be, it would have failed itself. */
+static void say(int file, const char *bytes, size_t size)
+{
+    if (!put(file, bytes, size))
+        exit(EXIT_FAILURE);
+}
+
+static _Noreturn void run_instead(char **argv)
+{
+    execv(argv[0], argv);
+    int status = errno == ENOENT ? 127 : 126; /* as a shell has it */
+    perror(argv[0]);
+    exit(status);
+}
+
+static bool ends_with(const char *name, const char *end)
+{
+    size_t size = strlen(name), length = strlen(end);
+    return size >= length && !strcmp(name + size - length, end);
+}
+
+static bool is_input(const char *argument)
+{
+    return *argument != '-' && (ends_with(argument, ".c") || ends_with(argument, ".s") || ends_with(argument, ".ll") ||
+                                ends_with(argument, ".o"));
+}
+
+/* Find the input, what is written, and the folder that MARK is to stand for; false if this is no call to be kept. */
+static bool look(char **argv, const char **input, const char **output, const char **folder)
+{
+    for (char **each = argv + 1; *each; each++) {
+        const char *found = strstr(*each, "/tmp/tmp");
+        if (found && !**folder)
+            *folder = strndup(found, 8 + strspn(found + 8, "abcdefghijklmnopqrstuvwxyz0123456789_"));
+        if (!*folder || strstr(*each, MARK))
+            return false;
+        if (!strcmp(each[-1], "-o")) {
+            *output = *each;
+        } else if (is_input(*each)) {
+            if (*input)
+                return false; /* CPython gives one, and no more are read here */
+            *input = *each;
+        }
+    }
+    /* a compiler that is not told where to write finds a place by itself */
+    return *input && (*output || !ends_with(argv[0], "/clang"));
+}
+
+/* Put the question together; false if something of it cannot be told. No two questions come to the same bytes: from
+ * their end it is known where each file begins, and before them are texts that end with a zero. */
+static bool ask(struct text *question, char **argv, const char *input, const char *folder)
+{
+    const char *toolchain = getenv("CROSSJIT_TOOLCHAIN"), *headers = getenv("CROSSJIT_HEADERS");
+    char here[PATH_MAX];
+    uint64_t begins[2];
+    if (!toolchain || !getcwd(here, sizeof here))
+        return false;
+    add(question, FORMAT, strlen(FORMAT));
+    add(question, toolchain, strlen(toolchain) + 1);
+    add(question, here, strlen(here) + 1);
+    for (char **each = argv; *each; each++)
+        add_replaced(question, *each, strlen(*each) + 1, folder, MARK);
+    begins[0] = question->size;
+    if (ends_with(input, ".c") && !(headers && add_file(question, headers)))
+        return false;
+    begins[1] = question->size;
+    if (!add_file(question, input))
+        return false;
+    add(question, begins, sizeof begins);
+    return !exhausted;
+}
+
+/* Give the answer that is kept; false if there is none. */
+static bool answer(const char *kept, const struct text *question, const char *output, const char *folder)
+{
+    struct text entry = {0}, printed = {0};
+    struct end end;
+    if (!add_file(&entry, kept) || entry.size < question->size + sizeof end ||
+        memcmp(entry.bytes, question->bytes, question->size))
+        return false;
+    const char *from = entry.bytes + question->size;
+    size_t size = entry.size - question->size - sizeof end;
+    memcpy(&end, from + size, sizeof end);
+    if (end.sum != sum(entry.bytes, entry.size - sizeof end.sum, 0) || end.printed > size ||
+        end.written != size - end.printed)
+        return false;
+    add_replaced(&printed, from, end.printed, *folder ? MARK : "", folder);
+    if (exhausted)
+        return false;
+    if (output) {
+        int file = open(output, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+        bool done = file >= 0 && put(file, from + end.printed, end.written);
+        if (file < 0 || close(file) || !done)
+            return false;
+    }
+    utimensat(AT_FDCWD, kept, NULL, 0); /* cache.py removes what was used longest ago */
+    say(STDOUT_FILENO, printed.bytes, printed.size);
+    return true;
+}
+
+/* Run the real program, pass on what it prints, and return its exit status, as a shell has it. */
+static int run(char **argv, struct text *printed, bool *complained)
+{
+    int out[2], err[2], status;
+    char bytes[1 << 16];
+    pid_t child;
+    posix_spawn_file_actions_t actions;
+    signal(SIGCHLD, SIG_DFL); /* who started this may not have cared how it ends */
+    if (pipe2(out, O_CLOEXEC) || pipe2(err, O_CLOEXEC) || posix_spawn_file_actions_init(&actions) ||
+        posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO) ||
+        posix_spawn_file_actions_adddup2(&actions, err[1], STDERR_FILENO) ||
+        posix_spawn(&child, argv[0], &actions, NULL, argv, environ))
+        run_instead(argv);
+    close(out[1]);
+    close(err[1]);
+    struct pollfd from[] = {{out[0], POLLIN, 0}, {err[0], POLLIN, 0}};
+    while (from[0].fd >= 0 || from[1].fd >= 0) {
+        if (poll(from, 2, -1) < 0)
+            continue; /* a debugger, or Ctrl-Z */
+        for (int each = 0; each < 2; each++) {
+            if (!from[each].revents)
+                continue;
+            ssize_t size = read(from[each].fd, bytes, sizeof bytes);
+            if (size <= 0) {
+                from[each].fd = -1;
+            } else if (each) {
+                *complained = true;
+                say(STDERR_FILENO, bytes, size);
+            } else {
+                add(printed, bytes, size);
+                say(STDOUT_FILENO, bytes, size);
+            }
+        }
+    }
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+        ;
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+/* Keep an entry, under another name first, so that nobody finds half of it. What cannot be kept is not. */
+static void keep(char *kept, const struct text *entry)
+{
+    char new[PATH_MAX + 8];
+    for (char *slash = strchr(kept + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = 0;
+        mkdir(kept, 0777);
+        *slash = '/';
+    }
+    sprintf(new, "%s.XXXXXX", kept);
+    int file = mkostemp(new, O_CLOEXEC);
+    if (file < 0)
+        return;
+    bool done = put(file, entry->bytes, entry->size);
+    if (close(file) || !done || rename(new, kept))
+        unlink(new);
+}
+
+/* Write down a hit or a miss, for cache.py's report. */
+static void note(const char *line)
+{
+    const char *log = getenv("CROSSJIT_CACHE_LOG");
+    int file = log ? open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666) : -1;
+    if (file >= 0)
+        put(file, line, strlen(line));
+}
+
+int main(int argc, char **argv)
+{
+    const char *llvm = getenv("CROSSJIT_LLVM"), *cache = getenv("CROSSJIT_CACHE");
+    const char *input = NULL, *output = NULL, *folder = "";
+    char real[PATH_MAX], kept[PATH_MAX];
+    struct text entry = {0}, printed = {0}, written = {0};
+    bool complained = false;
+    if (!argc || !llvm) {
+        fputs("CROSSJIT_LLVM does not say where LLVM is\n", stderr);
+        return 127;
+    }
+    const char *tool = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];
+    const char *version = strrchr(tool, '-'); /* clang-21 is clang */
+    int length = version && strchr("0123456789", version[1]) ? version - tool : (int)strlen(tool);
+    snprintf(real, sizeof real, "%s/bin/%.*s", llvm, length, tool);
+    argv[0] = real;
+    if (!cache || !*cache || !look(argv, &input, &output, &folder) || !ask(&entry, argv, input, folder))
+        run_instead(argv);
+
+    size_t asked = entry.size;
+    uint64_t one = sum(entry.bytes, asked, 1), other = sum(entry.bytes, asked, 2);
+    size_t size = snprintf(kept, sizeof kept, "%s/llvm/%02" PRIx64 "/%014" PRIx64 "%016" PRIx64, cache, one >> 56,
+                           one << 8 >> 8, other);
+    if (size >= sizeof kept)
+        run_instead(argv);
+    if (answer(kept, &entry, output, folder)) {
+        note("llvm hit\n");
+        return 0;
+    }
+    int status = run(argv, &printed, &complained);
+    if (status)
+        return status;
+    note("llvm miss\n");
+    if (complained || names(&printed, MARK) || (output && !add_file(&written, output)) || names(&written, folder))
+        return 0;
+    add_replaced(&entry, printed.bytes, printed.size, folder, MARK);
+    struct end end = {entry.size - asked, written.size, 0};
+    add(&entry, written.bytes, written.size);
+    add(&entry, &end, sizeof end - sizeof end.sum);
+    end.sum = sum(entry.bytes, entry.size, 0);
+    add(&entry, &end.sum, sizeof end.sum);
+    if (!exhausted)
+        keep(kept, &entry);
+    return 0;
+}
