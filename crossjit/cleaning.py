@@ -45,8 +45,8 @@ def sweep(engine: Engine, settings: Settings) -> Cleaned:
     Raises EngineError if the engine does not answer, StashError if the state folder cannot be written.
     """
     removed, kept = [], []
-    for thing in engine.owned({HOME: settings.identity}):
-        if thing.kind == "image" or RUN not in thing.labels or runs.is_alive(settings, thing.labels[RUN]):
+    for thing in engine.owned({HOME: settings.identity, RUN: None}):
+        if thing.kind == "image" or runs.is_alive(settings, thing.labels[RUN]):
             continue
         reason = _remove(engine, thing)
         if reason is None:

@@ -171,8 +171,8 @@ class Engine(Protocol):
     def tag(self, image: str, tag: str) -> None:
         """Give an image another name."""
 
-    def owned(self, labels: Mapping[str, str]) -> Iterable[Owned]:
-        """List containers (running or not), volumes and images that carry all these labels."""
+    def owned(self, labels: Mapping[str, str | None]) -> Iterable[Owned]:
+        """List containers (running or not), volumes and images that carry all these labels; None is any value."""
 
     def remove(self, thing: Owned) -> None:
         """Remove it; it is no error if it is gone already."""

@@ -525,7 +525,7 @@ class FakeEngine:
             self.volumes[name] = dict(labels)
             self.kept[name] = {}
 
-    def owned(self, labels: Mapping[str, str]) -> list[Owned]:
+    def owned(self, labels: Mapping[str, str | None]) -> list[Owned]:
         """List what carries all these labels, and `crossjit.owned`."""
         self.check()
         things = [Owned("container", one.id, one.started.name, one.labels) for one in self.containers.values()]
@@ -535,7 +535,12 @@ class FakeEngine:
             if image.id not in seen:
                 seen.add(image.id)
                 things.append(Owned("image", image.id, tag, image.labels))
-        return [one for one in things if OWNED in one.labels and labels.items() <= one.labels.items()]
+        wanted = {OWNED: None, **labels}
+        return [
+            one
+            for one in things
+            if all(key in one.labels and value in (None, one.labels[key]) for key, value in wanted.items())
+        ]
 
     def remove(self, thing: Owned) -> None:
         """Remove it; it is no error if it is gone already."""

@@ -130,14 +130,18 @@ class WhalesEngine:
             said = json.loads(self.call("say what it is", "info", "--format", "json"))
             version, machine = said["version"]["Version"], said["host"]["arch"]
             cores, memory = said["host"]["cpus"], said["host"]["memTotal"]
+            buildx = self.buildx()
         else:
             with self.asking("say what it is"):
-                info = self._client.system.info()
-            if not info.server_version:  # clients before 27 end with 0 where no engine answers, and tell of themselves
+                said = json.loads(self.call("say what it is", "info", "--format", "{{json .}}"))
+            if not said.get("ServerVersion"):  # clients before 27 end with 0 where no engine answers
                 raise self.trouble("say what it is", "")
-            version, machine = info.server_version or "unknown", info.architecture or "unknown"
-            cores, memory = info.n_cpu or 1, info.mem_total or 0
-        return EngineFacts(self.name, version, self.buildx(), self._arch(machine, "the engine"), cores, memory)
+            version, machine = said["ServerVersion"], said.get("Architecture", "unknown")
+            cores, memory = said.get("NCPU", 1), said.get("MemTotal", 0)
+            plugins = (said.get("ClientInfo") or {}).get("Plugins") or ()  # asking buildx itself costs another client
+            versions = {plugin.get("Name"): plugin.get("Version") for plugin in plugins}
+            buildx = _version(versions["buildx"]) if versions.get("buildx") else None
+        return EngineFacts(self.name, version, buildx, self._arch(machine, "the engine"), cores, memory)
 
     def buildx(self) -> str | None:
         """Return the version of buildx, None where there is none."""
@@ -145,8 +149,7 @@ class WhalesEngine:
             said = self._client.buildx.version()
         except (ClientNotFoundError, DockerException, UnicodeDecodeError):
             return None
-        found = re.search(r"\d+\.\d+[^\s]*", said)
-        return found.group() if found else said
+        return _version(said)
 
     def _arch(self, machine: str, whose: str) -> Arch:
         if machine not in ARCHES:
@@ -283,9 +286,10 @@ class WhalesEngine:
 
     # -- what crossjit left
 
-    def owned(self, labels: Mapping[str, str]) -> list[Owned]:
+    def owned(self, labels: Mapping[str, str | None]) -> list[Owned]:
         """List containers (running or not), volumes and images that carry all these labels, and `crossjit.owned`."""
-        filters = [("label", OWNED), *(("label", f"{key}={value}") for key, value in labels.items())]
+        wanted = (key if value is None else f"{key}={value}" for key, value in labels.items())
+        filters = [("label", OWNED), *(("label", label) for label in wanted)]
         things: list[Owned] = []
         with self.asking("list what crossjit made"):
             containers = self._client.container.list(all=True, filters=filters)  # type: ignore[arg-type]
@@ -451,6 +455,12 @@ class WhalesEngine:
         if state.exit_code == 0:
             raise EngineError(f"the container {name} came to the end of its time")
         raise EngineError(f"the container {name} ended under the command (exit status {state.exit_code})")
+
+
+def _version(said: str) -> str:
+    """Return what looks like a version in what a program says of itself."""
+    found = re.search(r"\d+\.\d+[^\s]*", said)
+    return found.group() if found else said
 
 
 def _quoted(text: str) -> str:

@@ -43,7 +43,12 @@ class Repair:
     """What was done to the host (commands, in order; none if nothing had to be) and how it is now."""
 
     commands: tuple[str, ...]
-    checks: tuple[Check, ...]
+    host: Look
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """What is to be said of it."""
+        return checks(self.host)
 
     @property
     def changed(self) -> bool:
@@ -83,11 +88,11 @@ def ensure(
     host = look(settings, shell)
     lacks = missing(host, tuple(arches), bootstrap=bootstrap)
     if not lacks:
-        return Repair((), checks(host))
+        return Repair((), host)
     if not settings.prepare:
         raise _not_able(lacks, hint=f"{FIX} mends it on Debian and Ubuntu; invoke doctor tells more")
     done = repair(settings, consent, say, shell=shell)
-    lacks = missing(look(settings, shell), tuple(arches), bootstrap=bootstrap)
+    lacks = missing(done.host, tuple(arches), bootstrap=bootstrap)
     if lacks:
         raise _not_able(lacks, hint="invoke doctor tells more")
     return done
@@ -105,7 +110,7 @@ def repair(settings: Settings, consent: Consent | None, say: Say, *, shell: Shel
     host = look(settings, shell)
     if not _work(host, shell):
         say("nothing to do: this host has all that crossjit needs")
-        return Repair((), checks(host))
+        return Repair((), host)
     if not host.distribution.apt:
         lacks = tuple(each for each in checks(host) if each.status is Status.FAIL and each.name not in tuple(Arch))
         raise _not_able(lacks, hint=f"crossjit sets up Debian and Ubuntu by itself; this is {host.distribution.name}")
@@ -117,7 +122,7 @@ def repair(settings: Settings, consent: Consent | None, say: Say, *, shell: Shel
     lacks = tuple(each for each in missing(after, tuple(Arch), bootstrap=True))
     if lacks:
         raise _not_able(lacks, hint="what was done so far is kept; invoke doctor tells more")
-    return Repair(commands, checks(after))
+    return Repair(commands, after)
 
 
 def rights(shell: Shell, consent: Consent | None) -> Rights:

@@ -57,10 +57,11 @@ def opened(request: Request, *, one: bool = False, reproduce: str | None = None)
     specs = images.load_all(crossjit.PROJECT / "images")
     arches = request.arches or (_host_arch(),)
     # Where apt is, mmdebstrap is to be had; elsewhere the base image must come from a registry.
-    host.ensure(settings, asker(), note, arches=arches, bootstrap=settings.prepare and bool(shutil.which("apt-get")))
+    bootstrap = settings.prepare and bool(shutil.which("apt-get"))
+    able = host.ensure(settings, asker(), note, arches=arches, bootstrap=bootstrap)
     client = engine.connect(settings)
     facts = client.facts()
-    ability = host.look(settings, host.LocalShell()).ability or HostAbility(facts.arch, {})
+    ability = able.host.ability or HostAbility(facts.arch, {})
     selection = plan.select(recipes, request.selector, facts.arch)
     cells = selection.cells[:1] if one else selection.cells
     orders = flow.arranged([_order(cell, recipes[cell.recipe], request, ability) for cell in cells])
