@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,7 +26,7 @@ from crossjit.progress import Progress
 from crossjit.recipes import Recipe
 from crossjit.settings import Settings
 from crossjit.sources import Source
-from crossjit.store import GENERATED, INSTALL, SUPPORT, Artifact, Store
+from crossjit.store import GENERATED, INSTALL, SUPPORT, Artifact, Staging, Store
 
 
 @dataclass(frozen=True)
@@ -298,27 +299,43 @@ def build_cell(shop: Workshop, prepared: Prepared, *, log: Path, rebuild: bool =
         target = ensure_image(shop, prepared.image, Role.TARGET, prepared.cell.arch)
         own_python = _ensure_build_python(shop, prepared, log)
         order = prepared.order
-        with _built(shop, prepared, prepared.spec, str(prepared.cell), log, own_python) as (container, built):
+        emulation = shop.emulation(prepared.cell.arch, order.cpu)
+        with contextlib.ExitStack() as building:
+            container, built = building.enter_context(
+                _built(shop, prepared, prepared.spec, str(prepared.cell), log, own_python)
+            )
             started = time.monotonic()
-            with shop.store.staging(prepared.key) as staging:
+            with (
+                shop.store.staging(prepared.key) as staging,
+                contextlib.ExitStack() as probing,
+                # Containers take a second to come and to go. What is given to the thread has ended before the stacks
+                # above are left, which close what was entered even where the thread did not come to it.
+                ThreadPoolExecutor(1) as aside,
+            ):
+                its_container = validation.probing(
+                    shop.engine,
+                    shop.facts,
+                    target,
+                    emulation=emulation,
+                    name=build.container_name(f"probe-{prepared.cell.slug}", shop.run),
+                    labels=shop.labels,
+                )
+                opening = aside.submit(probing.enter_context, its_container)
                 with shop.progress.step("pack", str(prepared.cell)):
-                    with container.get(build.INSTALL) as tar:
-                        packed = staging.add(INSTALL, tar)
-                    for name, folder in ((SUPPORT, build.SUPPORT), (GENERATED, build.GENERATED)):
-                        with container.get(folder) as tar:
-                            staging.add(name, tar)
+                    packed = _pack(staging, container, INSTALL)
+                    for name in (SUPPORT, GENERATED):
+                        _pack(staging, container, name)
+                leaving = [aside.submit(building.close)]
                 seconds = {**built.seconds, "pack": time.monotonic() - started}
                 started = time.monotonic()
                 facts = validation.probe(
-                    shop.engine,
-                    target,
+                    opening.result(),
                     lambda: packing.unpack_stream(packed.path),
                     cell=prepared.cell,
-                    emulation=shop.emulation(prepared.cell.arch, order.cpu),
-                    name=build.container_name(f"probe-{prepared.cell.slug}", shop.run),
-                    labels=shop.labels,
+                    emulation=emulation,
                     progress=shop.progress,
                 )
+                leaving.append(aside.submit(probing.close))
                 seconds["probe"] = time.monotonic() - started
                 manifest = replace(
                     _manifest(shop, prepared, prepared.spec, ArtifactKind.CELL, built),
@@ -328,13 +345,22 @@ def build_cell(shop: Workshop, prepared: Prepared, *, log: Path, rebuild: bool =
                     images={"toolchain": prepared.toolchain.facts(), "target": target.facts()},
                     build_python=own_python.full_id if own_python else None,
                     qemu=_qemu(shop, prepared.cell.arch),
-                    cpu=shop.emulation(prepared.cell.arch, order.cpu).get("QEMU_CPU"),
+                    cpu=emulation.get("QEMU_CPU"),
                     seconds={name: round(value, 3) for name, value in seconds.items()},
                     probe=dict(facts),
                 )
                 with shop.progress.step("stash", str(prepared.cell)):
                     artifact = staging.commit(manifest)
+                for each in leaving:
+                    each.result()
         return BuiltCell(artifact, from_stash=False, seconds=seconds, caches=built.caches)
+
+
+def _pack(staging: Staging, container: Container, name: str) -> packing.Packed:
+    """Take one of the trees that a build leaves."""
+    folder = {INSTALL: build.INSTALL, SUPPORT: build.SUPPORT, GENERATED: build.GENERATED}[name]
+    with container.get(folder) as tar:
+        return staging.add(name, tar)
 
 
 def _other_source(manifest: Manifest, prepared: Prepared) -> str | None:
@@ -498,8 +524,8 @@ def _ensure_build_python(shop: Workshop, prepared: Prepared, log: Path) -> Artif
             _built(shop, prepared, spec, subject, own_log, None) as (container, built),
             shop.store.staging(spec.key) as staging,
         ):
-            with shop.progress.step("pack", subject), container.get(build.INSTALL) as tar:
-                staging.add(INSTALL, tar)
+            with shop.progress.step("pack", subject):
+                _pack(staging, container, INSTALL)
             return staging.commit(
                 replace(
                     _manifest(shop, prepared, spec, ArtifactKind.BUILD_PYTHON, built),

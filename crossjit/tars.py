@@ -1,11 +1,14 @@
-"""Small tars for containers, made in memory."""
+"""Tars for containers: small ones, made in memory, and less of a large one."""
 
 from __future__ import annotations
 
 import io
+import re
 import tarfile
-from collections.abc import Mapping
-from typing import BinaryIO
+from collections.abc import Iterator, Mapping
+from typing import BinaryIO, cast
+
+_CHUNK = 1 << 18
 
 
 def packed(
@@ -40,3 +43,39 @@ def packed(
             tar.addfile(member)
     stream.seek(0)
     return stream
+
+
+def without(tar: BinaryIO, unwanted: re.Pattern[bytes]) -> BinaryIO:
+    """Return a tar that `packing` wrote without the members whose path begins as `unwanted` says."""
+    return cast(BinaryIO, io.BufferedReader(_Chunks(_without(tar, unwanted)), _CHUNK))
+
+
+def _without(tar: BinaryIO, unwanted: re.Pattern[bytes]) -> Iterator[bytes]:
+    extended = b""  # stands before the member that it tells the long name of, whose own header has its beginning
+    while header := tar.read(tarfile.BLOCKSIZE):
+        size = int(header[124:136].strip(b" \0") or b"0", 8)
+        member = header + tar.read(-(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
+        if header[156:157] == tarfile.XHDTYPE:
+            extended = member
+            continue
+        if not unwanted.match(header):
+            yield extended + member
+        extended = b""
+
+
+class _Chunks(io.RawIOBase):
+    """A stream of pieces, none of which is empty."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        self._rest = self._rest or memoryview(next(self._chunks, b""))
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size

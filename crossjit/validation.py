@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,7 +28,7 @@ from crossjit.suites import Suite
 from crossjit.verdict import judge
 from crossjit.wording import counted
 
-__all__ = ["Target", "judge", "probe", "run_suite"]
+__all__ = ["Target", "judge", "probe", "probing", "run_suite"]
 
 TESTER = 1000  # uid and gid of `tester` in the target images
 HOME = "/home/tester"
@@ -37,6 +39,9 @@ ORDER = f"{HOME}/suite.json"
 
 # Where the installed tests look for CPython's Tools/: `basepath` in test/test_tools/__init__.py, four folders above it.
 TOOLS_PARENT = "/usr/local/lib"
+
+# What a probe does without: it is two thirds of the install tree's files.
+TESTS = re.compile(rb"usr/local/lib/python[^/]+/test/")
 
 PROBE_SECONDS = 300
 MEMORY = 4 << 30  # bytes, at least, where the machine has them
@@ -88,31 +93,39 @@ class Target:
         }
 
 
-def probe(
+def probing(
     engine: Engine,
+    facts: EngineFacts,
     image: Image,
-    tree: Opener,
     *,
-    cell: Cell,
     emulation: Mapping[str, str],
     name: str,
     labels: Mapping[str, str],
-    progress: Progress,
+) -> AbstractContextManager[Container]:
+    """Start the container that a cell is probed in, of its target image. Raises EngineError."""
+    limits = Limits(memory=_memory(facts, 1), pids=PIDS, seconds=2 * PROBE_SECONDS + MARGIN)
+    return _container(engine, image, image.arch, name, labels, emulation, limits)
+
+
+def probe(
+    container: Container, tree: Opener, *, cell: Cell, emulation: Mapping[str, str], progress: Progress
 ) -> dict[str, object]:
-    """Install a tree in its target image, run `validate/probe.py` there, and return its facts.
+    """Install a tree without its tests in a container, run `validate/probe.py` there, and return its facts.
 
     A probe that crashes or hangs is a finding about the build: then the facts are {"crashed": how, "output": lines}.
     Raises EngineError and its kin for what is the engine's.
     """
     told = {"emulated": bool(emulation), "cpu": emulation.get("QEMU_CPU")}
     lines: deque[str] = deque(maxlen=200)
-    limits = Limits(memory=_memory(engine.facts(), 1), pids=PIDS, seconds=2 * PROBE_SECONDS + MARGIN)
-    with (
-        progress.step("probe", str(cell)) as step,
-        _container(engine, image, cell.arch, name, labels, emulation, limits) as container,
-    ):
+
+    @contextlib.contextmanager
+    def without_tests() -> Iterator[BinaryIO]:
+        with tree() as tar:
+            yield tars.without(tar, TESTS)
+
+    with progress.step("probe", str(cell)) as step:
         step.update(detail="installing")
-        install(container, tree)
+        install(container, without_tests)
         step.update(detail="running")
         completed = container.run(
             (PYTHON, f"{SCRIPTS}/probe.py", "--told", json.dumps(told)), on_line=lines.append, timeout=PROBE_SECONDS

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import re
 import stat
 import sys
 import tarfile
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossjit import packing
+from crossjit import packing, tars
 from crossjit.errors import StashError
 from crossjit.packing import Packed
 from tests.unit.trees import INSTALL, File, Folder, Hardlink, Node, Symlink, tar
@@ -350,3 +351,22 @@ def test_any_tree_packs_alike_and_comes_back(
             case Hardlink(target):
                 assert (out / path).samefile(out / target)
     assert dict(packing.contents(packed.path)) == packed.files
+
+
+def test_a_part_of_a_tree_can_be_left_out(tmp_path: Path) -> None:
+    long = "lib/test/" + "x" * 120
+    nodes = {
+        **INSTALL,
+        "lib/test/a": File(b"a"),
+        long: File(b"b" * 700),
+        "lib/tested": File(b"c"),
+        "z" * 120: File(b"d"),
+    }
+    packed = pack(tar(nodes), tmp_path)
+    with packing.unpack_stream(packed.path) as stream:
+        content = tars.without(stream, re.compile(rb"lib/test/")).read()
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+        left = {member.name: file.read() for member in archive if (file := archive.extractfile(member))}
+    whole = {path: node.content for path, node in nodes.items() if isinstance(node, File)}
+    assert left.pop("bin/python3") == left["bin/python3.15"]
+    assert left == {path: whole[path] for path in whole if not path.startswith("lib/test/")}

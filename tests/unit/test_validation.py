@@ -912,16 +912,10 @@ def test_an_engines_failure_is_never_a_tests(
 
 
 def probe(engine: FakeEngine, target: Target) -> dict[str, object]:
-    return validation.probe(
-        engine,
-        target.image,
-        tree,
-        cell=CELL,
-        emulation=target.emulation,
-        name="crossjit-probe",
-        labels={},
-        progress=Silent(),
-    )
+    with validation.probing(
+        engine, engine.facts(), target.image, emulation=target.emulation, name="crossjit-probe", labels={}
+    ) as container:
+        return validation.probe(container, tree, cell=CELL, emulation=target.emulation, progress=Silent())
 
 
 def test_the_probe_is_told_of_the_emulator_and_its_warnings_are_no_facts(

@@ -1,0 +1,106 @@
+"""The containers of a cell's build come and go while other things are done, without an engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crossjit import flow, validation
+from crossjit.engine.fake import FakeEngine, FakeProcess, Fault
+from crossjit.errors import EngineError
+from crossjit.images import ImageSpec, Role
+from crossjit.model import Arch
+from tests.unit.test_build_python import X86, Shop, image
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    def ensured(shop: flow.Workshop, spec: ImageSpec, role: Role, arch: Arch) -> object:
+        return image(role, arch)
+
+    monkeypatch.setattr(flow, "ensure_image", ensured)
+    return Shop(tmp_path)
+
+
+def engine_of(shop: Shop) -> FakeEngine:
+    engine = shop.shop.engine
+    assert isinstance(engine, FakeEngine)
+    return engine
+
+
+def instead_of_the_probe(shop: Shop, program: Callable[[FakeProcess], None]) -> None:
+    """Have something done where the built Python is asked what it does."""
+
+    def python(process: FakeProcess) -> int:
+        if process.container.started.name.startswith("crossjit-probe"):
+            program(process)
+        return shop.python(process)
+
+    engine_of(shop).programs["python3"] = python
+
+
+def test_the_container_of_the_build_does_not_wait_for_the_probe(shop: Shop) -> None:
+    engine = engine_of(shop)
+    left: list[str] = []
+
+    def wait(process: FakeProcess) -> None:
+        for _ in range(500):
+            left[:] = [each.started.name for each in list(engine.containers.values())]
+            if len(left) == 1:
+                return
+            time.sleep(0.01)
+
+    instead_of_the_probe(shop, wait)
+    shop.build("jit", X86)
+    assert [name.partition("-3.15")[0] for name in left] == ["crossjit-probe"]
+    assert not engine.containers
+
+
+@pytest.mark.parametrize("fault", [Fault.CONTAINER_VANISHES, Fault.OUT_OF_MEMORY])
+def test_no_container_is_left_by_a_probe_that_fails(shop: Shop, fault: Fault) -> None:
+    instead_of_the_probe(shop, lambda process: process.suffer(fault))
+    with pytest.raises(EngineError):
+        shop.build("jit", X86)
+    assert not engine_of(shop).containers
+    assert not shop.shop.store.artifacts()
+
+
+def test_no_container_is_left_by_an_interruption(shop: Shop) -> None:
+    def interrupt(process: FakeProcess) -> None:
+        raise KeyboardInterrupt
+
+    instead_of_the_probe(shop, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        shop.build("jit", X86)
+    assert not engine_of(shop).containers
+
+
+def test_what_cannot_be_packed_ends_the_build_of_which_nothing_is_left(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise EngineError("docker cannot copy")
+
+    monkeypatch.setattr(flow, "_pack", refuse)
+    with pytest.raises(EngineError, match="cannot copy"):
+        shop.build("jit", X86)
+    assert not engine_of(shop).containers
+    assert not shop.shop.store.sweep()
+
+
+def test_a_container_that_does_not_go_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    probe = validation.probe
+
+    def die(*arguments: Any, **options: Any) -> object:
+        facts = probe(*arguments, **options)
+        engine_of(shop).die()
+        return facts
+
+    monkeypatch.setattr(validation, "probe", die)
+    with pytest.raises(EngineError):
+        shop.build("jit", X86)
+    assert [artifact.key for artifact in shop.shop.store.artifacts()], "what was built is kept"
