@@ -23,7 +23,7 @@ def git(tree: Path, *arguments: str) -> str:
 
 def checkout(folder: Path, source: Source, message: str) -> Path:
     """Unpack a source into a git repository with one commit, so that a change to it is an uncommitted one."""
-    with sources.open_tar(source) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+    with sources.decompressed(source.archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
         tar.extractall(folder, filter="tar")
     tree = folder / source.top
     for command in (("init", "--quiet"), ("add", "--all", "--force"), ("commit", "--quiet", "--message", message)):

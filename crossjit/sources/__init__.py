@@ -1,8 +1,9 @@
 """archive | git | checkout -> Source: the CPython tree that is built, checked, and kept under its digest.
 
 What the user may ask for is told in `request.parse`. The state folder's `sources/` holds `<digest>/<file>` with
-`facts.json` beside it, `commits/<commit>` (the digest packed for it), `git/` (one bare repository for each URL) and
-`tmp/` (what is in the making; what killed processes left there goes when the next one starts).
+`facts.json` beside it (and beside an archive `tree.tar.zst`, what builds are given of it), `commits/<commit>` (the
+digest packed for it), `git/` (one bare repository for each URL) and `tmp/` (what is in the making; what killed
+processes left there goes when the next one starts).
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from crossjit.sources import archive, checkout, repository, request
 from crossjit.sources.download import PATIENCE, Patience
 from crossjit.sources.model import Kind, Source
 from crossjit.sources.places import PoolMirrors, host_pool_mirrors
-from crossjit.sources.tarball import open_tar, subset_tar
+from crossjit.sources.tarball import decompressed, open_tar, subset_tar
 
 __all__ = [
     "Kind",
     "Patience",
     "PoolMirrors",
     "Source",
+    "decompressed",
     "host_pool_mirrors",
     "known",
     "open_tar",

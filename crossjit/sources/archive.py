@@ -38,7 +38,7 @@ def resolve_recipe(
         ):
             stored = (
                 cache.find(settings, archive.sha256)
-                or _verify_again(settings, archive.sha256)
+                or _verify_again(settings, archive.sha256, work)
                 or _fetch_first(archive, settings, step, pool_mirrors, work, patience)
             )
     source = _source(stored, archive.sha256)
@@ -79,8 +79,7 @@ def _fetch_first(
                 step.line(failures[-1])
                 continue
             step.update(detail="checking")
-            facts = inspect(target, place.name)
-            return cache.admit(settings, archive.sha256, target, name=_name(place), origin=place.name, facts=facts)
+            return _admit(settings, archive.sha256, target, place)
     raise DownloadError(
         f"no place gave the archive of CPython {archive.version}",
         hint=f"set CROSSJIT_SOURCE_MIRROR to a folder or URL that holds {upstream_name(archive.version)}, "
@@ -94,7 +93,14 @@ def _require_digest(fetched: Fetched, digest: str) -> None:
         raise PlaceError(f"its sha256 is {fetched.digest}, not {digest}: cut short, damaged or another file")
 
 
-def _verify_again(settings: Settings, digest: str) -> Stored | None:
+def _admit(settings: Settings, digest: str, file: Path, place: Place) -> Stored:
+    """Inspect a file of a workspace and store it. Needs the digest's lock."""
+    tree = file.with_name(cache.TREE)
+    facts = inspect(file, place.name, tree)
+    return cache.admit(settings, digest, file, tree=tree, name=_name(place), origin=place.name, facts=facts)
+
+
+def _verify_again(settings: Settings, digest: str, work: Path) -> Stored | None:
     """Take a stored file that has changed since it was verified only if its digest still holds."""
     file = cache.leftover(settings, digest)
     if file is None:
@@ -102,7 +108,9 @@ def _verify_again(settings: Settings, digest: str) -> Stored | None:
     try:
         if cache.digest_of(file) != digest:
             return None
-        return cache.renew(settings, digest, file, origin=str(file), facts=inspect(file, str(file)))
+        with cache.workspace(work) as folder:
+            facts = inspect(file, str(file), folder / cache.TREE)
+            return cache.renew(settings, file, tree=folder / cache.TREE, origin=str(file), facts=facts)
     except (OSError, SourceError):
         return None
 
@@ -140,17 +148,15 @@ def _take(place: Place, settings: Settings, step: Step, work: Path, patience: Pa
             stored = cache.find(settings, fetched.digest)
             if stored is None:
                 step.update(detail="checking")
-                facts = inspect(target, place.name)
-                stored = cache.admit(
-                    settings, fetched.digest, target, name=_name(place), origin=place.name, facts=facts
-                )
+                stored = _admit(settings, fetched.digest, target, place)
         return _source(stored, fetched.digest, origin=place.name)
 
 
 def _name(place: Place) -> str:
     """Return the file's name in the cache, which must not be the record's."""
     name = file_name(place.name) if place.path is None else place.path.name
-    return name if name not in ("", ".", "..", cache.FACTS) and "/" not in name and "\0" not in name else "archive"
+    taken = ("", ".", "..", cache.FACTS, cache.TREE)
+    return name if name not in taken and "/" not in name and "\0" not in name else "archive"
 
 
 def _source(stored: Stored, digest: str, *, origin: str | None = None) -> Source:
@@ -165,4 +171,5 @@ def _source(stored: Stored, digest: str, *, origin: str | None = None) -> Source
         origin=origin or stored.record.origin,
         llvm=facts.llvm,
         core=facts.core,
+        tree=stored.tree,
     )

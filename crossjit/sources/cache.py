@@ -24,13 +24,18 @@ from crossjit.sources.model import TreeFacts
 
 CHUNK = 1 << 20
 FACTS = "facts.json"
+TREE = "tree.tar.zst"
 
 
 @dataclass(frozen=True)
 class Record:
-    """`facts.json`, beside each stored file. `size` and `mtime_ns` tell cheaply that the file is what was verified."""
+    """`facts.json`, beside each stored file. `size` and `mtime_ns` tell cheaply that the file is what was verified.
+
+    `tree` names the file that builds are given, `name` or one beside it.
+    """
 
     name: str
+    tree: str
     size: int
     mtime_ns: int
     origin: str
@@ -43,6 +48,11 @@ class Stored:
 
     path: Path
     record: Record
+
+    @property
+    def tree(self) -> Path:
+        """The file that builds are given."""
+        return self.path.with_name(self.record.tree)
 
 
 @contextlib.contextmanager
@@ -97,27 +107,36 @@ def find(settings: Settings, digest: str) -> Stored | None:
         status = path.stat()
     except (OSError, ValidationError):
         return None
-    if (status.st_size, status.st_mtime_ns) != (record.size, record.mtime_ns):
+    stored = Stored(path, record)
+    if (status.st_size, status.st_mtime_ns) != (record.size, record.mtime_ns) or not stored.tree.is_file():
         return None
-    return Stored(path, record)
+    return stored
 
 
 def leftover(settings: Settings, digest: str) -> Path | None:
     """Return the file under a digest that `find` does not trust, to be verified anew."""
     folder = settings.sources / digest
-    files = [path for path in folder.iterdir() if path.name != FACTS and path.is_file()] if folder.is_dir() else []
+    own = (FACTS, TREE)
+    files = [path for path in folder.iterdir() if path.name not in own and path.is_file()] if folder.is_dir() else []
     return files[0] if len(files) == 1 else None
 
 
-def admit(settings: Settings, digest: str, file: Path, *, name: str, origin: str, facts: TreeFacts) -> Stored:
-    """Store a verified file of a workspace under its digest, with its facts, in one rename. Needs the digest's lock."""
+def admit(
+    settings: Settings, digest: str, file: Path, *, tree: Path | None = None, name: str, origin: str, facts: TreeFacts
+) -> Stored:
+    """Store a verified file of a workspace under its digest, with its facts, in one rename. Needs the digest's lock.
+
+    `tree` is what builds are given instead of the file.
+    """
     final = settings.sources / digest
     stage = file.parent / f"{digest}.stage"
     with storing(settings.sources):
         stage.mkdir()
         file = file.rename(stage / name)
+        if tree is not None:
+            tree = tree.rename(stage / TREE)
         status = file.stat()
-        record = Record(name, status.st_size, status.st_mtime_ns, origin, facts)
+        record = Record(name, (tree or file).name, status.st_size, status.st_mtime_ns, origin, facts)
         durable.write(stage / FACTS, _record_type().dump_json(record, indent=2))
         durable.sync_folder(stage)
         if final.exists():
@@ -127,11 +146,12 @@ def admit(settings: Settings, digest: str, file: Path, *, name: str, origin: str
     return Stored(final / name, record)
 
 
-def renew(settings: Settings, digest: str, file: Path, *, origin: str, facts: TreeFacts) -> Stored:
-    """Write the facts of a stored file that was verified again. Needs the digest's lock."""
+def renew(settings: Settings, file: Path, *, tree: Path, origin: str, facts: TreeFacts) -> Stored:
+    """Put the facts of a stored file that was verified again, and its tree, beside it. Needs the digest's lock."""
     with storing(settings.sources):
         status = file.stat()
-        record = Record(file.name, status.st_size, status.st_mtime_ns, origin, facts)
+        tree = tree.replace(file.with_name(TREE))
+        record = Record(file.name, tree.name, status.st_size, status.st_mtime_ns, origin, facts)
         durable.replace(file.with_name(FACTS), _record_type().dump_json(record, indent=2))
     return Stored(file, record)
 

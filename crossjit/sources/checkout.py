@@ -17,10 +17,11 @@ from crossjit.errors import SourceError
 from crossjit.progress import Progress
 from crossjit.settings import Settings
 from crossjit.sources import cache, git, regenerate
+from crossjit.sources.inspection import Inspection
 from crossjit.sources.model import Kind, Source
 from crossjit.sources.repository import admit, source_of
 from crossjit.sources.request import Checkout
-from crossjit.sources.tarball import Entry, pack
+from crossjit.sources.tarball import Entry, is_read, pack
 
 
 def resolve_checkout(request: Checkout, settings: Settings, *, progress: Progress, work: Path) -> Source:
@@ -43,10 +44,11 @@ def resolve_checkout(request: Checkout, settings: Settings, *, progress: Progres
         changes = _changes(request.path, folder)
         step.update(detail="packing")
         tree = _WorkingTree(request.path, changes)
-        digest = pack(tree.entries(), folder / "source")
+        inspection = Inspection(str(request.path))
+        digest = pack(tree.entries(), folder / "source", inspection.take)
         diff_digest = tree.diff_digest()
         name = f"{head.text[:12]}-{diff_digest[:12]}" if diff_digest else head.text[:12]
-        stored = admit(settings, digest, folder / "source", name, str(request.path), step)
+        stored = admit(settings, digest, folder / "source", name, inspection, step)
         changed = {path for path in changes.changed if not path.endswith("/")}
         make = regenerate.stale(changed, *_readers(request.path))
     for remark in regenerate.left_to_do(changed):
@@ -126,12 +128,16 @@ class _WorkingTree:
                     self._note(name, "link", hashlib.sha256(os.fsencode(link)).hexdigest())
                     yield Entry(name, link=link)
                 elif stat.S_ISREG(status.st_mode):
+                    changed = name in self.changes.changed
+                    if not changed and not is_read(name):
+                        continue
                     with path.open("rb") as file:
                         status = os.fstat(file.fileno())
                         executable = bool(status.st_mode & 0o100)
-                        content = _Hashing(file)
+                        content = _Hashing(file) if changed else file
                         yield Entry(name, executable, size=status.st_size, content=cast(BinaryIO, content))
-                        self._note(name, "executable" if executable else "file", content.hash.hexdigest())
+                        if isinstance(content, _Hashing):
+                            self._note(name, "executable" if executable else "file", content.hash.hexdigest())
                 elif not stat.S_ISDIR(status.st_mode):  # a folder here is a submodule
                     raise SourceError(f"{path} is neither a file nor a link", hint="remove it, or have git ignore it")
             except (FileNotFoundError, NotADirectoryError):

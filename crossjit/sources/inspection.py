@@ -1,17 +1,30 @@
-"""Checking an archive before anything unpacks it, and reading what it says of itself, in one pass."""
+"""Checking a tree before anything unpacks it, and reading what it says of itself, in one pass."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import re
+import sys
 import tarfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from crossjit.errors import SourceError
 from crossjit.sources.model import TreeFacts
-from crossjit.sources.tarball import DAMAGED, Watched, components, decompressed
+from crossjit.sources.tarball import (
+    DAMAGED,
+    Copied,
+    Watched,
+    components,
+    compressing,
+    decompressed,
+    is_read,
+    recompress,
+)
 
 # tarfile lets whatever its parsing runs into through, such as a ValueError out of a header that is not a number.
 UNREADABLE = (*DAMAGED, OSError, ValueError, ArithmeticError, LookupError)
@@ -19,44 +32,41 @@ UNREADABLE = (*DAMAGED, OSError, ValueError, ArithmeticError, LookupError)
 MAX_BYTES = 4 << 30  # CPython is 150 MB; what claims to be more than this is a bomb or no CPython
 MAX_MEMBERS = 500_000
 FACT_FILES = ("Include/patchlevel.h", "Tools/jit/_llvm.py")
-MAX_FACT_FILE = 1 << 20
+PIECE = 1 << 20
 TESTS = "Lib/test/"  # what no build reads, and only copies
 
 # Headers that let two tar implementations see two different archives, or that set what a source has no business to set.
 FORBIDDEN_HEADERS = ("GNU.sparse.", "SCHILY.xattr.", "LIBARCHIVE.xattr.", "RHT.security.")
 
 
-def inspect(path: Path, label: str) -> TreeFacts:
+def inspect(path: Path, label: str, tree: Path | None = None) -> TreeFacts:
     """Read a whole archive once: check that unpacking it is safe and read what it says of itself.
 
     Safe means: regular files, folders and links only; every path and every link's target inside the one top folder,
     even with links followed in any order; no name twice, nothing below a link; no sparse files, extended attributes or
-    headers that other tar implementations read differently; whole to its last byte. Raises SourceError, with `label`
-    in the message.
+    headers that other tar implementations read differently; whole to its last byte. `tree` is where what builds are
+    given is written to: the same without what none reads. Raises SourceError, with `label` in the message, and
+    StashError if `tree` cannot be written.
     """
-    checker = _Checker(label)
-    files: dict[str, bytes] = {}
-    names: set[str] = set()
-    core = hashlib.sha256()
-    try:
-        with decompressed(path) as stream:
-            watched = Watched(stream)
+    inspection = Inspection(label)
+    whole = False
+    with contextlib.ExitStack() as stack:
+        try:
+            stream = stack.enter_context(decompressed(path))
+            copied = Copied(stream, stack.enter_context(compressing(tree))) if tree else None
+            watched = copied or Watched(stream)
             with tarfile.open(fileobj=watched, mode="r:", errorlevel=2) as tar:
                 for member in tar:
-                    inner = "/".join(checker.check(member)[1:])
-                    if member.isfile():
-                        names.add(inner)
-                    if inner.startswith(TESTS):
-                        continue
-                    about = (inner, member.type.hex(), oct(member.mode), member.linkname, str(member.size))
-                    core.update("\0".join((*about, "")).encode("utf-8", "surrogateescape"))
-                    if member.isfile() and (content := tar.extractfile(member)):
-                        piece = content.read(MAX_FACT_FILE)
-                        if inner in FACT_FILES:
-                            files[inner] = piece
-                        while piece:
-                            core.update(piece)
-                            piece = content.read(MAX_FACT_FILE)
+                    keep = is_read("/".join(components(member.name)[1:]))
+                    whole |= keep and member.islnk() and not is_read("/".join(components(member.linkname)[1:]))
+                    if copied:
+                        copied.decide(keep, end=tar.offset)
+                    content = tar.extractfile(member) if member.isfile() else None
+                    taken = inspection.take(member, cast("BinaryIO | None", content))
+                    while taken and taken.read(PIECE):
+                        pass
+                if copied:
+                    copied.decide(True, end=sys.maxsize)
                 if len(watched.last) != tarfile.BLOCKSIZE or watched.last.strip(b"\0"):
                     raise SourceError(
                         f"{label} is cut short or damaged: it stops without a tar archive's end",
@@ -66,59 +76,87 @@ def inspect(path: Path, label: str) -> TreeFacts:
                     raise SourceError(
                         f"{label} has data after the end of its tar archive", hint="make the archive anew"
                     )
-                checker.check_global(tar.pax_headers)
-    except UNREADABLE as error:
-        raise SourceError(
-            f"{label} is not a whole tar archive: {error}",
-            hint="give a .tar, .tar.xz, .tar.gz, .tar.bz2 or .tar.zst file; if it is one, fetch it anew",
-        ) from error
-    top = checker.finish()
-    if "configure" not in names or "Include/patchlevel.h" not in files:
-        missing = "configure" if "configure" not in names else "Include/patchlevel.h"
-        raise SourceError(f"{label} is not a CPython source: there is no {missing} in it", hint="give CPython's source")
-    return replace(_facts(label, top, files), core=core.hexdigest())
+                inspection.check_global(tar.pax_headers)
+        except UNREADABLE as error:
+            raise SourceError(
+                f"{label} is not a whole tar archive: {error}",
+                hint="give a .tar, .tar.xz, .tar.gz, .tar.bz2 or .tar.zst file; if it is one, fetch it anew",
+            ) from error
+    if tree and whole:  # something that is read is a hard link to what would be left out
+        recompress(path, tree)
+    return inspection.facts()
 
 
-class _Checker:
-    """What has been seen of an archive so far."""
+class Inspection:
+    """What has been seen of a tree so far, member by member."""
 
     def __init__(self, label: str) -> None:
         self.label = label
+        self.core = hashlib.sha256()
+        self.files: dict[str, bytes] = {}
+        self.names: set[str] = set()
         self.kinds: dict[tuple[str, ...], bytes] = {}
         self.ancestors: set[tuple[str, ...]] = set()
         self.tops: dict[str, None] = {}
         self.bytes = 0
 
-    def refuse(self, what: str) -> SourceError:
+    def _refuse(self, what: str) -> SourceError:
         return SourceError(
             f"{self.label} is refused: {what}",
             hint="give an archive as CPython's releases are: regular files inside one top folder",
         )
 
-    def check(self, member: tarfile.TarInfo) -> tuple[str, ...]:
+    def take(self, member: tarfile.TarInfo, content: BinaryIO | None) -> BinaryIO | None:
+        """Check a member, and return its content, which counts as it is read. Raises SourceError."""
+        inner = "/".join(self._check(member)[1:])
+        if member.isfile():
+            self.names.add(inner)
+        if inner.startswith(TESTS):
+            return content
+        about = (inner, member.type.hex(), oct(member.mode), member.linkname, str(member.size))
+        self.core.update("\0".join((*about, "")).encode("utf-8", "surrogateescape"))
+        return None if content is None else cast(BinaryIO, _Counted(self, inner, content))
+
+    def count(self, path: str, piece: bytes) -> None:
+        """Take a piece of a file's content."""
+        self.core.update(piece)
+        if path in FACT_FILES and len(self.files.setdefault(path, b"")) < PIECE:
+            self.files[path] += piece
+
+    def facts(self) -> TreeFacts:
+        """Check what only the whole tells, and say what the tree is. Raises SourceError."""
+        top = self._finish()
+        if "configure" not in self.names or "Include/patchlevel.h" not in self.files:
+            missing = "configure" if "configure" not in self.names else "Include/patchlevel.h"
+            raise SourceError(
+                f"{self.label} is not a CPython source: there is no {missing} in it", hint="give CPython's source"
+            )
+        return replace(_facts(self.label, top, self.files), core=self.core.hexdigest())
+
+    def _check(self, member: tarfile.TarInfo) -> tuple[str, ...]:
         """Check one member on its own and against those before it; return its path's components."""
         name = member.name
         shown = repr(name)
         parts = components(name)
         if "\0" in name or "\0" in member.linkname:
-            raise self.refuse(f"the name of member {shown} has a NUL in it")
+            raise self._refuse(f"the name of member {shown} has a NUL in it")
         if name.startswith("/") or ".." in parts:
-            raise self.refuse(f"the path of member {shown} leaves the top folder")
+            raise self._refuse(f"the path of member {shown} leaves the top folder")
         if any(key.startswith(FORBIDDEN_HEADERS) for key in member.pax_headers):
-            raise self.refuse(f"member {shown} is sparse or carries extended attributes")
+            raise self._refuse(f"member {shown} is sparse or carries extended attributes")
         if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE):
-            raise self.refuse(f"member {shown} is neither a regular file, a folder nor a link")
+            raise self._refuse(f"member {shown} is neither a regular file, a folder nor a link")
         if not parts:
             if member.isdir():
                 return parts
-            raise self.refuse(f"member {shown} has no name")
+            raise self._refuse(f"member {shown} has no name")
         self.tops.setdefault(parts[0])
         if len(self.tops) > 1:
-            raise self.refuse(f"it has more than one top folder: {', '.join(self.tops)}")
+            raise self._refuse(f"it has more than one top folder: {', '.join(self.tops)}")
         if len(parts) == 1 and not member.isdir():
-            raise self.refuse(f"it has no top folder: {shown} stands outside of any")
+            raise self._refuse(f"it has no top folder: {shown} stands outside of any")
         if parts in self.kinds and not (member.isdir() and self.kinds[parts] == tarfile.DIRTYPE):
-            raise self.refuse(f"member {shown} is in it twice")
+            raise self._refuse(f"member {shown} is in it twice")
         if member.issym():
             self._check_symlink(member, parts)
         elif member.islnk():
@@ -127,37 +165,51 @@ class _Checker:
         self.kinds[parts] = member.type
         self.ancestors.update(parts[:length] for length in range(1, len(parts)))
         if self.bytes > MAX_BYTES or len(self.kinds) > MAX_MEMBERS:
-            raise self.refuse("it is too large for a CPython source")
+            raise self._refuse("it is too large for a CPython source")
         return parts
 
     def _check_symlink(self, member: tarfile.TarInfo, parts: tuple[str, ...]) -> None:
-        # No member lies below a link (see finish), so a link's folder is where its path says. From there '..' is only
+        # No member lies below a link (see _finish), so a link's folder is where its path says. From there '..' is only
         # taken before any name: after one, which may be a link elsewhere, nobody can tell from the text where it leads.
         target = components(member.linkname)
         ups = next((index for index, part in enumerate(target) if part != ".."), len(target))
         leaves = member.linkname.startswith("/") or not member.linkname or ".." in target[ups:] or ups > len(parts) - 2
         if leaves:
-            raise self.refuse(f"the link {member.name!r} leads to {member.linkname!r}, outside of the top folder")
+            raise self._refuse(f"the link {member.name!r} leads to {member.linkname!r}, outside of the top folder")
 
     def _check_hardlink(self, member: tarfile.TarInfo) -> None:
         target = components(member.linkname)
         known = self.kinds.get(target) in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.LNKTYPE)
         if member.linkname.startswith("/") or not known:
-            raise self.refuse(f"the link {member.name!r} leads to {member.linkname!r}, which is no file before it")
+            raise self._refuse(f"the link {member.name!r} leads to {member.linkname!r}, which is no file before it")
 
     def check_global(self, headers: Mapping[str, str]) -> None:
         """Check headers that hold for all members: git's comment is harmless, others are read differently by others."""
         if unknown := sorted(set(headers) - {"comment"}):
-            raise self.refuse(f"it has global headers: {', '.join(unknown)}")
+            raise self._refuse(f"it has global headers: {', '.join(unknown)}")
 
-    def finish(self) -> str:
+    def _finish(self) -> str:
         """Check what only the whole tells, and return the top folder's name."""
         for parts, kind in self.kinds.items():
             if kind != tarfile.DIRTYPE and parts in self.ancestors:
-                raise self.refuse(f"member {'/'.join(parts)!r} is no folder, yet others lie below it")
+                raise self._refuse(f"member {'/'.join(parts)!r} is no folder, yet others lie below it")
         if not self.tops:
-            raise self.refuse("there is nothing in it")
+            raise self._refuse("there is nothing in it")
         return next(iter(self.tops))
+
+
+class _Counted(io.RawIOBase):
+    """A file's content, of which an inspection hears as it is read."""
+
+    def __init__(self, inspection: Inspection, path: str, content: BinaryIO) -> None:
+        self._inspection = inspection
+        self._path = path
+        self._content = content
+
+    def read(self, size: int = -1, /) -> bytes:
+        piece = self._content.read(size)
+        self._inspection.count(self._path, piece)
+        return piece
 
 
 def _facts(label: str, top: str, files: dict[str, bytes]) -> TreeFacts:

@@ -42,7 +42,8 @@ class Source:
     checkout and its commit give the same. `origin` is the place it came from, without credentials; `commit` the git
     commit, and for a checkout HEAD's; `diff_digest` a digest of a checkout's uncommitted changes, None where there are
     none; `regenerate` what make is to be called with, one after the other, before anything is compiled, since these
-    changes make generated files stale. The others are as in TreeFacts.
+    changes make generated files stale; `tree` what builds are given of an archive, where that is not the archive
+    itself: a tar without what no build reads, compressed so that it opens fast. The others are as in TreeFacts.
     """
 
     kind: Kind
@@ -57,6 +58,7 @@ class Source:
     llvm: str | None = None
     regenerate: tuple[str, ...] = ()
     core: str = ""
+    tree: Path | None = None
 
     @property
     def compiled(self) -> str:

@@ -18,7 +18,7 @@ from crossjit.progress import Progress, Step
 from crossjit.settings import Settings
 from crossjit.sources import cache, git
 from crossjit.sources.cache import Stored
-from crossjit.sources.inspection import inspect
+from crossjit.sources.inspection import Inspection
 from crossjit.sources.model import Kind, Source
 from crossjit.sources.places import redacted
 from crossjit.sources.request import LocalRepository, RemoteRepository
@@ -185,9 +185,10 @@ def _committed(objects: Path, commit: str, origin: str, settings: Settings, step
                 raise OSError(" ".join(made.errors))
         arguments = ("--git-dir", str(folder / "empty.git"), "archive", "--format=tar", commit)
         alternate = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{_quoted(objects)}"'}
+        inspection = Inspection(origin)
         with git.reading(*arguments, config=NEUTRAL, env=alternate) as stream:
-            digest = pack(_entries_of(stream), folder / "source")
-        stored = admit(settings, digest, folder / "source", commit[:12], origin, step)
+            digest = pack(_entries_of(stream), folder / "source", inspection.take)
+        stored = admit(settings, digest, folder / "source", commit[:12], inspection, step)
     with cache.storing(settings.sources):
         (settings.sources / "commits").mkdir(exist_ok=True)
         durable.replace(settings.sources / "commits" / commit, digest.encode())
@@ -211,12 +212,13 @@ def _entries_of(stream: BinaryIO) -> Iterator[Entry]:
         return  # git failed before or in the middle of it, and its exit status will say so
 
 
-def admit(settings: Settings, digest: str, file: Path, name: str, origin: str, step: Step) -> Stored:
-    """Check a packed tree and store it, unless it is there already."""
+def admit(settings: Settings, digest: str, file: Path, name: str, inspection: Inspection, step: Step) -> Stored:
+    """Store a packed tree that was inspected as it was packed, unless it is there already."""
+    facts = inspection.facts()
     with cache.locked(settings, digest, step):
         stored = cache.find(settings, digest)
         if stored is None:
-            facts = inspect(file, origin)
+            origin = inspection.label
             stored = cache.admit(settings, digest, file, name=f"{TOP}-{name}.tar.zst", origin=origin, facts=facts)
     return stored
 

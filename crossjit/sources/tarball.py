@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 import zlib
 from bz2 import BZ2File
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -42,6 +42,15 @@ READ = ("Doc/library/token",)
 DAMAGED = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, zstd.ZstdError, tarfile.TarError)
 
 
+Take = Callable[[tarfile.TarInfo, "BinaryIO | None"], "BinaryIO | None"]
+"""Sees each member before it is written, and gives its content to be read."""
+
+
+def is_read(path: str) -> bool:
+    """Tell whether anything reads a path, which is without the top folder."""
+    return not path.startswith(UNREAD) or path.startswith(READ)
+
+
 def components(name: str) -> tuple[str, ...]:
     """Split a path in a tar into the components that mean something."""
     return tuple(part for part in name.split("/") if part not in ("", "."))
@@ -64,6 +73,30 @@ def decompressed(path: Path) -> Iterator[BinaryIO]:
         else:
             stream = raw
         yield cast(BinaryIO, stream)
+
+
+@contextlib.contextmanager
+def compressing(target: Path) -> Iterator[Sink]:
+    """Open a new file to write a tar to, compressed so that it opens fast and tells of damage, and synced."""
+    parameter = zstd.CompressionParameter
+    options: dict[int, int] = {
+        parameter.compression_level: 1,
+        parameter.checksum_flag: 1,
+        parameter.nb_workers: min(1, parameter.nb_workers.bounds()[1]),  # beside what reads
+    }
+    with storing(target), target.open("wb") as raw:
+        with zstd.ZstdFile(raw, "wb", options=options) as compressed:
+            sink = Sink(cast(BinaryIO, compressed), target)
+            yield sink
+            sink.flush()
+        synchronize(raw)
+
+
+def recompress(path: Path, target: Path) -> None:
+    """Write the tar in a file to another one, compressed anew."""
+    with decompressed(path) as stream, compressing(target) as sink:
+        while piece := stream.read(CHUNK):
+            sink.write(piece)
 
 
 class Watched(io.BufferedIOBase):
@@ -107,23 +140,50 @@ class Watched(io.BufferedIOBase):
         return True
 
 
+class Copied(Watched):
+    """A stream that is written elsewhere as it is read, but for the members of its tar that are left out."""
+
+    def __init__(self, stream: BinaryIO, sink: Sink) -> None:
+        super().__init__(stream)
+        self._sink = sink
+        self._end = 0
+        self._keep = True
+        self._header = b""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read, and write what belongs to a member that is kept; what comes after it is not known to belong to one."""
+        content = max(0, self._end - self._position)
+        data = super().read(size)
+        if self._keep:
+            self._sink.write(data[:content])
+        self._header += data[content:]
+        return data
+
+    def decide(self, keep: bool, end: int) -> None:
+        """Keep or leave out the member whose header has just been read and which goes up to `end`."""
+        if keep:
+            self._sink.write(self._header)
+        self._header, self._keep, self._end = b"", keep, end
+
+
 @contextlib.contextmanager
 def open_tar(source: Source) -> Iterator[BinaryIO]:
-    """Open a source's uncompressed tar, all of it in the folder `source.top`, as a stream that is read forward.
+    """Open an uncompressed tar of all of a source that is read, in the folder `source.top`, as a forward-only stream.
 
     Raises StashError if the stored file is gone or turns out to be damaged while it is read.
     """
+    stored = source.tree or source.archive
     hint = "run it again: the source is fetched or packed anew"
     try:
-        source.archive.stat()
+        stored.stat()
     except OSError as error:
-        raise StashError(f"the stored source {source.archive} is gone: {error.strerror}", hint=hint) from error
+        raise StashError(f"the stored source {stored} is gone: {error.strerror}", hint=hint) from error
     try:
-        with decompressed(source.archive) as stream:
+        with decompressed(stored) as stream:
             yield stream
     except DAMAGED as error:
-        forget(source.archive)
-        raise StashError(f"the stored source {source.archive} is damaged: {error}", hint=hint) from error
+        forget(stored)
+        raise StashError(f"the stored source {stored} is damaged: {error}", hint=hint) from error
 
 
 @contextlib.contextmanager
@@ -139,7 +199,9 @@ def subset_tar(source: Source, prefixes: Sequence[str]) -> Iterator[BinaryIO]:
         result = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
     try:
         with storing(folder):
-            _write_subset(source, [prefix.strip("/") for prefix in prefixes], _Sink(cast(BinaryIO, result), folder))
+            sink = Sink(cast(BinaryIO, result), folder)
+            _write_subset(source, [prefix.strip("/") for prefix in prefixes], sink)
+            sink.flush()
             result.seek(0)
         yield cast(BinaryIO, result)
     finally:
@@ -147,7 +209,7 @@ def subset_tar(source: Source, prefixes: Sequence[str]) -> Iterator[BinaryIO]:
             result.close()
 
 
-def _write_subset(source: Source, prefixes: Sequence[str], sink: _Sink) -> None:
+def _write_subset(source: Source, prefixes: Sequence[str], sink: Sink) -> None:
     found: set[str] = set()
     with open_tar(source) as stream, tarfile.open(fileobj=Watched(stream), mode="r:") as tar:
         writer = _Writer(sink)
@@ -189,17 +251,17 @@ class Entry:
     content: BinaryIO | None = None
 
 
-def pack(entries: Iterable[Entry], target: Path) -> str:
+def pack(entries: Iterable[Entry], target: Path, take: Take = lambda member, content: content) -> str:
     """Write entries, which come sorted by path, into a zstd-compressed tar, and return the sha256 of the tar within.
 
-    The same entries give the same tar: owners, modes but for the executable bit, and mtimes are constant. Entries below
-    UNREAD are read, since their readers may want to know them, and left out.
+    The same entries give the same tar: owners, modes but for the executable bit, and mtimes are constant. Entries that
+    nothing reads are read here, since their readers may want to know them, and left out. `take` sees all others, and
+    the folders that they are in.
     """
-    with storing(target), target.open("wb") as raw, zstd.ZstdFile(raw, "wb", level=3) as compressed:
-        sink = _Sink(cast(BinaryIO, compressed), target)
-        writer = _Writer(sink)
+    with compressing(target) as sink:
+        writer = _Writer(sink, take)
         for entry in entries:
-            if entry.path.startswith(UNREAD) and not entry.path.startswith(READ):
+            if not is_read(entry.path):
                 _drain(entry)
                 continue
             member = tarfile.TarInfo(f"{TOP}/{entry.path}")
@@ -214,8 +276,6 @@ def pack(entries: Iterable[Entry], target: Path) -> str:
             except (OSError, tarfile.TarError) as error:  # the sink's own are StashErrors
                 raise _unreadable(entry, error) from error
         writer.close()
-        compressed.close()
-        synchronize(raw)
     return sink.hash.hexdigest()
 
 
@@ -231,7 +291,7 @@ def _unreadable(entry: Entry, error: Exception) -> SourceError:
     return SourceError(f"{entry.path} cannot be read, or changed while it was read: {error}", hint="run it again")
 
 
-class _Sink(io.RawIOBase):
+class Sink(io.RawIOBase):
     """Hashes what passes through; errors in writing come out as StashError, which tells them from errors in reading."""
 
     def __init__(self, stream: BinaryIO, target: Path) -> None:
@@ -239,24 +299,36 @@ class _Sink(io.RawIOBase):
         self._stream = stream
         self._target = target
         self._position = 0
+        self._waiting = bytearray()
 
     def tell(self) -> int:
         """Return how much was written."""
         return self._position
 
     def write(self, data: bytes, /) -> int:  # type: ignore[override]
-        self.hash.update(data)
-        with storing(self._target):
-            self._stream.write(data)
+        """Write, in large pieces."""
+        self._waiting += data
         self._position += len(data)
+        if len(self._waiting) >= CHUNK:
+            self.flush()
         return len(data)
+
+    def flush(self) -> None:
+        """Pass on what waits."""
+        waiting, self._waiting = self._waiting, bytearray()
+        if waiting:
+            self.hash.update(waiting)
+            with storing(self._target):
+                self._stream.write(waiting)
 
 
 class _Writer:
     """Writes members, each folder before the first thing in it, owned by root."""
 
-    def __init__(self, sink: _Sink) -> None:
-        self._tar = tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by close()
+    def __init__(self, sink: Sink, take: Take = lambda member, content: content) -> None:
+        stream = cast(BinaryIO, sink)
+        self._tar = tarfile.TarFile(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT, copybufsize=CHUNK)
+        self._take = take
         self._folders: set[str] = set()
 
     def add(self, member: tarfile.TarInfo, content: BinaryIO | None) -> None:
@@ -271,7 +343,7 @@ class _Writer:
         member.uname = member.gname = ""
         member.pax_headers = {}
         member.mtime = int(member.mtime)
-        self._tar.addfile(member, content)
+        self._tar.addfile(member, self._take(member, content))
 
     def _add_folder(self, name: str, mtime: int, mode: int = 0o755) -> None:
         if name in self._folders:
@@ -279,6 +351,7 @@ class _Writer:
         self._folders.add(name)
         folder = tarfile.TarInfo(name)
         folder.type, folder.mode, folder.mtime = tarfile.DIRTYPE, mode, mtime
+        self._take(folder, None)
         self._tar.addfile(folder)
 
     def close(self) -> None:

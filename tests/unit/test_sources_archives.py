@@ -10,7 +10,7 @@ import lzma
 import os
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from crossjit.errors import SourceError, StashError
 from crossjit.sources import Kind, Source, inspection, open_tar, subset_tar
-from crossjit.sources.inspection import inspect
+from crossjit.sources.inspection import Inspection, inspect
 from crossjit.sources.tarball import MTIME, Entry, pack
 
 if sys.version_info >= (3, 14):
@@ -399,3 +399,57 @@ def test_packing_leaves_out_what_no_build_reads_and_lets_it_be_read_all_the_same
 def test_packing_says_which_file_changed_meanwhile(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="short"):
         pack([Entry("short", size=10, content=io.BytesIO(b"1"))], tmp_path / "one")
+
+
+def members_of(content: bytes) -> dict[str, tuple[bytes, str, bytes]]:
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
+        return {
+            member.name: (member.type, member.linkname, file.read() if (file := tar.extractfile(member)) else b"")
+            for member in tar
+            if not member.issym()
+        }
+
+
+@pytest.mark.parametrize("format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_builds_are_given_what_they_read_of_an_archive(tmp_path: Path, format: int) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=format) as tar:
+        for member, data in (
+            *(entry(f"{TOP}/{name}", content) for name, content in TREE.items()),
+            entry(f"{TOP}/Doc", type=tarfile.DIRTYPE),
+            entry(f"{TOP}/Doc/{'long' * 40}.rst", b"words" * 400),
+            entry(f"{TOP}/Doc/empty.rst"),
+            entry(f"{TOP}/Doc/library/token.rst", b"read"),
+            entry(f"{TOP}/Doc/link.rst", "empty.rst"),
+            entry(f"{TOP}/Lib/{'long' * 40}.py", b"kept" * 400),
+            entry(f"{TOP}/Lib/hard.py", type=tarfile.LNKTYPE, linkname=f"{TOP}/configure"),
+            entry(f"{TOP}/Misc/NEWS.d/last.rst", b"x" * 512),
+        ):
+            tar.addfile(member, io.BytesIO(data))
+    path, tree = write(tmp_path, gzip.compress(buffer.getvalue())), tmp_path / "tree"
+    assert inspect(path, "it", tree) == inspect(path, "it")
+    whole, given = members_of(buffer.getvalue()), members_of(zstd.decompress(tree.read_bytes()))
+    left_out = {f"Doc/{'long' * 40}.rst", "Doc/empty.rst", "Misc/NEWS.d/last.rst"}
+    assert list(given) == [name for name in whole if name.removeprefix(f"{TOP}/") not in left_out]
+    assert given == {name: whole[name] for name in given}
+
+
+def test_builds_are_given_all_where_what_they_read_is_a_link_to_what_they_do_not(tmp_path: Path) -> None:
+    link = entry(f"{TOP}/Lib/page", type=tarfile.LNKTYPE, linkname=f"{TOP}/Doc/page")
+    content = tar_of(entry(f"{TOP}/Doc/page", b"words"), link)
+    inspect(write(tmp_path, content), "it", tmp_path / "tree")
+    assert zstd.decompress((tmp_path / "tree").read_bytes()) == content
+
+
+def test_a_tree_is_inspected_as_it_is_packed(tmp_path: Path) -> None:
+    def entries() -> Iterator[Entry]:
+        yield Entry("Doc/page.rst", size=1, content=io.BytesIO(b"1"))
+        for name, content in sorted({**TREE, "Lib/test/test_x.py": b"1", "Lib/empty.py": b""}.items()):
+            yield Entry(name, name == "configure", size=len(content), content=io.BytesIO(content))
+        yield Entry("Tools/link", link="README")
+
+    inspection = Inspection("it")
+    pack(entries(), tmp_path / "packed", inspection.take)
+    assert inspection.facts() == inspect(tmp_path / "packed", "it")
+    with pytest.raises(SourceError, match="outside of the top folder"):
+        pack([Entry("link", link="/etc/passwd")], tmp_path / "other", Inspection("it").take)

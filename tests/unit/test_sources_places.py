@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import http.server
 import io
+import json
 import lzma
 import os
 import resource
@@ -18,7 +19,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from crossjit.errors import CrossjitError, DownloadError, EngineError, SourceErr
 from crossjit.progress import Silent
 from crossjit.recipes import Archive
 from crossjit.settings import Settings
-from crossjit.sources import Kind, Patience, Source, download, host_pool_mirrors, places, resolve
+from crossjit.sources import Kind, Patience, Source, download, host_pool_mirrors, open_tar, places, resolve
 
 PATCHLEVEL = '#define PY_MAJOR_VERSION 3\n#define PY_MINOR_VERSION 15\n#define PY_VERSION "{version}"\n'
 IMPATIENT = Patience(name=0.5, connect=0.5, stall=1.0, attempts=2)
@@ -364,6 +365,39 @@ def test_a_cache_that_only_looks_changed_is_verified_and_kept(tmp_path: Path, se
     assert get(wanted, tmp_path).digest == DIGEST
     (source.archive.parent / "facts.json").write_text("{damaged")
     assert get(wanted, tmp_path).digest == DIGEST
+    assert server.asked == ["/x.tar.xz"]
+
+
+def test_what_builds_are_given_is_made_anew_of_the_archive(tmp_path: Path, server: Answers) -> None:
+    server.files["/x.tar.xz"] = CONTENT
+    wanted = recipe(f"{server.url}/x.tar.xz")
+    source = get(wanted, tmp_path)
+    assert source.tree is not None
+    with open_tar(source) as stream:
+        assert stream.read() == lzma.decompress(CONTENT)
+    source.tree.unlink()
+    assert get(wanted, tmp_path).tree == source.tree
+    content = bytearray(source.tree.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    source.tree.write_bytes(content)
+    with pytest.raises(StashError, match="damaged"), open_tar(source) as stream:
+        stream.read()
+    assert get(wanted, tmp_path).tree == source.tree
+    with open_tar(source) as stream:
+        assert stream.read() == lzma.decompress(CONTENT)
+    assert leftovers(tmp_path) == []
+    assert server.asked == ["/x.tar.xz"]
+
+
+def test_a_record_from_before_there_was_such_a_tree_is_verified_anew(tmp_path: Path, server: Answers) -> None:
+    server.files["/x.tar.xz"] = CONTENT
+    wanted = recipe(f"{server.url}/x.tar.xz")
+    source = get(wanted, tmp_path)
+    facts = source.archive.with_name("facts.json")
+    record = json.loads(facts.read_bytes())
+    (facts.parent / record.pop("tree")).unlink()
+    facts.write_text(json.dumps(record))
+    assert replace(get(wanted, tmp_path), origin=source.origin) == source
     assert server.asked == ["/x.tar.xz"]
 
 
