@@ -268,8 +268,7 @@ def fill(
 ) -> None:
     """Put the source, the folders to build in, our scripts and a cross build's own Python into a fresh container."""
     folders = (ROOT, BUILD, INSTALL, SUPPORT, GENERATED, BUILD_PYTHON, TOOLS, LLVM, f"{LLVM}/bin", CACHE)
-    container.put(tars.packed(folders=dict.fromkeys(folders, BUILDER)), "/")
-    container.put(scripts(spec.llvm), "/")
+    container.put(scripts(spec.llvm, folders), "/")
     if spec.llvm is not None:
         _require(container, _COMPILE_LLVM_STAND_IN)
     with sources.open_tar(source) as tar:
@@ -430,15 +429,18 @@ def relevant_lines(lines: Sequence[str] | deque[str], limit: int = LOG_TAIL) -> 
     return (*head, "…", *end)
 
 
-def scripts(llvm: str | None) -> BinaryIO:
-    """Make a tar of what runs in a toolchain container: our scripts, and the names that stand for LLVM's tools."""
+def scripts(llvm: str | None, folders: Sequence[str] = ()) -> BinaryIO:
+    """Make a tar of what runs in a toolchain container: our scripts, and the names that stand for LLVM's tools.
+
+    Before them come the builder's empty folders.
+    """
     files = {f"{TOOLS}/{path.name}": path.read_bytes() for path in sorted(SCRIPTS.glob("*.py"))}
     links: dict[str, str] = {}
     if llvm is not None:
         files[f"{TOOLS}/llvm.c"] = (SCRIPTS / "llvm.c").read_bytes()
         names = (name for tool in _LLVM_TOOLS for name in (tool, f"{tool}-{llvm}"))
         links = {f"{LLVM}/bin/{name}": _LLVM_STAND_IN for name in names}
-    return tars.packed(files, links=links, owner=BUILDER, mode=0o755)
+    return tars.packed(files, dict.fromkeys(folders, BUILDER), links=links, owner=BUILDER, mode=0o755)
 
 
 def _require(container: Container, argv: tuple[str, ...], *, cwd: str | None = None) -> None:
