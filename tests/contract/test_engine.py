@@ -757,7 +757,8 @@ def test_a_client_that_is_not_installed(docker_bench: Bench, tmp_path: Path, mon
 def test_a_client_without_buildx(docker_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from crossjit.engine.whales import WhalesEngine
 
-    client(tmp_path, f'[ "$1" = buildx ] && exit 1\nPATH={os.environ["PATH"]}\nexec docker "$@"')
+    lacks = 'case $1 in buildx) exit 1 ;; info) docker "$@" | sed s/buildx/other/g ;; *) exec docker "$@" ;; esac'
+    client(tmp_path, f"PATH={os.environ['PATH']}\n{lacks}")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     bench = Bench(WhalesEngine("docker"), True, docker_bench.rootfs, docker_bench.image, docker_bench.other_image)
     assert bench.engine.facts().buildx is None
