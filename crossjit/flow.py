@@ -308,9 +308,9 @@ def build_cell(shop: Workshop, prepared: Prepared, *, log: Path, rebuild: bool =
             with (
                 shop.store.staging(prepared.key) as staging,
                 contextlib.ExitStack() as probing,
-                # Containers take a second to come and to go. What is given to the thread has ended before the stacks
-                # above are left, which close what was entered even where the thread did not come to it.
-                ThreadPoolExecutor(1) as aside,
+                # Containers take a second to come and to go. What is given to the threads has ended before the stacks
+                # above are left, which close what was entered even where no thread came to it.
+                ThreadPoolExecutor(2) as aside,
             ):
                 its_container = validation.probing(
                     shop.engine,
