@@ -46,6 +46,14 @@ class Packed:
     unpacked: int
 
 
+@dataclass(frozen=True)
+class Rest:
+    """All that one of our `.tar.zst` has outside of a folder: what a tree that was made anew in part has otherwise."""
+
+    archive: Path
+    folder: str
+
+
 class _Readable(Protocol):
     def read(self, size: int = -1, /) -> bytes: ...
 
@@ -77,35 +85,52 @@ class _HashingWriter:
         self._target.flush()
 
 
-def pack(stream: BinaryIO, destination: Path, *, workers: int | None = None) -> Packed:
+def pack(stream: BinaryIO, destination: Path, *, rest: Rest | None = None, workers: int | None = None) -> Packed:
     """Pack an uncompressed tar stream of one folder into `destination`, without the folder's own name, and sync it.
+
+    With `rest`, what the stream has is all below the folder that the rest is without, and the two make one tree.
 
     Members come out sorted by name, owned by 0:0 without names, at one time, with modes 0755 and 0644; a file's exec
     bit stays, setuid does not. Of names that are hard links to each other the first keeps the content and the others
     link to it. Folders that the stream leaves out are added. `workers` (threads of zstd, default: as many as there are
     cores) does not change the bytes.
 
-    Beside `destination` a spool file of the stream's size exists while this runs. Raises StashError for a stream that
-    is cut off or holds what an artifact cannot have (devices, names that leave the folder); then nothing is left.
+    Beside `destination` spool files of what is read exist while this runs. Raises StashError for a stream that is cut
+    off or holds what an artifact cannot have (devices, names that leave the folder); then nothing is left.
     """
-    spool_path = destination.with_name(destination.name + ".spool")
     try:
-        with spool_path.open("x+b") as spool:
-            while chunk := stream.read(_CHUNK):
-                spool.write(chunk)
-            spool.seek(0)
-            with _open_tar(spool) as tar, destination.open("xb") as output:
-                packed = _write(tar, _index(tar, spool), output, destination, workers or os.cpu_count() or 1)
+        with contextlib.ExitStack() as stack:
+            tar, spool = stack.enter_context(_spooled(stream, destination, ".spool"))
+            entries = _index(tar, spool)
+            if rest is not None:
+                with unpack_stream(rest.archive) as others:
+                    tar, _ = stack.enter_context(_spooled(others, destination, ".rest"))
+                entries = _joined(entries, _archived(tar), rest.folder)
+            with destination.open("xb") as output:
+                packed = _write(entries, output, destination, workers or os.cpu_count() or 1)
                 output.flush()
                 os.fsync(output.fileno())
     except BaseException:
         with contextlib.suppress(OSError):
             destination.unlink(missing_ok=True)
         raise
+    return packed
+
+
+@contextlib.contextmanager
+def _spooled(stream: BinaryIO, destination: Path, suffix: str) -> Iterator[tuple[tarfile.TarFile, BinaryIO]]:
+    """Have a stream in a file beside `destination`, so that it can be read in any order, and open it as a tar."""
+    path = destination.with_name(destination.name + suffix)
+    try:
+        with path.open("x+b") as spool:
+            while chunk := stream.read(_CHUNK):
+                spool.write(chunk)
+            spool.seek(0)
+            with _open_tar(spool) as tar:
+                yield tar, spool
     finally:
         with contextlib.suppress(OSError):
-            spool_path.unlink(missing_ok=True)
-    return packed
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -169,6 +194,32 @@ def _extract(archive: Path, folder: Path) -> None:
             raise StashError(f"the link {path.relative_to(folder)} points out of the tree: {target}", hint=_EXPORT_HINT)
 
 
+def read(archive: Path, wanted: Iterable[str]) -> dict[str, bytes]:
+    """Return what files in one of our `.tar.zst` hold, by path. Raises StashError for one that is not in it.
+
+    Reads no further than it has to: what is damaged behind that is not noticed.
+    """
+    missing = set(wanted)
+    found: dict[str, bytes] = {}
+    with unpack_stream(archive) as stream, _open_tar(stream, "r|") as tar:
+        for member in _members(tar):
+            if not missing:
+                break
+            if member.name not in missing:
+                continue
+            if member.islnk():
+                content = found.get(member.linkname)
+            else:
+                file = tar.extractfile(member) if member.isreg() else None
+                content = file.read() if file else None
+            if content is not None:
+                found[member.name] = content
+                missing.discard(member.name)
+    if missing:
+        raise StashError(f"{archive.name} has no file {min(missing)}", hint="building the cell again heals it")
+    return found
+
+
 def contents(archive: Path) -> Iterator[tuple[str, str]]:
     """Yield path and sha256 of every regular file in one of our `.tar.zst`. Raises StashError if it is damaged."""
     seen: dict[str, str] = {}
@@ -193,11 +244,12 @@ _EXPORT_HINT = "the artifact cannot be exported safely; build the cell again"
 
 @dataclass
 class _Entry:
-    """One path of the tree; `file` is the member with the content, the same one for names that are linked."""
+    """One path of the tree; `file` is the member of `tar` with the content, the same one for names that are linked."""
 
     kind: str
     mode: int
     file: tarfile.TarInfo | None = None
+    tar: tarfile.TarFile | None = None
     target: str = ""
 
 
@@ -231,16 +283,10 @@ def _index(tar: tarfile.TarFile, spool: BinaryIO) -> dict[str, _Entry]:
         linked.pop(path, None)
         if not path:
             continue
-        if member.isdir():
-            entries[path] = _Entry("d", 0o755)
-        elif member.issym():
-            entries[path] = _Entry("l", 0o777, target=member.linkname)
-        elif member.islnk():
+        if member.islnk():
             linked[path] = _clean(member.linkname).partition("/")[2]
-        elif member.isreg():
-            entries[path] = _Entry("f", _mode(member), file=member)
         else:
-            raise StashError(f"{name} is neither file, folder nor link", hint=_PACK_HINT)
+            entries[path] = _entry(tar, member)
     # tarfile takes a damaged header, or the end of the file, for the end of the archive; zeros are the real one.
     spool.seek(tar.offset)
     if spool.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
@@ -250,6 +296,35 @@ def _index(tar: tarfile.TarFile, spool: BinaryIO) -> dict[str, _Entry]:
     _resolve(entries, linked)
     _complete(entries)
     return entries
+
+
+def _entry(tar: tarfile.TarFile, member: tarfile.TarInfo) -> _Entry:
+    if member.isdir():
+        return _Entry("d", 0o755)
+    if member.issym():
+        return _Entry("l", 0o777, target=member.linkname)
+    if member.isreg():
+        return _Entry("f", _mode(member), member, tar)
+    raise StashError(f"{member.name} is neither file, folder nor link", hint=_PACK_HINT)
+
+
+def _archived(tar: tarfile.TarFile) -> dict[str, _Entry]:
+    """Map the paths in one of our archives to what is there; of linked names the first has the content."""
+    entries: dict[str, _Entry] = {}
+    for member in _members(tar):
+        entries[member.name] = entries[member.linkname] if member.islnk() else _entry(tar, member)
+    return entries
+
+
+def _joined(entries: Mapping[str, _Entry], others: Mapping[str, _Entry], folder: str) -> dict[str, _Entry]:
+    """Put entries that are all below a folder, and its parents, in place of what others have there."""
+    below = f"{folder}/"
+    for path in entries:
+        if not f"{path}/".startswith(below) and not below.startswith(f"{path}/"):
+            raise StashError(f"{path} is not in {folder}, which alone was made anew", hint=_PACK_HINT)
+    joined = {path: entry for path, entry in others.items() if not f"{path}/".startswith(below)} | dict(entries)
+    _complete(joined)
+    return joined
 
 
 def _resolve(entries: dict[str, _Entry], linked: Mapping[str, str]) -> None:
@@ -276,9 +351,7 @@ def _complete(entries: dict[str, _Entry]) -> None:
             parent = parent.rpartition("/")[0]
 
 
-def _write(
-    tar: tarfile.TarFile, entries: Mapping[str, _Entry], output: BinaryIO, destination: Path, workers: int
-) -> Packed:
+def _write(entries: Mapping[str, _Entry], output: BinaryIO, destination: Path, workers: int) -> Packed:
     writer = _HashingWriter(output)
     parameter = zstd.CompressionParameter
     lowest, highest = parameter.nb_workers.bounds()
@@ -325,9 +398,10 @@ def _write(
                 packed.addfile(info)
             else:
                 assert entry.file is not None
+                assert entry.tar is not None
                 first[id(entry)] = path
                 info.size = entry.file.size
-                content = tar.extractfile(entry.file)
+                content = entry.tar.extractfile(entry.file)
                 assert content is not None
                 with content:
                     reader = _HashingReader(content)

@@ -7,6 +7,7 @@ import re
 import stat
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -15,12 +16,14 @@ from hypothesis import strategies as st
 
 from crossjit import packing, tars
 from crossjit.errors import StashError
-from crossjit.packing import Packed
+from crossjit.packing import Packed, Rest
 from tests.unit.trees import INSTALL, File, Folder, Hardlink, Node, Symlink, tar
 
 
-def pack(data: bytes, folder: Path, name: str = "tree", **options: int) -> Packed:
-    return packing.pack(io.BytesIO(data), folder / f"{name}.tar.zst", **options)
+def pack(
+    data: bytes, folder: Path, name: str = "tree", *, rest: Rest | None = None, workers: int | None = None
+) -> Packed:
+    return packing.pack(io.BytesIO(data), folder / f"{name}.tar.zst", rest=rest, workers=workers)
 
 
 if sys.version_info >= (3, 14):
@@ -131,6 +134,69 @@ def test_long_and_odd_names_survive(tmp_path: Path) -> None:
     for name in names:
         assert (target / name).read_bytes() == name.encode("utf-8", "surrogateescape")
     assert dict(packing.contents(packed.path)) == packed.files
+
+
+LIBRARY: dict[str, Node] = {
+    "lib": Folder(),
+    "lib/python3t": File(b"python", 0o755),
+    "lib/python3": Hardlink("lib/python3t"),
+    "lib/test-like": File(b"like"),
+    "lib/link": Symlink("test/a.py"),
+    "lib/empty": Folder(),
+}
+OLD: dict[str, Node] = {
+    **LIBRARY,
+    "lib/test": Folder(),
+    "lib/test/a.py": File(b"old"),
+    "lib/test/gone": File(b"x", 0o755),
+}
+NEW: dict[str, Node] = {
+    "lib": Folder(),
+    "lib/test": Folder(),
+    "lib/test/a.py": File(b"new", 0o755),
+    "lib/test/b": Hardlink("lib/test/a.py"),
+    "lib/test/sub": Folder(),
+}
+
+
+def test_a_folder_made_anew_and_the_rest_are_packed_as_one_tree(tmp_path: Path) -> None:
+    old = pack(tar(OLD), tmp_path, "old")
+    joined = pack(tar(NEW), tmp_path, "joined", rest=Rest(old.path, "lib/test"))
+    whole = pack(tar({**LIBRARY, **NEW}), tmp_path, "whole")
+    assert joined.path.read_bytes() == whole.path.read_bytes()
+    assert replace(joined, path=whole.path) == whole
+    assert sorted(tmp_path.iterdir()) == [joined.path, old.path, whole.path]
+
+
+@pytest.mark.parametrize(
+    ("data", "damaged", "message"),
+    [
+        (tar({**NEW, "lib/other": File()}), False, "lib/other is not in lib/test"),
+        (tar({**NEW, "lib/test-like": File()}), False, "lib/test-like is not in lib/test"),
+        (tar(NEW), True, "damaged"),
+    ],
+)
+def test_what_does_not_make_one_tree_is_refused(tmp_path: Path, data: bytes, damaged: bool, message: str) -> None:
+    old = pack(tar(OLD), tmp_path, "old")
+    if damaged:
+        content = old.path.read_bytes()
+        old.path.write_bytes(content[:-3] + b"xyz")
+    with pytest.raises(StashError, match=message):
+        pack(data, tmp_path, "new", rest=Rest(old.path, "lib/test"))
+    assert list(tmp_path.iterdir()) == [old.path]
+
+
+def test_single_files_are_read(tmp_path: Path) -> None:
+    packed = pack(tar(OLD), tmp_path)
+    wanted = ["lib/python3", "lib/python3t", "lib/test/a.py"]
+    assert packing.read(packed.path, wanted) == {
+        "lib/python3": b"python",
+        "lib/python3t": b"python",
+        "lib/test/a.py": b"old",
+    }
+    for missing in ("lib/nothing", "lib", "lib/link"):
+        with pytest.raises(StashError, match=f"no file {missing}"):
+            packing.read(packed.path, [missing])
 
 
 @pytest.mark.parametrize(
