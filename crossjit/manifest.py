@@ -58,7 +58,9 @@ class Manifest:
 
     Whoever builds fills it; `created`, `tree_digest` (that of the tree `install`) and `trees` are set as it is stashed.
     `images` maps `toolchain` and `target` to facts of them, `seconds` maps phases to wall time; `build_python` is the
-    whole id of the artifact whose Python ran CPython's own tools in a cross build.
+    whole id of the artifact whose Python ran CPython's own tools in a cross build. `core_key` is common to builds whose
+    sources differ in their tests only, and `made_of` the whole id of such an artifact that this one was made of instead
+    of being compiled; both are None where there is no such thing.
 
     Versioning: within a schema, keys may be added with a default; readers ignore keys that they do not know, and
     rewriting a manifest drops them (nothing rewrites one). A change that an older reader would misunderstand counts
@@ -79,6 +81,8 @@ class Manifest:
     llvm: str | None = None
     compiler: str | None = None
     build_python: str | None = None
+    core_key: str | None = None
+    made_of: str | None = None
     qemu: str | None = None
     cpu: str | None = None
     crossjit: str = ""

@@ -32,7 +32,7 @@ from crossjit import durable, packing
 from crossjit import manifest as manifests
 from crossjit.errors import StashError, UserError
 from crossjit.manifest import ArtifactKind, Manifest, NewerSchemaError, SourceFacts, Tree
-from crossjit.packing import Packed
+from crossjit.packing import Packed, Rest
 from crossjit.progress import Progress, Silent
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "Collected",
     "Manifest",
     "Packed",
+    "Rest",
     "SourceFacts",
     "Staging",
     "Store",
@@ -89,6 +90,16 @@ class Artifact:
         """Open a tree as an uncompressed tar stream. Raises StashError where it is damaged."""
         return packing.unpack_stream(self.objects[tree])
 
+    def is_intact(self) -> bool:
+        """Tell whether all that is stashed of it has the bytes that it had. `Store.verify` tells what has not."""
+        try:
+            sums = "".join(f"{_file_sha256(self.folder / name)}  {name}\n" for name in (_FILES, _MANIFEST))
+            return sums.encode() == (self.folder / _SUMS).read_bytes() and all(
+                _file_sha256(path) == self.manifest.trees[name].object for name, path in self.objects.items()
+            )
+        except OSError:
+            return False
+
     def files(self) -> Mapping[str, Mapping[str, str]]:
         """Return the sha256 of every regular file, by tree and path. Raises StashError where the list is damaged."""
         try:
@@ -119,10 +130,19 @@ class Staging:
         self._folder = folder
         self._packed: dict[str, Packed] = {}
 
-    def add(self, name: str, tar_stream: BinaryIO) -> Packed:
+    def add(self, name: str, tar_stream: BinaryIO, rest: Rest | None = None) -> Packed:
         """Pack a tree from an uncompressed tar stream of one folder; see `packing.pack`. Raises StashError."""
         with durable.explained(StashError, "cannot write to the stash", self._store.path):
-            packed = packing.pack(tar_stream, self._folder / f"{name}.tar.zst")
+            packed = packing.pack(tar_stream, self._folder / f"{name}.tar.zst", rest=rest)
+        self._packed[name] = packed
+        return packed
+
+    def take(self, name: str, artifact: Artifact) -> Packed:
+        """Have a tree of another artifact, which is intact, in this one, too. Raises StashError."""
+        tree, path = artifact.manifest.trees[name], self._folder / f"{name}.tar.zst"
+        with durable.explained(StashError, "cannot write to the stash", self._store.path):
+            durable.write(path, artifact.objects[name].read_bytes())
+        packed = Packed(path, tree.object, tree.size, tree.digest, artifact.files()[name], tree.unpacked)
         self._packed[name] = packed
         return packed
 
@@ -182,6 +202,17 @@ class Store:
         except StashError as error:
             self._progress.say(f"artifact {key} is damaged and counts as absent: {error.message}")
         return None
+
+    def find_by_core(self, core_key: str) -> Artifact | None:
+        """Return the newest complete artifact of those that have this core key, or None."""
+        found = [
+            artifact
+            for folder in self._folders()
+            if _mentions(folder / _MANIFEST, core_key)
+            and (artifact := self.find(folder.name))
+            and artifact.manifest.core_key == core_key
+        ]
+        return max(found, key=lambda artifact: artifact.manifest.created, default=None)
 
     def artifacts(self) -> tuple[Artifact, ...]:
         """Return all complete artifacts, newest first."""
@@ -501,6 +532,14 @@ def _is_newer(folder: Path) -> bool:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _mentions(path: Path, text: str) -> bool:
+    """Tell cheaply whether a manifest is worth being parsed."""
+    try:
+        return text.encode() in path.read_bytes()
+    except OSError:
+        return False
 
 
 def _file_sha256(path: Path) -> str:

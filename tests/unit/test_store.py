@@ -212,6 +212,35 @@ def test_verify_finds_a_flipped_byte_anywhere(memory: Path) -> None:
     assert store.verify(artifact) == []
 
 
+def test_what_is_intact_has_every_byte(memory: Path) -> None:
+    store = Store(memory / "stash")
+    artifact = stash(store)
+    files = [*artifact.objects.values(), *(artifact.folder / name for name in ("manifest.json", "files.json"))]
+    assert artifact.is_intact()
+    for path in (*files, artifact.folder / "SHA256SUMS"):
+        flip(path, path.stat().st_size // 2)
+        assert not artifact.is_intact(), path
+        flip(path, path.stat().st_size // 2)
+    assert artifact.is_intact()
+    files[0].unlink()
+    assert not artifact.is_intact()
+
+
+def test_a_tree_is_taken_over_from_another_artifact(store: Store) -> None:
+    one = stash(store)
+    with store.lock(OTHER), store.staging(OTHER) as staging:
+        staging.add("install", stream({**INSTALL, "content": File(b"other")}))
+        staging.take("support", one)
+        two = staging.commit(manifest(OTHER))
+    assert two.objects["support"] == one.objects["support"]
+    assert two.manifest.trees["support"] == one.manifest.trees["support"]
+    assert two.files()["support"] == one.files()["support"]
+    shutil.rmtree(one.folder)
+    store.gc()
+    assert store.verify(two) == []
+    assert leftovers(store) == []
+
+
 def test_verify_tells_which_file_of_the_tree_changed(store: Store) -> None:
     artifact = stash(store)
     with store.staging(OTHER) as staging:
@@ -247,6 +276,25 @@ def test_find_by_prefix(store: Store) -> None:
         with pytest.raises(UserError, match="no artifact") as caught:
             store.find_by_prefix(nothing)
         assert caught.value.hint
+
+
+def test_the_newest_of_a_core_is_found(store: Store) -> None:
+    core = "12" * 32
+    artifacts = []
+    for key, core_key in ((KEY, core), (OTHER, core), ("beef" * 16, "cd" * 32)):
+        with store.lock(key), store.staging(key) as staging:
+            staging.add("install", stream({**INSTALL, "content": File(key.encode())}))
+            staging.add("support", stream(SUPPORT, top="support"))
+            artifacts.append(staging.commit(dataclasses.replace(manifest(key), core_key=core_key)))
+    stash(store, "f00d" * 16)
+    assert store.find_by_core(core) == artifacts[1]
+    date(store, artifacts[1], 1)
+    assert store.find_by_core(core) == artifacts[0]
+    assert store.find_by_core(artifacts[0].manifest.source.digest) is None, "it is in the manifest, and no core key"
+    os.truncate(artifacts[0].objects["install"], 10)
+    found = store.find_by_core(core)
+    assert found is not None
+    assert found.key == OTHER, "the other one is not complete any more"
 
 
 @pytest.mark.parametrize("key", ["", "../x", ".hidden", "a/b", "a+b"])
