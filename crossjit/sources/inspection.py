@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import posixpath
 import re
 import sys
 import tarfile
@@ -87,12 +88,24 @@ def inspect(path: Path, label: str, tree: Path | None = None) -> TreeFacts:
     return inspection.facts()
 
 
+def _leads_to_tests(inner: str, member: tarfile.TarInfo) -> bool:
+    """Say whether a link from elsewhere leads into the tests, or to a folder that they are in."""
+    if member.issym():
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(inner), member.linkname))
+    elif member.islnk():
+        target = "/".join(components(member.linkname)[1:])
+    else:
+        return False
+    return f"{target}/".startswith(TESTS) or TESTS.startswith(f"{target}/") or target == "."
+
+
 class Inspection:
     """What has been seen of a tree so far, member by member."""
 
     def __init__(self, label: str) -> None:
         self.label = label
         self.core = hashlib.sha256()
+        self.apart = True  # no link from elsewhere leads to the tests
         self.files: dict[str, bytes] = {}
         self.names: set[str] = set()
         self.kinds: dict[tuple[str, ...], bytes] = {}
@@ -113,6 +126,7 @@ class Inspection:
             self.names.add(inner)
         if inner.startswith(TESTS):
             return content
+        self.apart = self.apart and not _leads_to_tests(inner, member)
         about = (inner, member.type.hex(), oct(member.mode), member.linkname, str(member.size))
         self.core.update("\0".join((*about, "")).encode("utf-8", "surrogateescape"))
         return None if content is None else cast(BinaryIO, _Counted(self, inner, content))
@@ -131,7 +145,8 @@ class Inspection:
             raise SourceError(
                 f"{self.label} is not a CPython source: there is no {missing} in it", hint="give CPython's source"
             )
-        return replace(_facts(self.label, top, self.files), core=self.core.hexdigest())
+        core = self.core.hexdigest() if self.apart else ""
+        return replace(_facts(self.label, top, self.files), core=core)
 
     def _check(self, member: tarfile.TarInfo) -> tuple[str, ...]:
         """Check one member on its own and against those before it; return its path's components."""

@@ -22,7 +22,8 @@ class TreeFacts:
     `top` is the one folder that everything in the archive is in; `version` is `PY_VERSION` of `Include/patchlevel.h`,
     such as `3.15.0rc2` or, between releases, `3.16.0a0+`; `python` its major and minor number; `llvm` the major version
     that `Tools/jit/_llvm.py` names (`_LLVM_VERSION`: a number up to 3.14, a string since 3.15), or None; `core` is a
-    digest of all but the tests, which a build only copies; empty in records of before there was one.
+    digest of all but the tests, which a build only copies; empty where a link from elsewhere leads to these, and in
+    records of before there was one.
     """
 
     top: str

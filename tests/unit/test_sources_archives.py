@@ -109,6 +109,27 @@ def test_the_core_is_all_but_the_tests(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("link", "apart"),
+    [
+        (entry(f"{TOP}/Lib/x.py", "test/test_x.py"), False),
+        (entry(f"{TOP}/Tools/x.py", "../Lib/test/test_x.py"), False),
+        (entry(f"{TOP}/Tools/tests", "../Lib/test"), False),
+        (entry(f"{TOP}/library", "Lib"), False),
+        (entry(f"{TOP}/Tools/all", ".."), False),
+        (entry(f"{TOP}/x.py", type=tarfile.LNKTYPE, linkname=f"{TOP}/Lib/test/test_x.py"), False),
+        (entry(f"{TOP}/Lib/x.py", "testing/test_x.py"), True),
+        (entry(f"{TOP}/x", type=tarfile.LNKTYPE, linkname=f"{TOP}/configure"), True),
+        (entry(f"{TOP}/Lib/test/x.py", "../os.py"), True),
+    ],
+)
+def test_there_is_no_core_where_a_link_leads_to_tests(
+    tmp_path: Path, link: tuple[tarfile.TarInfo, bytes], apart: bool
+) -> None:
+    content = tar_of(link, tree={**TREE, "Lib/test/test_x.py": b"1"})
+    assert bool(inspect(write(tmp_path, content), "it").core) is apart
+
+
+@pytest.mark.parametrize(
     ("text", "llvm"),
     [
         (b"_LLVM_VERSION = 18\n_LLVM_VERSION_PATTERN = re.compile('7')\n", "18"),
