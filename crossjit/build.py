@@ -9,9 +9,9 @@ import re
 import shlex
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import BinaryIO, TextIO
 
 import crossjit
@@ -21,7 +21,7 @@ from crossjit.errors import BuildError, InfrastructureError
 from crossjit.images import Image
 from crossjit.model import Arch, Strategy, Variant
 from crossjit.progress import Progress, Step
-from crossjit.sources import Source
+from crossjit.sources import Kind, Source
 
 # Every container sees the same folders, so that nothing in an artifact depends on where or how it was built.
 ROOT = "/crossjit"
@@ -88,7 +88,9 @@ class BuildSpec:
     """All that decides a build's output. `key` is its digest; parallelism is not in it, since it decides nothing.
 
     `packages` is the fingerprint of the toolchain image's packages, compilers and libraries included; `python` a digest
-    of all that what the library is byte-compiled to depends on, beside the library and the script that does it.
+    of all that what the library is byte-compiled to depends on, beside the library and the script that does it. `core`
+    decides nothing either: it is the digest of the source without its tests, empty where the rest of the output might
+    depend on these, and builds that differ in nothing else have one `core_key`.
     """
 
     source: str
@@ -102,11 +104,22 @@ class BuildSpec:
     build_python: str | None = None
     library_compiler: str = ""
     python: str = ""
+    core: str = ""
 
     @property
     def key(self) -> str:
         """The build key: 64 hex digits."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return self._digest(self.source)
+
+    @property
+    def core_key(self) -> str | None:
+        """What builds of sources that differ in their tests only have in common; None where that is not known."""
+        return self._digest(self.core) if self.core else None
+
+    def _digest(self, source: str) -> str:
+        decides = {**asdict(self), "source": source}
+        del decides["core"]
+        text = json.dumps(decides, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -125,6 +138,10 @@ class Built:
     seconds: Mapping[str, float]
     compiler: str
     caches: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def after(self, phase: str, seconds: float) -> Built:
+        """Return it with the time of one more phase."""
+        return replace(self, seconds={**self.seconds, phase: seconds})
 
 
 def specify(
@@ -178,7 +195,18 @@ def specify(
         build_python=build_python if strategy is Strategy.CROSS else None,
         library_compiler=hashlib.sha256((SCRIPTS / "compile_library.py").read_bytes()).hexdigest(),
         python=_python(source, variant, strategy, toolchain),
+        core="" if variant is BUILD_PYTHON_VARIANT else _core(source),
     )
+
+
+def _core(source: Source) -> str:
+    """Return the digest of the source without its tests if these decide nothing of a build's output but themselves.
+
+    An archive's files have time stamps of their own, by which make may go and which no digest of its content has. Where
+    files are made anew first, the builder's copy of the source gets .pyc files of what ran meanwhile, and what compiles
+    the library later reads those: no other build has them.
+    """
+    return "" if source.kind is Kind.ARCHIVE or source.regenerate else source.core
 
 
 def _python(source: Source, variant: Variant, strategy: Strategy, toolchain: Image) -> str:
@@ -249,15 +277,24 @@ def compile_in(
     with progress.step("unpack", subject):
         fill(container, spec, source, build_python)
     seconds["unpack"] = time.monotonic() - started
-    for command in spec.commands:
-        started = time.monotonic()
-        with progress.step(command.phase, subject) as step:
-            _run(container, command, jobs, log, step)
-        seconds[command.phase] = seconds.get(command.phase, 0.0) + time.monotonic() - started
+    seconds |= run(container, spec.commands, subject=subject, jobs=jobs, log=log, progress=progress)
     compiler = f"{spec.arch.triple}-gcc" if spec.strategy is Strategy.CROSS else "gcc"
     return Built(
         seconds=seconds, compiler=_first_line(container, (compiler, "--version")), caches=_cache_report(container)
     )
+
+
+def run(
+    container: Container, commands: Iterable[Command], *, subject: str, jobs: int, log: TextIO, progress: Progress
+) -> dict[str, float]:
+    """Run commands of a build one after the other; return wall seconds by phase. Raises BuildError."""
+    seconds: dict[str, float] = {}
+    for command in commands:
+        started = time.monotonic()
+        with progress.step(command.phase, subject) as step:
+            _run(container, command, jobs, log, step)
+        seconds[command.phase] = seconds.get(command.phase, 0.0) + time.monotonic() - started
+    return seconds
 
 
 def fill(

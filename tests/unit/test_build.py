@@ -97,6 +97,38 @@ class TestTheBuildKey:
         assert len(set(keys)) == len(keys)
 
 
+class TestTheCoreKey:
+    """What builds have in common of which one can be made of another."""
+
+    def core_key(self, source: Source, variant: Variant = JIT, **changes: Any) -> str | None:
+        changed = replace(source, **{"kind": Kind.CHECKOUT, "core": "c", **changes})
+        return specify(changed, variant, Arch.X86_64, Strategy.NATIVE, toolchain()).core_key
+
+    def test_does_not_depend_on_tests(self, source: Source) -> None:
+        assert self.core_key(source) == self.core_key(source, digest="e" * 64)
+        assert self.core_key(source) == self.core_key(source, kind=Kind.GIT, commit="abc")
+
+    def test_depends_on_all_else(self, source: Source) -> None:
+        keys = [
+            self.core_key(source),
+            self.core_key(source, core="d"),
+            self.core_key(source, llvm="22"),
+            self.core_key(source, variant=FT),
+        ]
+        assert len(set(keys)) == len(keys)
+
+    def test_is_not_there_where_the_rest_may_depend_on_tests(self, source: Source) -> None:
+        assert self.core_key(source, core="") is None
+        assert self.core_key(source, kind=Kind.ARCHIVE) is None
+        assert self.core_key(source, regenerate=("regen-cases",)) is None
+        assert self.core_key(source, variant=build.BUILD_PYTHON_VARIANT) is None
+
+    def test_changes_no_build_key(self, source: Source) -> None:
+        checkout = replace(source, kind=Kind.CHECKOUT)
+        spec = specify(checkout, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
+        assert replace(spec, core="c").key == spec.key
+
+
 class TestThePythonThatCompilesTheLibrary:
     """Which builds may take each other's .pyc files."""
 
