@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -297,3 +298,139 @@ def test_what_is_damaged_in_the_cache_is_compiled_again(library: Path, tmp_path:
     forget(library)
     assert compile_library(library, jobs=2, **cache)["compiled"] == 13
     assert compiled(library) == good
+
+
+# -- install_tests.py
+
+# As CPython's rule for the library: its folders, its files, and what is made in a build and not here.
+MAKEFILE = """
+INSTALL = install
+INSTALL_DATA = $(INSTALL) -m 644
+INSTALL_SCRIPT = $(INSTALL) -m 755
+LIBDEST = /usr/local/lib/python3.99
+all: build_all
+build_all:
+	false
+libinstall: all $(srcdir)/Modules/xxmodule.c
+	@for i in $(LIBDEST); do echo "Creating directory $$i"; $(INSTALL) -d -m 755 $(DESTDIR)$$i; done
+	@for d in json idle test test/data test/gone; do \\
+		if test ! -d $(srcdir)/Lib/$$d; then continue; fi; \\
+		$(INSTALL) -d -m 755 $(DESTDIR)$(LIBDEST)/$$d; \\
+	done
+	@for i in $(srcdir)/Lib/*.py; do $(INSTALL_DATA) $$i $(DESTDIR)$(LIBDEST); done
+	@for d in json idle test test/data test/gone; do \\
+		a=$(srcdir)/Lib/$$d; if test ! -d $$a; then continue; fi; b=$(LIBDEST)/$$d; \\
+		for i in $$a/*; do \\
+			case $$i in *.orig) ;; *) \\
+				if test -d $$i; then continue; fi; \\
+				if test -x $$i; then echo $(INSTALL_SCRIPT) $$i $$b; $(INSTALL_SCRIPT) $$i $(DESTDIR)$$b; \\
+				else echo $(INSTALL_DATA) $$i $$b; $(INSTALL_DATA) $$i $(DESTDIR)$$b; fi;; \\
+			esac; \\
+		done; \\
+	done
+	$(INSTALL_DATA) `cat pybuilddir.txt`/_sysconfigdata.py $(DESTDIR)$(LIBDEST)
+	-PYTHONPATH=$(DESTDIR)$(LIBDEST) $(RUNSHARED) $(PYTHON_FOR_BUILD) -Wi compileall.py
+"""
+TESTS = "usr/local/lib/python3.99/test"
+
+
+class SourceWithTests:
+    """A source with tests, a Makefile, and a place to install to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.source, self.root, self.makefile = folder / "src", folder / "root", folder / "installed.mk"
+        self.root.mkdir()
+        for name in ("os.py", "json/tool.py", "test/test_int.py", "test/run.py", "test/data/x.txt", "test/not/listed"):
+            self.write(name, f"# {name}")
+        self.write("test/old.orig", "")
+        (self.source / "Lib/test/run.py").chmod(0o755)
+        self.rule(MAKEFILE)
+
+    def write(self, name: str, content: str) -> None:
+        path = self.source / "Lib" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+    def rule(self, text: str) -> None:
+        self.makefile.write_text(f"srcdir = {self.source}\n{text}")
+
+    def install(self) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(SCRIPTS / "install_tests.py"), "--makefile", str(self.makefile)]
+        command += ["--source", str(self.source), "--root", str(self.root), "--folder", TESTS]
+        return subprocess.run(command, cwd=self.root.parent, capture_output=True, text=True, check=False)
+
+    def installed(self) -> dict[str, tuple[str, bool]]:
+        return {
+            str(path.relative_to(self.root)): (path.read_text(), os.access(path, os.X_OK))
+            for path in sorted(self.root.rglob("*"))
+            if path.is_file()
+        }
+
+
+@pytest.fixture
+def tests(tmp_path: Path) -> SourceWithTests:
+    if shutil.which("make") is None:
+        pytest.skip("there is no make")
+    return SourceWithTests(tmp_path)
+
+
+EXPECTED = {
+    f"{TESTS}/data/x.txt": ("# test/data/x.txt", False),
+    f"{TESTS}/run.py": ("# test/run.py", True),
+    f"{TESTS}/test_int.py": ("# test/test_int.py", False),
+}
+
+
+def test_tests_are_installed_as_the_makefile_says(tests: SourceWithTests) -> None:
+    done = tests.install()
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"files": 3, "folders": 2}
+    assert tests.installed() == EXPECTED
+
+
+def test_nothing_but_the_tests_has_to_be_there(tests: SourceWithTests) -> None:
+    for name in ("os.py", "json/tool.py"):
+        (tests.source / "Lib" / name).unlink()
+    (tests.source / "Lib/json").rmdir()
+    assert tests.install().returncode == 0
+    assert tests.installed() == EXPECTED
+
+
+def test_an_empty_folder_is_one(tests: SourceWithTests) -> None:
+    (tests.source / "Lib/test/gone").mkdir()
+    (tests.source / "Lib/test/gone/x.orig").touch()
+    assert json.loads(tests.install().stdout) == {"files": 3, "folders": 3}
+    assert (tests.root / TESTS / "gone").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("libinstall:", "otherinstall:"),
+        ("for d in json idle test test/data test/gone;", "for d in json;"),
+        ("$(INSTALL) -d -m 755 $(DESTDIR)$(LIBDEST)/$$d", "true"),
+        ("$(INSTALL) -d -m 755 $(DESTDIR)$(LIBDEST)/$$d", "$(INSTALL) -D x y $(DESTDIR)$(LIBDEST)/$$d"),
+        ("$(INSTALL_DATA) $$i $(DESTDIR)$$b; fi", "$(INSTALL_DATA) $$i $(DESTDIR)/elsewhere; fi"),
+        ("$(INSTALL_DATA) $$i $(DESTDIR)$$b; fi", "$(INSTALL_DATA) -p $$i $(DESTDIR)$$b; fi"),
+        ("$(INSTALL_DATA) $$i $(DESTDIR)$(LIBDEST); done", "$(INSTALL_DATA) $$i $(DESTDIR)$(LIBDEST)/test; done"),
+        ("*.orig) ;; *)", "*.orig) exit 1;; *)"),
+    ],
+)
+def test_another_rule_is_not_understood(tests: SourceWithTests, old: str, new: str) -> None:
+    assert old in MAKEFILE
+    tests.rule(MAKEFILE.replace(old, new))
+    done = tests.install()
+    assert done.returncode == 1
+    assert done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["test/with space.txt", "test/with space and/more"])
+def test_what_the_rule_itself_takes_for_two_names_is_not_either(tests: SourceWithTests, name: str) -> None:
+    tests.write(name, "")
+    assert tests.install().returncode == 1
+
+
+def test_a_link_that_leads_nowhere_is_no_file(tests: SourceWithTests) -> None:
+    (tests.source / "Lib/test/link").symlink_to("../nowhere")
+    assert tests.install().returncode == 1

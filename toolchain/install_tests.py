@@ -1,0 +1,94 @@
+"""Install the tests of a source, and nothing else, as `make install` in a build of it would.
+
+    install_tests.py --makefile MAKEFILE --source SOURCE --root DESTDIR --folder FOLDER
+
+MAKEFILE is the one that the build had. Of SOURCE no more than Lib/test has to be there; FOLDER is where that goes below
+DESTDIR. Runs where CPython is built, with the image's Python. What goes where, the Makefile's own rule for the library
+says: it is run with an `install` that prints what it is asked for, and what is asked for Lib/test is done here, without
+a process for each file. Prints a line of JSON at its end: {"files": n, "folders": n}.
+
+Ends with 1 if the rule does anything with Lib/test but to put files into FOLDER: then it is not one that this knows.
+"""
+
+import argparse
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+MARK = "crossjit-install"
+MODES = {"INSTALL_DATA": 0o644, "INSTALL_SCRIPT": 0o755}
+
+
+def printing(name, words):
+    """Return an assignment of make's that has one of its commands print so many words, or else several lines."""
+    return f"{name}=printf '{MARK} {name}{' %s' * words}\\n'"
+
+
+def asked(makefile, source, root):
+    """Run the Makefile's rule and yield what it asks `install` for: the command's name and its arguments."""
+    command = (
+        "make", "--silent", f"--file={makefile}", "libinstall",
+        "--assume-old=all", f"--assume-old={source}/Modules/xxmodule.c",
+        f"DESTDIR={root}", "PYTHON_FOR_BUILD=:", "RUNSHARED=",
+        printing("INSTALL", 4), *(printing(name, 2) for name in MODES),
+    )  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, errors="surrogateescape", check=False)
+    if done.returncode:
+        raise ValueError(f"make libinstall ended with {done.returncode}: {done.stderr}")
+    for line in done.stdout.splitlines():
+        words = line.split(" ")
+        if words[0] == MARK:
+            yield words[1], words[2:]
+
+
+def install(calls, root, tests, folder):
+    """Make the folders and copy the files that belong to `tests`; return how many there were."""
+    counts = {"files": 0, "folders": 0}
+    for name, arguments in calls:
+        *rest, target = arguments
+        target = pathlib.Path(target)
+        if root not in target.parents:
+            raise ValueError(f"{name} {arguments} goes elsewhere")
+        if name == "INSTALL":
+            if rest[:2] != ["-d", "-m"]:
+                raise ValueError(f"{name} {arguments} makes no folder")
+            if folder in (target, *target.parents):
+                target.mkdir(parents=True, exist_ok=True)
+                counts["folders"] += 1
+            continue
+        (source,) = map(pathlib.Path, rest)
+        if (tests in source.parents) != (folder in (target, *target.parents)):
+            raise ValueError(f"{name} {arguments} is no copy of a test, and no copy of anything else")
+        if tests in source.parents:
+            if not target.is_dir():
+                raise ValueError(f"{name} {arguments} has no folder to go to")
+            shutil.copyfile(source, target / source.name)
+            (target / source.name).chmod(MODES[name])
+            counts["files"] += 1
+    return counts
+
+
+def main():
+    """Install the tests. Ends with 0, or with 1 where the rule is not understood."""
+    parser = argparse.ArgumentParser(description="Install the tests of a source.")
+    for name in ("makefile", "source", "root", "folder"):
+        parser.add_argument(f"--{name}", required=True)
+    arguments = parser.parse_args()
+    root, tests = pathlib.Path(arguments.root), pathlib.Path(arguments.source, "Lib", "test")
+    try:
+        calls = asked(arguments.makefile, arguments.source, arguments.root)
+        counts = install(calls, root, tests, root / arguments.folder)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    if not counts["files"]:
+        print("the rule installs no tests", file=sys.stderr)
+        return 1
+    print(json.dumps(counts))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
