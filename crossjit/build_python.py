@@ -20,13 +20,15 @@ and the scripts of 3.13.15, 3.14.7 and 3.15.0rc2:
   configuration might lack (zlib, _ctypes); where asyncio imports ssl, nothing comes of it.
 - `__pycache__` folders that the tools leave in the source are not installed, and not copied with Tools/.
 
-So what may serve is configured with nothing but the JIT's option, and is neither a debug nor a free-threaded build.
+So what may serve is configured with nothing but the JIT's option, and is neither a debug nor a free-threaded build. No
+tool imports the tests, so its source may have others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from crossjit import build
 from crossjit.build import BuildSpec
@@ -68,7 +70,14 @@ def specify(recipe: Recipe, source: Source, arch: Arch, toolchain: Image) -> Bui
 
 
 def find(store: Store, wanted: BuildPython) -> Artifact | None:
-    """Return what there is: the one made for it, which is the smallest, or a cell's whose probe did not crash."""
-    keys = (wanted.own.key, *(spec.key for spec in wanted.cells.values()))
-    found = (artifact for artifact in map(store.find, keys) if artifact is not None)
+    """Return what there is: the one made for it, which is the smallest, or a cell's whose probe did not crash.
+
+    A cell of a source with other tests does as well, since the tools have nothing to do with tests.
+    """
+    cells = wanted.cells.values()
+    looks = (
+        *(partial(store.find, spec.key) for spec in (wanted.own, *cells)),
+        *(partial(store.find_by_core, spec.core_key) for spec in cells if spec.core_key),
+    )
+    found = (artifact for look in looks if (artifact := look()) is not None)
     return next((artifact for artifact in found if "crashed" not in artifact.manifest.probe), None)

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import crossjit
-from crossjit import build, build_python, caches, durations, emulation, images, packing, sources, validation
+from crossjit import build, build_python, caches, durations, emulation, images, packing, renewal, sources, validation
 from crossjit.build import BuildSpec, Built
 from crossjit.build_python import BuildPython
 from crossjit.engine.base import HOME, OWNED, RUN, Container, Engine, EngineFacts
@@ -26,7 +26,7 @@ from crossjit.progress import Progress
 from crossjit.recipes import Recipe
 from crossjit.settings import Settings
 from crossjit.sources import Source
-from crossjit.store import GENERATED, INSTALL, SUPPORT, Artifact, Staging, Store
+from crossjit.store import GENERATED, INSTALL, SUPPORT, Artifact, Packed, Staging, Store
 
 
 @dataclass(frozen=True)
@@ -284,7 +284,8 @@ def require_emulator(shop: Workshop, arch: Arch) -> None:
 def build_cell(shop: Workshop, prepared: Prepared, *, log: Path, rebuild: bool = False) -> BuiltCell:
     """Take the cell from the stash, or build, probe and stash it. `log` is where the build's whole output goes.
 
-    Two processes that want the same cell build it once. Raises BuildError, EngineError, StashError.
+    Where only tests differ from what is in the stash, it is made of that, unless nothing kept is to be used. Two
+    processes that want the same cell build it once. Raises BuildError, EngineError, StashError.
     """
     found = None if rebuild else shop.store.find(prepared.key)
     if found is not None:
@@ -298,65 +299,131 @@ def build_cell(shop: Workshop, prepared: Prepared, *, log: Path, rebuild: bool =
             return BuiltCell(found, from_stash=True)
         target = ensure_image(shop, prepared.image, Role.TARGET, prepared.cell.arch)
         own_python = _ensure_build_python(shop, prepared, log)
-        order = prepared.order
-        emulation = shop.emulation(prepared.cell.arch, order.cpu)
-        with contextlib.ExitStack() as building:
-            container, built = building.enter_context(
-                _built(shop, prepared, prepared.spec, str(prepared.cell), log, own_python)
+        if shop.cached and not rebuild and (alike := _alike(shop, prepared)):
+            try:
+                return _renew(shop, prepared, alike, target, log, own_python)
+            except renewal.UnfitError as reason:
+                shop.progress.say(f"{prepared.cell}: {alike.id} will not do, so it is built: {reason}")
+        return _build(shop, prepared, target, log, own_python)
+
+
+def _alike(shop: Workshop, prepared: Prepared) -> Artifact | None:
+    """Return an artifact of a source that differs in its tests only, if there is one."""
+    return shop.store.find_by_core(prepared.spec.core_key) if prepared.spec.core_key else None
+
+
+def _build(shop: Workshop, prepared: Prepared, target: Image, log: Path, own_python: Artifact | None) -> BuiltCell:
+    """Build the cell from its source, probe and stash it."""
+    with contextlib.ExitStack() as building:
+        container, built = building.enter_context(
+            _built(shop, prepared, prepared.spec, str(prepared.cell), log, own_python)
+        )
+
+        def pack(staging: Staging) -> Packed:
+            packed = _pack(staging, container, INSTALL)
+            for name in (SUPPORT, GENERATED):
+                _pack(staging, container, name)
+            return packed
+
+        return _stash(shop, prepared, target, built, own_python, pack=pack, leave=building.close)
+
+
+def _renew(
+    shop: Workshop, prepared: Prepared, alike: Artifact, target: Image, log: Path, own_python: Artifact | None
+) -> BuiltCell:
+    """Make the cell of an artifact that differs in its tests only, probe and stash it. Raises UnfitError."""
+    subject = str(prepared.cell)
+    base = renewal.open_base(alike, prepared.spec, prepared.source)
+    shop.progress.say(f"{subject}: nothing but tests differs from {alike.id}, so it is made of that")
+    with contextlib.ExitStack() as building:
+        container = building.enter_context(_container(shop, prepared, prepared.spec, subject))
+        with log.open("w", encoding="utf-8", buffering=1) as output:
+            built = renewal.make(
+                container,
+                prepared.spec,
+                prepared.source,
+                base,
+                subject=subject,
+                jobs=shop.jobs,
+                log=output,
+                progress=shop.progress,
+                build_python=own_python.open if own_python else None,
             )
-            started = time.monotonic()
-            with (
-                shop.store.staging(prepared.key) as staging,
-                contextlib.ExitStack() as probing,
-                # Containers take a second to come and to go. What is given to the threads has ended before the stacks
-                # above are left, which close what was entered even where no thread came to it.
-                ThreadPoolExecutor(2) as aside,
-            ):
-                its_container = validation.probing(
-                    shop.engine,
-                    shop.facts,
-                    target,
-                    emulation=emulation,
-                    name=build.container_name(f"probe-{prepared.cell.slug}", shop.run),
-                    labels=shop.labels,
-                )
-                opening = aside.submit(probing.enter_context, its_container)
-                with shop.progress.step("pack", str(prepared.cell)):
-                    packed = _pack(staging, container, INSTALL)
-                    for name in (SUPPORT, GENERATED):
-                        _pack(staging, container, name)
-                leaving = [aside.submit(building.close)]
-                seconds = {**built.seconds, "pack": time.monotonic() - started}
-                started = time.monotonic()
-                facts = validation.probe(
-                    opening.result(),
-                    lambda: packing.unpack_stream(packed.path),
-                    cell=prepared.cell,
-                    emulation=emulation,
-                    progress=shop.progress,
-                )
-                leaving.append(aside.submit(probing.close))
-                seconds["probe"] = time.monotonic() - started
-                manifest = replace(
-                    _manifest(shop, prepared, prepared.spec, ArtifactKind.CELL, built),
-                    cell=prepared.cell,
-                    recipe=order.recipe.name,
-                    variant=order.variant.name,
-                    images={"toolchain": prepared.toolchain.facts(), "target": target.facts()},
-                    build_python=own_python.full_id if own_python else None,
-                    qemu=_qemu(shop, prepared.cell.arch),
-                    cpu=emulation.get("QEMU_CPU"),
-                    seconds={name: round(value, 3) for name, value in seconds.items()},
-                    probe=dict(facts),
-                )
-                with shop.progress.step("stash", str(prepared.cell)):
-                    artifact = staging.commit(manifest)
-                for each in leaving:
-                    each.result()
-        return BuiltCell(artifact, from_stash=False, seconds=seconds, caches=built.caches)
+
+        def pack(staging: Staging) -> Packed:
+            return renewal.pack(container, staging, base)
+
+        return _stash(shop, prepared, target, built, own_python, pack=pack, leave=building.close, made_of=alike)
 
 
-def _pack(staging: Staging, container: Container, name: str) -> packing.Packed:
+def _stash(
+    shop: Workshop,
+    prepared: Prepared,
+    target: Image,
+    built: Built,
+    own_python: Artifact | None,
+    *,
+    pack: Callable[[Staging], Packed],
+    leave: Callable[[], None],
+    made_of: Artifact | None = None,
+) -> BuiltCell:
+    """Pack what was built, probe it, and put it into the stash.
+
+    `pack` returns the install tree. After it the building's container is not wanted any more: `leave` removes it.
+    """
+    order, subject = prepared.order, str(prepared.cell)
+    emulation = shop.emulation(prepared.cell.arch, order.cpu)
+    with (
+        shop.store.staging(prepared.key) as staging,
+        contextlib.ExitStack() as probing,
+        # Containers take a second to come and to go. What is given to the threads has ended before the stacks are left,
+        # this one and the building's, which close what was entered even where no thread came to it.
+        ThreadPoolExecutor(2) as aside,
+    ):
+        its_container = validation.probing(
+            shop.engine,
+            shop.facts,
+            target,
+            emulation=emulation,
+            name=build.container_name(f"probe-{prepared.cell.slug}", shop.run),
+            labels=shop.labels,
+        )
+        opening = aside.submit(probing.enter_context, its_container)
+        started = time.monotonic()
+        with shop.progress.step("pack", subject):
+            packed = pack(staging)
+        leaving = [aside.submit(leave)]
+        built = built.after("pack", time.monotonic() - started)
+        started = time.monotonic()
+        facts = validation.probe(
+            opening.result(),
+            lambda: packing.unpack_stream(packed.path),
+            cell=prepared.cell,
+            emulation=emulation,
+            progress=shop.progress,
+        )
+        leaving.append(aside.submit(probing.close))
+        built = built.after("probe", time.monotonic() - started)
+        manifest = replace(
+            _manifest(shop, prepared, prepared.spec, ArtifactKind.CELL, built),
+            cell=prepared.cell,
+            recipe=order.recipe.name,
+            variant=order.variant.name,
+            images={"toolchain": prepared.toolchain.facts(), "target": target.facts()},
+            build_python=own_python.full_id if own_python else None,
+            made_of=made_of.full_id if made_of else None,
+            qemu=_qemu(shop, prepared.cell.arch),
+            cpu=emulation.get("QEMU_CPU"),
+            probe=dict(facts),
+        )
+        with shop.progress.step("stash", subject):
+            artifact = staging.commit(manifest)
+        for each in leaving:
+            each.result()
+    return BuiltCell(artifact, from_stash=False, seconds=built.seconds, caches=built.caches)
+
+
+def _pack(staging: Staging, container: Container, name: str) -> Packed:
     """Take one of the trees that a build leaves."""
     folder = {INSTALL: build.INSTALL, SUPPORT: build.SUPPORT, GENERATED: build.GENERATED}[name]
     with container.get(folder) as tar:
@@ -449,6 +516,7 @@ def run_cell(
             probe=manifest.probe,
             seconds=seconds,
             caches=dict(built.caches),
+            made_of=manifest.made_of,
         )
         suite_results: tuple[SuiteResult, ...] = ()
         if validate:
@@ -530,7 +598,6 @@ def _ensure_build_python(shop: Workshop, prepared: Prepared, log: Path) -> Artif
                 replace(
                     _manifest(shop, prepared, spec, ArtifactKind.BUILD_PYTHON, built),
                     images={"toolchain": prepared.toolchain.facts()},
-                    seconds={name: round(value, 3) for name, value in built.seconds.items()},
                 )
             )
 
@@ -547,18 +614,10 @@ def _built(
     shop: Workshop, prepared: Prepared, spec: BuildSpec, subject: str, log: Path, own_python: Artifact | None
 ) -> Iterator[tuple[Container, Built]]:
     """Build in a container of its own, which stays until the block ends."""
-    emulated = shop.emulation(prepared.toolchain.arch, prepared.order.cpu)
-    own: AbstractContextManager[Container] = build.open_container(
-        shop.engine,
-        prepared.toolchain,
-        spec,
-        facts=shop.facts,
-        name=build.container_name(f"build-{subject}", shop.run),
-        labels=shop.labels,
-        emulation=emulated,
-        cache=caches.ensure(shop.engine, shop.settings) if shop.cached else None,
-    )
-    with own as container, log.open("w", encoding="utf-8", buffering=1) as output:
+    with (
+        _container(shop, prepared, spec, subject) as container,
+        log.open("w", encoding="utf-8", buffering=1) as output,
+    ):
         yield (
             container,
             build.compile_in(
@@ -572,6 +631,20 @@ def _built(
                 build_python=own_python.open if own_python else None,
             ),
         )
+
+
+def _container(shop: Workshop, prepared: Prepared, spec: BuildSpec, subject: str) -> AbstractContextManager[Container]:
+    """Start the container that something is built in."""
+    return build.open_container(
+        shop.engine,
+        prepared.toolchain,
+        spec,
+        facts=shop.facts,
+        name=build.container_name(f"build-{subject}", shop.run),
+        labels=shop.labels,
+        emulation=shop.emulation(prepared.toolchain.arch, prepared.order.cpu),
+        cache=caches.ensure(shop.engine, shop.settings) if shop.cached else None,
+    )
 
 
 def _manifest(shop: Workshop, prepared: Prepared, spec: BuildSpec, kind: ArtifactKind, built: Built) -> Manifest:
@@ -593,6 +666,8 @@ def _manifest(shop: Workshop, prepared: Prepared, spec: BuildSpec, kind: Artifac
         configure=spec.configure_line,
         llvm=prepared.toolchain.llvm_version(spec.llvm) if spec.llvm else None,
         compiler=built.compiler,
+        core_key=spec.core_key,
+        seconds={name: round(value, 3) for name, value in built.seconds.items()},
         crossjit=crossjit.__version__,
     )
 

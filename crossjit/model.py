@@ -279,7 +279,8 @@ class CellResult:
     """A cell's verdict with its reasons, and what it rests on. Durations are wall seconds by phase.
 
     `details` are lines to show below the reasons: the command that failed and the end of what it said. `caches` says
-    how often each cache of the build had an answer and how often not, by its name: (hits, misses).
+    how often each cache of the build had an answer and how often not, by its name: (hits, misses). `made_of` is the
+    whole id of the artifact that the cell's was made of, where nothing but tests differed.
     """
 
     cell: Cell
@@ -294,6 +295,7 @@ class CellResult:
     seconds: dict[str, float] = field(default_factory=dict)
     details: tuple[str, ...] = ()
     caches: dict[str, tuple[int, int]] = field(default_factory=dict)
+    made_of: str | None = None
 
     @property
     def caveats(self) -> tuple[str, ...]:

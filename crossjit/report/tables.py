@@ -156,6 +156,7 @@ def results_text(
         said = [*result.reasons, *(f"no evidence {caveat}" for caveat in result.caveats)]
         said += [f"{line}" for suite in result.suites for line in _bad(suite, partial(about, result.cell))]
         said += [f"from the caches: {_cached(result)}"] if result.caches else []
+        said += [f"made of {result.made_of[:12]}, which has other tests"] if result.made_of else []
         if said:
             parts.append(
                 "\n".join(
@@ -247,6 +248,7 @@ def cell_json(result: CellResult, *, whole: bool = False) -> dict[str, object]:
         "artifact": result.artifact,
         "build_key": result.build_key,
         "from_stash": result.from_stash,
+        "made_of": result.made_of,
         "strategy": result.strategy.value if result.strategy else None,
         "caches": {part: {"hits": hits, "misses": misses} for part, (hits, misses) in result.caches.items()},
         "probe": dict(result.probe),

@@ -187,6 +187,7 @@ def _described(artifact: Artifact) -> str:
         "configure": manifest.configure,
         "compiler": manifest.compiler,
         "build Python": manifest.build_python,
+        "made of": manifest.made_of,
         "LLVM": manifest.llvm,
         "QEMU": " as ".join(word for word in (manifest.qemu, manifest.cpu) if word),
         "build key": artifact.key,

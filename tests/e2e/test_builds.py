@@ -175,3 +175,32 @@ def test_what_a_checkouts_edit_makes_stale_is_generated_anew(driver: Driver, rec
     assert trees[0] == trees[1]
     record = driver.last_run()
     assert "regenerate" in [event.name for event in record.events() if event.kind is EventKind.START]
+
+
+def test_where_only_tests_changed_nothing_is_compiled_and_the_tree_is_the_same(
+    driver: Driver, recipe: Path, tmp_path: Path, host_arch: Arch, foreign_arch: Arch
+) -> None:
+    checkout = tiny_source.checkout(tmp_path / "cpython")
+    build = ("build", "--recipe", recipe, "--source", checkout, "--json")
+    stash = Store(driver.settings.stash)
+    for arch, strategy in ((host_arch, "native"), (foreign_arch, "cross")):
+        (before,) = driver.run(*build, "--arch", arch).json["cells"]
+        (checkout / "Lib/test/tests.txt").write_text(f"changed for {arch}\n")
+        (checkout / "Lib/test/data" / f"{arch}.sh").write_text("exit\n")
+        (checkout / "Lib/test/data" / f"{arch}.sh").chmod(0o755)
+        (after,) = driver.run(*build, "--arch", arch).json["cells"]
+        assert (after["strategy"], after["verdict"], after["from_stash"]) == (strategy, "pass", False)
+        assert list(after["seconds"]) == ["unpack", "tests", "compile", "pack", "probe"]
+        assert after["made_of"].startswith(before["artifact"])
+        renewed = stash.find(after["build_key"])
+        assert renewed is not None
+        assert f"usr/local/lib/python3.15/test/data/{arch}.sh" in renewed.files()["install"]
+
+        (built,) = driver.run(*build, "--arch", arch, "--rebuild").json["cells"]
+        assert "make" in built["seconds"]
+        assert built["made_of"] is None
+        whole = stash.find(built["build_key"])
+        assert whole is not None
+        assert (whole.full_id, whole.manifest.trees) == (renewed.full_id, renewed.manifest.trees)
+    driver.run("stash", "verify")
+    assert driver.leftovers() == []

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import trees
 from crossjit import (
     PROJECT,
     build,
@@ -238,6 +239,46 @@ def test_a_cache_changes_no_byte() -> None:
         ids.append(cell["artifact"])
     assert all(counts["hits"] for counts in cell["caches"].values()), cell["caches"]
     assert len(set(ids)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", Arch)
+def test_where_only_tests_changed_it_is_what_would_have_been_built(driver: Driver, tmp_path: Path, arch: Arch) -> None:
+    """A new state folder: nothing is cached, so that all of the tests are byte-compiled, and then built once more."""
+    real = driver.with_environ(CROSSJIT_SOURCE_MIRROR=os.environ.get("CROSSJIT_SOURCE_MIRROR"))
+    source = sources.resolve(recipes.find("3.15", PROJECT / "recipes").source, settings.load(), progress=Silent())
+    checkout = trees.checkout(tmp_path, source, source.version)
+    wanted = ("build", "--recipe", "3.15", "--arch", arch.value, "--variant", "nojit", "--source", checkout, "--json")
+    stash = store.Store(real.settings.stash)
+
+    def built(*options: str) -> tuple[Mapping[str, Any], store.Artifact]:
+        (cell,) = real.run(*wanted, *options, patience=7200).json["cells"]
+        artifact = stash.find(cell["build_key"])
+        assert artifact is not None
+        return cell, artifact
+
+    _, before = built("--no-cache")
+    tests = checkout / "Lib" / "test"
+    with (tests / "test_int.py").open("a") as file:
+        file.write("\nNAMES = ('partial', 'reduce', '__init__', 'test_int')\n")
+    (tests / "test_of_this.py").write_text("import functools, unittest\n")
+    (tests / "test_bool.py").unlink()
+    (tests / "test_abc.py").chmod(0o755)
+    (tests / "test_wrong.py").write_text("def wrong(:\n")
+    (tests / "data" / "some.txt").write_text("listed in the Makefile\n")
+    (tests / "unlisted").mkdir()
+    (tests / "unlisted" / "test_more.py").write_text("import unittest\n")
+
+    cell, renewed = built()
+    assert cell["made_of"] == before.full_id
+    assert "make" not in cell["seconds"]
+    log = (real.last_run().cell_folder(Cell("3.15", arch, "nojit")) / "build.log").read_text()
+    assert '"kept": 0' in log, "the cache was empty"
+    cell, whole = built("--no-cache", "--rebuild")
+    assert cell["made_of"] is None
+    assert (whole.manifest.trees, whole.full_id) == (renewed.manifest.trees, renewed.full_id)
+    assert whole.files() == renewed.files()
+    assert whole.manifest.tree_digest != before.manifest.tree_digest
 
 
 @pytest.mark.slow

@@ -174,6 +174,15 @@ class TestACrossBuild:
         assert not second.from_stash
         assert second.artifact.manifest.build_python == first.artifact.manifest.build_python
 
+    def test_takes_a_cell_of_a_source_that_has_other_tests(self, shop: Shop) -> None:
+        shop.source = replace(shop.source, kind=Kind.CHECKOUT, core="c" * 64)
+        native = shop.build("jit", X86)
+        cross = shop.build("jit", ARM, digest="e" * 64)
+        assert cross.artifact.manifest.build_python == native.artifact.full_id
+        shop.source = replace(shop.source, core="a" * 64)
+        shop.build("jit", ARM, digest="f" * 64)
+        assert shop.served == ["--enable-experimental-jit=yes", "CFLAGS=-O1 -g0"]
+
     def test_makes_its_own_where_the_cell_crashed_in_its_probe(self, shop: Shop) -> None:
         shop.probe = {"crashed": "SIGSEGV"}
         shop.build("jit", X86)

@@ -56,6 +56,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "crossjit.flow",
         "crossjit.ladder",
         "crossjit.outcomes",
+        "crossjit.renewal",
         "crossjit.sighting",
         "crossjit.suite_folder",
         "crossjit.triage",

@@ -9,6 +9,7 @@ import pty
 import re
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -341,6 +342,14 @@ def test_results_as_text() -> None:
     assert "  failed: jit: test_c (AssertionError: 1 != 2)" in lines
     assert "test_d" not in text
     assert lines[-2:] == ["run:       20260101-000000-abcd", "reproduce: invoke validate"]
+
+
+def test_a_result_says_what_it_was_made_of() -> None:
+    made = replace(FAILED, made_of="fedcba987654" + "0" * 52)
+    text = tables.results_text([made], run="r", reproduce="x", look=Look())
+    assert "  made of fedcba987654, which has other tests" in text.splitlines()
+    assert tables.cell_json(made)["made_of"] == made.made_of
+    assert "made of" not in tables.results_text([FAILED], run="r", reproduce="x", look=Look())
 
 
 def test_results_as_json() -> None:
