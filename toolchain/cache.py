@@ -84,7 +84,8 @@ def configure(argv):
     if restore("configure", digest.text()):
         print("configure: the same questions were answered before")
         return 0
-    status = subprocess.call(argv)
+    # what it compiles is never compiled again, so the compilers' cache would only have the work
+    status = subprocess.call(argv, env={**os.environ, "CCACHE_DISABLE": "1"})
     if status == 0:
         keep("configure", digest.text(), sorted(os.listdir()))
     return status

@@ -158,6 +158,12 @@ def test_what_configure_does_not_read_is_not(built: Build) -> None:
     assert not built.configure()
 
 
+def test_what_configure_compiles_is_not_kept_one_by_one(built: Build) -> None:
+    built.write("configure", CONFIGURE + 'echo "$CCACHE_DISABLE" >>"$ASKED"\n')
+    built.configure()
+    assert built.asked.read_text().split() == ["asked", "1"]
+
+
 def test_a_configure_that_fails_is_not_kept(built: Build) -> None:
     built.write("configure", "#!/bin/sh\nexit 77\n")
     command = [sys.executable, str(SCRIPTS / "cache.py"), "configure", "--", str(built.source / "configure")]
