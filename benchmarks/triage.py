@@ -24,8 +24,7 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parent.parent
 DEFECTS = PROJECT / "tests" / "defects"
 
-FLAKY = "flaky"  # the layer of a defect that is seen at some of the runs only
-TRIES = 40  # runs until it must have been seen: one that fails one time in five hides for so long once in 7,500
+TRIES = 40  # runs until a flaky one must have been seen: failing one time in five, it hides for so long once in 7,500
 
 sys.path.insert(0, str(PROJECT))
 
@@ -33,6 +32,7 @@ from benchmarks import commands, ending, trees  # noqa: E402 - nothing of it nee
 from benchmarks.commands import Done  # noqa: E402
 from crossjit import recipes, settings, sources  # noqa: E402
 from crossjit.progress import Silent  # noqa: E402
+from crossjit.triage import Layer  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def plant(defect: Defect, tree: Path) -> Outcome:
         )
         done, validated = crossjit("validate", *selected)
         tries = 1
-        while done.status == 0 and defect.layer == FLAKY and tries < TRIES:
+        while done.status == 0 and defect.layer == Layer.FLAKY and tries < TRIES:
             done, validated = crossjit("validate", *selected)
             tries += 1
         cells = validated.get("cells") or [{"verdict": "none"}]

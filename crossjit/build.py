@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import BinaryIO, TextIO
 
 import crossjit
@@ -163,7 +164,7 @@ def specify(
         configure += [
             f"--build={toolchain.arch.triple}",
             f"--host={arch.triple}",
-            f"--with-build-python={BUILD_PYTHON}/usr/local/bin/python{'.'.join(map(str, source.python))}",
+            f"--with-build-python={BUILD_PYTHON}/{python_of(source)}",
             f"CC={arch.triple}-gcc",
             f"CXX={arch.triple}-g++",
             *CROSS_ANSWERS,
@@ -222,10 +223,14 @@ def _python(source: Source, variant: Variant, strategy: Strategy, toolchain: Ima
     return hashlib.sha256("\0".join(what).encode()).hexdigest()
 
 
+def python_of(source: Source) -> str:
+    """Return where an install tree of a source has its Python."""
+    return f"usr/local/bin/python{'.'.join(map(str, source.python))}"
+
+
 def _compile(source: Source, strategy: Strategy) -> tuple[str, ...]:
     """Say how the library is byte-compiled: by the Python that CPython's Makefile would use, its own JIT off."""
-    built = f"{BUILD_PYTHON}/usr/local/bin/python{'.'.join(map(str, source.python))}"
-    python = built if strategy is Strategy.CROSS else "./python"
+    python = f"{BUILD_PYTHON}/{python_of(source)}" if strategy is Strategy.CROSS else "./python"
     return ("env", "PYTHON_JIT=0", python, f"{TOOLS}/compile_library.py", "--root", INSTALL, "--prefix", "/usr/local")
 
 
@@ -272,12 +277,8 @@ def compile_in(
     `build_python` opens the install tree of the build Python for a cross build. Raises BuildError with the relevant
     lines, the command and how it ended; engine failures come through as they are.
     """
-    seconds: dict[str, float] = {}
-    started = time.monotonic()
-    with progress.step("unpack", subject):
-        fill(container, spec, source, build_python)
-    seconds["unpack"] = time.monotonic() - started
-    seconds |= run(container, spec.commands, subject=subject, jobs=jobs, log=log, progress=progress)
+    unpack = partial(fill, container, spec, source, build_python)
+    seconds = run(container, unpack, spec.commands, subject=subject, jobs=jobs, log=log, progress=progress)
     compiler = f"{spec.arch.triple}-gcc" if spec.strategy is Strategy.CROSS else "gcc"
     return Built(
         seconds=seconds, compiler=_first_line(container, (compiler, "--version")), caches=_cache_report(container)
@@ -285,10 +286,23 @@ def compile_in(
 
 
 def run(
-    container: Container, commands: Iterable[Command], *, subject: str, jobs: int, log: TextIO, progress: Progress
+    container: Container,
+    unpack: Callable[[], None],
+    commands: Iterable[Command],
+    *,
+    subject: str,
+    jobs: int,
+    log: TextIO,
+    progress: Progress,
 ) -> dict[str, float]:
-    """Run commands of a build one after the other; return wall seconds by phase. Raises BuildError."""
-    seconds: dict[str, float] = {}
+    """Put into a container what is built of, and run commands there, one after the other.
+
+    Returns wall seconds by phase. Raises BuildError.
+    """
+    started = time.monotonic()
+    with progress.step("unpack", subject):
+        unpack()
+    seconds = {"unpack": time.monotonic() - started}
     for command in commands:
         started = time.monotonic()
         with progress.step(command.phase, subject) as step:

@@ -314,118 +314,97 @@ def _alike(shop: Workshop, prepared: Prepared) -> Artifact | None:
 
 def _build(shop: Workshop, prepared: Prepared, target: Image, log: Path, own_python: Artifact | None) -> BuiltCell:
     """Build the cell from its source, probe and stash it."""
-    with contextlib.ExitStack() as building:
-        container, built = building.enter_context(
-            _built(shop, prepared, prepared.spec, str(prepared.cell), log, own_python)
-        )
-
-        def pack(staging: Staging) -> Packed:
-            packed = _pack(staging, container, INSTALL)
-            for name in (SUPPORT, GENERATED):
-                _pack(staging, container, name)
-            return packed
-
-        return _stash(shop, prepared, target, built, own_python, pack=pack, leave=building.close)
+    return _make(shop, prepared, target, log, own_python, by=build.compile_in, pack=_pack)
 
 
 def _renew(
     shop: Workshop, prepared: Prepared, alike: Artifact, target: Image, log: Path, own_python: Artifact | None
 ) -> BuiltCell:
     """Make the cell of an artifact that differs in its tests only, probe and stash it. Raises UnfitError."""
-    subject = str(prepared.cell)
     base = renewal.open_base(alike, prepared.spec, prepared.source)
-    shop.progress.say(f"{subject}: nothing but tests differs from {alike.id}, so it is made of that")
-    with contextlib.ExitStack() as building:
-        container = building.enter_context(_container(shop, prepared, prepared.spec, subject))
-        with log.open("w", encoding="utf-8", buffering=1) as output:
-            built = renewal.make(
-                container,
-                prepared.spec,
-                prepared.source,
-                base,
-                subject=subject,
-                jobs=shop.jobs,
-                log=output,
-                progress=shop.progress,
-                build_python=own_python.open if own_python else None,
-            )
-
-        def pack(staging: Staging) -> Packed:
-            return renewal.pack(container, staging, base)
-
-        return _stash(shop, prepared, target, built, own_python, pack=pack, leave=building.close, made_of=alike)
+    shop.progress.say(f"{prepared.cell}: nothing but tests differs from {alike.id}, so it is made of that")
+    by, pack = partial(renewal.make, base=base), partial(renewal.pack, base=base)
+    return _make(shop, prepared, target, log, own_python, by=by, pack=pack, made_of=alike)
 
 
-def _stash(
+def _make(
     shop: Workshop,
     prepared: Prepared,
     target: Image,
-    built: Built,
+    log: Path,
     own_python: Artifact | None,
     *,
-    pack: Callable[[Staging], Packed],
-    leave: Callable[[], None],
+    by: Callable[..., Built],
+    pack: Callable[[Container, Staging], Packed],
     made_of: Artifact | None = None,
 ) -> BuiltCell:
-    """Pack what was built, probe it, and put it into the stash.
+    """Make the cell in a container, pack and probe what came of it, and put it into the stash.
 
-    `pack` returns the install tree. After it the building's container is not wanted any more: `leave` removes it.
+    `by` is called as `build.compile_in` is; `pack` takes the trees and returns the install tree.
     """
     order, subject = prepared.order, str(prepared.cell)
     emulation = shop.emulation(prepared.cell.arch, order.cpu)
-    with (
-        shop.store.staging(prepared.key) as staging,
-        contextlib.ExitStack() as probing,
-        # Containers take a second to come and to go. What is given to the threads has ended before the stacks are left,
-        # this one and the building's, which close what was entered even where no thread came to it.
-        ThreadPoolExecutor(2) as aside,
-    ):
-        its_container = validation.probing(
-            shop.engine,
-            shop.facts,
-            target,
-            emulation=emulation,
-            name=build.container_name(f"probe-{prepared.cell.slug}", shop.run),
-            labels=shop.labels,
-        )
-        opening = aside.submit(probing.enter_context, its_container)
-        started = time.monotonic()
-        with shop.progress.step("pack", subject):
-            packed = pack(staging)
-        leaving = [aside.submit(leave)]
-        built = built.after("pack", time.monotonic() - started)
-        started = time.monotonic()
-        facts = validation.probe(
-            opening.result(),
-            lambda: packing.unpack_stream(packed.path),
-            cell=prepared.cell,
-            emulation=emulation,
-            progress=shop.progress,
-        )
-        leaving.append(aside.submit(probing.close))
-        built = built.after("probe", time.monotonic() - started)
-        manifest = replace(
-            _manifest(shop, prepared, prepared.spec, ArtifactKind.CELL, built),
-            cell=prepared.cell,
-            recipe=order.recipe.name,
-            variant=order.variant.name,
-            images={"toolchain": prepared.toolchain.facts(), "target": target.facts()},
-            build_python=own_python.full_id if own_python else None,
-            made_of=made_of.full_id if made_of else None,
-            qemu=_qemu(shop, prepared.cell.arch),
-            cpu=emulation.get("QEMU_CPU"),
-            probe=dict(facts),
-        )
-        with shop.progress.step("stash", subject):
-            artifact = staging.commit(manifest)
-        for each in leaving:
-            each.result()
+    with contextlib.ExitStack() as building:
+        container, built = building.enter_context(_built(shop, prepared, prepared.spec, subject, log, own_python, by))
+        with (
+            shop.store.staging(prepared.key) as staging,
+            contextlib.ExitStack() as probing,
+            # Containers take a second to come and to go. What is given to the threads has ended before the stacks are
+            # left, which close what was entered even where no thread came to it.
+            ThreadPoolExecutor(2) as aside,
+        ):
+            its_container = validation.probing(
+                shop.engine,
+                shop.facts,
+                target,
+                emulation=emulation,
+                name=build.container_name(f"probe-{prepared.cell.slug}", shop.run),
+                labels=shop.labels,
+            )
+            opening = aside.submit(probing.enter_context, its_container)
+            started = time.monotonic()
+            with shop.progress.step("pack", subject):
+                packed = pack(container, staging)
+            leaving = [aside.submit(building.close)]
+            built = built.after("pack", time.monotonic() - started)
+            started = time.monotonic()
+            facts = validation.probe(
+                opening.result(),
+                lambda: packing.unpack_stream(packed.path),
+                cell=prepared.cell,
+                emulation=emulation,
+                progress=shop.progress,
+            )
+            leaving.append(aside.submit(probing.close))
+            built = built.after("probe", time.monotonic() - started)
+            manifest = replace(
+                _manifest(shop, prepared, prepared.spec, ArtifactKind.CELL, built),
+                cell=prepared.cell,
+                recipe=order.recipe.name,
+                variant=order.variant.name,
+                images={"toolchain": prepared.toolchain.facts(), "target": target.facts()},
+                build_python=own_python.full_id if own_python else None,
+                made_of=made_of.full_id if made_of else None,
+                qemu=_qemu(shop, prepared.cell.arch),
+                cpu=emulation.get("QEMU_CPU"),
+                probe=dict(facts),
+            )
+            with shop.progress.step("stash", subject):
+                artifact = staging.commit(manifest)
+            for each in leaving:
+                each.result()
     return BuiltCell(artifact, from_stash=False, seconds=built.seconds, caches=built.caches)
 
 
-def _pack(staging: Staging, container: Container, name: str) -> Packed:
-    """Take one of the trees that a build leaves."""
-    folder = {INSTALL: build.INSTALL, SUPPORT: build.SUPPORT, GENERATED: build.GENERATED}[name]
+def _pack(container: Container, staging: Staging) -> Packed:
+    """Take the trees that a build leaves; return the install tree."""
+    packed = _pack_tree(container, staging, INSTALL, build.INSTALL)
+    for name, folder in ((SUPPORT, build.SUPPORT), (GENERATED, build.GENERATED)):
+        _pack_tree(container, staging, name, folder)
+    return packed
+
+
+def _pack_tree(container: Container, staging: Staging, name: str, folder: str) -> Packed:
     with container.get(folder) as tar:
         return staging.add(name, tar)
 
@@ -593,7 +572,7 @@ def _ensure_build_python(shop: Workshop, prepared: Prepared, log: Path) -> Artif
             shop.store.staging(spec.key) as staging,
         ):
             with shop.progress.step("pack", subject):
-                _pack(staging, container, INSTALL)
+                _pack_tree(container, staging, INSTALL, build.INSTALL)
             return staging.commit(
                 replace(
                     _manifest(shop, prepared, spec, ArtifactKind.BUILD_PYTHON, built),
@@ -611,16 +590,30 @@ def _found_build_python(shop: Workshop, prepared: Prepared, wanted: BuildPython)
 
 @contextlib.contextmanager
 def _built(
-    shop: Workshop, prepared: Prepared, spec: BuildSpec, subject: str, log: Path, own_python: Artifact | None
+    shop: Workshop,
+    prepared: Prepared,
+    spec: BuildSpec,
+    subject: str,
+    log: Path,
+    own_python: Artifact | None,
+    by: Callable[..., Built] = build.compile_in,
 ) -> Iterator[tuple[Container, Built]]:
     """Build in a container of its own, which stays until the block ends."""
-    with (
-        _container(shop, prepared, spec, subject) as container,
-        log.open("w", encoding="utf-8", buffering=1) as output,
-    ):
+    emulated = shop.emulation(prepared.toolchain.arch, prepared.order.cpu)
+    own: AbstractContextManager[Container] = build.open_container(
+        shop.engine,
+        prepared.toolchain,
+        spec,
+        facts=shop.facts,
+        name=build.container_name(f"build-{subject}", shop.run),
+        labels=shop.labels,
+        emulation=emulated,
+        cache=caches.ensure(shop.engine, shop.settings) if shop.cached else None,
+    )
+    with own as container, log.open("w", encoding="utf-8", buffering=1) as output:
         yield (
             container,
-            build.compile_in(
+            by(
                 container,
                 spec,
                 prepared.source,
@@ -631,20 +624,6 @@ def _built(
                 build_python=own_python.open if own_python else None,
             ),
         )
-
-
-def _container(shop: Workshop, prepared: Prepared, spec: BuildSpec, subject: str) -> AbstractContextManager[Container]:
-    """Start the container that something is built in."""
-    return build.open_container(
-        shop.engine,
-        prepared.toolchain,
-        spec,
-        facts=shop.facts,
-        name=build.container_name(f"build-{subject}", shop.run),
-        labels=shop.labels,
-        emulation=shop.emulation(prepared.toolchain.arch, prepared.order.cpu),
-        cache=caches.ensure(shop.engine, shop.settings) if shop.cached else None,
-    )
 
 
 def _manifest(shop: Workshop, prepared: Prepared, spec: BuildSpec, kind: ArtifactKind, built: Built) -> Manifest:

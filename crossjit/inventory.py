@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from crossjit.known_failures import literal_head
+from crossjit.known_failures import literal_head, may_begin
 from crossjit.store import Artifact
 
 _TESTS = re.compile(r"usr/local/lib/python3\.\d+t?/(test/.*)\.py")
@@ -59,12 +59,6 @@ def matching(names: Sequence[str], pattern: str) -> tuple[str, ...]:
     start = bisect.bisect_left(names, head)
     end = bisect.bisect_left(names, head + "\U0010ffff", start)
     return tuple(name for name in names[start:end] if fnmatch.fnmatchcase(name, pattern))
-
-
-def may_begin(pattern: str, beginning: str) -> bool:
-    """Tell whether a name with this beginning can match a pattern; in doubt, yes."""
-    head = literal_head(pattern)
-    return head.startswith(beginning) or (head != pattern and beginning.startswith(head))
 
 
 def family(name: str) -> str:

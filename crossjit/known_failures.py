@@ -25,6 +25,12 @@ def literal_head(pattern: str) -> str:
     return re.split(r"[*?\[]", pattern, maxsplit=1)[0]
 
 
+def may_begin(pattern: str, beginning: str) -> bool:
+    """Tell whether a name with this beginning can match a pattern; in doubt, yes."""
+    head = literal_head(pattern)
+    return head.startswith(beginning) or (head != pattern and beginning.startswith(head))
+
+
 class FailureKind(StrEnum):
     """How a known failure shows."""
 

@@ -12,10 +12,10 @@ Whatever is not as it is known to be makes an artifact `UnfitError` for this, an
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO, TextIO
 
 from crossjit import build, packing, sources, tars
@@ -66,7 +66,7 @@ def open_base(artifact: Artifact, spec: BuildSpec, source: Source) -> Base:
         library = found[0][1]
         places = {found[0][0]: MAKEFILE}
         if spec.strategy is not Strategy.CROSS:
-            places[f"usr/local/bin/python{'.'.join(map(str, source.python))}"] = PYTHON
+            places[build.python_of(source)] = PYTHON
             dynload = f"{library}/lib-dynload/"
             places |= {
                 path: f"{BUILD}/{EXTENSIONS}/{path.removeprefix(dynload)}" for path in paths if path.startswith(dynload)
@@ -81,8 +81,8 @@ def make(
     container: Container,
     spec: BuildSpec,
     source: Source,
-    base: Base,
     *,
+    base: Base,
     subject: str,
     jobs: int,
     log: TextIO,
@@ -99,15 +99,12 @@ def make(
     commands = [Command("tests", ("python3", script, *where))]
     commands += [command for command in spec.commands if command.phase == "compile"]
     with _surprises():
-        started = time.monotonic()
-        with progress.step("unpack", subject):
-            _fill(container, spec, source, base, build_python)
-        seconds = {"unpack": time.monotonic() - started}
-        seconds |= build.run(container, commands, subject=subject, jobs=jobs, log=log, progress=progress)
+        unpack = partial(_fill, container, spec, source, base, build_python)
+        seconds = build.run(container, unpack, commands, subject=subject, jobs=jobs, log=log, progress=progress)
     return Built(seconds, base.artifact.manifest.compiler or "")
 
 
-def pack(container: Container, staging: Staging, base: Base) -> Packed:
+def pack(container: Container, staging: Staging, *, base: Base) -> Packed:
     """Put the cell's trees into the staging: what `make` left, and the base's; return the first. Raises UnfitError."""
     with _surprises():
         with container.get(build.INSTALL) as tar:

@@ -93,8 +93,8 @@ class Artifact:
     def is_intact(self) -> bool:
         """Tell whether all that is stashed of it has the bytes that it had. `Store.verify` tells what has not."""
         try:
-            sums = "".join(f"{_file_sha256(self.folder / name)}  {name}\n" for name in (_FILES, _MANIFEST))
-            return sums.encode() == (self.folder / _SUMS).read_bytes() and all(
+            sums = _sums({name: _file_sha256(self.folder / name) for name in (_FILES, _MANIFEST)})
+            return sums == (self.folder / _SUMS).read_bytes() and all(
                 _file_sha256(path) == self.manifest.trees[name].object for name, path in self.objects.items()
             )
         except OSError:
@@ -166,7 +166,7 @@ class Staging:
             _FILES: manifests.to_json({name: packed.files for name, packed in sorted(self._packed.items())}),
             _MANIFEST: manifests.dump(manifest),
         }
-        contents[_SUMS] = "".join(f"{_sha256(data)}  {name}\n" for name, data in contents.items()).encode()
+        contents[_SUMS] = _sums({name: _sha256(data) for name, data in contents.items()})
         with durable.explained(StashError, "cannot write to the stash", self._store.path):
             made = self._folder / "artifact"
             made.mkdir()
@@ -432,9 +432,9 @@ class Store:
         except OSError as error:
             return [f"{folder.name}/{Path(error.filename or _SUMS).name}: {(error.strerror or str(error)).lower()}"]
         for name, digest in actual.items():
-            if f"{digest}  {name}\n".encode() not in sums:
+            if _sums({name: digest}) not in sums:
                 problems.append(f"{folder.name}/{name}: changed (or {_SUMS} beside it)")
-        if not problems and sums != "".join(f"{digest}  {name}\n" for name, digest in actual.items()).encode():
+        if not problems and sums != _sums(actual):
             problems.append(f"{folder.name}/{_SUMS}: changed")
         try:
             manifest = manifests.parse((folder / _MANIFEST).read_bytes())
@@ -532,6 +532,11 @@ def _is_newer(folder: Path) -> bool:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _sums(digests: Mapping[str, str]) -> bytes:
+    """Return what `_SUMS` says of files with these digests."""
+    return "".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode()
 
 
 def _mentions(path: Path, text: str) -> bool:

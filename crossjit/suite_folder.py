@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, cast
 
 from crossjit import durable
 from crossjit.errors import InfrastructureError, UserError
-from crossjit.known_failures import literal_head
+from crossjit.known_failures import may_begin
 from crossjit.outcomes import Ended
 
 ORDER = "order.json"
@@ -45,12 +45,6 @@ def _as_good(name: str, then: Any, now: Any) -> bool:
     if name == "ignore" and then is not None:
         return set(then) <= set(now)
     return json.dumps(then) == json.dumps(now)
-
-
-def _concerns(pattern: str, ended: Ended) -> bool:
-    """Tell whether a pattern of tests' names may mean one of a module."""
-    head, module = literal_head(pattern), f"{ended.test}."
-    return head.startswith(module) or module.startswith(head)
 
 
 class SuiteFolder:
@@ -118,7 +112,7 @@ class SuiteFolder:
             )
         spared = set(cast("list[str]", order["ignore"])) - set(before["order"]["ignore"])
         for line, ended in there:
-            if ended.was_killed and any(_concerns(pattern, ended) for pattern in spared):
+            if ended.was_killed and any(may_begin(pattern, f"{ended.test}.") for pattern in spared):
                 continue  # what took it along is left out now, so it can tell of its other tests
             with self._writing():
                 for name in ended.files:

@@ -101,7 +101,8 @@ def _show(run: Opened, results: Sequence[CellResult], *, json: bool) -> None:
 def _is_final(finished: CellResult) -> bool:
     """Tell whether nothing would come of taking a cell up again.
 
-    Suites that failed are taken up for what is known of failures by now: their modules have ended, and none runs again.
+    Suites that failed are taken up for what is known of failures by now. Modules that ended do not run again, but those
+    that a crash or hang cut short which is left out by now.
     """
     if finished.verdict is Verdict.FAIL:
         return not finished.suites

@@ -16,39 +16,24 @@ from crossjit import build, build_python, flow, recipes
 from crossjit.engine.base import EngineFacts
 from crossjit.engine.fake import FakeEngine, FakeProcess
 from crossjit.flow import Order, Workshop
-from crossjit.images import Image, ImageSpec, Package, Role, load_all
+from crossjit.images import ImageSpec, Role, load_all
 from crossjit.manifest import ArtifactKind
 from crossjit.model import Arch, Cell, HostAbility, Strategy
 from crossjit.plan import Known
-from crossjit.progress import Silent
 from crossjit.recipes import Recipe
 from crossjit.settings import Settings
 from crossjit.sources import Kind, Source
 from crossjit.store import Store
+from tests.unit.shops import Heard, image
 
 X86, ARM = Arch.X86_64, Arch.AARCH64
 RECIPE = recipes.find("3.15", crossjit.PROJECT / "recipes")
 PYTHON = "usr/local/bin/python3.15"
 
 
-def image(role: Role, arch: Arch) -> Image:
-    packages = (Package("gcc-16", "amd64", "16.2.0-3"), Package("clang-21", "amd64", "1:21.1.8-13"))
-    return Image(f"{role}-{arch}", f"sha256:{role}{arch}", "k" * 64, role, arch, "bootstrap:forky", packages)
-
-
 def order(variant: str, arch: Arch, *, recipe: Recipe = RECIPE, source: str | None = None) -> Order:
     strategy = Strategy.NATIVE if arch is X86 else Strategy.CROSS
     return Order(Cell(recipe.name, arch, variant), recipe, recipe.variants[variant], strategy, source)
-
-
-class Heard(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 class Shop:

@@ -14,7 +14,8 @@ from crossjit.engine.fake import FakeEngine, FakeProcess, Fault
 from crossjit.errors import EngineError
 from crossjit.images import ImageSpec, Role
 from crossjit.model import Arch
-from tests.unit.test_build_python import X86, Shop, image
+from tests.unit.shops import image
+from tests.unit.test_build_python import X86, Shop
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,13 +20,13 @@ from crossjit.engine.base import EngineFacts
 from crossjit.engine.fake import FakeEngine, FakeProcess, Fault
 from crossjit.errors import EngineError
 from crossjit.flow import Order, Workshop
-from crossjit.images import Image, Package, Role, load_all
+from crossjit.images import Role, load_all
 from crossjit.manifest import ArtifactKind
 from crossjit.model import Arch, Cell, HostAbility, Strategy, Verdict
-from crossjit.progress import Silent, SilentStep, Step
 from crossjit.settings import Settings
 from crossjit.sources import Kind, Source
 from crossjit.store import Artifact, Store
+from tests.unit.shops import Heard, image
 
 X86, ARM = Arch.X86_64, Arch.AARCH64
 RECIPE = recipes.find("3.15", crossjit.PROJECT / "recipes")
@@ -39,27 +38,6 @@ TREE = {
     "Lib/test/test_int.py": "assert 1",
     "Lib/test/data/some.txt": "some",
 }
-
-
-def image(role: Role, arch: Arch) -> Image:
-    packages = (Package("gcc-16", "amd64", "16.2.0-3"), Package("clang-21", "amd64", "1:21.1.8-13"))
-    return Image(f"{role}-{arch}", f"sha256:{role}{arch}", "k" * 64, role, arch, "bootstrap:forky", packages)
-
-
-class Heard(Silent):
-    """Keeps what is said, and which steps there were."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.steps: list[str] = []
-
-    @contextmanager
-    def step(self, name: str, subject: str = "") -> Iterator[Step]:
-        self.steps.append(name)
-        yield SilentStep()
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 class Shop:

@@ -22,25 +22,17 @@ import pytest
 from crossjit import manifest as manifests
 from crossjit.errors import StashError, UserError
 from crossjit.model import Arch, Cell
-from crossjit.progress import Silent
 from crossjit.store import Artifact, Store
+from tests.unit.shops import Heard
 from tests.unit.trees import INSTALL, SUPPORT, File, Symlink, manifest, stream
 
 KEY = "c0ffee" + "0" * 58
 OTHER = "c0ffee" + "1" * 58
 
 
-class Listener(Silent):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "stash", progress=Listener())
+    return Store(tmp_path / "stash", progress=Heard())
 
 
 @pytest.fixture
@@ -52,7 +44,7 @@ def memory() -> Iterator[Path]:
 
 
 def said(store: Store) -> list[str]:
-    assert isinstance(store._progress, Listener)
+    assert isinstance(store._progress, Heard)
     return store._progress.said
 
 

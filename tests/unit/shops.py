@@ -1,0 +1,31 @@
+"""What the tests of flow's parts work with: images that are not there, and who hears what is said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from crossjit.images import Image, Package, Role
+from crossjit.model import Arch
+from crossjit.progress import Silent, SilentStep, Step
+
+
+def image(role: Role, arch: Arch) -> Image:
+    packages = (Package("gcc-16", "amd64", "16.2.0-3"), Package("clang-21", "amd64", "1:21.1.8-13"))
+    return Image(f"{role}-{arch}", f"sha256:{role}{arch}", "k" * 64, role, arch, "bootstrap:forky", packages)
+
+
+class Heard(Silent):
+    """Keeps what is said, and which steps there were."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.steps: list[str] = []
+
+    @contextmanager
+    def step(self, name: str, subject: str = "") -> Iterator[Step]:
+        self.steps.append(name)
+        yield SilentStep()
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
