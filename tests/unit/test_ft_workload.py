@@ -3,6 +3,7 @@ from __future__ import annotations
 import collections
 import importlib.util
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -124,3 +125,13 @@ def test_with_a_gil_nothing_is_claimed() -> None:
     assert set(outcomes.values()) == {"skipped"}
     assert set(outcomes) == {check.__name__ for check in workload.CHECKS}
     assert all(line["message"] for line in lines)
+
+
+def test_a_check_is_named_before_it_begins_and_goes_on_for_a_while() -> None:
+    command = [sys.executable, str(SCRIPT), "--scale", "1", "list_pop"]
+    environ = {**os.environ, workload.ANYWAY: "1"}
+    output = subprocess.run(command, capture_output=True, text=True, check=True, env=environ).stdout
+    _, started, ended, _ = (json.loads(line) for line in output.splitlines())
+    assert started == {"check": "list_pop", "outcome": "started"}
+    assert (ended["check"], ended["outcome"]) == ("list_pop", "passed")
+    assert ended["seconds"] >= workload.PRESS >= 1

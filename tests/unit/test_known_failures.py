@@ -133,3 +133,17 @@ def test_what_is_left_out_is_counted_where_its_module_ran(test: str, modules: li
     assert [(each.name, each.outcome, each.known) for each in found] == (
         [(test, Outcome.SKIPPED, REASON)] if counted else []
     )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "module", "may"),
+    [
+        ("test.test_s.C.test_x", "test.test_s.", True),
+        ("test.test_s*", "test.test_s.", True),
+        ("test.test_*.C.*", "test.test_s.", True),
+        ("test.test_t.C.test_x", "test.test_s.", False),
+        ("test.test_s", "test.test_s.", False),  # the module itself, and none of its tests
+    ],
+)
+def test_a_pattern_may_mean_a_modules_tests(pattern: str, module: str, may: bool) -> None:
+    assert known_failures.may_begin(pattern, module) is may
