@@ -9,9 +9,9 @@ process, so that what comes of it depends on nothing but the file, and several a
 -OO, as compileall would: two thirds of the work, for what suites start a few times at most.
 
 With CROSSJIT_CACHE in the environment, what came of a file for this very compiler (CROSSJIT_COMPILER tells it from
-others, else the running program's own bytes do) is taken from there. Prints a line of JSON at its end: {"compiled": n,
-"kept": n, "left": n}, where `left` are files that do not compile, such as tests' examples of wrong syntax; those stay
-without.
+others, else the running program's own bytes do) and this script is taken from there. Prints a line of JSON at its end:
+{"compiled": n, "kept": n, "left": n}, where `left` are files that do not compile, such as tests' examples of wrong
+syntax; those stay without. Whatever else goes wrong with a file, such as a full disk, is said, and fails the whole.
 """
 
 import argparse
@@ -24,11 +24,18 @@ import py_compile
 import sys
 import warnings
 
+COMPILED, LEFT, FAILED = range(3)  # how the process of one file ends
+
 
 def compiler():
-    """Return what tells this compiler from another: all that compiles is in the program itself."""
-    named = os.environ.get("CROSSJIT_COMPILER")
-    return named or hashlib.sha256(pathlib.Path(sys.executable).read_bytes()).hexdigest()
+    """Return what tells this compiler from another: all that compiles is in the program itself, and called here."""
+    named = os.environ.get("CROSSJIT_COMPILER") or digest_of(pathlib.Path(sys.executable))
+    return f"{named} {digest_of(pathlib.Path(__file__))} {sys.version} {os.environ.get('SOURCE_DATE_EPOCH')}"
+
+
+def digest_of(path):
+    """Return the digest of a file, in hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def compiled(path):
@@ -37,20 +44,20 @@ def compiled(path):
 
 
 def compile_file(path, name):
-    """Compile a file; False for one that does not compile. `name` is what tracebacks will say."""
+    """Compile a file; False for one that does not compile. `name` is what tracebacks will say. Raises OSError."""
     try:
         py_compile.compile(
             path, str(compiled(path)), name, doraise=True, optimize=0,
             invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH,
         )  # fmt: skip
-    except (py_compile.PyCompileError, OSError, UnicodeError, ValueError, RecursionError):
+    except py_compile.PyCompileError:  # whatever is wrong with the source, a RecursionError too
         return False
     return True
 
 
-def digest_of(content):
-    """Return the digest by which a damaged file is noticed."""
-    return hashlib.sha256(content).hexdigest().encode()
+def seal(content):
+    """Return what stands before an entry's content, by which a damaged one is noticed."""
+    return hashlib.sha256(content).hexdigest().encode() + b"\n"
 
 
 class Kept:
@@ -71,16 +78,17 @@ class Kept:
             return False
         kept = self.path(pathlib.Path(path).read_bytes(), name)
         try:
-            digest, content = kept.read_bytes().split(b"\n", 1)
-        except (OSError, ValueError):
+            entry = kept.read_bytes()
+            os.utime(kept)  # another build may trim the cache meanwhile
+        except OSError:
             return False
-        if digest != digest_of(content):
+        content = entry.partition(b"\n")[2]
+        if entry != seal(content) + content:
             return False
         target = compiled(path)
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(content)
         target.chmod((os.stat(path).st_mode | 0o200) & 0o666)  # as py_compile gives it
-        os.utime(kept)
         return True
 
     def keep(self, path, name):
@@ -91,33 +99,33 @@ class Kept:
         kept.parent.mkdir(parents=True, exist_ok=True)
         new = kept.with_name(f"{kept.name}.{os.getpid()}")
         content = compiled(path).read_bytes()
-        new.write_bytes(digest_of(content) + b"\n" + content)
+        new.write_bytes(seal(content) + content)
         new.replace(kept)
 
 
 def main():
-    """Compile the library. Ends with 0, or with 1 if a process was killed."""
+    """Compile the library. Ends with 0, or with 1 if a file could not be read, written or kept, or a process died."""
     parser = argparse.ArgumentParser(description="Byte-compile an installed library.")
     parser.add_argument("--root", required=True)
     parser.add_argument("--prefix", required=True)
     parser.add_argument("--jobs", type=int, required=True)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    kept = Kept(os.environ.get("CROSSJIT_CACHE"), f"{compiler()} {sys.version} {os.environ.get('SOURCE_DATE_EPOCH')}")
+    kept = Kept(os.environ.get("CROSSJIT_CACHE"), compiler())
     libraries = pathlib.Path(arguments.root + arguments.prefix, "lib").glob("python3*/")
-    files = sorted(str(path) for library in libraries for path in library.rglob("*.py"))
+    files = sorted(str(path) for library in libraries for path in library.rglob("*.py") if path.is_file())
     compile("", "", "exec", dont_inherit=True)  # what is loaded at the first time, before the first fork
-    running, counts, killed = {}, {"compiled": 0, "kept": 0, "left": 0}, False
+    running, counts, failed = {}, {"compiled": 0, "kept": 0, "left": 0}, False
 
     def reap():
-        nonlocal killed
+        nonlocal failed
         process, status = os.wait()
         path = running.pop(process)
         code = os.waitstatus_to_exitcode(status)
-        if code not in (0, 1):
+        if code not in (COMPILED, LEFT):
             print(f"compiling {path} ended with {code}", file=sys.stderr)
-            killed = True
-        counts["compiled" if code == 0 else "left"] += 1
+            failed = True
+        counts["compiled" if code == COMPILED else "left"] += 1
 
     for path in files:
         name = path.removeprefix(arguments.root)
@@ -128,18 +136,22 @@ def main():
             reap()
         process = os.fork()
         if process == 0:
-            code = 2
+            code = FAILED
             try:
-                code = 0 if compile_file(path, name) else 1
-                if code == 0:
+                if compile_file(path, name):
                     kept.keep(path, name)
+                    code = COMPILED
+                else:
+                    code = LEFT
+            except OSError as error:
+                print(error, file=sys.stderr, flush=True)
             finally:
                 os._exit(code)
         running[process] = path
     while running:
         reap()
     print(json.dumps(counts))
-    return int(killed)
+    return int(failed)
 
 
 if __name__ == "__main__":

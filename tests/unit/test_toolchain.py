@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -229,10 +230,19 @@ def test_a_cache_does_not_grow_without_bounds(built: Build) -> None:
 # -- compile_library.py
 
 
-def compile_library(root: Path, *, jobs: int, **environ: str) -> dict[str, int]:
-    command = [sys.executable, str(SCRIPTS / "compile_library.py"), "--root", str(root), "--prefix", "/usr/local"]
+COMPILE_LIBRARY = str(SCRIPTS / "compile_library.py")
+
+
+def run_compile_library(
+    root: Path, *, jobs: int, script: str = COMPILE_LIBRARY, **environ: str
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, script, "--root", str(root), "--prefix", "/usr/local"]
     variables = {"PATH": os.environ["PATH"], "SOURCE_DATE_EPOCH": "1767225600", "PYTHONHASHSEED": "0", **environ}
-    done = subprocess.run([*command, "--jobs", str(jobs)], env=variables, capture_output=True, text=True, check=False)
+    return subprocess.run([*command, "--jobs", str(jobs)], env=variables, capture_output=True, text=True, check=False)
+
+
+def compile_library(root: Path, *, jobs: int, script: str = COMPILE_LIBRARY, **environ: str) -> dict[str, int]:
+    done = run_compile_library(root, jobs=jobs, script=script, **environ)
     assert done.returncode == 0, done.stderr
     counts: dict[str, int] = json.loads(done.stdout)
     return counts
@@ -292,6 +302,9 @@ def test_what_is_kept_is_what_would_be_compiled(library: Path, tmp_path: Path) -
     assert compile_library(library, jobs=2, **cache)["compiled"] == 1
     assert compile_library(library, jobs=2, **cache, CROSSJIT_COMPILER="another")["compiled"] == 13
     assert compile_library(library, jobs=2, **cache, SOURCE_DATE_EPOCH="1")["compiled"] == 13
+    script = tmp_path / "compile_library.py"
+    script.write_text(Path(COMPILE_LIBRARY).read_text() + "\n# changed\n")
+    assert compile_library(library, jobs=2, script=str(script), **cache)["compiled"] == 13
 
 
 def test_what_is_damaged_in_the_cache_is_compiled_again(library: Path, tmp_path: Path) -> None:
@@ -304,6 +317,38 @@ def test_what_is_damaged_in_the_cache_is_compiled_again(library: Path, tmp_path:
     forget(library)
     assert compile_library(library, jobs=2, **cache)["compiled"] == 13
     assert compiled(library) == good
+
+
+def test_what_cannot_be_written_is_no_example_of_wrong_syntax(library: Path) -> None:
+    (library / "usr/local/lib/python3.99/package/__pycache__").write_text("in the way")
+    done = run_compile_library(library, jobs=2)
+    assert done.returncode == 1
+    assert "Not a directory" in done.stderr
+    assert "package/m3.py ended with 2" in done.stderr
+
+
+def test_what_cannot_be_kept_fails_as_well(library: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("in the way")
+    done = run_compile_library(library, jobs=2, CROSSJIT_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 1
+    assert "Not a directory" in done.stderr
+
+
+def test_what_another_build_trims_while_it_is_read_is_not_known(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = runpy.run_path(COMPILE_LIBRARY)
+    path = str(library / "usr/local/lib/python3.99/package/m3.py")
+    kept = module["Kept"](tmp_path / "cache", "this compiler")
+    assert module["compile_file"](path, "m3.py")
+    kept.keep(path, "m3.py")
+    assert kept.restore(path, "m3.py")
+
+    def gone(path: Path) -> None:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(os, "utime", gone)
+    assert not kept.restore(path, "m3.py")
 
 
 # -- install_tests.py
