@@ -28,6 +28,8 @@ class Group:
     modules: tuple[str, ...]
     """Regrtest's names; `package.*` is every test module of a package, each in a process of its own; `*` all that
     regrtest has; `@name` a list of `validate/modules.toml`."""
+    without: tuple[str, ...] = ()
+    """Those of them that are left out, by regrtest's names."""
     label: str = ""
     """Added to the names of the tests, to tell them from the same tests of another group."""
     env: dict[str, str] = field(default_factory=dict)
@@ -188,12 +190,14 @@ def order(
             items += (
                 {
                     **_item("module", module, suite.timeout * factor, suite),
+                    "without": list(group.without) if module.endswith("*") else [],
                     "label": group.label,
                     "arguments": list(group.arguments),
                     "env": {**suite.env, **group.env},
                     "optional": group.optional,
                 }
                 for module in group.modules
+                if module not in group.without
             )
     unlike = {json.dumps(item, sort_keys=True): item for item in items}  # two groups may run the same module alike
     items = list(unlike.values())
@@ -212,6 +216,7 @@ def _item(kind: str, name: str, timeout: int, suite: Suite) -> dict[str, object]
     return {
         "kind": kind,
         "name": name,
+        "without": [],
         "label": "",
         "arguments": [],
         "env": dict(suite.env),

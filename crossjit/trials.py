@@ -127,6 +127,7 @@ def run(
         {
             "kind": trial.kind,
             "name": trial.module,
+            "without": [],
             "label": f"{number}.{time}",
             "optional": True,
             "weights": {},

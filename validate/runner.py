@@ -7,11 +7,12 @@ it must not depend on what it tests. Its children get the suite's environment an
 
 FILE holds {"limit": seconds, "resources": [...], "ignore": [patterns], "items": [item, …], "shard": [i, n] | null,
 "tests": [patterns], "seconds": {key: seconds}, "done": [keys]}; an item is {"kind": "module" | "script", "name",
-"label", "arguments", "env", "timeout", "weight", "weights": {module: weight}, "optional"}. A module's name may end in
-`.*` for all test modules of a package, or be `*` for all that regrtest runs. A key is a name with its label, as
-`test_dict [stress]`: `seconds` says how long modules took before, `done` what is not to be run again. Of n shards, all
-together hold each module once, as long as FILE is the same but for `seconds` and `done`. A pattern among `tests` is a
-module's name, or what regrtest's `--match` takes; modules that can have no such test are left out.
+"without": [modules], "label", "arguments", "env", "timeout", "weight", "weights": {module: weight}, "optional"}. A
+module's name may end in `.*` for all test modules of a package, or be `*` for all that regrtest runs, but for those
+that it is `without`. A key is a name with its label, as `test_dict [stress]`: `seconds` says how long modules took
+before, `done` what is not to be run again. Of n shards, all together hold each module once, as long as FILE is the same
+but for `seconds` and `done`. A pattern among `tests` is a module's name, or what regrtest's `--match` takes; modules
+that can have no such test are left out.
 
 On stdout, JSON lines: {"event": "plan", "modules": […], "missing": […]} first; then `start` and `end` for each module,
 where `end` has `status` (negative for a signal), `signal`, `timed_out`, `memory_kills`, `seconds`, `junit`, `checks`
@@ -161,7 +162,7 @@ def plan(suite, directory):
         names = [item["name"]] if item["kind"] == "script" else expand(item["name"], directory)
         if not names:
             missing.append({"name": item["name"], "label": item["label"], "optional": item["optional"]})
-        for name in names:
+        for name in (name for name in names if name not in item["without"]):
             weight = item["weights"].get(name, item["weight"])
             jobs.append({**item, "name": name, "weight": weight})
     if suite["shard"]:

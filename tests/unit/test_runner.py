@@ -49,6 +49,7 @@ class Job(dict[str, Any]):
             {
                 "kind": "module",
                 "name": name,
+                "without": [],
                 "label": "",
                 "arguments": [],
                 "env": {},
@@ -200,12 +201,13 @@ def test_what_the_limit_leaves_no_time_for_is_told(library: Path) -> None:
 
 
 def test_packages_are_expanded_and_the_longest_run_first(library: Path) -> None:
-    for name in ("test_pack.test_a", "test_pack.test_b", "test_pack.helper", "test_pack.test_sub.test_c", "test_alone"):
-        write(library, name, "pass")
+    for name in ("test_a", "test_b", "helper", "test_sub.test_c", "test_d"):
+        write(library, f"test_pack.{name}", "pass")
+    write(library, "test_alone", "pass")
     (library / "test_pack" / "test_data").mkdir()
     jobs = [
         Job("test_alone", weight=2),
-        Job("test_pack.*", weights={"test_pack.test_b": 7}),
+        Job("test_pack.*", weights={"test_pack.test_b": 7}, without=["test_pack.test_d"]),
         Job("test_nowhere", optional=True),
         Job("test_alone.*"),
     ]

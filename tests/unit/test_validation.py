@@ -235,6 +235,15 @@ def test_lists_of_modules_stand_where_they_are_named(tmp_path: Path) -> None:
     assert loaded.groups[0].modules == ("test_b", "test_c")
     items: Any = suites.order(loaded, NATIVE, (), "/s", WHOLE)["items"]
     assert [(item["name"], item["label"]) for item in items] == [("test_b", ""), ("test_c", ""), ("test_b", "stress")]
+    suite.write_text(
+        'summary = "s"\ntimeout = 1\nlimit = 1\n[[groups]]\nmodules = ["@language", "test_p.*"]\n'
+        'without = ["test_b", "test_p.test_x"]\n[[groups]]\nmodules = ["test_c"]\n'
+    )
+    items = suites.order(suites.load("s", tmp_path), NATIVE, (), "/s", WHOLE)["items"]
+    assert [(item["name"], item["without"]) for item in items] == [
+        ("test_c", []),
+        ("test_p.*", ["test_b", "test_p.test_x"]),
+    ]
     suite.write_text('summary = "s"\ntimeout = 1\nlimit = 1\n[[groups]]\nmodules = ["@langage"]\n')
     with pytest.raises(UserError, match="did you mean 'language'"):
         suites.load("s", tmp_path)
