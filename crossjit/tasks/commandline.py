@@ -37,7 +37,10 @@ def teach(program: Program) -> None:
     def tasks() -> None:
         collection = program.collection
         try:
-            program.core.unparsed[:] = rewrite(program.core.unparsed, collection)
+            words = rewrite(program.core.unparsed, collection)
+            if words[1:] == ["--help"]:  # as if it had come first: invoke would miss positional arguments before
+                program.args["help"].value, words = words[0], []
+            program.core.unparsed[:] = words
             parse_tasks()
         except UserError as error:
             raise _refuse(error) from error
@@ -67,13 +70,16 @@ def _refuse(error: UserError) -> Exit:
 def rewrite(tokens: Iterable[str], collection: Collection) -> list[str]:
     """Turn `stash list` into invoke's `stash.list`, and bare words after a task into values of its `rest` option.
 
-    Raises UserError for a second word that the group does not have.
+    A task's `--help` leaves nothing but the two. Raises UserError for a second word that the group does not have.
     """
     queue, result = list(tokens), []
     task: Task[Any] | None = None
+    name = ""
     wanted = 0  # positional arguments that the task still waits for
     while queue:
         token = queue.pop(0)
+        if task is not None and token in ("--help", "-h"):
+            return [name, "--help"]
         if token.startswith("-"):
             result.append(token)
             if task is not None and queue and _takes_value(task, token):
@@ -87,7 +93,7 @@ def rewrite(tokens: Iterable[str], collection: Collection) -> list[str]:
             token = _second_word(token, queue, collection.collections[token])
         known = _find(collection, token)
         if known is not None:
-            task, wanted = known, len(list(known.positional))
+            task, name, wanted = known, token, len(list(known.positional))
             result.append(token)
         elif isinstance(task, Command) and task.rest is not None:
             result += [f"--{task.rest}", token]

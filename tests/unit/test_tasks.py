@@ -119,14 +119,23 @@ def test_wrong_command_lines_are_the_users(line: str, said: list[str], capsys: p
 
 
 def test_what_comes_after_two_dashes_keeps_its_words() -> None:
-    assert run("show-rest", "--", "-c", "print('a  b')", "", "--json") == 0
-    assert SEEN == [["-c", "print('a  b')", "", "--json"]]
+    assert run("show-rest", "--", "-c", "print('a  b')", "", "--json", "--help") == 0
+    assert SEEN == [["-c", "print('a  b')", "", "--json", "--help"]]
 
 
 def test_help_texts_last(capsys: pytest.CaptureFixture[str]) -> None:
     """invoke uses a task's help up as it reads it; rewriting reads it first."""
     assert run("stash", "list", "build", "--help") == 0
     assert "which" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "line", ["stash export --help", "stash export 12ab -h", "stash.export --help", "--help stash.export"]
+)
+def test_help_needs_no_arguments(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*line.split()) == 0
+    assert "Export." in capsys.readouterr().out
+    assert SEEN == []
 
 
 def ending(body: Callable[[], Any], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
