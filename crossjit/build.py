@@ -34,6 +34,7 @@ GENERATED = f"{ROOT}/generated"
 BUILD_PYTHON = f"{ROOT}/python"
 TOOLS = f"{ROOT}/tools"
 LLVM = f"{ROOT}/llvm"
+COMPILERS = f"{TOOLS}/compilers"  # cache.py finds it beside itself
 CACHE = "/cache"
 BUILDER = 1000  # the uid of `builder` in the toolchain images
 
@@ -45,8 +46,9 @@ ENVIRONMENT: Mapping[str, str] = {
     "HOME": ROOT,
     "LANG": "C.UTF-8",
     "LC_ALL": "C.UTF-8",
-    # clang by toolchain/llvm.c, compilers by ccache, whether there is a cache or not: the outputs are the same
-    "PATH": f"{LLVM}/bin:/usr/lib/ccache:/usr/local/bin:/usr/bin:/bin",
+    # clang by toolchain/llvm.c, compilers by toolchain/compiler.sh and ccache, whether there is a cache or not: the
+    # outputs are the same. configure gets the compilers themselves, from toolchain/cache.py.
+    "PATH": f"{LLVM}/bin:{COMPILERS}:/usr/local/bin:/usr/bin:/bin",
     "PYTHONHASHSEED": "0",
     "SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH),
     "TZ": "UTC",
@@ -68,6 +70,7 @@ _CACHE = ("python3", f"{TOOLS}/cache.py")
 _LLVM_TOOLS = ("clang", "llvm-dwarfdump", "llvm-objdump", "llvm-readobj")
 _LLVM_STAND_IN = f"{TOOLS}/llvm"  # under the tools' names, too; linked statically, it starts in half the time
 _COMPILE_LLVM_STAND_IN = ("/usr/bin/gcc", "-O1", "-static", "-o", _LLVM_STAND_IN, f"{TOOLS}/llvm.c")
+_COMPILERS = ("gcc", "g++", *(f"{arch.triple}-{name}" for arch in Arch for name in ("gcc", "g++")))
 COMPILER_CACHE = "3G"  # ccache's own bound; the other parts' are in toolchain/cache.py
 
 MEMORY_PER_JOB = 1 << 30  # bytes; the largest compiler process of a CPython build takes less than that
@@ -318,7 +321,7 @@ def fill(
     build_python: Callable[[], AbstractContextManager[BinaryIO]] | None,
 ) -> None:
     """Put the source, the folders to build in, our scripts and a cross build's own Python into a fresh container."""
-    folders = (ROOT, BUILD, INSTALL, SUPPORT, GENERATED, BUILD_PYTHON, TOOLS, LLVM, f"{LLVM}/bin", CACHE)
+    folders = (ROOT, BUILD, INSTALL, SUPPORT, GENERATED, BUILD_PYTHON, TOOLS, COMPILERS, LLVM, f"{LLVM}/bin", CACHE)
     container.put(scripts(spec.llvm, folders), "/")
     if spec.llvm is not None:
         _require(container, _COMPILE_LLVM_STAND_IN)
@@ -481,16 +484,17 @@ def relevant_lines(lines: Sequence[str] | deque[str], limit: int = LOG_TAIL) -> 
 
 
 def scripts(llvm: str | None, folders: Sequence[str] = ()) -> BinaryIO:
-    """Make a tar of what runs in a toolchain container: our scripts, and the names that stand for LLVM's tools.
+    """Make a tar of what runs in a toolchain container: our scripts, and what stands for compilers and LLVM's tools.
 
     Before them come the builder's empty folders.
     """
-    files = {f"{TOOLS}/{path.name}": path.read_bytes() for path in sorted(SCRIPTS.glob("*.py"))}
-    links: dict[str, str] = {}
+    ours = (*sorted(SCRIPTS.glob("*.py")), SCRIPTS / "compiler.sh")
+    files = {f"{TOOLS}/{path.name}": path.read_bytes() for path in ours}
+    links = {f"{COMPILERS}/{name}": f"{TOOLS}/compiler.sh" for name in _COMPILERS}
     if llvm is not None:
         files[f"{TOOLS}/llvm.c"] = (SCRIPTS / "llvm.c").read_bytes()
         names = (name for tool in _LLVM_TOOLS for name in (tool, f"{tool}-{llvm}"))
-        links = {f"{LLVM}/bin/{name}": _LLVM_STAND_IN for name in names}
+        links |= {f"{LLVM}/bin/{name}": _LLVM_STAND_IN for name in names}
     return tars.packed(files, dict.fromkeys(folders, BUILDER), links=links, owner=BUILDER, mode=0o755)
 
 

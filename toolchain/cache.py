@@ -25,6 +25,7 @@ LIMITS = {"configure": 64 << 20, "stencils": 256 << 20, "llvm": 1 << 30, "pyc": 
 SOURCE = pathlib.Path(os.environ.get("CROSSJIT_SOURCE", "."))
 CACHE = os.environ.get("CROSSJIT_CACHE")
 HEADERS = pathlib.Path(os.environ.get("CROSSJIT_HEADERS", "/nonexistent"))
+COMPILERS = str(pathlib.Path(__file__).with_name("compilers"))  # on PATH, what stands for the compilers
 LOG = pathlib.Path(os.environ.get("CROSSJIT_CACHE_LOG", os.devnull))
 PENDING = HEADERS.with_name("stencils-key")
 
@@ -84,8 +85,10 @@ def configure(argv):
     if restore("configure", digest.text()):
         print("configure: the same questions were answered before")
         return 0
-    # what it compiles is never compiled again, so the compilers' cache would only have the work
-    status = subprocess.call(argv, env={**os.environ, "CCACHE_DISABLE": "1"})
+    # What it compiles is never compiled again, so the compilers' cache would only have the work. And where it finds a
+    # compiler may come to be installed: CXX, with its path.
+    path = os.pathsep.join(folder for folder in os.environ["PATH"].split(os.pathsep) if folder != COMPILERS)
+    status = subprocess.call(argv, env={**os.environ, "PATH": path})
     if status == 0:
         keep("configure", digest.text(), sorted(os.listdir()))
     return status

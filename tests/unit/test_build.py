@@ -348,6 +348,21 @@ class TestCompiling:
                     expected = b"of " + (build.SCRIPTS / "llvm.c").read_bytes()
                     assert {files.read(f"{build.LLVM}/bin/{name}") for name in LLVM_NAMES} == {expected}
 
+    def test_compilers_are_run_through_the_script_that_stands_for_them(self, source: Source) -> None:
+        engine = engine_with()
+        spec = specify(source, FT, Arch.X86_64, Strategy.NATIVE, toolchain())
+        with build.open_container(
+            engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}
+        ) as container:
+            build.fill(container, spec, source, None)
+            files = engine.containers[container.id].files
+            names = ("gcc", "g++", "x86_64-linux-gnu-gcc", "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-g++")
+            expected = (build.SCRIPTS / "compiler.sh").read_bytes()
+            assert {files.read(f"{build.COMPILERS}/{name}") for name in names} == {expected}
+        folders = spec.environment["PATH"].split(":")
+        assert folders.index(build.COMPILERS) < folders.index("/usr/bin")
+        assert "/usr/lib/ccache" not in folders, "configure would find it there"
+
     def test_an_image_that_cannot_compile_it_is_no_ones_source(self, source: Source) -> None:
         with pytest.raises(InfrastructureError) as caught:
             compiled(engine_with(gcc=lambda process: 1), source, io.StringIO())

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 
-from crossjit.build import SCRIPTS
+from crossjit.build import COMPILERS, SCRIPTS, TOOLS
 
 CONFIGURE = """#!/bin/sh
 echo asked >>"$ASKED"
@@ -159,10 +160,11 @@ def test_what_configure_does_not_read_is_not(built: Build) -> None:
     assert not built.configure()
 
 
-def test_what_configure_compiles_is_not_kept_one_by_one(built: Build) -> None:
-    built.write("configure", CONFIGURE + 'echo "$CCACHE_DISABLE" >>"$ASKED"\n')
-    built.configure()
-    assert built.asked.read_text().split() == ["asked", "1"]
+def test_configure_sees_the_compilers_themselves(built: Build) -> None:
+    built.write("configure", CONFIGURE + 'echo "$PATH" >>"$ASKED"\n')
+    before, after = "/llvm/bin", built.environ["PATH"]
+    built.configure(PATH=f"{before}:{SCRIPTS / PurePosixPath(COMPILERS).relative_to(TOOLS)}:{after}")
+    assert built.asked.read_text().splitlines() == ["asked", f"{before}:{after}"]
 
 
 def test_a_configure_that_fails_is_not_kept(built: Build) -> None:
@@ -225,6 +227,141 @@ def test_a_cache_does_not_grow_without_bounds(built: Build) -> None:
         os.utime(folder / f"{number}", (number, number))
     built.run("report")
     assert sorted(path.name for path in folder.iterdir()) == ["2", "3"], "those that were used longest ago go"
+
+
+# -- compiler.sh
+
+CCACHE = """#!/bin/sh
+echo "depend=$CCACHE_DEPEND"
+printf '%s\\n' "$@"
+"""
+SMALL, LARGE = 65535, 65536  # bytes
+
+
+class Compiler:
+    """The script under a compiler's name, before a ccache that says what it is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.where = folder
+        (folder / "compilers").mkdir()
+        script = folder / "compiler.sh"
+        shutil.copy(SCRIPTS / "compiler.sh", script)
+        script.chmod(0o755)
+        for name in ("gcc", "aarch64-linux-gnu-g++", "echo"):
+            (folder / "compilers" / name).symlink_to(script)
+        self.write("bin/ccache", CCACHE)
+        (folder / "bin" / "ccache").chmod(0o755)
+        for name, size in (("a.c", SMALL), ("b.c", 1), ("large.c", LARGE), ("with space/a b.c", 1), ("a.cpp", 1)):
+            self.write(name, "\n" * size)
+
+    def write(self, name: str, content: str) -> None:
+        path = self.where / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+
+    def run(self, *arguments: str, name: str = "gcc", **environ: str) -> list[str]:
+        """Return the lines that are printed."""
+        path = f"{self.where}/compilers:{self.where}/bin:/usr/bin:/bin"
+        done = subprocess.run(
+            [name, *arguments],
+            executable=shutil.which(name, path=path),
+            cwd=self.where,
+            env={"PATH": path, **environ},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout.splitlines()
+
+
+@pytest.fixture
+def compiler(tmp_path: Path) -> Compiler:
+    return Compiler(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-O2", "-c", "a.c", "-o", "a.o"),
+        ("-c", "-DX=1", "-Iinclude", "-o", "a.o", "a.c"),
+        ("-c", "a.cpp"),
+        ("-c", "with space/a b.c", "-o", "with space/a b.o", '-DNAME="a b"'),
+    ],
+)
+def test_a_small_source_is_found_by_its_headers(compiler: Compiler, arguments: tuple[str, ...]) -> None:
+    assert compiler.run(*arguments) == ["depend=1", "/usr/bin/gcc", "-MMD", *arguments]
+
+
+def test_a_compiler_is_run_under_its_own_name(compiler: Compiler) -> None:
+    ran = compiler.run("-c", "a.cpp", name="aarch64-linux-gnu-g++")
+    assert ran == ["depend=1", "/usr/bin/aarch64-linux-gnu-g++", "-MMD", "-c", "a.cpp"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-c", "large.c"),
+        ("a.c", "-o", "a"),
+        ("a.o", "-o", "a"),
+        ("--version",),
+        (),
+        ("-c", "a.c", "b.c"),
+        ("-c", "-MD", "a.c"),
+        ("-c", "a.c", "-MMD", "-MF", "x.d"),
+        ("-c", "a.c", "-Wp,-MD,x.d"),
+        ("-E", "a.c"),
+        ("-E", "-c", "a.c"),
+        ("-S", "-c", "a.c"),
+        ("-c", "-x", "c", "-"),
+        ("-c", "missing.c"),
+        ("-c", "a.S"),
+        ("-c", "a.c", "-o", "/dev/null"),
+        ("-c", "a.c", "-isystem", "include"),
+        ("-c", "a.c", "-idirafterinclude"),
+        ("-c", "a.c", "--sysroot=root"),
+        ("-c", "a.c", "@more"),
+    ],
+)
+def test_all_else_is_asked_for_as_it_is(compiler: Compiler, arguments: tuple[str, ...]) -> None:
+    assert compiler.run(*arguments) == ["depend=", "/usr/bin/gcc", *arguments]
+
+
+def test_without_a_cache_the_compiler_runs_by_itself(compiler: Compiler) -> None:
+    assert compiler.run("-c", "a.c", "-o", "a.o", name="echo", CCACHE_DISABLE="1") == ["-c a.c -o a.o"]
+
+
+@pytest.mark.skipif(
+    not (shutil.which("ccache") and os.access("/usr/bin/gcc", os.X_OK)), reason="there is no ccache or no gcc"
+)
+def test_headers_of_headers_count(compiler: Compiler) -> None:
+    ccache = shutil.which("ccache")
+    assert ccache is not None
+    compiler.write("bin/ccache", f'#!/bin/sh\nexec {shlex.quote(ccache)} "$@"\n')
+    compiler.write("a.c", '#include "outer.h"\n#include <stddef.h>\nint x = X;\n')
+    compiler.write("include/outer.h", '#include "inner.h"\n')
+    environ = {"CCACHE_DIR": f"{compiler.where}/cache", "CCACHE_STATSLOG": f"{compiler.where}/log"}
+
+    def compiled(inner: str) -> tuple[bool, bytes]:
+        """Compile with this inner header; say whether that had to be done, and what came of it."""
+        compiler.write("include/inner.h", inner)
+        compiler.write("log", "")
+        (compiler.where / "a.o").unlink(missing_ok=True)
+        compiler.run("-g", "-c", "-Iinclude", "a.c", "-o", "a.o", **environ)
+        events = (compiler.where / "log").read_text().split()
+        assert ("cache_miss" in events) != ("direct_cache_hit" in events)
+        assert "preprocessed_cache_miss" not in events, "that is what takes so long"
+        return "cache_miss" in events, (compiler.where / "a.o").read_bytes()
+
+    one, other = "#define X 1\n", "#define X 2\n"
+    first, object_of_one = compiled(one)
+    assert first
+    assert compiled(one) == (False, object_of_one)
+    again, object_of_other = compiled(other)
+    assert again
+    assert object_of_other != object_of_one
+    assert compiled(other) == (False, object_of_other)
+    assert compiled(one) == (False, object_of_one)
 
 
 # -- compile_library.py
