@@ -1,10 +1,11 @@
 #!/bin/sh
 # Stands for the compilers, under their names: runs the real one through ccache, or by itself where there is no cache.
 #
-# What ccache has no answer for it preprocesses and then compiles, which preprocesses it once more. By what the first
-# comes to, a comment, or a macro that a source does not use, changes nothing; for a small source that is hardly worth
-# the time. So there ccache goes by the headers that the compiler names (its depend mode; they are written beside the
-# object, where nobody looks for them). The object has the same bytes.
+# What ccache has no answer for it preprocesses and then compiles, which preprocesses it once more. Found by what the
+# first comes to, an object serves wherever a macro is other and not used: nearly all that was compiled for `jit` serves
+# `interp`, and much of it `nojit`. For a small source that is hardly worth the time. So there ccache goes by the
+# headers that the compiler names (its depend mode; they are written beside the object, where nobody looks for them).
+# The object has the same bytes.
 #
 # With -MMD the system's headers are not named. That is right because ccache's key names the image and all its packages
 # (CCACHE_COMPILERCHECK), as long as a command has no other folders for the system's. Nor does an older ccache then see
@@ -12,7 +13,7 @@
 compiler=/usr/bin/${0##*/}
 [ -z "$CCACHE_DISABLE" ] || exec "$compiler" "$@"
 
-small=65536 # bytes
+small=16384 # bytes; with more, another variant loses more than the first one gains
 compiles='' source=''
 for word; do
     case $word in

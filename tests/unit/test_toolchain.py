@@ -235,7 +235,7 @@ CCACHE = """#!/bin/sh
 echo "depend=$CCACHE_DEPEND"
 printf '%s\\n' "$@"
 """
-SMALL, LARGE = 65535, 65536  # bytes
+SMALL, LARGE = 16383, 16384  # bytes
 
 
 class Compiler:
