@@ -109,10 +109,11 @@ class Ladder:
                 step=step,
             )
         seconds = round(time.monotonic() - began, 1)
-        how = ", ".join([*([place.how] if place.how else []), *(f"{name}={value}" for name, value in env.items())])
+        hows = [*([place.how] if place.how else []), *(f"{name}={value}" for name, value in env.items())]
+        how = {test: ", ".join([*hows, *(["among its module's other tests"] if test.among else [])]) for test in tests}
         cell = place.target.cell
         return {
-            test: Try(then.rung, cell, how, tally.count, tally.message, seconds)
+            test: Try(then.rung, cell, how[test], tally.count, tally.message, seconds)
             for test, tally in (
                 (test, tallies.get(as_there[test]) or next(iter(tallies.values()), Tally())) for test in tests
             )
@@ -186,8 +187,9 @@ class Ladder:
 def diagnose(ladder: Ladder, cell: Cell, tests: Mapping[Trial, bool]) -> Iterator[Diagnosis]:
     """Climb until each test's layer is known, and yield each as soon as it is.
 
-    Tests that want the same rung next run there together. `tests` says of each whether it failed when it was seen.
-    Raises EngineError and its kin for what is the engine's.
+    Tests that want the same rung next run there together. `tests` says of each whether it failed when it was seen. One
+    that did and does not alone climbs once more, among its module's other tests: what these made hot may be what it
+    takes. Raises EngineError and its kin for what is the engine's.
     """
     subject = ladder.subject
     climbing = {
@@ -198,8 +200,14 @@ def diagnose(ladder: Ladder, cell: Cell, tests: Mapping[Trial, bool]) -> Iterato
         wanted: dict[Next, list[Trial]] = {}
         for test, climb in [*climbing.items()]:
             then = step(subject, climb.tried, climb.debug)
+            if isinstance(then, Conclusion) and then.is_gone and (more := trials.among(test)):
+                del climbing[test]
+                test, climb = more, climb.begin_again()
+                climbing[test] = climb
+                then = step(subject, climb.tried, climb.debug)
             if isinstance(then, Conclusion):
                 del climbing[test]
+                then = then.among_others() if test.among else then
                 yield Diagnosis(cell, test.suite, str(test), then, tuple(climb.tries), ladder.run, datetime.now(UTC))
             else:
                 wanted.setdefault(then, []).append(test)
@@ -217,6 +225,13 @@ class _Climb:
         self.tried: dict[Rung, Count] = {}
         self.debug: dict[Rung, Count] = {}
         self.add(seen, debug=False)
+
+    def begin_again(self) -> _Climb:
+        """Return a climb with the same table, in which only how it was seen and the control count from here on."""
+        again = _Climb(self.tries[0])
+        again.tries = self.tries
+        again.tried[Rung.CONTROL] = self.tried[Rung.CONTROL]
+        return again
 
     def add(self, outcome: Try, *, debug: bool) -> None:
         """Count a rung that was climbed."""

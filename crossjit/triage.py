@@ -125,6 +125,19 @@ class Conclusion:
     why: str
     odds: Count
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the failure was seen, and then no more."""
+        return self.layer is Layer.FLAKY and self.odds.passes
+
+    def among_others(self) -> Conclusion:
+        """Return it as what follows for a test that did not fail alone, of runs with its module's other tests."""
+        if self.is_gone:
+            return replace(self, why=f"{self.why}, alone or among its module's other tests")
+        if self.odds.failed:
+            return replace(self, why=f"not alone, but among its module's other tests: {self.why}")
+        return self
+
     def __str__(self) -> str:
         where = f" ({self.odds.failed} of {self.odds.ran})" if self.layer is Layer.FLAKY else ""
         return f"{self.layer}{where}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from crossjit import suites, validation
+from crossjit import known_failures, suites, validation
 from crossjit.circumstances import Circumstances
 from crossjit.engine.base import Engine
 from crossjit.model import ModuleRun, Outcome, SuiteResult, TestResult
@@ -27,7 +27,8 @@ class Trial:
     """A test that can be run again as its suite ran it.
 
     `name` is its full name without a label; `module` regrtest's or a script's path in the target; `match` what regrtest
-    is to match, empty for the whole module; `seconds` how long one run may take, emulated or not as it was.
+    is to match, empty for the whole module; `seconds` how long one run may take, emulated or not as it was. Of one that
+    is `among` its module's other tests, these run too, and only how it ended itself counts, or that all did.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Trial:
     env: tuple[tuple[str, str], ...] = ()
     arguments: tuple[str, ...] = ()
     seconds: int = 600
+    among: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} [{self.label}]" if self.label else self.name
@@ -108,6 +110,11 @@ def _match(name: str, module: str) -> str:
     return name
 
 
+def among(trial: Trial) -> Trial | None:
+    """Return the trial of a test among its module's other tests; None where it did not run alone."""
+    return replace(trial, match="", among=True) if trial.match else None
+
+
 def run(
     engine: Engine,
     target: Target,
@@ -121,8 +128,10 @@ def run(
 ) -> dict[Trial, Tally]:
     """Run each trial several times in one container of the target, with `env` beside its own; return the counts.
 
-    A crash and a hang are failures. Raises EngineError and its kin for what is the engine's.
+    What several trials take alike, such as one module, runs once for all of them. A crash and a hang are
+    failures. Raises EngineError and its kin for what is the engine's.
     """
+    alike = list(dict.fromkeys(_run_of(trial) for trial in trials))
     items = [
         {
             "kind": trial.kind,
@@ -136,14 +145,14 @@ def run(
             "timeout": trial.seconds,
             "weight": 1.0,
         }
-        for number, trial in enumerate(trials)
+        for number, trial in enumerate(alike)
         for time in range(times)
     ]
-    limit = sum(trial.seconds for trial in trials) * times + 600
+    limit = sum(trial.seconds for trial in alike) * times + 600
     order = {
         "limit": limit,
         "resources": [],
-        "ignore": [],
+        "ignore": _left_out(target) if any(trial.among for trial in trials) else [],
         "items": items,
         "shard": None,
         "tests": [],
@@ -151,10 +160,22 @@ def run(
         "done": [],
     }
     ended = validation.run_items(engine, target, order, jobs=jobs, folder=folder, step=step)
+    numbers = {trial: alike.index(_run_of(trial)) for trial in trials}
     return {
         trial: _tally(trial, [ended.get(f"{number}.{time}", ()) for time in range(times)])
-        for number, trial in enumerate(trials)
+        for trial, number in numbers.items()
     }
+
+
+def _left_out(target: Target) -> list[str]:
+    """List the tests that a suite does not run in a target since they would take all of their module with them."""
+    listed = known_failures.possible(known_failures.load(), target.circumstances)
+    return [failure.test for failure in listed if not failure.run]
+
+
+def _run_of(trial: Trial) -> Trial:
+    """Return what is to run for a trial: the same, whatever it is asked for."""
+    return replace(trial, name="", among=False)
 
 
 def lasting(trial: Trial, here: Circumstances, there: Circumstances) -> Trial:
@@ -182,12 +203,16 @@ def _tally(trial: Trial, runs: Sequence[Sequence[TestResult]]) -> Tally:
 
 
 def _about(trial: Trial, results: Sequence[TestResult]) -> Iterator[TestResult]:
-    """Leave out what a script says of other checks, unless it ended badly as a whole.
+    """Leave out what a script says of other checks, or a module of other tests, unless it ended badly as a whole.
 
     A trial of the script itself is one of its end: then what passed says that it ran.
     """
     script = Path(trial.module).stem
     for result in results:
         ran = trial.name == script and result.outcome is Outcome.PASSED
-        if trial.kind == "module" or result.name in (trial.name, script) or ran:
+        if trial.among:
+            meant = result.name == trial.name or result.outcome in (Outcome.CRASHED, Outcome.TIMED_OUT)
+        else:
+            meant = trial.kind == "module" or result.name in (trial.name, script) or ran
+        if meant:
             yield result

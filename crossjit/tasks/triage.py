@@ -52,8 +52,8 @@ def triage(
     """Run failing tests again on a ladder of changes, and name the layer that each failure is about.
 
     The same again, JIT off, optimizer off, another CPU model; then other builds: the tier-2 interpreter, one with
-    assertions, the other arch, the recipe's own source. It stops when the answer is settled. Reports of the run tell
-    what was concluded.
+    assertions, the other arch, the recipe's own source. It stops when the answer is settled. A test that fails no more
+    alone is tried with the rest of its module. Reports of the run tell what was concluded.
     """
     from crossjit import diagnosis
     from crossjit.report import diagnoses as told

@@ -11,10 +11,11 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from crossjit import suites, trials, validation
+from crossjit import known_failures, suites, trials, validation
 from crossjit.circumstances import Circumstances
 from crossjit.engine.fake import FakeEngine, FakeProcess
 from crossjit.images import Image, Role
+from crossjit.known_failures import FailureKind, KnownFailure
 from crossjit.model import Arch, Cell, Expectation, ModuleRun, Outcome, SuiteResult, TestResult, Variant
 from crossjit.progress import SilentStep
 from crossjit.triage import Count
@@ -152,6 +153,49 @@ def test_failures_crashes_and_hangs_are_counted_and_skips_are_not(
     assert len(order["items"]) == 10
     assert order["items"][0]["env"] == {"A": "1", "PYTHON_JIT": "0"}
     assert order["items"][0]["arguments"][-2:] == ["--match", name]
+
+
+def test_what_runs_among_others_is_judged_by_itself_or_by_their_end(
+    fake_engine: FakeEngine, target: Target, tmp_path: Path
+) -> None:
+    mine, yours = "test.test_dis.C.test_mine", "test.test_dis.C.test_yours"
+    alone = Trial(mine, "jit", "module", "test_dis", match=mine, seconds=60)
+    trial = trials.among(alone)
+    other = trials.among(replace(alone, name=yours, match=yours))
+    assert trial is not None
+    assert other is not None
+    assert (trial.match, trial.among) == ("", True)
+    assert trials.among(trial) is None
+    both = (
+        '<testsuites><testsuite tests="2" errors="0" failures="1">'
+        f'<testcase name="{mine}" time="0.1"><failure>no</failure></testcase>'
+        f'<testcase name="{yours}" time="0.1"/></testsuite></testsuites>'
+    )
+    orders = answering(fake_engine, {"0.0": {"status": 2, "report": both}, "0.1": {"status": -11, "signal": "SIGSEGV"}})
+    counts = trials.run(
+        fake_engine, target, [trial, other], 2, env={}, jobs=1, folder=tmp_path / "t", step=SilentStep()
+    )
+    assert counts[trial].count == Count(failed=2, crashed=1)
+    assert counts[other].count == Count(failed=1, passed=1, crashed=1)
+    (order,) = orders
+    assert [(item["name"], item["arguments"]) for item in order["items"]] == [("test_dis", []), ("test_dis", [])]
+
+
+def test_a_listed_crash_does_not_count_as_that_of_a_test_beside_it(
+    fake_engine: FakeEngine, target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would crash the module on every rung, whatever the test that is looked into does."""
+    crash, failure = (
+        KnownFailure(test=f"test.test_dis.C.test_{kind}", kind=kind, reason="because of the emulator", run=run)
+        for kind, run in ((FailureKind.CRASH, False), (FailureKind.FAIL, True))
+    )
+    monkeypatch.setattr(known_failures, "load", lambda: (crash, failure))
+    alone = Trial("test.test_dis.C.test_x", "jit", "module", "test_dis", match="test.test_dis.C.test_x")
+    orders = answering(fake_engine, {})
+    for trial in (alone, trials.among(alone)):
+        assert trial is not None
+        trials.run(fake_engine, target, [trial], 1, env={}, jobs=1, folder=tmp_path / "t", step=SilentStep())
+    assert [order["ignore"] for order in orders] == [[], [crash.test]]
 
 
 def test_where_it_is_slower_a_test_gets_the_time_of_its_suite() -> None:
