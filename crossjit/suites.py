@@ -43,11 +43,13 @@ class Group:
 
 
 @documents.table
-class ModuleSets:
-    """The file of lists of modules."""
+class Modules:
+    """The file of what several suites know of regrtest's modules."""
 
     sets: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Regrtest's names, by the name of the list."""
+    """Lists of regrtest's names, by the name of the list."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """How long modules take, in any unit, where a suite does not say it itself."""
 
 
 @documents.table
@@ -103,7 +105,8 @@ class Suite:
     required: tuple[Required, ...] = ()
     """What must have run."""
     weights: dict[str, float] = field(default_factory=dict)
-    """How long modules take, in any unit; those that are not named have 1. The longest run first."""
+    """How long modules take, in any unit; those that neither this names nor `validate/modules.toml` have 1. The longest
+    run first."""
 
     def factor(self, where: Circumstances) -> int:
         """Return how many times the native time of a release build everything gets."""
@@ -144,8 +147,9 @@ def load(name: str, folder: Path = VALIDATE) -> Suite:
         )
     suite = documents.load(folder / "suites" / f"{name}.toml", Suite)
     file = folder / "modules.toml"
-    sets = documents.load(file, ModuleSets).sets if file.is_file() else {}
-    return replace(suite, groups=tuple(_with_sets(name, group, sets) for group in suite.groups))
+    modules = documents.load(file, Modules) if file.is_file() else Modules()
+    groups = tuple(_with_sets(name, group, modules.sets) for group in suite.groups)
+    return replace(suite, groups=groups, weights={**modules.weights, **suite.weights})
 
 
 def _with_sets(suite: str, group: Group, sets: Mapping[str, tuple[str, ...]]) -> Group:
@@ -222,7 +226,7 @@ def _item(kind: str, name: str, timeout: int, suite: Suite) -> dict[str, object]
         "env": dict(suite.env),
         "timeout": timeout,
         "weight": 1.0,
-        "weights": dict(suite.weights),
+        "weights": {each: weight for each, weight in suite.weights.items() if fnmatch.fnmatchcase(each, name)},
         "optional": False,
     }
 

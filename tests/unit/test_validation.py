@@ -226,7 +226,9 @@ def test_stress_needs_a_jit_and_a_python_that_knows_it() -> None:
 def test_lists_of_modules_stand_where_they_are_named(tmp_path: Path) -> None:
     (tmp_path / "suites").mkdir()
     suite = tmp_path / "suites" / "s.toml"
-    (tmp_path / "modules.toml").write_text('[sets]\nlanguage = ["test_b", "test_c"]\n')
+    (tmp_path / "modules.toml").write_text(
+        '[sets]\nlanguage = ["test_b", "test_c"]\n[weights]\ntest_b = 7\ntest_c = 8\n'
+    )
     suite.write_text(
         'summary = "s"\ntimeout = 1\nlimit = 1\n[[groups]]\nmodules = ["test_b", "@language"]\n'
         '[[groups]]\nmodules = ["test_b"]\n[[groups]]\nlabel = "stress"\nmodules = ["test_b"]\n'
@@ -238,11 +240,12 @@ def test_lists_of_modules_stand_where_they_are_named(tmp_path: Path) -> None:
     suite.write_text(
         'summary = "s"\ntimeout = 1\nlimit = 1\n[[groups]]\nmodules = ["@language", "test_p.*"]\n'
         'without = ["test_b", "test_p.test_x"]\n[[groups]]\nmodules = ["test_c"]\n'
+        '[weights]\ntest_c = 9\n"test_p.test_y" = 5\n'
     )
     items = suites.order(suites.load("s", tmp_path), NATIVE, (), "/s", WHOLE)["items"]
-    assert [(item["name"], item["without"]) for item in items] == [
-        ("test_c", []),
-        ("test_p.*", ["test_b", "test_p.test_x"]),
+    assert [(item["name"], item["without"], item["weights"]) for item in items] == [
+        ("test_c", [], {"test_c": 9}),
+        ("test_p.*", ["test_b", "test_p.test_x"], {"test_p.test_y": 5}),
     ]
     suite.write_text('summary = "s"\ntimeout = 1\nlimit = 1\n[[groups]]\nmodules = ["@langage"]\n')
     with pytest.raises(UserError, match="did you mean 'language'"):
