@@ -90,7 +90,7 @@ def of_trial(trial: Trial, where: Circumstances) -> tuple[Program, ...]:
     suite = suites.load(trial.suite) if trial.suite else None
     resources = ",".join(suite.resources) if suite and suite.resources else "none"
     known = known_failures.possible(known_failures.load(), where)
-    ignored = [word for failure in known if not failure.run for word in ("--ignore", failure.test)]
+    ignored = [word for test in known_failures.left_out(known) for word in ("--ignore", test)]
     regrtest = (validation.PYTHON, "-m", "test", "--verbose", "--tempdir", SCRATCH, "--use", resources)
     rest = (*ignored, *trial.arguments, trial.module)  # the last pattern that fits a test decides
     whole = Program(f"all of {trial.module}", (*regrtest, *rest), env, trial.seconds)

@@ -114,6 +114,11 @@ def possible(failures: Iterable[KnownFailure], where: Circumstances) -> tuple[Kn
     return holding(failures, replace(where, capabilities=dict.fromkeys(capability_names(), False)))
 
 
+def left_out(failures: Iterable[KnownFailure]) -> list[str]:
+    """Return the patterns of what is not run: it would take its module, or the target, with it."""
+    return [failure.test for failure in failures if not failure.run]
+
+
 def listed(folder: Path = crossjit.VALIDATE) -> tuple[Listed, ...]:
     """Load the known failures of all files, each with its place. Raises DocumentError for all that is wrong."""
     found: list[Listed] = []

@@ -14,7 +14,7 @@ import crossjit
 from crossjit import documents
 from crossjit.circumstances import Circumstances, When
 from crossjit.errors import UserError, did_you_mean
-from crossjit.known_failures import KnownFailure
+from crossjit.known_failures import KnownFailure, left_out
 from crossjit.model import Outcome, TestResult
 from crossjit.portion import Portion
 
@@ -181,53 +181,62 @@ def order(
     """Say what `validate/runner.py` is to do: its JSON. `scripts` is the folder of our scripts in the target."""
     factor = suite.factor(where)
     items: list[dict[str, object]] = [
-        {
-            **_item("script", f"{scripts}/{script.file}", script.timeout * factor, suite),
-            "arguments": list(script.arguments),
-            "weight": script.timeout,
-        }
+        item(
+            "script",
+            f"{scripts}/{script.file}",
+            script.timeout * factor,
+            arguments=list(script.arguments),
+            env=dict(suite.env),
+            weight=float(script.timeout),
+        )
         for script in suite.scripts
         if script.when.holds(where)
     ]
     for group in suite.groups:
         if group.when.holds(where):
             items += (
-                {
-                    **_item("module", module, suite.timeout * factor, suite),
-                    "without": list(group.without) if module.endswith("*") else [],
-                    "label": group.label,
-                    "arguments": list(group.arguments),
-                    "env": {**suite.env, **group.env},
-                    "optional": group.optional,
-                }
+                item(
+                    "module",
+                    module,
+                    suite.timeout * factor,
+                    without=list(group.without) if module.endswith("*") else [],
+                    label=group.label,
+                    arguments=list(group.arguments),
+                    env={**suite.env, **group.env},
+                    weights={
+                        name: weight for name, weight in suite.weights.items() if fnmatch.fnmatchcase(name, module)
+                    },
+                    optional=group.optional,
+                )
                 for module in group.modules
                 if module not in group.without
             )
-    unlike = {json.dumps(item, sort_keys=True): item for item in items}  # two groups may run the same module alike
+    unlike = {json.dumps(each, sort_keys=True): each for each in items}  # two groups may run the same module alike
     items = list(unlike.values())
-    ignore = [failure.test for failure in known if not failure.run]
     return {
         "limit": suite.limit * factor,
         "resources": list(suite.resources),
-        "ignore": ignore,
+        "ignore": left_out(known),
         "items": items,
         "shard": list(portion.shard) if portion.shard else None,
         "tests": list(portion.tests),
     }
 
 
-def _item(kind: str, name: str, timeout: int, suite: Suite) -> dict[str, object]:
+def item(kind: str, name: str, timeout: int, **more: object) -> dict[str, object]:
+    """Make an item of what `validate/runner.py` is to do, as it describes it. `timeout` is in seconds."""
     return {
         "kind": kind,
         "name": name,
         "without": [],
         "label": "",
         "arguments": [],
-        "env": dict(suite.env),
+        "env": {},
         "timeout": timeout,
         "weight": 1.0,
-        "weights": {each: weight for each, weight in suite.weights.items() if fnmatch.fnmatchcase(each, name)},
+        "weights": {},
         "optional": False,
+        **more,
     }
 
 

@@ -131,28 +131,27 @@ def run(
     What several trials take alike, such as one module, runs once for all of them. A crash and a hang are
     failures. Raises EngineError and its kin for what is the engine's.
     """
-    alike = list(dict.fromkeys(_run_of(trial) for trial in trials))
+    runs = {trial: replace(trial, name="", among=False) for trial in trials}  # the same, whatever it is asked for
+    numbers = {run: number for number, run in enumerate(dict.fromkeys(runs.values()))}
     items = [
-        {
-            "kind": trial.kind,
-            "name": trial.module,
-            "without": [],
-            "label": f"{number}.{time}",
-            "optional": True,
-            "weights": {},
-            "arguments": [*trial.arguments, *(("--match", trial.match) if trial.match else ())],
-            "env": {**dict(trial.env), **env},
-            "timeout": trial.seconds,
-            "weight": 1.0,
-        }
-        for number, trial in enumerate(alike)
+        suites.item(
+            run.kind,
+            run.module,
+            run.seconds,
+            label=f"{number}.{time}",
+            arguments=[*run.arguments, *(("--match", run.match) if run.match else ())],
+            env={**dict(run.env), **env},
+            optional=True,
+        )
+        for run, number in numbers.items()
         for time in range(times)
     ]
-    limit = sum(trial.seconds for trial in alike) * times + 600
+    listed = known_failures.load() if any(trial.among for trial in trials) else ()
     order = {
-        "limit": limit,
+        "limit": sum(run.seconds for run in numbers) * times + 600,
         "resources": [],
-        "ignore": _left_out(target) if any(trial.among for trial in trials) else [],
+        # else these would take all of their module with them, on every rung
+        "ignore": known_failures.left_out(known_failures.possible(listed, target.circumstances)),
         "items": items,
         "shard": None,
         "tests": [],
@@ -160,22 +159,10 @@ def run(
         "done": [],
     }
     ended = validation.run_items(engine, target, order, jobs=jobs, folder=folder, step=step)
-    numbers = {trial: alike.index(_run_of(trial)) for trial in trials}
     return {
-        trial: _tally(trial, [ended.get(f"{number}.{time}", ()) for time in range(times)])
-        for trial, number in numbers.items()
+        trial: _tally(trial, [ended.get(f"{numbers[run]}.{time}", ()) for time in range(times)])
+        for trial, run in runs.items()
     }
-
-
-def _left_out(target: Target) -> list[str]:
-    """List the tests that a suite does not run in a target since they would take all of their module with them."""
-    listed = known_failures.possible(known_failures.load(), target.circumstances)
-    return [failure.test for failure in listed if not failure.run]
-
-
-def _run_of(trial: Trial) -> Trial:
-    """Return what is to run for a trial: the same, whatever it is asked for."""
-    return replace(trial, name="", among=False)
 
 
 def lasting(trial: Trial, here: Circumstances, there: Circumstances) -> Trial:

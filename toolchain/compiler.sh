@@ -19,11 +19,11 @@ for word; do
     case $word in
         -c) compiles=1 ;;
         # names headers itself, does not compile, has other system headers, or hides what it has
-        -M* | -E | -S | -i* | -B* | --sysroot* | -Wp,* | -Xpreprocessor | @*) exec ccache "$compiler" "$@" ;;
-        /dev/null) exec ccache "$compiler" "$@" ;; # there can be nothing beside it
+        -M* | -E | -S | -i* | -B* | --sysroot* | -Wp,* | -Xpreprocessor | @*) source='' && break ;;
+        /dev/null) source='' && break ;; # there can be nothing beside it
         -*) ;;
         *.c | *.cc | *.cpp | *.cxx)
-            [ -z "$source" ] || exec ccache "$compiler" "$@"
+            [ -z "$source" ] || { source='' && break; }
             source=$word
             ;;
     esac
