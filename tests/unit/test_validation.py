@@ -223,6 +223,16 @@ def test_stress_needs_a_jit_and_a_python_that_knows_it() -> None:
     assert not stressed(replace(EMULATED, variant=NOJIT))
 
 
+def test_the_optimizers_own_tests_run_without_stress_and_once() -> None:
+    items: Any = suites.order(suites.load("jit-stress"), NATIVE, (), "/s", WHOLE)["items"]
+    optimizer = "test_capi.test_opt"
+    by_name = {item["name"]: item for item in items}
+    assert by_name[optimizer]["env"] == {}
+    package = by_name["test_capi.*"]
+    assert package["env"] == {"PYTHON_JIT_STRESS": "1"}
+    assert package["without"] == [optimizer]
+
+
 def test_lists_of_modules_stand_where_they_are_named(tmp_path: Path) -> None:
     (tmp_path / "suites").mkdir()
     suite = tmp_path / "suites" / "s.toml"
