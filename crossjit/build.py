@@ -67,6 +67,7 @@ NOT_COMPILED = "--help"
 
 SCRIPTS = crossjit.PROJECT / "toolchain"
 _CACHE = ("python3", f"{TOOLS}/cache.py")
+_BESIDE = ("python3", f"{TOOLS}/beside.py")
 _LLVM_TOOLS = ("clang", "llvm-dwarfdump", "llvm-objdump", "llvm-readobj")
 _LLVM_STAND_IN = f"{TOOLS}/llvm"  # under the tools' names, too; linked statically, it starts in half the time
 _COMPILE_LLVM_STAND_IN = ("/usr/bin/gcc", "-O1", "-static", "-o", _LLVM_STAND_IN, f"{TOOLS}/llvm.c")
@@ -88,13 +89,21 @@ class Command:
 
 
 @dataclass(frozen=True)
+class Ahead:
+    """Work for the cores that a phase leaves idle, of which a later phase then has less to do."""
+
+    phase: str
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class BuildSpec:
     """All that decides a build's output. `key` is its digest; parallelism is not in it, since it decides nothing.
 
     `packages` is the fingerprint of the toolchain image's packages, compilers and libraries included; `python` a digest
     of all that what the library is byte-compiled to depends on, beside the library and the script that does it. `core`
     decides nothing either: it is the digest of the source without its tests, empty where the rest of the output might
-    depend on these, and builds that differ in nothing else have one `core_key`.
+    depend on these, and builds that differ in nothing else have one `core_key`. Nor does `ahead`.
     """
 
     source: str
@@ -109,6 +118,7 @@ class BuildSpec:
     library_compiler: str = ""
     python: str = ""
     core: str = ""
+    ahead: Ahead | None = None
 
     @property
     def key(self) -> str:
@@ -122,7 +132,7 @@ class BuildSpec:
 
     def _digest(self, source: str) -> str:
         decides = {**asdict(self), "source": source}
-        del decides["core"]
+        del decides["core"], decides["ahead"]
         text = json.dumps(decides, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -200,6 +210,7 @@ def specify(
         library_compiler=hashlib.sha256((SCRIPTS / "compile_library.py").read_bytes()).hexdigest(),
         python=_python(source, variant, strategy, toolchain),
         core="" if variant is BUILD_PYTHON_VARIANT else _core(source),
+        ahead=_ahead(source, variant, strategy),
     )
 
 
@@ -228,13 +239,32 @@ def _python(source: Source, variant: Variant, strategy: Strategy, toolchain: Ima
 
 def python_of(source: Source) -> str:
     """Return where an install tree of a source has its Python."""
-    return f"usr/local/bin/python{'.'.join(map(str, source.python))}"
+    return f"usr/local/bin/python{_version_of(source)}"
+
+
+def _version_of(source: Source) -> str:
+    return ".".join(map(str, source.python))
 
 
 def _compile(source: Source, strategy: Strategy) -> tuple[str, ...]:
     """Say how the library is byte-compiled: by the Python that CPython's Makefile would use, its own JIT off."""
     python = f"{BUILD_PYTHON}/{python_of(source)}" if strategy is Strategy.CROSS else "./python"
     return ("env", "PYTHON_JIT=0", python, f"{TOOLS}/compile_library.py", "--root", INSTALL, "--prefix", "/usr/local")
+
+
+def _ahead(source: Source, variant: Variant, strategy: Strategy) -> Ahead | None:
+    """Say when what may have most of the library byte-compiled: the phase is the first of one core that has a Python.
+
+    Where files are made anew, the source has .pyc files of what ran by then, and more of them with each Python that
+    runs: the one that compiles in the end would have interned other strings (see `_python`).
+    """
+    if source.regenerate:
+        return None
+    library = f"python{_version_of(source)}{'t' if variant.free_threaded else ''}"
+    return Ahead(
+        phase="configure" if strategy is Strategy.CROSS else "install",
+        argv=(*_compile(source, strategy), "--ahead", f"{SOURCE}/Lib", "--library", library),
+    )
 
 
 # Beside the install tree: Tools/, which the tests of the cases generator and a debugger need, and what the build
@@ -281,7 +311,9 @@ def compile_in(
     lines, the command and how it ended; engine failures come through as they are.
     """
     unpack = partial(fill, container, spec, source, build_python)
-    seconds = run(container, unpack, spec.commands, subject=subject, jobs=jobs, log=log, progress=progress)
+    seconds = run(
+        container, unpack, spec.commands, subject=subject, jobs=jobs, log=log, progress=progress, ahead=spec.ahead
+    )
     compiler = f"{spec.arch.triple}-gcc" if spec.strategy is Strategy.CROSS else "gcc"
     return Built(
         seconds=seconds, compiler=_first_line(container, (compiler, "--version")), caches=_cache_report(container)
@@ -297,6 +329,7 @@ def run(
     jobs: int,
     log: TextIO,
     progress: Progress,
+    ahead: Ahead | None = None,
 ) -> dict[str, float]:
     """Put into a container what is built of, and run commands there, one after the other.
 
@@ -309,7 +342,9 @@ def run(
     for command in commands:
         started = time.monotonic()
         with progress.step(command.phase, subject) as step:
-            _run(container, command, jobs, log, step)
+            idle = jobs - 1 if ahead and ahead.phase == command.phase else 0
+            beside = (*_BESIDE, *ahead.argv, "--jobs", str(idle), "--") if ahead and idle else ()
+            _run(container, command, jobs, log, step, beside)
         seconds[command.phase] = seconds.get(command.phase, 0.0) + time.monotonic() - started
     return seconds
 
@@ -383,6 +418,7 @@ def bookkeeping(spec: BuildSpec, *, cached: bool) -> Mapping[str, str]:
         "CROSSJIT_HEADERS": f"{TOOLS}/headers",
         "CROSSJIT_CACHE_LOG": f"{TOOLS}/log",
         "CROSSJIT_COMPILER": spec.python,
+        "CROSSJIT_COMPILED": f"{CACHE if cached else TOOLS}/pyc",
     }
     if not cached:
         return {**here, "CCACHE_DISABLE": "1"}
@@ -405,13 +441,12 @@ def _cache_report(container: Container) -> dict[str, tuple[int, int]]:
         return {}
 
 
-def _run(container: Container, command: Command, jobs: int, log: TextIO, step: Step) -> None:
+def _run(container: Container, command: Command, jobs: int, log: TextIO, step: Step, through: tuple[str, ...]) -> None:
     argv = command.argv
-    through: tuple[str, ...] = ()
     expected: frozenset[str] = frozenset()
     match command.phase:
         case "configure":
-            through = (*_CACHE, "configure", "--")
+            through = (*through, *_CACHE, "configure", "--")
         case "regenerate":
             argv = (*argv, f"-j{jobs}")
             step.update(detail=argv[1])

@@ -160,7 +160,7 @@ def keep(part, key, names):
         return
     kept = pathlib.Path(CACHE, part, f"{key}.tar")
     kept.parent.mkdir(parents=True, exist_ok=True)
-    new = kept.with_name(f"{key}.{os.getpid()}")
+    new = kept.with_name(f"{key}.{os.urandom(4).hex()}")  # builds may share the folder, process ids and all
     with tarfile.open(new, "w") as tar:
         for name in names:
             tar.add(name)

@@ -1,6 +1,6 @@
 """Byte-compile an installed library with the Python that runs this.
 
-    compile_library.py --root DESTDIR --prefix PREFIX --jobs N
+    compile_library.py --root DESTDIR --prefix PREFIX --jobs N [--ahead FOLDER --library NAME]
 
 PREFIX is where it will be (`/usr/local`), DESTDIR what that stands under for now. Runs where CPython is
 built, with the Python that its Makefile would use, instead of compileall: that compiles file after file in one process,
@@ -8,10 +8,13 @@ and marshal's reference flags follow from what the process compiled before. Here
 process, so that what comes of it depends on nothing but the file, and several are compiled at a time. Not for -O and
 -OO, as compileall would: two thirds of the work, for what suites start a few times at most.
 
-With CROSSJIT_CACHE in the environment, what came of a file for this very compiler (CROSSJIT_COMPILER tells it from
-others, else the running program's own bytes do) and this script is taken from there. Prints a line of JSON at its end:
-{"compiled": n, "kept": n, "left": n}, where `left` are files that do not compile, such as tests' examples of wrong
-syntax; those stay without. Whatever else goes wrong with a file, such as a full disk, is said, and fails the whole.
+What came of a file for this very compiler (CROSSJIT_COMPILER tells it from others, else the running program's own bytes
+do) and this script is kept in the folder that CROSSJIT_COMPILED names, and taken from there. With --ahead, FOLDER has
+what will be installed as PREFIX/lib/NAME: its files are compiled for that folder alone.
+
+Prints a line of JSON at its end: {"compiled": n, "kept": n, "left": n}, where `left` are files that do not compile, as
+tests' examples of wrong syntax; those stay without. Whatever else goes wrong with a file, such as a full disk, is said,
+and fails the whole.
 """
 
 import argparse
@@ -43,11 +46,11 @@ def compiled(path):
     return pathlib.Path(importlib.util.cache_from_source(path, optimization=""))
 
 
-def compile_file(path, name):
+def compile_file(path, name, target):
     """Compile a file; False for one that does not compile. `name` is what tracebacks will say. Raises OSError."""
     try:
         py_compile.compile(
-            path, str(compiled(path)), name, doraise=True, optimize=0,
+            path, str(target), name, doraise=True, optimize=0,
             invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH,
         )  # fmt: skip
     except py_compile.PyCompileError:  # whatever is wrong with the source, a RecursionError too
@@ -61,22 +64,27 @@ def seal(content):
 
 
 class Kept:
-    """What came of files before; nothing where there is no cache."""
+    """What came of files before; nothing without a folder."""
 
     def __init__(self, folder, identity):
-        self.folder = pathlib.Path(folder) / "pyc" if folder else None
+        self.folder = pathlib.Path(folder) if folder else None
         self.identity = identity
 
-    def path(self, content, name):
-        """Return where a file's results are kept."""
+    def path(self, path, name):
+        """Return where a file's result is kept."""
+        content = pathlib.Path(path).read_bytes()
         key = hashlib.sha256(b"\0".join((self.identity.encode(), name.encode(), content))).hexdigest()
         return self.folder / key[:2] / key[2:]
+
+    def is_there(self, path, name):
+        """Tell whether something is kept for a file."""
+        return self.folder is not None and self.path(path, name).exists()
 
     def restore(self, path, name):
         """Put back what came of a file; False if that is not known."""
         if self.folder is None:
             return False
-        kept = self.path(pathlib.Path(path).read_bytes(), name)
+        kept = self.path(path, name)
         try:
             entry = kept.read_bytes()
             os.utime(kept)  # another build may trim the cache meanwhile
@@ -91,14 +99,14 @@ class Kept:
         target.chmod((os.stat(path).st_mode | 0o200) & 0o666)  # as py_compile gives it
         return True
 
-    def keep(self, path, name):
-        """Keep what came of a file."""
+    def keep(self, path, name, made):
+        """Keep what came of a file and is in `made`."""
         if self.folder is None:
             return
-        kept = self.path(pathlib.Path(path).read_bytes(), name)
+        kept = self.path(path, name)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        new = kept.with_name(f"{kept.name}.{os.getpid()}")
-        content = compiled(path).read_bytes()
+        new = kept.with_name(f"{kept.name}.{os.urandom(4).hex()}")  # builds may share the folder, process ids and all
+        content = made.read_bytes()
         new.write_bytes(seal(content) + content)
         new.replace(kept)
 
@@ -109,10 +117,17 @@ def main():
     parser.add_argument("--root", required=True)
     parser.add_argument("--prefix", required=True)
     parser.add_argument("--jobs", type=int, required=True)
+    parser.add_argument("--ahead")
+    parser.add_argument("--library")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    kept = Kept(os.environ.get("CROSSJIT_CACHE"), compiler())
-    libraries = pathlib.Path(arguments.root + arguments.prefix, "lib").glob("python3*/")
+    kept = Kept(os.environ.get("CROSSJIT_COMPILED"), compiler())
+    if arguments.ahead:
+        root, name_of_root = arguments.ahead, f"{arguments.prefix}/lib/{arguments.library}"
+        libraries, known = [pathlib.Path(root)], kept.is_there
+    else:
+        root, name_of_root = arguments.root, ""
+        libraries, known = pathlib.Path(root + arguments.prefix, "lib").glob("python3*/"), kept.restore
     files = sorted(str(path) for library in libraries for path in library.rglob("*.py") if path.is_file())
     compile("", "", "exec", dont_inherit=True)  # what is loaded at the first time, before the first fork
     running, counts, failed = {}, {"compiled": 0, "kept": 0, "left": 0}, False
@@ -127,9 +142,23 @@ def main():
             failed = True
         counts["compiled" if code == COMPILED else "left"] += 1
 
+    def make(path, name):
+        """Compile a file in a process of its own; return how that is to end."""
+        target = kept.folder / f"ahead.{os.urandom(4).hex()}" if arguments.ahead else compiled(path)
+        try:
+            if not compile_file(path, name, target):
+                return LEFT
+            kept.keep(path, name, target)
+            if arguments.ahead:
+                target.unlink()
+        except OSError as error:
+            print(error, file=sys.stderr, flush=True)
+            return FAILED
+        return COMPILED
+
     for path in files:
-        name = path.removeprefix(arguments.root)
-        if kept.restore(path, name):
+        name = name_of_root + path.removeprefix(root)
+        if known(path, name):
             counts["kept"] += 1
             continue
         while len(running) >= arguments.jobs:
@@ -138,13 +167,7 @@ def main():
         if process == 0:
             code = FAILED
             try:
-                if compile_file(path, name):
-                    kept.keep(path, name)
-                    code = COMPILED
-                else:
-                    code = LEFT
-            except OSError as error:
-                print(error, file=sys.stderr, flush=True)
+                code = make(path, name)
             finally:
                 os._exit(code)
         running[process] = path

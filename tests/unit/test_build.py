@@ -259,14 +259,13 @@ def succeed(process: FakeProcess) -> int:
 
 
 def python(process: FakeProcess) -> int:
-    """Stand for toolchain/cache.py: configure is run, the rest is told."""
-    assert process.argv[1] == f"{build.TOOLS}/cache.py"
+    """Stand for toolchain/beside.py and cache.py: what they are to run is run, and the rest is told."""
+    assert process.argv[1] in (f"{build.TOOLS}/beside.py", f"{build.TOOLS}/cache.py")
     process.files.read(process.argv[1])
-    match process.argv[2]:
-        case "configure":
-            return process.run(process.argv[4:])
-        case "report":
-            process.write_line('{"compiler": {"hit": 3, "miss": 1}}')
+    if "--" in process.argv:
+        return process.run(process.argv[process.argv.index("--") + 1 :])
+    if process.argv[2] == "report":
+        process.write_line('{"compiler": {"hit": 3, "miss": 1}}')
     return 0
 
 
@@ -325,6 +324,42 @@ class TestCompiling:
         order += [ran.index(("make", "-j2"))]
         assert order == sorted(order)
         assert ran[0][-1] == SOURCE
+
+    def test_the_library_is_compiled_ahead_while_install_leaves_cores_idle(self, source: Source) -> None:
+        for ahead, jobs in (((), 1), (("--jobs", "2"), 3)):
+            engine = engine_with()
+            spec = specify(source, FT, Arch.X86_64, Strategy.NATIVE, toolchain())
+            with build.open_container(
+                engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}
+            ) as container:
+                log = io.StringIO()
+                compile_in(container, spec, source, subject="cell", jobs=jobs, log=log, progress=Silent())
+            assert "\n$ cd /crossjit/build && make install DESTDIR" in log.getvalue(), "that is what decides"
+            (install,) = [command.argv for command in engine.commands if "install" in command.argv]
+            beside = install[: install.index("make")]
+            assert bool(beside) is bool(ahead)
+            if beside:
+                end = ("--ahead", f"{SOURCE}/Lib", "--library", "python3.15t", *ahead, "--")
+                assert beside[1] == f"{build.TOOLS}/beside.py"
+                assert beside[-len(end) :] == end
+                compiling = next(command.argv for command in spec.commands if command.phase == "compile")
+                assert beside[2 : -len(end)] == compiling
+
+    def test_a_cross_builds_library_is_compiled_ahead_while_it_is_configured(self, source: Source) -> None:
+        spec = specify(source, JIT, Arch.AARCH64, Strategy.CROSS, toolchain(), build_python="p")
+        assert spec.ahead
+        assert spec.ahead.phase == "configure"
+        assert spec.ahead.argv[-1] == "python3.15"
+
+    def test_nothing_is_compiled_ahead_where_python_leaves_files_in_the_source(self, source: Source) -> None:
+        """What a Python compiles follows from whether it found its own modules compiled."""
+        stale = replace(source, regenerate=("regen-cases",))
+        assert specify(stale, JIT, Arch.X86_64, Strategy.NATIVE, toolchain()).ahead is None
+
+    def test_what_is_done_ahead_decides_nothing(self, source: Source) -> None:
+        spec = specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
+        without = replace(spec, ahead=None)
+        assert (spec.key, spec.core_key) == (without.key, without.core_key)
 
     def test_what_stands_for_llvm_is_compiled_where_it_is_needed(self, source: Source) -> None:
         """By the image's own compiler, not through ccache."""

@@ -95,8 +95,8 @@ class Shop:
         return 0
 
     def python(self, process: FakeProcess) -> int:
-        if "configure" in process.argv:
-            return process.run(process.argv[4:])
+        if "--" in process.argv:
+            return process.run(process.argv[process.argv.index("--") + 1 :])
         process.write_line(json.dumps(self.probe))
         return 0
 

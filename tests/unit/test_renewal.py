@@ -114,8 +114,8 @@ class Shop:
         if process.argv[1].endswith("/install_tests.py"):
             process.files.read(process.argv[1])
             return self.install_tests(process)
-        if "configure" in process.argv:
-            return process.run(process.argv[4:])
+        if "--" in process.argv:
+            return process.run(process.argv[process.argv.index("--") + 1 :])
         if process.argv[1].endswith("/probe.py"):
             process.write_line(json.dumps({"workloads": []}))
         return 0

@@ -371,15 +371,17 @@ COMPILE_LIBRARY = str(SCRIPTS / "compile_library.py")
 
 
 def run_compile_library(
-    root: Path, *, jobs: int, script: str = COMPILE_LIBRARY, **environ: str
+    root: Path, *options: str, jobs: int, script: str = COMPILE_LIBRARY, **environ: str
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, script, "--root", str(root), "--prefix", "/usr/local"]
+    command = [sys.executable, script, "--root", str(root), "--prefix", "/usr/local", *options]
     variables = {"PATH": os.environ["PATH"], "SOURCE_DATE_EPOCH": "1767225600", "PYTHONHASHSEED": "0", **environ}
     return subprocess.run([*command, "--jobs", str(jobs)], env=variables, capture_output=True, text=True, check=False)
 
 
-def compile_library(root: Path, *, jobs: int, script: str = COMPILE_LIBRARY, **environ: str) -> dict[str, int]:
-    done = run_compile_library(root, jobs=jobs, script=script, **environ)
+def compile_library(
+    root: Path, *options: str, jobs: int, script: str = COMPILE_LIBRARY, **environ: str
+) -> dict[str, int]:
+    done = run_compile_library(root, *options, jobs=jobs, script=script, **environ)
     assert done.returncode == 0, done.stderr
     counts: dict[str, int] = json.loads(done.stdout)
     return counts
@@ -426,7 +428,7 @@ def test_how_many_are_compiled_at_a_time_changes_nothing(library: Path) -> None:
 
 
 def test_what_is_kept_is_what_would_be_compiled(library: Path, tmp_path: Path) -> None:
-    cache = {"CROSSJIT_CACHE": str(tmp_path / "cache")}
+    cache = {"CROSSJIT_COMPILED": str(tmp_path / "cache")}
     compile_library(library, jobs=2)
     without = compiled(library)
     forget(library)
@@ -444,8 +446,34 @@ def test_what_is_kept_is_what_would_be_compiled(library: Path, tmp_path: Path) -
     assert compile_library(library, jobs=2, script=str(script), **cache)["compiled"] == 13
 
 
+def test_what_is_compiled_ahead_is_what_would_be_compiled(library: Path, tmp_path: Path) -> None:
+    kept = {"CROSSJIT_COMPILED": str(tmp_path / "kept")}
+    compile_library(library, jobs=1)
+    installed = compiled(library)
+    forget(library)
+    source = tmp_path / "src" / "Lib"
+    shutil.copytree(library / "usr/local/lib/python3.99", source)
+    new = source / "package" / "m3.py"
+    new.write_text("not = 'installed in the end'\n")
+    ahead = ("--ahead", str(source), "--library", "python3.99")
+    assert compile_library(tmp_path / "nothing yet", *ahead, jobs=2, **kept)["compiled"] == 12
+    assert not compiled(source), "the source is read only"
+    assert compile_library(tmp_path / "nothing yet", *ahead, jobs=2, **kept)["kept"] == 12
+    assert compile_library(library, jobs=1, **kept) == {"compiled": 1, "kept": 12, "left": 1}
+    assert compiled(library) == installed
+    assert not [path for path in (tmp_path / "kept").iterdir() if path.is_file()], "what is half made goes"
+
+
+def test_what_is_compiled_ahead_for_another_library_is_another(library: Path, tmp_path: Path) -> None:
+    """Its path is in its code."""
+    kept = {"CROSSJIT_COMPILED": str(tmp_path / "kept")}
+    ahead = ("--ahead", str(library / "usr/local/lib/python3.99"), "--library", "python3.99t")
+    compile_library(library, *ahead, jobs=2, **kept)
+    assert compile_library(library, jobs=1, **kept)["compiled"] == 13
+
+
 def test_what_is_damaged_in_the_cache_is_compiled_again(library: Path, tmp_path: Path) -> None:
-    cache = {"CROSSJIT_CACHE": str(tmp_path / "cache")}
+    cache = {"CROSSJIT_COMPILED": str(tmp_path / "cache")}
     compile_library(library, jobs=2, **cache)
     good = compiled(library)
     for path in (tmp_path / "cache").rglob("*"):
@@ -466,7 +494,7 @@ def test_what_cannot_be_written_is_no_example_of_wrong_syntax(library: Path) -> 
 
 def test_what_cannot_be_kept_fails_as_well(library: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("in the way")
-    done = run_compile_library(library, jobs=2, CROSSJIT_CACHE=str(tmp_path / "cache"))
+    done = run_compile_library(library, jobs=2, CROSSJIT_COMPILED=str(tmp_path / "cache"))
     assert done.returncode == 1
     assert "Not a directory" in done.stderr
 
@@ -477,8 +505,9 @@ def test_what_another_build_trims_while_it_is_read_is_not_known(
     module = runpy.run_path(COMPILE_LIBRARY)
     path = str(library / "usr/local/lib/python3.99/package/m3.py")
     kept = module["Kept"](tmp_path / "cache", "this compiler")
-    assert module["compile_file"](path, "m3.py")
-    kept.keep(path, "m3.py")
+    made = module["compiled"](path)
+    assert module["compile_file"](path, "m3.py", made)
+    kept.keep(path, "m3.py", made)
     assert kept.restore(path, "m3.py")
 
     def gone(path: Path) -> None:
@@ -486,6 +515,35 @@ def test_what_another_build_trims_while_it_is_read_is_not_known(
 
     monkeypatch.setattr(os, "utime", gone)
     assert not kept.restore(path, "m3.py")
+
+
+# -- beside.py
+
+
+def run_beside(other: str, command: str) -> subprocess.CompletedProcess[str]:
+    words = ["sh", "-c", other, "--", "sh", "-c", command]
+    return subprocess.run(
+        [sys.executable, str(SCRIPTS / "beside.py"), *words], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def test_what_runs_beside_a_command_ends_with_it(tmp_path: Path) -> None:
+    begun, ended = tmp_path / "begun", tmp_path / "ended"
+    other = f"echo said; echo $$ >{begun}; sleep 50 & wait; touch {ended}"
+    done = run_beside(other, f"until [ -s {begun} ]; do sleep 0.01; done; echo done; exit 3")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "done\n", "")
+    group = begun.read_text().strip()
+    living = subprocess.run(["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
+    assert [line for line in living.splitlines() if line.split()[0] == group and "Z" not in line] == []
+    assert not ended.exists()
+
+
+def test_what_runs_beside_a_command_is_out_of_its_way(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    done = run_beside(f"nice >{told}; false", f"until [ -s {told} ]; do sleep 0.01; done; nice; kill -KILL $$")
+    assert told.read_text() == "19\n"
+    assert int(done.stdout) < 19
+    assert done.returncode == 128 + 9, "as a shell tells it"
 
 
 # -- install_tests.py
