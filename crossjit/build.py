@@ -67,6 +67,7 @@ NOT_COMPILED = "--help"
 
 SCRIPTS = crossjit.PROJECT / "toolchain"
 _CACHE = ("python3", f"{TOOLS}/cache.py")
+_CONFIGURE = (*_CACHE, "configure", "--")
 _BESIDE = ("python3", f"{TOOLS}/beside.py")
 _LLVM_TOOLS = ("clang", "llvm-dwarfdump", "llvm-objdump", "llvm-readobj")
 _LLVM_STAND_IN = f"{TOOLS}/llvm"  # under the tools' names, too; linked statically, it starts in half the time
@@ -90,9 +91,9 @@ class Command:
 
 @dataclass(frozen=True)
 class Ahead:
-    """Work for the cores that a phase leaves idle, of which a later phase then has less to do."""
+    """Work for the cores that some phases leave idle, of which a later phase then has less to do."""
 
-    phase: str
+    phases: tuple[str, ...]
     argv: tuple[str, ...]
 
 
@@ -253,7 +254,7 @@ def _compile(source: Source, strategy: Strategy) -> tuple[str, ...]:
 
 
 def _ahead(source: Source, variant: Variant, strategy: Strategy) -> Ahead | None:
-    """Say when what may have most of the library byte-compiled: the phase is the first of one core that has a Python.
+    """Say what has most of the library byte-compiled, and when: in the phases of one core that have a Python.
 
     Where files are made anew, the source has .pyc files of what ran by then, and more of them with each Python that
     runs: the one that compiles in the end would have interned other strings (see `_python`).
@@ -262,7 +263,7 @@ def _ahead(source: Source, variant: Variant, strategy: Strategy) -> Ahead | None
         return None
     library = f"python{_version_of(source)}{'t' if variant.free_threaded else ''}"
     return Ahead(
-        phase="configure" if strategy is Strategy.CROSS else "install",
+        phases=("configure", "install") if strategy is Strategy.CROSS else ("install",),
         argv=(*_compile(source, strategy), "--ahead", f"{SOURCE}/Lib", "--library", library),
     )
 
@@ -320,6 +321,22 @@ def compile_in(
     )
 
 
+def ask(container: Container, spec: BuildSpec, source: Source) -> None:
+    """Fill a fresh toolchain container and have configure answer there, for the build of the spec to find it in the
+    cache.
+
+    A cross build's own Python need not be there yet. How it ends does not matter to anybody: the build will tell.
+    """
+    own_python = None
+    if spec.strategy is Strategy.CROSS:
+        stand_in = {python_of(source): (SCRIPTS / "build_python.sh").read_bytes()}
+        own_python = partial(tars.packed, stand_in, owner=BUILDER, mode=0o755)
+    fill(container, spec, source, own_python)
+    for command in spec.commands:
+        if command.phase == "configure":
+            container.run((*_CONFIGURE, *command.argv), cwd=command.cwd)
+
+
 def run(
     container: Container,
     unpack: Callable[[], None],
@@ -342,7 +359,7 @@ def run(
     for command in commands:
         started = time.monotonic()
         with progress.step(command.phase, subject) as step:
-            idle = jobs - 1 if ahead and ahead.phase == command.phase else 0
+            idle = jobs - 1 if ahead and command.phase in ahead.phases else 0
             beside = (*_BESIDE, *ahead.argv, "--jobs", str(idle), "--") if ahead and idle else ()
             _run(container, command, jobs, log, step, beside)
         seconds[command.phase] = seconds.get(command.phase, 0.0) + time.monotonic() - started
@@ -418,6 +435,7 @@ def bookkeeping(spec: BuildSpec, *, cached: bool) -> Mapping[str, str]:
         "CROSSJIT_HEADERS": f"{TOOLS}/headers",
         "CROSSJIT_CACHE_LOG": f"{TOOLS}/log",
         "CROSSJIT_COMPILER": spec.python,
+        "CROSSJIT_UNANSWERED": f"{TOOLS}/unanswered",
         "CROSSJIT_COMPILED": f"{CACHE if cached else TOOLS}/pyc",
     }
     if not cached:
@@ -446,7 +464,7 @@ def _run(container: Container, command: Command, jobs: int, log: TextIO, step: S
     expected: frozenset[str] = frozenset()
     match command.phase:
         case "configure":
-            through = (*through, *_CACHE, "configure", "--")
+            through = (*through, *_CONFIGURE)
         case "regenerate":
             argv = (*argv, f"-j{jobs}")
             step.update(detail=argv[1])

@@ -12,7 +12,19 @@ from functools import partial
 from pathlib import Path
 
 import crossjit
-from crossjit import build, build_python, caches, durations, emulation, images, packing, renewal, sources, validation
+from crossjit import (
+    answers,
+    build,
+    build_python,
+    caches,
+    durations,
+    emulation,
+    images,
+    packing,
+    renewal,
+    sources,
+    validation,
+)
 from crossjit.build import BuildSpec, Built
 from crossjit.build_python import BuildPython
 from crossjit.engine.base import HOME, OWNED, RUN, Container, Engine, EngineFacts
@@ -281,11 +293,14 @@ def require_emulator(shop: Workshop, arch: Arch) -> None:
         )
 
 
-def build_cell(shop: Workshop, prepared: Prepared, *, log: Path, rebuild: bool = False) -> BuiltCell:
+def build_cell(
+    shop: Workshop, prepared: Prepared, *, log: Path, rebuild: bool = False, following: Prepared | None = None
+) -> BuiltCell:
     """Take the cell from the stash, or build, probe and stash it. `log` is where the build's whole output goes.
 
     Where only tests differ from what is in the stash, it is made of that, unless nothing kept is to be used. Two
-    processes that want the same cell build it once. Raises BuildError, EngineError, StashError.
+    processes that want the same cell build it once. While one is built, configure answers for the `following` one.
+    Raises BuildError, EngineError, StashError.
     """
     found = None if rebuild else shop.store.find(prepared.key)
     if found is not None:
@@ -304,7 +319,8 @@ def build_cell(shop: Workshop, prepared: Prepared, *, log: Path, rebuild: bool =
                 return _renew(shop, prepared, alike, target, log, own_python)
             except renewal.UnfitError as reason:
                 shop.progress.say(f"{prepared.cell}: {alike.id} will not do, so it is built: {reason}")
-        return _build(shop, prepared, target, log, own_python)
+        with _asked(shop, following):
+            return _build(shop, prepared, target, log, own_python)
 
 
 def _alike(shop: Workshop, prepared: Prepared) -> Artifact | None:
@@ -474,6 +490,7 @@ def run_cell(
     validate: bool,
     rebuild: bool = False,
     earlier: Path | None = None,
+    following: Prepared | None = None,
 ) -> CellResult:
     """Take one cell from nothing to its verdict; what goes wrong on the way is the verdict, with its reason.
 
@@ -484,7 +501,7 @@ def run_cell(
     result = CellResult(cell, Verdict.INFRA, (), build_key=prepared.key, strategy=prepared.order.strategy)
     seconds: dict[str, float] = {}
     try:
-        built = build_cell(shop, prepared, log=folder / "build.log", rebuild=rebuild)
+        built = build_cell(shop, prepared, log=folder / "build.log", rebuild=rebuild, following=following)
         seconds.update(built.seconds)
         manifest = built.artifact.manifest
         result = replace(
@@ -568,6 +585,7 @@ def _ensure_build_python(shop: Workshop, prepared: Prepared, log: Path) -> Artif
             return found
         own_log = log.with_name("build-python.log")
         with (
+            _asked(shop, prepared),
             _built(shop, prepared, spec, subject, own_log, None) as (container, built),
             shop.store.staging(spec.key) as staging,
         ):
@@ -599,17 +617,7 @@ def _built(
     by: Callable[..., Built] = build.compile_in,
 ) -> Iterator[tuple[Container, Built]]:
     """Build in a container of its own, which stays until the block ends."""
-    emulated = shop.emulation(prepared.toolchain.arch, prepared.order.cpu)
-    own: AbstractContextManager[Container] = build.open_container(
-        shop.engine,
-        prepared.toolchain,
-        spec,
-        facts=shop.facts,
-        name=build.container_name(f"build-{subject}", shop.run),
-        labels=shop.labels,
-        emulation=emulated,
-        cache=caches.ensure(shop.engine, shop.settings) if shop.cached else None,
-    )
+    own = _build_container(shop, prepared, spec, f"build-{subject}")
     with own as container, log.open("w", encoding="utf-8", buffering=1) as output:
         yield (
             container,
@@ -624,6 +632,31 @@ def _built(
                 build_python=own_python.open if own_python else None,
             ),
         )
+
+
+def _build_container(
+    shop: Workshop, prepared: Prepared, spec: BuildSpec, purpose: str
+) -> AbstractContextManager[Container]:
+    return build.open_container(
+        shop.engine,
+        prepared.toolchain,
+        spec,
+        facts=shop.facts,
+        name=build.container_name(purpose, shop.run),
+        labels=shop.labels,
+        emulation=shop.emulation(prepared.toolchain.arch, prepared.order.cpu),
+        cache=caches.ensure(shop.engine, shop.settings) if shop.cached else None,
+    )
+
+
+def _asked(shop: Workshop, prepared: Prepared | None) -> AbstractContextManager[None]:
+    """Have configure answer for a build to come while the block runs, where that may save time."""
+    worth = prepared and shop.cached and shop.jobs > 1 and answers.are_new(prepared.spec, prepared.source, shop.store)
+    if prepared is None or not worth:
+        return contextlib.nullcontext()
+    spec, source = prepared.spec, prepared.source
+    opened = _build_container(shop, prepared, spec, f"configure-{prepared.cell.slug}")
+    return answers.asked(opened, lambda container: build.ask(container, spec, source))
 
 
 def _manifest(shop: Workshop, prepared: Prepared, spec: BuildSpec, kind: ArtifactKind, built: Built) -> Manifest:

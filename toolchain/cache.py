@@ -27,6 +27,7 @@ CACHE = os.environ.get("CROSSJIT_CACHE")
 HEADERS = pathlib.Path(os.environ.get("CROSSJIT_HEADERS", "/nonexistent"))
 COMPILERS = str(pathlib.Path(__file__).with_name("compilers"))  # on PATH, what stands for the compilers
 LOG = pathlib.Path(os.environ.get("CROSSJIT_CACHE_LOG", os.devnull))
+UNANSWERED = pathlib.Path(os.environ.get("CROSSJIT_UNANSWERED", "/nonexistent"))  # what build_python.sh cannot tell
 PENDING = HEADERS.with_name("stencils-key")
 
 # Variables that no program's output depends on: the caches' own, and those that are other in each container or command.
@@ -89,7 +90,7 @@ def configure(argv):
     # compiler may come to be installed: CXX, with its path.
     path = os.pathsep.join(folder for folder in os.environ["PATH"].split(os.pathsep) if folder != COMPILERS)
     status = subprocess.call(argv, env={**os.environ, "PATH": path})
-    if status == 0:
+    if status == 0 and not UNANSWERED.exists():
         keep("configure", digest.text(), sorted(os.listdir()))
     return status
 

@@ -74,8 +74,11 @@ def _run(request: Request, *, validate: bool, rebuild: bool, json: bool, before:
     try:
         with opened(request, reproduce=before.reproduce if before else None) as run:
             # All cells first, so that what is wrong with one's source or image is said before hours go into another.
-            for cell in flow.prepare(run.shop, run.orders):
-                results.append(_run_cell(run, cell, validate=validate, rebuild=rebuild, before=before))
+            cells = flow.prepare(run.shop, run.orders)
+            for cell, following in zip(cells, (*cells[1:], None), strict=True):
+                results.append(
+                    _run_cell(run, cell, validate=validate, rebuild=rebuild, before=before, following=following)
+                )
                 run.record.set_cell(results[-1])
             run.record.finish(tables.exit_code(results))
     except KeyboardInterrupt:
@@ -109,7 +112,9 @@ def _is_final(finished: CellResult) -> bool:
     return finished.verdict in (Verdict.PASS, Verdict.VACUOUS)
 
 
-def _run_cell(run: Opened, cell: Prepared, *, validate: bool, rebuild: bool, before: Run | None) -> CellResult:
+def _run_cell(
+    run: Opened, cell: Prepared, *, validate: bool, rebuild: bool, before: Run | None, following: Prepared | None
+) -> CellResult:
     from crossjit import flow
 
     earlier = None
@@ -121,7 +126,9 @@ def _run_cell(run: Opened, cell: Prepared, *, validate: bool, rebuild: bool, bef
             return finished
         earlier = before.cell_folder(cell.cell)
     folder = run.record.cell_folder(cell.cell)
-    return flow.run_cell(run.shop, cell, folder=folder, validate=validate, rebuild=rebuild, earlier=earlier)
+    return flow.run_cell(
+        run.shop, cell, folder=folder, validate=validate, rebuild=rebuild, earlier=earlier, following=following
+    )
 
 
 @requesting(*SELECTORS, help=describe("json", build_only="leave the suites out, as `build` does; default: off"))

@@ -45,6 +45,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "crossjit.inventory",
     ),
     "work": (
+        "crossjit.answers",
         "crossjit.build",
         "crossjit.build_python",
         "crossjit.caches",

@@ -1,0 +1,54 @@
+"""configure's answers for a build to come, found in a container of their own while another build leaves a core idle."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+
+from crossjit.build import BuildSpec
+from crossjit.engine.base import Container
+from crossjit.errors import CrossjitError
+from crossjit.model import Strategy
+from crossjit.sources import Source
+from crossjit.store import Store
+
+
+def are_new(spec: BuildSpec, source: Source, store: Store) -> bool:
+    """Tell whether it is worth while to ask: nothing in the stash was configured like that, and no emulator has to.
+
+    What is kept in the engine's volume cannot be asked without a container, which takes as long as a few answers.
+    """
+    if spec.strategy is Strategy.EMULATE:
+        return False
+    asked = (spec.configure_line, source.version)
+    return all((each.manifest.configure, each.manifest.version) != asked for each in store.artifacts())
+
+
+@contextlib.contextmanager
+def asked(opened: AbstractContextManager[Container], ask: Callable[[Container], None]) -> Iterator[None]:
+    """Have configure answer in a container while the block runs, and keep that for the build; wait for it at the end.
+
+    What goes wrong in the container does not matter, as the build asks anew. If the block fails, the container goes.
+    """
+    container = contextlib.ExitStack()
+    given_up = threading.Event()
+
+    def work() -> None:
+        with contextlib.suppress(CrossjitError), container:
+            inside = container.enter_context(opened)
+            if not given_up.is_set():
+                ask(inside)
+
+    with ThreadPoolExecutor(1) as aside:
+        working = aside.submit(work)
+        try:
+            yield
+        except BaseException:
+            given_up.set()
+            with contextlib.suppress(CrossjitError):  # what the block failed with is the one to tell
+                container.close()
+            raise
+        working.result()

@@ -1,0 +1,168 @@
+"""configure's answers for a build to come: when it is asked for them, and what becomes of that, without an engine."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from crossjit import answers, build, flow
+from crossjit.engine.base import Container
+from crossjit.engine.fake import FakeEngine, FakeProcess
+from crossjit.errors import EngineError
+from crossjit.flow import Order, Prepared
+from crossjit.images import Role
+from crossjit.model import Arch, Cell, Strategy
+from tests.unit.shops import image
+from tests.unit.test_build_python import ARM, RECIPE, X86, Shop
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    monkeypatch.setattr(flow, "ensure_image", lambda shop, spec, role, arch: image(role, arch))
+    monkeypatch.setattr(flow, "require_emulator", lambda shop, arch: None)
+    made = Shop(tmp_path)
+    made.shop = replace(made.shop, cached=True)
+    return made
+
+
+def prepared(shop: Shop, arch: Arch, strategy: Strategy | None = None) -> Prepared:
+    strategy = strategy or (Strategy.NATIVE if arch is X86 else Strategy.CROSS)
+    order = Order(Cell("3.15", arch, "jit"), RECIPE, RECIPE.variants["jit"], strategy)
+    return flow._specified(order, shop.source, shop.spec, image(Role.TOOLCHAIN, X86), X86)
+
+
+def made(shop: Shop, cell: Prepared, following: Prepared | None = None) -> list[str]:
+    """Build a cell, and name the containers that were configured in, without what makes their names unique."""
+    engine = shop.shop.engine
+    assert isinstance(engine, FakeEngine)
+    before = len(engine.commands)
+    flow.build_cell(shop.shop, cell, log=shop.folder / "build.log", following=following)
+    assert engine.containers == {}
+    configured = [each.container for each in engine.commands[before:] if "configure" in each.argv]
+    return [name.removeprefix("crossjit-").partition("-run-")[0] for name in configured]
+
+
+OWN = "build-build-Python-3.15.0"
+NATIVE, CROSS = "build-3.15-x86_64-jit", "build-3.15-aarch64-jit"
+ASKED = "configure-3.15-aarch64-jit"
+
+
+class TestConfigureIsAsked:
+    def test_while_a_cross_builds_own_python_is_built(self, shop: Shop) -> None:
+        found = made(shop, prepared(shop, ARM))
+        assert sorted(found) == sorted([ASKED, OWN, CROSS])
+        assert found[-1] == CROSS, "by then the answers are there"
+        asked, own = shop.served
+        assert asked == (build.SCRIPTS / "build_python.sh").read_text(), "the Python is not there yet"
+        assert "O1" in own
+
+    def test_while_the_cell_before_it_is_built(self, shop: Shop) -> None:
+        assert sorted(made(shop, prepared(shop, X86), prepared(shop, ARM))) == sorted([NATIVE, ASKED])
+        assert made(shop, prepared(shop, ARM)) == [CROSS]
+
+    def test_of_what_it_is_asked_in_the_build(self, shop: Shop) -> None:
+        """Whatever differed would make another key in the cache."""
+        made(shop, prepared(shop, X86), prepared(shop, ARM))
+        made(shop, prepared(shop, ARM))
+        engine = shop.shop.engine
+        assert isinstance(engine, FakeEngine)
+        started = {each.name.partition("-run-")[0]: each for each in engine.started}
+        asked, built = started[f"crossjit-{ASKED}"], started[f"crossjit-{CROSS}"]
+        assert replace(asked, name=built.name) == built
+        asking, building = (
+            next(each for each in engine.commands if each.container == where.name and "configure" in each.argv)
+            for where in (asked, built)
+        )
+        assert (asking.cwd, asking.env) == (building.cwd, building.env)
+        assert asking.argv == building.argv[building.argv.index("--") + 1 :], "but for what runs beside it"
+
+
+class TestConfigureIsNotAsked:
+    def test_without_a_cache(self, shop: Shop) -> None:
+        shop.shop = replace(shop.shop, cached=False)
+        assert made(shop, prepared(shop, ARM)) == [OWN, CROSS]
+
+    def test_where_all_cores_have_work(self, shop: Shop) -> None:
+        shop.shop = replace(shop.shop, settings=replace(shop.shop.settings, jobs=1))
+        assert made(shop, prepared(shop, ARM)) == [OWN, CROSS]
+
+    def test_for_what_was_built_before(self, shop: Shop) -> None:
+        made(shop, prepared(shop, ARM))
+        shop.source = replace(shop.source, digest="e" * 64)
+        assert made(shop, prepared(shop, X86), prepared(shop, ARM)) == [NATIVE]
+
+    def test_while_nothing_is_built(self, shop: Shop) -> None:
+        made(shop, prepared(shop, X86))
+        assert made(shop, prepared(shop, X86), prepared(shop, ARM)) == []
+
+    def test_under_emulation_which_takes_longer_than_what_it_is_beside(self, shop: Shop) -> None:
+        emulated = prepared(shop, ARM, Strategy.EMULATE)
+        assert made(shop, prepared(shop, X86), emulated) == [NATIVE]
+
+
+class TestAsking:
+    """`asked` by itself."""
+
+    def opened(self, engine: FakeEngine) -> contextlib.AbstractContextManager[Container]:
+        engine.add_image("toolchain", arch=X86)
+        return engine.container("toolchain", arch=X86, name="c", labels={})
+
+    def test_ends_before_the_block_is_left(self) -> None:
+        engine, done = FakeEngine(arch=X86), []
+        with answers.asked(self.opened(engine), lambda container: done.append(container.id)):
+            pass
+        assert len(done) == 1
+        assert engine.containers == {}
+
+    def test_may_fail(self) -> None:
+        engine = FakeEngine(arch=X86)
+
+        def ask(container: Container) -> None:
+            raise EngineError("it does not answer")
+
+        with answers.asked(self.opened(engine), ask):
+            pass
+        assert engine.containers == {}
+
+    def test_has_no_bugs_that_nobody_hears_of(self) -> None:
+        engine = FakeEngine(arch=X86)
+
+        def ask(container: Container) -> None:
+            raise KeyError("configure")
+
+        with pytest.raises(KeyError), answers.asked(self.opened(engine), ask):
+            pass
+        assert engine.containers == {}
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, EngineError])
+    def test_is_given_up_with_the_block(self, error: type[BaseException]) -> None:
+        """Its command ends because its container goes."""
+        asking = threading.Event()
+
+        def sleep(process: FakeProcess) -> int:
+            asking.set()
+            assert gone.wait(30)
+            return 0
+
+        engine, gone = FakeEngine(arch=X86, programs={"configure": sleep}), threading.Event()
+
+        @contextlib.contextmanager
+        def watched() -> Iterator[Container]:
+            try:
+                with self.opened(engine) as container:
+                    yield container
+            finally:
+                gone.set()
+
+        def ask(container: Container) -> None:
+            container.run(("configure",))
+
+        with pytest.raises(error), answers.asked(watched(), ask):
+            assert asking.wait(30)
+            raise error("stop")
+        assert engine.containers == {}
