@@ -440,6 +440,8 @@ def bookkeeping(spec: BuildSpec, *, cached: bool) -> Mapping[str, str]:
     }
     if not cached:
         return {**here, "CCACHE_DISABLE": "1"}
+    if spec.strategy is not Strategy.EMULATE:  # forks of a server were not tried under QEMU
+        here["CROSSJIT_LLVM_SERVERS"] = f"{TOOLS}/servers"
     return {
         **here,
         "CROSSJIT_CACHE": CACHE,
@@ -541,11 +543,10 @@ def scripts(llvm: str | None, folders: Sequence[str] = ()) -> BinaryIO:
 
     Before them come the builder's empty folders.
     """
-    ours = (*sorted(SCRIPTS.glob("*.py")), SCRIPTS / "compiler.sh")
+    ours = (*sorted(SCRIPTS.glob("*.py")), SCRIPTS / "compiler.sh", *sorted(SCRIPTS.glob("*.c")))
     files = {f"{TOOLS}/{path.name}": path.read_bytes() for path in ours}
     links = {f"{COMPILERS}/{name}": f"{TOOLS}/compiler.sh" for name in _COMPILERS}
     if llvm is not None:
-        files[f"{TOOLS}/llvm.c"] = (SCRIPTS / "llvm.c").read_bytes()
         names = (name for tool in _LLVM_TOOLS for name in (tool, f"{tool}-{llvm}"))
         links |= {f"{LLVM}/bin/{name}": _LLVM_STAND_IN for name in names}
     return tars.packed(files, dict.fromkeys(folders, BUILDER), links=links, owner=BUILDER, mode=0o755)

@@ -1,7 +1,7 @@
 """What a build need not do again: configure's answers and the JIT's stencils, kept by all that they depend on.
 
     cache.py configure -- ARGV…   run configure, or put back what it left for the same questions
-    cache.py before-make          note the headers' digest, and put back stencils of the same inputs
+    cache.py before-make          note the headers' digest, and put back stencils of the same inputs, or start servers
     cache.py after-make           keep the stencils
     cache.py report               print hits and misses of this build, and trim what has grown too large
     cache.py sizes                print the bytes and files of each part
@@ -26,9 +26,12 @@ SOURCE = pathlib.Path(os.environ.get("CROSSJIT_SOURCE", "."))
 CACHE = os.environ.get("CROSSJIT_CACHE")
 HEADERS = pathlib.Path(os.environ.get("CROSSJIT_HEADERS", "/nonexistent"))
 COMPILERS = str(pathlib.Path(__file__).with_name("compilers"))  # on PATH, what stands for the compilers
+SERVERS = os.environ.get("CROSSJIT_LLVM_SERVERS")
 LOG = pathlib.Path(os.environ.get("CROSSJIT_CACHE_LOG", os.devnull))
 UNANSWERED = pathlib.Path(os.environ.get("CROSSJIT_UNANSWERED", "/nonexistent"))  # what build_python.sh cannot tell
 PENDING = HEADERS.with_name("stencils-key")
+
+LLVM_PROGRAMS = ("clang", "llvm-objdump", "llvm-readobj", "llvm-dwarfdump")
 
 # Variables that no program's output depends on: the caches' own, and those that are other in each container or command.
 OURS = ("CROSSJIT_", "CCACHE_", "HOSTNAME=", "PWD=", "OLDPWD=", "SHLVL=", "_=")
@@ -117,7 +120,29 @@ def before_make():
     key.add_files(SOURCE, (path for path in (SOURCE / "Tools" / "jit").rglob("*") if "__pycache__" not in path.parts))
     if not restore("stencils", key.text(), fresh=True):
         PENDING.write_text(key.text())
+        start_servers()
     return 0
+
+
+def start_servers():
+    """Have LLVM's programs wait in CROSSJIT_LLVM_SERVERS to be asked by llvm.c; where they cannot, they are not asked.
+
+    They end with the container.
+    """
+    if not SERVERS:
+        return
+    folder = pathlib.Path(SERVERS)
+    folder.mkdir(exist_ok=True)
+    library = folder / "server.so"
+    source = pathlib.Path(__file__).with_name("llvm_server.c")
+    if subprocess.call(["/usr/bin/gcc", "-O1", "-shared", "-fPIC", "-o", library, source]):
+        return
+    for program in LLVM_PROGRAMS:
+        path = pathlib.Path(os.environ["CROSSJIT_LLVM"], "bin", program)
+        if path.is_file():
+            environ = {**os.environ, "LD_PRELOAD": str(library), "CROSSJIT_LLVM_SOCKET": str(folder / program)}
+            nothing = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+            subprocess.Popen([path], env=environ, **nothing, start_new_session=True)
 
 
 def recipe():

@@ -9,7 +9,9 @@
  * that what is damaged answers nothing.
  *
  * What fails, warns or writes a file that names the folder is not kept. Where anything is in the way of asking or
- * keeping, the real program does it all. */
+ * keeping, the real program does it all.
+ *
+ * What is not kept the real program's server does, where one listens in CROSSJIT_LLVM_SERVERS (llvm_server.c). */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +24,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -217,18 +221,61 @@ static bool answer(const char *kept, const struct text *question, const char *ou
     return true;
 }
 
+/* Have the program's server run it; return a connection that tells how it ends, or -1 if there is no such server. */
+static int ask_server(char **argv, int out, int err)
+{
+    const char *servers = getenv("CROSSJIT_LLVM_SERVERS"), *name = strrchr(argv[0], '/');
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    char here[PATH_MAX], numbers[64];
+    struct text request = {0};
+    size_t words = 0, variables = 0;
+    int connection;
+    if (!servers || strlen(servers) + strlen(name) >= sizeof address.sun_path || !getcwd(here, sizeof here))
+        return -1;
+    sprintf(address.sun_path, "%s%s", servers, name);
+    while (argv[words])
+        words++;
+    while (environ[variables])
+        variables++;
+    add(&request, here, strlen(here) + 1);
+    add(&request, numbers, sprintf(numbers, "%zu %zu", words, variables) + 1);
+    for (char **each = argv; *each; each++)
+        add(&request, *each, strlen(*each) + 1);
+    for (char **each = environ; *each; each++)
+        add(&request, *each, strlen(*each) + 1);
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(3 * sizeof(int))];
+    } control = {.header = {.cmsg_len = CMSG_LEN(3 * sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
+    memcpy(CMSG_DATA(&control.header), (int[]){STDIN_FILENO, out, err}, 3 * sizeof(int));
+    struct iovec from = {request.bytes, request.size};
+    struct msghdr message = {.msg_iov = &from, .msg_iovlen = 1, .msg_control = &control,
+                             .msg_controllen = sizeof control};
+    if (exhausted || (connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) < 0)
+        return -1;
+    if (connect(connection, (struct sockaddr *)&address, sizeof address) ||
+        sendmsg(connection, &message, MSG_NOSIGNAL) != (ssize_t)request.size || shutdown(connection, SHUT_WR)) {
+        close(connection);
+        return -1;
+    }
+    return connection;
+}
+
 /* Run the real program, pass on what it prints, and return its exit status, as a shell has it. */
 static int run(char **argv, struct text *printed, bool *complained)
 {
-    int out[2], err[2], status;
+    int out[2], err[2], server, status;
     char bytes[1 << 16];
-    pid_t child;
+    pid_t child = 0;
     posix_spawn_file_actions_t actions;
     signal(SIGCHLD, SIG_DFL); /* who started this may not have cared how it ends */
-    if (pipe2(out, O_CLOEXEC) || pipe2(err, O_CLOEXEC) || posix_spawn_file_actions_init(&actions) ||
-        posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO) ||
-        posix_spawn_file_actions_adddup2(&actions, err[1], STDERR_FILENO) ||
-        posix_spawn(&child, argv[0], &actions, NULL, argv, environ))
+    if (pipe2(out, O_CLOEXEC) || pipe2(err, O_CLOEXEC))
+        run_instead(argv);
+    server = ask_server(argv, out[1], err[1]);
+    if (server < 0 && (posix_spawn_file_actions_init(&actions) ||
+                       posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO) ||
+                       posix_spawn_file_actions_adddup2(&actions, err[1], STDERR_FILENO) ||
+                       posix_spawn(&child, argv[0], &actions, NULL, argv, environ)))
         run_instead(argv);
     close(out[1]);
     close(err[1]);
@@ -251,8 +298,13 @@ static int run(char **argv, struct text *printed, bool *complained)
             }
         }
     }
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
-        ;
+    if (server < 0) {
+        while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+            ;
+    } else if (read(server, &status, sizeof status) != sizeof status) {
+        fprintf(stderr, "%s: its server has ended\n", argv[0]);
+        return EXIT_FAILURE;
+    }
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 

@@ -488,6 +488,8 @@ class TestCompiling:
         assert with_it.volumes == {"kept": build.CACHE}
         assert with_it.env["CROSSJIT_CACHE"] == build.CACHE
         assert with_it.env["CCACHE_DIR"].startswith(build.CACHE)
+        assert with_it.env["CROSSJIT_LLVM_SERVERS"] == f"{build.TOOLS}/servers"
+        assert "CROSSJIT_LLVM_SERVERS" not in without.env, "that is held against the other"
         assert without.volumes == {}
         assert without.env["CCACHE_DISABLE"] == "1"
         assert "CROSSJIT_CACHE" not in without.env

@@ -7,14 +7,18 @@ import os
 import runpy
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 
 from crossjit.build import COMPILERS, SCRIPTS, TOOLS
+from tests.conftest import lack
 
 CONFIGURE = """#!/bin/sh
 echo asked >>"$ASKED"
@@ -390,6 +394,39 @@ def test_headers_of_headers_count(compiler: Compiler) -> None:
     assert object_of_other != object_of_one
     assert compiled(other) == (False, object_of_other)
     assert compiled(one) == (False, object_of_one)
+
+
+def test_servers_of_llvm_are_there_when_stencils_have_to_be_made(built: Build, tmp_path: Path) -> None:
+    if not (shutil.which("gcc") == "/usr/bin/gcc" and shutil.which("true")):
+        lack("a compiler", "there is no gcc here")
+    clang = built.folder / "llvm" / "bin" / "clang"
+    clang.parent.mkdir(parents=True)
+    shutil.copy(str(shutil.which("true")), clang)
+
+    def running() -> list[int]:
+        return [int(each.parent.name) for each in Path("/proc").glob("[0-9]*/exe") if exe_of(each) == str(clang)]
+
+    def exe_of(link: Path) -> str:
+        try:
+            return str(link.readlink())
+        except OSError:
+            return ""
+
+    with tempfile.TemporaryDirectory(prefix="servers-", dir="/tmp") as folder:  # a socket's path has to be short
+        servers = {"CROSSJIT_LLVM_SERVERS": f"{folder}/servers"}
+        try:
+            assert built.stencils(**servers)
+            deadline = time.monotonic() + 30
+            while not Path(folder, "servers", "clang").is_socket():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            assert len(running()) == 1
+        finally:
+            for process in running():
+                os.kill(process, signal.SIGKILL)
+        built.begin()
+        assert not built.stencils(CROSSJIT_LLVM_SERVERS=f"{folder}/others")
+        assert not Path(folder, "others").exists()
 
 
 # -- compile_library.py
