@@ -17,7 +17,8 @@ and the scripts of 3.13.15, 3.14.7 and 3.15.0rc2:
   suffixes, those of the wrong arch among them: the same for all but debug and free-threaded builds.
 - `check_extension_modules.py` goes by the cross build's Makefile and Modules/Setup* alone, and imports nothing.
 - `Tools/jit/build.py` and the generators that `regen-…` runs use the library only: neither sysconfig nor what a
-  configuration might lack (zlib, _ctypes); where asyncio imports ssl, nothing comes of it.
+  configuration might lack (zlib, _ctypes); where asyncio imports ssl, nothing comes of it. What is built for this alone
+  is built without some of those (`build.UNUSED_BY_TOOLS`).
 - `__pycache__` folders that the tools leave in the source are not installed, and not copied with Tools/.
 
 So what may serve is configured with nothing but the JIT's option, and is neither a debug nor a free-threaded build. No
