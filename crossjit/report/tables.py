@@ -11,7 +11,8 @@ from typing import TextIO
 
 from crossjit.errors import CrossjitError, ExitCode, Interrupted
 from crossjit.model import Cell, CellResult, Outcome, SuiteResult, TestResult, Verdict
-from crossjit.report.text import last_line
+from crossjit.report.room import LINE
+from crossjit.report.text import last_line, shortened
 
 PLAIN_WIDTH = 100
 
@@ -216,7 +217,7 @@ def _bad(suite: SuiteResult, about: Callable[[TestResult], object], limit: int =
     bad = [result for result in suite.results if result.went_wrong]
     lines = []
     for result in bad[:limit]:
-        said, found = last_line(result.message), about(result)
+        said, found = shortened(last_line(result.message), LINE), about(result)
         line = f"{result.outcome}: {suite.suite}: {result.name}" + (f" ({said})" if said else "")
         lines.append(line + (f"\n    {found}" if found else ""))
     if len(bad) > limit:

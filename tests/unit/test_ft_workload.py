@@ -87,6 +87,35 @@ def test_a_lost_or_doubled_update_is_noticed(check: str, make: Callable[..., Any
         getattr(workload, check)(1, make)
 
 
+def test_what_breaks_is_told_in_short() -> None:
+    with pytest.raises(workload.Broken) as caught:
+        workload.require_equal(list(range(100_000)), [], "numbers")
+    assert str(caught.value).startswith("numbers: [0, 1, 2, ")
+    assert str(caught.value).endswith("…, not []")
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(("version", "breaks"), [((3, 13), False), ((3, 14), True)])
+def test_types_live_on_in_3_13_alone(monkeypatch: pytest.MonkeyPatch, version: tuple[int, int], breaks: bool) -> None:
+    class Sys:
+        version_info = version
+
+    made: list[object] = []
+
+    def keeping(*arguments: Any) -> type:
+        made.append(type(*arguments))
+        return made[-1]  # type: ignore[return-value]
+
+    monkeypatch.setattr(workload, "sys", Sys)
+    monkeypatch.setattr(workload, "type", keeping, raising=False)
+    if breaks:
+        with pytest.raises(workload.Broken, match="subclasses at the end"):
+            workload.subclasses(1)
+    else:
+        assert workload.subclasses(1) is None
+    assert made
+
+
 def test_with_a_gil_no_turn_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     if workload.gil_is_off():
         pytest.skip("this Python has no GIL")

@@ -352,6 +352,17 @@ def test_a_result_says_what_it_was_made_of() -> None:
     assert "made of" not in tables.results_text([FAILED], run="r", reproduce="x", look=Look())
 
 
+def test_a_test_that_says_too_much_is_cut_short() -> None:
+    said = "first" + ", another" * 5000 + ", last"
+    bad = TestResult("jit", "test_c", Outcome.FAILED, 1.0, f"Traceback …\n{said}")
+    failed = replace(FAILED, suites=(replace(FAILED.suites[0], results=(bad,)),))
+    text = tables.results_text([failed], run="r", reproduce="x", look=Look())
+    (line,) = [line for line in text.splitlines() if "first" in line]
+    assert line.startswith("  failed: jit: test_c (first, another")
+    assert line.endswith("another, last)")
+    assert len(line) < 500
+
+
 def test_results_as_json() -> None:
     value = json.loads(json.dumps(tables.results_json([FAILED, PASSED], run="r", reproduce="x")))
     assert value["exit_code"] == 1
