@@ -112,7 +112,7 @@ def test_types_live_on_in_3_13_alone(monkeypatch: pytest.MonkeyPatch, version: t
         with pytest.raises(workload.Broken, match="subclasses at the end"):
             workload.subclasses(1)
     else:
-        assert workload.subclasses(1) is None
+        assert workload.subclasses(1), "what it says makes it the only round: each leaves its types"
     assert made
 
 
