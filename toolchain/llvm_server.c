@@ -20,7 +20,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MOST 256 /* requests at a time; who finds no room runs the program itself */
+#ifndef MOST
+#define MOST 256 /* requests at a time; more have to wait */
+#endif
 
 typedef int program_main(int, char **, char **);
 
@@ -29,6 +31,7 @@ static struct {
     pid_t process;
     int connection;
 } running[MOST];
+static int busy; /* so many of them */
 
 /* Receive the files, and the texts to their end; false if that is no request. */
 static bool receive(int connection, int files[3], char **texts, size_t *size)
@@ -101,15 +104,16 @@ static void reap(void)
                 send(running[each].connection, &status, sizeof status, MSG_NOSIGNAL);
                 close(running[each].connection);
                 running[each].process = 0;
+                busy--;
             }
 }
 
 static void begin(int connection, int listener, int signals)
 {
     int free = 0;
-    while (free < MOST && running[free].process)
+    while (running[free].process)
         free++;
-    pid_t process = free < MOST ? fork() : -1;
+    pid_t process = fork();
     if (!process) {
         close(listener);
         close(signals);
@@ -124,6 +128,7 @@ static void begin(int connection, int listener, int signals)
     }
     running[free].process = process;
     running[free].connection = connection;
+    busy++;
 }
 
 static int serve(int argc, char **argv, char **variables)
@@ -143,6 +148,7 @@ static int serve(int argc, char **argv, char **variables)
         return 126;
     struct pollfd from[] = {{listener, POLLIN, 0}, {signals, POLLIN, 0}};
     for (;;) {
+        from[0].fd = busy < MOST ? listener : -1;
         if (poll(from, 2, -1) < 0 && errno != EINTR)
             return 126;
         struct signalfd_siginfo which;
