@@ -96,6 +96,12 @@ class Ahead:
     phases: tuple[str, ...]
     argv: tuple[str, ...]
 
+    def beside(self, phase: str, jobs: int) -> tuple[str, ...]:
+        """Return what the command of a phase is put behind, so that this runs beside it; nothing if no core is idle."""
+        if phase not in self.phases or jobs == 1:
+            return ()
+        return (*_BESIDE, *self.argv, "--jobs", str(jobs - 1), "--")
+
 
 @dataclass(frozen=True)
 class BuildSpec:
@@ -138,9 +144,14 @@ class BuildSpec:
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
+    def configure(self) -> Command:
+        """The command that configures."""
+        return next(command for command in self.commands if command.phase == "configure")
+
+    @property
     def configure_line(self) -> str:
         """The configure command as one would type it."""
-        return shlex.join(next(command.argv for command in self.commands if command.phase == "configure"))
+        return shlex.join(self.configure.argv)
 
 
 @dataclass(frozen=True)
@@ -362,9 +373,7 @@ def ask(container: Container, spec: BuildSpec, source: Source) -> None:
         stand_in = {python_of(source): (SCRIPTS / "build_python.sh").read_bytes()}
         own_python = partial(tars.packed, stand_in, owner=BUILDER, mode=0o755)
     fill(container, spec, source, own_python)
-    for command in spec.commands:
-        if command.phase == "configure":
-            container.run((*_CONFIGURE, *command.argv), cwd=command.cwd)
+    container.run((*_CONFIGURE, *spec.configure.argv), cwd=spec.configure.cwd)
 
 
 def run(
@@ -389,8 +398,7 @@ def run(
     for command in commands:
         started = time.monotonic()
         with progress.step(command.phase, subject) as step:
-            idle = jobs - 1 if ahead and command.phase in ahead.phases else 0
-            beside = (*_BESIDE, *ahead.argv, "--jobs", str(idle), "--") if ahead and idle else ()
+            beside = ahead.beside(command.phase, jobs) if ahead else ()
             _run(container, command, jobs, log, step, beside)
         seconds[command.phase] = seconds.get(command.phase, 0.0) + time.monotonic() - started
     return seconds
@@ -472,6 +480,7 @@ def bookkeeping(spec: BuildSpec, *, cached: bool) -> Mapping[str, str]:
         return {**here, "CCACHE_DISABLE": "1"}
     if spec.strategy is not Strategy.EMULATE:  # forks of a server were not tried under QEMU
         here["CROSSJIT_LLVM_SERVERS"] = f"{TOOLS}/servers"
+        here["CROSSJIT_LLVM_PROGRAMS"] = " ".join(_LLVM_TOOLS)
     return {
         **here,
         "CROSSJIT_CACHE": CACHE,

@@ -31,8 +31,6 @@ LOG = pathlib.Path(os.environ.get("CROSSJIT_CACHE_LOG", os.devnull))
 UNANSWERED = pathlib.Path(os.environ.get("CROSSJIT_UNANSWERED", "/nonexistent"))  # what build_python.sh cannot tell
 PENDING = HEADERS.with_name("stencils-key")
 
-LLVM_PROGRAMS = ("clang", "llvm-objdump", "llvm-readobj", "llvm-dwarfdump")
-
 # Variables that no program's output depends on: the caches' own, and those that are other in each container or command.
 OURS = ("CROSSJIT_", "CCACHE_", "HOSTNAME=", "PWD=", "OLDPWD=", "SHLVL=", "_=")
 
@@ -125,7 +123,7 @@ def before_make():
 
 
 def start_servers():
-    """Have LLVM's programs wait in CROSSJIT_LLVM_SERVERS to be asked by llvm.c; where they cannot, they are not asked.
+    """Have CROSSJIT_LLVM_PROGRAMS wait in CROSSJIT_LLVM_SERVERS to be asked by llvm.c; those that cannot are not asked.
 
     They end with the container.
     """
@@ -137,7 +135,7 @@ def start_servers():
     source = pathlib.Path(__file__).with_name("llvm_server.c")
     if subprocess.call(["/usr/bin/gcc", "-O1", "-shared", "-fPIC", "-o", library, source]):
         return
-    for program in LLVM_PROGRAMS:
+    for program in os.environ["CROSSJIT_LLVM_PROGRAMS"].split():
         path = pathlib.Path(os.environ["CROSSJIT_LLVM"], "bin", program)
         if path.is_file():
             environ = {**os.environ, "LD_PRELOAD": str(library), "CROSSJIT_LLVM_SOCKET": str(folder / program)}

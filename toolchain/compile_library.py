@@ -144,7 +144,8 @@ def main():
 
     def make(path, name):
         """Compile a file in a process of its own; return how that is to end."""
-        target = kept.folder / f"ahead.{os.urandom(4).hex()}" if arguments.ahead else compiled(path)
+        # not in the folder that is kept: who compiles ahead may be killed at any time, and what is half made stays
+        target = pathlib.Path("/tmp", f"ahead-{os.urandom(8).hex()}") if arguments.ahead else compiled(path)
         try:
             if not compile_file(path, name, target):
                 return LEFT

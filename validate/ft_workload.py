@@ -738,7 +738,7 @@ def gil_is_off():
 
 
 def run(check, scale):
-    """Run one check, again and again for a while, and describe what came of it."""
+    """Run one check, again and again for a while unless it says something, and describe what came of it."""
     started = time.perf_counter()
     try:
         said = check(scale)

@@ -489,6 +489,7 @@ class TestCompiling:
         assert with_it.env["CROSSJIT_CACHE"] == build.CACHE
         assert with_it.env["CCACHE_DIR"].startswith(build.CACHE)
         assert with_it.env["CROSSJIT_LLVM_SERVERS"] == f"{build.TOOLS}/servers"
+        assert set(with_it.env["CROSSJIT_LLVM_PROGRAMS"].split()) < set(LLVM_NAMES) | {"llvm-dwarfdump"}
         assert "CROSSJIT_LLVM_SERVERS" not in without.env, "that is held against the other"
         assert without.volumes == {}
         assert without.env["CCACHE_DISABLE"] == "1"
