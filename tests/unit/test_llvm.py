@@ -116,6 +116,7 @@ class Llvm:
             cwd=self.where,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (self.largest_file, self.largest_file)),
             restore_signals=False,  # else a file that is too large is a signal and no error
+            timeout=60,
         )
         return Ran(self.times_run() > before, done.returncode, done.stdout, done.stderr)
 

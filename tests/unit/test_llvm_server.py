@@ -49,7 +49,8 @@ int main(int argc, char **argv)
     if (strstr(text, "killed"))
         raise(SIGSEGV);
     if (strstr(text, "endless"))
-        pause();
+        while (!access(argv[argc - 1], F_OK))
+            usleep(10000);
     if (getenv("LD_PRELOAD") || getenv("CROSSJIT_LLVM_SOCKET"))
         return 9;
     exit(strstr(text, "broken") ? 3 : 0);
@@ -73,11 +74,14 @@ def tool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compiled(folder / "tool.c", folder / "tool")
 
 
+MOST = 5  # at a time
+
+
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With room for few at a time, so that some have to wait."""
     target = tmp_path_factory.mktemp("server") / "server.so"
-    return compiled(SCRIPTS / "llvm_server.c", target, "-shared", "-fPIC", "-DMOST=5")
+    return compiled(SCRIPTS / "llvm_server.c", target, "-shared", "-fPIC", f"-DMOST={MOST}")
 
 
 class Served(Llvm):
@@ -109,6 +113,10 @@ class Served(Llvm):
             timeout=60,
         )
         return done.returncode, done.stdout, done.stderr
+
+    def children(self) -> list[str]:
+        """The processes of those that it serves."""
+        return Path(f"/proc/{self.server.pid}/task/{self.server.pid}/children").read_text().split()
 
     def end(self) -> None:
         if self.server.poll() is None:
@@ -166,6 +174,20 @@ def test_many_are_served_at_a_time_or_wait(served: Served) -> None:
         assert ran.out.startswith(f"served in {served.folder}: <--{number}> <x.o>")
 
 
+def test_no_more_are_served_at_a_time_than_there_is_room_for(served: Served) -> None:
+    file = served.folder / "x.o"
+    file.write_text("endless")
+    with ThreadPoolExecutor(MOST + 3) as threads:
+        asked = [threads.submit(served.run, "llvm-objdump", "x.o") for _ in range(MOST + 3)]
+        try:
+            until(lambda: len(served.children()) >= MOST)
+            time.sleep(0.5)  # in which the others would be there, too
+            assert len(served.children()) == MOST
+        finally:
+            file.unlink()
+        assert {(each.result(60).status, each.result().err) for each in asked} == {(0, "")}
+
+
 def test_where_no_server_listens_the_program_runs(served: Served) -> None:
     served.end()
     assert served.socket.exists()
@@ -178,8 +200,7 @@ def test_where_no_server_listens_the_program_runs(served: Served) -> None:
 def test_a_server_that_is_gone_before_it_has_told_is_a_failure(served: Served) -> None:
     with ThreadPoolExecutor(1) as thread:
         asked = thread.submit(served.ask, "endless")
-        children = Path(f"/proc/{served.server.pid}/task/{served.server.pid}/children")
-        until(lambda: children.read_text())
+        until(served.children)
         served.end()
         status, _, err = asked.result(60)
     assert (status, err) == (1, f"{served.real}: its server has ended\n")
