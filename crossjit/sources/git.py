@@ -120,19 +120,30 @@ def run(
 
 @contextlib.contextmanager
 def reading(*arguments: str, config: dict[str, str], env: dict[str, str]) -> Iterator[BinaryIO]:
-    """Run git and read what it writes. Raises SourceError at the end if it failed."""
+    """Run git and read what it writes. Raises SourceError at the end if it failed.
+
+    What it wrote until then can end anywhere, so that comes before what the reader says of it.
+    """
     with _started(arguments, config, env, output=subprocess.PIPE) as process:
-        yield cast(BinaryIO, process.stdout)
-        assert process.stdout is not None and process.stderr is not None
-        process.stdout.read()  # tar's padding
-        errors = process.stderr.read()
-        if process.wait() != 0:
-            raise SourceError(
-                f"git {' '.join(arguments)} failed with exit status {process.returncode}",
-                hint="a repository that was cloned with --filter lacks files of other commits: check the commit out "
-                "there, or give the URL that it was cloned from",
-                details=lines_of(errors),
-            )
+        try:
+            yield cast(BinaryIO, process.stdout)
+        except SourceError as error:
+            _require_end(process, arguments, error)
+            raise
+        _require_end(process, arguments)
+
+
+def _require_end(process: subprocess.Popen[bytes], arguments: Sequence[str], cause: Exception | None = None) -> None:
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.read()  # tar's padding, or what nobody read
+    errors = process.stderr.read()
+    if process.wait() != 0:
+        raise SourceError(
+            f"git {' '.join(arguments)} failed with exit status {process.returncode}",
+            hint="a repository that was cloned with --filter lacks files of other commits: check the commit out "
+            "there, or give the URL that it was cloned from",
+            details=lines_of(errors),
+        ) from cause
 
 
 def follow(*arguments: str, config: dict[str, str], step: Step, silence: float = SILENCE) -> Answer:

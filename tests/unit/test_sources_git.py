@@ -181,6 +181,19 @@ def test_objects_that_are_missing_are_told(repository: Path, get: Get, tmp_path:
     assert not list((tmp_path / "state/sources").rglob("*.zst"))
 
 
+def test_objects_that_are_missing_are_told_where_git_ends_within_another_file(repository: Path, get: Get) -> None:
+    """It writes whole blocks of ten kilobytes."""
+    (repository / "Lib" / "large.py").write_text("#" * 30_000)
+    (repository / "Lib" / "lost.py").write_text("lost")
+    run(repository, "add", "Lib")
+    run(repository, "commit", "-q", "-m", "more")
+    blob = run(repository, "rev-parse", "main:Lib/lost.py")
+    (repository / ".git/objects" / blob[:2] / blob[2:]).unlink()
+    with pytest.raises(SourceError, match=r"git .* archive .* failed with exit status") as caught:
+        get(f"{repository}#main")
+    assert any(blob in line for line in caught.value.details)
+
+
 @pytest.mark.parametrize(("ref", "hint"), [("mian", "did you mean main?"), ("nothing-like-it", "name a branch")])
 def test_an_unknown_ref_is_told(repository: Path, get: Get, ref: str, hint: str) -> None:
     with pytest.raises(SourceError, match=f"has no ref {ref}") as caught:
