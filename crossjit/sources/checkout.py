@@ -16,12 +16,12 @@ from typing import BinaryIO, cast
 from crossjit.errors import SourceError
 from crossjit.progress import Progress
 from crossjit.settings import Settings
-from crossjit.sources import cache, git, regenerate
+from crossjit.sources import cache, git, regenerate, stamps
 from crossjit.sources.inspection import Inspection
 from crossjit.sources.model import Kind, Source
 from crossjit.sources.repository import admit, source_of
 from crossjit.sources.request import Checkout
-from crossjit.sources.tarball import Entry, is_read, pack
+from crossjit.sources.tarball import PACKING, Entry, is_read, pack
 
 
 def resolve_checkout(request: Checkout, settings: Settings, *, progress: Progress, work: Path) -> Source:
@@ -42,13 +42,18 @@ def resolve_checkout(request: Checkout, settings: Settings, *, progress: Progres
             raise SourceError(f"{request.path} has no commit", hint="commit something, or give an archive")
         step.update(detail="comparing with HEAD")
         changes = _changes(request.path, folder)
-        step.update(detail="packing")
-        tree = _WorkingTree(request.path, changes)
-        inspection = Inspection(str(request.path))
-        digest = pack(tree.entries(), folder / "source", inspection.take)
-        diff_digest = tree.diff_digest()
-        name = f"{head.text[:12]}-{diff_digest[:12]}" if diff_digest else head.text[:12]
-        stored = admit(settings, digest, folder / "source", name, inspection, step)
+        seen = stamps.take(request.path, changes.paths, head.text, *sorted(changes.changed), repr(PACKING))
+        if known := seen.known(settings):
+            stored, diff_digest = known
+        else:
+            step.update(detail="packing")
+            tree = _WorkingTree(request.path, changes)
+            inspection = Inspection(str(request.path))
+            digest = pack(tree.entries(), folder / "source", inspection.take)
+            diff_digest = tree.diff_digest()
+            name = f"{head.text[:12]}-{diff_digest[:12]}" if diff_digest else head.text[:12]
+            stored = admit(settings, digest, folder / "source", name, inspection, step)
+            seen.keep(settings, digest, diff_digest)
         changed = {path for path in changes.changed if not path.endswith("/")}
         make = regenerate.stale(changed, *_readers(request.path))
     for remark in regenerate.left_to_do(changed):

@@ -39,6 +39,9 @@ MTIME = 1_577_836_800  # 2020-01-01, after 1980 so that zip files can hold it
 UNREAD = (".devcontainer/", ".github/", "Doc/", "InternalDocs/", "Misc/NEWS.d/")
 READ = ("Doc/library/token",)
 
+PACKING = (TOP, MTIME, UNREAD, READ)
+"""What decides how a tree is packed, beside itself."""
+
 DAMAGED = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, zstd.ZstdError, tarfile.TarError)
 
 

@@ -10,7 +10,8 @@ import socket
 import subprocess
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +21,10 @@ from crossjit.errors import DownloadError, SourceError
 from crossjit.progress import Silent, SilentStep
 from crossjit.recipes import Git
 from crossjit.settings import Settings
-from crossjit.sources import Kind, Source, git, open_tar, resolve
+from crossjit.sources import Kind, Source, checkout, git, open_tar, resolve, stamps
 from crossjit.sources.repository import resolve_local
 from crossjit.sources.request import LocalRepository
+from crossjit.sources.tarball import Entry, Take, pack
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="there is no git here")
 
@@ -80,7 +82,8 @@ def repository(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def get(tmp_path: Path) -> Callable[[str | Git], Source]:
+def get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str | Git], Source]:
+    monkeypatch.setattr(stamps, "YOUNG", -1.0)  # files that were written just now are gone by, too
     return lambda spec: resolve(spec, Settings(home=tmp_path / "state"), progress=Silent(), pool_mirrors=lambda: ())
 
 
@@ -326,6 +329,93 @@ def test_every_kind_of_change_has_its_own_digest(repository: Path, get: Get, cha
     changed = get(str(repository))
     assert changed.diff_digest is not None and changed.digest != clean.digest
     assert get(str(repository)) == changed
+
+
+class TestKnownAgain:
+    """A checkout that was packed before is not read again."""
+
+    @pytest.fixture(autouse=True)
+    def packed(self, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+        """Have each packing noted."""
+        times: list[Path] = []
+
+        def noting(entries: Iterable[Entry], target: Path, take: Take) -> str:
+            times.append(target)
+            return pack(entries, target, take)
+
+        monkeypatch.setattr(checkout, "pack", noting)
+        return times
+
+    @pytest.mark.parametrize("change", ["", "changed\n"])
+    def test_as_it_is(self, repository: Path, get: Get, packed: list[Path], change: str) -> None:
+        if change:
+            (repository / "Lib/os.py").write_text(change)
+        source = get(str(repository))
+        assert [get(str(repository)), get(str(repository))] == [source, source] and len(packed) == 1
+
+    def test_not_what_was_written_just_now(
+        self, repository: Path, get: Get, packed: list[Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(stamps, "YOUNG", 3.0)
+        get(str(repository))
+        get(str(repository))
+        assert len(packed) == 2
+        monkeypatch.setattr(stamps, "YOUNG", 0.5)
+        time.sleep(0.6)
+        get(str(repository))
+        get(str(repository))
+        assert len(packed) == 3
+
+    def test_not_what_git_takes_for_the_same(self, repository: Path, get: Get) -> None:
+        """Of the same size, the same mtime, in a file that git was told not to look at."""
+        file = repository / "Lib/os.py"
+        run(repository, "update-index", "--assume-unchanged", "Lib/os.py")
+        before, source = file.stat(), get(str(repository))
+        file.write_bytes(file.read_bytes().swapcase())
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert (
+            get(str(repository)).digest != source.digest and text(get(str(repository)), "Lib/os.py") == "IMPORT SYS\n"
+        )
+
+    def test_not_of_another_commit(self, repository: Path, get: Get) -> None:
+        first = get(str(repository))
+        run(repository, "commit", "-q", "--allow-empty", "-m", "empty")
+        assert get(str(repository)).commit == run(repository, "rev-parse", "HEAD") != first.commit
+
+    def test_not_where_git_forgot_a_file_that_is_there(self, repository: Path, get: Get) -> None:
+        assert get(str(repository)).diff_digest is None
+        run(repository, "rm", "-q", "--cached", "Lib/os.py")
+        assert get(str(repository)).diff_digest is not None
+
+    def test_what_only_the_index_knows_is_no_difference(self, repository: Path, get: Get) -> None:
+        (repository / "Lib/os.py").write_text("changed\n")
+        changed = get(str(repository))
+        run(repository, "commit", "-qam", "changed")
+        run(repository, "reset", "-q", "--soft", "HEAD~")
+        assert get(str(repository)) == changed
+
+    def test_not_where_crossjit_packs_otherwise(
+        self, repository: Path, get: Get, packed: list[Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        get(str(repository))
+        monkeypatch.setattr(checkout, "PACKING", "otherwise")
+        get(str(repository))
+        assert len(packed) == 2
+
+    @pytest.mark.parametrize("damage", ["gone", "garbage", "source"])
+    def test_not_where_what_was_kept_is_damaged(
+        self, repository: Path, get: Get, packed: list[Path], tmp_path: Path, damage: str
+    ) -> None:
+        source = get(str(repository))
+        (kept,) = (tmp_path / "state/sources/checkouts").iterdir()
+        match damage:
+            case "gone":
+                kept.unlink()
+            case "garbage":
+                kept.write_text('{"a": 1}')
+            case "source":
+                source.archive.unlink()
+        assert get(str(repository)) == source and len(packed) == 2
 
 
 def test_a_folder_that_became_a_link_is_not_followed(repository: Path, get: Get, tmp_path: Path) -> None:
