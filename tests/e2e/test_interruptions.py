@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -71,18 +72,18 @@ class PrivateEngine:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.host = f"unix://{folder}/docker.sock"
+        self.name = f"crossjit-{secrets.token_hex(4)}"  # containerd refuses some that a temporary folder may have
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        name = self.folder.name
         # tests that are killed clean nothing up, so it ends by itself when they are gone
         command = ["setpriv", "--pdeathsig", "TERM", "unshare", "--net", "dockerd", "--host", self.host]
         command += ["--bridge=none", "--iptables=false", "--ip6tables=false"]
         for option, place in (("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")):
             command += [option, f"{self.folder}/{place}"]
         # where the system runs a containerd, all daemons use that one
-        command += [f"--containerd-namespace={name}", f"--containerd-plugins-namespace={name}-plugins"]
+        command += [f"--containerd-namespace={self.name}", f"--containerd-plugins-namespace={self.name}-plugins"]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
