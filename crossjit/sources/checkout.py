@@ -79,7 +79,7 @@ def _readers(checkout: Path) -> tuple[regenerate.Read, regenerate.Read]:
 
 @dataclass(frozen=True)
 class _Changes:
-    """All paths of a working tree, as git lists them, and those of them that are not as in HEAD."""
+    """All paths of a working tree, sorted as git sorts, and those of them that are not as in HEAD."""
 
     paths: tuple[str, ...]
     changed: frozenset[str]
@@ -97,7 +97,8 @@ def _changes(checkout: Path, folder: Path) -> _Changes:
     tracked = _listing(checkout, "ls-files", "-z", "--cached", env=env)
     others = _listing(checkout, "ls-files", "-z", "--others", "--exclude-standard", env=env)
     changed = frozenset(path for status, path in zip(raw[::2], raw[1::2], strict=True) if status.startswith(":"))
-    return _Changes(tuple({*tracked, *others, *changed}), changed.union(others))
+    paths = sorted({*tracked, *others, *changed}, key=os.fsencode)
+    return _Changes(tuple(paths), changed.union(others))
 
 
 def _listing(checkout: Path, *arguments: str, env: dict[str, str]) -> list[str]:
@@ -117,9 +118,9 @@ class _WorkingTree:
     absent: set[str] = field(default_factory=set)
 
     def entries(self) -> Iterator[Entry]:
-        """Yield what is there, sorted as git sorts."""
+        """Yield what is there, in order."""
         linked: dict[Path, bool] = {self.root: False}
-        for name in sorted(self.changes.paths, key=os.fsencode):
+        for name in self.changes.paths:
             path = self.root / name
             try:
                 if name.endswith("/"):  # a repository within this one

@@ -16,6 +16,7 @@ from typing import BinaryIO, cast
 
 from crossjit.errors import SourceError
 from crossjit.progress import Step
+from crossjit.sources.cache import CHUNK
 
 # What `git rev-parse --local-env-vars` lists, but for what carries settings: set in a hook's environment, for example.
 _LOCAL = (
@@ -125,25 +126,24 @@ def reading(*arguments: str, config: dict[str, str], env: dict[str, str]) -> Ite
     What it wrote until then can end anywhere, so that comes before what the reader says of it.
     """
     with _started(arguments, config, env, output=subprocess.PIPE) as process:
+        failure: SourceError | None = None
         try:
             yield cast(BinaryIO, process.stdout)
         except SourceError as error:
-            _require_end(process, arguments, error)
-            raise
-        _require_end(process, arguments)
-
-
-def _require_end(process: subprocess.Popen[bytes], arguments: Sequence[str], cause: Exception | None = None) -> None:
-    assert process.stdout is not None and process.stderr is not None
-    process.stdout.read()  # tar's padding, or what nobody read
-    errors = process.stderr.read()
-    if process.wait() != 0:
-        raise SourceError(
-            f"git {' '.join(arguments)} failed with exit status {process.returncode}",
-            hint="a repository that was cloned with --filter lacks files of other commits: check the commit out "
-            "there, or give the URL that it was cloned from",
-            details=lines_of(errors),
-        ) from cause
+            failure = error
+        assert process.stdout is not None and process.stderr is not None
+        while process.stdout.read(CHUNK):  # tar's padding, or what nobody read
+            pass
+        errors = process.stderr.read()
+        if process.wait() != 0:
+            raise SourceError(
+                f"git {' '.join(arguments)} failed with exit status {process.returncode}",
+                hint="a repository that was cloned with --filter lacks files of other commits: check the commit out "
+                "there, or give the URL that it was cloned from",
+                details=lines_of(errors),
+            ) from failure
+        if failure is not None:
+            raise failure
 
 
 def follow(*arguments: str, config: dict[str, str], step: Step, silence: float = SILENCE) -> Answer:

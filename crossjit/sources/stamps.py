@@ -54,10 +54,13 @@ class Stamps:
 
 
 def take(root: Path, paths: Iterable[str], *others: str) -> Stamps:
-    """Look at the files of a tree. What is not there has a stamp of its own; `others` is what decides beside them."""
+    """Look at the files of a tree, in an order that is always the same.
+
+    What is not there has a stamp of its own; `others` is what decides beside them.
+    """
     digest = hashlib.sha256(repr(others).encode())
     now, youngest = time.time(), 0.0
-    for path in sorted(paths, key=os.fsencode):
+    for path in paths:
         try:
             status = (root / path).lstat()
         except OSError as error:

@@ -197,6 +197,15 @@ def test_objects_that_are_missing_are_told_where_git_ends_within_another_file(re
     assert any(blob in line for line in caught.value.details)
 
 
+def test_what_is_wrong_with_a_commit_is_told_where_git_is_well(repository: Path, get: Get, tmp_path: Path) -> None:
+    (repository / "Lib/link").unlink()
+    (repository / "Lib/link").symlink_to(tmp_path / "outside")
+    run(repository, "commit", "-qam", "outside")
+    with pytest.raises(SourceError, match="outside of the top folder"):
+        get(f"{repository}#main")
+    assert not list((tmp_path / "state/sources").rglob("*.zst"))
+
+
 @pytest.mark.parametrize(("ref", "hint"), [("mian", "did you mean main?"), ("nothing-like-it", "name a branch")])
 def test_an_unknown_ref_is_told(repository: Path, get: Get, ref: str, hint: str) -> None:
     with pytest.raises(SourceError, match=f"has no ref {ref}") as caught:
