@@ -202,8 +202,7 @@ def specify(
         # 3.15 looks for its tools here first; before, `clang-N` on PATH is found by its name.
         environment["LLVM_TOOLS_INSTALL_DIR"] = LLVM
     return BuildSpec(
-        # what is built without the tests does not depend on them
-        source=source.compiled if variant is BUILD_PYTHON_VARIANT else source.digest,
+        source=source.digest,
         arch=arch,
         strategy=strategy,
         toolchain=toolchain.key,
@@ -220,8 +219,8 @@ def specify(
         environment=environment,
         build_python=build_python if strategy is Strategy.CROSS else None,
         library_compiler=hashlib.sha256((SCRIPTS / "compile_library.py").read_bytes()).hexdigest(),
-        python=_python(source, variant, strategy, toolchain),
-        core="" if variant is BUILD_PYTHON_VARIANT else _core(source),
+        python=compiler(source, strategy, toolchain, _deciding(variant, strategy)),
+        core=_core(source),
         ahead=_ahead(source, variant, strategy),
     )
 
@@ -236,22 +235,32 @@ def _core(source: Source) -> str:
     return "" if source.kind is Kind.ARCHIVE or source.regenerate else source.core
 
 
-def _python(source: Source, variant: Variant, strategy: Strategy, toolchain: Image) -> str:
+def compiler(source: Source, strategy: Strategy, toolchain: Image, options: tuple[str, ...] = ()) -> str:
     """Return a digest that tells Pythons apart that may compile the same file to other bytes.
 
-    A cross build's own is a plain one (see `build_python`), as is what is made only for that. A native build's runs
-    before its library is compiled: what of that it imports, it compiles itself, and then has interned other strings
-    than one that is installed, of which marshal tells (`functools` of 3.15 comes out other).
+    `options` are those of its configuration that may change what it compiles. A native build's runs before its library
+    is compiled: what of that it imports, it compiles itself, and then has interned other strings than one that is
+    installed, of which marshal tells (`functools` of 3.15 comes out other).
     """
-    plain = strategy is Strategy.CROSS or variant is BUILD_PYTHON_VARIANT or variant.is_plain
-    options = () if plain else variant.configure
     what = (source.compiled, *source.regenerate, strategy, toolchain.key, toolchain.fingerprint, *options)
     return hashlib.sha256("\0".join(what).encode()).hexdigest()
+
+
+def _deciding(variant: Variant, strategy: Strategy) -> tuple[str, ...]:
+    """Return a variant's options if they may change what its library is compiled to: a cross build's Python is a plain
+    one (see `build_python`).
+    """
+    return () if strategy is Strategy.CROSS or variant.is_plain else variant.configure
 
 
 def python_of(source: Source) -> str:
     """Return where an install tree of a source has its Python."""
     return f"usr/local/bin/python{_version_of(source)}"
+
+
+def library_of(source: Source) -> str:
+    """Return where an install tree of a source has the library, if it is not free-threaded."""
+    return f"usr/local/lib/python{_version_of(source)}"
 
 
 def _version_of(source: Source) -> str:
@@ -268,7 +277,7 @@ def _ahead(source: Source, variant: Variant, strategy: Strategy) -> Ahead | None
     """Say what has most of the library byte-compiled, and when: in the phases of one core that have a Python.
 
     Where files are made anew, the source has .pyc files of what ran by then, and more of them with each Python that
-    runs: the one that compiles in the end would have interned other strings (see `_python`).
+    runs: the one that compiles in the end would have interned other strings (see `compiler`).
     """
     if source.regenerate:
         return None
@@ -289,45 +298,6 @@ for file in pyconfig.h python-gdb.py jit_stencils*.h jit_unwind_info*.h jit_shim
     if [ -e "$file" ]; then cp "$file" {GENERATED}/; fi
 done
 """
-
-# Extension modules that none of CPython's tools imports, nor what they import; a sixth of the work of compiling it.
-# Those stay that compile_library.py imports: what is imported decides which strings are interned (see `_python`).
-UNUSED_BY_TOOLS = (
-    "_ctypes",
-    "_curses",
-    "_curses_panel",
-    "_dbm",
-    "_decimal",
-    "_elementtree",
-    "_gdbm",
-    "_interpchannels",
-    "_interpqueues",
-    "_interpreters",
-    "_lsprof",
-    "_multiprocessing",
-    "_posixshmem",
-    "_remote_debugging",
-    "_sqlite3",
-    "_ssl",
-    "_tkinter",
-    "_uuid",
-    "pyexpat",
-    "readline",
-    "syslog",
-)
-
-# It lives for one build and spends it waiting for compilers: -O1 compiles in half the time of -O3 and -g, and what it
-# writes is the same.
-BUILD_PYTHON_VARIANT = Variant(
-    name="build-python",
-    summary="the Python that runs CPython's own tools in a cross build",
-    configure=(
-        "--disable-test-modules",
-        "CFLAGS=-O1 -g0",
-        *(f"py_cv_module_{name}=n/a" for name in UNUSED_BY_TOOLS),
-    ),
-    suites=(),
-)
 
 
 def jobs_for(facts: EngineFacts, wanted: int) -> int:

@@ -18,7 +18,7 @@ and the scripts of 3.13.15, 3.14.7 and 3.15.0rc2:
 - `check_extension_modules.py` goes by the cross build's Makefile and Modules/Setup* alone, and imports nothing.
 - `Tools/jit/build.py` and the generators that `regen-…` runs use the library only: neither sysconfig nor what a
   configuration might lack (zlib, _ctypes); where asyncio imports ssl, nothing comes of it. What is built for this alone
-  is built without some of those (`build.UNUSED_BY_TOOLS`).
+  is built without some of those (`UNUSED_MODULES`, `UNUSED_FOLDERS`).
 - `__pycache__` folders that the tools leave in the source are not installed, and not copied with Tools/.
 
 So what may serve is configured with nothing but the JIT's option, and is neither a debug nor a free-threaded build. No
@@ -28,18 +28,60 @@ tool imports the tests, so its source may have others.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from crossjit import build
-from crossjit.build import BuildSpec
+from crossjit.build import INSTALL, SOURCE, BuildSpec, Command
 from crossjit.images import Image
-from crossjit.model import Arch, Expectation, Strategy
+from crossjit.model import Arch, Expectation, Strategy, Variant
 from crossjit.recipes import Recipe
 from crossjit.sources import Source
 from crossjit.store import Artifact, Store
 
 _PREFERENCE = (Expectation.NONE, Expectation.UOPS, Expectation.MACHINE_CODE)
+
+# Extension modules that none of CPython's tools imports, nor what they import; a sixth of the work of compiling it.
+# Those stay that compile_library.py imports: which strings are interned follows from that (see `build.compiler`).
+UNUSED_MODULES = (
+    "_ctypes",
+    "_curses",
+    "_curses_panel",
+    "_dbm",
+    "_decimal",
+    "_elementtree",
+    "_gdbm",
+    "_interpchannels",
+    "_interpqueues",
+    "_interpreters",
+    "_lsprof",
+    "_multiprocessing",
+    "_posixshmem",
+    "_remote_debugging",
+    "_sqlite3",
+    "_ssl",
+    "_tkinter",
+    "_uuid",
+    "pyexpat",
+    "readline",
+    "syslog",
+)
+
+# Folders of the library that none of them imports either.
+UNUSED_FOLDERS = ("__pycache__", "ensurepip", "idlelib", "pydoc_data", "test", "tests", "tkinter", "turtledemo")
+
+# It lives for one build and spends it waiting for compilers: -O1 compiles in half the time of -O3 and -g, and what it
+# writes is the same.
+VARIANT = Variant(
+    name="build-python",
+    summary="the Python that runs CPython's own tools in a cross build",
+    configure=(
+        "--disable-test-modules",
+        "CFLAGS=-O1 -g0",
+        *(f"py_cv_module_{name}=n/a" for name in UNUSED_MODULES),
+    ),
+    suites=(),
+)
 
 
 @dataclass(frozen=True)
@@ -62,12 +104,47 @@ def serving(recipe: Recipe) -> tuple[str, ...]:
 def specify(recipe: Recipe, source: Source, arch: Arch, toolchain: Image) -> BuildPython:
     """Say what can be the build Python of a cross build of this source in this toolchain, whose arch it has. Pure."""
     return BuildPython(
-        build.specify(source, build.BUILD_PYTHON_VARIANT, arch, Strategy.NATIVE, toolchain),
+        _specify_own(source, arch, toolchain),
         {
             name: build.specify(source, recipe.variants[name], arch, Strategy.NATIVE, toolchain)
             for name in serving(recipe)
         },
     )
+
+
+def _specify_own(source: Source, arch: Arch, toolchain: Image) -> BuildSpec:
+    """Say how one is made for a cross build: as a cell is, but no more of it than the tools need."""
+    whole = build.specify(source, VARIANT, arch, Strategy.NATIVE, toolchain)
+    others = {
+        "make": Command("make", ("make", "python", "sharedmods")),
+        "install": Command("install", ("sh", "-c", _install(source))),
+    }
+    return replace(
+        whole,
+        source=source.compiled,  # what has no tests does not depend on them
+        core="",
+        commands=tuple(others.get(each.phase, each) for each in whole.commands if each.phase != "support"),
+        python=build.compiler(source, Strategy.NATIVE, toolchain),  # its options change nothing of what it compiles
+        ahead=None,
+    )
+
+
+def _install(source: Source) -> str:
+    """Return a script that installs what the tools need of a build, a file as it is: `make install` has a process for
+    each, and most of what it installs nobody asks for.
+    """
+    python = f"{INSTALL}/{build.python_of(source)}"
+    unused = " -o ".join(f"-name {name}" for name in UNUSED_FOLDERS)
+    return f"""set -e
+library={INSTALL}/{build.library_of(source)}
+built=$PWD/$(cat pybuilddir.txt)
+mkdir -p "$(dirname {python})" "$library/lib-dynload"
+cp python {python}
+cp "$built"/*.so "$library/lib-dynload"
+cp "$built"/_sysconfig* "$library"
+cd {SOURCE}/Lib
+find . -type d \\( {unused} \\) -prune -o -name '*.py' -exec cp --parents --target-directory="$library" {{}} +
+"""
 
 
 def find(store: Store, wanted: BuildPython) -> Artifact | None:

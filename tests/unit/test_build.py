@@ -121,7 +121,6 @@ class TestTheCoreKey:
         assert self.core_key(source, core="") is None
         assert self.core_key(source, kind=Kind.ARCHIVE) is None
         assert self.core_key(source, regenerate=("regen-cases",)) is None
-        assert self.core_key(source, variant=build.BUILD_PYTHON_VARIANT) is None
 
     def test_changes_no_build_key(self, source: Source) -> None:
         checkout = replace(source, kind=Kind.CHECKOUT)
@@ -138,7 +137,6 @@ class TestThePythonThatCompilesTheLibrary:
     def test_is_the_same_for_plain_builds(self, source: Source) -> None:
         ours = self.python(source)
         assert self.python(source, replace(JIT, configure=())) == ours
-        assert self.python(source, build.BUILD_PYTHON_VARIANT) == ours
         assert self.python(source, FT, Strategy.CROSS) == self.python(source, JIT, Strategy.CROSS), (
             "it is not of the cell"
         )

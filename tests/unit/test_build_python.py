@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 import tarfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,7 +58,7 @@ class Shop:
                 "python3.15": lambda process: 0,
                 "gcc": lambda process: 0,
                 "aarch64-linux-gnu-gcc": lambda process: 0,
-                "sh": lambda process: 0,
+                "sh": self.sh,
             },
         )
         for role, arch in ((Role.TOOLCHAIN, X86), (Role.TARGET, X86), (Role.TARGET, ARM)):
@@ -90,8 +93,13 @@ class Shop:
         return 0
 
     def make(self, process: FakeProcess) -> int:
-        if "install" in process.argv:
-            process.write_file(f"{build.INSTALL}/{PYTHON}", process.files.read(f"{build.BUILD}/configured"))
+        return self.install(process) if "install" in process.argv else 0
+
+    def sh(self, process: FakeProcess) -> int:
+        return self.install(process) if build.INSTALL in process.argv[-1] else 0
+
+    def install(self, process: FakeProcess) -> int:
+        process.write_file(f"{build.INSTALL}/{PYTHON}", process.files.read(f"{build.BUILD}/configured"))
         return 0
 
     def python(self, process: FakeProcess) -> int:
@@ -119,6 +127,19 @@ def test_variants_that_differ_in_the_jit_alone_may_serve_the_plainest_first() ->
     assert build_python.serving(RECIPE) == ("nojit", "interp", "jit")
     tail = replace(RECIPE.variants["jit"], name="tail", configure=("--with-tail-call-interp",))
     assert "tail" not in build_python.serving(replace(RECIPE, variants={"tail": tail}))
+
+
+def test_its_own_depends_on_no_tests_and_stands_for_plain_builds(shop: Shop) -> None:
+    def specified(**changes: Any) -> build_python.BuildPython:
+        source = replace(shop.source, **{"core": "c", **changes})
+        return build_python.specify(RECIPE, source, X86, image(Role.TOOLCHAIN, X86))
+
+    wanted, other_tests = specified(), specified(digest="e" * 64)
+    assert wanted.own.key == other_tests.own.key
+    assert wanted.cells["jit"].key != other_tests.cells["jit"].key
+    assert wanted.own.key != specified(core="d").own.key
+    assert wanted.own.core_key is None
+    assert {spec.python for spec in wanted.cells.values()} == {wanted.own.python}
 
 
 class TestACrossBuild:
@@ -180,6 +201,61 @@ class TestACrossBuild:
         again = shop.build("jit", ARM)
         assert again.from_stash
         assert again.artifact.full_id == cross.artifact.full_id
+
+
+class TestInstalling:
+    """What a build Python is installed by, with a real shell: its folders stand in a folder of the test's."""
+
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        library = ("os.py", "json/__init__.py", "test/test_os.py", "ctypes/test/test_it.py", "json/__pycache__/a.py")
+        for name in (*library, "idlelib/run.py", "LICENSE.txt"):
+            self.write(tmp_path, f"{build.SOURCE}/Lib/{name}")
+        built = f"{build.BUILD}/build/lib.linux-x86_64-3.15"
+        self.write(tmp_path, f"{build.BUILD}/pybuilddir.txt", "build/lib.linux-x86_64-3.15")
+        self.write(tmp_path, f"{build.BUILD}/python", "python").chmod(0o755)
+        self.write(tmp_path, f"{build.BUILD}/Modules/math.so", "math")
+        self.write(tmp_path, f"{built}/_sysconfigdata__linux_x86_64-linux-gnu.py")
+        (tmp_path / built.lstrip("/") / "math.so").symlink_to("../../Modules/math.so")
+        return tmp_path
+
+    def write(self, root: Path, name: str, text: str = "") -> Path:
+        path = root / name.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def install(self, root: Path) -> subprocess.CompletedProcess[str]:
+        source = Source(Kind.ARCHIVE, "3.15.0", (3, 15), "d" * 64, Path(), "Python-3.15.0", "x", llvm="21")
+        own = build_python.specify(RECIPE, source, X86, image(Role.TOOLCHAIN, X86)).own
+        (command,) = (each for each in own.commands if each.phase == "install")
+        argv = [word.replace(build.ROOT, f"{root}{build.ROOT}") for word in command.argv]
+        where = f"{root}{command.cwd}"
+        return subprocess.run(argv, cwd=where, text=True, capture_output=True, check=False)
+
+    def test_has_what_the_tools_need_and_no_more(self, root: Path) -> None:
+        done = self.install(root)
+        assert (done.returncode, done.stderr) == (0, "")
+        installed = root / build.INSTALL.lstrip("/") / "usr/local"
+        library = "lib/python3.15"
+        assert sorted(str(path.relative_to(installed)) for path in installed.rglob("*") if path.is_file()) == [
+            "bin/python3.15",
+            f"{library}/_sysconfigdata__linux_x86_64-linux-gnu.py",
+            f"{library}/json/__init__.py",
+            f"{library}/lib-dynload/math.so",
+            f"{library}/os.py",
+        ]
+        assert os.access(installed / "bin/python3.15", os.X_OK)
+        assert not (installed / library / "lib-dynload/math.so").is_symlink(), "it would point into the build folder"
+
+    @pytest.mark.parametrize("missing", ["pybuilddir.txt", "python", "Modules/math.so"])
+    def test_fails_where_something_is_missing(self, root: Path, missing: str) -> None:
+        (root / build.BUILD.lstrip("/") / missing).unlink()
+        assert self.install(root).returncode != 0
+
+    def test_fails_where_a_file_cannot_be_written(self, root: Path) -> None:
+        self.write(root, f"{build.INSTALL}/usr/local/lib/python3.15/json")
+        assert self.install(root).returncode != 0
 
 
 class TestOrders:

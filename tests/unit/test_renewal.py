@@ -58,7 +58,7 @@ class Shop:
                 "python3.15": self.compile,
                 "gcc": self.gcc,
                 "aarch64-linux-gnu-gcc": self.gcc,
-                "sh": self.support,
+                "sh": self.sh,
             },
         )
         for role, arch in ((Role.TOOLCHAIN, X86), (Role.TARGET, X86), (Role.TARGET, ARM)):
@@ -80,6 +80,9 @@ class Shop:
         if "install" not in process.argv:
             process.write_file(f"{BUILD}/python", b"\x7fELF python")
             return 0
+        return self.install(process)
+
+    def install(self, process: FakeProcess) -> int:
         root = f"{INSTALL}/{LIBRARY}"
         for path in process.files.below(f"{SOURCE}/Lib"):
             if not process.files.is_folder(path):
@@ -124,7 +127,9 @@ class Shop:
         process.write_line("gcc 16.2.0")
         return 0
 
-    def support(self, process: FakeProcess) -> int:
+    def sh(self, process: FakeProcess) -> int:
+        if INSTALL in process.argv[-1]:  # of a build Python
+            return self.install(process)
         process.write_file(f"{SUPPORT}/Tools/jit/build.py", b"print()")
         process.write_file(f"{GENERATED}/pyconfig.h", b"#define")
         return 0
