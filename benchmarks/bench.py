@@ -71,6 +71,11 @@ class Bench:
         return choice.history, trees.git(choice.history, "rev-parse", f"{found[0]}^").strip(), tuple(found)
 
 
+# In which state folder a checkout is built and changed. Whoever is after the other arch alone has no native cell to
+# serve as its build Python: where `cross` was built, one was made for it.
+ALONE = {"native": "one", "cross": "two"}
+
+
 @dataclass
 class Round:
     """One round: its state folders by name, what it has found by line, and the measurements that failed.
@@ -170,7 +175,7 @@ class Round:
     def checkout(self, strategy: str) -> Mapping[str, Sample]:
         """Build the release as a checkout, where its archive was built."""
         built = self._of_tree(strategy)
-        self.unchanged[strategy] = self._trees(built)
+        self.unchanged[strategy] = self._trees(strategy, built)
         return {f"checkout-{strategy}": self._timed(built)}
 
     def nothing_checkout(self) -> Mapping[str, Sample]:
@@ -189,7 +194,7 @@ class Round:
             built = self._of_tree(strategy)
         finally:
             trees.restore(self.bench.tree)
-        before, after = self.unchanged[strategy], self._trees(built)
+        before, after = self.unchanged[strategy], self._trees(strategy, built)
         if same := [tree for tree in edit.changes if before.get(tree) == after.get(tree)]:
             raise MeasurementError(
                 f"{edit.path} was changed, and what is built is as before: {', '.join(same)} ({built.seconds:.1f} s)"
@@ -270,12 +275,12 @@ class Round:
 
     def _of_tree(self, strategy: str) -> Built:
         arch = self.bench.arch if strategy == "native" else self.bench.foreign
-        return self.build("one", arch, source=str(self.bench.tree))
+        return self.build(ALONE[strategy], arch, source=str(self.bench.tree))
 
-    def _trees(self, built: Built) -> Mapping[str, str]:
+    def _trees(self, strategy: str, built: Built) -> Mapping[str, str]:
         """Return the digests of the trees that were built."""
         (result,) = built.run.results()
-        artifact = Store(self.home("one").settings.stash).find(result.build_key or "")
+        artifact = Store(self.home(ALONE[strategy]).settings.stash).find(result.build_key or "")
         return {name: tree.digest for name, tree in artifact.manifest.trees.items()} if artifact else {}
 
     def _from_stash(self, source: str | None = None) -> Sample:

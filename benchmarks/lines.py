@@ -37,11 +37,11 @@ class Measurement:
 def _edited(name: str, title: str, bound: float) -> tuple[Measurement, ...]:
     return tuple(
         Measurement(
-            (Line(f"{name}-{strategy}", f"{title}, {strategy}", T, bound),),
+            (Line(f"{name}-{strategy}", f"{title}, {which}", T, bound),),
             partial(Round.edited, line=f"{name}-{strategy}"),
             needs=("hand-native", f"checkout-{strategy}"),
         )
-        for strategy in ("native", "cross")
+        for strategy, which in (("native", "native"), ("cross", "cross alone"))
     )
 
 
@@ -96,9 +96,9 @@ MEASUREMENTS: tuple[Measurement, ...] = (
         needs=("native",),
     ),
     Measurement(
-        (Line("checkout-cross", "the same source as a checkout, cross", T),),
+        (Line("checkout-cross", "the same source as a checkout, cross alone", T),),
         partial(Round.checkout, strategy="cross"),
-        needs=("cross-second",),
+        needs=("cross",),
     ),
     Measurement(
         (Line("nothing-checkout", "build a checkout with nothing changed", SECONDS, 1.5),),
@@ -112,7 +112,7 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     Measurement(
         (Line("walk", "a walk over commits, each commit and arch", T, 0.2),),
         Round.walk,
-        needs=("checkout-native", "checkout-cross"),
+        needs=("cross-second", "checkout-native"),
     ),
 )
 

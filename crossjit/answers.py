@@ -12,19 +12,21 @@ from crossjit.build import BuildSpec
 from crossjit.engine.base import Container
 from crossjit.errors import CrossjitError
 from crossjit.model import Strategy
-from crossjit.sources import Source
+from crossjit.sources import Kind, Source
 from crossjit.store import Store
 
 
 def are_new(spec: BuildSpec, source: Source, store: Store) -> bool:
     """Tell whether it is worth while to ask: nothing in the stash was configured like that, and no emulator has to.
 
-    What is kept in the engine's volume cannot be asked without a container, which takes as long as a few answers.
+    What is kept in the engine's volume cannot be asked without a container, which takes as long as a few answers. An
+    archive has files for configure to read that are left out of other sources of its version.
     """
     if spec.strategy is Strategy.EMULATE:
         return False
-    asked = (spec.configure_line, source.version)
-    return all((each.manifest.configure, each.manifest.version) != asked for each in store.artifacts())
+    asked = (spec.configure_line, source.version, source.kind is Kind.ARCHIVE)
+    known = (each.manifest for each in store.artifacts())
+    return all((each.configure, each.version, each.source.kind == Kind.ARCHIVE) != asked for each in known)
 
 
 @contextlib.contextmanager

@@ -156,14 +156,10 @@ class BuildSpec:
 
 @dataclass(frozen=True)
 class Built:
-    """What a build left in its container while it is open: phases with wall seconds, and the compiler that it used.
-
-    `caches` says how often each cache had an answer and how often not, by its name: (hits, misses).
-    """
+    """What a build left in its container while it is open: phases with wall seconds, and the compiler that it used."""
 
     seconds: Mapping[str, float]
     compiler: str
-    caches: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def after(self, phase: str, seconds: float) -> Built:
         """Return it with the time of one more phase."""
@@ -327,9 +323,7 @@ def compile_in(
         container, unpack, spec.commands, subject=subject, jobs=jobs, log=log, progress=progress, ahead=spec.ahead
     )
     compiler = f"{spec.arch.triple}-gcc" if spec.strategy is Strategy.CROSS else "gcc"
-    return Built(
-        seconds=seconds, compiler=_first_line(container, (compiler, "--version")), caches=_cache_report(container)
-    )
+    return Built(seconds=seconds, compiler=_first_line(container, (compiler, "--version")))
 
 
 def ask(container: Container, spec: BuildSpec, source: Source) -> None:
@@ -461,8 +455,11 @@ def bookkeeping(spec: BuildSpec, *, cached: bool) -> Mapping[str, str]:
     }
 
 
-def _cache_report(container: Container) -> dict[str, tuple[int, int]]:
-    """Ask how often the caches had an answer; what cannot be read is nothing."""
+def cache_report(container: Container) -> dict[str, tuple[int, int]]:
+    """Ask where a cell was built how often each cache had an answer and how often not, by its name: (hits, misses).
+
+    The caches are trimmed meanwhile. What cannot be read is nothing.
+    """
     said = _first_line(container, (*_CACHE, "report"))
     try:
         return {str(part): (int(count["hit"]), int(count["miss"])) for part, count in json.loads(said).items()}

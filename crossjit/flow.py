@@ -330,7 +330,7 @@ def _alike(shop: Workshop, prepared: Prepared) -> Artifact | None:
 
 def _build(shop: Workshop, prepared: Prepared, target: Image, log: Path, own_python: Artifact | None) -> BuiltCell:
     """Build the cell from its source, probe and stash it."""
-    return _make(shop, prepared, target, log, own_python, by=build.compile_in, pack=_pack)
+    return _make(shop, prepared, target, log, own_python, by=build.compile_in, pack=_pack, report=build.cache_report)
 
 
 def _renew(
@@ -352,11 +352,13 @@ def _make(
     *,
     by: Callable[..., Built],
     pack: Callable[[Container, Staging], Packed],
+    report: Callable[[Container], Mapping[str, tuple[int, int]]] = lambda container: {},
     made_of: Artifact | None = None,
 ) -> BuiltCell:
     """Make the cell in a container, pack and probe what came of it, and put it into the stash.
 
-    `by` is called as `build.compile_in` is; `pack` takes the trees and returns the install tree.
+    `by` is called as `build.compile_in` is; `pack` takes the trees and returns the install tree; `report` asks how
+    often the caches had an answer.
     """
     order, subject = prepared.order, str(prepared.cell)
     emulation = shop.emulation(prepared.cell.arch, order.cpu)
@@ -365,8 +367,8 @@ def _make(
         with (
             shop.store.staging(prepared.key) as staging,
             contextlib.ExitStack() as probing,
-            # Containers take a second to come and to go. What is given to the threads has ended before the stacks are
-            # left, which close what was entered even where no thread came to it.
+            # Containers take a second to come and to go, and the caches to count. What is given to the threads has
+            # ended before the stacks are left, which close what was entered even where no thread came to it.
             ThreadPoolExecutor(2) as aside,
         ):
             its_container = validation.probing(
@@ -378,9 +380,11 @@ def _make(
                 labels=shop.labels,
             )
             opening = aside.submit(probing.enter_context, its_container)
+            reporting = aside.submit(report, container)
             started = time.monotonic()
             with shop.progress.step("pack", subject):
                 packed = pack(container, staging)
+                found = reporting.result()
             leaving = [aside.submit(building.close)]
             built = built.after("pack", time.monotonic() - started)
             started = time.monotonic()
@@ -409,7 +413,7 @@ def _make(
                 artifact = staging.commit(manifest)
             for each in leaving:
                 each.result()
-    return BuiltCell(artifact, from_stash=False, seconds=built.seconds, caches=built.caches)
+    return BuiltCell(artifact, from_stash=False, seconds=built.seconds, caches=found)
 
 
 def _pack(container: Container, staging: Staging) -> Packed:

@@ -17,6 +17,7 @@ from crossjit.errors import EngineError
 from crossjit.flow import Order, Prepared
 from crossjit.images import Role
 from crossjit.model import Arch, Cell, Strategy
+from crossjit.sources import Kind
 from tests.unit.shops import image
 from tests.unit.test_build_python import ARM, RECIPE, X86, Shop
 
@@ -80,6 +81,11 @@ class TestConfigureIsAsked:
         )
         assert (asking.cwd, asking.env) == (building.cwd, building.env)
         assert asking.argv == building.argv[building.argv.index("--") + 1 :], "but for what runs beside it"
+
+    def test_for_a_checkout_of_what_was_built_from_an_archive(self, shop: Shop) -> None:
+        made(shop, prepared(shop, ARM))
+        shop.source = replace(shop.source, kind=Kind.CHECKOUT, digest="e" * 64)
+        assert sorted(made(shop, prepared(shop, X86), prepared(shop, ARM))) == sorted([ASKED, NATIVE])
 
 
 class TestConfigureIsNotAsked:

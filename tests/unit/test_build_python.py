@@ -105,7 +105,8 @@ class Shop:
     def python(self, process: FakeProcess) -> int:
         if "--" in process.argv:
             return process.run(process.argv[process.argv.index("--") + 1 :])
-        process.write_line(json.dumps(self.probe))
+        asked = {"configure": {"hit": 1, "miss": 0}} if process.argv[-1] == "report" else self.probe
+        process.write_line(json.dumps(asked))
         return 0
 
     def build(self, variant: str, arch: Arch, *, digest: str = "d" * 64) -> flow.BuiltCell:
@@ -152,6 +153,9 @@ class TestACrossBuild:
         assert shop.heard.said == [f"3.15/aarch64/jit: 3.15/x86_64/jit ({native.artifact.id}) is its build Python"]
         assert shop.environments[-1]["PYTHON_JIT"] == "0"
         assert "PYTHON_JIT" not in shop.environments[0]
+
+    def test_tells_how_often_the_caches_had_an_answer(self, shop: Shop) -> None:
+        assert shop.build("jit", ARM).caches == {"configure": (1, 0)}
 
     def test_takes_the_plainest(self, shop: Shop) -> None:
         for variant in ("jit", "interp", "nojit"):
