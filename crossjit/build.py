@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from typing import BinaryIO, TextIO
 
 import crossjit
@@ -304,21 +303,18 @@ def jobs_for(facts: EngineFacts, wanted: int) -> int:
 def compile_in(
     container: Container,
     spec: BuildSpec,
-    source: Source,
     *,
+    unpack: Callable[[], None],
     subject: str,
     jobs: int,
     log: TextIO,
     progress: Progress,
-    build_python: Callable[[], AbstractContextManager[BinaryIO]] | None = None,
 ) -> Built:
-    """Fill a fresh toolchain container and run the spec's commands in it; leaves INSTALL, SUPPORT and
-    GENERATED filled.
+    """Run the spec's commands in a toolchain container that `unpack` fills; leaves INSTALL, SUPPORT and GENERATED
+    filled.
 
-    `build_python` opens the install tree of the build Python for a cross build. Raises BuildError with the relevant
-    lines, the command and how it ended; engine failures come through as they are.
+    Raises BuildError with the relevant lines, the command and how it ended; engine failures come through as they are.
     """
-    unpack = partial(fill, container, spec, source, build_python)
     seconds = run(
         container, unpack, spec.commands, subject=subject, jobs=jobs, log=log, progress=progress, ahead=spec.ahead
     )
@@ -332,11 +328,11 @@ def ask(container: Container, spec: BuildSpec, source: Source) -> None:
 
     A cross build's own Python need not be there yet. How it ends does not matter to anybody: the build will tell.
     """
-    own_python = None
+    fill(container, spec, source)
     if spec.strategy is Strategy.CROSS:
         stand_in = {python_of(source): (SCRIPTS / "build_python.sh").read_bytes()}
-        own_python = partial(tars.packed, stand_in, owner=BUILDER, mode=0o755)
-    fill(container, spec, source, own_python)
+        with tars.packed(stand_in, owner=BUILDER, mode=0o755) as tar:
+            container.put(tar, BUILD_PYTHON)
     container.run((*_CONFIGURE, *spec.configure.argv), cwd=spec.configure.cwd)
 
 
@@ -368,13 +364,10 @@ def run(
     return seconds
 
 
-def fill(
-    container: Container,
-    spec: BuildSpec,
-    source: Source,
-    build_python: Callable[[], AbstractContextManager[BinaryIO]] | None,
-) -> None:
-    """Put the source, the folders to build in, our scripts and a cross build's own Python into a fresh container."""
+def fill(container: Container, spec: BuildSpec, source: Source) -> None:
+    """Put the source, the folders to build in and our scripts into a fresh container: all but a cross build's own
+    Python, which goes into BUILD_PYTHON.
+    """
     folders = (ROOT, BUILD, INSTALL, SUPPORT, GENERATED, BUILD_PYTHON, TOOLS, COMPILERS, LLVM, f"{LLVM}/bin", CACHE)
     container.put(scripts(spec.llvm, folders), "/")
     if spec.llvm is not None:
@@ -384,9 +377,6 @@ def fill(
     # What is unpacked belongs to root or whoever packed it; a copy belongs to the builder, who is to write to it.
     take = ("cp", "-R", "--preserve=mode,timestamps") if source.regenerate else ("mv",)
     _require(container, (*take, f"{ROOT}/{source.top}", SOURCE))
-    if build_python is not None:
-        with build_python() as tar:
-            container.put(tar, BUILD_PYTHON)
 
 
 def container_name(subject: str, run: str) -> str:

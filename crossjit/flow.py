@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -313,14 +313,12 @@ def build_cell(
         if found is not None:
             return BuiltCell(found, from_stash=True)
         target = ensure_image(shop, prepared.image, Role.TARGET, prepared.cell.arch)
-        own_python = _ensure_build_python(shop, prepared, log)
         if shop.cached and not rebuild and (alike := _alike(shop, prepared)):
             try:
-                return _renew(shop, prepared, alike, target, log, own_python)
+                return _make(shop, prepared, _renewing(shop, prepared, alike), target, log)
             except renewal.UnfitError as reason:
                 shop.progress.say(f"{prepared.cell}: {alike.id} will not do, so it is built: {reason}")
-        with _asked(shop, following):
-            return _build(shop, prepared, target, log, own_python)
+        return _make(shop, prepared, _building(prepared), target, log, following)
 
 
 def _alike(shop: Workshop, prepared: Prepared) -> Artifact | None:
@@ -328,42 +326,58 @@ def _alike(shop: Workshop, prepared: Prepared) -> Artifact | None:
     return shop.store.find_by_core(prepared.spec.core_key) if prepared.spec.core_key else None
 
 
-def _build(shop: Workshop, prepared: Prepared, target: Image, log: Path, own_python: Artifact | None) -> BuiltCell:
-    """Build the cell from its source, probe and stash it."""
-    return _make(shop, prepared, target, log, own_python, by=build.compile_in, pack=_pack, report=build.cache_report)
+@dataclass(frozen=True)
+class _Way:
+    """How a cell is made in a toolchain container.
+
+    `fill` puts into a fresh one all but a cross build's own Python; `make` is called as `build.compile_in` is; `pack`
+    takes the trees and returns the install tree; `report` asks how often the caches had an answer. `made_of` is the
+    artifact that most of it is taken from, if it is.
+    """
+
+    fill: Callable[[Container], None]
+    make: Callable[..., Built]
+    pack: Callable[[Container, Staging], Packed]
+    report: Callable[[Container], Mapping[str, tuple[int, int]]] = lambda container: {}
+    made_of: Artifact | None = None
 
 
-def _renew(
-    shop: Workshop, prepared: Prepared, alike: Artifact, target: Image, log: Path, own_python: Artifact | None
-) -> BuiltCell:
-    """Make the cell of an artifact that differs in its tests only, probe and stash it. Raises UnfitError."""
+def _building(prepared: Prepared) -> _Way:
+    """Build it from its source."""
+    fill = partial(build.fill, spec=prepared.spec, source=prepared.source)
+    return _Way(fill, build.compile_in, _pack, build.cache_report)
+
+
+def _renewing(shop: Workshop, prepared: Prepared, alike: Artifact) -> _Way:
+    """Make it of an artifact that differs in its tests only. Raises UnfitError."""
     base = renewal.open_base(alike, prepared.spec, prepared.source)
     shop.progress.say(f"{prepared.cell}: nothing but tests differs from {alike.id}, so it is made of that")
-    by, pack = partial(renewal.make, base=base), partial(renewal.pack, base=base)
-    return _make(shop, prepared, target, log, own_python, by=by, pack=pack, made_of=alike)
+    fill = partial(renewal.fill, source=prepared.source, base=base)
+    return _Way(fill, partial(renewal.make, base=base), partial(renewal.pack, base=base), made_of=alike)
 
 
 def _make(
-    shop: Workshop,
-    prepared: Prepared,
-    target: Image,
-    log: Path,
-    own_python: Artifact | None,
-    *,
-    by: Callable[..., Built],
-    pack: Callable[[Container, Staging], Packed],
-    report: Callable[[Container], Mapping[str, tuple[int, int]]] = lambda container: {},
-    made_of: Artifact | None = None,
+    shop: Workshop, prepared: Prepared, way: _Way, target: Image, log: Path, following: Prepared | None = None
 ) -> BuiltCell:
     """Make the cell in a container, pack and probe what came of it, and put it into the stash.
 
-    `by` is called as `build.compile_in` is; `pack` takes the trees and returns the install tree; `report` asks how
-    often the caches had an answer.
+    Raises UnfitError where the way is not a build.
     """
     order, subject = prepared.order, str(prepared.cell)
     emulation = shop.emulation(prepared.cell.arch, order.cpu)
     with contextlib.ExitStack() as building:
-        container, built = building.enter_context(_built(shop, prepared, prepared.spec, subject, log, own_python, by))
+        beside = building.enter_context(ThreadPoolExecutor(1))
+        container = building.enter_context(_build_container(shop, prepared, prepared.spec, f"build-{subject}"))
+        filling = beside.submit(way.fill, container)  # ends with its container, if nobody waits for it
+        own_python = _ensure_build_python(shop, prepared, log)
+
+        def unpack() -> None:
+            filling.result()
+            if own_python is not None:
+                _put_build_python(container, own_python)
+
+        with _asked(shop, following):
+            built = _run(shop, container, prepared.spec, way.make, unpack, subject, log)
         with (
             shop.store.staging(prepared.key) as staging,
             contextlib.ExitStack() as probing,
@@ -380,10 +394,10 @@ def _make(
                 labels=shop.labels,
             )
             opening = aside.submit(probing.enter_context, its_container)
-            reporting = aside.submit(report, container)
+            reporting = aside.submit(way.report, container)
             started = time.monotonic()
             with shop.progress.step("pack", subject):
-                packed = pack(container, staging)
+                packed = way.pack(container, staging)
                 found = reporting.result()
             leaving = [aside.submit(building.close)]
             built = built.after("pack", time.monotonic() - started)
@@ -404,7 +418,7 @@ def _make(
                 variant=order.variant.name,
                 images={"toolchain": prepared.toolchain.facts(), "target": target.facts()},
                 build_python=own_python.full_id if own_python else None,
-                made_of=made_of.full_id if made_of else None,
+                made_of=way.made_of.full_id if way.made_of else None,
                 qemu=_qemu(shop, prepared.cell.arch),
                 cpu=emulation.get("QEMU_CPU"),
                 probe=dict(facts),
@@ -414,6 +428,25 @@ def _make(
             for each in leaving:
                 each.result()
     return BuiltCell(artifact, from_stash=False, seconds=built.seconds, caches=found)
+
+
+def _run(
+    shop: Workshop,
+    container: Container,
+    spec: BuildSpec,
+    make: Callable[..., Built],
+    unpack: Callable[[], None],
+    subject: str,
+    log: Path,
+) -> Built:
+    """Have something made in a container, as `build.compile_in` does, with its whole output in `log`."""
+    with log.open("w", encoding="utf-8", buffering=1) as output:
+        return make(container, spec, unpack=unpack, subject=subject, jobs=shop.jobs, log=output, progress=shop.progress)
+
+
+def _put_build_python(container: Container, python: Artifact) -> None:
+    with python.open() as tar:
+        container.put(tar, build.BUILD_PYTHON)
 
 
 def _pack(container: Container, staging: Staging) -> Packed:
@@ -556,14 +589,18 @@ def toolchain_shell(shop: Workshop, prepared: Prepared) -> int:
     """
     subject = str(prepared.cell)
     own_python = _ensure_build_python(shop, prepared, shop.settings.runs / shop.run / "build.log")
+
+    def prepare(container: Container) -> None:
+        build.fill(container, prepared.spec, prepared.source)
+        if own_python is not None:
+            _put_build_python(container, own_python)
+
     return shop.engine.shell(
         prepared.toolchain.reference,
         arch=prepared.toolchain.arch,
         name=build.container_name(f"shell-{subject}", shop.run),
         labels=shop.labels,
-        prepare=lambda container: build.fill(
-            container, prepared.spec, prepared.source, own_python.open if own_python else None
-        ),
+        prepare=prepare,
         argv=("bash",),
         env={
             **prepared.spec.environment,
@@ -590,9 +627,11 @@ def _ensure_build_python(shop: Workshop, prepared: Prepared, log: Path) -> Artif
         own_log = log.with_name("build-python.log")
         with (
             _asked(shop, prepared),
-            _built(shop, prepared, spec, subject, own_log, None) as (container, built),
+            _build_container(shop, prepared, spec, f"build-{subject}") as container,
             shop.store.staging(spec.key) as staging,
         ):
+            unpack = partial(build.fill, container, spec, prepared.source)
+            built = _run(shop, container, spec, build.compile_in, unpack, subject, own_log)
             with shop.progress.step("pack", subject):
                 _pack_tree(container, staging, INSTALL, build.INSTALL)
             return staging.commit(
@@ -608,34 +647,6 @@ def _found_build_python(shop: Workshop, prepared: Prepared, wanted: BuildPython)
     if found is not None and found.manifest.kind is ArtifactKind.CELL:
         shop.progress.say(f"{prepared.cell}: {found.manifest.subject} ({found.id}) is its build Python")
     return found
-
-
-@contextlib.contextmanager
-def _built(
-    shop: Workshop,
-    prepared: Prepared,
-    spec: BuildSpec,
-    subject: str,
-    log: Path,
-    own_python: Artifact | None,
-    by: Callable[..., Built] = build.compile_in,
-) -> Iterator[tuple[Container, Built]]:
-    """Build in a container of its own, which stays until the block ends."""
-    own = _build_container(shop, prepared, spec, f"build-{subject}")
-    with own as container, log.open("w", encoding="utf-8", buffering=1) as output:
-        yield (
-            container,
-            by(
-                container,
-                spec,
-                prepared.source,
-                subject=subject,
-                jobs=shop.jobs,
-                log=output,
-                progress=shop.progress,
-                build_python=own_python.open if own_python else None,
-            ),
-        )
 
 
 def _build_container(

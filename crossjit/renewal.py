@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import BinaryIO, TextIO
+from typing import TextIO
 
 from crossjit import build, packing, sources, tars
 from crossjit.build import BUILD, BUILD_PYTHON, BUILDER, CACHE, ROOT, SOURCE, TOOLS, BuildSpec, Built, Command
@@ -77,29 +76,41 @@ def open_base(artifact: Artifact, spec: BuildSpec, source: Source) -> Base:
     return Base(artifact, f"{library}/test", files)
 
 
+def fill(container: Container, source: Source, base: Base) -> None:
+    """Put everything into its place in a fresh container: all but a cross build's own Python.
+
+    The source stays root's, so that Python leaves no .pyc files there to be read.
+    """
+    folders = {SOURCE: 0, **dict.fromkeys((ROOT, BUILD, build.INSTALL, BUILD_PYTHON, TOOLS, CACHE), BUILDER)}
+    files = {f"{TOOLS}/{name}": (build.SCRIPTS / name).read_bytes() for name in SCRIPTS}
+    if PYTHON in base.files:
+        files[f"{BUILD}/pybuilddir.txt"] = EXTENSIONS.encode()
+    container.put(tars.packed({**files, **base.files}, folders, owner=BUILDER, mode=0o755), "/")
+    # what a native build's own Python imports is in the source's library
+    with sources.subset_tar(source, ("Lib",) if PYTHON in base.files else ("Lib/test",)) as tar:
+        container.put(tar, SOURCE)
+
+
 def make(
     container: Container,
     spec: BuildSpec,
-    source: Source,
     *,
+    unpack: Callable[[], None],
     base: Base,
     subject: str,
     jobs: int,
     log: TextIO,
     progress: Progress,
-    build_python: Callable[[], AbstractContextManager[BinaryIO]] | None = None,
 ) -> Built:
-    """Fill a fresh toolchain container, and leave the source's tests in INSTALL as building it would.
+    """Leave the source's tests in INSTALL as building it would, in a toolchain container that `unpack` fills.
 
-    `build_python` opens the install tree of the build Python for a cross build. Raises UnfitError; engine failures come
-    through as they are.
+    Raises UnfitError; engine failures come through as they are.
     """
     script = f"{TOOLS}/install_tests.py"
     where = ("--makefile", MAKEFILE, "--source", SOURCE, "--root", build.INSTALL, "--folder", base.tests)
     commands = [Command("tests", ("python3", script, *where))]
     commands += [command for command in spec.commands if command.phase == "compile"]
     with _surprises():
-        unpack = partial(_fill, container, spec, source, base, build_python)
         seconds = build.run(container, unpack, commands, subject=subject, jobs=jobs, log=log, progress=progress)
     return Built(seconds, base.artifact.manifest.compiler or "")
 
@@ -112,27 +123,6 @@ def pack(container: Container, staging: Staging, *, base: Base) -> Packed:
         for name in (SUPPORT, GENERATED):
             staging.take(name, base.artifact)
     return packed
-
-
-def _fill(
-    container: Container,
-    spec: BuildSpec,
-    source: Source,
-    base: Base,
-    build_python: Callable[[], AbstractContextManager[BinaryIO]] | None,
-) -> None:
-    """Put everything into its place. The source stays root's, so that Python leaves no .pyc files there to be read."""
-    folders = {SOURCE: 0, **dict.fromkeys((ROOT, BUILD, build.INSTALL, BUILD_PYTHON, TOOLS, CACHE), BUILDER)}
-    files = {f"{TOOLS}/{name}": (build.SCRIPTS / name).read_bytes() for name in SCRIPTS}
-    if PYTHON in base.files:
-        files[f"{BUILD}/pybuilddir.txt"] = EXTENSIONS.encode()
-    container.put(tars.packed({**files, **base.files}, folders, owner=BUILDER, mode=0o755), "/")
-    # what a native build's own Python imports is in the source's library
-    with sources.subset_tar(source, ("Lib",) if PYTHON in base.files else ("Lib/test",)) as tar:
-        container.put(tar, SOURCE)
-    if build_python is not None:
-        with build_python() as tar:
-            container.put(tar, BUILD_PYTHON)
 
 
 @contextmanager

@@ -192,7 +192,7 @@ def test_emulated_stencils_are_those_of_the_cross_build() -> None:
             emulation=emulation.environment(facts.arch, cell.arch),
         ) as container,
     ):
-        build.fill(container, built, source, None)
+        build.fill(container, built, source)
         lines: list[str] = []
         for argv in (built.commands[0].argv, ("make", f"-j{build.jobs_for(facts, 0)}", "regen-jit")):
             assert container.run(argv, cwd=build.BUILD, on_line=lines.append).returncode == 0, lines[-20:]

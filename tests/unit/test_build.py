@@ -5,14 +5,15 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
 
 from crossjit import build
-from crossjit.build import BUILD, INSTALL, ROOT, SOURCE, compile_in, jobs_for, relevant_lines, specify
-from crossjit.engine.base import EngineFacts
+from crossjit.build import BUILD, INSTALL, ROOT, SOURCE, BuildSpec, compile_in, jobs_for, relevant_lines, specify
+from crossjit.engine.base import Container, EngineFacts
 from crossjit.engine.fake import FakeEngine, FakeProcess, Fault
 from crossjit.errors import BuildError, EngineError, InfrastructureError, OutOfMemoryError
 from crossjit.images import Image, Package, Role
@@ -291,10 +292,14 @@ def test_the_caches_are_asked_how_often_they_had_an_answer(source: Source) -> No
             assert build.cache_report(container) == expected
 
 
+def compiled_in(container: Container, spec: BuildSpec, source: Source, **options: Any) -> build.Built:
+    return compile_in(container, spec, unpack=partial(build.fill, container, spec, source), **options)
+
+
 def compiled(engine: FakeEngine, source: Source, log: io.StringIO, progress: Silent | None = None) -> build.Built:
     spec = specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
     with build.open_container(engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}) as container:
-        return compile_in(container, spec, source, subject="cell", jobs=2, log=log, progress=progress or Silent())
+        return compiled_in(container, spec, source, subject="cell", jobs=2, log=log, progress=progress or Silent())
 
 
 class TestCompiling:
@@ -337,7 +342,7 @@ class TestCompiling:
                 engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}
             ) as container:
                 log = io.StringIO()
-                compile_in(container, spec, source, subject="cell", jobs=jobs, log=log, progress=Silent())
+                compiled_in(container, spec, source, subject="cell", jobs=jobs, log=log, progress=Silent())
             assert "\n$ cd /crossjit/build && make install DESTDIR" in log.getvalue(), "that is what decides"
             (install,) = [command.argv for command in engine.commands if "install" in command.argv]
             beside = install[: install.index("make")]
@@ -380,7 +385,7 @@ class TestCompiling:
             with build.open_container(
                 engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}
             ) as container:
-                build.fill(container, spec, source, None)
+                build.fill(container, spec, source)
                 assert [command.argv[0] for command in engine.commands].count("/usr/bin/gcc") == compiling
                 if compiling:
                     files = engine.containers[container.id].files
@@ -393,7 +398,7 @@ class TestCompiling:
         with build.open_container(
             engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}
         ) as container:
-            build.fill(container, spec, source, None)
+            build.fill(container, spec, source)
             files = engine.containers[container.id].files
             names = ("gcc", "g++", "x86_64-linux-gnu-gcc", "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-g++")
             expected = (build.SCRIPTS / "compiler.sh").read_bytes()
@@ -450,35 +455,6 @@ class TestCompiling:
         with pytest.raises(error):
             compiled(engine, source, io.StringIO())
 
-    def test_a_cross_build_gets_its_python(self, source: Source) -> None:
-        engine = engine_with(**{"aarch64-linux-gnu-gcc": succeed, "python3.15": succeed})
-        spec = specify(source, JIT, Arch.AARCH64, Strategy.CROSS, toolchain(), build_python="p")
-        stream = io.BytesIO()
-        with tarfile.open(fileobj=stream, mode="w") as tar:
-            member = tarfile.TarInfo("usr/local/bin/python3.15")
-            tar.addfile(member, io.BytesIO())
-
-        @contextmanager
-        def own_python() -> Iterator[BinaryIO]:
-            stream.seek(0)
-            yield stream
-
-        with build.open_container(
-            engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}
-        ) as container:
-            compile_in(
-                container,
-                spec,
-                source,
-                subject="c",
-                jobs=1,
-                log=io.StringIO(),
-                progress=Silent(),
-                build_python=own_python,
-            )
-            with container.get(f"{ROOT}/python/usr/local/bin/python3.15") as tar_stream:
-                assert tar_stream.read(1)
-
     def test_the_cache_is_a_volume_or_nothing(self, source: Source) -> None:
         engine = engine_with()
         engine.ensure_volume("kept", {})
@@ -487,7 +463,7 @@ class TestCompiling:
             with build.open_container(
                 engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}, cache=cache
             ) as container:
-                compile_in(container, spec, source, subject="c", jobs=1, log=io.StringIO(), progress=Silent())
+                compiled_in(container, spec, source, subject="c", jobs=1, log=io.StringIO(), progress=Silent())
         with_it, without = engine.started
         assert with_it.volumes == {"kept": build.CACHE}
         assert with_it.env["CROSSJIT_CACHE"] == build.CACHE

@@ -18,6 +18,7 @@ import crossjit
 from crossjit import build, build_python, flow, recipes
 from crossjit.engine.base import EngineFacts
 from crossjit.engine.fake import FakeEngine, FakeProcess
+from crossjit.errors import BuildError
 from crossjit.flow import Order, Workshop
 from crossjit.images import ImageSpec, Role, load_all
 from crossjit.manifest import ArtifactKind
@@ -48,7 +49,8 @@ class Shop:
         self.probe: Mapping[str, object] = {"workloads": []}
         self.served: list[str] = []
         self.environments: list[Mapping[str, str]] = []
-        engine = FakeEngine(
+        self.broken = False
+        self.engine = engine = FakeEngine(
             arch=X86,
             programs={
                 "configure": self.configure,
@@ -93,6 +95,8 @@ class Shop:
         return 0
 
     def make(self, process: FakeProcess) -> int:
+        if self.broken:
+            return 2
         return self.install(process) if "install" in process.argv else 0
 
     def sh(self, process: FakeProcess) -> int:
@@ -198,6 +202,18 @@ class TestACrossBuild:
         shop.build("jit", X86)
         shop.build("jit", ARM)
         assert shop.served == ["CFLAGS=-O1 -g0"]
+
+    def test_is_unpacked_while_its_python_is_made(self, shop: Shop) -> None:
+        shop.build("jit", ARM)
+        opened = [each.name.removeprefix("crossjit-").partition("-run-")[0] for each in shop.engine.started]
+        assert opened == ["build-3.15-aarch64-jit", "build-build-Python-3.15.0", "probe-3.15-aarch64-jit"]
+
+    def test_leaves_nothing_where_its_python_cannot_be_made(self, shop: Shop) -> None:
+        shop.broken = True
+        with pytest.raises(BuildError, match="make failed"):
+            shop.build("jit", ARM)
+        assert not shop.engine.containers
+        assert not list(shop.shop.store.artifacts())
 
     def test_has_the_same_key_whichever_served(self, shop: Shop) -> None:
         cross = shop.build("jit", ARM)
