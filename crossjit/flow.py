@@ -365,19 +365,19 @@ def _make(
     """
     order, subject = prepared.order, str(prepared.cell)
     emulation = shop.emulation(prepared.cell.arch, order.cpu)
-    with contextlib.ExitStack() as building:
+    with contextlib.ExitStack() as asking, contextlib.ExitStack() as building:
         beside = building.enter_context(ThreadPoolExecutor(1))
         container = building.enter_context(_build_container(shop, prepared, prepared.spec, f"build-{subject}"))
         filling = beside.submit(way.fill, container)  # ends with its container, if nobody waits for it
-        own_python = _ensure_build_python(shop, prepared, log)
+        own_python = _ensure_build_python(shop, prepared, log, following=prepared)
 
         def unpack() -> None:
             filling.result()
             if own_python is not None:
                 _put_build_python(container, own_python)
 
-        with _asked(shop, following):
-            built = _run(shop, container, prepared.spec, way.make, unpack, subject, log)
+        asking.enter_context(_asked(shop, following))
+        built = _run(shop, container, prepared.spec, way.make, unpack, subject, log)
         with (
             shop.store.staging(prepared.key) as staging,
             contextlib.ExitStack() as probing,
@@ -612,8 +612,13 @@ def toolchain_shell(shop: Workshop, prepared: Prepared) -> int:
     )
 
 
-def _ensure_build_python(shop: Workshop, prepared: Prepared, log: Path) -> Artifact | None:
-    """Have the Python that runs CPython's own tools in a cross build: a native cell's, or made once and kept."""
+def _ensure_build_python(
+    shop: Workshop, prepared: Prepared, log: Path, *, following: Prepared | None = None
+) -> Artifact | None:
+    """Have the Python that runs CPython's own tools in a cross build: a native cell's, or made once and kept.
+
+    While one is made, configure answers for the `following` cell.
+    """
     wanted = prepared.build_python
     if wanted is None:
         return None
@@ -626,7 +631,7 @@ def _ensure_build_python(shop: Workshop, prepared: Prepared, log: Path) -> Artif
             return found
         own_log = log.with_name("build-python.log")
         with (
-            _asked(shop, prepared),
+            _asked(shop, following),
             _build_container(shop, prepared, spec, f"build-{subject}") as container,
             shop.store.staging(spec.key) as staging,
         ):

@@ -102,6 +102,16 @@ class TestConfigureIsNotAsked:
         shop.source = replace(shop.source, digest="e" * 64)
         assert made(shop, prepared(shop, X86), prepared(shop, ARM)) == [NATIVE]
 
+    def test_for_a_shell_in_which_nothing_is_built(self, shop: Shop) -> None:
+        engine = shop.engine
+        engine.programs["bash"] = lambda process: 0
+        (shop.shop.settings.runs / shop.shop.run).mkdir(parents=True)
+        assert flow.toolchain_shell(shop.shop, prepared(shop, ARM)) == 0
+        assert [each.name.partition("-run-")[0] for each in engine.started] == [
+            f"crossjit-{OWN}",
+            "crossjit-shell-3.15-aarch64-jit",
+        ]
+
     def test_while_nothing_is_built(self, shop: Shop) -> None:
         made(shop, prepared(shop, X86))
         assert made(shop, prepared(shop, X86), prepared(shop, ARM)) == []
