@@ -140,7 +140,7 @@ library={INSTALL}/{build.library_of(source)}
 built=$PWD/$(cat pybuilddir.txt)
 mkdir -p "$(dirname {python})" "$library/lib-dynload"
 cp python {python}
-cp "$built"/*.so "$library/lib-dynload"
+find -L "$built" -name '*.so' -exec cp --target-directory="$library/lib-dynload" {{}} +
 cp "$built"/_sysconfig* "$library"
 cd {SOURCE}/Lib
 find . -type d \\( {unused} \\) -prune -o -name '*.py' -exec cp --parents --target-directory="$library" {{}} +

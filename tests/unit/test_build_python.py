@@ -268,6 +268,12 @@ class TestInstalling:
         assert os.access(installed / "bin/python3.15", os.X_OK)
         assert not (installed / library / "lib-dynload/math.so").is_symlink(), "it would point into the build folder"
 
+    def test_needs_no_module_that_is_a_file_of_its_own(self, root: Path) -> None:
+        (root / build.BUILD.lstrip("/") / "build/lib.linux-x86_64-3.15/math.so").unlink()
+        assert self.install(root).returncode == 0
+        library = root / build.INSTALL.lstrip("/") / "usr/local/lib/python3.15"
+        assert (library / "lib-dynload").is_dir(), "Python looks for it"
+
     @pytest.mark.parametrize("missing", ["pybuilddir.txt", "python", "Modules/math.so"])
     def test_fails_where_something_is_missing(self, root: Path, missing: str) -> None:
         (root / build.BUILD.lstrip("/") / missing).unlink()
