@@ -214,7 +214,7 @@ def specify(
         environment=environment,
         build_python=build_python if strategy is Strategy.CROSS else None,
         library_compiler=hashlib.sha256((SCRIPTS / "compile_library.py").read_bytes()).hexdigest(),
-        python=compiler(source, strategy, toolchain, _deciding(variant, strategy)),
+        python=identify_python(source, strategy, toolchain, _deciding(variant, strategy)),
         core=_core(source),
         ahead=_ahead(source, variant, strategy),
     )
@@ -230,7 +230,7 @@ def _core(source: Source) -> str:
     return "" if source.kind is Kind.ARCHIVE or source.regenerate else source.core
 
 
-def compiler(source: Source, strategy: Strategy, toolchain: Image, options: tuple[str, ...] = ()) -> str:
+def identify_python(source: Source, strategy: Strategy, toolchain: Image, options: tuple[str, ...] = ()) -> str:
     """Return a digest that tells Pythons apart that may compile the same file to other bytes.
 
     `options` are those of its configuration that may change what it compiles. A native build's runs before its library
@@ -272,7 +272,7 @@ def _ahead(source: Source, variant: Variant, strategy: Strategy) -> Ahead | None
     """Say what has most of the library byte-compiled, and when: in the phases of one core that have a Python.
 
     Where files are made anew, the source has .pyc files of what ran by then, and more of them with each Python that
-    runs: the one that compiles in the end would have interned other strings (see `compiler`).
+    runs: the one that compiles in the end would have interned other strings (see `identify_python`).
     """
     if source.regenerate:
         return None

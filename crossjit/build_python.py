@@ -42,7 +42,7 @@ from crossjit.store import Artifact, Store
 _PREFERENCE = (Expectation.NONE, Expectation.UOPS, Expectation.MACHINE_CODE)
 
 # Extension modules that none of CPython's tools imports, nor what they import; a sixth of the work of compiling it.
-# Those stay that compile_library.py imports: which strings are interned follows from that (see `build.compiler`).
+# Those stay that compile_library.py imports: what is interned follows from that (see `build.identify_python`).
 UNUSED_MODULES = (
     "_ctypes",
     "_curses",
@@ -124,7 +124,7 @@ def _specify_own(source: Source, arch: Arch, toolchain: Image) -> BuildSpec:
         source=source.compiled,  # what has no tests does not depend on them
         core="",
         commands=tuple(others.get(each.phase, each) for each in whole.commands if each.phase != "support"),
-        python=build.compiler(source, Strategy.NATIVE, toolchain),  # its options change nothing of what it compiles
+        python=build.identify_python(source, Strategy.NATIVE, toolchain),  # a plain one, for all its options
         ahead=None,
     )
 
