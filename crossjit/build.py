@@ -432,7 +432,8 @@ def bookkeeping(spec: BuildSpec, *, cached: bool) -> Mapping[str, str]:
     }
     if not cached:
         return {**here, "CCACHE_DISABLE": "1"}
-    if spec.strategy is not Strategy.EMULATE:  # forks of a server were not tried under QEMU
+    if spec.strategy is not Strategy.EMULATE:  # neither was tried under QEMU
+        here["CROSSJIT_PREAMBLES"] = f"{TOOLS}/preambles"
         here["CROSSJIT_LLVM_SERVERS"] = f"{TOOLS}/servers"
         here["CROSSJIT_LLVM_PROGRAMS"] = " ".join(_LLVM_TOOLS)
     return {

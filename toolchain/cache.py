@@ -1,7 +1,8 @@
 """What a build need not do again: configure's answers and the JIT's stencils, kept by all that they depend on.
 
     cache.py configure -- ARGV…   run configure, or put back what it left for the same questions
-    cache.py before-make          note the headers' digest, and put back stencils of the same inputs, or start servers
+    cache.py before-make          note the headers' digest, and put back stencils of the same inputs, or get ready to
+                                 make them fast
     cache.py after-make           keep the stencils
     cache.py report               print hits and misses of this build, and trim what has grown too large
     cache.py sizes                print the bytes and files of each part
@@ -27,6 +28,7 @@ CACHE = os.environ.get("CROSSJIT_CACHE")
 HEADERS = pathlib.Path(os.environ.get("CROSSJIT_HEADERS", "/nonexistent"))
 COMPILERS = str(pathlib.Path(__file__).with_name("compilers"))  # on PATH, what stands for the compilers
 SERVERS = os.environ.get("CROSSJIT_LLVM_SERVERS")
+PREAMBLES = os.environ.get("CROSSJIT_PREAMBLES")
 LOG = pathlib.Path(os.environ.get("CROSSJIT_CACHE_LOG", os.devnull))
 UNANSWERED = pathlib.Path(os.environ.get("CROSSJIT_UNANSWERED", "/nonexistent"))  # what build_python.sh cannot tell
 PENDING = HEADERS.with_name("stencils-key")
@@ -118,8 +120,15 @@ def before_make():
     key.add_files(SOURCE, (path for path in (SOURCE / "Tools" / "jit").rglob("*") if "__pycache__" not in path.parts))
     if not restore("stencils", key.text(), fresh=True):
         PENDING.write_text(key.text())
+        allow_preambles()
         start_servers()
     return 0
+
+
+def allow_preambles():
+    """Make the folder in which llvm.c has the stencils' preamble precompiled, if that is the same for all of them."""
+    if PREAMBLES and not any(b"_JIT_OPCODE" in path.read_bytes() for path in headers() if path.is_file()):
+        pathlib.Path(PREAMBLES).mkdir(exist_ok=True)
 
 
 def start_servers():

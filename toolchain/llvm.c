@@ -11,7 +11,8 @@
  * What fails, warns or writes a file that names the folder is not kept. Where anything is in the way of asking or
  * keeping, the real program does it all.
  *
- * What is not kept the real program's server does, where one listens in CROSSJIT_LLVM_SERVERS (llvm_server.c). */
+ * What is not kept the real program's server does, where one listens in CROSSJIT_LLVM_SERVERS (llvm_server.c). What the
+ * inputs begin with clang reads once, precompiled in CROSSJIT_PREAMBLES, where there is such a folder. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -21,6 +22,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +34,7 @@
 
 #define FORMAT "crossjit llvm 1\n"
 #define MARK "@FOLDER@"
+#define OPCODE "-D_JIT_OPCODE=" /* what a stencil's uop is named by */
 
 /* Bytes, of which there may be any number. */
 struct text {
@@ -261,8 +264,9 @@ static int ask_server(char **argv, int out, int err)
     return connection;
 }
 
-/* Run the real program, pass on what it prints, and return its exit status, as a shell has it. */
-static int run(char **argv, struct text *printed, bool *complained)
+/* Run the real program, pass on what it prints unless it is to be quiet, and return its exit status, as a shell has it;
+ * a negative one if it cannot be started like that. */
+static int run(char **argv, bool quiet, struct text *printed, bool *complained)
 {
     int out[2], err[2], server, status;
     char bytes[1 << 16];
@@ -270,13 +274,13 @@ static int run(char **argv, struct text *printed, bool *complained)
     posix_spawn_file_actions_t actions;
     signal(SIGCHLD, SIG_DFL); /* who started this may not have cared how it ends */
     if (pipe2(out, O_CLOEXEC) || pipe2(err, O_CLOEXEC))
-        run_instead(argv);
+        return -1;
     server = ask_server(argv, out[1], err[1]);
     if (server < 0 && (posix_spawn_file_actions_init(&actions) ||
                        posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO) ||
                        posix_spawn_file_actions_adddup2(&actions, err[1], STDERR_FILENO) ||
                        posix_spawn(&child, argv[0], &actions, NULL, argv, environ)))
-        run_instead(argv);
+        return -1;
     close(out[1]);
     close(err[1]);
     struct pollfd from[] = {{out[0], POLLIN, 0}, {err[0], POLLIN, 0}};
@@ -291,10 +295,12 @@ static int run(char **argv, struct text *printed, bool *complained)
                 from[each].fd = -1;
             } else if (each) {
                 *complained = true;
-                say(STDERR_FILENO, bytes, size);
+                if (!quiet)
+                    say(STDERR_FILENO, bytes, size);
             } else {
                 add(printed, bytes, size);
-                say(STDOUT_FILENO, bytes, size);
+                if (!quiet)
+                    say(STDOUT_FILENO, bytes, size);
             }
         }
     }
@@ -302,10 +308,132 @@ static int run(char **argv, struct text *printed, bool *complained)
         while (waitpid(child, &status, 0) < 0 && errno == EINTR)
             ;
     } else if (read(server, &status, sizeof status) != sizeof status) {
-        fprintf(stderr, "%s: its server has ended\n", argv[0]);
+        if (!quiet)
+            fprintf(stderr, "%s: its server has ended\n", argv[0]);
         return EXIT_FAILURE;
     }
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+/* Return the size of a C text's preamble: the lines before all others that include a file, and no more. */
+static size_t preamble_of(const struct text *text)
+{
+    static const char include[] = "#include ";
+    const char *at = text->bytes, *end = at + text->size, *line_end;
+    size_t size = 0;
+    for (; at < end && (line_end = memchr(at, '\n', end - at)); at = line_end + 1) {
+        if (line_end == at)
+            continue;
+        const char *name = at + sizeof include - 1, *name_end;
+        if (line_end - at < (ptrdiff_t)sizeof include || memcmp(at, include, sizeof include - 1) ||
+            !(name_end = memchr(name + 1, *name == '<' ? '>' : '"', line_end - name - 1)) ||
+            (*name != '<' && *name != '"') || name_end + 1 != line_end)
+            break;
+        size = line_end + 1 - text->bytes;
+    }
+    return size;
+}
+
+/* What clang does again and again for the stencils: nine tenths of its time is for their preamble, some thirty headers.
+ * The calls differ in the uop, which a macro and the rest of the input name, and in their files. */
+struct preamble {
+    char header[PATH_MAX], new[PATH_MAX], precompiled[PATH_MAX], other[PATH_MAX];
+    struct text text;      /* of the input */
+    size_t size;           /* of the preamble in it */
+    char **shared, **call; /* arguments: of all such calls, and of this one with the preamble precompiled */
+    char bytes[64];
+};
+
+/* Find the place in CROSSJIT_PREAMBLES for this call's preamble; false if this is no such call: CPython writes a stencil's
+ * input into its folder, while the shim's is of the source. cache.py makes CROSSJIT_PREAMBLES if no header asks for the
+ * macro, so that a preamble is the same to each whichever the uop is. */
+static bool find_preamble(struct preamble *found, char **argv, const char *input, const char *output,
+                          const char *folder)
+{
+    const char *preambles = getenv("CROSSJIT_PREAMBLES");
+    struct text key = {0};
+    char here[PATH_MAX];
+    size_t words = 0, shared = 0;
+    bool stencil = false;
+    if (!preambles || strlen(preambles) + 64 > sizeof found->header || access(preambles, W_OK) || !output ||
+        !ends_with(input, ".c") || !*folder || strncmp(input, folder, strlen(folder)) || !getcwd(here, sizeof here) ||
+        !add_file(&found->text, input) || !(found->size = preamble_of(&found->text)))
+        return false;
+    while (argv[words])
+        words++;
+    found->shared = calloc(words + 6, sizeof *argv); /* a few words more, and a null */
+    found->call = calloc(words + 5, sizeof *argv);
+    if (!found->shared || !found->call)
+        return false;
+    memcpy(found->call, argv, words * sizeof *argv);
+    add(&key, here, strlen(here) + 1);
+    for (char **each = argv; *each; each++) {
+        if (!strncmp(*each, OPCODE, strlen(OPCODE))) {
+            stencil = true;
+        } else if (*each != input && *each != output && strcmp(*each, "-o") && strcmp(*each, "-S") &&
+                   strcmp(*each, "-c")) {
+            found->shared[shared++] = *each;
+            add(&key, *each, strlen(*each) + 1);
+        }
+    }
+    add(&key, found->text.bytes, found->size);
+    if (!stencil || exhausted)
+        return false;
+    uint64_t one = sum(key.bytes, key.size, 1), other = sum(key.bytes, key.size, 2);
+    int length = sprintf(found->header, "%s/%016" PRIx64 "%016" PRIx64 ".h", preambles, one, other) - 2;
+    sprintf(found->new, "%.*s.new", length, found->header);
+    sprintf(found->precompiled, "%.*s.pch", length, found->header);
+    sprintf(found->other, "%.*s.out", length, found->header);
+    char *precompiling[] = {"-x", "c-header", "-o", found->new, found->header};
+    memcpy(found->shared + shared, precompiling, sizeof precompiling);
+    sprintf(found->bytes, "-preamble-bytes=%zu,1", found->size);
+    char *with_it[] = {"-include-pch", found->precompiled, "-Xclang", found->bytes};
+    memcpy(found->call + words, with_it, sizeof with_it);
+    return true;
+}
+
+/* Precompile the preamble of a call that has just run without. It is there for others once the same call came to the
+ * same bytes with it, and nothing was said. */
+static void precompile(const struct preamble *preamble, const char *output)
+{
+    struct text printed = {0}, plain = {0}, same = {0};
+    bool complained = false;
+    char **each = preamble->call;
+    for (; *each; each++)
+        if (*each == output)
+            *each = (char *)preamble->other;
+        else if (*each == preamble->precompiled)
+            *each = (char *)preamble->new;
+    if (!run(preamble->shared, true, &printed, &complained) && !run(preamble->call, true, &printed, &complained) &&
+        !complained && !printed.size && add_file(&plain, output) && add_file(&same, preamble->other) &&
+        plain.size == same.size && !memcmp(plain.bytes, same.bytes, same.size))
+        rename(preamble->new, preamble->precompiled);
+    unlink(preamble->new);
+    unlink(preamble->other);
+}
+
+/* Run the real program as `run` does, with the preamble of a stencil precompiled, or precompile it for the others. */
+static int run_fast(char **argv, const char *input, const char *output, const char *folder, struct text *printed,
+                    bool *complained)
+{
+    static struct preamble preamble;
+    int header = -1;
+    if (find_preamble(&preamble, argv, input, output, folder)) {
+        if (!access(preamble.precompiled, R_OK)) {
+            if (!run(preamble.call, true, printed, complained) && !*complained) {
+                say(STDOUT_FILENO, printed->bytes, printed->size);
+                return 0;
+            }
+            printed->size = 0; /* it has its trouble, if it has, in its own words */
+            *complained = false;
+        } else {
+            header = open(preamble.header, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); /* one makes it */
+        }
+    }
+    int status = run(argv, false, printed, complained);
+    if (header >= 0 && put(header, preamble.text.bytes, preamble.size) && !close(header) && !status && !*complained)
+        precompile(&preamble, output);
+    return status;
 }
 
 /* Keep an entry, under another name first, so that nobody finds half of it. What cannot be kept is not. */
@@ -364,7 +492,9 @@ int main(int argc, char **argv)
         note("llvm hit\n");
         return 0;
     }
-    int status = run(argv, &printed, &complained);
+    int status = run_fast(argv, input, output, folder, &printed, &complained);
+    if (status < 0)
+        run_instead(argv);
     if (status)
         return status;
     note("llvm miss\n");

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,12 +32,16 @@ from crossjit import (
     settings,
     sources,
     store,
+    tars,
     validation,
 )
+from crossjit.build import BuildSpec
 from crossjit.circumstances import capability_names
+from crossjit.engine.base import Container
 from crossjit.images import Role
 from crossjit.model import Arch, Cell, Strategy
 from crossjit.progress import Silent
+from crossjit.sources import Source
 from tests.e2e.driver import Driver
 
 pytestmark = pytest.mark.engine
@@ -163,23 +168,19 @@ def _stencils_of(artifact: store.Artifact) -> dict[str, bytes]:
         return dict(_stencils(stream))
 
 
-@pytest.mark.slow
-def test_emulated_stencils_are_those_of_the_cross_build() -> None:
-    """The compiler itself under QEMU: configure and the stencils, of 3.14, which has a third of those of 3.15."""
-    cell = Cell("3.14", Arch.AARCH64, "jit")
+@contextlib.contextmanager
+def configured(cell: Cell, strategy: Strategy) -> Iterator[tuple[Container, BuildSpec, Source]]:
+    """Configure a cell in a toolchain container, without a cache; what is not native is emulated."""
     loaded = settings.load()
     client = engine.connect(loaded)
     facts = client.facts()
-    ability = host.look(loaded, host.LocalShell()).ability
-    assert ability is not None
     recipe = recipes.find(cell.recipe, PROJECT / "recipes")
-    assert plan.choose_strategy(Strategy.EMULATE, ability, Arch.AARCH64) is Strategy.EMULATE
     source = sources.resolve(recipe.source, loaded, progress=Silent())
     spec = images.spec_for(source.llvm, images.load_all(PROJECT / "images"))
     toolchain = images.ensure(
-        client, spec, Role.TOOLCHAIN, Arch.AARCH64, host_arch=facts.arch, home=loaded.home, progress=Silent()
+        client, spec, Role.TOOLCHAIN, cell.arch, host_arch=facts.arch, home=loaded.home, progress=Silent()
     )
-    built = build.specify(source, recipe.variants["jit"], cell.arch, Strategy.EMULATE, toolchain)
+    built = build.specify(source, recipe.variants[cell.variant], cell.arch, strategy, toolchain)
     with (
         living_run() as labels,
         build.open_container(
@@ -187,19 +188,64 @@ def test_emulated_stencils_are_those_of_the_cross_build() -> None:
             toolchain,
             built,
             facts=facts,
-            name=build.container_name("emulated-stencils", "test"),
+            name=build.container_name(f"{cell}-stencils", "test"),
             labels=labels,
             emulation=emulation.environment(facts.arch, cell.arch),
         ) as container,
     ):
         build.fill(container, built, source)
-        lines: list[str] = []
-        for argv in (built.commands[0].argv, ("make", f"-j{build.jobs_for(facts, 0)}", "regen-jit")):
-            assert container.run(argv, cwd=build.BUILD, on_line=lines.append).returncode == 0, lines[-20:]
+        ran(container, *built.commands[0].argv)
+        yield container, built, source
+
+
+def ran(container: Container, *argv: str, env: Mapping[str, str] | None = None) -> list[str]:
+    """Run a command where CPython is built; return what it printed."""
+    lines: list[str] = []
+    assert container.run(argv, cwd=build.BUILD, env=env, on_line=lines.append).returncode == 0, lines[-20:]
+    return lines
+
+
+@pytest.mark.slow
+def test_emulated_stencils_are_those_of_the_cross_build() -> None:
+    """The compiler itself under QEMU: configure and the stencils, of 3.14, which has a third of those of 3.15."""
+    cell = Cell("3.14", Arch.AARCH64, "jit")
+    ability = host.look(settings.load(), host.LocalShell()).ability
+    assert ability is not None
+    assert plan.choose_strategy(Strategy.EMULATE, ability, Arch.AARCH64) is Strategy.EMULATE
+    with configured(cell, Strategy.EMULATE) as (container, _, _):
+        ran(container, "make", f"-j{os.cpu_count()}", "regen-jit")
         with container.get(build.BUILD) as stream:
             emulated = dict(_stencils(stream))
     assert emulated
     assert emulated == _stencils_of(artifact(str(cell)))
+
+
+@pytest.mark.parametrize(
+    "recipe", ["3.15", pytest.param("3.14", marks=pytest.mark.slow), pytest.param("3.13", marks=pytest.mark.slow)]
+)
+def test_what_is_precompiled_changes_no_stencil(recipe: str) -> None:
+    """One uop of twenty, by clang alone and by what stands for it, with servers and a preamble that is precompiled."""
+    arch = engine.connect(settings.load()).facts().arch
+    with configured(Cell(recipe, arch, "jit"), Strategy.NATIVE) as (container, spec, source):
+        name = "Python/executor_cases.c.h"
+        with sources.subset_tar(source, (name,)) as stream, tarfile.open(fileobj=stream) as tar:
+            file = tar.extractfile(name)
+            assert file is not None
+            cases = re.findall(r"\n {8}case \w+: \{\n.*?\n {8}\}", file.read().decode(), flags=re.DOTALL)[::20]
+        container.put(tars.packed({name: "\n".join(cases).encode()}, {}, owner=0, mode=0o644), build.SOURCE)
+        made = []
+        for env in ({}, build.bookkeeping(spec, cached=True)):
+            if env:
+                ran(container, "python3", f"{build.TOOLS}/cache.py", "before-make", env=env)
+            ran(container, "make", "regen-jit", env=env)
+            with container.get(build.BUILD) as stream:
+                made.append(dict(_stencils(stream)))
+            ran(container, "sh", "-c", "rm jit_*.h")
+        precompiled = ran(container, "ls", env["CROSSJIT_PREAMBLES"])
+    assert [name.rpartition(".")[2] for name in precompiled] == ["h", "pch"]
+    assert len(cases) > 10
+    assert made[0]
+    assert made[0] == made[1]
 
 
 # `kill` of a whole build at each of its phases: fast where the phases before come from the cache that they filled.
@@ -229,16 +275,19 @@ def test_kill_in_each_phase_of_the_real_one(driver: Driver) -> None:
 
 
 @pytest.mark.slow
-def test_a_cache_changes_no_byte() -> None:
-    """Built without a cache, and with one that has everything: the same artifact (its id is of all its bytes)."""
-    host = engine.connect(settings.load()).facts().arch.value
-    ids = []
+@pytest.mark.parametrize("arch", Arch)
+def test_a_cache_changes_no_byte(driver: Driver, arch: Arch) -> None:
+    """Built without a cache, with one that has nothing, and with one that has everything: the same trees."""
+    real = driver.with_environ(CROSSJIT_SOURCE_MIRROR=os.environ.get("CROSSJIT_SOURCE_MIRROR"))
+    wanted = ("build", "--recipe", "3.15", "--arch", arch.value, "--variant", "jit", "--rebuild", "--json")
+    stash = store.Store(real.settings.stash)
+    found = []
     for options in (("--no-cache",), (), ()):
-        built = crossjit("build", "--recipe", "3.15", "--arch", host, "--variant", "jit", "--rebuild", *options)
-        (cell,) = built["cells"]
-        ids.append(cell["artifact"])
+        (cell,) = real.run(*wanted, *options, patience=7200).json["cells"]
+        found.append(stash.find_by_prefix(cell["artifact"]).manifest.trees)
     assert all(counts["hits"] for counts in cell["caches"].values()), cell["caches"]
-    assert len(set(ids)) == 1
+    assert found[0] == found[1]
+    assert found[0] == found[2]
 
 
 @pytest.mark.slow

@@ -470,7 +470,9 @@ class TestCompiling:
         assert with_it.env["CCACHE_DIR"].startswith(build.CACHE)
         assert with_it.env["CROSSJIT_LLVM_SERVERS"] == f"{build.TOOLS}/servers"
         assert set(with_it.env["CROSSJIT_LLVM_PROGRAMS"].split()) < set(LLVM_NAMES) | {"llvm-dwarfdump"}
-        assert "CROSSJIT_LLVM_SERVERS" not in without.env, "that is held against the other"
+        assert with_it.env["CROSSJIT_PREAMBLES"] == f"{build.TOOLS}/preambles"
+        for name in ("CROSSJIT_LLVM_SERVERS", "CROSSJIT_PREAMBLES"):
+            assert name not in without.env, "that is held against the other"
         assert without.volumes == {}
         assert without.env["CCACHE_DISABLE"] == "1"
         assert "CROSSJIT_CACHE" not in without.env

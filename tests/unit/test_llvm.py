@@ -11,8 +11,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -24,12 +25,23 @@ from tests.conftest import lack
 TOOL = """#!/bin/sh
 echo "ran $*" >>"$RAN"
 case "$*" in *--version*) echo 'clang version 21.1.8'; exit ;; esac
-out= before= options=
+out= before= options= header= precompiled=
 for word; do
-    case $before:$word in -o:*) out=$word ;; *:-D*) options="$options $word" ;; *:-*) ;; *) input=$word ;; esac
+    case $before:$word in
+        -o:*) out=$word ;;
+        -x:*) header=$word ;;
+        -include-pch:*) precompiled=$(cat "$word") ;;
+        *:-D*) options="$options $word" ;;
+        *:-*) ;;
+        *) input=$word ;;
+    esac
     before=$word
 done
 case $(cat "$input") in
+    *refused*) [ -z "$header" ] || exit 3 ;;
+    *noted*) [ -z "$header" ] || echo note >&2 ;;
+    *unlike*) [ -z "$precompiled" ] || { echo other >"$out"; exit; } ;;
+    *talks*) [ -z "$precompiled" ] || echo talk >&2 ;;
     *broken*) echo trouble; echo more trouble >&2; exit 3 ;;
     *killed*) kill -SEGV $$ ;;
     *warned*) echo warning >&2 ;;
@@ -83,6 +95,8 @@ class Llvm:
         self.folder = self.where = folder
         self.ran = folder / "ran"
         self.cache = folder / "cache"
+        self.work = folder  # where inputs and outputs of stencils are
+        self.preambles = folder / "preambles"
         self.headers = folder / "headers"
         self.largest_file = resource.RLIM_INFINITY  # that can be written, in bytes
         self.headers.write_text("digest of headers")
@@ -140,6 +154,23 @@ class Llvm:
             ran = self.run(tool, "--disassemble", f"{scratch}/_ADD.o", **environ)
             assert ran.status == 0
             return ran.real, ran.out.replace(scratch, ".")
+
+    def stencil(self, uop: str, content: str, *options: str, suffix: str = "c", **environ: str) -> Ran:
+        """Compile a uop's case, as CPython does in one folder; what was written follows what was said."""
+        source, output = self.work / f"{uop}.{suffix}", self.work / f"{uop}.s"
+        source.write_text(content)
+        arguments = (f"-D_JIT_OPCODE={uop}", *options, "-S", "-o", str(output), str(source), "-Xclang", "-last")
+        environ = {
+            "CROSSJIT_PREAMBLES": str(self.preambles),
+            "CROSSJIT_CACHE": f"{self.cache}/{self.times_run()}",
+            **environ,
+        }
+        ran = self.run("clang", *arguments, **environ)
+        return replace(ran, out=ran.out + (output.read_text() if output.exists() else ""))
+
+    def since(self, before: int) -> list[str]:
+        """How the real programs were called after so many times."""
+        return [line.removeprefix("ran ") for line in self.ran.read_text().splitlines()[before:]]
 
     def entries(self) -> list[Path]:
         return sorted(path for path in self.cache.rglob("*") if path.is_file())
@@ -347,6 +378,144 @@ class TestWhatIsNotKept:
         for _ in range(2):
             assert llvm.run("clang", *arguments).real
         assert not llvm.cache.exists()
+
+
+PREAMBLE = '#include "Python.h"\n\n#include "pycore_jit.h"\n'
+
+
+def written(uop: str, content: str) -> str:
+    """What a stencil comes to."""
+    return f"compiled -D_JIT_OPCODE={uop}\n{content}"
+
+
+@pytest.fixture
+def fast(llvm: Llvm) -> Iterator[Llvm]:
+    """With a folder for what is precompiled, and one like CPython's for inputs and outputs."""
+    llvm.preambles.mkdir()
+    with tempfile.TemporaryDirectory(dir="/tmp") as scratch:
+        llvm.work = Path(scratch)
+        yield llvm
+
+
+class TestPreamble:
+    def test_is_precompiled_once_for_all_uops(self, fast: Llvm) -> None:
+        content = f"{PREAMBLE}\nint x;"
+        assert fast.stencil("_ADD", content) == Ran(True, 0, written("_ADD", content), "")
+        plain, header, check = fast.since(0)
+        work, (made, precompiled) = fast.work, sorted(fast.preambles.iterdir())
+        assert plain == f"-D_JIT_OPCODE=_ADD -S -o {work}/_ADD.s {work}/_ADD.c -Xclang -last"
+        assert header == f"-Xclang -last -x c-header -o {precompiled.with_suffix('.new')} {made}"
+        assert made.read_text() == PREAMBLE
+        assert precompiled.read_text() == f"compiled\n{PREAMBLE}"
+        how = f"-Xclang -last -include-pch {{}} -Xclang -preamble-bytes={len(PREAMBLE)},1"
+        used = f"-D_JIT_OPCODE=_ADD -S -o {precompiled.with_suffix('.out')} {work}/_ADD.c"
+        assert check == f"{used} {how.format(precompiled.with_suffix('.new'))}"
+        for uop in ("_SUB", "_MUL"):
+            content = f"{PREAMBLE}\nint {uop};"
+            before = fast.times_run()
+            assert fast.stencil(uop, content) == Ran(True, 0, written(uop, content), "")
+            used = f"-D_JIT_OPCODE={uop} -S -o {work}/{uop}.s {work}/{uop}.c"
+            assert fast.since(before) == [f"{used} {how.format(precompiled)}"]
+        assert sorted(fast.preambles.iterdir()) == [made, precompiled]
+
+    def test_is_kept_with_what_came_of_it(self, fast: Llvm) -> None:
+        content = f"{PREAMBLE}int x;"
+        for uop in ("_ADD", "_SUB", "_SUB"):
+            ran = fast.stencil(uop, content, CROSSJIT_CACHE=str(fast.cache))
+            assert ran.out == written(uop, content)
+        assert not ran.real
+        assert fast.log() == ["llvm miss", "llvm miss", "llvm hit"]
+
+    @pytest.mark.parametrize("changed", ["preamble", "option", "folder"])
+    def test_is_another_in_another_call(self, fast: Llvm, changed: str) -> None:
+        fast.stencil("_ADD", f"{PREAMBLE}int x;")
+        more = '#include "more.h"\n' if changed == "preamble" else ""
+        options = ["-Os"] if changed == "option" else []
+        fast.where = fast.work if changed == "folder" else fast.where
+        before = fast.times_run()
+        content = f"{PREAMBLE}{more}int x;"
+        assert fast.stencil("_ADD", content, *options).out == written("_ADD", content)
+        assert len(fast.since(before)) == 3
+        assert len(list(fast.preambles.iterdir())) == 4
+
+    @pytest.mark.parametrize(
+        ("content", "size"),
+        [
+            ("\n\n#include <a.h>\n\n\n\nint x;\n", 17),
+            ('#include "a.h"\n#include "b/c.h"\n#define X\n#include "d.h"\n', 32),
+            ('#include "a.h"\n#include "b.h" \\\n\nint x;\n', 15),
+            ('#include "a.h"\n#include "b.h" /* that\n\n*/ int x;\n', 15),
+            ('#include "a.h"\n#include B\nint x;\n', 15),
+            ('#include "a.h"\n#include <b.h"\nint x;\n', 15),
+            ('#include "a.h"\n#include "b.h"', 15),
+            ('#include "a.h"\n', 15),
+            ('#include "a.h"\n#include \n', 15),
+            ('#include "a.h"\n#include "\n', 15),
+            ('/* a */\n#include "a.h"\n', 0),
+            (' #include "a.h"\n', 0),
+            ("int x;\n", 0),
+            ("\n\n", 0),
+            ("", 0),
+        ],
+    )
+    def test_is_lines_that_include_and_no_more(self, fast: Llvm, content: str, size: int) -> None:
+        assert fast.stencil("_ADD", content).out == written("_ADD", content)
+        check = [line for line in fast.since(0) if "-preamble-bytes" in line]
+        assert [line.rpartition("-preamble-bytes=")[2] for line in check] == ([f"{size},1"] if size else [])
+        for made in fast.preambles.glob("*.h"):
+            assert made.read_text() == content[:size]
+
+    @pytest.mark.parametrize("content", ["refused", "noted", "unlike", "talks", "warned", "nothing"])
+    def test_that_changes_anything_is_not_used(self, fast: Llvm, content: str) -> None:
+        content = f'{PREAMBLE}#include "{content}.h"\nint x;'
+        alone = [fast.stencil(uop, content, CROSSJIT_PREAMBLES="/nonexistent") for uop in ("_ADD", "_SUB", "_MUL")]
+        assert [fast.stencil(uop, content) for uop in ("_ADD", "_SUB", "_MUL")] == alone
+        assert [each.suffix for each in fast.preambles.iterdir()] == [".h"]
+
+    @pytest.mark.parametrize("content", ["talks", "warned", "broken", "killed"])
+    def test_of_one_that_has_trouble_is_left_out(self, fast: Llvm, content: str) -> None:
+        """Whatever there is to say is said as by clang alone, and once."""
+        fast.stencil("_ADD", f"{PREAMBLE}int x;")
+        content = f"{PREAMBLE}{content}"
+        before = fast.times_run()
+        found = fast.stencil("_SUB", content)
+        assert ["-include-pch" in line for line in fast.since(before)] == [True, False]
+        (fast.work / "_SUB.s").unlink(missing_ok=True)
+        assert found == fast.stencil("_SUB", content, CROSSJIT_PREAMBLES="/nonexistent")
+
+    def test_of_one_that_fails_is_not_precompiled(self, fast: Llvm) -> None:
+        assert fast.stencil("_ADD", f"{PREAMBLE}broken").status == 3
+        assert len(fast.since(0)) == 1
+
+    def test_is_for_stencils(self, fast: Llvm) -> None:
+        content = f"{PREAMBLE}int x;"
+        for options, folder in (
+            (["-S"], fast.work),
+            (["-D_JIT_OPCODES=1"], fast.work),
+            (["-D_JIT_OPCODE=shim"], fast.folder),
+        ):
+            (folder / "shim.c").write_text(content)
+            arguments = (*options, "-c", "-o", f"{fast.work}/shim.o", f"{folder}/shim.c")
+            assert fast.run("clang", *arguments, CROSSJIT_PREAMBLES=str(fast.preambles)).status == 0
+        assert fast.stencil("_ADD", content, suffix="ll").status == 0
+        assert list(fast.preambles.iterdir()) == []
+
+    @pytest.mark.parametrize("folder", ["/nonexistent", "/dev/null", "/proc", "x" * 300, "x/" * 3000])
+    def test_needs_a_folder(self, fast: Llvm, folder: str) -> None:
+        content = f"{PREAMBLE}int x;"
+        for uop in ("_ADD", "_SUB"):
+            assert fast.stencil(uop, content, CROSSJIT_PREAMBLES=folder) == Ran(True, 0, written(uop, content), "")
+        assert len(fast.since(0)) == 2
+
+    def test_is_one_when_many_ask_at_once(self, fast: Llvm) -> None:
+        def ask(number: int) -> None:
+            content = f"{PREAMBLE}int x{number};"
+            assert fast.stencil(f"_{number}", content).out == written(f"_{number}", content)
+
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(ask, range(24)))
+        assert sorted(each.suffix for each in fast.preambles.iterdir()) == [".h", ".pch"]
+        assert sum("c-header" in line for line in fast.since(0)) == 1
 
 
 class TestWhatIsInTheWay:

@@ -431,6 +431,23 @@ def test_servers_of_llvm_are_there_when_stencils_have_to_be_made(built: Build, t
         assert not Path(folder, "others").exists()
 
 
+def test_a_preamble_may_be_precompiled_where_it_is_the_same_for_all_stencils(built: Build) -> None:
+    folder = built.folder / "preambles"
+    assert built.stencils()
+    assert not folder.exists()
+    built.begin()
+    assert not built.stencils(CROSSJIT_PREAMBLES=str(folder))
+    assert not folder.exists(), "there are no stencils to be made"
+    built.write("Include/new.h", "#ifdef _JIT_OPCODE\n#endif\n")
+    built.begin()
+    assert built.stencils(CROSSJIT_PREAMBLES=str(folder))
+    assert not folder.exists(), "what that comes to depends on the uop"
+    built.write("Include/new.h", "#ifdef _PyJIT_ACTIVE\n#endif\n")
+    built.begin()
+    assert built.stencils(CROSSJIT_PREAMBLES=str(folder))
+    assert folder.is_dir()
+
+
 # -- compile_library.py
 
 
