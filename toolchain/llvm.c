@@ -345,8 +345,8 @@ struct preamble {
 };
 
 /* Find the place in CROSSJIT_PREAMBLES for this call's preamble; false if this is no such call: CPython writes a stencil's
- * input into its folder, while the shim's is of the source. cache.py makes CROSSJIT_PREAMBLES if no header asks for the
- * macro, so that a preamble is the same to each whichever the uop is. */
+ * input into its folder, while the shim's is of the source, as is the one input of all stencils of 3.13. cache.py makes
+ * CROSSJIT_PREAMBLES if no header asks for the macro, so that a preamble is the same to each whichever the uop is. */
 static bool find_preamble(struct preamble *found, char **argv, const char *input, const char *output,
                           const char *folder)
 {

@@ -220,9 +220,7 @@ def test_emulated_stencils_are_those_of_the_cross_build() -> None:
     assert emulated == _stencils_of(artifact(str(cell)))
 
 
-@pytest.mark.parametrize(
-    "recipe", ["3.15", pytest.param("3.14", marks=pytest.mark.slow), pytest.param("3.13", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("recipe", ["3.15", pytest.param("3.14", marks=pytest.mark.slow)])
 def test_what_is_precompiled_changes_no_stencil(recipe: str) -> None:
     """One uop of twenty, by clang alone and by what stands for it, with servers and a preamble that is precompiled."""
     arch = engine.connect(settings.load()).facts().arch
