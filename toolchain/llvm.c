@@ -22,7 +22,6 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -172,9 +171,10 @@ static bool look(char **argv, const char **input, const char **output, const cha
     return *input && (*output || !ends_with(argv[0], "/clang"));
 }
 
-/* Put the question together; false if something of it cannot be told. No two questions come to the same bytes: from
- * their end it is known where each file begins, and before them are texts that end with a zero. */
-static bool ask(struct text *question, char **argv, const char *input, const char *folder)
+/* Put the question together, and read the input for it; false if something of it cannot be told. No two questions come
+ * to the same bytes: from their end it is known where each file begins, and before that are texts that end with a
+ * zero. */
+static bool ask(struct text *question, char **argv, const char *input, const char *folder, struct text *content)
 {
     const char *toolchain = getenv("CROSSJIT_TOOLCHAIN"), *headers = getenv("CROSSJIT_HEADERS");
     char here[PATH_MAX];
@@ -190,8 +190,9 @@ static bool ask(struct text *question, char **argv, const char *input, const cha
     if (ends_with(input, ".c") && !(headers && add_file(question, headers)))
         return false;
     begins[1] = question->size;
-    if (!add_file(question, input))
+    if (!add_file(content, input))
         return false;
+    add(question, content->bytes, content->size);
     add(question, begins, sizeof begins);
     return !exhausted;
 }
@@ -318,16 +319,17 @@ static int run(char **argv, bool quiet, struct text *printed, bool *complained)
 /* Return the size of a C text's preamble: the lines before all others that include a file, and no more. */
 static size_t preamble_of(const struct text *text)
 {
-    static const char include[] = "#include ";
+    const size_t prefix = strlen("#include ");
     const char *at = text->bytes, *end = at + text->size, *line_end;
     size_t size = 0;
     for (; at < end && (line_end = memchr(at, '\n', end - at)); at = line_end + 1) {
-        if (line_end == at)
+        size_t length = line_end - at;
+        if (!length)
             continue;
-        const char *name = at + sizeof include - 1, *name_end;
-        if (line_end - at < (ptrdiff_t)sizeof include || memcmp(at, include, sizeof include - 1) ||
-            !(name_end = memchr(name + 1, *name == '<' ? '>' : '"', line_end - name - 1)) ||
-            (*name != '<' && *name != '"') || name_end + 1 != line_end)
+        if (length < prefix + 2 || memcmp(at, "#include ", prefix))
+            break;
+        char opens = at[prefix], closes = opens == '<' ? '>' : '"';
+        if ((opens != '<' && opens != '"') || memchr(at + prefix + 1, closes, length - prefix - 1) != line_end - 1)
             break;
         size = line_end + 1 - text->bytes;
     }
@@ -338,17 +340,16 @@ static size_t preamble_of(const struct text *text)
  * The calls differ in the uop, which a macro and the rest of the input name, and in their files. */
 struct preamble {
     char header[PATH_MAX], new[PATH_MAX], precompiled[PATH_MAX], other[PATH_MAX];
-    struct text text;      /* of the input */
-    size_t size;           /* of the preamble in it */
-    char **shared, **call; /* arguments: of all such calls, and of this one with the preamble precompiled */
+    size_t size;       /* of the preamble in the input */
+    char **precompile; /* the arguments of that, which all calls for stencils share */
     char bytes[64];
 };
 
-/* Find the place in CROSSJIT_PREAMBLES for this call's preamble; false if this is no such call: CPython writes a stencil's
- * input into its folder, while the shim's is of the source, as is the one input of all stencils of 3.13. cache.py makes
- * CROSSJIT_PREAMBLES if no header asks for the macro, so that a preamble is the same to each whichever the uop is. */
-static bool find_preamble(struct preamble *found, char **argv, const char *input, const char *output,
-                          const char *folder)
+/* Find the place in CROSSJIT_PREAMBLES for this call's preamble; false if this is no such call: CPython writes the
+ * input of a stencil into its folder, while the shim's is of the source, as is that of all stencils of 3.13. cache.py
+ * makes CROSSJIT_PREAMBLES if no header asks for the macro, so that a preamble is the same whichever the uop is. */
+static bool find_preamble(struct preamble *found, char **argv, const char *input, const struct text *text,
+                          const char *output, const char *folder)
 {
     const char *preambles = getenv("CROSSJIT_PREAMBLES");
     struct text key = {0};
@@ -357,26 +358,24 @@ static bool find_preamble(struct preamble *found, char **argv, const char *input
     bool stencil = false;
     if (!preambles || strlen(preambles) + 64 > sizeof found->header || access(preambles, W_OK) || !output ||
         !ends_with(input, ".c") || !*folder || strncmp(input, folder, strlen(folder)) || !getcwd(here, sizeof here) ||
-        !add_file(&found->text, input) || !(found->size = preamble_of(&found->text)))
+        !(found->size = preamble_of(text)))
         return false;
     while (argv[words])
         words++;
-    found->shared = calloc(words + 6, sizeof *argv); /* a few words more, and a null */
-    found->call = calloc(words + 5, sizeof *argv);
-    if (!found->shared || !found->call)
+    found->precompile = calloc(words + 6, sizeof *argv); /* a few words more, and a null */
+    if (!found->precompile)
         return false;
-    memcpy(found->call, argv, words * sizeof *argv);
     add(&key, here, strlen(here) + 1);
     for (char **each = argv; *each; each++) {
         if (!strncmp(*each, OPCODE, strlen(OPCODE))) {
             stencil = true;
         } else if (*each != input && *each != output && strcmp(*each, "-o") && strcmp(*each, "-S") &&
                    strcmp(*each, "-c")) {
-            found->shared[shared++] = *each;
+            found->precompile[shared++] = *each;
             add(&key, *each, strlen(*each) + 1);
         }
     }
-    add(&key, found->text.bytes, found->size);
+    add(&key, text->bytes, found->size);
     if (!stencil || exhausted)
         return false;
     uint64_t one = sum(key.bytes, key.size, 1), other = sum(key.bytes, key.size, 2);
@@ -384,55 +383,65 @@ static bool find_preamble(struct preamble *found, char **argv, const char *input
     sprintf(found->new, "%.*s.new", length, found->header);
     sprintf(found->precompiled, "%.*s.pch", length, found->header);
     sprintf(found->other, "%.*s.out", length, found->header);
-    char *precompiling[] = {"-x", "c-header", "-o", found->new, found->header};
-    memcpy(found->shared + shared, precompiling, sizeof precompiling);
+    char *more[] = {"-x", "c-header", "-o", found->new, found->header};
+    memcpy(found->precompile + shared, more, sizeof more);
     sprintf(found->bytes, "-preamble-bytes=%zu,1", found->size);
-    char *with_it[] = {"-include-pch", found->precompiled, "-Xclang", found->bytes};
-    memcpy(found->call + words, with_it, sizeof with_it);
     return true;
+}
+
+/* Run a call with its preamble precompiled, quietly, and have it write elsewhere, if not null; false if it has any
+ * trouble. */
+static bool run_with(struct preamble *preamble, char *precompiled, char **argv, const char *output, char *elsewhere,
+                     struct text *printed)
+{
+    char *more[] = {"-include-pch", precompiled, "-Xclang", preamble->bytes, NULL}, **call;
+    bool complained = false;
+    size_t words = 0;
+    while (argv[words])
+        words++;
+    if (!(call = malloc(words * sizeof *call + sizeof more)))
+        return false;
+    for (size_t each = 0; each < words; each++)
+        call[each] = argv[each] == output && elsewhere ? elsewhere : argv[each];
+    memcpy(call + words, more, sizeof more);
+    return !run(call, true, printed, &complained) && !complained;
 }
 
 /* Precompile the preamble of a call that has just run without. It is there for others once the same call came to the
  * same bytes with it, and nothing was said. */
-static void precompile(const struct preamble *preamble, const char *output)
+static void precompile(struct preamble *preamble, char **argv, const char *output)
 {
     struct text printed = {0}, plain = {0}, same = {0};
     bool complained = false;
-    char **each = preamble->call;
-    for (; *each; each++)
-        if (*each == output)
-            *each = (char *)preamble->other;
-        else if (*each == preamble->precompiled)
-            *each = (char *)preamble->new;
-    if (!run(preamble->shared, true, &printed, &complained) && !run(preamble->call, true, &printed, &complained) &&
-        !complained && !printed.size && add_file(&plain, output) && add_file(&same, preamble->other) &&
-        plain.size == same.size && !memcmp(plain.bytes, same.bytes, same.size))
+    if (!run(preamble->precompile, true, &printed, &complained) && !complained &&
+        run_with(preamble, preamble->new, argv, output, preamble->other, &printed) && !printed.size &&
+        add_file(&plain, output) && add_file(&same, preamble->other) && plain.size == same.size &&
+        !memcmp(plain.bytes, same.bytes, same.size))
         rename(preamble->new, preamble->precompiled);
     unlink(preamble->new);
     unlink(preamble->other);
 }
 
 /* Run the real program as `run` does, with the preamble of a stencil precompiled, or precompile it for the others. */
-static int run_fast(char **argv, const char *input, const char *output, const char *folder, struct text *printed,
-                    bool *complained)
+static int run_fast(char **argv, const char *input, const struct text *text, const char *output, const char *folder,
+                    struct text *printed, bool *complained)
 {
     static struct preamble preamble;
     int header = -1;
-    if (find_preamble(&preamble, argv, input, output, folder)) {
+    if (find_preamble(&preamble, argv, input, text, output, folder)) {
         if (!access(preamble.precompiled, R_OK)) {
-            if (!run(preamble.call, true, printed, complained) && !*complained) {
+            if (run_with(&preamble, preamble.precompiled, argv, output, NULL, printed)) {
                 say(STDOUT_FILENO, printed->bytes, printed->size);
                 return 0;
             }
             printed->size = 0; /* it has its trouble, if it has, in its own words */
-            *complained = false;
         } else {
             header = open(preamble.header, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); /* one makes it */
         }
     }
     int status = run(argv, false, printed, complained);
-    if (header >= 0 && put(header, preamble.text.bytes, preamble.size) && !close(header) && !status && !*complained)
-        precompile(&preamble, output);
+    if (header >= 0 && put(header, text->bytes, preamble.size) && !close(header) && !status && !*complained)
+        precompile(&preamble, argv, output);
     return status;
 }
 
@@ -468,7 +477,7 @@ int main(int argc, char **argv)
     const char *llvm = getenv("CROSSJIT_LLVM"), *cache = getenv("CROSSJIT_CACHE");
     const char *input = NULL, *output = NULL, *folder = "";
     char real[PATH_MAX], kept[PATH_MAX];
-    struct text entry = {0}, printed = {0}, written = {0};
+    struct text content = {0}, entry = {0}, printed = {0}, written = {0};
     bool complained = false;
     if (!argc || !llvm) {
         fputs("CROSSJIT_LLVM does not say where LLVM is\n", stderr);
@@ -479,7 +488,7 @@ int main(int argc, char **argv)
     int length = version && strchr("0123456789", version[1]) ? version - tool : (int)strlen(tool);
     snprintf(real, sizeof real, "%s/bin/%.*s", llvm, length, tool);
     argv[0] = real;
-    if (!cache || !*cache || !look(argv, &input, &output, &folder) || !ask(&entry, argv, input, folder))
+    if (!cache || !*cache || !look(argv, &input, &output, &folder) || !ask(&entry, argv, input, folder, &content))
         run_instead(argv);
 
     size_t asked = entry.size;
@@ -492,7 +501,7 @@ int main(int argc, char **argv)
         note("llvm hit\n");
         return 0;
     }
-    int status = run_fast(argv, input, output, folder, &printed, &complained);
+    int status = run_fast(argv, input, &content, output, folder, &printed, &complained);
     if (status < 0)
         run_instead(argv);
     if (status)

@@ -210,10 +210,11 @@ def test_emulated_stencils_are_those_of_the_cross_build() -> None:
     """The compiler itself under QEMU: configure and the stencils, of 3.14, which has a third of those of 3.15."""
     cell = Cell("3.14", Arch.AARCH64, "jit")
     ability = host.look(settings.load(), host.LocalShell()).ability
+    facts = engine.connect(settings.load()).facts()
     assert ability is not None
     assert plan.choose_strategy(Strategy.EMULATE, ability, Arch.AARCH64) is Strategy.EMULATE
     with configured(cell, Strategy.EMULATE) as (container, _, _):
-        ran(container, "make", f"-j{os.cpu_count()}", "regen-jit")
+        ran(container, "make", f"-j{build.jobs_for(facts, 0)}", "regen-jit")
         with container.get(build.BUILD) as stream:
             emulated = dict(_stencils(stream))
     assert emulated
@@ -275,15 +276,17 @@ def test_kill_in_each_phase_of_the_real_one(driver: Driver) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", Arch)
 def test_a_cache_changes_no_byte(driver: Driver, arch: Arch) -> None:
-    """Built without a cache, with one that has nothing, and with one that has everything: the same trees."""
+    """Built without a cache, with one that has nothing, and with one that has everything: the same artifact."""
     real = driver.with_environ(CROSSJIT_SOURCE_MIRROR=os.environ.get("CROSSJIT_SOURCE_MIRROR"))
     wanted = ("build", "--recipe", "3.15", "--arch", arch.value, "--variant", "jit", "--rebuild", "--json")
     stash = store.Store(real.settings.stash)
-    found = []
+    ids, found = [], []
     for options in (("--no-cache",), (), ()):
         (cell,) = real.run(*wanted, *options, patience=7200).json["cells"]
+        ids.append(cell["artifact"])
         found.append(stash.find_by_prefix(cell["artifact"]).manifest.trees)
     assert all(counts["hits"] for counts in cell["caches"].values()), cell["caches"]
+    assert len(set(ids)) == 1
     assert found[0] == found[1]
     assert found[0] == found[2]
 
