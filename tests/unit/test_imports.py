@@ -18,6 +18,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "crossjit",
         "crossjit.model",
         "crossjit.errors",
+        "crossjit.budget",
         "crossjit.progress",
         "crossjit.tars",
         "crossjit.wording",
