@@ -14,6 +14,7 @@ from crossjit.model import Arch
 OWNED = "crossjit.owned"  # label on everything that crossjit makes; its value is the kind
 HOME = "crossjit.home"  # label: digest of the state folder, so that two users of one engine leave each other alone
 RUN = "crossjit.run"  # label: the run that started it
+READ_ONLY = ":ro"  # behind a volume's folder: it is mounted read-only
 
 LineSink = Callable[[str], None]
 
@@ -137,7 +138,8 @@ class Engine(Protocol):
         `image` must be in the engine already, with that arch (it is checked; nothing is pulled). All capabilities are
         dropped but `capabilities`; no new privileges; an init reaps. Nothing of the host is mounted. `writable=False`
         makes the root file system read-only; `tmpfs` are folders in memory; `volumes` are folders by the names of
-        volumes that `ensure_volume` made, and stay when the container goes.
+        volumes that `ensure_volume` made, and stay when the container goes. A folder that ends in READ_ONLY (`:ro`) is
+        mounted read-only.
         """
 
     def ensure_volume(self, name: str, labels: Mapping[str, str]) -> None:

@@ -21,7 +21,7 @@ from enum import Enum
 from pathlib import Path
 from typing import BinaryIO
 
-from crossjit.engine.base import OWNED, Completed, Container, EngineFacts, ImageInfo, Limits, LineSink, Owned
+from crossjit.engine.base import OWNED, READ_ONLY, Completed, Container, EngineFacts, ImageInfo, Limits, LineSink, Owned
 from crossjit.engine.fake_files import Entry, FakeFiles
 from crossjit.engine.fake_programs import BUILT_IN
 from crossjit.errors import EngineError, OutOfMemoryError
@@ -491,12 +491,16 @@ class FakeEngine:
         _describe(files, started)
         for folder in tmpfs:
             files.make_folder(folder.partition(":")[0], mode=0o1777)
-        for volume, folder in started.volumes.items():
+        writable_volumes = {name: place for name, place in started.volumes.items() if not place.endswith(READ_ONLY)}
+        for volume, place in started.volumes.items():
             if volume not in self.volumes:
                 raise EngineError(f"there is no volume {volume} in docker")
+            folder = place.removesuffix(READ_ONLY)
             files.make_folder(folder)
             for path, entry in self.kept.get(volume, {}).items():
                 files.entries[folder + path] = entry
+        read_only = (place for place in started.volumes.values() if place.endswith(READ_ONLY))
+        files.unwritable = tuple(place.removesuffix(READ_ONLY) for place in read_only)
         files.read_only = not writable
         files.writable_anyway = tuple(folder.partition(":")[0] for folder in tmpfs)
         # an image's labels are its containers', too
@@ -506,7 +510,7 @@ class FakeEngine:
             try:
                 yield container
             finally:
-                for volume, folder in started.volumes.items():
+                for volume, folder in writable_volumes.items():
                     within = {path for path in files.entries if path == folder or path.startswith(folder + "/")}
                     self.kept[volume] = {path[len(folder) :]: files.entries[path] for path in within}
         except BaseException as error:

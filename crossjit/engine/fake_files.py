@@ -33,6 +33,7 @@ class FakeFiles:
     entries: dict[str, Entry] = field(default_factory=lambda: {"/": Entry(FOLDER, 0o755)})
     read_only: bool = False
     writable_anyway: tuple[str, ...] = ()
+    unwritable: tuple[str, ...] = ()
 
     @classmethod
     def base(cls) -> FakeFiles:
@@ -104,7 +105,8 @@ class FakeFiles:
         place = posixpath.normpath(posixpath.join(parent, posixpath.basename(path)))
         if entry.kind == FILE:
             place = self.resolve(place)
-        if self.read_only and not any(place.startswith(f"{folder}/") for folder in self.writable_anyway):
+        refused = self.read_only and not any(place.startswith(f"{folder}/") for folder in self.writable_anyway)
+        if refused or any(place.startswith(f"{folder}/") for folder in self.unwritable):
             raise OSError(errno.EROFS, "Read-only file system", path)
         if parent not in self.entries:
             self.make_folder(parent)

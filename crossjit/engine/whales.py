@@ -26,7 +26,7 @@ from python_on_whales.client_config import ParsingError
 from python_on_whales.components.image.cli_wrapper import Image
 from python_on_whales.exceptions import DockerException
 
-from crossjit.engine.base import OWNED, Container, EngineFacts, ImageInfo, Limits, LineSink, Owned
+from crossjit.engine.base import OWNED, READ_ONLY, Container, EngineFacts, ImageInfo, Limits, LineSink, Owned
 from crossjit.engine.client import Ended, finish, follow, held_signals
 from crossjit.engine.whales_container import KILL_PATIENCE, MORE_MEMORY, WhalesContainer
 from crossjit.errors import EngineError, OutOfMemoryError
@@ -361,7 +361,9 @@ class WhalesEngine:
             # the engine's default, noexec, would break tests that write a program and run it
             flags += ["--tmpfs", folder if ":" in folder else f"{folder}:rw,exec,nosuid,nodev,mode=1777"]
         for volume, folder in (volumes or {}).items():
-            flags += ["--mount", f"type=volume,source={volume},target={folder}"]
+            bare = folder.removesuffix(READ_ONLY)
+            access = ",readonly" if bare != folder else ""
+            flags += ["--mount", f"type=volume,source={volume},target={bare}{access}"]
         if user is not None:
             flags += ["--user", user]
         if not network:

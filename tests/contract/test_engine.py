@@ -289,6 +289,9 @@ def test_a_volume_outlives_its_containers(bench: Bench) -> None:
             assert container.run(["touch", "/kept/file"]).returncode == 0
         with bench.container(volumes={name: "/elsewhere"}) as container:
             assert container.run(["cat", "/elsewhere/file"]).returncode == 0
+        with bench.container(volumes={name: "/below:ro"}, user="worker") as container:
+            assert container.run(["cat", "/below/file"]).returncode == 0
+            assert container.run(["touch", "/below/other"]).returncode != 0, "who owns it cannot write to it either"
         with bench.container() as container:
             assert container.run(["cat", "/kept/file"]).returncode != 0
         (found,) = (thing for thing in bench.engine.owned({MARK: bench.mark}) if thing.kind == "volume")
