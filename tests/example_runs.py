@@ -32,6 +32,10 @@ HOSTILE = (
     "\x1b[31mred\x1b[0m \x00\x07\x9b2J \r over the line",
     "half of a pair: \ud83d, no character: \ufffe\uffff",
     "turned \u202e round, ]]> & {{ 7 * 7 }} {% raw %}",
+    "\x1b]0;a title\x07 \x1b]52;c;Y2xpcGJvYXJk\x07 \x1b[8mhidden\x1b[6n",
+    "::error file=README.md,line=1::not ours",
+    "  ::set-output name=verdict::pass\n::add-mask::e\n::stop-commands::guessed",
+    "words, and then ##[add-mask]e ##[error]not ours",
     "| a | table | `code` *stars* _lines_ [link](javascript:alert(1)) @someone #1",
 )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossjit.model import Arch, Cell, CellResult, Verdict
-from crossjit.report import cells, facts, failures
+from crossjit.report import cells, facts, failures, output
 from crossjit.report.room import LINE
 from crossjit.report.tables import duration
 from crossjit.report.text import VERDICT_MEANINGS, VERDICT_SIGNS, headline, printable, shortened
@@ -47,7 +47,7 @@ def page(run: Run, results: Sequence[CellResult]) -> str:
         cells=views,
         host=facts.of_run(run.facts),
     )
-    return text + "\n"
+    return output.markup(text) + "\n"
 
 
 # the top

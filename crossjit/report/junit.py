@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from crossjit.model import CellResult, Outcome, SuiteResult, TestResult, Verdict
-from crossjit.report import diagnoses, reproducing
+from crossjit.report import diagnoses, output, reproducing
 from crossjit.report.diagnoses import Diagnoses
 from crossjit.report.failures import Modules
 from crossjit.report.text import last_line, printable, shortened
@@ -40,7 +40,8 @@ def document(run: Run, results: Sequence[CellResult]) -> bytes:
             root.append(_suite(run, result, suite, found))
     _count(root, list(root.iter("testcase")), sum(suite.seconds for result in results for suite in result.suites))
     ElementTree.indent(root, " ")
-    return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
+    document = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True).decode()
+    return f"{output.markup(document)}\n".encode()
 
 
 def _cell(run: Run, result: CellResult) -> ElementTree.Element:

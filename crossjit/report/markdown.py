@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from crossjit.model import CellResult, SuiteResult, Verdict
-from crossjit.report import diagnoses, failures, reproducing
+from crossjit.report import diagnoses, failures, output, reproducing
 from crossjit.report.cells import kind
 from crossjit.report.failures import Failure
 from crossjit.report.room import LINE, Room, some
@@ -54,7 +54,7 @@ def summary(run: Run, results: Sequence[CellResult]) -> str:
     blocks += _unexpected(results)
     blocks += _caveats(results)
     blocks.append(f"Run {_code(run.id)}. The same again:\n\n{_pre(run.reproduce)}")
-    return "\n\n".join(filter(None, blocks)) + "\n"
+    return output.markup("\n\n".join(filter(None, blocks))) + "\n"
 
 
 def _table(results: Sequence[CellResult]) -> str:

@@ -12,7 +12,7 @@ from typing import TextIO
 from crossjit.errors import CrossjitError, ExitCode, Interrupted
 from crossjit.model import Cell, CellResult, Outcome, SuiteResult, TestResult, Verdict
 from crossjit.report.room import LINE
-from crossjit.report.text import last_line, shortened
+from crossjit.report.text import last_line, printable, shortened
 
 PLAIN_WIDTH = 100
 
@@ -97,7 +97,7 @@ def render(headers: Sequence[str], rows: Sequence[Sequence[str]], look: Look) ->
 
 
 def _aligned(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [list(headers), *([cell.replace("\n", " ") for cell in row] for row in rows)]
+    lines = [list(headers), *([printable(cell).replace("\n", " ") for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
@@ -114,7 +114,7 @@ def _ruled(headers: Sequence[str], rows: Sequence[Sequence[str]], look: Look) ->
     for header in headers:
         table.add_column(header, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        table.add_row(*(Text(printable(cell), style=_STYLES.get(cell, "")) for cell in row))
     console = Console(
         width=look.width,
         force_terminal=look.color,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import sys
 import threading
 import time
@@ -15,7 +14,9 @@ from typing import TYPE_CHECKING, TextIO
 
 from crossjit.errors import CrossjitError, Interrupted
 from crossjit.progress import Step
+from crossjit.report import output
 from crossjit.report.tables import Look, columns, duration, look_of
+from crossjit.report.text import one_line, printable, shortened
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 HEARTBEAT = 30.0  # seconds between signs of life where nothing can be redrawn
 EARLY = 5.0  # seconds until the first one
 TAIL = 20  # lines of a failed command's output
+WIDTH = 2000  # characters of a line of output that are kept
 FOLDED = 2000  # lines kept for GitHub's folded group
 BAR = 20  # columns
 
@@ -46,7 +48,7 @@ class Terminal:
         heartbeat: float = HEARTBEAT,
     ) -> None:
         self._stream = stream or sys.stderr
-        self._github = environ.get("GITHUB_ACTIONS") == "true"
+        self._github = output.on_github(environ)
         self._look = look or look_of(self._stream, environ)
         self._clock = clock
         self._heartbeat = heartbeat
@@ -122,8 +124,8 @@ class Terminal:
             self._write_folded(line, row)
         else:
             self._write(line, style={True: "green", False: "bold red", None: "yellow"}[good], lead=1)
-            for output in tail:
-                self._write(f"    {output}")
+            for told in tail:
+                self._write(f"    {told}")
 
     def _tail(self, row: _Row, error: BaseException | None) -> list[str]:
         """Return a failed step's output, or nothing if an inner step showed it or the error has details."""
@@ -138,22 +140,21 @@ class Terminal:
         if not row.lines:
             self._write(line)
             return
-        # Output could hold words that the runner takes for commands; they are not looked for until the token comes
-        # (https://docs.github.com/actions/reference/workflow-commands-for-github-actions).
-        token = secrets.token_hex(16)
-        output = "\n".join(row.lines)
-        self._write(f"::group::{line}\n::stop-commands::{token}\n{output}\n::{token}::\n::endgroup::")
+        self._emit(output.group(line, "\n".join(row.lines)))
 
     def _write(self, text: str, *, style: str = "", lead: int = 0) -> None:
         """Write lines; `style` colours the first `lead` words."""
         if self._console is not None:
             from rich.text import Text
 
-            rendered = Text(text)
+            rendered = Text(printable(text))
             if style:
                 rendered.stylize(style, 0, len(" ".join(text.split(" ")[:lead])))
             self._console.print(rendered, soft_wrap=True)
             return
+        self._emit(output.uncommanded(printable(text)) if self._github else printable(text))
+
+    def _emit(self, text: str) -> None:
         encoding = self._stream.encoding or "utf-8"  # none: text in memory, which holds anything
         self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         self._stream.flush()
@@ -199,7 +200,7 @@ class _Row:
     """One open step, as it is shown."""
 
     def __init__(self, name: str, subject: str, clock: Callable[[], float], *, keep: int) -> None:
-        self.title = f"{name} {subject}".strip()
+        self.title = one_line(f"{name} {subject}".strip())
         self.lines: deque[str] = deque(maxlen=keep)
         self.shown: float | None = None
         self._done: int | None = None
@@ -217,11 +218,11 @@ class _Row:
         """Keep what is given; what is not stays as it was."""
         self._done = done if done is not None else self._done
         self._total = total if total is not None else self._total
-        self._detail = detail or self._detail
+        self._detail = one_line(shortened(detail, WIDTH)) or self._detail
 
     def line(self, text: str) -> None:
         """Keep it for the case that the step fails."""
-        self.lines.append(text)
+        self.lines.append(shortened(text, WIDTH))
 
     def is_due(self, heartbeat: float) -> bool:
         """Whether a sign of life is due: an early one, then one every `heartbeat` seconds."""

@@ -35,12 +35,17 @@ WORST_FIRST = (
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 # What XML 1.0 does not allow (https://www.w3.org/TR/xml/#charsets), and what changes the order of what is shown.
-_NO_TEXT = re.compile("[^\t\n\x20-\x7e\xa0-\u2029\u202f-\u2065\u206a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+NO_TEXT = re.compile("[^\t\n\x20-\x7e\xa0-\u2029\u202f-\u2065\u206a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def printable(text: str) -> str:
     r"""Return text that HTML, XML and a terminal can hold: other characters as escapes such as `\x1b`, no colours."""
-    return _NO_TEXT.sub(_escape, _COLOURS.sub("", text).replace("\r\n", "\n"))
+    return NO_TEXT.sub(_escape, _COLOURS.sub("", text).replace("\r\n", "\n"))
+
+
+def one_line(text: str) -> str:
+    """Return text that one line of a terminal can hold."""
+    return " ".join(printable(text).split())
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -15,7 +15,7 @@ from invoke.tasks import Task
 
 from crossjit.errors import UserError, did_you_mean
 from crossjit.report import tables
-from crossjit.tasks.framework import BROKEN_PIPE, Command, stdout_is_gone
+from crossjit.tasks.framework import BROKEN_PIPE, Command, ended, stdout_is_gone
 
 
 def teach(program: Program) -> None:
@@ -64,7 +64,7 @@ def teach(program: Program) -> None:
 
 
 def _refuse(error: UserError) -> Exit:
-    return Exit(tables.error_text(error), error.exit_code)
+    return ended(tables.error_text(error), error.exit_code)
 
 
 def rewrite(tokens: Iterable[str], collection: Collection) -> list[str]:

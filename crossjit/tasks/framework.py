@@ -23,7 +23,7 @@ from invoke.tasks import Task
 from crossjit import __version__
 from crossjit.errors import CrossjitError, ExitCode, InfrastructureError, Interrupted
 from crossjit.progress import Silent
-from crossjit.report import tables
+from crossjit.report import output, tables
 
 BROKEN_PIPE = 128 + signal.SIGPIPE  # what a shell reports for a program that wrote to a pipe nobody reads
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -70,7 +70,7 @@ def command(**arguments: Any) -> Callable[[Callable[..., Any]], Command]:
 
 def show(text: str) -> None:
     """Print to stdout."""
-    print(text)
+    print(output.text(text, color=tables.look_of(sys.stdout).color))
 
 
 def show_bytes(content: bytes) -> None:
@@ -81,17 +81,17 @@ def show_bytes(content: bytes) -> None:
 
 def note(text: str) -> None:
     """Print to stderr, where what is not the result goes."""
-    print(text, file=sys.stderr)
+    print(output.text(text), file=sys.stderr)
 
 
 def show_json(value: object) -> None:
     """Print a value as JSON."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    print(output.json(json.dumps(value, indent=2, ensure_ascii=False, default=str)))
 
 
 def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table, as the terminal allows."""
-    print(tables.render(headers, rows, tables.look_of(sys.stdout)))
+    show(tables.render(headers, rows, tables.look_of(sys.stdout)))
 
 
 class Notes(Silent):
@@ -137,11 +137,16 @@ def asker() -> Callable[[str], bool] | None:
 
 def confirm(question: str) -> bool:
     """Ask a yes-or-no question at the terminal."""
-    print(f"{question}\ngo ahead? [y/N] ", end="", file=sys.stderr, flush=True)
+    print(f"{output.text(question)}\ngo ahead? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 # How a task ends
+
+
+def ended(text: str, code: ExitCode) -> Exit:
+    """Return what ends the process with a text on stderr."""
+    return Exit(output.text(text), code)
 
 
 @contextlib.contextmanager
@@ -162,13 +167,13 @@ def _ending() -> Iterator[None]:
     except KeyboardInterrupt:
         raise Exit(CLEAN, ExitCode.INTERRUPTED) from None
     except Interrupted as error:
-        raise Exit(tables.error_text(error) if error.message else CLEAN, ExitCode.INTERRUPTED) from error
+        raise ended(tables.error_text(error) if error.message else CLEAN, ExitCode.INTERRUPTED) from error
     except CrossjitError as error:
         if _debug():
             raise
         if interrupted:
-            raise Exit(f"{tables.error_text(error)}\n{NOT_CLEAN}", ExitCode.INTERRUPTED) from error
-        raise Exit(tables.error_text(error), error.exit_code) from error
+            raise ended(f"{tables.error_text(error)}\n{NOT_CLEAN}", ExitCode.INTERRUPTED) from error
+        raise ended(tables.error_text(error), error.exit_code) from error
     except BrokenPipeError as error:
         if not stdout_is_gone():
             raise _bug(error) from error
@@ -233,7 +238,7 @@ def _disk_or_bug(error: OSError) -> Exit:
     except InfrastructureError as explained:
         if _debug():
             raise
-        return Exit(tables.error_text(explained), explained.exit_code)
+        return ended(tables.error_text(explained), explained.exit_code)
     except OSError:
         return _bug(error)
 
@@ -259,8 +264,8 @@ def _bug(error: Exception) -> Exit:
         except OSError:
             continue
         hint = f"hint: please report it with {path}; CROSSJIT_DEBUG=1 shows it here"
-        return Exit(f"{summary}\n{hint}", ExitCode.INFRASTRUCTURE)
-    return Exit(f"{summary}\n{text}", ExitCode.INFRASTRUCTURE)
+        return ended(f"{summary}\n{hint}", ExitCode.INFRASTRUCTURE)
+    return ended(f"{summary}\n{text}", ExitCode.INFRASTRUCTURE)
 
 
 def _crash_folders() -> Iterator[Path]:
