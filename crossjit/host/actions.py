@@ -16,7 +16,10 @@ NEWER_SUITE = (
     "trixie"  # its engine needs only libc6 2.34 and so installs on Debian 12, whose own is 20.10 without buildx
 )
 OLDEST_FOR_NEWER = (12,)
+NEWER_PACKAGES = ("docker.io", "docker-cli", "docker-buildx")
 NEWER_FOLDER = "/var/cache/crossjit"
+SOURCES = f"/etc/apt/sources.list.d/crossjit-{NEWER_SUITE}.sources"
+PREFERENCES = f"/etc/apt/preferences.d/crossjit-{NEWER_SUITE}"
 DAEMON_LOG = "/var/log/dockerd.log"
 DAEMON_PID = "/var/run/docker.pid"
 STATIC_QEMU = (9, 1)  # from here on Debian's qemu-user is static itself, and qemu-user-static an empty package
@@ -49,7 +52,8 @@ class Action:
     """One command that changes the host.
 
     `text` is its standard input; `optional`: if it fails, another way is left; `attempts` is for what another program's
-    lock may make fail at once.
+    lock may make fail at once; `cleanup`: it removes what the actions before it needed, so it is run if one of them
+    failed as well.
     """
 
     title: str
@@ -57,6 +61,7 @@ class Action:
     text: str | None = None
     optional: bool = False
     attempts: int = 1
+    cleanup: bool = False
 
     def command(self, prefix: Sequence[str] = ()) -> str:
         """Write it as one would type it."""
@@ -66,10 +71,11 @@ class Action:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What apt offers: candidates' versions by package, and the mirror that the distribution itself comes from."""
+    """What apt offers: candidates' versions by package; the distribution's mirror, and that of its security updates."""
 
     candidates: Mapping[str, str]
     mirror: str | None
+    security: str | None = None
 
     def has(self, package: str, at_least: tuple[int, ...] = ()) -> bool:
         """Whether there is a candidate of that version."""
@@ -94,7 +100,8 @@ def catalogue(shell: Shell, codename: str) -> Catalogue:
     mirrors = [
         row[0] for row in rows if len(row) == 3 and row[2] == "main" and row[1] in (codename, "stable", "oldstable")
     ]
-    return Catalogue(candidates, mirrors[0] if mirrors else None)
+    security = [row[0] for row in rows if len(row) == 3 and row[2] == "main" and row[1] == f"{codename}-security"]
+    return Catalogue(candidates, mirrors[0] if mirrors else None, security[0] if security else None)
 
 
 def wants_packages(host: Look, shell: Shell) -> bool:
@@ -336,8 +343,30 @@ def _from_newer_suite(wanted: list[str], mirror: str, *, signed: bool) -> list[A
         Action(f"reading what {NEWER_SUITE} has", (*apt, "update"), attempts=3),
         Action(f"downloading {', '.join(names)}", ("env", f"--chdir={NEWER_FOLDER}", *apt, "download", *names)),
         Action(f"installing {', '.join(names)}", ("sh", "-c", install)),
-        Action(f"removing {NEWER_FOLDER}", ("rm", "-rf", NEWER_FOLDER)),
+        Action(f"removing {NEWER_FOLDER}", ("rm", "-rf", NEWER_FOLDER), cleanup=True),
     ]
+
+
+def updates(host: Look, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
+    """Add the newer suite to apt's sources for the packages that were installed from it, and for nothing else."""
+    wanted = [package for package in host.no_updates if package in NEWER_PACKAGES]
+    if not wanted or not _may_take_newer(host) or offered.mirror is None:
+        return ()
+    signed = f"Signed-By: {KEYRING}\n" if (shell.root / KEYRING.lstrip("/")).exists() else ""
+    repositories = [(offered.mirror, NEWER_SUITE)]
+    repositories += [(offered.security, f"{NEWER_SUITE}-security")] if offered.security else []
+    sources = [f"Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: main\n{signed}" for uri, suite in repositories]
+    pins = [
+        f"Package: {packages}\nPin: release n={suite}\nPin-Priority: {priority}\n"
+        for packages, priority in (("*", -1), (" ".join(wanted), 500))
+        for _, suite in repositories
+    ]
+    return (
+        Action(f"pinning {NEWER_SUITE} to {', '.join(wanted)}", ("tee", PREFERENCES), text="\n".join(pins)),
+        Action(f"adding {NEWER_SUITE} to apt's sources", ("tee", SOURCES), text="\n".join(sources)),
+        *update(),
+        Action(f"updating {', '.join(wanted)}", (*_INSTALL, "--only-upgrade", *wanted)),
+    )
 
 
 def _static_qemu(arch: Arch, shell: Shell) -> tuple[str, str] | None:

@@ -49,6 +49,7 @@ def checks(host: Look) -> tuple[Check, ...]:
     return (
         _python(),
         *_engine(host),
+        *_updates(host),
         *(check for arch in host.foreign for check in _emulator(host, arch)),
         *_tools(host),
         *_room(host),
@@ -119,6 +120,14 @@ def _engine(host: Look) -> Iterator[Check]:
             )
         else:
             yield Check(buildx, Status.OK, engine.buildx or "", (), "building images")
+
+
+def _updates(host: Look) -> Iterator[Check]:
+    """Warn of an engine that apt cannot update: what was installed from a suite that is none of its sources."""
+    if host.no_updates:
+        found = f"apt has no source for {', '.join(host.no_updates)}: no security update will come"
+        remedy = "invoke setup --updates: adds the suite they came from, pinned to them; or add their source by hand"
+        yield Check("engine updates", Status.WARN, found, (remedy,))
 
 
 def _emulator(host: Look, arch: Arch) -> Iterator[Check]:

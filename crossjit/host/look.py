@@ -65,6 +65,7 @@ class Look:
     tools: Mapping[str, str | None] = field(default_factory=dict)
     home_free: int | None = None
     engine_free: int | None = None
+    no_updates: tuple[str, ...] = ()  # packages of the engine that apt has no source for; `with_updates` looks
 
     @property
     def foreign(self) -> tuple[Arch, ...]:
@@ -93,6 +94,30 @@ def look(settings: Settings, shell: Shell) -> Look:
         home_free=_free(settings.home),
         engine_free=_free(shell.root / engine.root.lstrip("/")) if local and engine.root else None,
     )
+
+
+ENGINE_PACKAGES = ("docker.io", "docker-cli", "docker-buildx", "docker-ce", "docker-ce-cli", "docker-buildx-plugin")
+
+
+def with_updates(host: Look, shell: Shell) -> Look:
+    """Return the host with the packages of its engine that no update can come for: apt knows no place that has them.
+
+    Takes up to two seconds, so only those ask who want to know.
+    """
+    if not host.distribution.apt or host.engine.name != "docker" or host.engine.elsewhere:
+        return host
+    said = shell.run(["apt-cache", "policy", *ENGINE_PACKAGES], timeout=60).stdout
+    return replace(host, no_updates=tuple(package for package in ENGINE_PACKAGES if _has_no_source(said, package)))
+
+
+def _has_no_source(policy: str, package: str) -> bool:
+    """Whether all that `apt-cache policy` knows of the installed version of a package is dpkg's own list.
+
+    The installed version's line begins with `***`; below it stands a line for each place that has it.
+    """
+    about = re.search(rf"^{re.escape(package)}:$(.*?)(?=^\S|\Z)", policy, re.MULTILINE | re.DOTALL)
+    installed = re.search(r"^ \*\*\* .*\n((?: {8,}.*\n?)*)", about[1], re.MULTILINE) if about else None
+    return installed is not None and all("/var/lib/dpkg/status" in line for line in installed[1].splitlines())
 
 
 def number(version: str | None) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from crossjit.errors import InfrastructureError
 from crossjit.host import actions
 from crossjit.host.actions import Action
 from crossjit.host.checks import FIX, Check, Status, checks, missing
-from crossjit.host.look import Look, look
+from crossjit.host.look import Look, look, with_updates
 from crossjit.host.shell import LocalShell, Shell
 from crossjit.model import Arch
 from crossjit.settings import Settings
@@ -67,7 +67,8 @@ class Repair:
 
 def check(settings: Settings, *, shell: Shell | None = None) -> tuple[Check, ...]:
     """Look at the host and judge it; changes nothing and raises nothing."""
-    return checks(look(settings, shell or LocalShell()))
+    shell = shell or LocalShell()
+    return checks(with_updates(look(settings, shell), shell))
 
 
 def ensure(
@@ -98,27 +99,31 @@ def ensure(
     return done
 
 
-def repair(settings: Settings, consent: Consent | None, say: Say, *, shell: Shell | None = None) -> Repair:
+def repair(
+    settings: Settings, consent: Consent | None, say: Say, *, updates: bool = False, shell: Shell | None = None
+) -> Repair:
     """Make the host able to build and run everything, on Debian and Ubuntu; do nothing where it is already.
 
     `consent` is asked once, with the commands, where sudo would want a password; None means that nobody can be asked.
-    `say` gets a line for everything that is done. An engine that works is never replaced or restarted. What an
-    interrupted repair left is taken up again. Raises InfrastructureError with the commands as details where they may
+    `say` gets every command that is run. An engine that works is never replaced or restarted. `updates` has apt told
+    where updates of an engine come from that was installed from a newer suite. What an interrupted repair left is
+    taken up again. Raises InfrastructureError with the commands as details where they may
     not be run here, or with the last lines of the one that failed.
     """
     shell = shell or LocalShell()
-    host = look(settings, shell)
-    if not _work(host, shell):
+    host = with_updates(look(settings, shell), shell)
+    stages = (*actions.STAGES, *([actions.updates] if updates else []))
+    if not _work(host, shell) and not (updates and host.no_updates):
         say("nothing to do: this host has all that crossjit needs")
         return Repair((), host)
     if not host.distribution.apt:
         lacks = tuple(each for each in checks(host) if each.status is Status.FAIL and each.name not in tuple(Arch))
         raise _not_able(lacks, hint=f"crossjit sets up Debian and Ubuntu by itself; this is {host.distribution.name}")
     offered = actions.catalogue(shell, host.distribution.codename)
-    prefix = _authority(host, offered, shell, consent)
+    prefix = _authority(host, offered, shell, consent, stages)
     with _alone(settings, say):
-        commands = _carry_out(settings, shell, prefix, say)
-    after = look(settings, shell)
+        commands = _carry_out(settings, shell, prefix, say, stages)
+    after = with_updates(look(settings, shell), shell)
     lacks = tuple(each for each in missing(after, tuple(Arch), bootstrap=True))
     if lacks:
         raise _not_able(lacks, hint="what was done so far is kept; invoke doctor tells more")
@@ -141,14 +146,16 @@ def _work(host: Look, shell: Shell) -> bool:
     return bool(missing(host, tuple(Arch), bootstrap=True)) or actions.wants_packages(host, shell)
 
 
-def _authority(host: Look, offered: actions.Catalogue, shell: Shell, consent: Consent | None) -> tuple[str, ...]:
+def _authority(
+    host: Look, offered: actions.Catalogue, shell: Shell, consent: Consent | None, stages: Sequence[actions.Stage]
+) -> tuple[str, ...]:
     """Return what to put before each command. Raises InfrastructureError with the commands if nobody lets us."""
     allowed = rights(shell, consent)
     if allowed is Rights.ROOT:
         return ()
     if allowed is Rights.SUDO:
         return ("sudo", "-n")
-    commands = tuple(action.command(("sudo",)) for action in _forecast(host, offered, shell))
+    commands = tuple(action.command(("sudo",)) for action in _forecast(host, offered, shell, stages))
     if allowed is Rights.NONE or consent is None:
         raise InfrastructureError(
             "this host is not set up yet, and neither root's rights nor a terminal to ask for them are at hand",
@@ -163,20 +170,22 @@ def _authority(host: Look, offered: actions.Catalogue, shell: Shell, consent: Co
     return ("sudo",)
 
 
-def _forecast(host: Look, offered: actions.Catalogue, shell: Shell) -> list[Action]:
+def _forecast(host: Look, offered: actions.Catalogue, shell: Shell, stages: Sequence[actions.Stage]) -> list[Action]:
     """List what would be done as things are now; later stages may find that an earlier one did their part."""
     planned = [*actions.recovery(shell), *actions.update()] if actions.wants_packages(host, shell) else []
-    for stage in actions.STAGES:
+    for stage in stages:
         planned += stage(host, offered, shell)
     return planned
 
 
-def _carry_out(settings: Settings, shell: Shell, prefix: tuple[str, ...], say: Say) -> tuple[str, ...]:
+def _carry_out(
+    settings: Settings, shell: Shell, prefix: tuple[str, ...], say: Say, stages: Sequence[actions.Stage]
+) -> tuple[str, ...]:
     done: list[str] = []
 
     def perform(action: Action) -> None:
         command = action.command(prefix)
-        say(f"setting up: {action.title}")
+        say(f"setting up: {action.title}\n    $ {command}")
         done.append(command)
         for _ in range(action.attempts):
             output = shell.run([*prefix, *action.argv], text=action.text, timeout=_LOCK_SECONDS)
@@ -195,10 +204,11 @@ def _carry_out(settings: Settings, shell: Shell, prefix: tuple[str, ...], say: S
         for action in actions.update():
             perform(action)
     offered = actions.catalogue(shell, host.distribution.codename)
-    for stage in actions.STAGES:
+    for stage in stages:
         host = look(settings, shell)
-        for action in stage(host, offered, shell):
-            perform(action)
+        if stage is actions.updates:
+            host = with_updates(host, shell)
+        _perform_all(stage(host, offered, shell), perform)
         if stage in (actions.daemon, actions.access):
             _await_engine(settings, shell, prefix, say)
     if any("usermod" in command for command in done):
@@ -206,6 +216,18 @@ def _carry_out(settings: Settings, shell: Shell, prefix: tuple[str, ...], say: S
             f"{shell.user} is in the group docker from the next login on; until then the engine's socket is open to you"
         )
     return tuple(done)
+
+
+def _perform_all(planned: Sequence[Action], perform: Callable[[Action], None]) -> None:
+    """Perform actions in order; where one fails, those that clean up after it are left to do."""
+    for number, action in enumerate(planned):
+        try:
+            perform(action)
+        except InfrastructureError:
+            for left in planned[number + 1 :]:
+                if left.cleanup:
+                    perform(replace(left, optional=True))
+            raise
 
 
 def _await_engine(settings: Settings, shell: Shell, prefix: tuple[str, ...], say: Say) -> None:

@@ -33,21 +33,27 @@ def doctor(context: Context, fix: bool = False, json: bool = False) -> ExitCode:
     return _judge(found)
 
 
-@command(help=describe("json"))
-def setup(context: Context, json: bool = False) -> ExitCode:
+@command(
+    help=describe(
+        "json",
+        updates="have apt know where updates of an engine come from that was installed from a newer suite of Debian "
+        "(a source, pinned to its packages); default: leave apt's sources alone",
+    )
+)
+def setup(context: Context, json: bool = False, updates: bool = False) -> ExitCode:
     """Make this host able: `doctor --fix`.
 
     On Debian and Ubuntu it installs an engine with buildx and QEMU with binfmt, and starts the engine where no service
     manager does. As root, or with sudo that asks nothing, it goes ahead and says what it does; at a terminal it asks
     first; else it prints the commands and stops. An engine that works is left alone.
     """
-    return _mend(json)
+    return _mend(json, updates=updates)
 
 
-def _mend(json: bool) -> ExitCode:
+def _mend(json: bool, *, updates: bool = False) -> ExitCode:
     from crossjit import host, settings
 
-    done = host.repair(settings.load(), asker(), note)
+    done = host.repair(settings.load(), asker(), note, updates=updates)
     if json:
         show_json(done.to_json())
     else:

@@ -79,6 +79,8 @@ class PretendHost:
         self.storage = "overlay2"
         self.half_installed = False
         self.downloaded: list[str] = []
+        self.installed: dict[str, str] = {}  # versions by package
+        self.written: dict[str, str] = {}  # files that commands wrote
         self.socket_open_to: set[str] = set()
         self.remote = False
         self.changes: list[str] = []
@@ -143,6 +145,7 @@ class PretendHost:
     def install(self, package: str, offers: Mapping[str, str] | None = None) -> None:
         offers = self.offers if offers is None else offers
         version = re.sub(r"^\d+:", "", offers.get(package, "")).split("-")[0]
+        self.installed[package] = offers.get(package, "")
         if package == "docker.io":
             self.programs |= {"dockerd"} if "docker-cli" in offers else {"dockerd", "docker"}
             self.engine_version = version
@@ -217,14 +220,10 @@ class PretendHost:
             case ["test", "-w", path]:
                 return (0 if self._may_use_socket(mighty) and (self.root / path).exists() else 1), "", ""
             case ["apt-cache", "policy", *names]:
-                blocks = [
-                    f"{name}:\n  Installed: (none)\n  Candidate: {self.offers[name] if self.lists_read else '(none)'}\n"
-                    for name in names
-                    if name in self.offers
-                ]
-                return 0, "".join(blocks), ""
+                return 0, "".join(self._policy(name) for name in names), ""
             case ["apt-get", "indextargets", *_]:
-                return 0, f"{MIRROR} {self._codename()} main\n{MIRROR} {self._codename()} contrib\n", ""
+                suites = (" main", " contrib", "-security main")
+                return 0, "".join(f"{MIRROR} {self._codename()}{suite}\n" for suite in suites), ""
             case ["dpkg", "--audit"]:
                 return 0, "The following packages are only half configured" if self.half_installed else "", ""
             case [program, "--version"] if "qemu" in program:
@@ -233,6 +232,24 @@ class PretendHost:
             case ["tail" | "journalctl", *_]:
                 return 0, "level=info msg=starting\nfailed to start daemon: no room\n", ""
         return None
+
+    def _policy(self, name: str) -> str:
+        """Say what apt knows of a package, as `apt-cache policy` does."""
+        offered = {"oldstable": self.offers.get(name)} if self.lists_read else {}
+        if "crossjit-trixie.sources" in " ".join(self.written) and self.lists_read:
+            offered["trixie"] = self.newer.get(name)
+        places = [(version, f"500 {MIRROR} {suite}/main") for suite, version in offered.items() if version]
+        mine = self.installed.get(name)
+        if not places and mine is None:
+            return ""
+        if mine is not None:
+            places.append((mine, "100 /var/lib/dpkg/status"))
+        table = "".join(
+            f" {'***' if version == mine else '   '} {version} 500\n"
+            + "".join(f"        {place}\n" for other, place in places if other == version)
+            for version in dict.fromkeys(version for version, _ in places)
+        )
+        return f"{name}:\n  Installed: {mine or '(none)'}\n  Candidate: {places[0][0]}\n  Version table:\n{table}"
 
     def _info(self, mighty: bool) -> tuple[int, str, str]:
         client = {
@@ -322,6 +339,8 @@ class PretendHost:
                 self.install(package, self.newer)
             self.half_installed = False
         elif "--fix-broken" not in argv:
+            if "--only-upgrade" in argv:
+                return 0, "", ""
             for package in argv[argv.index("install") + 1 :]:
                 if package not in self.offers or not self.lists_read:
                     return 100, "", f"E: Unable to locate package {package}"
@@ -331,6 +350,7 @@ class PretendHost:
     def _tee(self, path: str, text: str) -> tuple[int, str, str]:
         if not path.startswith(f"/{BINFMT}/"):
             self.write(path, text)
+            self.written[path] = text
             return 0, "", ""
         file = self.root / path.lstrip("/")
         if not file.exists():

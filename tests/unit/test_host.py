@@ -172,14 +172,64 @@ def test_debian_12_gets_its_engine_from_the_next_suite(settings: Settings, bookw
 
 
 def test_the_next_suite_comes_from_the_hosts_own_mirror(settings: Settings, bookworm: PretendHost) -> None:
-    bookworm.failing["reading"] = ""
-    bookworm.failing["download docker.io"] = "E: no network"
-    with pytest.raises(InfrastructureError):
-        repair(settings, bookworm)
-    text = (bookworm.root / "var/cache/crossjit/newer.sources").read_text()
+    repair(settings, bookworm)
+    text = bookworm.written["/var/cache/crossjit/newer.sources"]
     assert f"URIs: {MIRROR}\n" in text
     assert "Suites: trixie\n" in text
     assert "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n" in text
+
+
+def test_a_failed_step_leaves_no_folder(settings: Settings, bookworm: PretendHost) -> None:
+    bookworm.failing["download docker.io"] = "E: no network"
+    with pytest.raises(InfrastructureError, match=r"downloading docker\.io/trixie.* failed"):
+        repair(settings, bookworm)
+    assert not (bookworm.root / "var/cache/crossjit").exists()
+
+
+def test_every_command_is_told_as_it_is_run(settings: Settings, bookworm: PretendHost) -> None:
+    said: list[str] = []
+    done = host.repair(settings, nobody_asked, said.append, shell=bookworm)
+    assert [line.partition("\n    $ ")[2] for line in said if line.startswith("setting up: ")] == [*done.commands]
+    assert "apt-get" in said[0]
+
+
+def test_an_engine_without_updates_is_told(settings: Settings, bookworm: PretendHost) -> None:
+    done = repair(settings, bookworm)
+    warning = next(check for check in done.checks if check.name == "engine updates")
+    assert warning.status is host.Status.WARN
+    assert warning.found == ("apt has no source for docker.io, docker-cli, docker-buildx: no security update will come")
+    assert "invoke setup --updates" in warning.remedy[0]
+    assert found(settings, bookworm, "engine updates") == warning
+    assert done.able, "it works all the same"
+
+
+def test_updates_come_from_a_source_for_these_packages_alone(settings: Settings, bookworm: PretendHost) -> None:
+    done = host.repair(settings, nobody_asked, lambda _: None, updates=True, shell=bookworm)
+    assert "engine updates" not in [check.name for check in done.checks]
+    sources = bookworm.written["/etc/apt/sources.list.d/crossjit-trixie.sources"].split("\n\n")
+    assert [stanza.splitlines()[2] for stanza in sources] == ["Suites: trixie", "Suites: trixie-security"]
+    assert all(f"URIs: {MIRROR}\n" in stanza and "Signed-By: " in stanza for stanza in sources)
+    pins = bookworm.written["/etc/apt/preferences.d/crossjit-trixie"]
+    assert "Package: *\nPin: release n=trixie\nPin-Priority: -1\n" in pins
+    assert "Package: docker.io docker-cli docker-buildx\nPin: release n=trixie-security\nPin-Priority: 500\n" in pins
+    changes = list(bookworm.changes)
+    assert not host.repair(settings, None, lambda _: None, updates=True, shell=bookworm).changed
+    assert bookworm.changes == changes
+
+
+def test_updates_can_be_asked_for_later(settings: Settings, bookworm: PretendHost) -> None:
+    repair(settings, bookworm)
+    bookworm.changes.clear()
+    done = host.repair(settings, nobody_asked, lambda _: None, updates=True, shell=bookworm)
+    assert [line.split()[0] for line in bookworm.changes] == ["tee", "tee", "env", "env"]
+    assert "engine updates" not in [check.name for check in done.checks]
+
+
+def test_the_distributions_own_engine_has_updates(settings: Settings, tmp_path: Path) -> None:
+    shell = PretendHost(tmp_path, TRIXIE, TRIXIE_OFFERS)
+    done = host.repair(settings, nobody_asked, lambda _: None, updates=True, shell=shell)
+    assert "engine updates" not in [check.name for check in done.checks]
+    assert not any("preferences" in line for line in shell.changes)
 
 
 def test_trixie_has_what_it_takes(settings: Settings, tmp_path: Path) -> None:
