@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import BinaryIO, TextIO
 
 import crossjit
-from crossjit import sources, tars
+from crossjit import compilers, sources, tars
 from crossjit.engine.base import Container, Engine, EngineFacts, Limits
 from crossjit.errors import BuildError, InfrastructureError
 from crossjit.images import Image
@@ -47,7 +47,8 @@ ENVIRONMENT: Mapping[str, str] = {
     "LC_ALL": "C.UTF-8",
     # clang by toolchain/llvm.c, compilers by toolchain/compiler.sh and ccache, whether there is a cache or not: the
     # outputs are the same. configure gets the compilers themselves, from toolchain/cache.py.
-    "PATH": f"{LLVM}/bin:{COMPILERS}:/usr/local/bin:/usr/bin:/bin",
+    # Compilers first: a clang that compiles CPython itself is none of the stencils'.
+    "PATH": f"{COMPILERS}:{LLVM}/bin:/usr/local/bin:/usr/bin:/bin",
     "PYTHONHASHSEED": "0",
     "SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH),
     "TZ": "UTC",
@@ -148,6 +149,12 @@ class BuildSpec:
         return next(command for command in self.commands if command.phase == "configure")
 
     @property
+    def compilers(self) -> tuple[str, ...]:
+        """The compilers that configure is told: commands, the C compiler's first; none where it chooses."""
+        told = dict(argument.partition("=")[::2] for argument in self.configure.argv)
+        return tuple(told[name] for name in ("CC", "CXX") if name in told)
+
+    @property
     def configure_line(self) -> str:
         """The configure command as one would type it."""
         return shlex.join(self.configure.argv)
@@ -178,16 +185,16 @@ def specify(
 
     `build_python` is the build key of a cross build's own Python, which stands for whatever serves as that.
     """
-    configure = [f"{SOURCE}/configure", *CONFIGURE, *variant.configure]
+    compiler = compilers.named(variant, arch, strategy, toolchain, source.llvm)
+    answers = CROSS_ANSWERS if strategy is Strategy.CROSS else ()  # a variant may know better
+    configure = [f"{SOURCE}/configure", *CONFIGURE, *answers, *compilers.other_arguments(variant)]
+    configure += [f"{name}={command}" for name, command in compiler.items()]
     environment = dict(ENVIRONMENT)
     if strategy is Strategy.CROSS:
         configure += [
             f"--build={toolchain.arch.triple}",
             f"--host={arch.triple}",
             f"--with-build-python={BUILD_PYTHON}/{python_of(source)}",
-            f"CC={arch.triple}-gcc",
-            f"CXX={arch.triple}-g++",
-            *CROSS_ANSWERS,
         ]
         # what runs CPython's tools may be a build with the JIT, which is what is being worked on
         environment["PYTHON_JIT"] = "0"
@@ -295,6 +302,12 @@ done
 """
 
 
+# What compiled it is what its Makefile says, whatever was asked for.
+_USED_COMPILER = (
+    r"""cc=$(sed -n 's/^CC[[:space:]]*=[[:space:]]*//p' Makefile 2>/dev/null | head -n 1); ${cc:-cc} --version"""
+)
+
+
 def jobs_for(facts: EngineFacts, wanted: int) -> int:
     """Return make's parallelism: what the user wants, else the engine's cores as far as its memory allows."""
     return wanted or max(1, min(facts.cores, facts.memory // MEMORY_PER_JOB))
@@ -318,8 +331,7 @@ def compile_in(
     seconds = run(
         container, unpack, spec.commands, subject=subject, jobs=jobs, log=log, progress=progress, ahead=spec.ahead
     )
-    compiler = f"{spec.arch.triple}-gcc" if spec.strategy is Strategy.CROSS else "gcc"
-    return Built(seconds=seconds, compiler=_first_line(container, (compiler, "--version")))
+    return Built(seconds=seconds, compiler=_first_line(container, ("sh", "-c", _USED_COMPILER), cwd=BUILD))
 
 
 def ask(container: Container, spec: BuildSpec, source: Source) -> None:
@@ -369,7 +381,7 @@ def fill(container: Container, spec: BuildSpec, source: Source) -> None:
     Python, which goes into BUILD_PYTHON.
     """
     folders = (ROOT, BUILD, INSTALL, SUPPORT, GENERATED, BUILD_PYTHON, TOOLS, COMPILERS, LLVM, f"{LLVM}/bin", CACHE)
-    container.put(scripts(spec.llvm, folders), "/")
+    container.put(scripts(spec.llvm, folders, compilers.stand_ins(spec.compilers)), "/")
     if spec.llvm is not None:
         _require(container, _COMPILE_LLVM_STAND_IN)
     with sources.open_tar(source) as tar:
@@ -535,14 +547,14 @@ def relevant_lines(lines: Sequence[str] | deque[str], limit: int = LOG_TAIL) -> 
     return (*head, "…", *end)
 
 
-def scripts(llvm: str | None, folders: Sequence[str] = ()) -> BinaryIO:
+def scripts(llvm: str | None, folders: Sequence[str] = (), more: Sequence[str] = ()) -> BinaryIO:
     """Make a tar of what runs in a toolchain container: our scripts, and what stands for compilers and LLVM's tools.
 
-    Before them come the builder's empty folders.
+    Before them come the builder's empty folders. `more` are compilers' names beside the usual ones.
     """
     ours = (*sorted(SCRIPTS.glob("*.py")), SCRIPTS / "compiler.sh", *sorted(SCRIPTS.glob("*.c")))
     files = {f"{TOOLS}/{path.name}": path.read_bytes() for path in ours}
-    links = {f"{COMPILERS}/{name}": f"{TOOLS}/compiler.sh" for name in _COMPILERS}
+    links = {f"{COMPILERS}/{name}": f"{TOOLS}/compiler.sh" for name in (*_COMPILERS, *more)}
     if llvm is not None:
         names = (name for tool in _LLVM_TOOLS for name in (tool, f"{tool}-{llvm}"))
         links |= {f"{LLVM}/bin/{name}": _LLVM_STAND_IN for name in names}
@@ -559,7 +571,7 @@ def _require(container: Container, argv: tuple[str, ...], *, cwd: str | None = N
         )
 
 
-def _first_line(container: Container, argv: tuple[str, ...]) -> str:
+def _first_line(container: Container, argv: tuple[str, ...], *, cwd: str | None = None) -> str:
     lines: list[str] = []
-    container.run(argv, on_line=lines.append)
+    container.run(argv, cwd=cwd, on_line=lines.append)
     return lines[0] if lines else ""

@@ -11,6 +11,11 @@
 # (CCACHE_COMPILERCHECK), as long as a command has no other folders for the system's. Nor does an older ccache then see
 # what assembly takes in by .incbin, which nothing of CPython's does.
 compiler=/usr/bin/${0##*/}
+
+# Where CPython itself is compiled by clang, what stands for the stencils' clang may be called by that name, too.
+case " $* " in
+    *' -D_JIT_OPCODE='*) exec "${0%/*}/../../llvm/bin/${0##*/}" "$@" ;;
+esac
 [ -z "$CCACHE_DISABLE" ] || exec "$compiler" "$@"
 
 small=16384 # bytes; with more, another variant loses more than the first one gains

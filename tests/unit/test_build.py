@@ -407,6 +407,28 @@ class TestCompiling:
         assert folders.index(build.COMPILERS) < folders.index("/usr/bin")
         assert "/usr/lib/ccache" not in folders, "configure would find it there"
 
+    def test_so_is_the_clang_that_a_variant_names(self, source: Source) -> None:
+        engine = engine_with()
+        variant = replace(JIT, configure=(*JIT.configure, "CC=clang"))
+        spec = specify(source, variant, Arch.X86_64, Strategy.NATIVE, toolchain())
+        with build.open_container(
+            engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}
+        ) as container:
+            build.fill(container, spec, source)
+            files = engine.containers[container.id].files
+            expected = (build.SCRIPTS / "compiler.sh").read_bytes()
+            assert {files.read(f"{build.COMPILERS}/{name}") for name in ("clang-21", "clang++-21")} == {expected}
+        folders = spec.environment["PATH"].split(":")
+        assert folders.index(build.COMPILERS) < folders.index(f"{build.LLVM}/bin"), "that is the stencils' clang"
+
+    def test_the_compiler_on_record_is_the_one_of_the_makefile(self, source: Source) -> None:
+        def sh(process: FakeProcess) -> int:
+            if "Makefile" in process.argv[-1]:
+                process.write_line("Debian clang version 21.1.8" if process.cwd == BUILD else "nothing is there")
+            return 0
+
+        assert compiled(engine_with(sh=sh), source, io.StringIO()).compiler == "Debian clang version 21.1.8"
+
     def test_an_image_that_cannot_compile_it_is_no_ones_source(self, source: Source) -> None:
         with pytest.raises(InfrastructureError) as caught:
             compiled(engine_with(gcc=lambda process: 1), source, io.StringIO())

@@ -50,6 +50,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "crossjit.build",
         "crossjit.build_python",
         "crossjit.caches",
+        "crossjit.compilers",
         "crossjit.crashes",
         "crossjit.debugging",
         "crossjit.capabilities",

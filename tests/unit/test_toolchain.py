@@ -276,7 +276,7 @@ class Compiler:
 
     def __init__(self, folder: Path) -> None:
         self.where = folder
-        (folder / "compilers").mkdir()
+        (folder / "compilers").mkdir(parents=True)
         script = folder / "compiler.sh"
         shutil.copy(SCRIPTS / "compiler.sh", script)
         script.chmod(0o755)
@@ -306,6 +306,18 @@ class Compiler:
         )
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout.splitlines()
+
+
+def test_a_stencil_is_left_to_what_stands_for_llvm(tmp_path: Path) -> None:
+    """A clang that compiles CPython, too, is found by the same name."""
+    compiler = Compiler(tmp_path / "support" / "tools")
+    (compiler.where / "compilers" / "clang-21").symlink_to(compiler.where / "compiler.sh")
+    own = tmp_path / "support" / "llvm" / "bin" / "clang-21"
+    own.parent.mkdir(parents=True)
+    own.write_text('#!/bin/sh\necho stencil "$@"\n')
+    own.chmod(0o755)
+    assert compiler.run("-D_JIT_OPCODE=_NOP", "-c", "a.c", name="clang-21") == ["stencil -D_JIT_OPCODE=_NOP -c a.c"]
+    assert compiler.run("-c", "a.c", name="clang-21") == ["depend=1", "/usr/bin/clang-21", "-MMD", "-c", "a.c"]
 
 
 @pytest.fixture

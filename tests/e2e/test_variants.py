@@ -1,0 +1,49 @@
+"""What variants ask for beside configure's options: a compiler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from crossjit.model import Arch
+from crossjit.store import Store
+from tests.e2e.driver import Driver
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture
+def own(recipe: Path) -> Path:
+    """The tiny recipe with variants of its own."""
+    text = recipe.read_text().replace("offers = [", 'offers = ["clang", "wrong", ')
+    text += """
+[variants.clang]
+summary = "by clang"
+configure = ["--enable-experimental-jit=yes", "CC=clang"]
+expects = "machine-code"
+suites = ["jit"]
+
+[variants.wrong]
+summary = "by another arch's compiler"
+configure = ["CC=sparc64-linux-gnu-gcc"]
+expects = "none"
+suites = ["jit"]
+"""
+    recipe.write_text(text)
+    return recipe
+
+
+def test_clang_compiles_for_both_archs(driver: Driver, own: Path, host_arch: Arch, foreign_arch: Arch) -> None:
+    both = ("--recipe", own, "--arch", host_arch, "--arch", foreign_arch, "--variant", "clang")
+    cells = driver.run("build", *both, "--json").json["cells"]
+    assert [cell["verdict"] for cell in cells] == ["pass", "pass"]
+    manifests = {each.manifest.arch: each.manifest for each in Store(driver.settings.stash).artifacts()}
+    for arch in (host_arch, foreign_arch):
+        assert "clang version" in str(manifests[arch].compiler)
+    assert f"--target={foreign_arch.triple}" in manifests[foreign_arch].configure
+
+
+def test_a_compiler_for_another_arch_is_refused(driver: Driver, own: Path) -> None:
+    refused = driver.run("build", "--recipe", own, "--variant", "wrong", expect=2)
+    assert "CC=sparc64-linux-gnu-gcc compiles for sparc64-linux-gnu, and the cell is for" in refused.stderr
