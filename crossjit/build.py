@@ -14,10 +14,9 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from typing import BinaryIO, TextIO
 
-import crossjit
-from crossjit import compilers, sources, tars
-from crossjit.engine.base import Container, Engine, EngineFacts, Limits
-from crossjit.errors import BuildError, InfrastructureError
+from crossjit import build_logic, compilers, sources, tars
+from crossjit.engine.base import READ_ONLY, Container, Engine, EngineFacts, Limits
+from crossjit.errors import BuildError, InfrastructureError, ScriptError
 from crossjit.images import Image
 from crossjit.model import Arch, Strategy, Variant
 from crossjit.progress import Progress, Step
@@ -35,6 +34,7 @@ TOOLS = f"{ROOT}/tools"
 LLVM = f"{ROOT}/llvm"
 COMPILERS = f"{TOOLS}/compilers"  # cache.py finds it beside itself
 CACHE = "/cache"
+CACHE_BELOW = "/cache-below"  # another volume, of which a build may read what it does not find in its own
 BUILDER = 1000  # the uid of `builder` in the toolchain images
 
 # One constant instant for __DATE__, archives and .pyc files (https://reproducible-builds.org/specs/source-date-epoch/):
@@ -65,7 +65,8 @@ CROSS_ANSWERS = ("ac_cv_file__dev_ptmx=yes", "ac_cv_file__dev_ptc=no", "ac_cv_bu
 # from what the process compiled before. toolchain/compile_library.py does it instead, so it is asked for nothing here.
 NOT_COMPILED = "--help"
 
-SCRIPTS = crossjit.PROJECT / "toolchain"
+SCRIPTS = build_logic.SCRIPTS
+SCRIPT_FAULT = 97  # how a script of ours ends if it fails itself, and not what it runs
 _CACHE = ("python3", f"{TOOLS}/cache.py")
 _CONFIGURE = (*_CACHE, "configure", "--")
 _BESIDE = ("python3", f"{TOOLS}/beside.py")
@@ -73,7 +74,6 @@ _LLVM_TOOLS = ("clang", "llvm-dwarfdump", "llvm-objdump", "llvm-readobj")
 _LLVM_STAND_IN = f"{TOOLS}/llvm"  # under the tools' names, too; linked statically, it starts in half the time
 _COMPILE_LLVM_STAND_IN = ("/usr/bin/gcc", "-O1", "-static", "-o", _LLVM_STAND_IN, f"{TOOLS}/llvm.c")
 _COMPILERS = ("gcc", "g++", *(f"{arch.triple}-{name}" for arch in Arch for name in ("gcc", "g++")))
-COMPILER_CACHE = "3G"  # ccache's own bound; the other parts' are in toolchain/cache.py
 
 MEMORY_PER_JOB = 1 << 30  # bytes; the largest compiler process of a CPython build takes less than that
 LOG_TAIL = 25
@@ -107,8 +107,9 @@ class Ahead:
 class BuildSpec:
     """All that decides a build's output. `key` is its digest; parallelism is not in it, since it decides nothing.
 
-    `packages` is the fingerprint of the toolchain image's packages, compilers and libraries included; `python` a digest
-    of all that what the library is byte-compiled to depends on, beside the library and the script that does it. `core`
+    `packages` is the fingerprint of the toolchain image's packages, compilers and libraries included; `logic` is
+    the digest of crossjit's own part in it, `python` one of all that what the library is byte-compiled to depends on,
+    beside the library and the script that does it. `core`
     decides nothing either: it is the digest of the source without its tests, empty where the rest of the output might
     depend on these, and builds that differ in nothing else have one `core_key`. Nor does `ahead`.
     """
@@ -122,7 +123,7 @@ class BuildSpec:
     commands: tuple[Command, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     build_python: str | None = None
-    library_compiler: str = ""
+    logic: str = ""
     python: str = ""
     core: str = ""
     ahead: Ahead | None = None
@@ -220,7 +221,7 @@ def specify(
         ),
         environment=environment,
         build_python=build_python if strategy is Strategy.CROSS else None,
-        library_compiler=hashlib.sha256((SCRIPTS / "compile_library.py").read_bytes()).hexdigest(),
+        logic=build_logic.whole_digest(),
         python=identify_python(source, strategy, toolchain, _deciding(variant, strategy)),
         core=_core(source),
         ahead=_ahead(source, variant, strategy),
@@ -294,6 +295,8 @@ def _ahead(source: Source, variant: Variant, strategy: Strategy) -> Ahead | None
 # made of the stencils, to compare and to look at. config.log stays out: it names process ids; so does what Python kept
 # of the tools that it ran, which depends on which of them ran, and in which Python.
 _SUPPORT = f"""set -e
+[ -d {SOURCE}/Tools ] || exit 1
+trap '[ $? -eq 0 ] || exit {SCRIPT_FAULT}' EXIT
 cp -R {SOURCE}/Tools {SUPPORT}/Tools
 find {SUPPORT}/Tools -name __pycache__ -prune -exec rm -R {{}} +
 for file in pyconfig.h python-gdb.py jit_stencils*.h jit_unwind_info*.h jit_shim*.o; do
@@ -411,27 +414,32 @@ def open_container(
     labels: Mapping[str, str],
     emulation: Mapping[str, str],
     cache: str | None = None,
+    below: str | None = None,
 ) -> AbstractContextManager[Container]:
     """Start the container of one build: no network, no capabilities, the unprivileged builder.
 
-    `cache` is a volume's name; without one the build does everything itself.
+    `cache` is a volume's name; without one the build does everything itself. `below` is another's, mounted read-only:
+    the build takes from there what it does not find in `cache`.
     """
+    volumes = {cache: CACHE} if cache is not None else {}
+    if below is not None:
+        volumes[below] = f"{CACHE_BELOW}{READ_ONLY}"
     return engine.container(
         toolchain.reference,
         arch=toolchain.arch,
         name=name,
         labels=labels,
-        env={**spec.environment, **emulation, **bookkeeping(spec, cached=cache is not None)},
+        env={**spec.environment, **emulation, **bookkeeping(spec, cached=cache is not None, below=below is not None)},
         user=f"{BUILDER}:{BUILDER}",
         network=False,
         limits=build_limits(facts),
-        volumes={cache: CACHE} if cache is not None else {},
+        volumes=volumes,
     )
 
 
-def bookkeeping(spec: BuildSpec, *, cached: bool) -> Mapping[str, str]:
+def bookkeeping(spec: BuildSpec, *, cached: bool, below: bool = False) -> Mapping[str, str]:
     """Return what ccache and our scripts go by. No output depends on it, so it is not in the build key."""
-    toolchain = f"{spec.toolchain} {spec.packages}"
+    toolchain = f"{spec.toolchain} {spec.packages} {build_logic.scripts_digest()}"
     here = {
         "CROSSJIT_SOURCE": SOURCE,
         "CROSSJIT_TOOLCHAIN": toolchain,
@@ -448,11 +456,18 @@ def bookkeeping(spec: BuildSpec, *, cached: bool) -> Mapping[str, str]:
         here["CROSSJIT_PREAMBLES"] = f"{TOOLS}/preambles"
         here["CROSSJIT_LLVM_SERVERS"] = f"{TOOLS}/servers"
         here["CROSSJIT_LLVM_PROGRAMS"] = " ".join(_LLVM_TOOLS)
+    storage = f"file:{CACHE}/ccache|update-mtime=true"
+    if below:
+        here["CROSSJIT_CACHE_BELOW"] = CACHE_BELOW
+        here["CROSSJIT_COMPILED_BELOW"] = f"{CACHE_BELOW}/pyc"
+        storage += f" file:{CACHE_BELOW}/ccache|read-only=true"
     return {
         **here,
         "CROSSJIT_CACHE": CACHE,
-        "CCACHE_DIR": f"{CACHE}/ccache",
-        "CCACHE_MAXSIZE": COMPILER_CACHE,
+        # ccache fails where its own folder is damaged or cannot be written, and compiles where its remote storage is
+        "CCACHE_DIR": f"{TOOLS}/ccache",
+        "CCACHE_REMOTE_ONLY": "true",
+        "CCACHE_REMOTE_STORAGE": storage,
         "CCACHE_COMPILERCHECK": f"string:{toolchain}",
         "CCACHE_STATSLOG": f"{TOOLS}/ccache.log",
     }
@@ -503,6 +518,12 @@ def _run(container: Container, command: Command, jobs: int, log: TextIO, step: S
     completed = container.run((*through, *argv), cwd=command.cwd, on_line=on_line)
     log.write(f"# {completed.how} after {completed.seconds:.1f} s\n")
     log.flush()
+    if completed.returncode == SCRIPT_FAULT and _is_ours((*through, *argv)):
+        raise ScriptError(
+            f"{command.phase} failed: our own script did, or the machine",
+            hint="see whether the disk is full; the whole log is in the run record",
+            details=tuple(tail)[-LOG_TAIL:],
+        )
     if completed.returncode:
         raise BuildError(
             f"{command.phase} failed: {completed.how}",
@@ -511,6 +532,11 @@ def _run(container: Container, command: Command, jobs: int, log: TextIO, step: S
         )
     if command.phase == "make":
         _require(container, (*_CACHE, "after-make"), cwd=command.cwd)
+
+
+def _is_ours(argv: Sequence[str]) -> bool:
+    """Tell whether a command runs a script of ours, which ends with SCRIPT_FAULT for what is not the command's."""
+    return any(word.startswith(f"{TOOLS}/") or word == _SUPPORT for word in argv)
 
 
 def _make_commands(container: Container, command: Command) -> frozenset[str]:

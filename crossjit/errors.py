@@ -58,6 +58,10 @@ class InfrastructureError(CrossjitError):
     """Our side or the machine's."""
 
 
+class ScriptError(InfrastructureError):
+    """A script of ours failed in a container, or the machine did under it; the command that it runs did not."""
+
+
 class EngineError(InfrastructureError):
     """The container engine is absent, died, or refused."""
 

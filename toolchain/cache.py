@@ -5,26 +5,42 @@
                                  make them fast
     cache.py after-make           keep the stencils
     cache.py report               print hits and misses of this build, and trim what has grown too large
-    cache.py sizes                print the bytes and files of each part
+    cache.py sizes                trim, and print the bytes and files of each part
 
 Runs where CPython is built, with the image's Python, in the build folder. CROSSJIT_CACHE is the cache's folder, unset
-if there is none; CROSSJIT_SOURCE the source's; CROSSJIT_TOOLCHAIN names the image and all its packages. Whatever is
-kept is written under another name first, so that a build that is killed leaves nothing half.
+if there is none; CROSSJIT_CACHE_BELOW another one, which is only read; CROSSJIT_SOURCE the source's; CROSSJIT_TOOLCHAIN
+names the image, all its packages, and what crossjit does with them. An entry is written under another name first and
+sealed with a digest. Whatever is odd about a cache is printed, and is a miss: it fails no build. What fails in here
+ends with the status FAULT, which is told from the command's.
 """
 
 import contextlib
+import functools
 import hashlib
+import io
 import json
 import os
 import pathlib
+import re
+import shutil
+import stat
 import subprocess
 import sys
 import tarfile
+import tempfile
+import traceback
 
-LIMITS = {"configure": 64 << 20, "stencils": 256 << 20, "llvm": 1 << 30, "pyc": 512 << 20}  # bytes
+FAULT = 97  # crossjit/build.py knows it, too
+
+# Bytes; what else is found in the cache's folder is removed. A part has files, and folders of two digits with files.
+LIMITS = {"configure": 64 << 20, "stencils": 256 << 20, "llvm": 1 << 30, "pyc": 512 << 20, "ccache": 3 << 30}
+BLOCK = 4096  # bytes that a file takes at least
+MOST = 400_000  # files of a part; with more, none is worth to be kept
+TEMPORARY = ".unpacked-"
 
 SOURCE = pathlib.Path(os.environ.get("CROSSJIT_SOURCE", "."))
 CACHE = os.environ.get("CROSSJIT_CACHE")
+BELOW = os.environ.get("CROSSJIT_CACHE_BELOW")
 HEADERS = pathlib.Path(os.environ.get("CROSSJIT_HEADERS", "/nonexistent"))
 COMPILERS = str(pathlib.Path(__file__).with_name("compilers"))  # on PATH, what stands for the compilers
 SERVERS = os.environ.get("CROSSJIT_LLVM_SERVERS")
@@ -35,6 +51,15 @@ PENDING = HEADERS.with_name("stencils-key")
 
 # Variables that no program's output depends on: the caches' own, and those that are other in each container or command.
 OURS = ("CROSSJIT_", "CCACHE_", "HOSTNAME=", "PWD=", "OLDPWD=", "SHLVL=", "_=")
+
+
+@contextlib.contextmanager
+def harmless(what):
+    """Print what goes wrong in the block, and go on behind it."""
+    try:
+        yield
+    except Exception as error:  # whatever it is
+        print(f"cache: {what}: {error!r}", file=sys.stderr)
 
 
 class Digest:
@@ -81,53 +106,104 @@ def questions():
 
 def configure(argv):
     """Run configure, or put back the files that it left for the same questions; return its exit status."""
+    trim()  # a build that failed, or was killed, left the cache as large as it was then
+    key = None
+    with harmless("configure"):
+        key = configure_key(argv)
+        if restore("configure", key):
+            print("configure: the same questions were answered before")
+            return 0
+    # What it compiles is never compiled again, so the compilers' cache would only have the work. And where it finds a
+    # compiler may come to be installed: CXX, with its path.
+    path = os.pathsep.join(folder for folder in os.environ["PATH"].split(os.pathsep) if folder != COMPILERS)
+    try:
+        status = subprocess.call(argv, env={**os.environ, "PATH": path})
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:  # as a shell has it
+        print(error, file=sys.stderr)
+        return 127 if isinstance(error, FileNotFoundError) else 126
+    if status == 0 and key and not UNANSWERED.exists():
+        keep("configure", key, sorted(os.listdir()))
+    return status
+
+
+def configure_key(argv):
+    """Return a digest of all that configure goes by."""
     digest = Digest("configure", os.uname().release, *argv, *toolchain())
     digest.add_files(SOURCE, set(questions()))
     # what is there or not may be asked for, too; nobody asks that of the library and its tests
     for pattern in ("*/", "Include/*", "Modules/*", "Modules/*/", "Objects/*", "Parser/*", "Programs/*", "Python/*"):
         digest.add("\n".join(sorted(str(path.relative_to(SOURCE)) for path in SOURCE.glob(pattern))).encode())
-    if restore("configure", digest.text()):
-        print("configure: the same questions were answered before")
-        return 0
-    # What it compiles is never compiled again, so the compilers' cache would only have the work. And where it finds a
-    # compiler may come to be installed: CXX, with its path.
-    path = os.pathsep.join(folder for folder in os.environ["PATH"].split(os.pathsep) if folder != COMPILERS)
-    status = subprocess.call(argv, env={**os.environ, "PATH": path})
-    if status == 0 and not UNANSWERED.exists():
-        keep("configure", digest.text(), sorted(os.listdir()))
-    return status
+    return digest.text()
 
 
+DIRECTIVE = rb"(?:#|%:|\?\?=)\s*(?:include|include_next|import|embed)\b|\b__has_(?:include|embed)"
+INCLUDED = re.compile(rb"(?:" + DIRECTIVE + rb')[^"<\n]*["<](?:[^">\n]*/)?([^/">\n]+)[">]')
+COMPUTED = re.compile(rb"(?:" + DIRECTIVE + rb")[ \t(]*[A-Za-z_]")  # it may be of anything
+
+
+@functools.cache
 def headers():
-    """List the headers that a stencil can include; what is made of bytecodes.c comes into it piece by piece instead."""
-    for folder in ("Include", "Tools/jit"):
-        yield from (SOURCE / folder).rglob("*.h")
-    yield from (path for path in (SOURCE / "Python").glob("*.h") if not path.name.endswith("_cases.c.h"))
-    yield SOURCE / "Tools" / "jit" / "shim.c"
+    """Return what a stencil's code is made of, beside its input: the folders' headers, and all that these include.
+
+    What is made of bytecodes.c is left out where nothing includes it: from 3.14 on it comes into the input piece by
+    piece. 3.13 includes it whole.
+    """
+    tools = SOURCE / "Tools" / "jit"
+    found = {path for path in (*(SOURCE / "Include").rglob("*"), *tools.rglob("*.[ch]")) if path.is_file()}
+    found |= {path for path in (SOURCE / "Python").glob("*.h") if not path.name.endswith("_cases.c.h")}
+    found |= {path.absolute() for path in pathlib.Path().glob("*.h") if not path.name.startswith("jit_")}
+    by_name = {}
+    for folder, _, names in os.walk(SOURCE):
+        for name in names:
+            by_name.setdefault(os.fsencode(name), []).append(pathlib.Path(folder, name))
+    code = [path for name, paths in by_name.items() if name.endswith((b".h", b".c")) for path in paths]
+    unread = list(found)
+    while unread:
+        text = unread.pop().read_bytes().replace(b"\\\n", b"")
+        more = {path for name in INCLUDED.findall(text) for path in by_name.get(name, ())}
+        more = more.union(code if COMPUTED.search(text) else ()) - found
+        found |= more
+        unread += more
+    return frozenset(found)
+
+
+@functools.cache
+def digest_of_headers():
+    """Return a digest of what stencils are made of beside their inputs."""
+    digest = Digest("headers")
+    here = pathlib.Path.cwd()
+    digest.add_files(SOURCE, (path for path in headers() if path.parent != here))
+    digest.add_files(here, (path for path in headers() if path.parent == here))
+    return digest.text()
+
+
+def stencils_key():
+    """Return the stencils' key, None where none are made."""
+    if not (SOURCE / "Tools" / "jit").is_dir() or not recipe():
+        return None
+    key = Digest("stencils", digest_of_headers(), "\n".join(recipe()), *toolchain())
+    key.add((SOURCE / "Python" / "executor_cases.c.h").read_bytes())
+    key.add_files(SOURCE, (path for path in (SOURCE / "Tools" / "jit").rglob("*") if "__pycache__" not in path.parts))
+    return key.text()
 
 
 def before_make():
     """Note the headers' digest for llvm.c, and put back stencils of the same inputs."""
-    config = pathlib.Path("pyconfig.h").read_bytes()
-    digest = Digest("headers")
-    digest.add_files(SOURCE, {path for path in headers() if path.is_file()})
-    digest.add(config)
-    HEADERS.write_text(digest.text())
-    if not (SOURCE / "Tools" / "jit").is_dir() or not recipe():
-        return 0
-    key = Digest("stencils", digest.text(), "\n".join(recipe()), *toolchain())
-    key.add((SOURCE / "Python" / "executor_cases.c.h").read_bytes())
-    key.add_files(SOURCE, (path for path in (SOURCE / "Tools" / "jit").rglob("*") if "__pycache__" not in path.parts))
-    if not restore("stencils", key.text(), fresh=True):
-        PENDING.write_text(key.text())
-        allow_preambles()
-        start_servers()
+    with harmless("stencils"):
+        HEADERS.write_text(digest_of_headers())
+        key = stencils_key()
+        if key and not restore("stencils", key, fresh=True):
+            PENDING.write_text(key)
+            allow_preambles()
+            start_servers()
     return 0
 
 
 def allow_preambles():
     """Make the folder in which llvm.c has the stencils' preamble precompiled, if that is the same for all of them."""
-    if PREAMBLES and not any(b"_JIT_OPCODE" in path.read_bytes() for path in headers() if path.is_file()):
+    inputs = SOURCE / "Tools" / "jit"  # its C files are not included, but compiled, or made into what is
+    included = (path for path in headers() if path.parent != inputs or path.suffix != ".c")
+    if PREAMBLES and not any(b"_JIT_OPCODE" in path.read_bytes() for path in included):
         pathlib.Path(PREAMBLES).mkdir(exist_ok=True)
 
 
@@ -159,31 +235,62 @@ def recipe():
 
 
 def after_make():
-    """Keep the stencils, if they were made."""
+    """Keep the stencils, if they were made, and of what is there still: make may make headers anew."""
     patterns = ("jit_stencils*.h", "jit_unwind_info*.h", "jit_shim*.o", ".jit-stamp")
     found = sorted(path.name for pattern in patterns for path in pathlib.Path().glob(pattern))
-    if PENDING.is_file() and found:
-        keep("stencils", PENDING.read_text(), found)
-        PENDING.unlink()
+    with harmless("stencils"):
+        if PENDING.is_file() and found:
+            key = PENDING.read_text()
+            PENDING.unlink()
+            if key == stencils_key():
+                keep("stencils", key, found)
     return 0
+
+
+def seal(key, content):
+    """Return what an entry begins with, by which a damaged one is noticed, and that of another key."""
+    return hashlib.sha256(f"{key}\n".encode() + content).hexdigest().encode() + b"\n"
 
 
 def restore(part, key, fresh=False):
     """Unpack what is kept under a key; with `fresh`, as if it had just been made. False if there is nothing."""
-    if not CACHE:
-        return False
-    kept = pathlib.Path(CACHE, part, f"{key}.tar")
+    for cache in filter(None, (CACHE, BELOW)):
+        kept = pathlib.Path(cache, part, f"{key}.tar")
+        with harmless(kept), contextlib.suppress(FileNotFoundError):
+            unpack(read(kept, key, LIMITS[part]), fresh)
+            log(part, "hit")
+            if cache == CACHE:
+                os.utime(kept)
+            return True
+    return False
+
+
+def read(kept, key, limit):
+    """Return an entry's content. Raises OSError, and ValueError if it is not an entry of that key."""
+    with open(os.open(kept, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode) or about.st_size > limit:
+            raise ValueError("invalid entry: expected a file of no more than the part's limit")
+        sealed = file.read(limit)
+    content = sealed.partition(b"\n")[2]
+    if sealed != seal(key, content) + content:
+        raise ValueError("invalid entry: its digest is another")
+    return content
+
+
+def unpack(content, fresh):
+    """Unpack an entry into this folder: all of it, or nothing."""
+    here = pathlib.Path(tempfile.mkdtemp(prefix=TEMPORARY, dir="."))
     try:
-        with tarfile.open(kept) as tar:
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
             for member in tar:
                 if fresh:
-                    member.mtime = os.stat(HEADERS).st_mtime
-                tar.extract(member, filter="tar")
-        os.utime(kept)
-    except FileNotFoundError:
-        return False
-    log(part, "hit")
-    return True
+                    member.mtime = HEADERS.stat().st_mtime
+                tar.extract(member, here, filter="tar")
+        for name in os.listdir(here):
+            (here / name).rename(name)
+    finally:
+        shutil.rmtree(here, ignore_errors=True)
 
 
 def keep(part, key, names):
@@ -192,71 +299,133 @@ def keep(part, key, names):
     if not CACHE:
         return
     kept = pathlib.Path(CACHE, part, f"{key}.tar")
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    new = kept.with_name(f"{key}.{os.urandom(4).hex()}")  # builds may share the folder, process ids and all
-    with tarfile.open(new, "w") as tar:
-        for name in names:
-            tar.add(name)
-    new.replace(kept)
+    with harmless(kept):
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as tar:
+            for name in names:
+                tar.add(name)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        new = kept.with_name(f"{key}.{os.urandom(4).hex()}")  # builds may share the folder, process ids and all
+        try:
+            with new.open("wb") as file:
+                file.write(seal(key, packed.getvalue()) + packed.getvalue())
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(kept)
+        finally:
+            new.unlink(missing_ok=True)
 
 
 def log(part, what):
     """Write down a hit or a miss; llvm.c writes such lines, too."""
     if CACHE:
-        with LOG.open("a") as file:
+        with harmless(LOG), LOG.open("a") as file:
             file.write(f"{part} {what}\n")
 
 
 def report():
-    """Print hits and misses of this build as JSON, and remove what was used least where a part has grown too large."""
+    """Print hits and misses of this build as JSON, and trim the cache."""
     found = {}
 
-    def count(part, what, number=1):
-        found.setdefault(part, {"hit": 0, "miss": 0})[what] += number
+    def count(part, what):
+        if part in LIMITS or part == "compiler":
+            found.setdefault(part, {"hit": 0, "miss": 0})[what] += 1
 
-    with contextlib.suppress(OSError):
+    with harmless(LOG), contextlib.suppress(FileNotFoundError):
         for line in LOG.read_text().splitlines():
-            count(*line.split())
-    with contextlib.suppress(OSError, KeyError):
+            part, _, what = line.partition(" ")
+            if what in ("hit", "miss"):
+                count(part, what)
+    with harmless("ccache"), contextlib.suppress(FileNotFoundError, KeyError):
         for line in pathlib.Path(os.environ["CCACHE_STATSLOG"]).read_text().splitlines():
             if line in ("direct_cache_hit", "preprocessed_cache_hit", "cache_miss"):
                 count("compiler", "miss" if line == "cache_miss" else "hit")
     print(json.dumps(found))
-    if CACHE:
-        for part, limit in LIMITS.items():
-            trim(pathlib.Path(CACHE, part), limit)
+    trim()
     return 0
 
 
-def trim(folder, limit):
-    """Remove the files that were used longest ago until the folder is no larger than the limit."""
+def trim():
+    """Keep the cache within its limits; return the bytes and files that each part is left with.
+
+    What no cache of ours keeps is removed, then what was used longest ago. What cannot be trimmed is removed whole.
+    """
+    if not CACHE:
+        return {}
+    found = {}
+    with harmless(CACHE):
+        for entry in os.scandir(CACHE):
+            if entry.name not in LIMITS or not entry.is_dir(follow_symlinks=False):
+                remove(entry.path)
+            else:
+                try:
+                    found[entry.name] = trimmed(entry.path, LIMITS[entry.name])
+                except (OSError, ValueError) as error:
+                    print(f"cache: {entry.path}: {error}", file=sys.stderr)
+                    remove(entry.path)
+    return found
+
+
+def trimmed(folder, limit):
+    """Trim one part; return how many bytes and files are left. Raises OSError, and ValueError if it has too many."""
     files = []
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            if path.is_file():
-                about = path.stat()
-                files.append((about.st_mtime, about.st_size, path))
+    for entry in entries(folder):
+        with contextlib.suppress(FileNotFoundError):  # another build trims, too
+            about = entry.stat(follow_symlinks=False)
+            files.append((about.st_mtime, max(about.st_size, about.st_blocks * 512, BLOCK), entry.path))
+        if len(files) > MOST:
+            raise ValueError(f"more than {MOST} files")
+    files.sort(reverse=True)
     size = sum(each[1] for each in files)
-    for _, bytes_of, path in sorted(files):
-        if size <= limit:
-            return
-        path.unlink(missing_ok=True)
+    while size > limit:
+        _, bytes_of, path = files.pop()
+        pathlib.Path(path).unlink(missing_ok=True)
         size -= bytes_of
+    return size, len(files)
+
+
+def entries(folder, deeper=True):
+    """Yield a part's files, and remove whatever has no place there."""
+    for entry in os.scandir(folder):
+        if entry.is_file(follow_symlinks=False):
+            yield entry
+        elif deeper and entry.is_dir(follow_symlinks=False) and re.fullmatch("[0-9a-f]{2}", entry.name):
+            yield from entries(entry.path, deeper=False)
+        else:
+            remove(entry.path)
+
+
+def remove(path):
+    """Remove a file or a folder, whatever is in it: coreutils' programs go as deep as it takes."""
+    try:
+        os.unlink(path)
+    except OSError:
+        for command in (("chmod", "-R", "u+rwX"), ("rm", "-rf")):
+            subprocess.run([*command, "--", path], check=False, stderr=subprocess.DEVNULL)
 
 
 def sizes():
     """Print the bytes and files of each part as JSON."""
-    found = {}
-    for part in sorted(os.listdir(CACHE)) if CACHE else ():
-        files = [path.stat().st_size for path in pathlib.Path(CACHE, part).rglob("*") if path.is_file()]
-        found[part] = {"bytes": sum(files), "files": len(files), "limit": LIMITS.get(part)}
+    parts = sorted(trim().items())
+    found = {part: {"bytes": size, "files": files, "limit": LIMITS[part]} for part, (size, files) in parts}
     print(json.dumps(found))
     return 0
 
 
 COMMANDS = {"before-make": before_make, "after-make": after_make, "report": report, "sizes": sizes}
 
+
+def main():
+    """Do what is asked for; return the exit status."""
+    if sys.argv[1] != "configure":
+        return COMMANDS[sys.argv[1]]()
+    status = configure(sys.argv[3:])
+    return 1 if status == FAULT else status if status >= 0 else 128 - status
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "configure":
-        sys.exit(configure(sys.argv[3:]))
-    sys.exit(COMMANDS[sys.argv[1]]())
+    try:
+        sys.exit(main())
+    except Exception:  # ours, or the machine's
+        traceback.print_exc()
+        sys.exit(FAULT)

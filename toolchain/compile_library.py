@@ -9,31 +9,41 @@ process, so that what comes of it depends on nothing but the file, and several a
 -OO, as compileall would: two thirds of the work, for what suites start a few times at most.
 
 What came of a file for this very compiler (CROSSJIT_COMPILER tells it from others, else the running program's own bytes
-do) and this script is kept in the folder that CROSSJIT_COMPILED names, and taken from there. With --ahead, FOLDER has
-what will be installed as PREFIX/lib/NAME: its files are compiled for that folder alone.
+do), this script and CROSSJIT_TOOLCHAIN is kept in the folder that CROSSJIT_COMPILED names, and taken from there, or
+from CROSSJIT_COMPILED_BELOW. Whatever is odd about these folders is printed, and is a miss. An entry is sealed with a
+digest, and not synced: there are thousands, and one that a power failure leaves empty is such a miss. With --ahead,
+FOLDER has what will be installed as PREFIX/lib/NAME: its files are compiled for that folder alone.
 
 Prints a line of JSON at its end: {"compiled": n, "kept": n, "left": n}, where `left` are files that do not compile, as
-tests' examples of wrong syntax; those stay without. Whatever else goes wrong with a file, such as a full disk, is said,
-and fails the whole.
+tests' examples of wrong syntax; those stay without. Whatever else goes wrong with a file is printed and ends with 1, as
+does what this Python may be to blame for; a machine at its limits, such as a full disk, ends with FAULT.
 """
 
 import argparse
+import contextlib
+import errno
 import hashlib
 import importlib.util
 import json
 import os
 import pathlib
 import py_compile
+import signal
 import sys
 import warnings
 
-COMPILED, LEFT, FAILED = range(3)  # how the process of one file ends
+FAULT = 97  # crossjit/build.py knows it, too
+COMPILED, LEFT, FAILED = range(3)  # how the process of one file ends, if not with FAULT
+LARGEST = 64 << 20  # bytes of an entry
+LIMITS = ("EAGAIN", "EDQUOT", "EIO", "EMFILE", "ENFILE", "ENOMEM", "ENOSPC", "EROFS")  # the machine's
 
 
 def compiler():
     """Return what tells this compiler from another: all that compiles is in the program itself, and called here."""
     named = os.environ.get("CROSSJIT_COMPILER") or digest_of(pathlib.Path(sys.executable))
-    return f"{named} {digest_of(pathlib.Path(__file__))} {sys.version} {os.environ.get('SOURCE_DATE_EPOCH')}"
+    toolchain = os.environ.get("CROSSJIT_TOOLCHAIN")
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    return f"{named} {digest_of(pathlib.Path(__file__))} {toolchain} {sys.version} {epoch}"
 
 
 def digest_of(path):
@@ -58,40 +68,59 @@ def compile_file(path, name, target):
     return True
 
 
-def seal(content):
-    """Return what stands before an entry's content, by which a damaged one is noticed."""
-    return hashlib.sha256(content).hexdigest().encode() + b"\n"
+def status_of(error):
+    """Return how an OSError ends a process: whether it is the machine that had no more."""
+    print(error, file=sys.stderr, flush=True)
+    return FAULT if errno.errorcode.get(error.errno) in LIMITS else FAILED
+
+
+def seal(key, content):
+    """Return what stands before an entry's content, by which a damaged one is noticed, and that of another key."""
+    return hashlib.sha256(f"{key}\n".encode() + content).hexdigest().encode() + b"\n"
 
 
 class Kept:
     """What came of files before; nothing without a folder."""
 
-    def __init__(self, folder, identity):
+    def __init__(self, folder, below, identity):
         self.folder = pathlib.Path(folder) if folder else None
+        self.folders = [pathlib.Path(each) for each in (folder, below) if each]
         self.identity = identity
 
-    def path(self, path, name):
-        """Return where a file's result is kept."""
+    def key(self, path, name):
+        """Return what a file's result is kept under."""
         content = pathlib.Path(path).read_bytes()
-        key = hashlib.sha256(b"\0".join((self.identity.encode(), name.encode(), content))).hexdigest()
-        return self.folder / key[:2] / key[2:]
+        return hashlib.sha256(b"\0".join((self.identity.encode(), name.encode(), content))).hexdigest()
+
+    def find(self, path, name):
+        """Return what came of a file, None if that is not known."""
+        key = self.key(path, name)
+        for folder in self.folders:
+            kept = folder / key[:2] / key[2:]
+            try:
+                with open(os.open(kept, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+                    sealed = file.read(LARGEST)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                print(f"cache: {kept}: {error}", file=sys.stderr)
+                continue
+            content = sealed.partition(b"\n")[2]
+            if sealed == seal(key, content) + content:
+                with contextlib.suppress(OSError):
+                    os.utime(kept)  # another build may trim the cache meanwhile
+                return content
+            print(f"cache: {kept}: its digest is another", file=sys.stderr)
+        return None
 
     def is_there(self, path, name):
         """Tell whether something is kept for a file."""
-        return self.folder is not None and self.path(path, name).exists()
+        return self.find(path, name) is not None
 
     def restore(self, path, name):
-        """Put back what came of a file; False if that is not known."""
-        if self.folder is None:
-            return False
-        kept = self.path(path, name)
-        try:
-            entry = kept.read_bytes()
-            os.utime(kept)  # another build may trim the cache meanwhile
-        except OSError:
-            return False
-        content = entry.partition(b"\n")[2]
-        if entry != seal(content) + content:
+        """Put back what came of a file; False if that is not known. Raises OSError."""
+        content = self.find(path, name)
+        if content is None:
             return False
         target = compiled(path)
         target.parent.mkdir(exist_ok=True)
@@ -103,16 +132,21 @@ class Kept:
         """Keep what came of a file and is in `made`."""
         if self.folder is None:
             return
-        kept = self.path(path, name)
-        kept.parent.mkdir(parents=True, exist_ok=True)
+        key, content = self.key(path, name), made.read_bytes()
+        kept = self.folder / key[:2] / key[2:]
         new = kept.with_name(f"{kept.name}.{os.urandom(4).hex()}")  # builds may share the folder, process ids and all
-        content = made.read_bytes()
-        new.write_bytes(seal(content) + content)
-        new.replace(kept)
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            new.write_bytes(seal(key, content) + content)
+            new.replace(kept)
+        except OSError as error:
+            print(f"cache: {kept}: {error}", file=sys.stderr)
+            with contextlib.suppress(OSError):
+                new.unlink()
 
 
 def main():
-    """Compile the library. Ends with 0, or with 1 if a file could not be read, written or kept, or a process died."""
+    """Compile the library; return the exit status: 0, or FAULT where the machine had no more, or else 1."""
     parser = argparse.ArgumentParser(description="Byte-compile an installed library.")
     parser.add_argument("--root", required=True)
     parser.add_argument("--prefix", required=True)
@@ -121,7 +155,7 @@ def main():
     parser.add_argument("--library")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    kept = Kept(os.environ.get("CROSSJIT_COMPILED"), compiler())
+    kept = Kept(os.environ.get("CROSSJIT_COMPILED"), os.environ.get("CROSSJIT_COMPILED_BELOW"), compiler())
     if arguments.ahead:
         root, name_of_root = arguments.ahead, f"{arguments.prefix}/lib/{arguments.library}"
         libraries, known = [pathlib.Path(root)], kept.is_there
@@ -130,16 +164,15 @@ def main():
         libraries, known = pathlib.Path(root + arguments.prefix, "lib").glob("python3*/"), kept.restore
     files = sorted(str(path) for library in libraries for path in library.rglob("*.py") if path.is_file())
     compile("", "", "exec", dont_inherit=True)  # what is loaded at the first time, before the first fork
-    running, counts, failed = {}, {"compiled": 0, "kept": 0, "left": 0}, False
+    running, counts, failed = {}, {"compiled": 0, "kept": 0, "left": 0}, set()
 
     def reap():
-        nonlocal failed
         process, status = os.wait()
         path = running.pop(process)
         code = os.waitstatus_to_exitcode(status)
         if code not in (COMPILED, LEFT):
             print(f"compiling {path} ended with {code}", file=sys.stderr)
-            failed = True
+            failed.add(FAULT if code in (FAULT, -signal.SIGKILL) else 1)  # the kernel kills for memory
         counts["compiled" if code == COMPILED else "left"] += 1
 
     def make(path, name):
@@ -153,8 +186,7 @@ def main():
             if arguments.ahead:
                 target.unlink()
         except OSError as error:
-            print(error, file=sys.stderr, flush=True)
-            return FAILED
+            return status_of(error)
         return COMPILED
 
     for path in files:
@@ -175,8 +207,11 @@ def main():
     while running:
         reap()
     print(json.dumps(counts))
-    return int(failed)
+    return max(failed, default=0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except OSError as error:
+        sys.exit(FAULT if status_of(error) == FAULT else 1)

@@ -8,15 +8,19 @@ says: it is run with an `install` that prints what it is asked for, and what is 
 a process for each file. Prints a line of JSON at its end: {"files": n, "folders": n}.
 
 Ends with 1 if the rule does anything with Lib/test but to put files into FOLDER: then it is not one that this knows.
+It ends with FAULT where the machine had no more, as with a full disk.
 """
 
 import argparse
+import errno
 import json
 import pathlib
 import shutil
 import subprocess
 import sys
 
+FAULT = 97  # crossjit/build.py knows it, too
+LIMITS = ("EAGAIN", "EDQUOT", "EIO", "EMFILE", "ENFILE", "ENOMEM", "ENOSPC", "EROFS")  # the machine's
 MARK = "crossjit-install"
 MODES = {"INSTALL_DATA": 0o644, "INSTALL_SCRIPT": 0o755}
 
@@ -71,7 +75,7 @@ def install(calls, root, tests, folder):
 
 
 def main():
-    """Install the tests. Ends with 0, or with 1 where the rule is not understood."""
+    """Install the tests; return the exit status."""
     parser = argparse.ArgumentParser(description="Install the tests of a source.")
     for name in ("makefile", "source", "root", "folder"):
         parser.add_argument(f"--{name}", required=True)
@@ -80,9 +84,12 @@ def main():
     try:
         calls = asked(arguments.makefile, arguments.source, arguments.root)
         counts = install(calls, root, tests, root / arguments.folder)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         print(error, file=sys.stderr)
         return 1
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return FAULT if errno.errorcode.get(error.errno) in LIMITS else 1
     if not counts["files"]:
         print("the rule installs no tests", file=sys.stderr)
         return 1

@@ -35,8 +35,7 @@ def show_cache(context: Context, json: bool = False) -> None:
         show_json([{"name": part.name, "bytes": part.size, "files": part.files, "limit": part.limit} for part in parts])
     else:
         rows = [
-            (part.name, size(part.size), f"{part.files:,}", size(part.limit) if part.limit else build.COMPILER_CACHE)
-            for part in parts
+            (part.name, size(part.size), f"{part.files:,}", size(part.limit) if part.limit else "") for part in parts
         ]
         show_table(("cache", "size", "files", "bound"), rows)
 

@@ -477,6 +477,23 @@ class TestCompiling:
         with pytest.raises(error):
             compiled(engine, source, io.StringIO())
 
+    def test_the_cache_below_is_only_read(self, source: Source) -> None:
+        engine = engine_with()
+        for volume in ("kept", "others"):
+            engine.ensure_volume(volume, {})
+        spec = specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
+        with build.open_container(
+            engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}, cache="kept", below="others"
+        ):
+            (started,) = engine.started
+        assert started.volumes == {"kept": build.CACHE, "others": f"{build.CACHE_BELOW}:ro"}
+        assert started.env["CROSSJIT_CACHE_BELOW"] == build.CACHE_BELOW
+        assert started.env["CROSSJIT_COMPILED_BELOW"] == f"{build.CACHE_BELOW}/pyc"
+        own, below = started.env["CCACHE_REMOTE_STORAGE"].split(" ")
+        assert own.startswith(f"file:{build.CACHE}/")
+        assert below == f"file:{build.CACHE_BELOW}/ccache|read-only=true"
+        assert not started.env["CCACHE_DIR"].startswith((build.CACHE, build.CACHE_BELOW))
+
     def test_the_cache_is_a_volume_or_nothing(self, source: Source) -> None:
         engine = engine_with()
         engine.ensure_volume("kept", {})
@@ -489,7 +506,7 @@ class TestCompiling:
         with_it, without = engine.started
         assert with_it.volumes == {"kept": build.CACHE}
         assert with_it.env["CROSSJIT_CACHE"] == build.CACHE
-        assert with_it.env["CCACHE_DIR"].startswith(build.CACHE)
+        assert with_it.env["CCACHE_REMOTE_STORAGE"].startswith(f"file:{build.CACHE}/ccache|")
         assert with_it.env["CROSSJIT_LLVM_SERVERS"] == f"{build.TOOLS}/servers"
         assert set(with_it.env["CROSSJIT_LLVM_PROGRAMS"].split()) < set(LLVM_NAMES) | {"llvm-dwarfdump"}
         assert with_it.env["CROSSJIT_PREAMBLES"] == f"{build.TOOLS}/preambles"

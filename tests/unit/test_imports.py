@@ -48,6 +48,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "work": (
         "crossjit.answers",
         "crossjit.build",
+        "crossjit.build_logic",
         "crossjit.build_python",
         "crossjit.caches",
         "crossjit.compilers",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import runpy
 import shlex
 import shutil
 import signal
@@ -588,29 +587,41 @@ def test_what_cannot_be_written_is_no_example_of_wrong_syntax(library: Path) -> 
     assert "package/m3.py ended with 2" in done.stderr
 
 
-def test_what_cannot_be_kept_fails_as_well(library: Path, tmp_path: Path) -> None:
-    (tmp_path / "cache").write_text("in the way")
-    done = run_compile_library(library, jobs=2, CROSSJIT_COMPILED=str(tmp_path / "cache"))
-    assert done.returncode == 1
-    assert "Not a directory" in done.stderr
+@pytest.mark.parametrize("oddity", ["a file", "unwritable", "nowhere"])
+def test_what_cannot_be_kept_is_compiled_all_the_same(library: Path, tmp_path: Path, oddity: str) -> None:
+    cache = tmp_path / "cache"
+    if oddity == "a file":
+        cache.write_text("in the way")
+    elif oddity == "nowhere":
+        cache.symlink_to("/proc/nowhere")
+    else:
+        cache.mkdir(mode=0o555)
+        if os.access(cache, os.W_OK):  # root may write anywhere
+            cache.rmdir()
+            cache = Path("/proc")
+    done = run_compile_library(library, jobs=2, CROSSJIT_COMPILED=str(cache))
+    assert (done.returncode, json.loads(done.stdout)["kept"]) == (0, 0)
+    assert f"cache: {cache}" in done.stderr
+    assert len(compiled(library)) == 13
 
 
-def test_what_another_build_trims_while_it_is_read_is_not_known(
-    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = runpy.run_path(COMPILE_LIBRARY)
-    path = str(library / "usr/local/lib/python3.99/package/m3.py")
-    kept = module["Kept"](tmp_path / "cache", "this compiler")
-    made = module["compiled"](path)
-    assert module["compile_file"](path, "m3.py", made)
-    kept.keep(path, "m3.py", made)
-    assert kept.restore(path, "m3.py")
-
-    def gone(path: Path) -> None:
-        raise FileNotFoundError(path)
-
-    monkeypatch.setattr(os, "utime", gone)
-    assert not kept.restore(path, "m3.py")
+def test_what_another_build_compiled_is_only_read(library: Path, tmp_path: Path) -> None:
+    """The other's folder may have it, or this one, or none; what is damaged in one may be whole in the other."""
+    below, own = tmp_path / "below", tmp_path / "own"
+    compile_library(library, jobs=2, CROSSJIT_COMPILED=str(below))
+    without = compiled(library)
+    forget(library)
+    before = {path: path.read_bytes() for path in below.rglob("*") if path.is_file()}
+    both = {"CROSSJIT_COMPILED": str(own), "CROSSJIT_COMPILED_BELOW": str(below)}
+    assert compile_library(library, jobs=2, **both) == {"compiled": 0, "kept": 13, "left": 1}
+    assert not own.exists()
+    damaged = min(before)
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert compile_library(library, jobs=2, **both) == {"compiled": 1, "kept": 12, "left": 1}
+    assert [path.relative_to(own) for path in own.rglob("*") if path.is_file()] == [damaged.relative_to(below)]
+    assert compiled(library) == without
+    damaged.write_bytes(before[damaged])
+    assert {path: path.read_bytes() for path in below.rglob("*") if path.is_file()} == before
 
 
 # -- beside.py
