@@ -26,11 +26,9 @@ LLVM = "21"  # what the tiny source names
 MakeDriver = Callable[..., Driver]
 
 
-@pytest.fixture(scope="session")
-def own_images() -> dict[tuple[Role, Arch], Image]:
-    """Have the images that the tiny source is built and run in."""
+def ensure_images() -> dict[tuple[Role, Arch], Image]:
+    """Have the images that the tiny source is built and run in. Raises EngineError."""
     loaded = settings.load()
-    need_engine(loaded.engine)
     client = engine.connect(loaded)
     host_arch = client.facts().arch
     spec = images.spec_for(LLVM, images.load_all(PROJECT / "images"))
@@ -50,19 +48,29 @@ def own_images() -> dict[tuple[Role, Arch], Image]:
     }
 
 
+def new_driver(folder: Path, **changes: object) -> Driver:
+    """Make a driver whose state folder is below this one, and knows of the images that there are."""
+    home, cwd = folder / "home", folder / "cwd"
+    cwd.mkdir(parents=True)
+    shutil.copytree(settings.load().home / "images", home / "images", ignore=shutil.ignore_patterns(".*"))
+    return Driver(home, cwd, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def own_images() -> dict[tuple[Role, Arch], Image]:
+    """Have the images that the tiny source is built and run in."""
+    need_engine(settings.load().engine)
+    return ensure_images()
+
+
 @pytest.fixture
 def make_driver(own_images: dict[tuple[Role, Arch], Image], tmp_path: Path) -> Iterator[MakeDriver]:
     """Make drivers; what their commands leave in the engine is removed at the end."""
     made: list[Driver] = []
 
     def make(name: str = "one", **changes: object) -> Driver:
-        folder = tmp_path / name
-        home, cwd = folder / "home", folder / "cwd"
-        cwd.mkdir(parents=True)
-        shutil.copytree(settings.load().home / "images", home / "images", ignore=shutil.ignore_patterns(".*"))
-        driver = Driver(home, cwd, **changes)  # type: ignore[arg-type]
-        made.append(driver)
-        return driver
+        made.append(new_driver(tmp_path / name, **changes))
+        return made[-1]
 
     yield make
     for driver in made:
