@@ -53,10 +53,8 @@ def kill_at_random(driver: Driver, recipe: Path, kills: int, chance: random.Rand
         counts.failed += driver.start("validate", "--recipe", recipe).wait().returncode != 0
         left = driver.leftovers()
         counts.left += len(left)
-        print(
-            f"kill {counts.kills} of {kills}: {verified.stderr.strip() or 'intact'}; left: {left or 'nothing'}",
-            flush=True,
-        )
+        found = verified.stderr.strip() or "intact"
+        print(f"kill {counts.kills} of {kills}: {found}; left: {left or 'nothing'}", flush=True)
     return counts
 
 
