@@ -14,10 +14,10 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from typing import BinaryIO, TextIO
 
-from crossjit import build_logic, compilers, sources, tars
+from crossjit import build_logic, compilers, loading, sources, tars
 from crossjit.engine.base import READ_ONLY, Container, Engine, EngineFacts, Limits
 from crossjit.errors import BuildError, InfrastructureError, ScriptError
-from crossjit.images import Image
+from crossjit.images import Image, Role
 from crossjit.model import Arch, Strategy, Variant
 from crossjit.progress import Progress, Step
 from crossjit.sources import Kind, Source
@@ -190,7 +190,7 @@ def specify(
     answers = CROSS_ANSWERS if strategy is Strategy.CROSS else ()  # a variant may know better
     configure = [f"{SOURCE}/configure", *CONFIGURE, *answers, *compilers.other_arguments(variant)]
     configure += [f"{name}={command}" for name, command in compiler.items()]
-    environment = dict(ENVIRONMENT)
+    environment = {**ENVIRONMENT, **variant.variables(f"{SOURCE}/Tools")}
     if strategy is Strategy.CROSS:
         configure += [
             f"--build={toolchain.arch.triple}",
@@ -216,7 +216,7 @@ def specify(
             *(Command("regenerate", ("make", *shlex.split(make))) for make in source.regenerate),
             Command("make", ("make",)),
             Command("install", ("make", "install", f"DESTDIR={INSTALL}", f"COMPILEALL_OPTS={NOT_COMPILED}")),
-            Command("compile", _compile(source, strategy)),
+            Command("compile", _compile(source, variant, strategy)),
             Command("support", ("sh", "-c", _SUPPORT)),
         ),
         environment=environment,
@@ -270,10 +270,22 @@ def _version_of(source: Source) -> str:
     return ".".join(map(str, source.python))
 
 
-def _compile(source: Source, strategy: Strategy) -> tuple[str, ...]:
+def _compile(source: Source, variant: Variant, strategy: Strategy) -> tuple[str, ...]:
     """Say how the library is byte-compiled: by the Python that CPython's Makefile would use, its own JIT off."""
-    python = f"{BUILD_PYTHON}/{python_of(source)}" if strategy is Strategy.CROSS else "./python"
-    return ("env", "PYTHON_JIT=0", python, f"{TOOLS}/compile_library.py", "--root", INSTALL, "--prefix", "/usr/local")
+    crossing = strategy is Strategy.CROSS
+    python = f"{BUILD_PYTHON}/{python_of(source)}" if crossing else "./python"
+    libpython = (f"LD_LIBRARY_PATH={BUILD}",) if variant.is_shared and not crossing else ()
+    return (
+        "env",
+        "PYTHON_JIT=0",
+        *libpython,
+        python,
+        f"{TOOLS}/compile_library.py",
+        "--root",
+        INSTALL,
+        "--prefix",
+        "/usr/local",
+    )
 
 
 def _ahead(source: Source, variant: Variant, strategy: Strategy) -> Ahead | None:
@@ -287,7 +299,7 @@ def _ahead(source: Source, variant: Variant, strategy: Strategy) -> Ahead | None
     library = f"python{_version_of(source)}{'t' if variant.free_threaded else ''}"
     return Ahead(
         phases=("configure", "install") if strategy is Strategy.CROSS else ("install",),
-        argv=(*_compile(source, strategy), "--ahead", f"{SOURCE}/Lib", "--library", library),
+        argv=(*_compile(source, variant, strategy), "--ahead", f"{SOURCE}/Lib", "--library", library),
     )
 
 
@@ -525,6 +537,8 @@ def _run(container: Container, command: Command, jobs: int, log: TextIO, step: S
             details=tuple(tail)[-LOG_TAIL:],
         )
     if completed.returncode:
+        if trouble := loading.trouble(tail, Role.TOOLCHAIN):
+            raise trouble
         raise BuildError(
             f"{command.phase} failed: {completed.how}",
             hint="the whole log is in the run record; a source that builds elsewhere may need another image or LLVM",

@@ -200,7 +200,7 @@ def batch(bench: Bench, programs: Sequence[Program], *, folder: Path, step: Step
         arch=target.cell.arch,
         name=target.name,
         labels=target.labels,
-        env=validation.environment(target.emulation),
+        env=target.environment,
         user=f"{validation.TESTER}:{validation.TESTER}",
         network=False,
         limits=Limits(min(MEMORY, bench.memory * 3 // 4), validation.PIDS, seconds + 3 * MARGIN),
@@ -243,7 +243,7 @@ def prompt(bench: Bench, programs: Sequence[Program], *, go: bool) -> int:
         labels=target.labels,
         prepare=prepare,
         argv=command(bench.arch),
-        env=validation.environment(target.emulation),
+        env=target.environment,
         user=f"{validation.TESTER}:{validation.TESTER}",
         cwd=validation.HOME,
     )
@@ -251,7 +251,7 @@ def prompt(bench: Bench, programs: Sequence[Program], *, go: bool) -> int:
 
 def order(bench: Bench, programs: Sequence[Program], *, go: bool, output: str | None) -> dict[str, object]:
     """Say what `debug/session.py` is to do: its JSON."""
-    common = {**validation.environment(bench.target.emulation), "TMPDIR": SCRATCH, **UNBUFFERED}
+    common = {**bench.target.environment, "TMPDIR": SCRATCH, **UNBUFFERED}
     return {
         "program": validation.PYTHON,
         "helper": f"{ARTIFACT}/{HELPER}" if bench.has_helper else None,
@@ -296,7 +296,7 @@ def command(arch: Arch, *options: str) -> tuple[str, ...]:
 
 def furnish(bench: Bench, container: Container, order: Mapping[str, object]) -> None:
     """Put the artifact, gdb, CPython's helper, our scripts and their order into a target's container."""
-    validation.install(container, bench.target.tree, bench.target.support)
+    bench.target.install(container)
     parents = {f"{GDB}/usr/{part}".rpartition("/")[0] for part in _PARTS}
     scripts = {f"{TOOLS}/{path.name}": path.read_bytes() for path in sorted(SCRIPTS.glob("*.py"))}
     files = {**scripts, f"{TOOLS}/order.json": json.dumps(order).encode()}

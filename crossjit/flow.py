@@ -160,7 +160,7 @@ def choose_image(specs: tuple[ImageSpec, ...], order: Order, source: Source) -> 
             )
     elif not any(llvm in spec.llvm for spec in specs):
         llvm = None
-    return images.spec_for(llvm, specs, name=order.image)
+    return images.spec_for(llvm, specs, name=order.image).having(order.variant.packages)
 
 
 def prepare(shop: Workshop, orders: Sequence[Order]) -> tuple[Prepared, ...]:
@@ -389,6 +389,7 @@ def _make(
                 shop.engine,
                 shop.facts,
                 target,
+                variant=order.variant,
                 emulation=emulation,
                 name=build.container_name(f"probe-{prepared.cell.slug}", shop.run),
                 labels=shop.labels,
@@ -406,8 +407,11 @@ def _make(
                 opening.result(),
                 lambda: packing.unpack_stream(packed.path),
                 cell=prepared.cell,
+                variant=order.variant,
                 emulation=emulation,
                 progress=shop.progress,
+                support=partial(staging.open, SUPPORT),
+                packages=prepared.toolchain.packages,
             )
             leaving.append(aside.submit(probing.close))
             built = built.after("probe", time.monotonic() - started)
@@ -516,6 +520,7 @@ def target_of(shop: Workshop, prepared: Prepared, built: BuiltCell, purpose: str
         support=partial(built.artifact.open, SUPPORT),
         emulation=shop.emulation(prepared.cell.arch, prepared.order.cpu),
         qemu=_qemu(shop, prepared.cell.arch),
+        packages=prepared.toolchain.packages,
     )
 
 
@@ -574,9 +579,9 @@ def target_shell(shop: Workshop, prepared: Prepared, built: BuiltCell) -> int:
         arch=cell.arch,
         name=target.name,
         labels=target.labels,
-        prepare=lambda container: validation.install(container, target.tree, target.support),
+        prepare=target.install,
         argv=("bash",),
-        env=validation.environment(target.emulation),
+        env=target.environment,
         user=f"{validation.TESTER}:{validation.TESTER}",
         cwd=validation.HOME,
     )

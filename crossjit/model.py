@@ -122,11 +122,28 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
+class ExtraPackages:
+    """Debian packages that a variant needs beside an image's own, as `image.toml` has them.
+
+    `toolchain` are programs of the toolchain image, `libraries` what is linked to, for both archs; `target` is what the
+    built CPython loads.
+    """
+
+    toolchain: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
+    target: tuple[str, ...] = ()
+
+
+TOOLS = "{tools}"  # in a variant's environment: the folder of CPython's Tools
+
+
+@dataclass(frozen=True)
 class Variant:
     """One way to configure CPython, from `recipes/variants.toml`.
 
     `configure` holds arguments for configure; `expects` what the probe must find; `suites` the names of the suites
-    that `validate` runs, in order, after the probe.
+    that `validate` runs, in order, after the probe. `environment` is what it is built and run with, `packages` what the
+    images get for it, `arches` what it can be built for.
     """
 
     name: str
@@ -136,6 +153,20 @@ class Variant:
     expects: Expectation = Expectation.NONE
     debug: bool = False
     free_threaded: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+    packages: ExtraPackages = field(default_factory=ExtraPackages)
+    arches: tuple[Arch, ...] = tuple(Arch)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether its program loads libpython."""
+        said = [each.partition("=") for each in self.configure]
+        last = next((each for each in reversed(said) if each[0] in ("--enable-shared", "--disable-shared")), None)
+        return last is not None and last[0] == "--enable-shared" and last[2] != "no"
+
+    def variables(self, tools: str) -> Mapping[str, str]:
+        """Return its environment where CPython's Tools are in this folder."""
+        return {name: value.replace(TOOLS, tools) for name, value in self.environment.items()}
 
     @property
     def needs_llvm(self) -> bool:

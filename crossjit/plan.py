@@ -82,29 +82,48 @@ class PlannedStep:
 def select(recipes: Mapping[str, Recipe], selector: Selector, host_arch: Arch) -> Selection:
     """Choose cells, always in the same order: recipes as in the mapping, archs as in the enum, variants as offered.
 
-    A variant that one of the recipes offers and another does not is left out there, with a note. Raises UserError for a
-    recipe that is not in the mapping, and for variants that none of the chosen recipes offers.
+    A variant that one of the recipes offers and another does not is left out there, with a note, and so is one that is
+    not for an arch. Raises UserError for a recipe that is not in the mapping, for variants that none of the chosen
+    recipes offers, and where nothing is left.
     """
     chosen = _chosen_recipes(recipes, selector.recipes)
     arches = [arch for arch in Arch if arch in (selector.arches or (host_arch,))]
     everything = ALL in selector.variants
     wanted = () if everything else tuple(dict.fromkeys(selector.variants))
     _require_offered(chosen, wanted)
+    cells = tuple(
+        Cell(recipe.name, arch, variant)
+        for recipe in chosen
+        for arch in arches
+        for variant in recipe.variants
+        if everything or variant in (wanted or recipe.default_variants)
+        if arch in recipe.variants[variant].arches
+    )
+    if not cells:
+        raise UserError(
+            f"{_listed(chosen)} offers none of these variants for {' and '.join(arches)}",
+            hint="`invoke cells` lists what there is",
+        )
     return Selection(
-        cells=tuple(
-            Cell(recipe.name, arch, variant)
-            for recipe in chosen
-            for arch in arches
-            for variant in recipe.variants
-            if everything or variant in (wanted or recipe.default_variants)
-        ),
+        cells=cells,
         notes=tuple(
-            f"{recipe.name} does not offer {variant}: it is left out there"
+            f"{recipe.name} does not offer {variant}{f' for {arch}' if arch else ''}: it is left out there"
             for recipe in chosen
             for variant in wanted
-            if variant not in recipe.variants
+            for arch in _not_offered(recipe, variant, arches)
         ),
     )
+
+
+def _listed(recipes: Iterable[Recipe]) -> str:
+    return ", ".join(recipe.name for recipe in recipes)
+
+
+def _not_offered(recipe: Recipe, variant: str, arches: Iterable[Arch]) -> Iterable[Arch | None]:
+    """Return for which of the archs a recipe does not offer a variant; None stands for all."""
+    if variant not in recipe.variants:
+        return (None,)
+    return [arch for arch in arches if arch not in recipe.variants[variant].arches]
 
 
 def all_cells(recipes: Mapping[str, Recipe]) -> tuple[Cell, ...]:
@@ -244,8 +263,7 @@ def _require_offered(chosen: Iterable[Recipe], wanted: Iterable[str]) -> None:
     unknown = [variant for variant in wanted if variant not in offered]
     said = tuple(f"there is no variant {variant!r}{did_you_mean(variant, offered)}" for variant in unknown)
     if said:
-        names = ", ".join(recipe.name for recipe in chosen)
-        hint = f"{names}: choose from {', '.join(offered)}"
+        hint = f"{_listed(chosen)}: choose from {', '.join(offered)}"
         raise UserError(said[0], hint=hint, details=said[1:])
 
 

@@ -13,15 +13,19 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from crossjit import documents
 from crossjit.documents import Document, Problem, table
 from crossjit.errors import DocumentError, UserError, did_you_mean
-from crossjit.model import Expectation, Variant
+from crossjit.model import Arch, Expectation, ExtraPackages, Variant
 
 VARIANTS = "variants.toml"
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # cells' names become names of containers and files
+_PACKAGE = r"^([a-z0-9+.-]|\{llvm\})+$"
+_VARIABLE = r"^[A-Z][A-Z0-9_]*$"
 _SHA256 = r"^[0-9A-Fa-f]{64}$"
 _PLACE = r"^(https?://[^/\s]+/\S+|file:///\S+|debian:[a-z][a-z0-9-]*/\S+)$"
 
 # What crossjit tells configure itself, and lays out folders and containers by.
+_OWN_VARIABLES = ("HOME", "LANG", "LC_ALL", "PATH", "PYTHON_JIT", "SOURCE_DATE_EPOCH", "TMPDIR", "TZ")
+_OWN_PREFIXES = ("CCACHE_", "CROSSJIT_", "LD_", "QEMU_")
 _RESERVED = ("--prefix", "--exec-prefix", "--srcdir", "--build", "--host", "--with-build-python")
 
 
@@ -43,6 +47,14 @@ def _name(text: str) -> str:
     return text
 
 
+def _variable(text: str) -> str:
+    if not re.fullmatch(_VARIABLE, text):
+        raise ValueError(f"invalid variable {text!r}: expected capital letters, digits and '_'")
+    if text in _OWN_VARIABLES or text.startswith(_OWN_PREFIXES):
+        raise ValueError(f"{text} is crossjit's to set")
+    return text
+
+
 def _argument(text: str) -> str:
     if not re.match(r"--[a-z]|[A-Za-z_]\w*=", text):
         raise ValueError(f"{text!r} is no argument for configure; they start with -- or set a variable: NAME=value")
@@ -55,6 +67,8 @@ Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "
 Sha256 = Annotated[str, AfterValidator(_sha256), WithJsonSchema({"type": "string", "pattern": _SHA256})]
 PlaceText = Annotated[str, AfterValidator(_place), WithJsonSchema({"type": "string", "pattern": _PLACE})]
 Argument = Annotated[str, AfterValidator(_argument)]
+Variable = Annotated[str, AfterValidator(_variable), WithJsonSchema({"type": "string", "pattern": _VARIABLE})]
+PackageName = Annotated[str, Field(pattern=_PACKAGE)]
 
 
 @table
@@ -80,6 +94,18 @@ class Git:
 
 
 @table
+class PackagesTable:
+    """Debian packages that a variant needs beside the images' own; {llvm} stands for each LLVM version of an image."""
+
+    toolchain: tuple[PackageName, ...] = ()
+    """Programs of the toolchain image."""
+    libraries: tuple[PackageName, ...] = ()
+    """What it is linked to, in the toolchain image for both architectures."""
+    target: tuple[PackageName, ...] = ()
+    """What the built CPython loads, in the target image."""
+
+
+@table
 class VariantTable:
     """One way to configure CPython."""
 
@@ -95,6 +121,12 @@ class VariantTable:
     """Whether it is a debug build."""
     free_threaded: bool = False
     """Whether it is built without the GIL."""
+    environment: Mapping[Variable, str] = Field(default_factory=dict)
+    """What it is built and run with; {tools} stands for the folder of CPython's Tools."""
+    packages: PackagesTable = Field(default_factory=PackagesTable)
+    """Debian packages that it needs beside the images' own."""
+    arches: Annotated[tuple[Arch, ...], Field(min_length=1)] = tuple(Arch)
+    """The architectures that it can be built for."""
 
 
 @table
@@ -121,6 +153,12 @@ class VariantChanges:
     """Whether it is a debug build."""
     free_threaded: bool | None = None
     """Whether it is built without the GIL."""
+    environment: Mapping[Variable, str] | None = None
+    """What it is built and run with; {tools} stands for the folder of CPython's Tools."""
+    packages: PackagesTable | None = None
+    """Debian packages that it needs beside the images' own."""
+    arches: Annotated[tuple[Arch, ...], Field(min_length=1)] | None = None
+    """The architectures that it can be built for."""
 
 
 @table
@@ -300,7 +338,9 @@ def _recipe(document: Document, shared: Mapping[str, VariantTable] | None, suite
 def _variant(name: str, changes: VariantChanges | None, shared: Mapping[str, VariantTable]) -> Variant:
     keys: dict[str, Any] = vars(shared[name]) if name in shared else {}
     changed = {key: value for key, value in vars(changes).items() if value is not None} if changes else {}
-    return Variant(name=name, **{**keys, **changed})
+    whole = {**keys, **changed}
+    packages = ExtraPackages(**vars(whole.pop("packages", PackagesTable())))
+    return Variant(name=name, packages=packages, **whole)
 
 
 # The checks below look at the document as it is read, not at the parsed one: so they find what they can in a document

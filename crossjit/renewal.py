@@ -33,6 +33,7 @@ EXTENSIONS = "build/lib"  # in BUILD; the Python there finds the name in a file
 SCRIPTS = ("install_tests.py", "compile_library.py")
 
 _MAKEFILE = re.compile(r"(usr/local/lib/python[^/]+)/config-[^/]+/Makefile")
+_LIBPYTHON = re.compile(r"usr/local/lib/(libpython[^/]*\.so\.[0-9][^/]*)")
 # Else tests are run while it is built, for profiles to compile by: --enable-optimizations, --enable-bolt.
 _PLAIN = re.compile(rb"^all:\s*build_all$", re.MULTILINE)
 
@@ -67,6 +68,7 @@ def open_base(artifact: Artifact, spec: BuildSpec, source: Source) -> Base:
         if spec.strategy is not Strategy.CROSS:
             places[build.python_of(source)] = PYTHON
             dynload = f"{library}/lib-dynload/"
+            places |= {path: f"{BUILD}/{match[1]}" for path in paths if (match := _LIBPYTHON.fullmatch(path))}
             places |= {
                 path: f"{BUILD}/{EXTENSIONS}/{path.removeprefix(dynload)}" for path in paths if path.startswith(dynload)
             }

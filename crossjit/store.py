@@ -137,6 +137,10 @@ class Staging:
         self._packed[name] = packed
         return packed
 
+    def open(self, name: str) -> AbstractContextManager[BinaryIO]:
+        """Open a tree that was packed as an uncompressed tar stream. Raises StashError."""
+        return packing.unpack_stream(self._packed[name].path)
+
     def take(self, name: str, artifact: Artifact) -> Packed:
         """Have a tree of another artifact, which is intact, in this one, too. Raises StashError."""
         tree, path = artifact.manifest.trees[name], self._folder / f"{name}.tar.zst"

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from crossjit import capabilities, crashes, known_failures, outcomes, suites, tars
+from crossjit import capabilities, crashes, known_failures, loading, outcomes, suites, tars
 from crossjit.capabilities import Probed
 from crossjit.circumstances import Circumstances
 from crossjit.engine.base import Completed, Container, Engine, EngineFacts, Limits
 from crossjit.errors import InfrastructureError, OutOfMemoryError
-from crossjit.images import Image
+from crossjit.images import Image, Package, Role
 from crossjit.known_failures import KnownFailure
-from crossjit.model import Arch, Cell, Crash, SuiteResult, TestResult, Variant
+from crossjit.model import TOOLS, Arch, Cell, Crash, SuiteResult, TestResult, Variant
 from crossjit.outcomes import Ended
 from crossjit.portion import WHOLE, Portion
 from crossjit.progress import Progress, Step
@@ -39,6 +39,8 @@ ORDER = f"{HOME}/suite.json"
 
 # Where the installed tests look for CPython's Tools/: `basepath` in test/test_tools/__init__.py, four folders above it.
 TOOLS_PARENT = "/usr/local/lib"
+LDCONFIG = ("/usr/sbin/ldconfig", "-i")  # -i: it needs no cache of its own
+NO_LIBRARY = 127  # the loader's exit status
 
 # What a probe does without: it is two thirds of the install tree's files.
 TESTS = re.compile(rb"usr/local/lib/python[^/]+/test/")
@@ -59,7 +61,8 @@ class Target:
     `tree` opens the install tree (an uncompressed tar of `usr/local/…`), `artifact` is its id; `support` opens one with
     CPython's `Tools/`, without which the tests of the cases generator skip themselves; `python` is (major, minor);
     `emulation` is what QEMU is told by the environment, empty where nothing is emulated, and `qemu` its version, None
-    where nothing is emulated or that is not known; `name` is the container's, and `labels` go on it.
+    where nothing is emulated or that is not known; `name` is the container's, and `labels` go on it; `packages` are the
+    toolchain's, which tell what package a library that is missing is in.
     """
 
     image: Image
@@ -73,6 +76,16 @@ class Target:
     support: Opener | None = None
     emulation: Mapping[str, str] = field(default_factory=dict)
     qemu: str | None = None
+    packages: tuple[Package, ...] = ()
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What everything in it runs with."""
+        return environment(self.variant, self.emulation)
+
+    def install(self, container: Container) -> None:
+        """Put all of it where it belongs, in a container of its image."""
+        install(container, self.variant, self.tree, self.support)
 
     @property
     def circumstances(self) -> Circumstances:
@@ -98,22 +111,32 @@ def probing(
     facts: EngineFacts,
     image: Image,
     *,
+    variant: Variant,
     emulation: Mapping[str, str],
     name: str,
     labels: Mapping[str, str],
 ) -> AbstractContextManager[Container]:
     """Start the container that a cell is probed in, of its target image. Raises EngineError."""
     limits = Limits(memory=_memory(facts, 1), pids=PIDS, seconds=2 * PROBE_SECONDS + MARGIN)
-    return _container(engine, image, image.arch, name, labels, emulation, limits)
+    return _container(engine, image, image.arch, name, labels, environment(variant, emulation), limits)
 
 
 def probe(
-    container: Container, tree: Opener, *, cell: Cell, emulation: Mapping[str, str], progress: Progress
+    container: Container,
+    tree: Opener,
+    *,
+    cell: Cell,
+    variant: Variant,
+    emulation: Mapping[str, str],
+    progress: Progress,
+    support: Opener | None = None,
+    packages: tuple[Package, ...] = (),
 ) -> dict[str, object]:
     """Install a tree without its tests in a container, run `validate/probe.py` there, and return its facts.
 
     A probe that crashes or hangs is a finding about the build: then the facts are {"crashed": how, "output": lines}.
-    Raises EngineError and its kin for what is the engine's.
+    `support` is put there if the variant's environment names CPython's Tools; `packages` are the toolchain's.
+    Raises EngineError and its kin for what is the engine's, InfrastructureError for what cannot be loaded.
     """
     told = {"emulated": bool(emulation), "cpu": emulation.get("QEMU_CPU")}
     lines: deque[str] = deque(maxlen=200)
@@ -125,12 +148,16 @@ def probe(
 
     with progress.step("probe", str(cell)) as step:
         step.update(detail="installing")
-        install(container, without_tests)
+        wants_tools = any(TOOLS in value for value in variant.environment.values())
+        install(container, variant, without_tests, support if wants_tools else None)
         step.update(detail="running")
         completed = container.run(
             (PYTHON, f"{SCRIPTS}/probe.py", "--told", json.dumps(told)), on_line=lines.append, timeout=PROBE_SECONDS
         )
     facts = _last_object(lines)
+    said = lines if completed.returncode else _import_errors(facts)
+    if trouble := loading.trouble(said, Role.TARGET, packages):
+        raise trouble
     if completed.returncode or facts is None:
         return {"crashed": completed.how, "output": list(lines)[-40:], "told": told}
     return facts
@@ -236,10 +263,10 @@ def _run(
     """Install everything in a container of its own, and have the runner work through what is ordered there."""
     limits = Limits(memory=_memory(engine.facts(), jobs), pids=PIDS, seconds=seconds + 2 * MARGIN)
     with _container(
-        engine, target.image, target.cell.arch, target.name, target.labels, target.emulation, limits
+        engine, target.image, target.cell.arch, target.name, target.labels, target.environment, limits
     ) as container:
         step.update(detail="installing")
-        install(container, target.tree, target.support)
+        target.install(container)
         told = order(container)
         container.put(tars.packed({ORDER: json.dumps(told).encode()}, {RESULTS: TESTER}), "/")
 
@@ -250,13 +277,18 @@ def _run(
                     kept.keep(tar)
             kept.hear(line)
             watch.hear(line, step)
+            last.append(line)
 
-        return container.run(
+        last: deque[str] = deque(maxlen=20)
+        completed = container.run(
             (PYTHON, f"{SCRIPTS}/runner.py", "--suite-json", ORDER, "--output", RESULTS, "--jobs", str(jobs)),
             env={"PYTHON_JIT": "0"},
             on_line=on_line,
             timeout=seconds + MARGIN,
         )
+    if completed.returncode == NO_LIBRARY and (trouble := loading.trouble(last, Role.TARGET, target.packages)):
+        raise trouble
+    return completed
 
 
 def _result(
@@ -361,7 +393,7 @@ def _container(
     arch: Arch,
     name: str,
     labels: Mapping[str, str],
-    emulation: Mapping[str, str],
+    env: Mapping[str, str],
     limits: Limits,
 ) -> AbstractContextManager[Container]:
     return engine.container(
@@ -369,22 +401,30 @@ def _container(
         arch=arch,
         name=name,
         labels=labels,
-        env=environment(emulation),
+        env=env,
         user=f"{TESTER}:{TESTER}",
         network=False,
         limits=limits,
     )
 
 
-def environment(emulation: Mapping[str, str]) -> Mapping[str, str]:
+def environment(variant: Variant, emulation: Mapping[str, str]) -> Mapping[str, str]:
     """Return what everything in a target runs with, and nothing else; `emulation` is for QEMU."""
-    return {"HOME": HOME, "LANG": "C.UTF-8", "PATH": "/usr/local/bin:/usr/bin:/bin", **emulation}
+    ours = {"HOME": HOME, "LANG": "C.UTF-8", "PATH": "/usr/local/bin:/usr/bin:/bin"}
+    return {**ours, **variant.variables(f"{TOOLS_PARENT}/Tools"), **emulation}
 
 
-def install(container: Container, tree: Opener, support: Opener | None = None) -> None:
-    """Put the install tree, CPython's Tools and our scripts where they belong."""
+def install(container: Container, variant: Variant, tree: Opener, support: Opener | None = None) -> None:
+    """Put the install tree, CPython's Tools and our scripts where they belong, for the loader to find them.
+
+    Raises InfrastructureError where that cannot be.
+    """
     with tree() as tar:
         container.put(tar, "/")
+    if variant.is_shared:  # the loader looks into /usr/local/lib by its cache alone, which the image's is not
+        completed = container.run(LDCONFIG, user="0:0")
+        if completed.returncode:
+            raise InfrastructureError(f"ldconfig failed in the target: {completed.how}")
     if support is not None:
         with support() as tar:
             container.put(tar, TOOLS_PARENT)
@@ -399,6 +439,13 @@ def install(container: Container, tree: Opener, support: Opener | None = None) -
 def _memory(facts: EngineFacts, jobs: int) -> int:
     """Return a container's memory in bytes: enough for the jobs, and no more than three quarters of the machine's."""
     return min(max(MEMORY, jobs * MEMORY_PER_JOB), facts.memory * 3 // 4)
+
+
+def _import_errors(facts: Mapping[str, object] | None) -> Iterator[str]:
+    """Yield why modules that were built were not imported."""
+    modules = (facts or {}).get("modules")
+    failed = modules.get("failed") if isinstance(modules, dict) else None
+    yield from (str(error) for error in failed.values()) if isinstance(failed, dict) else ()
 
 
 def _last_object(lines: Iterable[str]) -> dict[str, object] | None:

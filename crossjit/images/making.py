@@ -122,10 +122,12 @@ def key_of(spec: ImageSpec, role: Role, arch: Arch, host_arch: Arch, base: Base)
 
 
 def _arguments(spec: ImageSpec, role: Role, arch: Arch, host_arch: Arch) -> dict[str, str]:
-    arguments = {"ACCOUNT": role.account, "PACKAGES": " ".join(spec.packages(role, arch, host_arch))}
-    if role is Role.TOOLCHAIN and arch is host_arch:
-        arguments["FOREIGN"] = other(arch).debian
-    return arguments
+    packages, extra = spec.packages(role, arch, host_arch), spec.extra_packages(role, arch, host_arch)
+    if role is not Role.TOOLCHAIN or arch is not host_arch:
+        return {"ACCOUNT": role.account, "PACKAGES": " ".join((*packages, *extra))}
+    # a layer of its own, so that the rest is there if the image without it was made
+    more = {"EXTRA": " ".join(extra)} if extra else {}
+    return {"ACCOUNT": role.account, "FOREIGN": other(arch).debian, "PACKAGES": " ".join(packages), **more}
 
 
 def _known(engine: Engine, tag: str, key: str, role: Role, arch: Arch, base: Base, home: Path) -> Image | None:

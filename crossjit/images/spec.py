@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ from pydantic import Field
 
 from crossjit import documents
 from crossjit.errors import DocumentError, UserError, did_you_mean
-from crossjit.model import Arch
+from crossjit.model import Arch, ExtraPackages
 
 FILE = "image.toml"
 DOCKERFILE = "Dockerfile"
@@ -88,15 +88,27 @@ class ImageDocument:
     debug: Debug
     digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
     """pins the base image in the registry"""
+    aliases: Mapping[PackageName, PackageName] = Field(default_factory=dict)
+    """what packages that variants name are called in this suite, where that is another name"""
 
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """One distribution's images: its name, what its `image.toml` says, and the build context with its Dockerfile."""
+    """One distribution's images: its name, what its `image.toml` says, and the build context with its Dockerfile.
+
+    `extra` is what a variant has its images get beside that.
+    """
 
     name: str
     context: Path
     document: ImageDocument
+    extra: ExtraPackages = field(default_factory=ExtraPackages)
+
+    def having(self, extra: ExtraPackages) -> ImageSpec:
+        """Return it with packages that a variant needs, under the names that they have in this suite."""
+        aliases = self.document.aliases
+        named = {key: tuple(aliases.get(name, name) for name in names) for key, names in vars(extra).items()}
+        return replace(self, extra=ExtraPackages(**named))
 
     @property
     def summary(self) -> str:
@@ -122,13 +134,24 @@ class ImageSpec:
         if role is not Role.TOOLCHAIN:
             own = document.target.packages if role is Role.TARGET else document.debug.packages
             return (*document.system.packages, *own)
-        tools = tuple(tool for name in document.toolchain.tools for tool in self._each_llvm(name))
+        tools = tuple(self._llvm_names(document.toolchain.tools))
         libraries = document.toolchain.libraries
         if arch is not host_arch:
             return (*document.system.packages, *tools, *libraries)
         foreign = other(arch)
         cross = tuple(name.replace("{triple}", foreign.triple.replace("_", "-")) for name in document.toolchain.cross)
         return (*tools, *cross, *libraries, *(f"{name}:{foreign.debian}" for name in libraries))
+
+    def extra_packages(self, role: Role, arch: Arch, host_arch: Arch) -> tuple[str, ...]:
+        """Return the packages to ask for beside those, which a variant needs."""
+        if role is not Role.TOOLCHAIN:
+            return tuple(self._llvm_names(self.extra.target)) if role is Role.TARGET else ()
+        tools, libraries = self._llvm_names(self.extra.toolchain), tuple(self._llvm_names(self.extra.libraries))
+        foreign = (f"{name}:{other(arch).debian}" for name in libraries) if arch is host_arch else ()
+        return (*tools, *libraries, *foreign)
+
+    def _llvm_names(self, names: Iterable[str]) -> Iterator[str]:
+        return (each for name in names for each in self._each_llvm(name))
 
     def _each_llvm(self, name: str) -> Iterator[str]:
         if "{llvm}" in name:

@@ -28,7 +28,7 @@ _FILTER = "default: all"
     help={
         "arch": f"only these: x86_64 or aarch64; {options.MANY}; {_FILTER}",
         "recipe": f"only these: 3.13, 3.14, 3.15, main, or the path of a recipe's file; {options.MANY}; {_FILTER}",
-        "variant": f"only these: jit, jit-debug, ft, ft-jit, interp, nojit; {options.MANY}; {_FILTER}",
+        "variant": f"only these: {options.VARIANTS}; {options.MANY}; {_FILTER}",
         "format": "table, json, or github, which is the matrix object of a GitHub Actions job; default: table",
         "json": "the same as --format json; default: off",
     },

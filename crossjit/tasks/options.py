@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 SUITES = ("jit", "jit-stress", "no-opt", "ft-smoke", "full")  # a test compares it with what is there
 AUTO = "auto"  # the strategy that leaves the choice to the host
+VARIANTS = "jit, jit-debug, ft, ft-jit, interp, nojit, asan, tsan, ubsan"
 MANY = "may be given again, or as A,B"
 
 HELP: Mapping[str, str] = {
     "arch": f"x86_64, aarch64 or all; {MANY}; default: the arch that the engine's containers run on",
     "recipe": f"3.13, 3.14, 3.15, main, the path of a recipe's file, or all; {MANY}; default: 3.15",
-    "variant": f"jit, jit-debug, ft, ft-jit, interp, nojit, or all; {MANY}; default: the recipe's own, jit and ft",
+    "variant": f"{VARIANTS}, or all; {MANY}; default: the recipe's own, jit and ft",
     "strategy": "how to build: auto, native, cross or emulate; default: auto: native where that works, else cross",
     "source": (
         "what to build instead of the recipe's source: an archive, a git URL or local repository with #REF "

@@ -39,7 +39,7 @@ from crossjit.build import BuildSpec
 from crossjit.circumstances import capability_names
 from crossjit.engine.base import Container
 from crossjit.images import Role
-from crossjit.model import Arch, Cell, Strategy
+from crossjit.model import Arch, Cell, Strategy, Variant
 from crossjit.progress import Silent
 from crossjit.sources import Source
 from tests.e2e.driver import Driver
@@ -129,6 +129,9 @@ def test_an_export_runs_with_qemu_and_the_targets_libraries(
     assert json.loads(done.stdout) == ["aarch64", str(tree / "usr/local"), True]
 
 
+PLAIN = Variant("jit", "", (), ())
+
+
 def test_an_emulated_target_is_probed_for_what_it_lacks(aarch64_jit: store.Artifact) -> None:
     client = engine.connect(settings.load())
     host_arch = client.facts().arch
@@ -138,10 +141,10 @@ def test_an_emulated_target_is_probed_for_what_it_lacks(aarch64_jit: store.Artif
         arch=Arch.AARCH64,
         name=f"crossjit-test-{os.getpid()}",
         labels=flow.labels(settings.load(), "test"),
-        env=validation.environment(emulation.environment(host_arch, Arch.AARCH64)),
+        env=validation.environment(PLAIN, emulation.environment(host_arch, Arch.AARCH64)),
         user=f"{validation.TESTER}:{validation.TESTER}",
     ) as target:
-        validation.install(target, aarch64_jit.open)
+        validation.install(target, PLAIN, aarch64_jit.open)
         probed = capabilities.probe(target, validation.PYTHON, f"{validation.SCRIPTS}/capabilities.py")
     assert probed.problem is None
     assert set(probed.facts) == set(capability_names())

@@ -429,6 +429,31 @@ class TestCompiling:
 
         assert compiled(engine_with(sh=sh), source, io.StringIO()).compiler == "Debian clang version 21.1.8"
 
+    def test_a_library_that_the_toolchain_lacks_is_no_ones_source(self, source: Source) -> None:
+        def lacking(process: FakeProcess) -> int:
+            process.write_line(
+                "./python: error while loading shared libraries: libtsan.so.2: cannot open shared object file: No such "
+                "file or directory"
+            )
+            return 2
+
+        with pytest.raises(InfrastructureError, match=r"the toolchain image lacks libtsan\.so\.2"):
+            compiled(engine_with(make=lacking), source, io.StringIO())
+
+    def test_a_python_that_loads_its_library_finds_it_where_it_was_built(self, source: Source) -> None:
+        shared = replace(JIT, configure=(*JIT.configure, "--enable-shared"))
+        native = specify(source, shared, Arch.X86_64, Strategy.NATIVE, toolchain())
+        (compiling,) = (command.argv for command in native.commands if command.phase == "compile")
+        assert compiling[:4] == ("env", "PYTHON_JIT=0", f"LD_LIBRARY_PATH={BUILD}", "./python")
+        cross = specify(source, shared, Arch.AARCH64, Strategy.CROSS, toolchain(), build_python="p")
+        assert not any(word.startswith("LD_") for command in cross.commands for word in command.argv)
+
+    def test_what_a_variant_is_built_with_is_in_the_environment_and_the_key(self, source: Source) -> None:
+        variant = replace(JIT, environment={"TSAN_OPTIONS": "suppressions={tools}/tsan/suppressions.txt"})
+        spec = specify(source, variant, Arch.X86_64, Strategy.NATIVE, toolchain())
+        assert spec.environment["TSAN_OPTIONS"] == f"suppressions={SOURCE}/Tools/tsan/suppressions.txt"
+        assert spec.key != specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain()).key
+
     def test_an_image_that_cannot_compile_it_is_no_ones_source(self, source: Source) -> None:
         with pytest.raises(InfrastructureError) as caught:
             compiled(engine_with(gcc=lambda process: 1), source, io.StringIO())

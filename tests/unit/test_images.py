@@ -21,7 +21,7 @@ from crossjit.images import Image, ImageSpec, Package, Role, ensure, find, load_
 from crossjit.images.base import BASE, Base, BaseKind, mirror_of
 from crossjit.images.making import LISTING, key_of
 from crossjit.images.spec import load
-from crossjit.model import Arch
+from crossjit.model import Arch, ExtraPackages
 from crossjit.progress import Silent, SilentStep, Step
 
 IMAGES = Path(__file__).parents[2] / "images"
@@ -150,6 +150,31 @@ def test_debug_image_has_gdb_and_is_unpacked(forky: ImageSpec, make: Make, engin
     (build,) = engine.builds
     assert (build.target, build.arguments["ACCOUNT"]) == ("target", "tester")
     assert (image.reference.partition(":")[0], image.role) == ("crossjit/forky-debug-amd64", Role.DEBUG)
+
+
+def test_what_a_variant_needs_is_in_an_image_of_its_own(forky: ImageSpec, make: Make, engine: FakeEngine) -> None:
+    extra = ExtraPackages(toolchain=("libclang-rt-{llvm}-dev",), libraries=("tk-dev",), target=("libasan8",))
+    own = with_document(forky, aliases={"libasan8": "libasan9"}).having(extra)
+    host, foreign = (Role.TOOLCHAIN, Arch.X86_64, Arch.X86_64), (Role.TOOLCHAIN, Arch.AARCH64, Arch.X86_64)
+    assert own.extra_packages(*host) == ("libclang-rt-21-dev", "tk-dev", "tk-dev:arm64")
+    assert own.extra_packages(*foreign) == ("libclang-rt-21-dev", "tk-dev")
+    assert own.extra_packages(Role.TARGET, Arch.AARCH64, Arch.X86_64) == ("libasan9",)
+    assert own.extra_packages(Role.DEBUG, Arch.X86_64, Arch.X86_64) == ()
+
+    plain = [make(role, arch) for role in (Role.TOOLCHAIN, Role.TARGET) for arch in Arch]
+    more = [make(role, arch, own) for role in (Role.TOOLCHAIN, Role.TARGET) for arch in Arch]
+    assert len({image.key for image in (*plain, *more)}) == 8
+    packages = [build.arguments["PACKAGES"] for build in engine.builds if build.target in ("toolchain", "target")]
+    assert packages[0] == packages[4], "its layer is the other image's, too"
+    (layered,) = (build for build in engine.builds if "EXTRA" in build.arguments)
+    assert layered.arguments["EXTRA"] == "libclang-rt-21-dev tk-dev tk-dev:arm64"
+    assert packages[-1] == f"{packages[3]} libasan9"
+
+
+def test_a_variant_that_needs_nothing_has_everybodys_images(forky: ImageSpec, make: Make, engine: FakeEngine) -> None:
+    assert make().key == make(spec=forky.having(ExtraPackages(target=("libasan8",)))).key
+    assert make(spec=forky.having(ExtraPackages())).key == make().key
+    assert len(engine.builds) == 1
 
 
 def test_every_mistake_in_every_document_is_told_with_its_place(tmp_path: Path) -> None:

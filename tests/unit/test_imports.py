@@ -59,6 +59,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "crossjit.durations",
         "crossjit.flow",
         "crossjit.ladder",
+        "crossjit.loading",
         "crossjit.outcomes",
         "crossjit.renewal",
         "crossjit.sighting",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -92,6 +93,18 @@ def test_a_variant_that_one_recipe_lacks_is_left_out_there_with_a_note() -> None
         "3.14 does not offer ft-jit: it is left out there",
         "main does not offer ft-jit: it is left out there",
     )
+
+
+def test_a_variant_of_one_arch_is_left_out_for_the_other_with_a_note() -> None:
+    whole = RECIPES["3.14"]
+    narrow = replace(whole, variants={**whole.variants, "ft": replace(whole.variants["ft"], arches=(X86,))})
+    recipes = {"3.14": narrow}
+    selection = plan.select(recipes, Selector(("3.14",), (X86, ARM), ("ft", "jit")), X86)
+    assert [str(cell) for cell in selection.cells] == ["3.14/x86_64/jit", "3.14/x86_64/ft", "3.14/aarch64/jit"]
+    assert selection.notes == ("3.14 does not offer ft for aarch64: it is left out there",)
+    assert len(plan.all_cells(recipes)) == 2 * 3 - 1
+    with pytest.raises(UserError, match=r"3\.14 offers none of these variants for aarch64"):
+        plan.select(recipes, Selector(("3.14",), (ARM,), ("ft",)), X86)
 
 
 def test_variants_that_no_chosen_recipe_has_are_errors() -> None:

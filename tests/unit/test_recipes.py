@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import crossjit
 from crossjit import recipes, suites
 from crossjit.errors import DocumentError, ExitCode, UserError
-from crossjit.model import Expectation
+from crossjit.model import Arch, Expectation, ExtraPackages
 from crossjit.recipes import Archive, Git
 from crossjit.tasks.listing import schemas
 
@@ -71,9 +71,11 @@ def test_the_shipped_recipes_are_right() -> None:
     loaded = recipes.load_all(SHIPPED, suites=suites.names())
     assert list(loaded) == ["3.13", "3.14", "3.15", "main"]
     assert [name for name, recipe in loaded.items() if recipe.default] == ["3.15"]
+    sanitizers = {"asan", "tsan", "ubsan"}
     everything = {"jit", "jit-debug", "ft", "ft-jit", "interp", "nojit"}
     for name, recipe in loaded.items():
-        assert set(recipe.variants) == everything - ({"ft-jit"} if name == "3.14" else set())
+        assert set(recipe.variants) - sanitizers == everything - ({"ft-jit"} if name == "3.14" else set())
+        assert set(recipe.variants) & sanitizers == (sanitizers if name in ("3.15", "main") else set())
         assert recipe.default_variants == ("jit", "ft")
         assert recipe.source == Git("https://github.com/python/cpython", "main") or isinstance(recipe.source, Archive)
     assert isinstance(loaded["main"].source, Git)
@@ -98,11 +100,39 @@ def test_the_shipped_variants_say_what_they_are() -> None:
         "ft-jit": Expectation.MACHINE_CODE,
         "interp": Expectation.UOPS,
         "nojit": Expectation.NONE,
+        "asan": Expectation.MACHINE_CODE,
+        "tsan": Expectation.MACHINE_CODE,
+        "ubsan": Expectation.MACHINE_CODE,
     }
-    assert {name for name, variant in variants.items() if variant.needs_llvm} == {"jit", "jit-debug", "ft-jit"}
-    assert {name for name, variant in variants.items() if variant.debug} == {"jit-debug"}
+    sanitizers = {"asan", "tsan", "ubsan"}
+    assert {name for name, variant in variants.items() if variant.needs_llvm} == {
+        *("jit", "jit-debug", "ft-jit"),
+        *sanitizers,
+    }
+    assert {name for name, variant in variants.items() if variant.debug} == {"jit-debug", "tsan", "ubsan"}
+    assert {name for name, variant in variants.items() if variant.arches == (Arch.X86_64,)} == sanitizers
+    assert {name for name, variant in variants.items() if variant.environment} == sanitizers
+    assert variants["asan"].packages.target == ("libasan8",)
     assert {name for name, variant in variants.items() if variant.free_threaded} == {"ft", "ft-jit"}
     assert variants["ft-jit"].suites == ("ft-smoke", "jit")
+
+
+def test_a_variants_packages_and_environment(folder: Path) -> None:
+    own = """
+[variants.jit.packages]
+toolchain = ["libclang-rt-{llvm}-dev"]
+target = ["libasan8"]
+[variants.jit.environment]
+ASAN_OPTIONS = "suppressions={tools}/asan.txt"
+"""
+    (folder / "3.15.toml").write_text(RECIPE + own)
+    variant = recipes.find("3.15", folder).variants["jit"]
+    assert variant.packages == ExtraPackages(toolchain=("libclang-rt-{llvm}-dev",), target=("libasan8",))
+    assert variant.variables("/t") == {"ASAN_OPTIONS": "suppressions=/t/asan.txt"}
+    wrong = own.replace("libasan8", "libasan8; rm").replace("ASAN_OPTIONS", "PATH").replace("toolchain", "tolchain")
+    told = "\n".join(errors_of(folder, RECIPE + wrong))
+    assert "3.15.toml:12:" in told and "3.15.toml:14:" in told and "did you mean 'toolchain'" in told
+    assert "PATH is crossjit's to set" in told
 
 
 def test_the_schemas_are_current() -> None:

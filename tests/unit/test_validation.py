@@ -15,8 +15,8 @@ import pytest
 from crossjit import durations, known_failures, outcomes, suites, validation
 from crossjit.circumstances import Circumstances, When, in_range
 from crossjit.engine.fake import FakeEngine, FakeProcess, Fault, Program
-from crossjit.errors import DocumentError, EngineError, OutOfMemoryError, UserError
-from crossjit.images import Image, Role
+from crossjit.errors import DocumentError, EngineError, InfrastructureError, OutOfMemoryError, UserError
+from crossjit.images import Image, Package, Role
 from crossjit.known_failures import FailureKind, KnownFailure
 from crossjit.model import (
     Arch,
@@ -934,10 +934,115 @@ def test_an_engines_failure_is_never_a_tests(
 
 
 def probe(engine: FakeEngine, target: Target) -> dict[str, object]:
+    variant, emulation = target.variant, target.emulation
     with validation.probing(
-        engine, engine.facts(), target.image, emulation=target.emulation, name="crossjit-probe", labels={}
+        engine,
+        engine.facts(),
+        target.image,
+        variant=variant,
+        emulation=emulation,
+        name="crossjit-probe",
+        labels={},
     ) as container:
-        return validation.probe(container, tree, cell=CELL, emulation=target.emulation, progress=Silent())
+        return validation.probe(
+            container,
+            tree,
+            cell=CELL,
+            variant=variant,
+            emulation=emulation,
+            progress=Silent(),
+            support=target.support,
+            packages=target.packages,
+        )
+
+
+LACKS_ASAN = (
+    "/usr/local/bin/python3: error while loading shared libraries: libasan.so.8: cannot open shared object file: "
+    "No such file or directory"
+)
+
+
+def saying(facts: Mapping[str, object]) -> Program:
+    def program(process: FakeProcess) -> int:
+        process.write_line(json.dumps(facts))
+        return 0
+
+    return program
+
+
+def unloadable(process: FakeProcess) -> int:
+    process.write_line(LACKS_ASAN)
+    return 127
+
+
+def test_a_library_that_the_target_lacks_is_not_the_builds_failure(fake_engine: FakeEngine, target: Target) -> None:
+    fake_engine.programs["python3"] = unloadable
+    target = replace(target, packages=(Package("libasan8", "amd64", "16.2.0-3"),))
+    with pytest.raises(InfrastructureError, match=r"the target image lacks libasan\.so\.8") as caught:
+        probe(fake_engine, target)
+    assert caught.value.hint == "add its package to the variant: packages.target = ['libasan8']"
+
+
+def test_nor_is_it_a_suites(fake_engine: FakeEngine, target: Target, tmp_path: Path) -> None:
+    fake_engine.programs["python3"] = unloadable
+    with pytest.raises(InfrastructureError, match=r"the target image lacks libasan\.so\.8"):
+        go(fake_engine, target, tmp_path)
+
+
+def test_nor_is_a_module_that_cannot_be_loaded(fake_engine: FakeEngine, target: Target) -> None:
+    error = "ImportError: libtk8.6.so: cannot open shared object file: No such file or directory"
+    facts = {"modules": {"imported": [], "failed": {"_tkinter": error}, "absent": {}}}
+    fake_engine.programs["python3"] = saying(facts)
+    with pytest.raises(InfrastructureError, match=r"the target image lacks libtk8\.6\.so"):
+        probe(fake_engine, target)
+
+
+def test_a_build_without_its_own_library_is_at_fault(fake_engine: FakeEngine, target: Target) -> None:
+    def program(process: FakeProcess) -> int:
+        process.write_line(LACKS_ASAN.replace("libasan.so.8", "libpython3.15.so.1.0"))
+        return 127
+
+    fake_engine.programs["python3"] = program
+    verdict, _ = judge(CELL, JIT, probe(fake_engine, target), ())
+    assert verdict is Verdict.FAIL
+
+
+def test_the_loaders_cache_is_made_where_a_library_of_its_own_is_installed(
+    fake_engine: FakeEngine, target: Target
+) -> None:
+    made: list[int] = []
+
+    def ldconfig(process: FakeProcess) -> int:
+        assert process.files.read("/usr/local/bin/python3.15")
+        made.append(process.uid)
+        return 0
+
+    fake_engine.programs |= {"ldconfig": ldconfig, "python3": saying({})}
+    probe(fake_engine, target)
+    assert made == [], "nothing is to be found"
+    probe(fake_engine, replace(target, variant=replace(JIT, configure=("--enable-shared",))))
+    assert made == [0]
+
+
+def test_what_a_variant_is_run_with_is_in_the_environment_of_all(
+    fake_engine: FakeEngine, target: Target, tmp_path: Path
+) -> None:
+    variant = replace(JIT, environment={"UBSAN_OPTIONS": "suppressions={tools}/ubsan/suppressions.txt"})
+    target = replace(target, variant=variant)
+    had: list[bytes] = []
+
+    def program(process: FakeProcess) -> int:
+        had.append(process.files.read("/usr/local/lib/Tools/cases_generator/analyzer.py"))
+        process.write_line("{}")
+        return 0
+
+    fake_engine.programs["python3"] = program
+    probe(fake_engine, target)
+    with contextlib.suppress(InfrastructureError):
+        go(fake_engine, target, tmp_path)
+    wanted = "suppressions=/usr/local/lib/Tools/ubsan/suppressions.txt"
+    assert {started.env.get("UBSAN_OPTIONS") for started in fake_engine.started} == {wanted}
+    assert had, "the probe has CPython's Tools where its environment names them"
 
 
 def test_the_probe_is_told_of_the_emulator_and_its_warnings_are_no_facts(
