@@ -144,8 +144,6 @@ def packages(host: Look, offered: Catalogue, shell: Shell) -> tuple[Action, ...]
     wanted = [tool for tool, path in host.tools.items() if not path]
     if not all(host.tools.values()):
         wanted.append("zstd")
-        if not shell.is_root:
-            wanted.append("uidmap")  # mmdebstrap as a user
     if _wants_qemu(host, shell):
         if offered.has("qemu-user-binfmt", STATIC_QEMU):
             wanted += ["qemu-user", "qemu-user-binfmt"]

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from crossjit.emulation import DEFAULT_CPU
-from crossjit.host.look import TOOLS, Look, number
+from crossjit.host.look import Look, number
 from crossjit.model import Arch
 
 BUILDX = (0, 10)  # --provenance, without which a one-platform build is an image index
@@ -155,8 +155,8 @@ def _emulator(host: Look, arch: Arch) -> Iterator[Check]:
 
 
 def _tools(host: Look) -> Iterator[Check]:
-    for tool in TOOLS:
-        path, purpose = host.tools.get(tool), "base images where no image registry can be reached"
+    for tool, path in host.tools.items():
+        purpose = "base images where no image registry can be reached"
         if path:
             yield Check(tool, Status.OK, path, (), purpose)
         else:

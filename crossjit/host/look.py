@@ -15,7 +15,9 @@ from crossjit.host.shell import Shell
 from crossjit.model import Arch, HostAbility
 from crossjit.settings import Settings
 
-TOOLS = ("mmdebstrap", "arch-test")  # bootstrap a base image where no image registry can be reached
+# Bootstrap a base image where no image registry can be reached: Debian's package, and a program of it.
+TOOLS = {"mmdebstrap": "mmdebstrap", "arch-test": "arch-test"}
+TOOLS_OF_USERS = {"uidmap": "newuidmap"}  # mmdebstrap runs it where it is not root
 SOCKET = "var/run/docker.sock"
 _MACHINES = {"x86_64": Arch.X86_64, "amd64": Arch.X86_64, "aarch64": Arch.AARCH64, "arm64": Arch.AARCH64}
 
@@ -54,7 +56,10 @@ class EngineLook:
 
 @dataclass(frozen=True)
 class Look:
-    """The host. Sizes in bytes; `ability` is None where the machine is of an arch that crossjit does not know."""
+    """The host. Sizes in bytes; `ability` is None where the machine is of an arch that crossjit does not know.
+
+    `tools` are the programs that this user bootstraps a base image with, by Debian's package.
+    """
 
     distribution: Distribution
     engine: EngineLook
@@ -90,7 +95,10 @@ def look(settings: Settings, shell: Shell) -> Look:
         machine=shell.machine,
         binfmt_mounted=(binfmt / "register").exists(),
         service_manager=(shell.root / "run/systemd/system").is_dir(),
-        tools={tool: shell.which(tool) for tool in TOOLS},
+        tools={
+            package: shell.which(program)
+            for package, program in (TOOLS if shell.is_root else TOOLS | TOOLS_OF_USERS).items()
+        },
         home_free=_free(settings.home),
         engine_free=_free(shell.root / engine.root.lstrip("/")) if local and engine.root else None,
     )

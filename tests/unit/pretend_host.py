@@ -163,6 +163,8 @@ class PretendHost:
                 self.write("usr/libexec/qemu-binfmt/aarch64-binfmt-P", "static")
         elif package == "binfmt-support":
             self.programs.add("update-binfmts")
+        elif package == "uidmap":
+            self.programs.add("newuidmap")
         elif package == "acl":
             self.programs.add("setfacl")
         else:

@@ -266,6 +266,21 @@ def test_a_second_run_does_nothing_and_says_so(settings: Settings, bookworm: Pre
     assert said == ["nothing to do: this host has all that crossjit needs"]
 
 
+def test_a_second_user_of_a_prepared_host_lacks_what_only_users_need(settings: Settings, tmp_path: Path) -> None:
+    """Set up by root, who bootstraps a base image without uidmap."""
+    shell = PretendHost(tmp_path, TRIXIE, TRIXIE_OFFERS, root=False, sudo="quiet")
+    shell.with_engine(buildx="0.13.1").with_emulation().with_tools()
+    shell.socket_open_to.add("jane")
+    assert status(settings, shell)["uidmap"] == "warn"
+    seen = host.look(settings, shell)
+    assert [check.name for check in missing(seen, (Arch.X86_64,), bootstrap=True)] == ["uidmap"]
+    done = host.repair(settings, nobody_asked, lambda line: None, shell=shell)
+    assert done.changed
+    assert "newuidmap" in shell.programs
+    assert status(settings, shell)["uidmap"] == "ok"
+    assert "uidmap" not in status(settings, PretendHost(tmp_path, TRIXIE, TRIXIE_OFFERS))
+
+
 def test_elsewhere_it_says_what_to_do(settings: Settings, tmp_path: Path) -> None:
     shell = PretendHost(tmp_path, FEDORA)
     with pytest.raises(InfrastructureError, match="lacks docker client, docker engine, buildx, binfmt") as caught:
