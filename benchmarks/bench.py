@@ -111,7 +111,7 @@ class Round:
         return self.taken["hand-native"].seconds
 
     def build(self, home: str, *arches: Arch, variant: str | None = None, source: str | None = None) -> Built:
-        """Run `invoke build` in a state folder."""
+        """Run `./inv build` in a state folder."""
         options = ("--source", source) if source else ()
         return self.home(home).build(*self.selected(*arches, variant=variant), *options)
 
@@ -257,7 +257,7 @@ class Round:
 
     def completion(self) -> Mapping[str, Sample]:
         """Complete a word of a command line, as a shell asks for it."""
-        return {"completion": self._often("--complete", "--", "invoke build --a")}
+        return {"completion": self._often("--complete", "--", "crossjit build --a")}
 
     # -- how
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import figures
-from crossjit import PROJECT, runs
+from crossjit import runs
 from crossjit.engine.base import HOME, OWNED
 from crossjit.runs import EventKind, Run
 from crossjit.settings import Settings
@@ -137,11 +137,11 @@ class Home:
 
     def invoke(self, *arguments: str, accept: tuple[int, ...] = (0,)) -> Done:
         """Run a command of crossjit's. Raises MeasurementError."""
-        command = [sys.executable, "-m", "invoke", "--search-root", str(PROJECT), *arguments]
+        command = [sys.executable, "-m", "crossjit", *arguments]
         done = run(command, environ=self.environ, cwd=self.settings.home)
         if done.status not in accept:
             told = "\n  ".join(done.why())
-            raise MeasurementError(f"`invoke {' '.join(arguments)}` ended with {done.status}:\n  {told}")
+            raise MeasurementError(f"`crossjit {' '.join(arguments)}` ended with {done.status}:\n  {told}")
         return done
 
     def build(self, *arguments: str, command: str = "build", accept: tuple[int, ...] = (0,)) -> Built:

@@ -78,7 +78,7 @@ def checkout(folder: Path, recipe: str) -> Path:
 
 def crossjit(*arguments: str) -> tuple[Done, Any]:
     """Run a command; return how it ended, and what it printed as JSON."""
-    command = [sys.executable, "-m", "invoke", "--search-root", str(PROJECT), *arguments, "--json"]
+    command = [sys.executable, "-m", "crossjit", *arguments, "--json"]
     done = commands.run(command, environ=dict(os.environ), cwd=PROJECT)
     try:
         return done, json.loads(done.stdout)

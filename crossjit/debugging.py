@@ -111,7 +111,7 @@ def find(test: str, artifact: Artifact, where: Circumstances, names: Iterable[st
     if not fitting:
         raise UserError(
             f"this CPython has no test module that {test!r} begins with",
-            hint="give a module, such as test_dict, or a test's full name as `invoke runs show` has it",
+            hint="give a module, such as test_dict, or a test's full name as `./inv runs show` has it",
         )
     module = max(fitting, key=len)
     name = f"test.{bare}"

@@ -33,7 +33,7 @@ def explained(kind: type[InfrastructureError], what: str, folder: Path) -> Itera
     except OSError as error:
         if error.errno in _FULL:
             hint = (
-                "free some space (`invoke stash gc` removes what is old, `invoke clean` what is in the engine), "
+                "free some space (`./inv stash gc` removes what is old, `./inv clean` what is in the engine), "
                 "or set CROSSJIT_HOME to a folder on another disk"
             )
         elif error.errno in _REFUSED:

@@ -146,7 +146,7 @@ def unpack_stream(path: Path) -> Iterator[BinaryIO]:
     except (zstd.ZstdError, EOFError) as error:
         raise StashError(
             f"{path} is damaged: {error}",
-            hint="`invoke stash verify` tells what is hit; building the cell again heals it",
+            hint="`./inv stash verify` tells what is hit; building the cell again heals it",
         ) from error
 
 

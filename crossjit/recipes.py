@@ -14,6 +14,7 @@ from crossjit import documents
 from crossjit.documents import Document, Problem, table
 from crossjit.errors import DocumentError, UserError, did_you_mean
 from crossjit.model import Arch, Expectation, ExtraPackages, Variant
+from crossjit.paths import full_path
 
 VARIANTS = "variants.toml"
 
@@ -219,7 +220,7 @@ def find(name_or_path: str, folder: Path, *, suites: Collection[str] | None = No
     A recipe of elsewhere builds on the folder's shared variants. Raises DocumentError, UserError for an unknown name.
     """
     if _is_path(name_or_path):
-        path = Path(name_or_path).expanduser()
+        path = full_path(name_or_path)
     else:
         paths = _paths(folder)
         if name_or_path not in paths:
@@ -242,7 +243,7 @@ def gather(wanted: Iterable[str], folder: Path, *, suites: Collection[str] | Non
             continue
         recipe = find(word, folder, suites=suites)
         other = recipes.get(recipe.name)
-        if other is not None and other.path.resolve() != Path(word).expanduser().resolve():
+        if other is not None and other.path.resolve() != recipe.path.resolve():
             raise UserError(f"{word}: there is a recipe {recipe.name!r} already", hint="give the file another name")
         recipes[recipe.name] = replace(recipe, default=other is not None and other.default)
     return recipes
@@ -251,6 +252,11 @@ def gather(wanted: Iterable[str], folder: Path, *, suites: Collection[str] | Non
 def name_of(word: str) -> str:
     """Return the name of the recipe that a name or a file's path stands for."""
     return Path(word).stem if _is_path(word) else word
+
+
+def in_full(word: str) -> str:
+    """Return a recipe's name as it is, and a file's path so that it means the same in any folder."""
+    return str(full_path(word)) if _is_path(word) else word
 
 
 def unknown_recipe(word: str, names: Iterable[str]) -> UserError:

@@ -379,7 +379,7 @@ def load(settings: Settings, name: str = "last") -> Run:
         )
     raise UserError(
         "there are no runs yet" if not runs else f"no run is {name!r}",
-        hint="`invoke runs list` shows them",
+        hint="`./inv runs list` shows them",
     )
 
 
@@ -417,15 +417,7 @@ def reproduction(settings: Settings, argv: Sequence[str]) -> str:
         "CROSSJIT_SOURCE_MIRROR": " ".join(settings.source_mirrors),
     }
     words = [f"{name}={shlex.quote(value)}" for name, value in environment.items() if value]
-    return " ".join([*words, shlex.join(typed(argv))]) if argv else " ".join(words)
-
-
-def typed(argv: Sequence[str]) -> list[str]:
-    """Return a command line as it was typed: the program by its name, the wrapper's own arguments left out."""
-    program, arguments = Path(argv[0]), list(argv[1:])
-    if arguments[:1] == ["--search-root"]:  # the wrapper tells invoke where the tasks are
-        return ["./inv", *arguments[2:]]
-    return [program.parent.name if program.name == "__main__.py" else program.name, *arguments]  # python -m invoke
+    return " ".join([*words, shlex.join(argv)] if argv else words)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,9 @@ from pathlib import Path
 import platformdirs
 
 from crossjit.errors import UserError
+from crossjit.paths import full_path
+
+_HINT = "set CROSSJIT_HOME to a folder that can be written"
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,10 @@ class Settings:
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
     """Read `CROSSJIT_HOME`, `CROSSJIT_SOURCE_MIRROR`, `CROSSJIT_ENGINE`, `CROSSJIT_JOBS`, `CROSSJIT_PREPARE`.
 
-    Raises UserError for an engine that is not known or a number of jobs that is none.
+    Raises UserError for an engine that is not known, a number of jobs that is none, and where there is no place for the
+    state.
     """
-    home = Path(environ.get("CROSSJIT_HOME") or platformdirs.user_data_path("crossjit")).expanduser().absolute()
+    home = full_path(environ["CROSSJIT_HOME"]) if environ.get("CROSSJIT_HOME") else _data_folder(environ)
     engine = environ.get("CROSSJIT_ENGINE") or "docker"
     if engine not in ("docker", "podman"):
         raise UserError(f"CROSSJIT_ENGINE is {engine!r}", hint="use docker or podman")
@@ -73,11 +77,25 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         )
     return Settings(
         home=home,
-        source_mirrors=tuple(environ.get("CROSSJIT_SOURCE_MIRROR", "").split()),
+        source_mirrors=tuple(map(_mirror, environ.get("CROSSJIT_SOURCE_MIRROR", "").split())),
         engine=engine,
         jobs=int(jobs),
         prepare=environ.get("CROSSJIT_PREPARE") == "1",
     )
+
+
+def _data_folder(environ: Mapping[str, str]) -> Path:
+    """Return where the state is if nobody says it. Raises UserError for a user without a home folder."""
+    folder = platformdirs.user_data_path("crossjit")
+    if environ.get("HOME") == "" and not environ.get("XDG_DATA_HOME"):  # it would be below `/`
+        raise UserError("HOME is empty, so there is no place for crossjit's state", hint=_HINT)
+    if not folder.is_absolute():  # it begins with a `~` that could not be replaced
+        raise UserError("there is no home folder for crossjit's state: this user has none", hint=_HINT)
+    return folder
+
+
+def _mirror(place: str) -> str:
+    return place if "://" in place else str(full_path(place))
 
 
 def wants_traceback(environ: Mapping[str, str] = os.environ) -> bool:

@@ -251,7 +251,7 @@ class Store:
             )
         raise UserError(
             f"no artifact in the stash is {text!r}",
-            hint="give a cell such as 3.15/aarch64/jit, or 4 digits or more of an id; `invoke stash list` shows them",
+            hint="give a cell such as 3.15/aarch64/jit, or 4 digits or more of an id; `./inv stash list` shows them",
         )
 
     @contextlib.contextmanager
@@ -307,7 +307,7 @@ class Store:
         if damaged:
             raise StashError(
                 f"artifact {artifact.id} is damaged",
-                hint=f"`invoke stash verify {artifact.id}` tells what is hit; building the cell again heals it",
+                hint=f"`./inv stash verify {artifact.id}` tells what is hit; building the cell again heals it",
             )
         with durable.explained(StashError, f"cannot export to {folder}", folder.parent):
             if folder.is_symlink() or (folder.exists() and not folder.is_dir()):

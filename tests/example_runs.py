@@ -233,7 +233,7 @@ FACTS: Mapping[str, object] = {
     "ability": {"arch": "x86_64", "emulators": {"aarch64": {"version": "7.2.22", "cpu": "cortex-a72"}}, "local": True},
 }
 
-ARGV = ("/clone/.venv/bin/invoke", "--search-root", "/clone", "validate", "--recipe", "3.15,3.14", "--arch", "all")
+ARGV = ("./inv", "validate", "--recipe", "3.15,3.14", "--arch", "all")
 ABORTED = Cell("3.14", Arch.X86_64, "ft")
 
 

@@ -18,7 +18,7 @@ GIB = 1 << 30
 BUILD_BYTES = 3 * GIB  # one cell's build, with its images
 EASY_BYTES = 10 * GIB
 EASY_MEMORY = 4 * GIB
-FIX = "invoke doctor --fix"
+FIX = "./inv doctor --fix"
 
 
 class Status(StrEnum):
@@ -126,7 +126,7 @@ def _updates(host: Look) -> Iterator[Check]:
     """Warn of an engine that apt cannot update: what was installed from a suite that is none of its sources."""
     if host.no_updates:
         found = f"apt has no source for {', '.join(host.no_updates)}: no security update will come"
-        remedy = "invoke setup --updates: adds the suite they came from, pinned to them; or add their source by hand"
+        remedy = "./inv setup --updates: adds the suite they came from, pinned to them; or add their source by hand"
         yield Check("engine updates", Status.WARN, found, (remedy,))
 
 
@@ -165,8 +165,8 @@ def _tools(host: Look) -> Iterator[Check]:
 
 def _room(host: Look) -> Iterator[Check]:
     for name, free, remedy in (
-        ("disk: engine", host.engine_free, "free some: invoke clean, docker system df"),
-        ("disk: state", host.home_free, "free some (invoke stash gc), or point CROSSJIT_HOME elsewhere"),
+        ("disk: engine", host.engine_free, "free some: ./inv clean, docker system df"),
+        ("disk: state", host.home_free, "free some (./inv stash gc), or point CROSSJIT_HOME elsewhere"),
     ):
         if free is None:
             yield Check(name, Status.WARN, "unknown", (), "a build needs about 3 GiB")

@@ -91,11 +91,11 @@ def ensure(
     if not lacks:
         return Repair((), host)
     if not settings.prepare:
-        raise _not_able(lacks, hint=f"{FIX} mends it on Debian and Ubuntu; invoke doctor tells more")
+        raise _not_able(lacks, hint=f"{FIX} mends it on Debian and Ubuntu; ./inv doctor tells more")
     done = repair(settings, consent, say, shell=shell)
     lacks = missing(done.host, tuple(arches), bootstrap=bootstrap)
     if lacks:
-        raise _not_able(lacks, hint="invoke doctor tells more")
+        raise _not_able(lacks, hint="./inv doctor tells more")
     return done
 
 
@@ -126,7 +126,7 @@ def repair(
     after = with_updates(look(settings, shell), shell)
     lacks = tuple(each for each in missing(after, tuple(Arch), bootstrap=True))
     if lacks:
-        raise _not_able(lacks, hint="what was done so far is kept; invoke doctor tells more")
+        raise _not_able(lacks, hint="what was done so far is kept; ./inv doctor tells more")
     return Repair(commands, after)
 
 

@@ -23,5 +23,5 @@ def crashes_text(run: Run) -> str:
                     f"{result.cell}: {suite.suite}: and {len(suite.crashes) - SHOWN} more that crashed or hung"
                 )
     if parts:
-        parts.append(f"at the crash with gdb: invoke debug {run.id}")
+        parts.append(f"at the crash with gdb: ./inv debug {run.id}")
     return "\n\n".join(parts)

@@ -221,7 +221,7 @@ def _bad(suite: SuiteResult, about: Callable[[TestResult], object], limit: int =
         line = f"{result.outcome}: {suite.suite}: {result.name}" + (f" ({said})" if said else "")
         lines.append(line + (f"\n    {found}" if found else ""))
     if len(bad) > limit:
-        lines.append(f"and {len(bad) - limit} more in {suite.suite}; `invoke runs show` lists them all")
+        lines.append(f"and {len(bad) - limit} more in {suite.suite}; `./inv runs show` lists them all")
     return lines
 
 

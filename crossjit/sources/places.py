@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossjit.errors import CrossjitError, SourceError
+from crossjit.paths import full_path
 from crossjit.sources.request import local_path
 
 PoolMirrors = Callable[[], Sequence[str]]
@@ -82,7 +83,7 @@ def candidates(
 def _at(folder: str, name: str) -> Place:
     if "://" in folder and not folder.startswith("file://"):
         return _located(f"{folder.rstrip('/')}/{urllib.parse.quote(name, safe='/~+:')}")
-    base = local_path(folder) if folder.startswith("file://") else Path(folder).expanduser().absolute()
+    base = local_path(folder) if folder.startswith("file://") else full_path(folder)
     return Place(str(base / name), path=base / name)
 
 

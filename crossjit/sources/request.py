@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossjit.errors import SourceError
+from crossjit.paths import expanded, full_path
 
 ARCHIVE_SUFFIXES = (
     ".tar", ".tar.xz", ".txz", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.zst", ".tzst",
@@ -89,7 +90,7 @@ def parse(text: str) -> Request:
             hint=f"add #main (or another branch, tag or commit) for a git URL; an archive's ends in "
             f"{', '.join(ARCHIVE_SUFFIXES)}",
         )
-    return _path(text, Path(text).expanduser())
+    return _path(text, expanded(text))
 
 
 def repository(place: str, ref: str) -> RemoteRepository | LocalRepository:
@@ -105,10 +106,18 @@ def repository(place: str, ref: str) -> RemoteRepository | LocalRepository:
     elif _URL.match(place) or (_SCP.match(place) and not Path(place).exists()):
         return RemoteRepository(place, ref)
     else:
-        path = Path(place).expanduser()
+        path = expanded(place)
     if not path.is_dir():
         raise SourceError(f"there is no repository at {path}", hint=_hint(path))
     return LocalRepository(path.absolute(), ref)
+
+
+def in_full(text: str) -> str:
+    """Return `--source TEXT` so that it means the same in any folder. Raises UserError for a `~` that names nobody."""
+    place, hash_, ref = text.rpartition("#") if "#" in text else (text, "", "")
+    if not place or _URL.match(place) or (hash_ and _SCP.match(place) and not Path(place).exists()):
+        return text
+    return f"{full_path(place)}{hash_}{ref}"
 
 
 def local_path(url: str) -> Path:

@@ -1,23 +1,14 @@
-"""The command line: one task per command, the same under plain `invoke`, `./inv` and the console script `crossjit`."""
+"""The command line, a task for each command: `program` is behind `./inv`, plain `invoke` takes `namespace`."""
 
 from __future__ import annotations
 
-import sys
 from types import ModuleType
 
-import invoke.main
 from invoke.collection import Collection
-from invoke.program import Program
 
-from crossjit import __version__
-
-# invoke turns bytecode files off, for its own users' small tasks.py; here every command would compile all modules anew
-sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
-
-from crossjit.tasks import (  # noqa: E402 - see above
+from crossjit.tasks import (
     build,
     cache,
-    commandline,
     debug,
     develop,
     doctor,
@@ -28,7 +19,8 @@ from crossjit.tasks import (  # noqa: E402 - see above
     stash,
     triage,
 )
-from crossjit.tasks.framework import Command  # noqa: E402
+from crossjit.tasks.commandline import CrossjitProgram
+from crossjit.tasks.framework import Command
 
 __all__ = ["namespace", "program"]
 
@@ -61,7 +53,4 @@ namespace = Collection(
     _group("runs", "What was done.", _commands(runs, "list", "show")),
 )
 
-program = Program(version=__version__, namespace=namespace, name="crossjit", binary="crossjit")
-
-commandline.teach(program)
-commandline.teach(invoke.main.program)  # the Program behind the commands `invoke` and `inv`
+program = CrossjitProgram(namespace)

@@ -2,69 +2,137 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-import shlex
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from invoke.collection import Collection
+from invoke.completion.complete import print_completion_script
+from invoke.config import Config
 from invoke.exceptions import Exit, ParseError
+from invoke.parser.argument import Argument
+from invoke.parser.context import ParserContext
 from invoke.program import Program
 from invoke.tasks import Task
 
+from crossjit import __version__
 from crossjit.errors import UserError, did_you_mean
-from crossjit.report import tables
-from crossjit.tasks.framework import BROKEN_PIPE, Command, ended, stdout_is_gone
+from crossjit.tasks.framework import Command, ending
+
+# invoke's other options are about shell commands and settings files of its own, which no task of ours has.
+_OPTIONS = ("complete", "debug", "help", "list", "list-depth", "list-format", "print-completion-script", "version")
+_LIST_FORMATS = ("flat", "nested", "json")
 
 
-def teach(program: Program) -> None:
-    """Have a Program take two-word task names (`stash list`), and end on a wrong command line with a hint and code 2.
+class _NoSettings(Config):
+    """invoke's configuration without what it reads from /etc, the home folder and the environment."""
 
-    What comes after `--` keeps its words. Plain `invoke` runs a Program of its own, which knows nothing of ours but
-    this; it ends with 1 otherwise.
+    def load_base_conf_files(self) -> None:
+        """Read no file."""
+
+    def load_shell_env(self) -> None:
+        """Read no variable."""
+
+
+class CrossjitProgram(Program):
+    """The program behind `./inv` and `crossjit`: it takes two-word task names (`stash list`).
+
+    A wrong command line ends with a hint and code 2, anything unexpected with 3: never with 1, which says that CPython
+    fails.
     """
-    parse_core, parse_tasks, parse_cleanup = program.parse_core, program.parse_tasks, program.parse_cleanup
 
-    def core(argv: list[str] | None) -> None:
+    def __init__(self, namespace: Collection) -> None:
+        super().__init__(
+            version=__version__,
+            namespace=namespace,
+            name="crossjit",
+            binary="./inv",
+            binary_names=["crossjit", "inv"],
+            config_class=_NoSettings,
+        )
+
+    def core_args(self) -> list[Argument]:
+        """Return those of invoke's own options that mean something here."""
+        return [argument for argument in super().core_args() if argument.name in _OPTIONS]
+
+    def run(self, argv: list[str] | None = None, exit: bool = True) -> None:
+        """Read a command line, run its tasks, and end the process with the code that belongs to how it went."""
         try:
-            parse_core(argv)
+            with ending():
+                self.create_config()
+                self._parse(argv)
+                self.execute()
+                sys.stdout.flush()
+        except Exit as end:
+            if end.message:
+                print(end.message, file=sys.stderr)
+            if exit:
+                sys.exit(end.code)
+
+    def _parse(self, argv: list[str] | None) -> None:
+        """Raises Exit where there is no task to run, UserError for a wrong command line."""
+        try:
+            self.parse_collection()
+            self.parse_core(argv)
+            self.parse_tasks()
+            self.parse_cleanup()
+        except ParseError as error:
+            raise explain(error, self.collection) from error
         except ValueError as error:  # invoke converts its own options' values unguarded
-            raise _refuse(UserError(f"an option has a wrong value: {error}", hint="see `invoke --help`")) from error
-        if "--" in program.argv:  # invoke joins what comes after it with spaces: one word is not to be told from two
-            program.core.remainder = shlex.join(program.argv[program.argv.index("--") + 1 :])
+            raise UserError(f"an option has a wrong value: {error}", hint="see `./inv --help`") from error
 
-    def tasks() -> None:
-        collection = program.collection
-        try:
-            words = rewrite(program.core.unparsed, collection)
-            if words[1:] == ["--help"]:  # as if it had come first: invoke would miss positional arguments before
-                program.args["help"].value, words = words[0], []
-            program.core.unparsed[:] = words
-            parse_tasks()
-        except UserError as error:
-            raise _refuse(error) from error
-        except ParseError as error:
-            raise _refuse(explain(error, collection)) from error
-        if program.args["debug"].value:
+    def parse_core(self, argv: list[str] | None) -> None:
+        """Read the options before the first task; some of them are all that is wanted."""
+        self.normalize_argv(argv)
+        self.parse_core_args()
+        if self.args.version.value:
+            self.print_version()
+            raise Exit
+        if shell := self.args["print-completion-script"].value:
+            print_completion_script(shell=shell, names=self.binary_names)
+            raise Exit
+
+    def parse_tasks(self) -> None:
+        """Read the tasks and their options."""
+        words = rewrite(self.core.unparsed, self.collection)
+        if words[1:] == ["--help"]:  # as if it had come first: invoke would miss positional arguments before
+            self.args["help"].value, words = words[0], []
+        self.core.unparsed[:] = words
+        super().parse_tasks()
+        if self.args.debug.value:
             os.environ["CROSSJIT_DEBUG"] = "1"
+        if self.core.remainder and not self.args.complete.value and not any(map(self._takes_words, self.tasks)):
+            raise UserError("nothing here takes words after --", hint="`debug` and `test` do; see `./inv --list`")
 
-    def cleanup() -> None:
+    def _takes_words(self, context: ParserContext) -> bool:
+        task = _find(self.collection, context.name or "")
+        return isinstance(task, Command) and task.words
+
+    def parse_cleanup(self) -> None:
+        """Do what takes no task: help, the list, a shell's completion."""
+        if self.args.complete.value:  # while somebody types, half a command line is no error
+            with contextlib.suppress(ParseError, ValueError):
+                super().parse_cleanup()
+            raise Exit
+        _one_of("--list-format", self.args["list-format"].value, _LIST_FORMATS)
+        if isinstance(group := self.args.list.value, str):
+            _one_of("--list", group, sorted(self.collection.collections))
         try:
-            parse_cleanup()
-        except ParseError as error:
-            raise _refuse(explain(error, program.collection)) from error
-        except BrokenPipeError:  # the help or the list, and somebody who read enough of it
-            if not stdout_is_gone():
-                raise
-            raise Exit(code=BROKEN_PIPE) from None
-
-    for name, method in (("parse_core", core), ("parse_tasks", tasks), ("parse_cleanup", cleanup)):
-        setattr(program, name, method)
+            super().parse_cleanup()
+        except Exit as end:  # with 1, where something was wrong
+            if end.message:
+                raise UserError(end.message, hint="see `./inv --help`") from end
+            raise
 
 
-def _refuse(error: UserError) -> Exit:
-    return ended(tables.error_text(error), error.exit_code)
+def _one_of(option: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise UserError(
+            f"invalid {option} {value!r}{did_you_mean(value, choices)}", hint=f"choose from {', '.join(choices)}"
+        )
 
 
 def rewrite(tokens: Iterable[str], collection: Collection) -> list[str]:
@@ -110,7 +178,7 @@ def _second_word(group: str, queue: list[str], members: Collection) -> str:
     if queue and not queue[0].startswith("-"):
         raise UserError(
             f"{group} has no task {queue[0]!r}{did_you_mean(queue[0], names)}",
-            hint=f"there are {', '.join(f'`invoke {group} {name}`' for name in names)}",
+            hint=f"there are {', '.join(f'`./inv {group} {name}`' for name in names)}",
         )
     return group
 
@@ -142,7 +210,7 @@ def explain(error: ParseError, collection: Collection) -> UserError:
     message = str(error)
     name = error.context.name if error.context is not None else None
     shown = (name or "").replace(".", " ")
-    hint = f"see `invoke {shown} --help`" if name else "see `invoke --list`"
+    hint = f"see `./inv {shown} --help`" if name else "see `./inv --list`"
     if match := _UNKNOWN.match(message):
         word = match["word"]
         if word.startswith("-"):

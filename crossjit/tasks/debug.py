@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as documents
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from invoke.context import Context
 from crossjit.errors import ExitCode, InfrastructureError, UserError
 from crossjit.model import CellResult, Outcome
 from crossjit.portion import WHOLE
-from crossjit.tasks.framework import note, show, show_json
+from crossjit.tasks.framework import note, show, show_json, words_after_dashes
 from crossjit.tasks.options import MAKING, Request, describe, number, of_cell, recalled, requesting
 from crossjit.tasks.workshop import opened
 
@@ -40,6 +39,7 @@ class Wanted:
     *MAKING,
     iterable=["run"],
     rest="run",
+    words=True,
     help=describe(
         run="RUN may stand alone: a run's id, its beginning, or last; its first crashed test; default: last",
         cell=(
@@ -68,7 +68,7 @@ def debug(
     the artifact's symbols and CPython's helper (`py-bt`). A cell's program stands at its beginning. QEMU is asked where
     the cell is emulated.
     """
-    arguments = tuple(shlex.split(context.remainder))
+    arguments = words_after_dashes(context)
     if json and not batch:
         raise UserError("--json goes with --batch", hint="gdb's prompt is for people")
     if seconds and not batch:
@@ -95,7 +95,7 @@ def of_run(names: Sequence[str], test: str) -> Wanted:
     from crossjit import runs, settings
 
     if len(names) > 1:
-        raise UserError("one run at a time, please", hint="`invoke runs list` shows many")
+        raise UserError("one run at a time, please", hint="`./inv runs list` shows many")
     loaded = settings.load()
     # the last that came to a result: one that only looked at something, as this one will, is not meant
     ended = (run.id for run in runs.list_runs(loaded) if any(run.result(cell) for cell in run.cells))
@@ -110,7 +110,7 @@ def of_run(names: Sequence[str], test: str) -> Wanted:
     if not ranked:
         raise UserError(
             f"run {found.id} has no test {test!r}" if test else f"no test of run {found.id} crashed or hung",
-            hint="`invoke runs show` has the names; --cell with --test runs any test of a cell",
+            hint="`./inv runs show` has the names; --cell with --test runs any test of a cell",
         )
     _, result, name = min(ranked, key=lambda each: each[0])
     return Wanted(request, found, result, name)

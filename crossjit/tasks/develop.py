@@ -11,7 +11,7 @@ from invoke.context import Context
 
 from crossjit import PROJECT
 from crossjit.errors import ExitCode, InfrastructureError, UserError
-from crossjit.tasks.framework import command, note, run_child
+from crossjit.tasks.framework import command, note, run_child, words_after_dashes
 from crossjit.tasks.options import describe, number, words
 
 SUITES = ("unit", "contract", "e2e")
@@ -39,6 +39,7 @@ LINT_FIX = (("ruff", "check", "--fix"), ("ruff", "format"), *LINT[2:])
 @command(
     iterable=["path"],
     rest="path",
+    words=True,
     help=describe(
         path="bare words are test files or folders; default: all of tests",
         unit="only tests/unit, which need no engine; default: off",
@@ -73,7 +74,7 @@ def test(
     parallel = number("jobs", jobs, at_least=1)
     if parallel > 1:
         arguments += ["-n", str(parallel)]
-    status = _run("pytest", *arguments, *shlex.split(context.remainder))
+    status = _run("pytest", *arguments, *words_after_dashes(context))
     if status in _PYTEST:
         return _PYTEST[status]
     raise InfrastructureError(f"pytest ended with {status}", hint="its output above tells why")

@@ -16,12 +16,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.parser.argument import Argument
 from invoke.tasks import Task
 
 from crossjit import __version__
-from crossjit.errors import CrossjitError, ExitCode, InfrastructureError, Interrupted
+from crossjit.errors import CrossjitError, ExitCode, InfrastructureError, Interrupted, UserError
 from crossjit.progress import Silent
 from crossjit.report import output, tables
 
@@ -29,20 +30,24 @@ BROKEN_PIPE = 128 + signal.SIGPIPE  # what a shell reports for a program that wr
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 CLEAN = "interrupted; nothing was left running"
-NOT_CLEAN = "interrupted, and cleaning up failed; `invoke clean` removes what is left"
+NOT_CLEAN = "interrupted, and cleaning up failed; `./inv clean` removes what is left"
 
 
 class Command(Task[Any]):
-    """A task that ends the process as the README says, under plain `invoke` as under `crossjit`.
+    """A task that ends the process as the README says, under plain `invoke` as under `./inv`.
 
     Its body returns None, or the ExitCode to end with. `rest` names the iterable option that bare words after the task
-    are values of, so that `stash verify ID` means `stash verify --artifact ID`.
+    are values of, so that `stash verify ID` means `stash verify --artifact ID`; `words` says that it takes what comes
+    after ` -- `, which `words_after_dashes` gives.
     """
 
-    def __init__(self, body: Callable[..., Any], *, rest: str | None = None, **arguments: Any) -> None:
+    def __init__(
+        self, body: Callable[..., Any], *, rest: str | None = None, words: bool = False, **arguments: Any
+    ) -> None:
         arguments.setdefault("auto_shortflags", False)
         super().__init__(body, **arguments)
         self.rest = rest
+        self.words = words
         self._described: Mapping[str, str] = dict(self.help)
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
@@ -52,7 +57,7 @@ class Command(Task[Any]):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the body. Raises Exit with the code that belongs to how it went."""
-        with _ending():
+        with ending():
             code = super().__call__(*args, **kwargs)
             sys.stdout.flush()
         if code:
@@ -66,6 +71,17 @@ def command(**arguments: Any) -> Callable[[Callable[..., Any]], Command]:
         return Command(body, **arguments)
 
     return decorate
+
+
+def words_after_dashes(context: Context) -> tuple[str, ...]:
+    """Return what came after ` -- `. Raises UserError where it cannot be known.
+
+    invoke joins it with spaces, so one word could not be told from two; it is taken from the process's command line.
+    """
+    words = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
+    if " ".join(words) != context.remainder:
+        raise UserError("the words after -- cannot be told apart here", hint="run it with ./inv")
+    return tuple(words)
 
 
 def show(text: str) -> None:
@@ -150,7 +166,7 @@ def ended(text: str, code: ExitCode) -> Exit:
 
 
 @contextlib.contextmanager
-def _ending() -> Iterator[None]:
+def ending() -> Iterator[None]:
     """Turn whatever leaves the block into an Exit with message and code."""
     for stream in (sys.stdout, sys.stderr):
         if (reconfigure := getattr(stream, "reconfigure", None)) is not None:
@@ -169,8 +185,7 @@ def _ending() -> Iterator[None]:
     except Interrupted as error:
         raise ended(tables.error_text(error) if error.message else CLEAN, ExitCode.INTERRUPTED) from error
     except CrossjitError as error:
-        if _debug():
-            raise
+        _trace(error)
         if interrupted:
             raise ended(f"{tables.error_text(error)}\n{NOT_CLEAN}", ExitCode.INTERRUPTED) from error
         raise ended(tables.error_text(error), error.exit_code) from error
@@ -236,8 +251,7 @@ def _disk_or_bug(error: OSError) -> Exit:
         with durable.explained(InfrastructureError, "the disk refused", where.parent):
             raise error
     except InfrastructureError as explained:
-        if _debug():
-            raise
+        _trace(error)
         return ended(tables.error_text(explained), explained.exit_code)
     except OSError:
         return _bug(error)
@@ -249,8 +263,7 @@ def _bug(error: Exception) -> Exit:
     import shlex
     import traceback
 
-    if _debug():
-        raise error
+    _trace(error)
     text = (
         f"crossjit {__version__}, Python {platform.python_version()}, {platform.platform()}\n"
         f"{shlex.join(sys.argv)}\n\n{''.join(traceback.format_exception(error))}"
@@ -278,7 +291,11 @@ def _crash_folders() -> Iterator[Path]:
     yield Path(tempfile.gettempdir())
 
 
-def _debug() -> bool:
+def _trace(error: Exception) -> None:
+    """Show the traceback if it is asked for. Raising it would end the process with 1."""
     from crossjit import settings
 
-    return settings.wants_traceback()
+    if settings.wants_traceback():
+        import traceback
+
+        note("".join(traceback.format_exception(error)))

@@ -66,7 +66,7 @@ def check_known_failures(context: Context, json: bool = False) -> ExitCode:
     else:
         show(_described(judged))
         if not any(subject.tests for subject in subjects):
-            note("whether the tests exist could not be told: the stash is empty; `invoke build` fills it")
+            note("whether the tests exist could not be told: the stash is empty; `./inv build` fills it")
     return ExitCode.PRODUCT if wrong else ExitCode.PASS
 
 

@@ -80,7 +80,7 @@ def schema(context: Context, check: bool = False) -> None:
     shown = tuple(str(path.relative_to(PROJECT)) for path in stale)
     if check and stale:
         raise UserError(
-            f"{len(stale)} of the JSON schemas are not current", hint="`invoke schema` writes them", details=shown
+            f"{len(stale)} of the JSON schemas are not current", hint="`./inv schema` writes them", details=shown
         )
     for line in shown:
         show(f"written: {line}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -127,19 +128,49 @@ def read(
     no_cache: bool = False,
 ) -> Request:
     """Turn the options' texts into values. Raises UserError for the first that is wrong."""
-    from crossjit import plan
+    from crossjit import plan, recipes
 
     return Request(
         arches=plan.parse_arches(arch or ()),
-        recipes=words(recipe),
+        recipes=tuple(map(recipes.in_full, words(recipe))),
         variants=words(variant),
         strategy=plan.parse_strategy(strategy),
-        source=source or None,
+        source=_source_in_full(source) if source else None,
         cpu=cpu or None,
         jobs=number("jobs", jobs, at_least=1) if jobs else 0,
         portion=Portion(suites=words(suite), shard=parse_shard(shard), tests=words(tests)),
         cached=not no_cache,
     )
+
+
+def in_full(argv: Iterable[str]) -> list[str]:
+    """Return a command line whose paths, of those options that cells are made of, mean the same in any folder."""
+    from crossjit import recipes
+
+    def recipes_in_full(value: str) -> str:
+        return ",".join(map(recipes.in_full, words([value])))
+
+    def cell_in_full(value: str) -> str:
+        recipe, *rest = value.rsplit("/", 2)
+        return "/".join([recipes.in_full(recipe), *rest])
+
+    kinds = {"--source": _source_in_full, "--recipe": recipes_in_full, "--cell": cell_in_full}
+    result: list[str] = []
+    words_left = iter(argv)
+    for word in words_left:
+        option, equals, value = word.partition("=")
+        if word == "--":
+            return [*result, word, *words_left]
+        result.append(f"{option}={kinds[option](value)}" if equals and option in kinds else word)
+        if word in kinds:
+            result += [kinds[word](value) for value in itertools.islice(words_left, 1)]
+    return result
+
+
+def _source_in_full(source: str) -> str:
+    from crossjit.sources import request
+
+    return request.in_full(source)
 
 
 def of_cell(request: Request, cell: str, *, tests: Iterable[str] = ()) -> Request:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from invoke.context import Context
 
 from crossjit.errors import ExitCode, InfrastructureError, UserError
+from crossjit.paths import full_path
 from crossjit.report import tables
 from crossjit.tasks.framework import command, note, show, show_bytes, show_json
 from crossjit.tasks.options import describe
@@ -60,7 +61,7 @@ def report(
         if place == STDOUT:
             show_bytes(content)
         else:
-            _write(Path(place).expanduser(), content)
+            _write(full_path(place), content)
             note(f"wrote {place}")
     if json:
         show_json(_whole(found, results))
@@ -149,7 +150,7 @@ def compare(context: Context, before: str, after: str, json: bool = False) -> Ex
     if not comparison.cells:
         raise UserError(
             "the two runs have no cell in common, so there is nothing to compare",
-            hint="`invoke runs list` shows which runs there are",
+            hint="`./inv runs list` shows which runs there are",
             details=tuple(f"{run.id}: {', '.join(map(str, run.cells)) or 'no cells'}" for run in (first, second)),
         )
     if json:

@@ -52,7 +52,7 @@ def show_run(context: Context, run: list[str] | None = None, steps: bool = False
 
     wanted = run or ["last"]
     if len(wanted) > 1:
-        raise UserError("one run at a time, please", hint="`invoke runs list` shows many")
+        raise UserError("one run at a time, please", hint="`./inv runs list` shows many")
     found = runs.load(settings.load(), wanted[0])
     if json:
         cells = [tables.cell_json(result) | concluded(found, result.cell) for result in found.results()]
@@ -98,15 +98,13 @@ def clean(
 
 
 def _row(run: Run) -> tuple[str, ...]:
-    from crossjit.runs import typed
-
     counts = {verdict: list(run.verdicts.values()).count(verdict) for verdict in dict.fromkeys(run.verdicts.values())}
     return (
         run.id,
         _state(run),
         _took(run),
         ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) or "-",
-        " ".join(typed(run.argv)[1:]) if run.argv else "-",
+        " ".join(run.argv[1:]) or "-",
     )
 
 

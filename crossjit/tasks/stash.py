@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from json import loads
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
 from crossjit.errors import StashError
+from crossjit.paths import full_path
 from crossjit.report.tables import duration, size
 from crossjit.tasks.framework import Notes, command, note, show, show_json, show_table
 from crossjit.tasks.options import describe, number, words
@@ -72,7 +72,7 @@ def verify(context: Context, artifact: list[str] | None = None, json: bool = Fal
     if damaged:
         raise StashError(
             f"{len(damaged)} of {len(problems)} artifacts damaged",
-            hint="building the cell again heals it; `invoke stash gc` removes what is damaged",
+            hint="building the cell again heals it; `./inv stash gc` removes what is damaged",
             details=tuple(line for lines in damaged.values() for line in lines),
         )
     if not json:
@@ -93,7 +93,7 @@ def export(context: Context, artifact: str, folder: str) -> None:
     """
     store = _store()
     found = store.find_by_prefix(artifact)
-    place = Path(folder).expanduser().absolute()
+    place = full_path(folder)
     store.export(found, place)
     show(f"{found.manifest.subject} ({found.id}) is in {place}")
 

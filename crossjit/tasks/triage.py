@@ -75,7 +75,7 @@ def triage(
         show_json({"run": record, "diagnoses": [diagnosis.as_json(each) for each in found]})
     else:
         show(told.as_text(found, look=tables.look_of(sys.stdout)))
-        show("\n".join(["", f"run:       {record}", *([f"told by:   invoke report {before.id}"] if before else [])]))
+        show("\n".join(["", f"run:       {record}", *([f"told by:   ./inv report {before.id}"] if before else [])]))
     return ExitCode.PASS
 
 
@@ -84,12 +84,10 @@ def _failed(names: Sequence[str]) -> Run:
     from crossjit import runs, settings
 
     if len(names) > 1:
-        raise UserError("one run at a time, please", hint="`invoke runs list` shows many")
+        raise UserError("one run at a time, please", hint="`./inv runs list` shows many")
     found = runs.load(settings.load(), names[0])
     if not any(_bad(result) for result in found.results()):
-        raise UserError(
-            f"no test of run {found.id} failed", hint="`invoke runs list` shows the runs and their verdicts"
-        )
+        raise UserError(f"no test of run {found.id} failed", hint="`./inv runs list` shows the runs and their verdicts")
     return found
 
 
@@ -155,7 +153,7 @@ def _trials(cell: Cell, ladder: Ladder, results: Sequence[SuiteResult], patterns
     if patterns or not 0 < len(ran) <= NAMED:
         raise UserError(
             f"{cell}: none of the tests that are meant failed",
-            hint="`invoke runs show` has the names of those that did; with --cell, name a test that passes at times",
+            hint="`./inv runs show` has the names of those that did; with --cell, name a test that passes at times",
         )
     return dict.fromkeys(ran, False)
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import crossjit
 from crossjit.errors import EngineError
 from crossjit.model import Arch, Cell, HostAbility
+from crossjit.paths import full_path
 from crossjit.tasks.framework import asker, note
-from crossjit.tasks.options import Request, remembered
+from crossjit.tasks.options import Request, in_full, remembered
 
 if TYPE_CHECKING:
     from crossjit.flow import Foreseen, Order, Workshop
@@ -70,7 +71,7 @@ def opened(request: Request, *, one: bool = False, reproduce: str | None = None)
         Terminal() as terminal,
         runs.RunRecord.start(
             settings,
-            sys.argv,
+            [program_path(), *in_full(sys.argv[1:])],
             described,
             reproduce=reproduce,
             request=remembered(request),
@@ -95,6 +96,12 @@ def opened(request: Request, *, one: bool = False, reproduce: str | None = None)
             cached=request.cached,
         )
         yield Opened(shop, record, orders)
+
+
+def program_path() -> str:
+    """Return what runs crossjit from any folder: `inv` of the clone, or whatever this process was started by."""
+    wrapper = crossjit.PROJECT / "inv"
+    return str(wrapper if wrapper.is_file() else full_path(sys.argv[0]))
 
 
 def foresee(request: Request) -> tuple[tuple[Foreseen, ...], HostAbility]:

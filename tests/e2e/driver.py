@@ -161,7 +161,7 @@ class Driver:
         return replace(self, environ={**self.environ, **variables})
 
     def start(self, *arguments: str | Path, terminal: int | None = None) -> Running:
-        """Start `invoke` with these arguments, on a terminal if one is given: then what it says is not kept."""
+        """Start `crossjit` with these arguments, on a terminal if one is given: then what it says is not kept."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith("CROSSJIT_")}
         changes = {
             "CROSSJIT_ENGINE": self.client,
@@ -173,7 +173,8 @@ class Driver:
             environ.pop(name, None)
             if value is not None:
                 environ[name] = value
-        command = (*self.prefix, sys.executable, "-m", "invoke", "--search-root", str(self.project))
+        environ["PYTHONPATH"] = str(self.project)
+        command = (*self.prefix, sys.executable, "-m", "crossjit")
         number = len(list(self.cwd.parent.glob("command-*.out")))
         out, err = (self.cwd.parent / f"command-{number}-{os.urandom(2).hex()}.{kind}" for kind in ("out", "err"))
         with out.open("wb") as stdout, err.open("wb") as stderr, _hearing():
@@ -189,7 +190,7 @@ class Driver:
         return Running(self, process, out, err)
 
     def run(self, *arguments: str | Path, expect: int = 0, patience: float = PATIENCE) -> Done:
-        """Run `invoke` with these arguments to its end."""
+        """Run `crossjit` with these arguments to its end."""
         done = self.start(*arguments).wait(patience)
         assert done.returncode == expect, f"exit code {done.returncode}, not {expect}:\n{done.stdout}\n{done.stderr}"
         return done

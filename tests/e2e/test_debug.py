@@ -65,7 +65,7 @@ def test_one_command_from_the_red_run_to_the_fault(
     assert crash["traceback"][0] == "Fatal Python error: Segmentation fault"
     shown = driver.run("runs", "show").stdout
     assert f"$ {crash['command']}" in shown
-    assert f"invoke debug {red['run']}" in shown
+    assert f"./inv debug {red['run']}" in shown
 
     seen = driver.run("debug", "last", "--batch", "--json").json
     stop = seen["stop"]

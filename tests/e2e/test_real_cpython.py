@@ -52,7 +52,7 @@ AARCH64 = "3.15/aarch64/jit"
 def crossjit(*arguments: str, expect: int = 0) -> Any:
     """Run a command and return its JSON."""
     done = subprocess.run(
-        [sys.executable, "-m", "invoke", "--search-root", str(PROJECT), *arguments, "--json"],
+        [sys.executable, "-m", "crossjit", *arguments, "--json"],
         capture_output=True,
         text=True,
         check=False,
@@ -112,7 +112,7 @@ def test_an_export_runs_with_qemu_and_the_targets_libraries(
         pytest.skip("no qemu-aarch64 to run a program by hand")
     tree = tmp_path / "tree"
     subprocess.run(
-        [sys.executable, "-m", "invoke", "--search-root", str(PROJECT), "stash", "export", aarch64_jit.id, str(tree)],
+        [sys.executable, "-m", "crossjit", "stash", "export", aarch64_jit.id, str(tree)],
         check=True,
         capture_output=True,
     )

@@ -124,7 +124,7 @@ def test_runs_show_crashes_and_the_way_to_look_at_them(state: Settings) -> None:
     for part in ("3.15/aarch64/jit: jit: test.test_s.C.test_x: killed by SIGSEGV", "$ python3 -m test", "Fatal Python"):
         assert part in text
     assert str(run.cell_folder(CELL) / "jit" / "s.log") in text
-    assert f"invoke debug {run.id}" in text
+    assert f"./inv debug {run.id}" in text
     told = cell_json(run.results()[1])["suites"]
     assert isinstance(told, list)
     assert told[0]["crashes"][0]["how"] == "killed by SIGSEGV"

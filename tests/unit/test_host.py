@@ -82,7 +82,7 @@ def test_checks_become_json(settings: Settings, bookworm: PretendHost) -> None:
     lines = json.loads(json.dumps([check.to_json() for check in host.check(settings, shell=bookworm)]))
     engine = next(line for line in lines if line["name"] == "docker engine")
     assert engine["status"] == "fail"
-    assert engine["remedy"] == ["invoke doctor --fix"]
+    assert engine["remedy"] == ["./inv doctor --fix"]
     assert engine["needed_for"] == "everything that runs"
 
 
@@ -198,7 +198,7 @@ def test_an_engine_without_updates_is_told(settings: Settings, bookworm: Pretend
     warning = next(check for check in done.checks if check.name == "engine updates")
     assert warning.status is host.Status.WARN
     assert warning.found == ("apt has no source for docker.io, docker-cli, docker-buildx: no security update will come")
-    assert "invoke setup --updates" in warning.remedy[0]
+    assert "./inv setup --updates" in warning.remedy[0]
     assert found(settings, bookworm, "engine updates") == warning
     assert done.able, "it works all the same"
 
@@ -505,7 +505,7 @@ def test_ensure_repairs_only_if_something_that_is_needed_is_missing(settings: Se
 def test_ensure_that_may_not_prepare_says_what_is_missing(settings: Settings, bookworm: PretendHost) -> None:
     with pytest.raises(InfrastructureError, match="lacks docker client") as caught:
         host.ensure(replace(settings, prepare=False), nobody_asked, silent, shell=bookworm)
-    assert "invoke doctor --fix" in caught.value.hint
+    assert "./inv doctor --fix" in caught.value.hint
     assert bookworm.changes == []
 
 

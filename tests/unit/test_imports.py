@@ -19,6 +19,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "crossjit.model",
         "crossjit.errors",
         "crossjit.budget",
+        "crossjit.paths",
         "crossjit.progress",
         "crossjit.tars",
         "crossjit.wording",
@@ -70,7 +71,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "crossjit.verdict",
     ),
     "record": ("crossjit.runs", "crossjit.cleaning", "crossjit.report", "crossjit.upkeep"),
-    "tasks": ("crossjit.tasks",),
+    "tasks": ("crossjit.tasks", "crossjit.__main__"),
 }
 ORDER = list(GROUPS)
 

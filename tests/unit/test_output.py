@@ -135,7 +135,7 @@ COMMANDS = (
 def test_every_command_shows_a_hostile_run(settings: Settings, hostile: Run, arguments: tuple[str, ...]) -> None:
     environ = {**os.environ, **GITHUB, "CROSSJIT_HOME": str(settings.home)}
     done = subprocess.run(
-        [sys.executable, "-m", "invoke", *arguments], cwd=ROOT, env=environ, capture_output=True, check=False
+        [sys.executable, "-m", "crossjit", *arguments], cwd=ROOT, env=environ, capture_output=True, check=False
     )
     written = done.stdout.decode() + done.stderr.decode()
     assert written.strip()
@@ -150,7 +150,7 @@ def test_a_terminal_gets_colours_and_nothing_else(settings: Settings, hostile: R
     ours, theirs = pty.openpty()
     environ = {**os.environ, "CROSSJIT_HOME": str(settings.home), "TERM": "xterm-256color"}
     with subprocess.Popen(
-        [sys.executable, "-m", "invoke", *arguments], cwd=ROOT, env=environ, stdout=theirs, stderr=theirs
+        [sys.executable, "-m", "crossjit", *arguments], cwd=ROOT, env=environ, stdout=theirs, stderr=theirs
     ) as process:
         os.close(theirs)
         pieces = []

@@ -238,7 +238,7 @@ def test_a_page_is_never_too_large(example: Run, bad: int, least: int) -> None:
     if bad:
         assert f"{bad:,} tests, each with all cells" in parsed.text
     if bad == 60_000:
-        assert re.search(r"And [\d,]+ tests more; invoke report \S+ --json has them all", parsed.text)
+        assert re.search(r"And [\d,]+ tests more; ./inv report \S+ --json has them all", parsed.text)
 
 
 def test_tables_of_triage_take_room_as_well(settings: Settings) -> None:

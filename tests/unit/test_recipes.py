@@ -141,7 +141,7 @@ def test_the_schemas_are_current() -> None:
     kept = SHIPPED / "schema"
     assert {path.name for path in kept.glob("*.json")} == set(made)
     for name, text in made.items():
-        assert (kept / name).read_text() == text, f"{name} is not current: `invoke schema` writes it"
+        assert (kept / name).read_text() == text, f"{name} is not current: `./inv schema` writes it"
 
 
 def test_every_schema_that_a_document_names_is_there() -> None:

@@ -31,7 +31,7 @@ def example(settings: Settings) -> Run:
 def invoke(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, "CROSSJIT_HOME": str(settings.home), "PYTHONIOENCODING": "ascii"}
     return subprocess.run(
-        [sys.executable, "-m", "invoke", *arguments], cwd=ROOT, env=environment, capture_output=True, check=False
+        [sys.executable, "-m", "crossjit", *arguments], cwd=ROOT, env=environment, capture_output=True, check=False
     )
 
 

@@ -6,7 +6,6 @@ import errno
 import io
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -18,13 +17,13 @@ import pytest
 from invoke.collection import Collection
 from invoke.context import Context
 from invoke.exceptions import Exit
-from invoke.program import Program
 
 from crossjit import errors
 from crossjit.errors import ExitCode, UserError
 from crossjit.model import Arch, Cell, CellResult, Strategy, SuiteResult, Verdict
 from crossjit.tasks import build as build_tasks
-from crossjit.tasks import commandline, framework, options
+from crossjit.tasks import framework, options
+from crossjit.tasks.commandline import CrossjitProgram
 from crossjit.tasks.framework import Command, command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,10 +55,10 @@ def export(context: Context, artifact: str, folder: str) -> None:
     SEEN.append(("export", artifact, folder))
 
 
-@command()
+@command(words=True)
 def show_rest(context: Context) -> None:
     """Show the rest."""
-    SEEN.append(shlex.split(context.remainder))
+    SEEN.append(framework.words_after_dashes(context))
 
 
 COLLECTION = Collection(build, show_rest, Collection("stash", list_things, verify, export))
@@ -67,11 +66,13 @@ COLLECTION = Collection(build, show_rest, Collection("stash", list_things, verif
 
 def run(*argv: str) -> int:
     """Run a command line of the collection above and return the exit code."""
-    program = Program(namespace=COLLECTION, name="crossjit", binary="crossjit")
-    commandline.teach(program)
     SEEN.clear()
-    with pytest.raises(SystemExit) as ended:
-        program.run(["crossjit", *argv])
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        pytest.raises(SystemExit) as ended,
+    ):
+        patched.setattr(sys, "argv", ["crossjit", *argv])
+        CrossjitProgram(COLLECTION).run()
         raise SystemExit(0)
     return int(ended.value.code or 0)
 
@@ -99,12 +100,12 @@ def test_command_lines_reach_their_tasks(line: str, seen: list[Any]) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("biuld", ["there is no task 'biuld'; did you mean 'build'?", "invoke --list"]),
-        ("build --arhc x86_64", ["there is no option --arhc for build; did you mean '--arch'?", "invoke build --help"]),
-        ("build --jobs", ["--jobs needs a value", "invoke build --help"]),
+        ("biuld", ["there is no task 'biuld'; did you mean 'build'?", "./inv --list"]),
+        ("build --arhc x86_64", ["there is no option --arhc for build; did you mean '--arch'?", "./inv build --help"]),
+        ("build --jobs", ["--jobs needs a value", "./inv build --help"]),
         ("build x86_64", ["there is no task 'x86_64', and build takes no such word"]),
-        ("stash lits", ["stash has no task 'lits'; did you mean 'list'?", "`invoke stash verify`"]),
-        ("stash export 12ab", ["stash export needs FOLDER", "invoke stash export --help"]),
+        ("stash lits", ["stash has no task 'lits'; did you mean 'list'?", "`./inv stash verify`"]),
+        ("stash export 12ab", ["stash export needs FOLDER", "./inv stash export --help"]),
         ("--help biuld", ["there is no task 'biuld'"]),
         ("--list-depth many", ["an option has a wrong value"]),
     ],
@@ -120,7 +121,80 @@ def test_wrong_command_lines_are_the_users(line: str, said: list[str], capsys: p
 
 def test_what_comes_after_two_dashes_keeps_its_words() -> None:
     assert run("show-rest", "--", "-c", "print('a  b')", "", "--json", "--help") == 0
-    assert SEEN == [["-c", "print('a  b')", "", "--json", "--help"]]
+    assert SEEN == [("-c", "print('a  b')", "", "--json", "--help")]
+
+
+def test_words_that_cannot_be_told_apart_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["elsewhere"])
+    with pytest.raises(UserError, match="cannot be told apart"):
+        framework.words_after_dashes(Context(remainder="-c import os; os.abort()"))
+    monkeypatch.setattr(sys, "argv", ["x", "--", "-c", "import os; os.abort()"])
+    assert framework.words_after_dashes(Context(remainder="-c import os; os.abort()")) == (
+        *("-c", "import os; os.abort()"),
+    )
+
+
+@pytest.mark.parametrize("line", ["build -- -k x", "-- x", "stash list -- x"])
+def test_words_after_dashes_go_to_a_task_that_takes_them(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*line.split()) == ExitCode.USER
+    assert "nothing here takes words after --" in capsys.readouterr().err
+    assert SEEN == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "build -T 3",
+        "build --config x",
+        "--config x build",
+        "build --prompt-for-sudo-password",
+        "build --dry",
+        "-R build",
+    ],
+)
+def test_invokes_options_that_mean_nothing_here_are_not_taken(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*line.split()) == ExitCode.USER
+    assert "there is no option -" in capsys.readouterr().err
+    assert SEEN == []
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("build -D x", "an option has a wrong value"),
+        ("--list stahs", "invalid --list 'stahs'; did you mean 'stash'?"),
+        ("--list --list-format xml", "invalid --list-format 'xml'"),
+        ("--list --list-format json --list-depth 1", "--list-depth option is not supported"),
+        ("--print-completion-script tcsh", "tcsh"),
+        ("--list build", "invalid --list 'build'"),
+    ],
+)
+def test_what_only_invoke_refuses_ends_with_2(line: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*line.split()) == ExitCode.USER
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert said in shown
+
+
+@pytest.mark.parametrize("line", ["--complete", "--complete -- x 'b", "--complete -- x build --", "--complete -- x -"])
+def test_completing_never_fails(line: str) -> None:
+    assert run(*line.split(" ")) == 0
+
+
+def test_a_bug_before_any_task_ends_with_3(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(CrossjitProgram, "parse_cleanup", lambda self: 1 / 0)
+    assert run("build") == ExitCode.INFRASTRUCTURE
+    assert "this is a bug in crossjit: ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_invokes_settings_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / ".invoke.yaml").write_text("run: [")
+    environ = {**os.environ, "HOME": str(tmp_path), "INVOKE_RUN_ENV": "x", "CROSSJIT_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, "-m", "crossjit", "stash", "list"], cwd=ROOT, env=environ, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, f"the stash is empty: {tmp_path}/home/stash\n")
 
 
 def test_help_texts_last(capsys: pytest.CaptureFixture[str]) -> None:
@@ -215,12 +289,18 @@ def test_a_bug_where_nothing_can_be_written_shows_its_traceback(
     assert "Traceback" in text
 
 
-def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("error", "code"), [(ZeroDivisionError("by nothing"), ExitCode.INFRASTRUCTURE), (UserError("wrong"), ExitCode.USER)]
+)
+def test_debug_shows_the_traceback_and_keeps_the_code(
+    error: Exception, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Raised to the top, any of them would end the process with 1, which says that CPython fails."""
     monkeypatch.setenv("CROSSJIT_DEBUG", "1")
-    with pytest.raises(ZeroDivisionError):
-        ending(raising(ZeroDivisionError()), capsys)
-    with pytest.raises(UserError):
-        ending(raising(UserError("wrong")), capsys)
+    ended, text = ending(raising(error), capsys)
+    assert ended == code
+    assert "Traceback (most recent call last)" in text
+    assert str(error) in text
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
@@ -467,13 +547,18 @@ def test_help_names_the_default_cpus() -> None:
         assert f"{cpu} for {arch}" in options.HELP["cpu"]
 
 
-def test_plain_invoke_refuses_with_2_and_takes_two_words(tmp_path: Path) -> None:
-    wrong = invoke("biuld")
-    assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert wrong.stderr == "error: there is no task 'biuld'; did you mean 'build'?\nhint: see `invoke --list`\n"
-    listed = invoke("stash", "list", "--json", CROSSJIT_HOME=str(tmp_path))
+def test_plain_invoke_is_left_alone_and_runs_the_tasks(tmp_path: Path) -> None:
+    before = "import invoke.main; before = dict(vars(invoke.main.program)); import crossjit.tasks"
+    script = f"{before}; assert vars(invoke.main.program) == before"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+    listed = invoke("stash.list", "--json", CROSSJIT_HOME=str(tmp_path))
     assert (listed.returncode, json.loads(listed.stdout)) == (0, [])
     assert not list(tmp_path.iterdir()), "looking at an empty stash left something behind"
+    wrong = invoke("stash.show", "12ab", CROSSJIT_HOME=str(tmp_path))
+    assert (wrong.returncode, wrong.stdout) == (ExitCode.USER, "")
+    words = invoke("debug", "--cell", "3.15/x86_64/nope", "--", "-c", "import os")
+    assert words.returncode == ExitCode.USER
+    assert "there is no variant 'nope'" in words.stderr
 
 
 def test_listing_imports_nothing_heavy() -> None:

@@ -1,0 +1,22 @@
+"""Where the process begins: `./inv`, `crossjit` and `python -m crossjit`."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; where not even that can be imported, end with 3: Python's own 1 says that CPython fails."""
+    try:
+        from crossjit.tasks import program
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        sys.stderr.write("error: crossjit cannot be loaded\nhint: remove .venv, and run ./inv again\n")
+        raise SystemExit(3) from None
+    program.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""Paths as users type them: relative to the folder of now, maybe with a `~`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crossjit.errors import UserError
+
+
+def expanded(text: str) -> Path:
+    """Return the path with its `~` replaced. Raises UserError where that names nobody's home."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f"{text!r}: there is no such home folder", hint="write the path without ~, or with ./ before it"
+        ) from error
+
+
+def full_path(text: str) -> Path:
+    """Return the path in full, which means the same in any folder. Raises UserError where that cannot be told."""
+    try:
+        return expanded(text).absolute()
+    except FileNotFoundError as error:
+        raise UserError(f"{text!r}: the folder that this runs in is gone", hint="cd to another folder") from error
