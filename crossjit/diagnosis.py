@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,13 @@ from typing import Any
 from crossjit import durable
 from crossjit.errors import UserError
 from crossjit.model import Cell
+from crossjit.odds import Count
 from crossjit.plan import parse_cell
-from crossjit.triage import Conclusion, Count, Layer, Rung
+from crossjit.triage import Conclusion, Layer, Rung
 
 FOLDER = "triage"  # in a cell's folder of the run record
+_COUNTED = ("failed", "passed", "absent")
+_COUNTED_LATER = ("crashed", "hung")  # not in records of all versions
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,19 @@ class Try:
     count: Count
     message: str
     seconds: float
+
+    def is_like(self, other: Try) -> bool:
+        """Whether both are of the same rung, climbed in the same way."""
+        return (self.rung, self.cell, self.how) == (other.rung, other.cell, other.how)
+
+    def joined(self, more: Try) -> Try:
+        """Return two that are alike as one."""
+        return replace(
+            self,
+            count=self.count + more.count,
+            message=self.message or more.message,
+            seconds=round(self.seconds + more.seconds, 1),
+        )
 
 
 @dataclass(frozen=True)
@@ -74,6 +90,7 @@ def as_json(diagnosis: Diagnosis) -> dict[str, object]:
                 "passed": tried.count.passed,
                 "absent": tried.count.absent,
                 "crashed": tried.count.crashed,
+                "hung": tried.count.hung,
                 "message": tried.message,
                 "seconds": tried.seconds,
             }
@@ -95,7 +112,7 @@ def of_json(told: Mapping[str, Any]) -> Diagnosis:
                 Rung(tried["changed"]),
                 parse_cell(tried["cell"]),
                 tried["how"],
-                Count(tried["failed"], tried["passed"], tried["absent"], tried.get("crashed", 0)),
+                Count(*(tried[name] for name in _COUNTED), *(tried.get(name, 0) for name in _COUNTED_LATER)),
                 tried["message"],
                 tried["seconds"],
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,8 +15,9 @@ from crossjit.diagnosis import Diagnosis, Try
 from crossjit.errors import CrossjitError, Interrupted
 from crossjit.flow import BuiltCell, Order, Prepared, Workshop
 from crossjit.model import Arch, Cell, Expectation, Variant
+from crossjit.odds import Count
 from crossjit.recipes import Recipe
-from crossjit.triage import Conclusion, Count, Next, Rung, Subject, step
+from crossjit.triage import Conclusion, Next, Rung, Subject, step
 from crossjit.trials import Tally, Trial
 from crossjit.validation import Target
 
@@ -55,12 +57,15 @@ class Ladder:
         self._builds = builds
         self._target = flow.target_of(shop, prepared, built, "triage")
         self._places: dict[tuple[Rung, bool], _Place | str] = {}
+        self._passes: dict[Trial, dict[int, float]] = {}  # seconds of the longest, by the suite's factor where it was
+        self._hangs: Counter[Trial] = Counter()
 
     @property
     def subject(self) -> Subject:
         """What is known of the cell beforehand."""
         variant, arch = self._prepared.order.variant, self._prepared.cell.arch
         jit = variant.expects is Expectation.MACHINE_CODE
+        asserts = debug_sibling(variant, self._prepared.order.recipe) is not None
         emulated = self._shop.emulated(arch)
         can = {
             Rung.JIT_OFF: jit,
@@ -70,7 +75,7 @@ class Ladder:
             Rung.OTHER_CPU: emulated,
             Rung.NATIVE: emulated,
             Rung.INTERPRETER: jit and INTERPRETER in self._prepared.order.recipe.variants,
-            Rung.DEBUG: jit and debug_sibling(variant, self._prepared.order.recipe) is not None,
+            Rung.DEBUG: asserts and (jit or variant.free_threaded),
             Rung.OTHER_ARCH: jit and self._shop.ability.runs(_other(arch)) is not False,
             Rung.REFERENCE: self._prepared.order.source is not None,
         }
@@ -95,7 +100,7 @@ class Ladder:
             return {test: Try(then.rung, cell, place, Count(absent=then.times), "", 0.0) for test in tests}
         env = {**(STRESS if then.stress else {}), **place.env}
         there = place.target.circumstances
-        as_there = {test: trials.lasting(test, self.where, there) for test in tests}
+        as_there = {test: self._as_there(test, there) for test in tests}
         run = [trials.control(there)] if then.rung is Rung.CONTROL else [*as_there.values()]
         with self._shop.progress.step("triage", f"{place.target.cell}: {then.rung}") as step:
             tallies = trials.run(
@@ -104,20 +109,39 @@ class Ladder:
                 run,
                 then.times,
                 env=env,
-                jobs=self._shop.jobs,
+                jobs=self._shop.jobs if then.together else 1,
                 folder=self._folder / f"{time.time_ns()}-{then.rung.name.lower()}",
                 step=step,
             )
         seconds = round(time.monotonic() - began, 1)
-        hows = [*([place.how] if place.how else []), *(f"{name}={value}" for name, value in env.items())]
-        how = {test: ", ".join([*hows, *(["among its module's other tests"] if test.among else [])]) for test in tests}
-        cell = place.target.cell
-        return {
-            test: Try(then.rung, cell, how[test], tally.count, tally.message, seconds)
-            for test, tally in (
-                (test, tallies.get(as_there[test]) or next(iter(tallies.values()), Tally())) for test in tests
-            )
-        }
+        tries = {}
+        for test in tests:
+            tally = tallies.get(as_there[test]) or next(iter(tallies.values()), Tally())
+            hows = [place.how, *(f"{name}={value}" for name, value in env.items())]
+            if then.rung is not Rung.CONTROL:
+                self._learn(test, tally, there)
+                hows += ["among its module's other tests"] if test.among else []
+                hows += [f"{as_there[test].seconds} s at most"] if tally.count.hung else []
+            how = ", ".join(filter(None, hows))
+            tries[test] = Try(then.rung, place.target.cell, how, tally.count, tally.message, seconds)
+        return tries
+
+    def _as_there(self, test: Trial, there: Circumstances) -> Trial:
+        """Give a test its time on a rung; where it hangs, no more than it takes to see that."""
+        lasting = trials.lasting(test, self.where, there)
+        if not (test.hung or self._hangs[test]):
+            return lasting
+        factor = trials.factor(test.suite, there)
+        passes = [seconds * max(1, factor / slower) for slower, seconds in self._passes.get(test, {}).items()]
+        longest = max(passes, default=None)
+        return replace(lasting, seconds=trials.limit(lasting, longest, self._hangs[test]))
+
+    def _learn(self, test: Trial, tally: Tally, there: Circumstances) -> None:
+        """Remember what a pass takes, and where it hung."""
+        self._hangs[test] += int(tally.count.hung > 0)
+        if tally.longest is not None:
+            factor, passes = trials.factor(test.suite, there), self._passes.setdefault(test, {})
+            passes[factor] = max(tally.longest, passes.get(factor, 0.0))
 
     def _place(self, rung: Rung, *, debug: bool) -> _Place | str:
         """Return where a rung's tests run; why not, in words, where that cannot be had."""
@@ -193,7 +217,7 @@ def diagnose(ladder: Ladder, cell: Cell, tests: Mapping[Trial, bool]) -> Iterato
     """
     subject = ladder.subject
     climbing = {
-        test: _Climb(Try(Rung.SEEN, cell, "", Count(failed=int(failed), passed=int(not failed)), "", 0.0))
+        test: _Climb(Try(Rung.SEEN, cell, "", Count(int(failed), int(not failed), hung=int(test.hung)), "", 0.0))
         for test, failed in tests.items()
     }
     while climbing:
@@ -222,6 +246,7 @@ class _Climb:
 
     def __init__(self, seen: Try) -> None:
         self.tries: list[Try] = []
+        self._latest: Try | None = None
         self.tried: dict[Rung, Count] = {}
         self.debug: dict[Rung, Count] = {}
         self.add(seen, debug=False)
@@ -235,9 +260,14 @@ class _Climb:
 
     def add(self, outcome: Try, *, debug: bool) -> None:
         """Count a rung that was climbed."""
-        self.tries.append(outcome)
         counts = self.debug if debug else self.tried
         counts[outcome.rung] = counts.get(outcome.rung, Count()) + outcome.count
+        if self._latest is not None and self._latest.is_like(outcome):
+            outcome = self._latest.joined(outcome)
+            self.tries[-1] = outcome
+        else:
+            self.tries.append(outcome)
+        self._latest = outcome
 
 
 def debug_sibling(variant: Variant, recipe: Recipe) -> Variant | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import junitparser
 
+from crossjit import reason
 from crossjit.known_failures import KnownFailure
 from crossjit.model import ModuleRun, Outcome, TestResult
 
@@ -173,7 +174,7 @@ def told_apart(results: Iterable[TestResult], known: Sequence[KnownFailure]) -> 
             kinds = " or ".join(dict.fromkeys(entry.kind.value for entry in known if entry.matches(result.name)))
             if kinds:
                 said = f"listed as a known {kinds}, not as {result.outcome}"
-                result = replace(result, message="; ".join(filter(None, (result.message.rstrip(), said))))
+                result = replace(result, message=reason.remark(result.message, said))
         told.append(result)
     return told
 
@@ -246,7 +247,7 @@ def _case(suite: str, case: junitparser.TestCase) -> TestResult:
                 outcome = Outcome.ERROR
     if next(case.iterchildren(_UnexpectedSuccess), None) is not None:  # type: ignore[no-untyped-call]
         outcome, message = Outcome.FAILED, "an unexpected success: the test is marked as an expected failure"
-    return TestResult(suite, name, outcome, float(case.time or 0.0), message[-MESSAGE:])
+    return TestResult(suite, name, outcome, float(case.time or 0.0), reason.cut(message, MESSAGE))
 
 
 _HEADING = re.compile(
@@ -263,7 +264,7 @@ def _headings(suite: str, text: str) -> Iterator[TestResult]:
         message = f"{subtest.strip()}\n{details.lstrip('-').strip()}".strip()
         before = found.get(name)
         if before is None:
-            found[name] = TestResult(suite, name, outcome, message=message[-MESSAGE:])
+            found[name] = TestResult(suite, name, outcome, message=reason.cut(message, MESSAGE))
         elif outcome is Outcome.ERROR:
             found[name] = replace(before, outcome=outcome)
     yield from found.values()
@@ -274,21 +275,22 @@ def _ending(suite: str, ended: Ended, text: str, results: Sequence[TestResult], 
 
     `name` is what was running at the end.
     """
-    about = "\n".join((ended.tail.rstrip(), ", ".join((f"{ended.test}: {ended.how}", *_last_words(text)))))
+    said = ", ".join(filter(None, (f"{ended.test}: {ended.how}", reason.last_words(text))))
+    about = f"{ended.tail.rstrip()}\n{said}"
     if ended.timed_out or _faulthandler_ended(ended, text):
-        yield TestResult(suite, name, Outcome.TIMED_OUT, ended.seconds, about[-MESSAGE:])
+        yield TestResult(suite, name, Outcome.TIMED_OUT, ended.seconds, reason.cut(about, MESSAGE))
     elif ended.signal is not None:
-        yield TestResult(suite, name, Outcome.CRASHED, ended.seconds, about[-MESSAGE:])
+        yield TestResult(suite, name, Outcome.CRASHED, ended.seconds, reason.cut(about, MESSAGE))
     elif ended.kind == "script":
         if ended.status:
-            yield TestResult(suite, name, Outcome.CRASHED, ended.seconds, about[-MESSAGE:])
+            yield TestResult(suite, name, Outcome.CRASHED, ended.seconds, reason.cut(about, MESSAGE))
     elif ended.status in (0, ENVIRONMENT_CHANGED, NOTHING_RAN):
         if not results:
             yield TestResult(suite, ended.test, Outcome.SKIPPED, ended.seconds, _why_skipped(ended))
     elif ended.status != FAILED:
-        yield TestResult(suite, name, Outcome.CRASHED, ended.seconds, about[-MESSAGE:])
+        yield TestResult(suite, name, Outcome.CRASHED, ended.seconds, reason.cut(about, MESSAGE))
     elif not any(result.outcome.is_bad for result in results):
-        yield TestResult(suite, ended.test, Outcome.ERROR, ended.seconds, about[-MESSAGE:])
+        yield TestResult(suite, ended.test, Outcome.ERROR, ended.seconds, reason.cut(about, MESSAGE))
 
 
 _TIME_OUT = re.compile(r"Timeout \(\d+:\d\d:\d\d(?:\.\d+)?\)!$", re.M)
@@ -297,21 +299,6 @@ _TIME_OUT = re.compile(r"Timeout \(\d+:\d\d:\d\d(?:\.\d+)?\)!$", re.M)
 def _faulthandler_ended(ended: Ended, text: str) -> bool:
     """Whether regrtest's own time-out came: faulthandler wrote `Timeout (0:05:00)!` and ended the process with 1."""
     return ended.kind == "module" and ended.status == 1 and bool(_TIME_OUT.search(text))
-
-
-_LAST_WORDS = re.compile(r"(Fatal Python error: .*|^(?:\w+\.)*\w*(?:Error|Exception|Failed): .*)$", re.M)
-
-
-# What aborts a debug build, as glibc writes it, and CPython's `_PyObject_AssertFailed` in Objects/object.c.
-_ASSERTION = re.compile(r"""\S+:\d+: .*Assertion [`"].*['"] failed""")
-
-
-def _last_words(text: str) -> list[str]:
-    """Pick what a person wants to see of the end of a log: the last fatal error or exception. Decides nothing."""
-    words = [str(word) for word in _LAST_WORDS.findall(text)[-1:]]
-    if words == ["Fatal Python error: Aborted"]:
-        return _ASSERTION.findall(text)[-1:] or words
-    return words
 
 
 def _why_skipped(ended: Ended) -> str:
@@ -348,7 +335,7 @@ def _checks(suite: str, ended: Ended, lines: Iterable[str]) -> Iterator[TestResu
                     f"{ended.test}.{check['check']}",
                     _CHECK_OUTCOMES[check["outcome"]],
                     float(check["seconds"]),
-                    str(check["message"])[-MESSAGE:],
+                    reason.cut(str(check["message"]), MESSAGE),
                 )
         except (ValueError, KeyError, TypeError):
             yield TestResult(suite, ended.test, Outcome.ERROR, message=f"a line that is no check: {line[:200]!r}")

@@ -11,15 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from math import comb
 
 from crossjit.model import Arch
+from crossjit.odds import CHANCE, MANY, STEADY, Count, chance, passes_wanted, runs_wanted
 from crossjit.wording import counted
-
-# How often a test runs: where it began, enough to tell one that always fails from one that does so every third time;
-# then, for one that always fails, on other rungs; and everywhere for one that fails at times.
-STEADY, FEW, MANY = 5, 3, 10
-CHANCE = 0.01  # two counts differ if chance alone would make them differ so no more often than this
 
 
 class Rung(StrEnum):
@@ -55,45 +50,6 @@ class Layer(StrEnum):
 
 
 @dataclass(frozen=True)
-class Count:
-    """How a test ended on a rung. `absent` counts the times that it did not run: skipped, or not there.
-
-    `crashed` counts those of the failures that were a crash.
-    """
-
-    failed: int = 0
-    passed: int = 0
-    absent: int = 0
-    crashed: int = 0
-
-    @property
-    def ran(self) -> int:
-        """How often it really ran."""
-        return self.failed + self.passed
-
-    @property
-    def fails(self) -> bool:
-        """Whether it failed each time."""
-        return self.failed > 0 and self.passed == 0
-
-    @property
-    def passes(self) -> bool:
-        """Whether it passed each time."""
-        return self.passed > 0 and self.failed == 0
-
-    def __add__(self, other: Count) -> Count:
-        return Count(
-            self.failed + other.failed,
-            self.passed + other.passed,
-            self.absent + other.absent,
-            self.crashed + other.crashed,
-        )
-
-    def __str__(self) -> str:
-        return f"failed {self.failed} of {self.ran}" if self.ran else "did not run"
-
-
-@dataclass(frozen=True)
 class Subject:
     """What is known of the cell beforehand. `can` holds the rungs that this machine and the recipe allow."""
 
@@ -108,13 +64,15 @@ class Subject:
 class Next:
     """What to try next, and how often; under `stress` where only that makes the test fail each time.
 
-    `debug` says that the debug build is what is changed from.
+    `debug` says that the debug build is what is changed from. Only where `together` is set may runs go side by side:
+    else they would take from each other the cores and the moment that a failure may depend on.
     """
 
     rung: Rung
     times: int
     stress: bool = False
     debug: bool = False
+    together: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,43 +110,65 @@ def step(subject: Subject, tried: Tried, debug: Tried | None = None) -> Next | C
     `debug` is what was tried with the debug build; `tried` all the rest.
     """
     again = tried.get(Rung.AGAIN, Count())
-    if again.ran + again.absent < STEADY:
-        return Next(Rung.AGAIN, STEADY)
+    dear = _is_dear(tried)
+    wanted = int(not again.ran + again.absent) if dear else runs_wanted(again)
+    if wanted and (Rung.CONTROL in tried or again.ran + again.absent < STEADY):
+        return Next(Rung.AGAIN, wanted)
     if Rung.CONTROL not in tried:
         return Next(Rung.CONTROL, 1)
     if not tried[Rung.CONTROL].passes:
         return Conclusion(Layer.ENVIRONMENT, "a test that must pass anywhere fails here as well", again)
     if again.ran == 0:
         return Conclusion(Layer.UNCLEAR, "the test did not run again", again)
-    if not again.fails and again.ran < MANY:
-        return Next(Rung.AGAIN, MANY - again.ran)
-    case = _Case(subject, tried, again)
+    case = _Case(subject, tried, again, dear=dear)
     found = _settle(case)
     if isinstance(found, Conclusion) and case.is_open(found):
         return _in_the_debug_build(replace(case, tried=debug or {}, debug=True)) or found
     return found
 
 
+def _is_dear(tried: Tried) -> bool:
+    """Whether each run may cost a hang's whole limit: the test hangs, and nobody knows how long a pass takes.
+
+    Then one run on each rung has to do until one passes.
+    """
+    again = tried.get(Rung.AGAIN, Count())
+    hangs = again.hung or (not again.ran and tried.get(Rung.SEEN, Count()).hung)
+    return bool(hangs) and not any(count.passed for rung, count in tried.items() if rung is not Rung.CONTROL)
+
+
 @dataclass(frozen=True)
 class _Case:
-    """A test, and what was tried."""
+    """A test, and what was tried. `again` is how it ended where it began."""
 
     subject: Subject
     tried: Tried
     again: Count
     stress: bool = False
     debug: bool = False
+    dear: bool = False
 
     def next(self, rung: Rung) -> Next | None:
-        """Return the rung if it is possible and was not tried."""
+        """Return the rung if it is possible and not settled: one failure settles it, or enough passes."""
+        there = self.tried.get(rung, Count())
+        if rung not in self.subject.can or there.failed or there.absent:
+            return None
+        left = (1 if self.dear else passes_wanted(self.again)) - there.passed
+        if left <= 0:
+            return None
+        together = not (self.subject.free_threaded or self.again.depends_on_timing)
+        return Next(rung, min(left, MANY), self.stress, self.debug, together)
+
+    def once(self, rung: Rung) -> Next | None:
+        """Return a rung that may make the failure steady, if it is possible and was not tried."""
         if rung in self.tried or rung not in self.subject.can:
             return None
-        return Next(rung, FEW if self.again.fails else MANY, self.stress, self.debug)
+        return Next(rung, MANY, self.stress, self.debug)
 
     def cures(self, rung: Rung) -> bool:
-        """Whether the test fails less on that rung than where it began, beyond chance."""
+        """Whether the test passes on that rung, so often that it is hardly chance."""
         there = self.tried.get(rung, Count())
-        return there.passed > 0 and ((self.again.fails and there.passes) or chance(self.again, there) < CHANCE)
+        return there.passes and chance(self.again, there) < CHANCE
 
     def keeps(self, rung: Rung) -> bool:
         """Whether the test fails on that rung as well."""
@@ -197,10 +177,13 @@ class _Case:
     def is_open(self, found: Conclusion) -> bool:
         """Whether the debug build may settle what is not: why a test fails with the JIT only, as far as was seen.
 
-        That is one that does so at times, under stress, too; or each time, and crashes.
+        That is one that does so at times, under stress, too; or each time, and crashes. Likewise what fails without the
+        GIL only, and too seldom to be sure of it.
         """
         if found.layer not in (Layer.FLAKY, Layer.UNCLEAR) or not self.again.failed:
             return False
+        if self.subject.free_threaded and self.tried.get(Rung.GIL_ON, Count()).passes:
+            return True
         steady = self.again.fails or self.tried.get(Rung.STRESS, Count()).fails
         only = Rung.JIT_OFF in self.tried and not self.keeps(Rung.JIT_OFF)
         return only and (not steady or self.again.crashed > 0)
@@ -208,20 +191,15 @@ class _Case:
     def concludes(self, layer: Layer, why: str) -> Conclusion:
         return Conclusion(layer, why, self.again)
 
-
-def chance(often: Count, seldom: Count) -> float:
-    """Return how probable it is that one of two alike counts has so many more failures (Fisher's exact test).
-
-    >>> round(chance(Count(6, 4), Count(0, 10)), 4)
-    0.0054
-    """
-    failed, runs = often.failed + seldom.failed, often.ran + seldom.ran
-    ways = sum(
-        comb(often.ran, number) * comb(seldom.ran, failed - number)
-        for number in range(often.failed, min(failed, often.ran) + 1)
-        if failed - number <= seldom.ran
-    )
-    return ways / comb(runs, failed)
+    def too_seldom(self, rung: Rung, changed: str) -> Conclusion:
+        """Conclude nothing from passes on a rung that are too few."""
+        there = self.tried[rung]
+        odds = chance(self.again, there)
+        return self.concludes(
+            Layer.UNCLEAR,
+            f"{self.again} without a change, and none of {there.ran} {changed}: "
+            f"too seldom to tell, chance alone does that in {odds:.0%} of cases",
+        )
 
 
 def _settle(case: _Case) -> Next | Conclusion:
@@ -243,14 +221,26 @@ def _settle(case: _Case) -> Next | Conclusion:
         if not case.keeps(Rung.JIT_OFF) and (case.cures(Rung.JIT_OFF) or not case.tried[Rung.JIT_OFF].ran):
             return _with_the_jit(case)
         if not case.again.fails and not case.keeps(Rung.JIT_OFF):
-            if more := case.next(Rung.STRESS):
+            if more := case.once(Rung.STRESS):
                 return more
             stressed = case.tried.get(Rung.STRESS, Count())
             if stressed.fails:
                 return _with_the_jit(replace(case, again=stressed, stress=True))
-    if not case.again.fails:
-        return case.concludes(Layer.FLAKY, "passes and fails without anything being changed")
-    return _without_the_jit(case)
+    return _without_the_jit(case) if case.again.fails else _at_times(case)
+
+
+def _at_times(case: _Case) -> Conclusion:
+    """Conclude about a test that fails at times, and that no switch of its own build cures for certain."""
+    kept = []
+    for rung, changed in ((Rung.GIL_ON, "with the GIL on"), (Rung.JIT_OFF, "with the JIT off")):
+        if case.keeps(rung):
+            kept.append(changed)
+        elif rung in case.tried and case.tried[rung].passed:
+            return case.too_seldom(rung, changed)
+        elif rung in case.tried:
+            return case.concludes(Layer.UNCLEAR, f"fails at times, and does not run {changed}")
+    what = f"{' and '.join(kept)}, too" if kept else "without anything being changed"
+    return case.concludes(Layer.FLAKY, f"passes and fails {what}")
 
 
 def _with_the_jit(case: _Case) -> Next | Conclusion:
@@ -263,6 +253,9 @@ def _with_the_jit(case: _Case) -> Next | Conclusion:
     if more := case.next(Rung.INTERPRETER):
         return more
     only = "passes with the JIT off" if case.tried[Rung.JIT_OFF].ran else "needs the JIT to run"
+    for rung, changed in ((Rung.INTERPRETER, "in the tier-2 interpreter"), (Rung.OTHER_ARCH, "on the other arch")):
+        if case.tried.get(rung, Count()).passes and not (case.cures(rung) or case.next(rung)):
+            return case.too_seldom(rung, changed)
     if case.keeps(Rung.INTERPRETER):
         passes = "passes without the optimizer and " if case.cures(Rung.OPTIMIZER_OFF) else ""
         return case.concludes(
@@ -290,19 +283,25 @@ def _in_the_debug_build(case: _Case) -> Next | Conclusion | None:
 
     What fails there may be another thing than what does without assertions, so the conclusion names the build.
     """
-    if more := case.next(Rung.DEBUG):
+    if more := case.once(Rung.DEBUG):
         return more
-    steady = case.tried.get(Rung.DEBUG, Count())
-    if not steady.fails:
-        return None
-    if more := case.next(Rung.JIT_OFF):
-        return more
-    if case.keeps(Rung.JIT_OFF):
-        return None
-    found = _with_the_jit(replace(case, again=steady))
-    if isinstance(found, Next):
+    case = replace(case, again=case.tried.get(Rung.DEBUG, Count()))
+    found = _free_threading_in_the_debug_build(case) if case.again.failed and case.subject.free_threaded else None
+    if found is None and case.again.fails and case.subject.jit:
+        found = case.next(Rung.JIT_OFF) or (None if case.keeps(Rung.JIT_OFF) else _with_the_jit(case))
+    if found is None or isinstance(found, Next):
         return found
-    return replace(found, why=f"in the debug build, where it fails each time: {found.why}")
+    often = "each time" if case.again.fails else f"{case.again.failed} of {case.again.ran} times"
+    return replace(found, why=f"in the debug build, where it fails {often}: {found.why}")
+
+
+def _free_threading_in_the_debug_build(case: _Case) -> Next | Conclusion | None:
+    """Go on with a race, which need not fail each time with assertions either."""
+    if more := case.next(Rung.GIL_ON):
+        return more
+    if case.cures(Rung.GIL_ON):
+        return case.concludes(Layer.FREE_THREADING, "passes in the same build with the GIL on")
+    return None
 
 
 def _without_the_jit(case: _Case) -> Next | Conclusion:

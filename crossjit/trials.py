@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,15 @@ from crossjit import known_failures, suites, validation
 from crossjit.circumstances import Circumstances
 from crossjit.engine.base import Engine
 from crossjit.model import ModuleRun, Outcome, SuiteResult, TestResult
+from crossjit.odds import Count
 from crossjit.portion import WHOLE
 from crossjit.progress import Step
-from crossjit.triage import Count
-from crossjit.validation import Target
+from crossjit.validation import Ran, Target
+
+# A hang is told from a pass by `SLACK` times what a pass takes, and by no less than `LEAST` seconds. While no pass is
+# known, the first places where a test hangs cost its whole time, the others `SHARE` of it.
+SLACK, LEAST = 10, 60
+WHOLE_TIMES, SHARE = 2, 4
 
 CONTROL = "test_bool"  # a module that needs nothing but a Python that works
 
@@ -28,7 +34,8 @@ class Trial:
 
     `name` is its full name without a label; `module` regrtest's or a script's path in the target; `match` what regrtest
     is to match, empty for the whole module; `seconds` how long one run may take, emulated or not as it was. Of one that
-    is `among` its module's other tests, these run too, and only how it ended itself counts, or that all did.
+    is `among` its module's other tests, these run too, and only how it ended itself counts, or that all did. One
+    that was seen to hang has `hung`.
     """
 
     name: str
@@ -41,6 +48,7 @@ class Trial:
     arguments: tuple[str, ...] = ()
     seconds: int = 600
     among: bool = False
+    hung: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} [{self.label}]" if self.label else self.name
@@ -48,10 +56,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tally:
-    """How often a test failed, and what it said the first time."""
+    """How often a test failed, what it said the first time, and the seconds that the longest pass took, if any did."""
 
     count: Count = field(default_factory=Count)
     message: str = ""
+    longest: float | None = None
 
 
 def of_results(result: SuiteResult, where: Circumstances, names: Iterable[str]) -> tuple[Trial, ...]:
@@ -85,6 +94,7 @@ def _trial(
                     # our scripts take names of checks; what they say of themselves is none
                     arguments=(*item["arguments"], *([check] if check and not check.startswith("gil_") else [])),
                     seconds=item["timeout"],
+                    hung=result.outcome is Outcome.TIMED_OUT,
                 )
     return None
 
@@ -131,7 +141,8 @@ def run(
     What several trials take alike, such as one module, runs once for all of them. A crash and a hang are
     failures. Raises EngineError and its kin for what is the engine's.
     """
-    runs = {trial: replace(trial, name="", among=False) for trial in trials}  # the same, whatever it is asked for
+    # the same, whatever it is asked for
+    runs = {trial: replace(trial, name="", among=False, hung=False) for trial in trials}
     numbers = {run: number for number, run in enumerate(dict.fromkeys(runs.values()))}
     items = [
         suites.item(
@@ -160,7 +171,7 @@ def run(
     }
     ended = validation.run_items(engine, target, order, jobs=jobs, folder=folder, step=step)
     return {
-        trial: _tally(trial, [ended.get(f"{numbers[run]}.{time}", ()) for time in range(times)])
+        trial: _tally(trial, [ended.get(f"{numbers[run]}.{time}", Ran((), 0.0)) for time in range(times)])
         for trial, run in runs.items()
     }
 
@@ -171,22 +182,48 @@ def lasting(trial: Trial, here: Circumstances, there: Circumstances) -> Trial:
     return replace(trial, seconds=trial.seconds * max(1, suite.factor(there) // suite.factor(here)))
 
 
+def factor(suite: str, where: Circumstances) -> int:
+    """Return how many times its native time a suite's test may take."""
+    return suites.load(suite).factor(where)
+
+
+def limit(trial: Trial, longest: float | None, hangs: int) -> int:
+    """Return the seconds after which a run of a test that hangs is ended.
+
+    `longest` is what a pass takes there, None if that is not known; `hangs` on how many rungs it used up its time.
+
+    >>> limit(Trial("test.test_x", "jit", "module", "test_x", seconds=600), 2.0, 1)
+    60
+    """
+    if longest is not None:
+        return min(trial.seconds, max(LEAST, ceil(SLACK * longest)))
+    return trial.seconds if hangs < WHOLE_TIMES else min(trial.seconds, max(LEAST, trial.seconds // SHARE))
+
+
 def control(where: Circumstances) -> Trial:
     """Return the test that passes wherever tests can be run at all."""
     factor = suites.load("jit").factor(where)
     return Trial(f"test.{CONTROL}", "control", "module", CONTROL, seconds=120 * factor)
 
 
-def _tally(trial: Trial, runs: Sequence[Sequence[TestResult]]) -> Tally:
-    count, message = Count(), ""
-    for results in runs:
-        about = list(_about(trial, results))
+def _tally(trial: Trial, runs: Sequence[Ran]) -> Tally:
+    count, message, longest = Count(), "", None
+    for ran in runs:
+        about = list(_about(trial, ran.results))
         bad = [result for result in about if result.outcome.is_bad]
-        passed = any(result.outcome is Outcome.PASSED for result in about)
-        crashed = any(result.outcome is Outcome.CRASHED for result in bad)
-        count += Count(failed=1, crashed=int(crashed)) if bad else Count(passed=1) if passed else Count(absent=1)
-        message = message or (bad[0].message if bad else "")
-    return Tally(count, message)
+        if bad:
+            crashed, hung = (
+                int(any(result.outcome is outcome for result in bad))
+                for outcome in (Outcome.CRASHED, Outcome.TIMED_OUT)
+            )
+            count += Count(failed=1, crashed=crashed, hung=hung)
+            message = message or bad[0].message
+        elif any(result.outcome is Outcome.PASSED for result in about):
+            count += Count(passed=1)
+            longest = max(longest or 0.0, ran.seconds)
+        else:
+            count += Count(absent=1)
+    return Tally(count, message, longest)
 
 
 def _about(trial: Trial, results: Sequence[TestResult]) -> Iterator[TestResult]:

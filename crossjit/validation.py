@@ -55,6 +55,14 @@ Opener = Callable[[], AbstractContextManager[BinaryIO]]
 
 
 @dataclass(frozen=True)
+class Ran:
+    """What came of an item that ran: its tests' outcomes, and the seconds that its process took."""
+
+    results: tuple[TestResult, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Target:
     """A cell's CPython and what it runs in.
 
@@ -235,8 +243,8 @@ def _with_capabilities(
 
 def run_items(
     engine: Engine, target: Target, order: Mapping[str, object], *, jobs: int, folder: Path, step: Step
-) -> dict[str, tuple[TestResult, ...]]:
-    """Run an order's items as suites run theirs; return the outcomes by the items' labels.
+) -> dict[str, Ran]:
+    """Run an order's items as suites run theirs; return what came of them by the items' labels.
 
     `folder` is made anew and gets what the modules wrote. An item that did not run is left out. Raises EngineError and
     its kin for what is the engine's.
@@ -246,7 +254,10 @@ def run_items(
     watch = _Watch()
     _run(engine, target, lambda _: order, watch, kept, seconds=_limit(order), jobs=jobs, step=step)
     watch.check_memory(target)
-    return {ended.label: outcomes.of_module("", replace(ended, label=""), folder).results for ended in watch.ended}
+    return {
+        ended.label: Ran(outcomes.of_module("", replace(ended, label=""), folder).results, ended.seconds)
+        for ended in watch.ended
+    }
 
 
 def _run(

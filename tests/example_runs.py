@@ -20,10 +20,11 @@ from crossjit.model import (
     TestResult,
     Verdict,
 )
+from crossjit.odds import Count
 from crossjit.report import tables
 from crossjit.runs import Run, RunRecord
 from crossjit.settings import Settings
-from crossjit.triage import Conclusion, Count, Layer, Rung
+from crossjit.triage import Conclusion, Layer, Rung
 
 # What tests can be called and can say, if they want to do harm; the control characters are those of a terminal.
 HOSTILE = (

@@ -8,12 +8,13 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from crossjit import reason
 from crossjit.model import Cell, CellResult, Outcome, SuiteResult, TestResult, Verdict
 from crossjit.report import facts, reproducing
 from crossjit.report.facts import Capability, Fact
 from crossjit.report.failures import Modules
 from crossjit.report.room import LINE, NAME, Room, Some, some
-from crossjit.report.text import last_line, printable, shortened
+from crossjit.report.text import printable, shortened
 from crossjit.runs import Run
 
 DETAILS = 60  # lines of what a command that failed said, its last
@@ -157,7 +158,7 @@ def _suite(suite: SuiteResult, rooms: _Rooms) -> SuiteView:
         title = finder.title(test.name)
         by_module.setdefault(title, ModuleCounts(shortened(title, NAME))).kinds[kind(test)] += 1
         if test.outcome is Outcome.SKIPPED:
-            reasons[shortened(last_line(test.message), LINE)].append(shortened(test.name, NAME))
+            reasons[shortened(reason.of(test.message), LINE)].append(shortened(test.name, NAME))
     count = Counter(kind(test) for test in suite.results)
     kinds = ("passed", "went wrong", "known", "unexpected", "skipped")
     counts = sorted(by_module.values(), key=lambda each: each.name)
@@ -180,10 +181,10 @@ def _skipped(reasons: Mapping[str, Sequence[str]], room: Room) -> Some[Skips]:
     """Return reasons with their tests, as far as there is room; the most frequent reason first."""
     order = sorted(reasons.items(), key=lambda each: (-len(each[1]), each[0]))
     shown: list[Skips] = []
-    for number, (reason, names) in enumerate(order):
-        if not room.holds(reason):
+    for number, (said, names) in enumerate(order):
+        if not room.holds(said):
             return Some(tuple(shown), sum(len(names) for _, names in order[number:]))
-        shown.append(Skips(reason or "without a reason", len(names), some(names, room, str)))
+        shown.append(Skips(said or "without a reason", len(names), some(names, room, str)))
     return Some(tuple(shown))
 
 

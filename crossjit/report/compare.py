@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from crossjit import reason
 from crossjit.model import Cell, CellResult, Outcome, SuiteResult, TestResult, Verdict
 from crossjit.report import facts
 from crossjit.report.diagnoses import Diagnoses
 from crossjit.report.facts import Change
 from crossjit.report.tables import duration
-from crossjit.report.text import WORST_FIRST, last_line, printable
+from crossjit.report.text import WORST_FIRST, printable
 from crossjit.wording import counted
 
 ABSENT = "not there"
@@ -179,7 +180,7 @@ def _state(test: TestResult | None) -> str:
 
 
 def _about(test: TestResult | None) -> str:
-    return last_line(test.message) if test is not None and test.went_wrong else ""
+    return reason.of(test.message) if test is not None and test.went_wrong else ""
 
 
 def _problems(before: CellResult, after: CellResult) -> list[Moved]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from crossjit import diagnosis
+from crossjit import diagnosis, reason
 from crossjit.diagnosis import Diagnosis
 from crossjit.model import Cell
 from crossjit.report.room import LINE
 from crossjit.report.tables import Look, duration, render
-from crossjit.report.text import last_line, shortened
+from crossjit.report.text import shortened
 from crossjit.runs import Run
 
 SAID = 100  # characters of what a test said, in a table on a terminal
@@ -47,7 +47,7 @@ def rungs(found: Diagnosis) -> tuple[Rung, ...]:
             cell="" if tried.cell == found.cell else str(tried.cell),
             how=shortened(tried.how, LINE),
             outcome=str(tried.count),
-            said=shortened(last_line(tried.message), LINE),
+            said=shortened(reason.of(tried.message), LINE),
             seconds=tried.seconds,
         )
         for tried in found.tries

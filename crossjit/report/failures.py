@@ -6,12 +6,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from crossjit import reason
 from crossjit.diagnosis import Diagnosis
 from crossjit.model import Cell, CellResult, ModuleRun, SuiteResult, TestResult
 from crossjit.report import diagnoses, reproducing
 from crossjit.report.diagnoses import Diagnoses, Rung
 from crossjit.report.room import LINE, NAME, OUTPUT, Room, Some, some
-from crossjit.report.text import WORST_FIRST, last_line, listed, shortened
+from crossjit.report.text import WORST_FIRST, listed, shortened
 from crossjit.runs import Run
 
 # Bytes of the page for what went wrong; with the other rooms a page stays under 2 MB.
@@ -132,7 +133,7 @@ def _occurrence(
     return Occurrence(
         cell=result.cell,
         test=test,
-        about=shortened(last_line(test.message), LINE),
+        about=shortened(reason.of(test.message), LINE),
         output=test.message.strip("\n")[-OUTPUT:],
         log=f"cells/{result.cell.slug}/{suite.suite}/{module.log}" if module and module.log else "",
         lines=reproducing.lines_for(run, result.cell, test, module),

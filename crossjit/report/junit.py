@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
+from crossjit import reason
 from crossjit.model import CellResult, Outcome, SuiteResult, TestResult, Verdict
 from crossjit.report import diagnoses, output, reproducing
 from crossjit.report.diagnoses import Diagnoses
 from crossjit.report.failures import Modules
-from crossjit.report.text import last_line, printable, shortened
+from crossjit.report.text import printable, shortened
 from crossjit.runs import Run
 
 MESSAGE = 300  # characters of an attribute
@@ -88,9 +89,9 @@ def _case(run: Run, result: CellResult, test: TestResult, modules: Modules, foun
     if test.failed_as_known:
         element.append(_said("skipped", "", f"known failure: {test.known}", test.message))
     elif test.outcome is Outcome.SKIPPED:
-        element.append(_said("skipped", "", last_line(test.message), ""))
+        element.append(_said("skipped", "", reason.of(test.message), ""))
     elif test.outcome.is_bad:
-        about = last_line(test.message) or test.outcome.value
+        about = reason.of(test.message) or test.outcome.value
         concluded = found.get((result.cell, test.suite, test.name))
         triage = f"triage (run {concluded.run}): {concluded}" if concluded else ""
         text = "\n\n".join(filter(None, (test.message.rstrip("\n"), triage))) if triage else test.message

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TextIO
 
+from crossjit import reason
 from crossjit.errors import CrossjitError, ExitCode, Interrupted
 from crossjit.model import Cell, CellResult, Outcome, SuiteResult, TestResult, Verdict
 from crossjit.report.room import LINE
-from crossjit.report.text import last_line, printable, shortened
+from crossjit.report.text import printable, shortened
 
 PLAIN_WIDTH = 100
 
@@ -217,7 +218,7 @@ def _bad(suite: SuiteResult, about: Callable[[TestResult], object], limit: int =
     bad = [result for result in suite.results if result.went_wrong]
     lines = []
     for result in bad[:limit]:
-        said, found = shortened(last_line(result.message), LINE), about(result)
+        said, found = shortened(reason.of(result.message), LINE), about(result)
         line = f"{result.outcome}: {suite.suite}: {result.name}" + (f" ({said})" if said else "")
         lines.append(line + (f"\n    {found}" if found else ""))
     if len(bad) > limit:

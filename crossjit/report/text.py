@@ -61,15 +61,6 @@ def shortened(text: str, limit: int) -> str:
     return f"{text[:head]}…{text[len(text) - (limit - 1 - head) :]}"
 
 
-def last_line(text: str) -> str:
-    """Return the last line that says something: what a traceback or a log comes down to.
-
-    A rule does not: what `assert_python_ok` of CPython's tests raises ends with one.
-    """
-    lines = (line.strip() for line in reversed(text.splitlines()))
-    return next((line for line in lines if any(sign.isalnum() for sign in line)), "")
-
-
 def listed(words: Sequence[str]) -> str:
     """Put words into a sentence: `a`, `a and b`, `a, b and c`."""
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SUITES = ("jit", "jit-stress", "no-opt", "ft-smoke", "full")  # a test compares it with what is there
 AUTO = "auto"  # the strategy that leaves the choice to the host
-VARIANTS = "jit, jit-debug, ft, ft-jit, interp, nojit, asan, tsan, ubsan"
+VARIANTS = "jit, jit-debug, ft, ft-debug, ft-jit, interp, nojit, asan, tsan, ubsan"
 MANY = "may be given again, or as A,B"
 
 HELP: Mapping[str, str] = {

@@ -20,6 +20,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "crossjit.errors",
         "crossjit.budget",
         "crossjit.paths",
+        "crossjit.odds",
+        "crossjit.reason",
         "crossjit.progress",
         "crossjit.tars",
         "crossjit.wording",

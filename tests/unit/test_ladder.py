@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from crossjit import PROJECT, ladder, recipes
+from crossjit import PROJECT, flow, ladder, recipes, trials
+from crossjit.circumstances import Circumstances
 from crossjit.diagnosis import Try
 from crossjit.ladder import Ladder
 from crossjit.model import Arch, Cell
-from crossjit.triage import Count, Layer, Next, Rung, Subject
-from crossjit.trials import Trial
+from crossjit.odds import Count
+from crossjit.progress import Silent
+from crossjit.triage import Layer, Next, Rung, Subject
+from crossjit.trials import Tally, Trial
 
 CELL = Cell("3.15", Arch.X86_64, "jit")
 
@@ -19,9 +27,10 @@ CELL = Cell("3.15", Arch.X86_64, "jit")
 class Pretended(Ladder):
     """A ladder on which tests end as told: by rung, and by whether it is the debug build's, how often of ten."""
 
-    def __init__(self, worlds: Mapping[str, Mapping[tuple[Rung, bool], int]]) -> None:
+    def __init__(self, worlds: Mapping[str, Mapping[tuple[Rung, bool], float]]) -> None:
         self.worlds = worlds
         self.climbed: list[tuple[Rung, bool, list[str]]] = []
+        self.ran: Counter[tuple[str, Rung, bool]] = Counter()
 
     @property
     def subject(self) -> Subject:
@@ -35,9 +44,11 @@ class Pretended(Ladder):
         self.climbed.append((then.rung, then.debug, [test.name for test in tests]))
         tries = {}
         for test in tests:
-            world = self.worlds[f"{test.name} among" if test.among else test.name]
-            tenths = 0 if then.rung is Rung.CONTROL else world.get((then.rung, then.debug), 0)
-            failed = then.times * tenths // 10
+            name = f"{test.name} among" if test.among else test.name
+            tenths = 0 if then.rung is Rung.CONTROL else self.worlds[name].get((then.rung, then.debug), 0)
+            before = self.ran[name, then.rung, then.debug]
+            self.ran[name, then.rung, then.debug] = after = before + then.times
+            failed = int(after * tenths / 10 + 0.9) - int(before * tenths / 10 + 0.9)
             tries[test] = Try(then.rung, CELL, "", Count(failed=failed, passed=then.times - failed), "", 1.0)
         return tries
 
@@ -51,7 +62,7 @@ def test_tests_climb_together_and_the_debug_build_comes_last() -> None:
         {
             "backend": {(rung, False): 10 for rung in (Rung.AGAIN, Rung.OPTIMIZER_OFF)},
             "asserts": {
-                **{(rung, False): 4 for rung in (Rung.AGAIN, Rung.STRESS)},
+                **{(rung, False): 0.5 for rung in (Rung.AGAIN, Rung.STRESS)},
                 **{(rung, True): 10 for rung in (Rung.DEBUG, Rung.INTERPRETER)},
             },
             "library": {(rung, False): 10 for rung in Rung},
@@ -65,11 +76,11 @@ def test_tests_climb_together_and_the_debug_build_comes_last() -> None:
         ("asserts", Layer.OPTIMIZER, "jit", "a-run"),
     ]
     assert pretended.climbed[0] == (Rung.AGAIN, False, ["backend", "asserts", "library"])
-    debug = [rung for rung, debug, _ in pretended.climbed if debug]
+    debug = [*dict.fromkeys(rung for rung, debug, _ in pretended.climbed if debug)]
     assert debug == [Rung.DEBUG, Rung.JIT_OFF, Rung.OPTIMIZER_OFF, Rung.OTHER_CPU, Rung.INTERPRETER]
     assert all(debug for _, debug, _ in pretended.climbed[-len(debug) :])
     assert [tried.rung for tried in found[2].tries][:2] == [Rung.SEEN, Rung.AGAIN]
-    assert len(found[2].tries) == 6 + len(debug)
+    assert len(found[2].tries) == 6 + len(set(debug))
 
 
 def test_what_does_not_fail_alone_is_tried_among_its_modules_other_tests() -> None:
@@ -116,4 +127,111 @@ def test_what_passed_when_it_was_seen_is_tried_alone_only() -> None:
 def test_a_debug_sibling_is_found_by_its_options(name: str) -> None:
     recipe = recipes.find(name, PROJECT / "recipes")
     siblings = {each: ladder.debug_sibling(variant, recipe) for each, variant in recipe.variants.items()}
-    assert {each: sibling.name for each, sibling in siblings.items() if sibling} == {"jit": "jit-debug"}
+    assert {each: sibling.name for each, sibling in siblings.items() if sibling} == {
+        "jit": "jit-debug",
+        "ft": "ft-debug",
+    }
+
+
+class Runs:
+    """Stands for `trials.run`: which rungs ran side by side, with what limits, and what a hang cost."""
+
+    def __init__(self, passes: Mapping[str, float]) -> None:
+        self.passes = passes  # by the rung's folder's end, the seconds of a pass; what is not there hangs
+        self.jobs: dict[str, int] = {}
+        self.limits: dict[str, list[int]] = {}
+        self.cost = 0.0
+
+    def __call__(
+        self,
+        _engine: object,
+        _target: object,
+        tests: Sequence[Trial],
+        times: int,
+        *,
+        jobs: int,
+        folder: Path,
+        **_: object,
+    ) -> dict[Trial, Tally]:
+        rung = folder.name.partition("-")[2]
+        self.jobs[rung] = jobs
+        tallies = {}
+        for test in tests:
+            seconds = self.passes.get(rung)
+            self.limits.setdefault(rung, []).append(test.seconds)
+            self.cost += times * (test.seconds if seconds is None else seconds)
+            count = Count(failed=times, hung=times) if seconds is None else Count(passed=times)
+            tallies[test] = Tally(count, "", seconds)
+        return tallies
+
+
+def real_ladder(monkeypatch: pytest.MonkeyPatch, runs: Runs, variant: str, tmp_path: Path) -> Ladder:
+    """Make a ladder whose tests are not run, on a machine that would run four at a time."""
+    recipe = recipes.find("3.15", PROJECT / "recipes")
+    order = SimpleNamespace(recipe=recipe, variant=recipe.variants[variant], source=None, cell=CELL)
+    prepared = SimpleNamespace(order=order, cell=CELL, source=SimpleNamespace(python=(3, 15)))
+    ability = SimpleNamespace(runs=lambda arch: False)
+    shop = SimpleNamespace(progress=Silent(), engine=None, jobs=4, emulated=lambda arch: False, ability=ability)
+    shop.run = "a-run"
+    where = Circumstances((3, 15), Arch.X86_64, recipe.variants[variant])
+    target = SimpleNamespace(cell=CELL, circumstances=where)
+    monkeypatch.setattr(flow, "target_of", lambda *_: target)
+    monkeypatch.setattr(trials, "run", runs)
+    made = Ladder(shop, prepared, None, tmp_path, builds=False)  # type: ignore[arg-type]
+    monkeypatch.setattr(made, "_place", lambda rung, debug: ladder._Place(target, {}, ""))  # type: ignore[arg-type]
+    return made
+
+
+@pytest.mark.parametrize(("variant", "jobs"), [("ft", 1), ("jit", 4)])
+def test_runs_go_one_at_a_time_where_timing_may_matter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variant: str, jobs: int
+) -> None:
+    runs = Runs({"control": 1.0, "gil_on": 1.0, "jit_off": 1.0, "interpreter": 1.0, "other_arch": 1.0})
+    made = real_ladder(monkeypatch, runs, variant, tmp_path)
+    failing = trial("test.test_x.C.test_y", match="test.test_x.C.test_y")
+
+    def ends(*arguments: Any, **options: Any) -> dict[Trial, Tally]:
+        return {
+            test: replace(tally, count=replace(tally.count, hung=0))
+            for test, tally in runs(*arguments, **options).items()
+        }
+
+    monkeypatch.setattr(trials, "run", ends)
+    list(ladder.diagnose(made, CELL, {failing: True}))
+    assert runs.jobs.pop("again") == 1
+    assert runs.jobs.pop("control") == 1
+    assert set(runs.jobs.values()) == {jobs}
+
+
+def test_a_hang_costs_its_whole_time_once_and_then_what_a_pass_takes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runs = Runs({"control": 1.0, "jit_off": 3.0, "interpreter": 8.0})
+    made = real_ladder(monkeypatch, runs, "jit", tmp_path)
+    (found,) = ladder.diagnose(made, CELL, {replace(trial("test.test_x"), seconds=3000, hung=True): True})
+    assert "passes with the JIT off and in the tier-2 interpreter" in found.conclusion.why
+    assert runs.limits["again"] == [3000, 60]
+    assert set(runs.limits["optimizer_off"]) == {60}
+    assert runs.cost < 2 * 3000
+    assert {tried.how for tried in found.tries if tried.rung is Rung.AGAIN} == {"3000 s at most", "60 s at most"}
+
+
+def test_a_hang_everywhere_costs_no_more_than_a_few_whole_times(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runs = Runs({"control": 1.0})
+    made = real_ladder(monkeypatch, runs, "jit", tmp_path)
+    (found,) = ladder.diagnose(made, CELL, {replace(trial("test.test_x"), seconds=3000, hung=True): True})
+    assert found.conclusion.layer is Layer.INTERPRETER
+    assert runs.cost < 2.01 * 3000
+
+
+def test_a_slow_pass_is_no_hang() -> None:
+    """A limit follows from the longest pass, and is never beyond the suite's."""
+    test = replace(trial("test.test_x"), seconds=3000)
+    assert trials.limit(test, None, 1) == 3000
+    assert trials.limit(test, None, 2) == 750
+    assert trials.limit(test, 0.5, 2) == 60
+    assert trials.limit(test, 120.0, 2) == 1200
+    assert trials.limit(test, 900.0, 2) == 3000
+    assert trials.limit(replace(test, seconds=30), 0.5, 2) == 30

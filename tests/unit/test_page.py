@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crossjit import reason
 from crossjit.diagnosis import keep
 from crossjit.model import Arch, Cell, CellResult, Outcome, SuiteResult, TestResult, Verdict
 from crossjit.report import cells, failures, html
 from crossjit.report.room import Room, some
-from crossjit.report.text import headline, last_line, listed, printable, shortened
+from crossjit.report.text import headline, listed, printable, shortened
 from crossjit.runs import Run, RunError, RunState
 from crossjit.settings import Settings
 from crossjit.triage import Layer
@@ -286,7 +287,7 @@ def test_a_page_of_everything_at_once_is_not_too_large(example: Run) -> None:
         )
         for recipe in ("3.13", "3.14", "3.15", "main")
         for arch in Arch
-        for variant in ("jit", "jit-debug", "ft", "ft-jit", "interp", "nojit")
+        for variant in ("jit", "jit-debug", "ft", "ft-debug", "ft-jit", "interp", "nojit")
     )
     size = len(html.page(example, every).encode())
     assert size < LIMIT
@@ -376,6 +377,6 @@ def test_headlines(verdicts: list[Verdict], said: str) -> None:
 def test_text_is_made_short_and_listed() -> None:
     assert shortened("abcdefghij", 10) == "abcdefghij"
     assert shortened("abcdefghijk", 10) == "abcd…ghijk"
-    assert last_line("one\n two \n \n") == "two"
-    assert last_line("") == ""
+    assert reason.of("one\n two \n \n") == "two"
+    assert reason.of("") == ""
     assert [listed(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]

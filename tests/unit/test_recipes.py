@@ -72,7 +72,7 @@ def test_the_shipped_recipes_are_right() -> None:
     assert list(loaded) == ["3.13", "3.14", "3.15", "main"]
     assert [name for name, recipe in loaded.items() if recipe.default] == ["3.15"]
     sanitizers = {"asan", "tsan", "ubsan"}
-    everything = {"jit", "jit-debug", "ft", "ft-jit", "interp", "nojit"}
+    everything = {"jit", "jit-debug", "ft", "ft-debug", "ft-jit", "interp", "nojit"}
     for name, recipe in loaded.items():
         assert set(recipe.variants) - sanitizers == everything - ({"ft-jit"} if name == "3.14" else set())
         assert set(recipe.variants) & sanitizers == (sanitizers if name in ("3.15", "main") else set())
@@ -97,6 +97,7 @@ def test_the_shipped_variants_say_what_they_are() -> None:
         "jit": Expectation.MACHINE_CODE,
         "jit-debug": Expectation.MACHINE_CODE,
         "ft": Expectation.NONE,
+        "ft-debug": Expectation.NONE,
         "ft-jit": Expectation.MACHINE_CODE,
         "interp": Expectation.UOPS,
         "nojit": Expectation.NONE,
@@ -109,11 +110,11 @@ def test_the_shipped_variants_say_what_they_are() -> None:
         *("jit", "jit-debug", "ft-jit"),
         *sanitizers,
     }
-    assert {name for name, variant in variants.items() if variant.debug} == {"jit-debug", "tsan", "ubsan"}
+    assert {name for name, variant in variants.items() if variant.debug} == {"jit-debug", "ft-debug", "tsan", "ubsan"}
     assert {name for name, variant in variants.items() if variant.arches == (Arch.X86_64,)} == sanitizers
     assert {name for name, variant in variants.items() if variant.environment} == sanitizers
     assert variants["asan"].packages.target == ("libasan8",)
-    assert {name for name, variant in variants.items() if variant.free_threaded} == {"ft", "ft-jit"}
+    assert {name for name, variant in variants.items() if variant.free_threaded} == {"ft", "ft-debug", "ft-jit"}
     assert variants["ft-jit"].suites == ("ft-smoke", "jit")
 
 

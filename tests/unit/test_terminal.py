@@ -13,12 +13,12 @@ from dataclasses import replace
 
 import pytest
 
+from crossjit import reason
 from crossjit.errors import BuildError, EngineError, ExitCode, Interrupted
 from crossjit.model import Arch, Cell, CellResult, Outcome, Strategy, SuiteResult, TestResult, Verdict
 from crossjit.report import tables
 from crossjit.report.tables import Look, duration, look_of, render, size
 from crossjit.report.terminal import Terminal
-from crossjit.report.text import last_line
 
 PLAIN = Look(unicode=True)
 ESCAPE = "\x1b"
@@ -404,4 +404,4 @@ def test_an_error_as_text() -> None:
     ],
 )
 def test_the_last_line_that_says_something_stands_for_a_message(message: str, words: str) -> None:
-    assert last_line(message) == words
+    assert reason.of(message) == words

@@ -17,10 +17,10 @@ from crossjit.engine.fake import FakeEngine, FakeProcess
 from crossjit.images import Image, Role
 from crossjit.known_failures import FailureKind, KnownFailure
 from crossjit.model import Arch, Cell, Expectation, ModuleRun, Outcome, SuiteResult, TestResult, Variant
+from crossjit.odds import Count
 from crossjit.progress import SilentStep
-from crossjit.triage import Count
 from crossjit.trials import Trial
-from crossjit.validation import Target
+from crossjit.validation import Ran, Target
 
 JIT = Variant("jit", "", ("--enable-experimental-jit",), ("jit",), Expectation.MACHINE_CODE)
 NATIVE = Circumstances((3, 15), Arch.X86_64, JIT)
@@ -146,7 +146,7 @@ def test_failures_crashes_and_hangs_are_counted_and_skips_are_not(
         folder=tmp_path / "t",
         step=SilentStep(),
     )
-    assert counts[trial].count == Count(failed=3, passed=1, absent=1, crashed=1)
+    assert counts[trial].count == Count(failed=3, passed=1, absent=1, crashed=1, hung=1)
     assert "2 != 3" in counts[trial].message
     assert counts[other].count == Count(passed=1, absent=4)
     (order,) = orders
@@ -229,4 +229,4 @@ def test_the_control_is_a_module_that_every_suite_has_time_for() -> None:
 def test_what_a_script_says_counts_for_what_was_tried(name: str, results: dict[str, Outcome], count: Count) -> None:
     trial = Trial(name, "ft-smoke", "script", "/libexec/ft_workload.py")
     ran = [TestResult("ft-smoke", each, outcome) for each, outcome in results.items()]
-    assert trials._tally(trial, [ran]).count == count
+    assert trials._tally(trial, [Ran(tuple(ran), 1.0)]).count == count
