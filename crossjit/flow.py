@@ -20,6 +20,7 @@ from crossjit import (
     durations,
     emulation,
     images,
+    named_tests,
     packing,
     renewal,
     sources,
@@ -170,6 +171,9 @@ def prepare(shop: Workshop, orders: Sequence[Order]) -> tuple[Prepared, ...]:
         wanted = order.source or order.recipe.source
         if wanted not in resolved:
             resolved[wanted] = resolve(shop, order)
+    suites = [suite for order in orders for suite in order.suites]
+    for portion in dict.fromkeys(order.portion for order in orders):
+        named_tests.require_modules(portion.tests, suites, resolved.values())
     return tuple(_prepare(shop, order, resolved[order.source or order.recipe.source]) for order in orders)
 
 

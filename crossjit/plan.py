@@ -231,13 +231,17 @@ def steps(
     return tuple(planned)
 
 
-def matrix(cells: Iterable[Cell]) -> dict[str, list[dict[str, str]]]:
-    """Make the matrix of a GitHub Actions job, each cell on a runner of its own arch."""
+def matrix(cells: Iterable[Cell], words: Mapping[str, str] | None = None) -> dict[str, list[dict[str, str]]]:
+    """Make the matrix of a GitHub Actions job, each cell on a runner of its own arch.
+
+    `words` are how recipes are to be named, by their names: those of a file elsewhere are found by its path alone.
+    """
+    named = words or {}
     return {
         "include": [
             {
-                "cell": str(cell),
-                "recipe": cell.recipe,
+                "cell": "/".join((named.get(cell.recipe, cell.recipe), cell.arch, cell.variant)),
+                "recipe": named.get(cell.recipe, cell.recipe),
                 "arch": cell.arch.value,
                 "variant": cell.variant,
                 "runner": RUNNERS[cell.arch],

@@ -104,6 +104,8 @@ class CrossjitProgram(Program):
         super().parse_tasks()
         if self.args.debug.value:
             os.environ["CROSSJIT_DEBUG"] = "1"
+        for context in self.tasks:
+            _refuse_empty(context)
         if self.core.remainder and not self.args.complete.value and not any(map(self._takes_words, self.tasks)):
             raise UserError("nothing here takes words after --", hint="`debug` and `test` do; see `./inv --list`")
 
@@ -126,6 +128,17 @@ class CrossjitProgram(Program):
             if end.message:
                 raise UserError(end.message, hint="see `./inv --help`") from end
             raise
+
+
+def _refuse_empty(context: ParserContext) -> None:
+    """Raise UserError for a value that is given and empty: an unset variable must not stand for the default."""
+    for argument in context.args.values():
+        values = argument.value if argument.kind is list else [argument.raw_value]
+        if any(isinstance(value, str) and not value.strip(" ,") for value in values):
+            name = argument.name.upper() if argument.positional else f"--{argument.name}"
+            raise UserError(
+                f"{name} is empty", hint="give a value, or leave it out for the default; a variable in it may be unset"
+            )
 
 
 def _one_of(option: str, value: str, choices: Sequence[str]) -> None:

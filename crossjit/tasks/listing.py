@@ -54,7 +54,8 @@ def cells(
     )
     listed = plan.select(found, selector, selector.arches[0]).cells
     if chosen == "github":
-        show(_line(plan.matrix(listed)))  # one line, as `name=value` in $GITHUB_OUTPUT needs it
+        paths = {recipes.name_of(word): word for word in options.words(recipe)}
+        show(_line(plan.matrix(listed, paths)))  # one line, as `name=value` in $GITHUB_OUTPUT needs it
     elif chosen == "json":
         show_json([_facts(cell, found) for cell in listed])
     else:

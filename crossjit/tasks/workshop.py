@@ -43,7 +43,7 @@ def opened(request: Request, *, one: bool = False, reproduce: str | None = None)
     `reproduce` is the line that does the same again, where that is not the command line. What is wrong with the request
     is said before the host is touched or anything is recorded.
     """
-    from crossjit import cleaning, engine, flow, host, images, plan, runs, suites
+    from crossjit import cleaning, engine, flow, host, images, named_tests, plan, runs, suites
     from crossjit.engine.heard import heard
     from crossjit.progress import Tee
     from crossjit.report.terminal import Terminal
@@ -52,9 +52,11 @@ def opened(request: Request, *, one: bool = False, reproduce: str | None = None)
     settings = _configured(request)
     recipes = _recipes(request)
     # The engine may be of another arch than this machine, so the cells are chosen again when it has been asked.
-    plan.select(recipes, request.selector, _host_arch())
+    cells = plan.select(recipes, request.selector, _host_arch()).cells
     for name in request.portion.suites:
         suites.load(name)
+    own = [name for cell in cells for name in recipes[cell.recipe].variants[cell.variant].suites]
+    named_tests.require(request.portion.tests, request.portion.suites or own)
     specs = images.load_all(crossjit.PROJECT / "images")
     arches = request.arches or (_host_arch(),)
     # Where apt is, mmdebstrap is to be had; elsewhere the base image must come from a registry.

@@ -62,6 +62,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "crossjit.durations",
         "crossjit.flow",
         "crossjit.ladder",
+        "crossjit.named_tests",
         "crossjit.loading",
         "crossjit.outcomes",
         "crossjit.renewal",

@@ -308,3 +308,9 @@ def test_each_cell_of_the_matrix_runs_on_its_own_arch() -> None:
         ]
     }
     assert set(plan.RUNNERS) == set(Arch)
+
+
+def test_a_recipe_of_a_file_is_named_by_its_path_in_the_matrix() -> None:
+    """By its name alone no job would find it."""
+    (entry,) = plan.matrix([Cell("mine", X86, "jit")], {"mine": "ci/mine.toml"})["include"]
+    assert (entry["cell"], entry["recipe"]) == ("ci/mine.toml/x86_64/jit", "ci/mine.toml")

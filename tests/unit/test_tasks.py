@@ -176,6 +176,26 @@ def test_what_only_invoke_refuses_ends_with_2(line: str, said: str, capsys: pyte
     assert said in shown
 
 
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["build", "--arch", ""], "--arch"),
+        (["build", "--arch=", "--json"], "--arch"),
+        (["build", "--arch", " , "], "--arch"),
+        (["build", "--jobs", ""], "--jobs"),
+        (["stash", "verify", ""], "--artifact"),
+        (["stash", "export", "12ab", ""], "FOLDER"),
+        (["stash", "list", "build", "--jobs", " "], "--jobs"),
+    ],
+)
+def test_a_value_that_is_given_and_empty_is_refused(
+    words: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*words) == ExitCode.USER
+    assert capsys.readouterr().err.startswith(f"error: {name} is empty\n")
+    assert SEEN == []
+
+
 @pytest.mark.parametrize("line", ["--complete", "--complete -- x 'b", "--complete -- x build --", "--complete -- x -"])
 def test_completing_never_fails(line: str) -> None:
     assert run(*line.split(" ")) == 0
