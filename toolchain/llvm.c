@@ -11,8 +11,9 @@
  * What fails, warns or writes a file that names the folder is not kept. Where anything is in the way of asking or
  * keeping, the real program does it all.
  *
- * What is not kept the real program's server does, where one listens in CROSSJIT_LLVM_SERVERS (llvm_server.c). What the
- * inputs begin with clang reads once, precompiled in CROSSJIT_PREAMBLES, where there is such a folder. */
+ * What is not kept the real program's server does, where one listens in CROSSJIT_LLVM_SERVERS (llvm_server.c). It
+ * decides nothing: what does not end well there is run once more without it. What the inputs begin with clang reads
+ * once, precompiled in CROSSJIT_PREAMBLES, where there is such a folder. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -31,8 +32,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define FORMAT "crossjit llvm 1\n"
-#define MARK "@FOLDER@"
+#define FORMAT "crossjit llvm 2\n"
+#define MARK "\1" /* of one byte: nothing beside it can make another one with it */
 #define OPCODE "-D_JIT_OPCODE=" /* what a stencil's uop is named by */
 
 /* Bytes, of which there may be any number. */
@@ -115,6 +116,8 @@ static bool put(int file, const char *bytes, size_t size)
 {
     while (size) {
         ssize_t done = write(file, bytes, size);
+        if (done < 0 && errno == EINTR)
+            continue;
         if (done < 0)
             return false;
         bytes += done;
@@ -225,7 +228,8 @@ static bool answer(const char *kept, const struct text *question, const char *ou
     return true;
 }
 
-/* Have the program's server run it; return a connection that tells how it ends, or -1 if there is no such server. */
+/* Have the program's server run it; return a connection that tells how it ends, or -1 if there is no such server. Once
+ * it has the whole request it may run it, whatever comes after. */
 static int ask_server(char **argv, int out, int err)
 {
     const char *servers = getenv("CROSSJIT_LLVM_SERVERS"), *name = strrchr(argv[0], '/');
@@ -258,33 +262,19 @@ static int ask_server(char **argv, int out, int err)
     if (exhausted || (connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) < 0)
         return -1;
     if (connect(connection, (struct sockaddr *)&address, sizeof address) ||
-        sendmsg(connection, &message, MSG_NOSIGNAL) != (ssize_t)request.size || shutdown(connection, SHUT_WR)) {
+        sendmsg(connection, &message, MSG_NOSIGNAL) != (ssize_t)request.size) {
         close(connection);
         return -1;
     }
+    shutdown(connection, SHUT_WR);
     return connection;
 }
 
-/* Run the real program, pass on what it prints unless it is to be quiet, and return its exit status, as a shell has it;
- * a negative one if it cannot be started like that. */
-static int run(char **argv, bool quiet, struct text *printed, bool *complained)
+/* Take what is printed to two pipes to their ends, and pass it on unless it is to be quiet. */
+static void take(int out, int err, bool quiet, struct text *printed, struct text *complaints)
 {
-    int out[2], err[2], server, status;
+    struct pollfd from[] = {{out, POLLIN, 0}, {err, POLLIN, 0}};
     char bytes[1 << 16];
-    pid_t child = 0;
-    posix_spawn_file_actions_t actions;
-    signal(SIGCHLD, SIG_DFL); /* who started this may not have cared how it ends */
-    if (pipe2(out, O_CLOEXEC) || pipe2(err, O_CLOEXEC))
-        return -1;
-    server = ask_server(argv, out[1], err[1]);
-    if (server < 0 && (posix_spawn_file_actions_init(&actions) ||
-                       posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO) ||
-                       posix_spawn_file_actions_adddup2(&actions, err[1], STDERR_FILENO) ||
-                       posix_spawn(&child, argv[0], &actions, NULL, argv, environ)))
-        return -1;
-    close(out[1]);
-    close(err[1]);
-    struct pollfd from[] = {{out[0], POLLIN, 0}, {err[0], POLLIN, 0}};
     while (from[0].fd >= 0 || from[1].fd >= 0) {
         if (poll(from, 2, -1) < 0)
             continue; /* a debugger, or Ctrl-Z */
@@ -292,27 +282,69 @@ static int run(char **argv, bool quiet, struct text *printed, bool *complained)
             if (!from[each].revents)
                 continue;
             ssize_t size = read(from[each].fd, bytes, sizeof bytes);
-            if (size <= 0) {
+            if (size > 0) {
+                add(each ? complaints : printed, bytes, size);
+                if (!quiet)
+                    say(each ? STDERR_FILENO : STDOUT_FILENO, bytes, size);
+            } else if (!size || errno != EINTR) {
                 from[each].fd = -1;
-            } else if (each) {
-                *complained = true;
-                if (!quiet)
-                    say(STDERR_FILENO, bytes, size);
-            } else {
-                add(printed, bytes, size);
-                if (!quiet)
-                    say(STDOUT_FILENO, bytes, size);
             }
         }
     }
-    if (server < 0) {
-        while (waitpid(child, &status, 0) < 0 && errno == EINTR)
-            ;
-    } else if (read(server, &status, sizeof status) != sizeof status) {
-        if (!quiet)
-            fprintf(stderr, "%s: its server has ended\n", argv[0]);
-        return EXIT_FAILURE;
+    close(out);
+    close(err);
+}
+
+/* Have the server run it, quietly; false if there is none, or if it ended in any way but well. */
+static bool run_served(char **argv, struct text *printed, struct text *complaints)
+{
+    int out[2], err[2], server, status = -1;
+    if (!getenv("CROSSJIT_LLVM_SERVERS") || pipe2(out, O_CLOEXEC))
+        return false;
+    if (pipe2(err, O_CLOEXEC)) {
+        close(out[0]);
+        close(out[1]);
+        return false;
     }
+    server = ask_server(argv, out[1], err[1]);
+    close(out[1]);
+    close(err[1]);
+    take(out[0], err[0], true, printed, complaints);
+    bool told = server >= 0 && read(server, &status, sizeof status) == sizeof status;
+    if (server >= 0)
+        close(server);
+    return told && !status && !exhausted;
+}
+
+/* Run the real program, pass on what it prints unless it is to be quiet, and return its exit status, as a shell has it;
+ * a negative one if it cannot be started like that. */
+static int run(char **argv, bool quiet, struct text *printed, bool *complained)
+{
+    int out[2], err[2], status;
+    pid_t child;
+    struct text complaints = {0};
+    posix_spawn_file_actions_t actions;
+    if (run_served(argv, printed, &complaints)) {
+        *complained = complaints.size;
+        if (!quiet) {
+            say(STDOUT_FILENO, printed->bytes, printed->size);
+            say(STDERR_FILENO, complaints.bytes, complaints.size);
+        }
+        return 0;
+    }
+    printed->size = complaints.size = 0;
+    signal(SIGCHLD, SIG_DFL); /* who started this may not have cared how it ends */
+    if (pipe2(out, O_CLOEXEC) || pipe2(err, O_CLOEXEC) || posix_spawn_file_actions_init(&actions) ||
+        posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO) ||
+        posix_spawn_file_actions_adddup2(&actions, err[1], STDERR_FILENO) ||
+        posix_spawn(&child, argv[0], &actions, NULL, argv, environ))
+        return -1;
+    close(out[1]);
+    close(err[1]);
+    take(out[0], err[0], quiet, printed, &complaints);
+    *complained = complaints.size;
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+        ;
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 

@@ -4,7 +4,8 @@
  *
  * Listens at CROSSJIT_LLVM_SOCKET; llvm.c asks. A request is all that a program is started with: three files for its
  * stdin, stdout and stderr, and texts, each ending with a zero, up to the end of the stream: its folder, how many
- * arguments and variables there are, and these. The answer is the status by which wait tells how the program ended. */
+ * arguments and variables there are, and these. The answer is the status by which wait tells how the program ended; where
+ * none comes, or one of a program that did not end well, llvm.c runs it itself. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -63,10 +64,39 @@ static bool receive(int connection, int files[3], char **texts, size_t *size)
     return *size && files[0] >= 0;
 }
 
+/* What a program is started with, of the request's texts: the folder, and a null after the arguments and at the end. */
+struct request {
+    char *folder, **arguments, **variables;
+    size_t count; /* of arguments */
+};
+
+/* Take a request apart, of `size` bytes before a zero; false if it is not a whole one. */
+static bool parse(char *texts, size_t size, struct request *request)
+{
+    size_t number = 0, arguments, variables;
+    for (size_t at = 0; at < size; at++)
+        number += !texts[at];
+    if (number < 3 || texts[size - 1])
+        return false;
+    char **words = calloc(number, sizeof *words), *text = texts + strlen(texts) + 1;
+    if (!words || sscanf(text, "%zu %zu", &arguments, &variables) != 2 || !arguments || arguments > number ||
+        variables > number || number != 2 + arguments + variables) {
+        free(words);
+        return false;
+    }
+    for (size_t each = 0; each < arguments + variables; each++) {
+        text += strlen(text) + 1;
+        words[each < arguments ? each : each + 1] = text;
+    }
+    *request = (struct request){texts, words, words + arguments + 1, arguments};
+    return true;
+}
+
 /* Become what is asked for, and be the program, to its end. */
 static _Noreturn void be_program(int connection)
 {
     int files[3] = {-1, -1, -1};
+    struct request request;
     char *texts;
     size_t size;
     if (!receive(connection, files, &texts, &size))
@@ -75,23 +105,13 @@ static _Noreturn void be_program(int connection)
     for (int each = 0; each < 3; each++) /* they are above 2: those are open here */
         if (dup2(files[each], each) < 0 || close(files[each]))
             _exit(126);
-
-    size_t number = 0, arguments, variables;
-    for (size_t at = 0; at < size; at++)
-        number += !texts[at];
-    char **words = calloc(number, sizeof *words), *text = texts + strlen(texts) + 1;
-    if (!words || number < 3 || sscanf(text, "%zu %zu", &arguments, &variables) != 2 || !arguments ||
-        number != 2 + arguments + variables || chdir(texts))
-        _exit(126); /* what has come is not the whole request */
-    for (size_t each = 0; each < arguments + variables; each++) {
-        text += strlen(text) + 1;
-        words[each < arguments ? each : each + 1] = text; /* a null after the arguments, and one at the end */
-    }
-    environ = words + arguments + 1;
+    if (!parse(texts, size, &request) || chdir(request.folder))
+        _exit(126);
+    environ = request.variables;
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    exit(program(arguments, words, environ));
+    exit(program(request.count, request.arguments, environ));
 }
 
 /* Tell those who asked how their programs ended. */

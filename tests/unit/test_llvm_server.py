@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -15,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from crossjit.build import SCRIPTS
-from tests.conftest import lack
-from tests.unit.test_llvm import Llvm, program
+from tests.unit.test_llvm import SANITIZED, SANITIZER, Llvm, compile_c, program
 
 __all__ = ["program"]  # a fixture
 
@@ -58,13 +58,8 @@ int main(int argc, char **argv)
 """
 
 
-def compiled(source: str | Path, target: Path, *options: str) -> Path:
-    compiler = shutil.which("gcc")
-    if compiler is None:
-        lack("a compiler", "there is no gcc here")
-    command = [compiler, "-O1", "-Wall", "-Wextra", "-Werror", *options, "-o", str(target), str(source)]
-    subprocess.run(command, check=True)
-    return target
+def compiled(source: Path, target: Path, *options: str) -> Path:
+    return compile_c(source, target, "-O1", "-Wall", "-Wextra", "-Werror", *SANITIZED, *options)
 
 
 @pytest.fixture(scope="session")
@@ -84,6 +79,12 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compiled(SCRIPTS / "llvm_server.c", target, "-shared", "-fPIC", f"-DMOST={MOST}")
 
 
+def preloaded(library: Path) -> dict[str, str]:
+    """The environment in which a program begins with the library; the sanitizers' own has to come before it."""
+    done = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
+    return {**SANITIZER, "LD_PRELOAD": f"{done.stdout.strip()} {library}"}
+
+
 class Served(Llvm):
     """A tool with a server of it."""
 
@@ -94,7 +95,7 @@ class Served(Llvm):
         shutil.copy(tool, self.real)
         self.socket = sockets / "llvm-objdump"
         self.environ["CROSSJIT_LLVM_SERVERS"] = str(sockets)
-        environ = {**os.environ, "LD_PRELOAD": str(library), "CROSSJIT_LLVM_SOCKET": str(self.socket)}
+        environ = {**os.environ, **preloaded(library), "CROSSJIT_LLVM_SOCKET": str(self.socket)}
         self.server = subprocess.Popen([self.real], env=environ, stdin=subprocess.DEVNULL, start_new_session=True)
         until(self.socket.exists)
 
@@ -160,7 +161,8 @@ def test_what_a_server_says_is_kept(served: Served) -> None:
 )
 def test_it_ends_as_it_would_alone(served: Served, content: str, status: int, err: str) -> None:
     said = f"in {served.folder}: <x.o> of nobody by llvm-objdump\n"
-    assert served.ask(content) == (status, f"served {said}", err)
+    where = "alone" if status else "served"  # what does not end well is run once more
+    assert served.ask(content) == (status, f"{where} {said}", err)
     assert served.ask(content, CROSSJIT_LLVM_SERVERS="/nonexistent") == (status, f"alone {said}", err)
     assert served.entries() == []
 
@@ -197,20 +199,56 @@ def test_where_no_server_listens_the_program_runs(served: Served) -> None:
     assert served.ask("another", CROSSJIT_LLVM_SERVERS="/" + "long" * 50)[1].startswith("alone")
 
 
-def test_a_server_that_is_gone_before_it_has_told_is_a_failure(served: Served) -> None:
+@pytest.mark.parametrize("killed", ["all", "the server", "the program"])
+def test_what_dies_on_the_server_is_run_by_itself(served: Served, killed: str) -> None:
+    """As where the kernel kills for memory: nothing of it is seen by who asked."""
     with ThreadPoolExecutor(1) as thread:
         asked = thread.submit(served.ask, "endless")
         until(served.children)
-        served.end()
-        status, _, err = asked.result(60)
-    assert (status, err) == (1, f"{served.real}: its server has ended\n")
-    assert served.entries() == []
+        (child,) = served.children()
+        if killed == "all":
+            served.end()
+        else:
+            os.kill(served.server.pid if killed == "the server" else int(child), signal.SIGKILL)
+        if killed != "the server":
+            until(lambda: not Path(f"/proc/{child}").exists())
+        (served.folder / "x.o").unlink()
+        assert asked.result(60) == (0, f"alone in {served.folder}: <x.o> of nobody by llvm-objdump\n", "")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"\0", b"\0\0\0", bytes([0, 3, 0, 0]), bytes([11, 0, 0, 0]), bytes([9, 0, 0, 0]), b"\xff" * 4],
+    ids=["none", "a byte", "three bytes", "exit status 3", "SIGSEGV", "SIGKILL", "no status at all"],
+)
+def test_a_server_decides_nothing(served: Served, answer: bytes) -> None:
+    """One that has printed half of something, on both streams, and then tells this."""
+    served.end()
+    served.socket.unlink()
+    with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as thread:
+        listener.bind(str(served.socket))
+        listener.listen()
+        asked = thread.submit(served.ask, "content")
+        connection, _ = listener.accept()
+        with connection:
+            _, files, _, _ = socket.recv_fds(connection, 1 << 16, 3)
+            for each in files[1:]:
+                os.write(each, b"half of ")
+            for each in files:
+                os.close(each)
+            while connection.recv(1 << 16):
+                pass
+            connection.sendall(answer)
+        said = (0, f"alone in {served.folder}: <x.o> of nobody by llvm-objdump\n", "")
+        assert asked.result(60) == said
+    assert served.ask("content") == said
+    assert served.log() == ["llvm miss", "llvm hit"]
 
 
 def test_the_program_is_itself_where_it_has_no_socket(tool: Path, library: Path) -> None:
-    for socket in ({}, {"CROSSJIT_LLVM_SOCKET": "/" + "long" * 50}):
+    for path in ({}, {"CROSSJIT_LLVM_SOCKET": "/" + "long" * 50}):
         done = subprocess.run(
-            [tool, "x"], env={"LD_PRELOAD": str(library), **socket}, stdin=subprocess.DEVNULL, capture_output=True,
+            [tool, "x"], env={**preloaded(library), **path}, stdin=subprocess.DEVNULL, capture_output=True,
             text=True, check=False,
         )  # fmt: skip
         assert done.stdout.startswith("alone in ")
