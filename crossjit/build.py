@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from typing import BinaryIO, TextIO
 
-from crossjit import build_logic, compilers, loading, sources, tars
+from crossjit import build_logic, compilers, loading, sources, tars, trust
 from crossjit.engine.base import READ_ONLY, Container, Engine, EngineFacts, Limits
 from crossjit.errors import BuildError, InfrastructureError, ScriptError
 from crossjit.images import Image, Role
@@ -111,7 +111,9 @@ class BuildSpec:
     the digest of crossjit's own part in it, `python` one of all that what the library is byte-compiled to depends on,
     beside the library and the script that does it. `core`
     decides nothing either: it is the digest of the source without its tests, empty where the rest of the output might
-    depend on these, and builds that differ in nothing else have one `core_key`. Nor does `ahead`.
+    depend on these, and builds that differ in nothing else have one `core_key`. Nor does `ahead`. `domain` is the
+    source's trust domain: what one domain builds has other keys than what another does. `emulator` is the QEMU that the
+    compiler runs under and the CPU model that it plays, empty where it runs by itself.
     """
 
     source: str
@@ -127,6 +129,8 @@ class BuildSpec:
     python: str = ""
     core: str = ""
     ahead: Ahead | None = None
+    domain: str = trust.RECIPES
+    emulator: str = ""
 
     @property
     def key(self) -> str:
@@ -181,10 +185,13 @@ def specify(
     toolchain: Image,
     *,
     build_python: str | None = None,
+    domain: str = trust.RECIPES,
+    emulator: str = "",
 ) -> BuildSpec:
     """Say how a variant of a source is built. Pure.
 
-    `build_python` is the build key of a cross build's own Python, which stands for whatever serves as that.
+    `build_python` is the build key of a cross build's own Python, which stands for whatever serves as that; `domain`
+    and `emulator` are as in BuildSpec.
     """
     compiler = compilers.named(variant, arch, strategy, toolchain, source.llvm)
     answers = CROSS_ANSWERS if strategy is Strategy.CROSS else ()  # a variant may know better
@@ -225,6 +232,8 @@ def specify(
         python=identify_python(source, strategy, toolchain, _deciding(variant, strategy)),
         core=_core(source),
         ahead=_ahead(source, variant, strategy),
+        domain=domain,
+        emulator=emulator if strategy is Strategy.EMULATE else "",
     )
 
 
@@ -451,7 +460,7 @@ def open_container(
 
 def bookkeeping(spec: BuildSpec, *, cached: bool, below: bool = False) -> Mapping[str, str]:
     """Return what ccache and our scripts go by. No output depends on it, so it is not in the build key."""
-    toolchain = f"{spec.toolchain} {spec.packages} {build_logic.scripts_digest()}"
+    toolchain = " ".join(filter(None, (spec.toolchain, spec.packages, build_logic.scripts_digest(), spec.emulator)))
     here = {
         "CROSSJIT_SOURCE": SOURCE,
         "CROSSJIT_TOOLCHAIN": toolchain,

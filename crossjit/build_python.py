@@ -31,7 +31,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from crossjit import build
+from crossjit import build, trust
 from crossjit.build import INSTALL, SOURCE, BuildSpec, Command
 from crossjit.images import Image
 from crossjit.model import Arch, Expectation, Strategy, Variant
@@ -101,20 +101,20 @@ def serving(recipe: Recipe) -> tuple[str, ...]:
     return tuple(variant.name for variant in sorted(fit, key=lambda variant: _PREFERENCE.index(variant.expects)))
 
 
-def specify(recipe: Recipe, source: Source, arch: Arch, toolchain: Image) -> BuildPython:
+def specify(recipe: Recipe, source: Source, arch: Arch, toolchain: Image, domain: str = trust.RECIPES) -> BuildPython:
     """Say what can be the build Python of a cross build of this source in this toolchain, whose arch it has. Pure."""
     return BuildPython(
-        _specify_own(source, arch, toolchain),
+        _specify_own(source, arch, toolchain, domain),
         {
-            name: build.specify(source, recipe.variants[name], arch, Strategy.NATIVE, toolchain)
+            name: build.specify(source, recipe.variants[name], arch, Strategy.NATIVE, toolchain, domain=domain)
             for name in serving(recipe)
         },
     )
 
 
-def _specify_own(source: Source, arch: Arch, toolchain: Image) -> BuildSpec:
+def _specify_own(source: Source, arch: Arch, toolchain: Image, domain: str) -> BuildSpec:
     """Say how one is made for a cross build: as a cell is, but no more of it than the tools need."""
-    whole = build.specify(source, VARIANT, arch, Strategy.NATIVE, toolchain)
+    whole = build.specify(source, VARIANT, arch, Strategy.NATIVE, toolchain, domain=domain)
     others = {
         "make": Command("make", ("make", "python", "sharedmods")),
         "install": Command("install", ("sh", "-c", _install(source))),
@@ -157,5 +157,5 @@ def find(store: Store, wanted: BuildPython) -> Artifact | None:
         *(partial(store.find, spec.key) for spec in (wanted.own, *cells)),
         *(partial(store.find_by_core, spec.core_key) for spec in cells if spec.core_key),
     )
-    found = (artifact for look in looks if (artifact := look()) is not None)
+    found = (artifact for look in looks if (artifact := look()) is not None and artifact.is_intact())
     return next((artifact for artifact in found if "crashed" not in artifact.manifest.probe), None)

@@ -1,26 +1,36 @@
-"""The volume in which builds keep what they need not do again; what keeps it is in `toolchain/`, inside the containers.
+"""The volumes in which builds keep what later ones need not do again; what keeps it is in `toolchain/`.
 
-Everything in it is found by all that it depends on, and is what a build without it would have made. It belongs to one
-state folder. What is built can write to it, as it could write to anything that it makes: do not share it between people
-who do not trust each other's sources.
+Everything in a volume is found by all that it depends on, and is what a build without it would have made. But what is
+built can write to its volume, so each trust domain of a state folder has its own (see `trust`). Builds of other domains
+read that of the recipes' own sources, mounted read-only.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from crossjit import build
+import pydantic
+
+from crossjit import build, trust
 from crossjit.engine.base import HOME, OWNED, Engine, Owned
-from crossjit.errors import InfrastructureError
+from crossjit.errors import CrossjitError, InfrastructureError
 from crossjit.images import Image
 from crossjit.settings import Settings
+
+DOMAIN = "crossjit.domain"  # label: the trust domain whose builds write to the volume
+SOURCE = "crossjit.source"  # label: a source of that domain, for people
+
+STRANGERS = 4  # volumes of strangers' sources that are kept, those that were used last
+LOOK_SECONDS = 300  # for looking through a volume
 
 
 @dataclass(frozen=True)
 class Part:
-    """One cache: its size in bytes, its files, and the bytes that it may hold (None: it has a bound of its own)."""
+    """One cache: its size in bytes, its files, and the bytes that it may hold."""
 
     name: str
     size: int
@@ -28,48 +38,106 @@ class Part:
     limit: int | None
 
 
-def name(settings: Settings) -> str:
-    """Name the volume of a state folder."""
-    return f"crossjit-cache-{settings.identity}"
+@dataclass(frozen=True)
+class _Size:
+    bytes: int
+    files: int
+    limit: int | None = None
 
 
-def ensure(engine: Engine, settings: Settings) -> str:
-    """Have the volume, and return its name."""
-    engine.ensure_volume(name(settings), labels(settings))
-    return name(settings)
+_SIZES = pydantic.TypeAdapter(dict[str, _Size], config=pydantic.ConfigDict(strict=True))
 
 
-def labels(settings: Settings) -> Mapping[str, str]:
-    """Return what the volume carries. No run's label: it outlives them."""
-    return {OWNED: "cache", HOME: settings.identity}
+def name(settings: Settings, domain: str = trust.RECIPES) -> str:
+    """Name the volume of a trust domain."""
+    whole = f"crossjit-cache-{settings.identity}"
+    return whole if domain == trust.RECIPES else f"{whole}-{domain}"
 
 
-def find(engine: Engine, settings: Settings) -> Owned | None:
-    """Return the volume, None if nothing was kept yet."""
-    owned = engine.owned({HOME: settings.identity})
-    return next((thing for thing in owned if thing.kind == "volume" and thing.name == name(settings)), None)
+def ensure(engine: Engine, settings: Settings, domain: str = trust.RECIPES, source: str = "") -> str:
+    """Have the volume of a trust domain, and return its name; `source` tells people whose it is.
+
+    Of strangers' sources, those that were used longest ago lose theirs.
+    """
+    if trust.is_stranger(domain):
+        _use(engine, settings, domain)
+    engine.ensure_volume(name(settings, domain), labels(settings, domain, source))
+    return name(settings, domain)
 
 
-def parts(
-    engine: Engine, settings: Settings, image: Image, *, container: str, run: Mapping[str, str]
-) -> tuple[Part, ...]:
-    """Look into the volume, in a container of a toolchain image (it needs its Python) with these name and labels.
+def labels(settings: Settings, domain: str = trust.RECIPES, source: str = "") -> Mapping[str, str]:
+    """Return what a volume carries. No run's label: it outlives them."""
+    return {OWNED: "cache", HOME: settings.identity, DOMAIN: domain, SOURCE: source}
 
-    Raises EngineError, and InfrastructureError if what is in there cannot be told.
+
+def find(engine: Engine, settings: Settings) -> tuple[Owned, ...]:
+    """Return all volumes, that of the recipes' own sources first."""
+    owned = engine.owned({OWNED: "cache", HOME: settings.identity})
+    return tuple(sorted((thing for thing in owned if thing.kind == "volume"), key=lambda thing: thing.name))
+
+
+def domain_of(volume: Owned) -> str:
+    """Return the trust domain whose builds write to a volume."""
+    return volume.labels.get(DOMAIN) or trust.RECIPES
+
+
+def parts(engine: Engine, image: Image, volume: str, *, container: str, labels: Mapping[str, str]) -> tuple[Part, ...]:
+    """Bound what is in a volume and tell what that is, in a container of a toolchain image (it needs its Python).
+
+    Nothing of what is in there runs. Raises EngineError, and InfrastructureError if it cannot be told.
     """
     lines: list[str] = []
     with engine.container(
         image.reference,
         arch=image.arch,
         name=container,
-        labels=run,
+        labels=labels,
         env={"CROSSJIT_CACHE": build.CACHE},
         user=f"{build.BUILDER}:{build.BUILDER}",
-        volumes={name(settings): build.CACHE},
+        volumes={volume: build.CACHE},
     ) as inside:
-        inside.put(build.scripts(None), "/")
-        completed = inside.run(("python3", f"{build.TOOLS}/cache.py", "sizes"), on_line=lines.append)
-    if completed.returncode or not lines:
-        raise InfrastructureError("what is in the cache cannot be told", details=tuple(lines[-10:]))
-    found = json.loads(lines[-1])
-    return tuple(Part(part, each["bytes"], each["files"], each["limit"]) for part, each in found.items())
+        inside.put(build.scripts(None, (build.CACHE,)), "/")
+        argv = ("python3", f"{build.TOOLS}/cache.py", "sizes")
+        completed = inside.run(argv, on_line=lines.append, timeout=LOOK_SECONDS)
+    try:
+        if completed.returncode or not lines:
+            raise ValueError(completed.how)
+        found = _SIZES.validate_json(lines[-1])
+    except ValueError as error:
+        raise InfrastructureError(
+            f"what is in the cache volume {volume} cannot be told: {error}", details=tuple(lines[-10:])
+        ) from error
+    return tuple(Part(part, each.bytes, each.files, each.limit) for part, each in found.items())
+
+
+def bound(engine: Engine, image: Image, volume: str, container: str, labels: Mapping[str, str]) -> None:
+    """Bound what a stranger's build left in its volume, which may be anything; what cannot be bounded is removed."""
+    try:
+        parts(engine, image, volume, container=container, labels=labels)
+    except CrossjitError:
+        remove(engine, volume)
+
+
+def remove(engine: Engine, volume: str) -> None:
+    """Remove a volume. Raises EngineError if a build uses it."""
+    engine.remove(Owned("volume", volume, volume, {}))
+
+
+def _use(engine: Engine, settings: Settings, domain: str) -> None:
+    """Note that a stranger's volume is used now, and remove those that were used longest ago."""
+    folder = settings.home / "strangers"
+    folder.mkdir(parents=True, exist_ok=True)
+    own = folder / domain
+    own.touch()
+    others = sorted((path for path in folder.iterdir() if path != own), key=_last_used, reverse=True)
+    for path in itertools.islice(others, STRANGERS - 1, None):
+        with contextlib.suppress(CrossjitError):  # a build uses it
+            remove(engine, name(settings, path.name))
+            path.unlink(missing_ok=True)
+
+
+def _last_used(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

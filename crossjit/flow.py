@@ -4,32 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import crossjit
 from crossjit import (
     answers,
+    bugs,
     build,
     build_python,
     caches,
     durations,
     emulation,
+    evidence,
     images,
     named_tests,
     packing,
     renewal,
+    settings,
     sources,
+    trust,
     validation,
 )
 from crossjit.build import BuildSpec, Built
 from crossjit.build_python import BuildPython
 from crossjit.engine.base import HOME, OWNED, RUN, Container, Engine, EngineFacts
-from crossjit.errors import CrossjitError, InfrastructureError, Interrupted, ProductError, UserError
+from crossjit.errors import InfrastructureError, Interrupted, ProductError, UserError
 from crossjit.images import Image, ImageSpec, Role
 from crossjit.manifest import ArtifactKind, Manifest, SourceFacts
 from crossjit.model import Arch, Cell, CellResult, HostAbility, Strategy, SuiteResult, Variant, Verdict
@@ -40,6 +46,8 @@ from crossjit.recipes import Recipe
 from crossjit.settings import Settings
 from crossjit.sources import Source
 from crossjit.store import GENERATED, INSTALL, SUPPORT, Artifact, Packed, Staging, Store
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,10 @@ class Order:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An order with its source and its toolchain: now its build key is known."""
+    """An order with its source and its toolchain: now its build key is known.
+
+    `trusted` is the same as the recipes' own trust domain would build it, whose artifacts serve; None in that domain.
+    """
 
     order: Order
     source: Source
@@ -107,6 +118,7 @@ class Prepared:
     toolchain: Image
     spec: BuildSpec
     build_python: BuildPython | None = None
+    trusted: Prepared | None = None
 
     @property
     def cell(self) -> Cell:
@@ -177,6 +189,32 @@ def prepare(shop: Workshop, orders: Sequence[Order]) -> tuple[Prepared, ...]:
     return tuple(_prepare(shop, order, resolved[order.source or order.recipe.source]) for order in orders)
 
 
+def prepare_each(shop: Workshop, orders: Sequence[Order]) -> tuple[Prepared | CellResult, ...]:
+    """Prepare the orders as `prepare` does. What is ours and goes wrong on the way is the result of those it befalls.
+
+    Raises UserError where an order's source or image is wrong: before hours go into others.
+    """
+    sources_of: dict[object, Source] = {}
+    failures: dict[object, Exception] = {}
+    done: list[Prepared | CellResult] = []
+    for order in orders:
+        wanted = order.source or order.recipe.source
+        common = (wanted, _compiler_arch(order, shop.facts.arch))
+        try:
+            if common in failures:
+                raise failures[common]
+            if wanted not in sources_of:
+                sources_of[wanted] = resolve(shop, order)
+            done.append(_prepare(shop, order, sources_of[wanted]))
+        except (Interrupted, UserError):
+            raise
+        except Exception as error:
+            failures[common] = error
+            result = CellResult(order.cell, Verdict.INFRA, (), strategy=order.strategy)
+            done.append(failed(shop.settings.home, result, error))
+    return tuple(done)
+
+
 @dataclass(frozen=True)
 class Foreseen:
     """What is known of an order before anything is started; `key` is None until source and toolchain are there."""
@@ -217,8 +255,8 @@ def foresee(
     if toolchain is None:
         return Foreseen(order, known, source, image)
     prepared = _specified(order, source, image, toolchain, host_arch)
-    artifact = store.find(prepared.key)
-    found = build_python.find(store, prepared.build_python) if prepared.build_python else None
+    artifact = stashed(store, prepared)
+    found = _find_build_python(store, prepared)
     known = replace(
         known,
         toolchain=True,
@@ -255,14 +293,30 @@ def _compiler_arch(order: Order, host_arch: Arch) -> Arch:
 def _prepare(shop: Workshop, order: Order, source: Source) -> Prepared:
     image = choose_image(shop.images, order, source)
     toolchain = ensure_image(shop, image, Role.TOOLCHAIN, _compiler_arch(order, shop.facts.arch))
-    return _specified(order, source, image, toolchain, shop.facts.arch)
+    return _specified(order, source, image, toolchain, shop.facts.arch, _emulator(shop, order))
 
 
-def _specified(order: Order, source: Source, image: ImageSpec, toolchain: Image, host_arch: Arch) -> Prepared:
-    """Say how the cell is built, now that its source and its toolchain are there. Pure."""
+def _emulator(shop: Workshop, order: Order) -> str:
+    """Say which QEMU the compilers of an emulated build run under, and as which CPU model."""
+    arch = order.cell.arch
+    return f"QEMU {_qemu(shop, arch)} as {shop.emulation(arch, order.cpu).get('QEMU_CPU')}"
+
+
+def _specified(
+    order: Order, source: Source, image: ImageSpec, toolchain: Image, host_arch: Arch, emulator: str = ""
+) -> Prepared:
+    """Say how the cell is built, now that its source and its toolchain are there."""
+    domains = trust.serving(trust.domain_of(order.source or order.recipe.source))
+    own, *below = (_in_domain(each, order, source, image, toolchain, host_arch, emulator) for each in domains)
+    return replace(own, trusted=below[0]) if below else own
+
+
+def _in_domain(
+    domain: str, order: Order, source: Source, image: ImageSpec, toolchain: Image, host_arch: Arch, emulator: str
+) -> Prepared:
     own_python = None
     if order.strategy is Strategy.CROSS:
-        own_python = build_python.specify(order.recipe, source, host_arch, toolchain)
+        own_python = build_python.specify(order.recipe, source, host_arch, toolchain, domain)
     spec = build.specify(
         source,
         order.variant,
@@ -270,6 +324,8 @@ def _specified(order: Order, source: Source, image: ImageSpec, toolchain: Image,
         order.strategy,
         toolchain,
         build_python=own_python.own.key if own_python else None,
+        domain=domain,
+        emulator=emulator,
     )
     return Prepared(order, source, image, toolchain, spec, own_python)
 
@@ -297,6 +353,12 @@ def require_emulator(shop: Workshop, arch: Arch) -> None:
         )
 
 
+def stashed(store: Store, prepared: Prepared) -> Artifact | None:
+    """Return what the stash has for a cell, intact: of its own trust domain, or of the recipes' own sources."""
+    found = store.find_intact(prepared.key)
+    return found or (stashed(store, prepared.trusted) if prepared.trusted else None)
+
+
 def build_cell(
     shop: Workshop, prepared: Prepared, *, log: Path, rebuild: bool = False, following: Prepared | None = None
 ) -> BuiltCell:
@@ -306,14 +368,14 @@ def build_cell(
     processes that want the same cell build it once. While one is built, configure answers for the `following` one.
     Raises BuildError, EngineError, StashError.
     """
-    found = None if rebuild else shop.store.find(prepared.key)
+    found = None if rebuild else stashed(shop.store, prepared)
     if found is not None:
         if remark := _other_source(found.manifest, prepared):
             shop.progress.say(remark)
         return BuiltCell(found, from_stash=True)
     require_emulator(shop, prepared.cell.arch)
     with shop.store.lock(prepared.key, on_wait=_waits(shop, str(prepared.cell))):
-        found = None if rebuild else shop.store.find(prepared.key)
+        found = None if rebuild else stashed(shop.store, prepared)
         if found is not None:
             return BuiltCell(found, from_stash=True)
         target = ensure_image(shop, prepared.image, Role.TARGET, prepared.cell.arch)
@@ -327,7 +389,8 @@ def build_cell(
 
 def _alike(shop: Workshop, prepared: Prepared) -> Artifact | None:
     """Return an artifact of a source that differs in its tests only, if there is one."""
-    return shop.store.find_by_core(prepared.spec.core_key) if prepared.spec.core_key else None
+    found = shop.store.find_by_core(prepared.spec.core_key) if prepared.spec.core_key else None
+    return found or (_alike(shop, prepared.trusted) if prepared.trusted else None)
 
 
 @dataclass(frozen=True)
@@ -399,11 +462,11 @@ def _make(
                 labels=shop.labels,
             )
             opening = aside.submit(probing.enter_context, its_container)
-            reporting = aside.submit(way.report, container)
+            reporting = aside.submit(_optional, shop, "counting what came from the caches", way.report, container)
             started = time.monotonic()
             with shop.progress.step("pack", subject):
                 packed = way.pack(container, staging)
-                found = reporting.result()
+                found = reporting.result() or {}
             leaving = [aside.submit(building.close)]
             built = built.after("pack", time.monotonic() - started)
             started = time.monotonic()
@@ -430,6 +493,7 @@ def _make(
                 qemu=_qemu(shop, prepared.cell.arch),
                 cpu=emulation.get("QEMU_CPU"),
                 probe=dict(facts),
+                probed_in=_probed_in(shop, prepared, target),
             )
             with shop.progress.step("stash", subject):
                 artifact = staging.commit(manifest)
@@ -504,7 +568,8 @@ def validate_cell(
             durations=durations.load(shop.settings.home, name, target.circumstances),
         )
         if not portion.tests:
-            durations.record(shop.settings.home, name, target.circumstances, result.modules)
+            told = (shop.settings.home, name, target.circumstances, result.modules)
+            _optional(shop, "remembering how long modules took", durations.record, *told)
         results.append(result)
     return tuple(results)
 
@@ -540,8 +605,8 @@ def run_cell(
 ) -> CellResult:
     """Take one cell from nothing to its verdict; what goes wrong on the way is the verdict, with its reason.
 
-    A build that fails is CPython's failure, an engine that fails is ours. Only an interruption gets through, and an
-    earlier run that cannot be taken up.
+    A build that fails is CPython's failure; an engine that fails is ours, and so is whatever else goes wrong. Only an
+    interruption gets through, and what is wrong with the request: an earlier run that cannot be taken up.
     """
     cell = prepared.cell
     result = CellResult(cell, Verdict.INFRA, (), build_key=prepared.key, strategy=prepared.order.strategy)
@@ -550,12 +615,13 @@ def run_cell(
         built = build_cell(shop, prepared, log=folder / "build.log", rebuild=rebuild, following=following)
         seconds.update(built.seconds)
         manifest = built.artifact.manifest
+        probe = _current_probe(shop, prepared, built)
         result = replace(
             result,
             artifact=built.artifact.id,
             from_stash=built.from_stash,
             strategy=manifest.strategy,
-            probe=manifest.probe,
+            probe=probe,
             seconds=seconds,
             caches=dict(built.caches),
             made_of=manifest.made_of,
@@ -564,14 +630,51 @@ def run_cell(
         if validate:
             suite_results = validate_cell(shop, prepared, built, folder=folder, earlier=earlier)
             seconds.update({suite.suite: suite.seconds for suite in suite_results})
-        verdict, reasons = validation.judge(cell, prepared.order.variant, manifest.probe, suite_results)
+        verdict, reasons = validation.judge(cell, prepared.order.variant, probe, suite_results)
         return replace(result, verdict=verdict, reasons=reasons, suites=suite_results, seconds=seconds)
     except (Interrupted, UserError):
         raise
-    except CrossjitError as error:
-        verdict = Verdict.FAIL if isinstance(error, ProductError) else Verdict.INFRA
-        reasons = (error.message, *([f"hint: {error.hint}"] if error.hint else []))
-        return replace(result, verdict=verdict, reasons=reasons, details=error.details, seconds=seconds)
+    except Exception as error:
+        return replace(failed(shop.settings.home, result, error), seconds=seconds)
+
+
+def failed(home: Path, result: CellResult, error: Exception) -> CellResult:
+    """Return a cell's result with the verdict that an error means, and its reason."""
+    shown = bugs.explained(error, home)
+    verdict = Verdict.FAIL if isinstance(shown, ProductError) else Verdict.INFRA
+    reasons = (shown.message, *([f"hint: {shown.hint}"] if shown.hint else []))
+    traced = "".join(traceback.format_exception(error)).splitlines() if settings.wants_traceback() else ()
+    return replace(result, verdict=verdict, reasons=reasons, details=(*shown.details, *traced))
+
+
+def _optional(shop: Workshop, what: str, step: Callable[..., T], *arguments: object) -> T | None:
+    """Take a step that nothing depends on: what goes wrong in it is told, and is no cell's failure."""
+    try:
+        return step(*arguments)
+    except Interrupted:
+        raise
+    except Exception as error:
+        shop.progress.say(f"{what} failed: {error}")
+        return None
+
+
+def _current_probe(shop: Workshop, prepared: Prepared, built: BuiltCell) -> dict[str, object]:
+    """Return the facts of a probe that ran in what a probe would run in now: the build's, or those of a new one."""
+    manifest = built.artifact.manifest
+    if not built.from_stash:
+        return manifest.probe
+    target = target_of(shop, prepared, built, "probe")
+    now = _probed_in(shop, prepared, target.image)
+    if not (changed := evidence.changed(manifest.probed_in, now)):
+        return manifest.probe
+    shop.progress.say(f"{prepared.cell}: it is probed again ({changed})")
+    return evidence.probe(shop.engine, shop.facts, target, prepared.toolchain.packages, shop.progress)
+
+
+def _probed_in(shop: Workshop, prepared: Prepared, image: Image) -> evidence.Conditions:
+    arch, order = prepared.cell.arch, prepared.order
+    environment = validation.environment(order.variant, shop.emulation(arch, order.cpu))
+    return evidence.conditions(image, environment, _qemu(shop, arch), shop.facts)
 
 
 def target_shell(shop: Workshop, prepared: Prepared, built: BuiltCell) -> int:
@@ -631,12 +734,12 @@ def _ensure_build_python(
     wanted = prepared.build_python
     if wanted is None:
         return None
-    if found := _found_build_python(shop, prepared, wanted):
+    if found := _found_build_python(shop, prepared):
         return found
     spec = wanted.own
     subject = f"build Python {prepared.source.version}"
     with shop.store.lock(spec.key, on_wait=_waits(shop, subject)):
-        if found := _found_build_python(shop, prepared, wanted):
+        if found := _found_build_python(shop, prepared):
             return found
         own_log = log.with_name("build-python.log")
         with (
@@ -656,26 +759,52 @@ def _ensure_build_python(
             )
 
 
-def _found_build_python(shop: Workshop, prepared: Prepared, wanted: BuildPython) -> Artifact | None:
-    found = build_python.find(shop.store, wanted)
+def _find_build_python(store: Store, prepared: Prepared) -> Artifact | None:
+    found = build_python.find(store, prepared.build_python) if prepared.build_python else None
+    return found or (_find_build_python(store, prepared.trusted) if prepared.trusted else None)
+
+
+def _found_build_python(shop: Workshop, prepared: Prepared) -> Artifact | None:
+    found = _find_build_python(shop.store, prepared)
     if found is not None and found.manifest.kind is ArtifactKind.CELL:
         shop.progress.say(f"{prepared.cell}: {found.manifest.subject} ({found.id}) is its build Python")
     return found
 
 
-def _build_container(
-    shop: Workshop, prepared: Prepared, spec: BuildSpec, purpose: str
-) -> AbstractContextManager[Container]:
-    return build.open_container(
-        shop.engine,
-        prepared.toolchain,
-        spec,
-        facts=shop.facts,
-        name=build.container_name(purpose, shop.run),
-        labels=shop.labels,
-        emulation=shop.emulation(prepared.toolchain.arch, prepared.order.cpu),
-        cache=caches.ensure(shop.engine, shop.settings) if shop.cached else None,
-    )
+@contextlib.contextmanager
+def _build_container(shop: Workshop, prepared: Prepared, spec: BuildSpec, purpose: str) -> Iterator[Container]:
+    """Start the container of a build, with its trust domain's caches; what a stranger's leaves there is bounded."""
+    cache = below = None
+    if shop.cached:
+        cache, *others = (
+            caches.ensure(shop.engine, shop.settings, domain, prepared.source.origin if domain == spec.domain else "")
+            for domain in trust.serving(spec.domain)
+        )
+        below = others[0] if others else None
+    with (
+        contextlib.ExitStack() as after,
+        build.open_container(
+            shop.engine,
+            prepared.toolchain,
+            spec,
+            facts=shop.facts,
+            name=build.container_name(purpose, shop.run),
+            labels=shop.labels,
+            emulation=shop.emulation(prepared.toolchain.arch, prepared.order.cpu),
+            cache=cache,
+            below=below,
+        ) as container,
+    ):
+        if cache is not None and trust.is_stranger(spec.domain):
+            after.push(partial(_bound, shop, prepared.toolchain, cache))
+        yield container
+
+
+def _bound(shop: Workshop, image: Image, volume: str, kind: type[BaseException] | None, *_: object) -> None:
+    """Bound a stranger's cache behind its build, unless that was interrupted: then nothing new is begun."""
+    if kind is None or issubclass(kind, Exception):
+        name = build.container_name("cache", shop.run)
+        _optional(shop, f"bounding {volume}", partial(caches.bound, shop.engine, image, volume, name, shop.labels))
 
 
 def _asked(shop: Workshop, prepared: Prepared | None) -> AbstractContextManager[None]:
@@ -708,6 +837,7 @@ def _manifest(shop: Workshop, prepared: Prepared, spec: BuildSpec, kind: Artifac
         llvm=prepared.toolchain.llvm_version(spec.llvm) if spec.llvm else None,
         compiler=built.compiler,
         core_key=spec.core_key,
+        domain=spec.domain,
         seconds={name: round(value, 3) for name, value in built.seconds.items()},
         crossjit=crossjit.__version__,
     )

@@ -202,7 +202,7 @@ class Ladder:
         strategy = plan.choose_strategy(None, self._shop.ability, cell.arch)
         wanted = replace(order, cell=cell, variant=variant, strategy=strategy)
         (prepared,) = flow.prepare(self._shop, [wanted])
-        if not self._builds and self._shop.store.find(prepared.key) is None:
+        if not self._builds and flow.stashed(self._shop.store, prepared) is None:
             return "not in the stash, and nothing was to be built"
         built = flow.build_cell(self._shop, prepared, log=self._folder / f"build-{cell.slug}.log")
         return _Place(flow.target_of(self._shop, prepared, built, "triage"), env, prepared.source.version)

@@ -56,11 +56,13 @@ class Tree:
 class Manifest:
     """All that is known of an artifact; `manifest.json` in the stash and in an export.
 
-    Whoever builds fills it; `created`, `tree_digest` (that of the tree `install`) and `trees` are set as it is stashed.
+    Whoever builds fills it; `created`, `sequence`, `tree_digest` (that of the tree `install`) and `trees` are set as it
+    is stashed. `sequence` grows from artifact to artifact, which `created` does not where a clock is set: it tells
+    which is newer, and is 0 in those of before there was one. `probed_in` says in what the probe ran (see `evidence`).
     `images` maps `toolchain` and `target` to facts of them, `seconds` maps phases to wall time; `build_python` is the
     whole id of the artifact whose Python ran CPython's own tools in a cross build. `core_key` is common to builds whose
     sources differ in their tests only, and `made_of` the whole id of such an artifact that this one was made of instead
-    of being compiled; both are None where there is no such thing.
+    of being compiled; both are None where there is no such thing. `domain` is the source's trust domain.
 
     Versioning: within a schema, keys may be added with a default; readers ignore keys that they do not know, and
     rewriting a manifest drops them (nothing rewrites one). A change that an older reader would misunderstand counts
@@ -83,15 +85,23 @@ class Manifest:
     build_python: str | None = None
     core_key: str | None = None
     made_of: str | None = None
+    domain: str = ""
     qemu: str | None = None
     cpu: str | None = None
     crossjit: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     probe: dict[str, object] = field(default_factory=dict)
+    probed_in: dict[str, str | None] = field(default_factory=dict)
     created: datetime = _NOT_STASHED
+    sequence: int = 0
     tree_digest: str = ""
     trees: dict[str, Tree] = field(default_factory=dict)
     schema: int = SCHEMA
+
+    @property
+    def age(self) -> tuple[int, datetime, str]:
+        """What artifacts are ordered by, the oldest first."""
+        return self.sequence, self.created, self.build_key
 
     @property
     def subject(self) -> str:

@@ -1,5 +1,6 @@
 """Run records: what one invocation did, on disk from its first second, readable whenever and however it ended.
 
+runs/sequence                           the number of the run that began last
 runs/<id>/run.json                      what was asked, on what, the cells and their verdicts; replaced whole
 runs/<id>/events.jsonl                  steps, remarks, and commands in containers, as they came, a line each
 runs/<id>/alive.lock                    held as long as the process lives
@@ -27,12 +28,14 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from crossjit import durable
+from crossjit import durable, sequence
 from crossjit.engine.base import Completed
 from crossjit.errors import CrossjitError, ExitCode, InfrastructureError, UserError
 from crossjit.model import Cell, CellResult, Verdict
 from crossjit.progress import Step
 from crossjit.settings import Settings
+
+LAST = "last"  # names the newest run that was to give verdicts
 
 _RUN = "run.json"
 _EVENTS = "events.jsonl"
@@ -63,7 +66,8 @@ class Run:
 
     `reproduce` is a command line that does the same again, `request` what its options asked for, `facts` what the host
     and the versions were, `cells` what was to be done in order, `verdicts` those of the cells that have one, by the
-    cell's name. Unknown keys are ignored on reading.
+    cell's name. `sequence` grows from run to run, which `started` does not where a clock is set; `looks` is of a run
+    that was to give no verdicts, such as a shell, which `last` does not mean. Unknown keys are ignored on reading.
     """
 
     id: str
@@ -78,6 +82,8 @@ class Run:
     finished: datetime | None = None
     exit_code: int | None = None
     error: RunError | None = None
+    sequence: int = 0
+    looks: bool = False
     folder: Path = Path()
 
     def cell_folder(self, cell: Cell) -> Path:
@@ -265,6 +271,7 @@ class RunRecord:
         reproduce: str | None = None,
         request: Mapping[str, object] | None = None,
         cells: Sequence[Cell] = (),
+        looks: bool = False,
     ) -> Iterator[RunRecord]:
         """Begin a record; it is on disk when the block begins, and tells that the run lives until the block ends.
 
@@ -276,6 +283,7 @@ class RunRecord:
         with contextlib.ExitStack() as stack:
             with _recording(settings.runs):
                 folder = stack.enter_context(_new_folder(settings.runs, started))
+                number = sequence.next_number(settings.runs / "sequence", lambda: _newest_number(settings))
             run = Run(
                 id=folder.name,
                 argv=tuple(argv),
@@ -284,6 +292,8 @@ class RunRecord:
                 request=dict(request or {}),
                 facts=dict(facts),
                 cells=tuple(cells),
+                sequence=number,
+                looks=looks,
                 folder=folder,
             )
             record = cls(run)
@@ -363,11 +373,14 @@ class RunRecord:
         self._run = run
 
 
-def load(settings: Settings, name: str = "last") -> Run:
-    """Read a run record by its id, the beginning of one, or `last`. Raises UserError unless just one matches."""
+def load(settings: Settings, name: str = LAST) -> Run:
+    """Read a run record by its id, the beginning of one, or `last`. Raises UserError unless just one matches.
+
+    `last` is the newest that built or validated something, not one that only looked, unless there is nothing else.
+    """
     runs = list_runs(settings)
-    if name == "last" and runs:
-        return runs[0]
+    if name == LAST and runs:
+        return next((run for run in runs if not run.looks), runs[0])
     found = [run for run in runs if run.id.startswith(name)]
     if len(found) == 1:
         return found[0]
@@ -386,7 +399,23 @@ def load(settings: Settings, name: str = "last") -> Run:
 def list_runs(settings: Settings) -> tuple[Run, ...]:
     """Return all runs, newest first. Records that cannot be read are left out; needs no right to write."""
     runs = (_read(folder) for folder in _folders(settings))
-    return tuple(sorted((run for run in runs if run), key=lambda run: (run.started, run.id), reverse=True))
+    ordered = sorted((run for run in runs if run), key=lambda run: (run.sequence, run.started, run.id), reverse=True)
+    return tuple(ordered)
+
+
+@contextlib.contextmanager
+def presence(settings: Settings) -> Iterator[str]:
+    """Have an id that counts as a living run's for the block: for labels of what starts containers without a record.
+
+    Nothing is left of it. Raises InfrastructureError.
+    """
+    with contextlib.ExitStack() as stack:
+        with _recording(settings.runs):
+            settings.runs.mkdir(parents=True, exist_ok=True)
+            durable.remove_dead(settings.runs, lambda folder: not (folder / _RUN).exists())  # of those that were killed
+            folder = stack.enter_context(_new_folder(settings.runs, datetime.now(UTC)))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder.name
 
 
 def is_alive(settings: Settings, run_id: str) -> bool:
@@ -418,6 +447,10 @@ def reproduction(settings: Settings, argv: Sequence[str]) -> str:
     }
     words = [f"{name}={shlex.quote(value)}" for name, value in environment.items() if value]
     return " ".join([*words, shlex.join(argv)] if argv else words)
+
+
+def _newest_number(settings: Settings) -> int:
+    return max((run.sequence for run in list_runs(settings)), default=0)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,8 @@
     artifacts/<build key>/manifest.json     what is known of the artifact, and its trees by digest
     artifacts/<build key>/files.json        sha256 of every file by tree and path
     artifacts/<build key>/SHA256SUMS        of the two files above, as `sha256sum -c` reads it
+    verified/<sha256>                       of which file the bytes were read and found to be so (see `verified`)
+    sequence                                the number of the artifact that was stashed last
     tmp/<...>/                              artifacts in the making
     locks/                                  one lock per build key, and one for the stash; never removed
 
@@ -28,7 +30,7 @@ from typing import BinaryIO
 
 import filelock
 
-from crossjit import durable, packing
+from crossjit import durable, packing, sequence, verified
 from crossjit import manifest as manifests
 from crossjit.errors import StashError, UserError
 from crossjit.manifest import ArtifactKind, Manifest, NewerSchemaError, SourceFacts, Tree
@@ -57,6 +59,7 @@ GENERATED = "generated"
 _MANIFEST = "manifest.json"
 _FILES = "files.json"
 _SUMS = "SHA256SUMS"
+_VERIFIED = "verified"
 _SHORT = 12
 _SHORTEST_PREFIX = 4
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -91,14 +94,22 @@ class Artifact:
         return packing.unpack_stream(self.objects[tree])
 
     def is_intact(self) -> bool:
-        """Tell whether all that is stashed of it has the bytes that it had. `Store.verify` tells what has not."""
+        """Tell whether all that is stashed of it has the bytes that it had. `Store.verify` tells what has not.
+
+        Objects that did not change since they were read whole are not read again.
+        """
+        memory = self.folder.parents[1] / _VERIFIED
         try:
-            sums = _sums({name: _file_sha256(self.folder / name) for name in (_FILES, _MANIFEST)})
-            return sums == (self.folder / _SUMS).read_bytes() and all(
-                _file_sha256(path) == self.manifest.trees[name].object for name, path in self.objects.items()
+            return self.is_described() and all(
+                verified.is_whole(path, self.manifest.trees[name].object, memory) for name, path in self.objects.items()
             )
         except OSError:
             return False
+
+    def is_described(self) -> bool:
+        """Tell whether the manifest and the list of files have the bytes that they had. Raises OSError."""
+        sums = _sums({name: _file_sha256(self.folder / name) for name in (_FILES, _MANIFEST)})
+        return sums == (self.folder / _SUMS).read_bytes()
 
     def files(self) -> Mapping[str, Mapping[str, str]]:
         """Return the sha256 of every regular file, by tree and path. Raises StashError where the list is damaged."""
@@ -153,13 +164,14 @@ class Staging:
     def commit(self, manifest: Manifest) -> Artifact:
         """Put the trees and the manifest into the stash, all or nothing, in place of what is there under the key.
 
-        `created`, `tree_digest` and `trees` of the manifest are filled in. Raises StashError.
+        `created`, `sequence`, `tree_digest` and `trees` of the manifest are filled in. Raises StashError.
         """
         if manifest.build_key != self._key:
             raise ValueError(f"manifest of {manifest.build_key} in the staging of {self._key}")
         manifest = replace(
             manifest,
             created=datetime.now(UTC),
+            sequence=self._store._next_number(),
             tree_digest=self._packed[INSTALL].tree_digest,
             trees={
                 name: Tree(packed.digest, packed.size, packed.tree_digest, len(packed.files), packed.unpacked)
@@ -207,6 +219,14 @@ class Store:
             self._progress.say(f"artifact {key} is damaged and counts as absent: {error.message}")
         return None
 
+    def find_intact(self, key: str) -> Artifact | None:
+        """Return the artifact of a build key if every byte of it is as it was stashed, or None."""
+        found = self.find(key)
+        if found is None or found.is_intact():
+            return found
+        self._progress.say(f"artifact {found.id} is damaged and counts as absent: `invoke stash verify {found.id}`")
+        return None
+
     def find_by_core(self, core_key: str) -> Artifact | None:
         """Return the newest complete artifact of those that have this core key, or None."""
         found = [
@@ -216,16 +236,12 @@ class Store:
             and (artifact := self.find(folder.name))
             and artifact.manifest.core_key == core_key
         ]
-        return max(found, key=lambda artifact: artifact.manifest.created, default=None)
+        return max(found, key=lambda artifact: artifact.manifest.age, default=None)
 
     def artifacts(self) -> tuple[Artifact, ...]:
         """Return all complete artifacts, newest first."""
         found = (self.find(folder.name) for folder in self._folders())
-        return tuple(
-            sorted(
-                (a for a in found if a), key=lambda artifact: (artifact.manifest.created, artifact.key), reverse=True
-            )
-        )
+        return tuple(sorted((a for a in found if a), key=lambda artifact: artifact.manifest.age, reverse=True))
 
     def find_by_prefix(self, text: str) -> Artifact:
         """Find by the beginning (4 digits or more) of an artifact's id or build key, or by a cell: its newest.
@@ -301,7 +317,12 @@ class Store:
         folder = folder.absolute()
         tree = artifact.manifest.trees[INSTALL]
         try:
-            damaged = _file_sha256(artifact.objects[INSTALL]) != tree.object
+            described = (artifact.folder / _MANIFEST).read_bytes()
+            sums = (artifact.folder / _SUMS).read_bytes()
+            damaged = (
+                _sums({_MANIFEST: _sha256(described)}) not in sums or manifests.parse(described) != artifact.manifest
+            )
+            damaged = damaged or _file_sha256(artifact.objects[INSTALL]) != tree.object
         except OSError as error:
             raise StashError(f"cannot read the stash: {error}", hint="building the cell again heals it") from error
         if damaged:
@@ -319,7 +340,7 @@ class Store:
             temporary.mkdir()
             try:
                 packing.extract(artifact.objects[INSTALL], temporary)
-                (temporary / _MANIFEST).write_bytes((artifact.folder / _MANIFEST).read_bytes())
+                (temporary / _MANIFEST).write_bytes(described)
                 temporary.rename(folder)
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -354,9 +375,18 @@ class Store:
             if not dry_run:
                 for path in unused:
                     path.unlink()
+                    (self.path / _VERIFIED / path.name.partition(".")[0]).unlink(missing_ok=True)
                 temporary = durable.remove_dead(self._temporary)
         digests = tuple(path.name.partition(".")[0] for path in unused)
         return Collected(tuple(names), digests, tuple(folder.name for folder in temporary), size)
+
+    def _next_number(self) -> int:
+        """Return the number of an artifact that is newer than all that are there. Raises StashError."""
+        with self._writing():
+            return sequence.next_number(self.path / "sequence", self._newest_number)
+
+    def _newest_number(self) -> int:
+        return max((artifact.manifest.sequence for artifact in self.artifacts()), default=0)
 
     @property
     def _temporary(self) -> Path:

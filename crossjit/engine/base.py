@@ -58,7 +58,10 @@ class ImageInfo:
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What the engine is: for `doctor` and the run record. `arch` is the machine's that its containers run on."""
+    """What the engine is: for `doctor` and the run record.
+
+    `arch` and `kernel` (its release) are the machine's that its containers run on.
+    """
 
     name: str
     version: str
@@ -66,6 +69,7 @@ class EngineFacts:
     arch: Arch
     cores: int
     memory: int
+    kernel: str = ""
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ class WhalesEngine:
         if self.name == "podman":
             said = json.loads(self.call("say what it is", "info", "--format", "json"))
             version, machine = said["version"]["Version"], said["host"]["arch"]
-            cores, memory = said["host"]["cpus"], said["host"]["memTotal"]
+            cores, memory, kernel = said["host"]["cpus"], said["host"]["memTotal"], said["host"].get("kernel", "")
             buildx = self.buildx()
         else:
             with self.asking("say what it is"):
@@ -137,11 +137,11 @@ class WhalesEngine:
             if not said.get("ServerVersion"):  # clients before 27 end with 0 where no engine answers
                 raise self.trouble("say what it is", "")
             version, machine = said["ServerVersion"], said.get("Architecture", "unknown")
-            cores, memory = said.get("NCPU", 1), said.get("MemTotal", 0)
+            cores, memory, kernel = said.get("NCPU", 1), said.get("MemTotal", 0), said.get("KernelVersion", "")
             plugins = (said.get("ClientInfo") or {}).get("Plugins") or ()  # asking buildx itself costs another client
             versions = {plugin.get("Name"): plugin.get("Version") for plugin in plugins}
             buildx = _version(versions["buildx"]) if versions.get("buildx") else None
-        return EngineFacts(self.name, version, buildx, self._arch(machine, "the engine"), cores, memory)
+        return EngineFacts(self.name, version, buildx, self._arch(machine, "the engine"), cores, memory, kernel)
 
     def buildx(self) -> str | None:
         """Return the version of buildx, None where there is none."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
-from crossjit.errors import ExitCode, UserError
+from crossjit.errors import ExitCode, InfrastructureError, UserError
 from crossjit.model import CellResult, Verdict
 from crossjit.report import tables
 from crossjit.tasks.framework import note, show, show_json, show_table
@@ -67,19 +67,11 @@ def _interrupted(name: str) -> Run:
 
 
 def _run(request: Request, *, validate: bool, rebuild: bool, json: bool, before: Run | None = None) -> ExitCode:
-    from crossjit import flow
-
     run: Opened | None = None
     results: list[CellResult] = []
     try:
         with opened(request, reproduce=before.reproduce if before else None) as run:
-            # All cells first, so that what is wrong with one's source or image is said before hours go into another.
-            cells = flow.prepare(run.shop, run.orders)
-            for cell, following in zip(cells, (*cells[1:], None), strict=True):
-                results.append(
-                    _run_cell(run, cell, validate=validate, rebuild=rebuild, before=before, following=following)
-                )
-                run.record.set_cell(results[-1])
+            _deal_with(run, results, validate=validate, rebuild=rebuild, before=before)
             run.record.finish(tables.exit_code(results))
     except KeyboardInterrupt:
         if run is not None:
@@ -88,8 +80,32 @@ def _run(request: Request, *, validate: bool, rebuild: bool, json: bool, before:
             results += (CellResult(cell, Verdict.ABORTED, ("interrupted before its end",)) for cell in left)
             _show(run, results, json=json)
         raise
+    except InfrastructureError as error:
+        if run is None or len(results) < len(run.orders):
+            raise
+        note(tables.error_text(error))  # the record's end: the results are known all the same
     _show(run, results, json=json)
     return tables.exit_code(results)
+
+
+def _deal_with(run: Opened, results: list[CellResult], *, validate: bool, rebuild: bool, before: Run | None) -> None:
+    """Add each cell's result when it is known and recorded. What goes wrong in one is its result; others go on."""
+    from crossjit import flow
+
+    # All cells first, so that what is wrong with one's source or image is said before hours go into another.
+    cells = flow.prepare_each(run.shop, run.orders)
+    for cell, following in zip(cells, (*cells[1:], None), strict=True):
+        if isinstance(cell, flow.Prepared):
+            then = following if isinstance(following, flow.Prepared) else None
+            result = _run_cell(run, cell, validate=validate, rebuild=rebuild, before=before, following=then)
+        else:
+            result = cell
+        try:
+            run.record.set_cell(result)
+        except InfrastructureError as error:
+            verdict = result.verdict if result.verdict is Verdict.FAIL else Verdict.INFRA
+            result = replace(result, verdict=verdict, reasons=(*result.reasons, error.message, f"hint: {error.hint}"))
+        results.append(result)
 
 
 def _show(run: Opened, results: Sequence[CellResult], *, json: bool) -> None:
@@ -118,14 +134,17 @@ def _run_cell(
     from crossjit import flow
 
     earlier = None
-    if before is not None:
-        finished = before.result(cell.cell)
-        if finished is not None and finished.build_key == cell.key and _is_final(finished):
-            run.shop.progress.say(f"{cell.cell}: {finished.verdict} in run {before.id}")
-            run.record.adopt(before, cell.cell)
-            return finished
-        earlier = before.cell_folder(cell.cell)
-    folder = run.record.cell_folder(cell.cell)
+    try:
+        if before is not None:
+            finished = before.result(cell.cell)
+            if finished is not None and finished.build_key == cell.key and _is_final(finished):
+                run.shop.progress.say(f"{cell.cell}: {finished.verdict} in run {before.id}")
+                run.record.adopt(before, cell.cell)
+                return finished
+            earlier = before.cell_folder(cell.cell)
+        folder = run.record.cell_folder(cell.cell)
+    except (OSError, InfrastructureError) as error:
+        return flow.failed(run.shop.settings.home, CellResult(cell.cell, Verdict.INFRA, ()), error)
     return flow.run_cell(
         run.shop, cell, folder=folder, validate=validate, rebuild=rebuild, earlier=earlier, following=following
     )
@@ -205,7 +224,7 @@ def shell(context: Context, request: Request, toolchain: bool = False) -> int:
     """
     from crossjit import flow
 
-    with opened(request, one=True) as run:
+    with opened(request, one=True, looks=True) as run:
         (prepared,) = flow.prepare(run.shop, run.orders)
         if toolchain:
             note(f"configure is called here as: {prepared.spec.configure_line}")

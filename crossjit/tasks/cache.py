@@ -11,33 +11,36 @@ from crossjit.tasks.framework import command, note, show, show_json, show_table
 from crossjit.tasks.options import describe
 
 if TYPE_CHECKING:
-    from crossjit.engine.base import Engine
+    from crossjit.caches import Part
+    from crossjit.engine.base import Engine, Owned
     from crossjit.images import Image
     from crossjit.settings import Settings
 
 
 @command(name="show", default=True, help=describe("json"))
 def show_cache(context: Context, json: bool = False) -> None:
-    """Show what builds keep for the next ones: sizes and bounds. Hits and misses stand in each run's table."""
-    import os
+    """Show what builds keep for the next ones: sizes and bounds. Hits and misses stand in each run's table.
 
-    from crossjit import build, caches, engine, flow, settings
+    There is a volume for the recipes' own sources, one for your checkouts and archives, and one for each other source.
+    """
+    from crossjit import build, caches, engine, flow, runs, settings
 
     loaded = settings.load()
     client = engine.connect(loaded)
-    image = _toolchain(client, loaded)
-    if caches.find(client, loaded) is None or image is None:
+    image, volumes = _toolchain(client, loaded), caches.find(client, loaded)
+    if not volumes or image is None:
         show_json([]) if json else note("nothing is kept yet: the first build begins it")
         return
-    name = build.container_name("cache", f"show-{os.getpid()}")
-    parts = caches.parts(client, loaded, image, container=name, run=flow.labels(loaded, "show"))
+    with runs.presence(loaded) as run:
+        found = []
+        for volume in volumes:
+            name, labels = build.container_name("cache-show", run), flow.labels(loaded, run)
+            found.append((volume, caches.parts(client, image, volume.name, container=name, labels=labels)))
     if json:
-        show_json([{"name": part.name, "bytes": part.size, "files": part.files, "limit": part.limit} for part in parts])
+        show_json([_json(volume, part) for volume, parts in found for part in parts])
     else:
-        rows = [
-            (part.name, size(part.size), f"{part.files:,}", size(part.limit) if part.limit else "") for part in parts
-        ]
-        show_table(("cache", "size", "files", "bound"), rows)
+        rows = [_row(volume, part) for volume, parts in found for part in parts]
+        show_table(("of", "cache", "size", "files", "bound"), rows)
 
 
 @command(name="clear", help=describe("json"))
@@ -48,12 +51,27 @@ def clear_cache(context: Context, json: bool = False) -> None:
     loaded = settings.load()
     client = engine.connect(loaded)
     found = caches.find(client, loaded)
-    if found is not None:
-        client.remove(found)
+    for volume in found:
+        client.remove(volume)
     if json:
-        show_json({"removed": [found.name] if found else []})
+        show_json({"removed": [volume.name for volume in found]})
     else:
-        show(f"removed volume {found.name}" if found else "nothing is kept")
+        show("\n".join(f"removed volume {volume.name}" for volume in found) or "nothing is kept")
+
+
+def _json(volume: Owned, part: Part) -> dict[str, object]:
+    from crossjit import caches
+
+    whose = {"volume": volume.name, "domain": caches.domain_of(volume), "source": volume.labels.get(caches.SOURCE, "")}
+    return {**whose, "name": part.name, "bytes": part.size, "files": part.files, "limit": part.limit}
+
+
+def _row(volume: Owned, part: Part) -> tuple[str, ...]:
+    from crossjit import caches, trust
+
+    domain = caches.domain_of(volume)
+    whose = volume.labels.get(caches.SOURCE, domain) if trust.is_stranger(domain) else domain
+    return (whose, part.name, size(part.size), f"{part.files:,}", size(part.limit) if part.limit else "")
 
 
 def _toolchain(client: Engine, settings: Settings) -> Image | None:

@@ -137,7 +137,7 @@ def _debug(wanted: Wanted, *, batch: bool, seconds: int | None, json: bool) -> i
     from crossjit import debugging, durable, flow
     from crossjit.report import sightings
 
-    with opened(wanted.request) as run:
+    with opened(wanted.request, looks=True) as run:
         cell = wanted.result.cell if wanted.result is not None else None
         orders = [order for order in run.orders if cell in (None, order.cell)]
         run.record.set_cells([order.cell for order in orders])
@@ -184,7 +184,7 @@ def _programs(bench: Bench, wanted: Wanted) -> list[Program]:
         trial = debugging.find(wanted.test, bench.artifact, where, bench.target.variant.suites)
         return list(debugging.of_trial(trial, where)[:1])
     if not wanted.test:
-        told = bench.artifact.manifest.probe.get("told")
+        told = wanted.result.probe.get("told")
         return [debugging.of_probe(told if isinstance(told, dict) else {})]
     for suite in wanted.result.suites:
         for trial in trials.of_results(suite, where, [wanted.test]):

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -21,8 +20,7 @@ from invoke.exceptions import Exit
 from invoke.parser.argument import Argument
 from invoke.tasks import Task
 
-from crossjit import __version__
-from crossjit.errors import CrossjitError, ExitCode, InfrastructureError, Interrupted, UserError
+from crossjit.errors import CrossjitError, ExitCode, Interrupted, UserError
 from crossjit.progress import Silent
 from crossjit.report import output, tables
 
@@ -191,12 +189,10 @@ def ending() -> Iterator[None]:
         raise ended(tables.error_text(error), error.exit_code) from error
     except BrokenPipeError as error:
         if not stdout_is_gone():
-            raise _bug(error) from error
+            raise _unforeseen(error) from error
         raise Exit(code=BROKEN_PIPE) from None
-    except OSError as error:
-        raise _disk_or_bug(error) from error
     except Exception as error:
-        raise _bug(error) from error
+        raise _unforeseen(error) from error
 
 
 @contextlib.contextmanager
@@ -242,53 +238,19 @@ def stdout_is_gone() -> bool:
     return True
 
 
-def _disk_or_bug(error: OSError) -> Exit:
-    """Say what the disk refused, where no step said it better."""
-    from crossjit import durable
-
-    where = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else Path.cwd()
-    try:
-        with durable.explained(InfrastructureError, "the disk refused", where.parent):
-            raise error
-    except InfrastructureError as explained:
-        _trace(error)
-        return ended(tables.error_text(explained), explained.exit_code)
-    except OSError:
-        return _bug(error)
-
-
-def _bug(error: Exception) -> Exit:
-    """Write the traceback to a file and say where it is."""
-    import platform
-    import shlex
-    import traceback
-
-    _trace(error)
-    text = (
-        f"crossjit {__version__}, Python {platform.python_version()}, {platform.platform()}\n"
-        f"{shlex.join(sys.argv)}\n\n{''.join(traceback.format_exception(error))}"
-    )
-    summary = f"error: this is a bug in crossjit: {type(error).__name__}: {error}"
-    for folder in _crash_folders():
-        path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8", errors="backslashreplace")
-        except OSError:
-            continue
-        hint = f"hint: please report it with {path}; CROSSJIT_DEBUG=1 shows it here"
-        return ended(f"{summary}\n{hint}", ExitCode.INFRASTRUCTURE)
-    return ended(f"{summary}\n{text}", ExitCode.INFRASTRUCTURE)
-
-
-def _crash_folders() -> Iterator[Path]:
+def _unforeseen(error: Exception) -> Exit:
+    """Say what the disk refused, where no step said it better; write all else to a file and say where it is."""
     import tempfile
 
-    from crossjit import settings
+    from crossjit import bugs, settings
 
-    with contextlib.suppress(CrossjitError):
-        yield settings.load().home / "crashes"
-    yield Path(tempfile.gettempdir())
+    _trace(error)
+    try:
+        home = settings.load().home
+    except CrossjitError:
+        home = Path(tempfile.gettempdir())
+    shown = bugs.explained(error, home)
+    return ended(tables.error_text(shown), shown.exit_code)
 
 
 def _trace(error: Exception) -> None:

@@ -102,7 +102,7 @@ def _triage(
     from crossjit import flow, ladder
 
     diagnoses: list[Diagnosis] = []
-    with opened(request) as run:
+    with opened(request, looks=True) as run:
         orders = run.orders
         if before is not None:
             failing = {result.cell for result in before.results() if _bad(result)}

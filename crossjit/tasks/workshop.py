@@ -37,10 +37,13 @@ class Opened:
 
 
 @contextlib.contextmanager
-def opened(request: Request, *, one: bool = False, reproduce: str | None = None) -> Iterator[Opened]:
+def opened(
+    request: Request, *, one: bool = False, reproduce: str | None = None, looks: bool = False
+) -> Iterator[Opened]:
     """Begin a run over the request's cells, or over the first of them where `one` is all that is wanted.
 
-    `reproduce` is the line that does the same again, where that is not the command line. What is wrong with the request
+    `reproduce` is the line that does the same again, where that is not the command line; `looks` says that the cells
+    are to get no verdicts. What is wrong with the request
     is said before the host is touched or anything is recorded.
     """
     from crossjit import cleaning, engine, flow, host, images, named_tests, plan, runs, suites
@@ -78,6 +81,7 @@ def opened(request: Request, *, one: bool = False, reproduce: str | None = None)
             reproduce=reproduce,
             request=remembered(request),
             cells=tuple(order.cell for order in orders),
+            looks=looks,
         ) as record,
     ):
         progress = Tee(terminal, record.recorder)

@@ -276,7 +276,7 @@ class Driver:
     def leftovers(self, *containers: str) -> list[str]:
         """Look for what nothing should leave: containers, volumes, clients (of these, too), what is half made."""
         found = [f"container {name}" for name in self.containers()]
-        found += [f"volume {name}" for name in self.volumes() if name != caches.name(self.settings)]
+        found += [f"volume {name}" for name in self.volumes() if not name.startswith(caches.name(self.settings))]
         found += [f"process {command}" for command in self.processes(*containers)]
         found += [f"file {path}" for path in self.cwd.iterdir()]
         for path in self.home.rglob("*"):

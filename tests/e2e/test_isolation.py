@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from crossjit import build, caches
+from crossjit import build, caches, trust
 from tests.e2e import tiny_source
 from tests.e2e.conftest import MakeDriver
 from tests.e2e.driver import Driver
@@ -98,8 +98,12 @@ def look(driver: Driver, container: str, purpose: str) -> None:
     told = driver.inspect(container)
     host = told["HostConfig"]
     kept = [(mount["Type"], mount["Name"], mount["Destination"]) for mount in told["Mounts"]]
-    cache = ("volume", caches.name(driver.settings), build.CACHE)
-    assert kept == ([cache] if purpose == "build" else []), "nothing of the host, and no cache where tests run"
+    own = ("volume", caches.name(driver.settings, trust.CHECKOUTS), build.CACHE)
+    below = ("volume", caches.name(driver.settings), build.CACHE_BELOW)
+    assert sorted(kept) == (sorted([own, below]) if purpose == "build" else []), "no cache where tests run"
+    assert [mount["Destination"] for mount in told["Mounts"] if not mount["RW"]] == (
+        [build.CACHE_BELOW] if purpose == "build" else []
+    ), "the recipes' own cache is read, and not written"
     assert not host["Binds"]
     assert not host["Devices"]
     assert host["NetworkMode"] == "none"

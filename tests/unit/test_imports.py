@@ -27,7 +27,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "crossjit.wording",
         "crossjit.settings",
         "crossjit.documents",
+        "crossjit.bugs",
         "crossjit.durable",
+        "crossjit.sequence",
     ),
     "recipes": (
         "crossjit.recipes",
@@ -47,6 +49,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "crossjit.manifest",
         "crossjit.packing",
         "crossjit.inventory",
+        "crossjit.trust",
+        "crossjit.verified",
     ),
     "work": (
         "crossjit.answers",
@@ -60,6 +64,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "crossjit.capabilities",
         "crossjit.diagnosis",
         "crossjit.durations",
+        "crossjit.evidence",
         "crossjit.flow",
         "crossjit.ladder",
         "crossjit.named_tests",

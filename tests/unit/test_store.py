@@ -58,7 +58,8 @@ def stash(store: Store, key: str = KEY, *, content: bytes = b"", cell: Cell | No
 def date(store: Store, artifact: Artifact, days: float) -> None:
     """Make an artifact look as if it had been stashed so many days ago."""
     path = artifact.folder / "manifest.json"
-    made = dataclasses.replace(artifact.manifest, created=datetime.now(UTC) - timedelta(days=days))
+    created = datetime.now(UTC) - timedelta(days=days)
+    made = dataclasses.replace(artifact.manifest, created=created, sequence=-int(days * 1000))
     path.write_bytes(manifests.dump(made))
     sums = "".join(
         f"{hashlib.sha256((artifact.folder / name).read_bytes()).hexdigest()}  {name}\n"
@@ -102,6 +103,7 @@ def test_what_was_stashed_is_found(store: Store) -> None:
     assert found.manifest == dataclasses.replace(
         given,
         created=found.manifest.created,
+        sequence=found.manifest.sequence,
         tree_digest=found.manifest.trees["install"].digest,
         trees=found.manifest.trees,
     )

@@ -49,7 +49,7 @@ def record(settings: Settings, looked_into: Run, monkeypatch: pytest.MonkeyPatch
     with RunRecord.start(settings, ("invoke", "triage"), {}, cells=[cell]) as record:
 
         @contextlib.contextmanager
-        def opened(request: Request) -> Iterator[object]:
+        def opened(request: Request, **options: bool) -> Iterator[object]:
             yield SimpleNamespace(shop=None, record=record, orders=(SimpleNamespace(cell=cell),))
 
         monkeypatch.setattr(triage, "opened", opened)
