@@ -13,36 +13,71 @@ class BudgetError(ProductError):
 
 @dataclass(frozen=True)
 class Budget:
-    """Bytes of one line, of a whole log, of a tree's files together and of its headers; members and depth of a tree."""
+    """Bounds in bytes, but for `members` and `depth`, which count a tree's files and folders, and nested folders.
+
+    `line` is for one line and `log` for a whole log; `tree` for all of a tree, `names` for its paths together,
+    `headers` for what stands before one member of it; `file` for files that are read into memory, `archive` for a
+    download, `memory` for what a decompressor takes at most.
+    """
 
     line: int = 64 << 10
     log: int = 200 << 20
     tree: int = 4 << 30
     members: int = 500_000
     depth: int = 256
+    names: int = 64 << 20
     headers: int = 1 << 20
+    file: int = 256 << 20
+    archive: int = 1 << 30
+    memory: int = 128 << 20
 
 
 BUDGET = Budget()
 
 
 class TreeCount:
-    """Counts a tree's members as they come. `what` names the tree; `error` is what going over a bound raises."""
+    """Counts a tree's members as they come, and the folders that they are in.
 
-    def __init__(self, what: str, *, budget: Budget = BUDGET, error: type[CrossjitError] = BudgetError) -> None:
+    `what` names the tree; `error` is what going over a bound raises, with `hint`.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        budget: Budget | None = None,
+        error: type[CrossjitError] = BudgetError,
+        hint: str = "",
+    ) -> None:
+        self.budget = budget or BUDGET
         self._what = what
-        self._budget = budget
         self._error = error
+        self._hint = hint
         self._members = 0
         self._size = 0
+        self._names = 0
+        self._folders: set[str] = set()
 
     def add(self, name: str, size: int = 0) -> None:
         """Count one member, of `size` bytes, before it is read. Raises `error`."""
+        if name.count("/") > self.budget.depth:
+            raise self.over(f"folders nested more than {self.budget.depth} deep")
+        self._size += max(size, 0)
+        if self._size > self.budget.tree:
+            raise self.over(f"more than {self.budget.tree:,} bytes")
+        self._count(name)
+        while (name := name.rpartition("/")[0]) and name not in self._folders:
+            self._folders.add(name)
+            self._count(name)
+
+    def _count(self, name: str) -> None:
         self._members += 1
-        self._size += size
-        if self._members > self._budget.members:
-            raise self._error(f"{self._what} has more than {self._budget.members:,} files and folders")
-        if self._size > self._budget.tree:
-            raise self._error(f"{self._what} has more than {self._budget.tree:,} bytes")
-        if name.count("/") > self._budget.depth:
-            raise self._error(f"{self._what} has folders nested more than {self._budget.depth} deep")
+        self._names += len(name)
+        if self._members > self.budget.members:
+            raise self.over(f"more than {self.budget.members:,} files and folders")
+        if self._names > self.budget.names:
+            raise self.over(f"paths of more than {self.budget.names:,} characters")
+
+    def over(self, bound: str) -> CrossjitError:
+        """Make the error that says which bound was gone over."""
+        return self._error(f"{self._what} has {bound}", hint=self._hint)

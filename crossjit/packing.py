@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
+from crossjit import tars
+from crossjit.budget import BUDGET, BudgetError, TreeCount
 from crossjit.errors import StashError
 
 if sys.version_info >= (3, 14):
@@ -96,16 +98,16 @@ def pack(stream: BinaryIO, destination: Path, *, rest: Rest | None = None, worke
     cores) does not change the bytes.
 
     Beside `destination` spool files of what is read exist while this runs. Raises StashError for a stream that is cut
-    off or holds what an artifact cannot have (devices, names that leave the folder); then nothing is left.
+    off or holds what an artifact cannot have (devices, names that leave the folder), BudgetError for one that is over
+    a bound; then nothing is left.
     """
     try:
         with contextlib.ExitStack() as stack:
-            tar, spool = stack.enter_context(_spooled(stream, destination, ".spool"))
-            entries = _index(tar, spool)
+            entries = _index(stack.enter_context(_spooled(stream, destination, ".spool", "the tree")))
             if rest is not None:
                 with unpack_stream(rest.archive) as others:
-                    tar, _ = stack.enter_context(_spooled(others, destination, ".rest"))
-                entries = _joined(entries, _archived(tar), rest.folder)
+                    spool = stack.enter_context(_spooled(others, destination, ".rest", rest.archive.name))
+                    entries = _joined(entries, _archived(spool), rest.folder)
             with destination.open("xb") as output:
                 packed = _write(entries, output, destination, workers or os.cpu_count() or 1)
                 output.flush()
@@ -117,17 +119,30 @@ def pack(stream: BinaryIO, destination: Path, *, rest: Rest | None = None, worke
     return packed
 
 
+class _Spool(tars.TrackingReader):
+    """A stream that is kept in a file as it is read, to be read again in any order; zeros take no room there."""
+
+    def __init__(self, stream: BinaryIO, count: TreeCount, file: BinaryIO) -> None:
+        super().__init__(stream, count)
+        self.file = file
+        self.count = count
+
+    def pull(self, size: int) -> bytes:
+        data = super().pull(size)
+        if data.strip(b"\0"):
+            self.file.write(data)
+        else:
+            self.file.seek(len(data), os.SEEK_CUR)
+        return data
+
+
 @contextlib.contextmanager
-def _spooled(stream: BinaryIO, destination: Path, suffix: str) -> Iterator[tuple[tarfile.TarFile, BinaryIO]]:
-    """Have a stream in a file beside `destination`, so that it can be read in any order, and open it as a tar."""
+def _spooled(stream: BinaryIO, destination: Path, suffix: str, what: str) -> Iterator[_Spool]:
+    """Have a stream in a file beside `destination` as it is read."""
     path = destination.with_name(destination.name + suffix)
     try:
-        with path.open("x+b") as spool:
-            while chunk := stream.read(_CHUNK):
-                spool.write(chunk)
-            spool.seek(0)
-            with _open_tar(spool) as tar:
-                yield tar, spool
+        with path.open("x+b") as file:
+            yield _Spool(stream, TreeCount(what), file)
     finally:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
@@ -143,7 +158,7 @@ def unpack_stream(path: Path) -> Iterator[BinaryIO]:
     try:
         with stream:
             yield cast(BinaryIO, stream)
-    except (zstd.ZstdError, EOFError) as error:
+    except (zstd.ZstdError, EOFError, tarfile.TarError) as error:
         raise StashError(
             f"{path} is damaged: {error}",
             hint="`./inv stash verify` tells what is hit; building the cell again heals it",
@@ -165,8 +180,8 @@ def extract(archive: Path, folder: Path) -> None:
 
 def _extract(archive: Path, folder: Path) -> None:
     links: list[tuple[Path, str]] = []
-    with unpack_stream(archive) as stream, _open_tar(stream, "r|") as tar:
-        for member in _members(tar):
+    with unpack_stream(archive) as stream:
+        for member, content in _stored(stream, archive):
             name = _clean(member.name)
             if member.isdir():
                 (folder / name).mkdir()
@@ -175,11 +190,9 @@ def _extract(archive: Path, folder: Path) -> None:
                 links.append((folder / name, member.linkname))
             elif member.islnk():
                 os.link(folder / _clean(member.linkname), folder / name, follow_symlinks=False)
-            elif member.isreg():
-                source = tar.extractfile(member)
-                assert source is not None
-                with source, (folder / name).open("xb") as file:
-                    while chunk := source.read(_CHUNK):
+            elif content is not None:
+                with (folder / name).open("xb") as file:
+                    while chunk := content.read(_CHUNK):
                         file.write(chunk)
                     file.flush()
                     os.fchmod(file.fileno(), _mode(member))
@@ -197,24 +210,25 @@ def _extract(archive: Path, folder: Path) -> None:
 def read(archive: Path, wanted: Iterable[str]) -> dict[str, bytes]:
     """Return what files in one of our `.tar.zst` hold, by path. Raises StashError for one that is not in it.
 
-    Reads no further than it has to: what is damaged behind that is not noticed.
+    Reads no further than it has to: what is damaged behind that is not noticed. Raises BudgetError for files that are
+    more than memory should hold.
     """
     missing = set(wanted)
     found: dict[str, bytes] = {}
-    with unpack_stream(archive) as stream, _open_tar(stream, "r|") as tar:
-        for member in _members(tar):
-            if not missing:
-                break
+    room = BUDGET.file
+    with unpack_stream(archive) as stream:
+        for member, file in _stored(stream, archive):
             if member.name not in missing:
                 continue
-            if member.islnk():
-                content = found.get(member.linkname)
-            else:
-                file = tar.extractfile(member) if member.isreg() else None
-                content = file.read() if file else None
+            room -= member.size
+            if room < 0:
+                raise BudgetError(f"{member.name} of {archive.name} is too large to be read: {member.size:,} bytes")
+            content = file.read() if file else found.get(member.linkname) if member.islnk() else None
             if content is not None:
                 found[member.name] = content
                 missing.discard(member.name)
+            if not missing:
+                break
     if missing:
         raise StashError(f"{archive.name} has no file {min(missing)}", hint="building the cell again heals it")
     return found
@@ -223,13 +237,10 @@ def read(archive: Path, wanted: Iterable[str]) -> dict[str, bytes]:
 def contents(archive: Path) -> Iterator[tuple[str, str]]:
     """Yield path and sha256 of every regular file in one of our `.tar.zst`. Raises StashError if it is damaged."""
     seen: dict[str, str] = {}
-    with unpack_stream(archive) as stream, _open_tar(stream, "r|") as tar:
-        for member in _members(tar):
-            if member.isreg():
-                source = tar.extractfile(member)
-                assert source is not None
-                with source:
-                    digest = hashlib.file_digest(cast(io.BufferedReader, source), "sha256").hexdigest()
+    with unpack_stream(archive) as stream:
+        for member, content in _stored(stream, archive):
+            if content is not None:
+                digest = hashlib.file_digest(cast(io.BufferedReader, content), "sha256").hexdigest()
             elif member.islnk() and member.linkname in seen:
                 digest = seen[member.linkname]
             else:
@@ -239,43 +250,50 @@ def contents(archive: Path) -> Iterator[tuple[str, str]]:
 
 
 _PACK_HINT = "this is not a tree that a build installs; see what the build's commands put there"
+_CUT_OFF_HINT = "the engine or the disk failed; run it again"
 _EXPORT_HINT = "the artifact cannot be exported safely; build the cell again"
 
 
-@dataclass
+@dataclass(slots=True, eq=False)
 class _Entry:
-    """One path of the tree; `file` is the member of `tar` with the content, the same one for names that are linked."""
+    """One path of the tree; a file's content is in `spool`, and names that are linked have the same one."""
 
     kind: str
     mode: int
-    file: tarfile.TarInfo | None = None
-    tar: tarfile.TarFile | None = None
+    spool: BinaryIO | None = None
+    offset: int = 0
+    size: int = 0
     target: str = ""
 
 
-def _open_tar(stream: BinaryIO, mode: str = "r:") -> tarfile.TarFile:
+def _members(reader: tars.TrackingReader) -> Iterator[tuple[tarfile.TarInfo, BinaryIO | None]]:
+    """Yield the members, each with its content, up to an end that is one."""
+    opened = False
     try:
-        return tarfile.open(fileobj=stream, mode=mode, encoding="utf-8", errors="surrogateescape")  # type: ignore[call-overload,no-any-return]
+        with tars.opened(reader) as tar:
+            opened = True
+            for member in tars.members(tar, reader):
+                yield member, cast("BinaryIO | None", tar.extractfile(member) if member.isreg() else None)
     except tarfile.TarError as error:
-        raise StashError(f"this is no tar stream: {error}", hint=_PACK_HINT) from error
+        message = f"the tar stream is cut off: {error}" if opened else f"this is no tar stream: {error}"
+        raise StashError(message, hint=_CUT_OFF_HINT if opened else _PACK_HINT) from error
+    # tarfile takes a damaged header, or the end of the file, for the end of the archive; zeros are the real one.
+    if not reader.ended:
+        raise StashError("the tar stream is cut off or damaged", hint=_CUT_OFF_HINT)
 
 
-def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    try:
-        yield from tar
-    except tarfile.TarError as error:
-        raise StashError(
-            f"the tar stream is cut off: {error}", hint="the engine or the disk failed; run it again"
-        ) from error
+def _stored(stream: BinaryIO, archive: Path) -> Iterator[tuple[tarfile.TarInfo, BinaryIO | None]]:
+    return _members(tars.TrackingReader(stream, TreeCount(archive.name)))
 
 
-def _index(tar: tarfile.TarFile, spool: BinaryIO) -> dict[str, _Entry]:
+def _index(spool: _Spool) -> dict[str, _Entry]:
     """Map the paths of the tree, without its own name, to what is there."""
     entries: dict[str, _Entry] = {}
     linked: dict[str, str] = {}
     top: str | None = None
-    for member in _members(tar):
+    for member, _ in _members(spool):
         name = _clean(member.name)
+        spool.count.add(name, member.size)
         first, _, path = name.partition("/")
         top = first if top is None else top
         if first != top or not (path or member.isdir()):
@@ -286,11 +304,9 @@ def _index(tar: tarfile.TarFile, spool: BinaryIO) -> dict[str, _Entry]:
         if member.islnk():
             linked[path] = _clean(member.linkname).partition("/")[2]
         else:
-            entries[path] = _entry(tar, member)
-    # tarfile takes a damaged header, or the end of the file, for the end of the archive; zeros are the real one.
-    spool.seek(tar.offset)
-    if spool.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise StashError("the tar stream is cut off or damaged", hint="the engine or the disk failed; run it again")
+            entries[path] = _entry(spool, member)
+    spool.file.truncate(spool.tell())
+    spool.drain()
     if top is None:
         raise StashError("the tar stream is empty", hint=_PACK_HINT)
     _resolve(entries, linked)
@@ -298,21 +314,24 @@ def _index(tar: tarfile.TarFile, spool: BinaryIO) -> dict[str, _Entry]:
     return entries
 
 
-def _entry(tar: tarfile.TarFile, member: tarfile.TarInfo) -> _Entry:
+def _entry(spool: _Spool, member: tarfile.TarInfo) -> _Entry:
     if member.isdir():
         return _Entry("d", 0o755)
     if member.issym():
         return _Entry("l", 0o777, target=member.linkname)
-    if member.isreg():
-        return _Entry("f", _mode(member), member, tar)
+    if member.isreg() and not member.issparse():
+        return _Entry("f", _mode(member), spool.file, member.offset_data, member.size)
     raise StashError(f"{member.name} is neither file, folder nor link", hint=_PACK_HINT)
 
 
-def _archived(tar: tarfile.TarFile) -> dict[str, _Entry]:
+def _archived(spool: _Spool) -> dict[str, _Entry]:
     """Map the paths in one of our archives to what is there; of linked names the first has the content."""
     entries: dict[str, _Entry] = {}
-    for member in _members(tar):
-        entries[member.name] = entries[member.linkname] if member.islnk() else _entry(tar, member)
+    for member, _ in _members(spool):
+        spool.count.add(member.name, member.size)
+        entries[member.name] = entries[member.linkname] if member.islnk() else _entry(spool, member)
+    spool.file.truncate(spool.tell())
+    spool.drain()
     return entries
 
 
@@ -397,17 +416,15 @@ def _write(entries: Mapping[str, _Entry], output: BinaryIO, destination: Path, w
                 value = files[path] = files[info.linkname]
                 packed.addfile(info)
             else:
-                assert entry.file is not None
-                assert entry.tar is not None
+                assert entry.spool is not None
                 first[id(entry)] = path
-                info.size = entry.file.size
-                content = entry.tar.extractfile(entry.file)
-                assert content is not None
-                with content:
-                    reader = _HashingReader(content)
-                    packed.addfile(info, cast(BinaryIO, reader))
+                info.size = entry.size
+                entry.spool.seek(entry.offset)
+                reader = _HashingReader(entry.spool)
+                packed.addfile(info, cast(BinaryIO, reader))
                 value = files[path] = reader.hash.hexdigest()
                 unpacked += info.size
+            tars.forget(packed)
             lines.append((_raw(path), f"{entry.kind} {entry.mode:04o} {json.dumps(path)} {value}\n"))
     return Packed(
         path=destination,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from crossjit import budget
 from crossjit.errors import DownloadError, SourceError
 from crossjit.progress import Progress, Step
 from crossjit.recipes import Archive
 from crossjit.settings import Settings
 from crossjit.sources import cache
 from crossjit.sources.cache import Stored
-from crossjit.sources.download import PATIENCE, Fetched, Patience, PlaceError, fetch
+from crossjit.sources.download import PATIENCE, Fetched, Patience, PlaceError, TooLargeError, fetch
 from crossjit.sources.inspection import inspect
 from crossjit.sources.model import Kind, Source
 from crossjit.sources.places import Place, PoolMirrors, candidates, file_name, redacted, upstream_name
@@ -119,6 +120,10 @@ def resolve_file(path: Path, settings: Settings, *, progress: Progress, work: Pa
     """Return a user's archive, copied into the cache under its own sha256. Raises SourceError if it is none."""
     with progress.step("source", path.name) as step:
         try:
+            if path.stat().st_size > budget.BUDGET.archive:
+                raise SourceError(
+                    f"{path} has more than {budget.BUDGET.archive:,} bytes", hint="give an archive of CPython's source"
+                )
             digest = cache.digest_of(path)
         except OSError as error:
             raise SourceError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
@@ -140,6 +145,10 @@ def _take(place: Place, settings: Settings, step: Step, work: Path, patience: Pa
         step.update(detail=place.name)
         try:
             fetched = fetch(place, target, step, patience)
+        except TooLargeError as error:
+            raise SourceError(
+                f"{place.name} is refused: {error}", hint="give an archive of CPython's source"
+            ) from error
         except PlaceError as error:
             raise DownloadError(
                 f"{place.name} cannot be had: {error}", hint="check the address and the network, or give a file"

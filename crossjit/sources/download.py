@@ -23,6 +23,7 @@ from typing import BinaryIO
 
 import stamina
 
+from crossjit import budget
 from crossjit.progress import Step
 from crossjit.sources.cache import CHUNK, storing, synchronize
 from crossjit.sources.places import Place
@@ -54,6 +55,13 @@ class PlaceError(Exception):
         self.dead = dead
 
 
+class TooLargeError(PlaceError):
+    """What the place gives is larger than any archive of CPython's."""
+
+    def __init__(self) -> None:
+        super().__init__(f"it has more than {budget.BUDGET.archive:,} bytes")
+
+
 class TransientError(PlaceError):
     """It may work if it is asked again."""
 
@@ -70,7 +78,7 @@ def fetch(place: Place, target: Path, step: Step, patience: Patience) -> Fetched
     """Bring what is at a place into a new file, synced; bytes done and in total go to `step`.
 
     What is transient (a lost connection, a server's 5xx) is tried again, after a moment. Raises PlaceError if the place
-    does not give it, StashError if it cannot be written; then no file is left.
+    does not give it or gives too much, StashError if it cannot be written; then no file is left.
     """
     try:
         if place.path is not None:
@@ -114,12 +122,16 @@ def _copy(path: Path, target: Path, step: Step) -> Fetched:
 def _receive(chunks: Iterator[bytes], target: Path, step: Step, total: int | None) -> Fetched:
     digest = hashlib.sha256()
     size = 0
+    if total is not None and total > budget.BUDGET.archive:
+        raise TooLargeError
     step.update(done=0, total=total)
     with storing(target), target.open("wb") as file:  # the chunks' own errors are PlaceErrors
         for chunk in chunks:
+            size += len(chunk)
+            if size > budget.BUDGET.archive:
+                raise TooLargeError
             file.write(chunk)
             digest.update(chunk)
-            size += len(chunk)
             step.update(done=size, total=total)
         synchronize(file)
     return Fetched(digest.hexdigest(), size)

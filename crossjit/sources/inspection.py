@@ -14,12 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from crossjit import tars
+from crossjit.budget import TreeCount
 from crossjit.errors import SourceError
 from crossjit.sources.model import TreeFacts
 from crossjit.sources.tarball import (
     DAMAGED,
     Copied,
-    Watched,
     components,
     compressing,
     decompressed,
@@ -30,10 +31,9 @@ from crossjit.sources.tarball import (
 # tarfile lets whatever its parsing runs into through, such as a ValueError out of a header that is not a number.
 UNREADABLE = (*DAMAGED, OSError, ValueError, ArithmeticError, LookupError)
 
-MAX_BYTES = 4 << 30  # CPython is 150 MB; what claims to be more than this is a bomb or no CPython
-MAX_MEMBERS = 500_000
 FACT_FILES = ("Include/patchlevel.h", "Tools/jit/_llvm.py")
 PIECE = 1 << 20
+_FILES = (tarfile.REGTYPE, tarfile.AREGTYPE)
 TESTS = "Lib/test/"  # what no build reads, and only copies
 
 # Headers that let two tar implementations see two different archives, or that set what a source has no business to set.
@@ -54,10 +54,11 @@ def inspect(path: Path, label: str, tree: Path | None = None) -> TreeFacts:
     with contextlib.ExitStack() as stack:
         try:
             stream = stack.enter_context(decompressed(path))
-            copied = Copied(stream, stack.enter_context(compressing(tree))) if tree else None
-            watched = copied or Watched(stream)
-            with tarfile.open(fileobj=watched, mode="r:", errorlevel=2) as tar:
-                for member in tar:
+            count = inspection.count
+            copied = Copied(stream, count, stack.enter_context(compressing(tree))) if tree else None
+            reader = copied or tars.TrackingReader(stream, count)
+            with tars.opened(reader) as tar:
+                for member in tars.members(tar, reader):
                     keep = is_read("/".join(components(member.name)[1:]))
                     whole |= keep and member.islnk() and not is_read("/".join(components(member.linkname)[1:]))
                     if copied:
@@ -68,12 +69,12 @@ def inspect(path: Path, label: str, tree: Path | None = None) -> TreeFacts:
                         pass
                 if copied:
                     copied.decide(True, end=sys.maxsize)
-                if len(watched.last) != tarfile.BLOCKSIZE or watched.last.strip(b"\0"):
+                if not reader.ended:
                     raise SourceError(
                         f"{label} is cut short or damaged: it stops without a tar archive's end",
                         hint="fetch or make the archive anew",
                     )
-                if not watched.rest_is_zero():
+                if not reader.rest_is_zero():
                     raise SourceError(
                         f"{label} has data after the end of its tar archive", hint="make the archive anew"
                     )
@@ -104,14 +105,13 @@ class Inspection:
 
     def __init__(self, label: str) -> None:
         self.label = label
+        self.count = TreeCount(label, error=SourceError, hint="give CPython's source")
         self.core = hashlib.sha256()
         self.apart = True  # no link from elsewhere leads to the tests
         self.files: dict[str, bytes] = {}
-        self.names: set[str] = set()
-        self.kinds: dict[tuple[str, ...], bytes] = {}
-        self.ancestors: set[tuple[str, ...]] = set()
+        self.kinds: dict[str, bytes] = {}
+        self.ancestors: set[str] = set()
         self.tops: dict[str, None] = {}
-        self.bytes = 0
 
     def _refuse(self, what: str) -> SourceError:
         return SourceError(
@@ -122,8 +122,6 @@ class Inspection:
     def take(self, member: tarfile.TarInfo, content: BinaryIO | None) -> BinaryIO | None:
         """Check a member, and return its content, which counts as it is read. Raises SourceError."""
         inner = "/".join(self._check(member)[1:])
-        if member.isfile():
-            self.names.add(inner)
         if inner.startswith(TESTS):
             return content
         self.apart = self.apart and not _leads_to_tests(inner, member)
@@ -131,7 +129,7 @@ class Inspection:
         self.core.update("\0".join((*about, "")).encode("utf-8", "surrogateescape"))
         return None if content is None else cast(BinaryIO, _Counted(self, inner, content))
 
-    def count(self, path: str, piece: bytes) -> None:
+    def hear(self, path: str, piece: bytes) -> None:
         """Take a piece of a file's content."""
         self.core.update(piece)
         if path in FACT_FILES and len(self.files.setdefault(path, b"")) < PIECE:
@@ -140,8 +138,9 @@ class Inspection:
     def facts(self) -> TreeFacts:
         """Check what only the whole tells, and say what the tree is. Raises SourceError."""
         top = self._finish()
-        if "configure" not in self.names or "Include/patchlevel.h" not in self.files:
-            missing = "configure" if "configure" not in self.names else "Include/patchlevel.h"
+        configure = self.kinds.get(f"{top}/configure")
+        if configure not in _FILES or "Include/patchlevel.h" not in self.files:
+            missing = "configure" if configure not in _FILES else "Include/patchlevel.h"
             raise SourceError(
                 f"{self.label} is not a CPython source: there is no {missing} in it", hint="give CPython's source"
             )
@@ -170,17 +169,17 @@ class Inspection:
             raise self._refuse(f"it has more than one top folder: {', '.join(self.tops)}")
         if len(parts) == 1 and not member.isdir():
             raise self._refuse(f"it has no top folder: {shown} stands outside of any")
-        if parts in self.kinds and not (member.isdir() and self.kinds[parts] == tarfile.DIRTYPE):
+        path = "/".join(parts)
+        self.count.add(path, member.size)
+        if path in self.kinds and not (member.isdir() and self.kinds[path] == tarfile.DIRTYPE):
             raise self._refuse(f"member {shown} is in it twice")
         if member.issym():
             self._check_symlink(member, parts)
         elif member.islnk():
             self._check_hardlink(member)
-        self.bytes += member.size
-        self.kinds[parts] = member.type
-        self.ancestors.update(parts[:length] for length in range(1, len(parts)))
-        if self.bytes > MAX_BYTES or len(self.kinds) > MAX_MEMBERS:
-            raise self._refuse("it is too large for a CPython source")
+        self.kinds[path] = member.type
+        while (path := path.rpartition("/")[0]) and path not in self.ancestors:
+            self.ancestors.add(path)
         return parts
 
     def _check_symlink(self, member: tarfile.TarInfo, parts: tuple[str, ...]) -> None:
@@ -194,7 +193,7 @@ class Inspection:
 
     def _check_hardlink(self, member: tarfile.TarInfo) -> None:
         target = components(member.linkname)
-        known = self.kinds.get(target) in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.LNKTYPE)
+        known = self.kinds.get("/".join(target)) in (*_FILES, tarfile.LNKTYPE)
         if member.linkname.startswith("/") or not known:
             raise self._refuse(f"the link {member.name!r} leads to {member.linkname!r}, which is no file before it")
 
@@ -205,9 +204,9 @@ class Inspection:
 
     def _finish(self) -> str:
         """Check what only the whole tells, and return the top folder's name."""
-        for parts, kind in self.kinds.items():
-            if kind != tarfile.DIRTYPE and parts in self.ancestors:
-                raise self._refuse(f"member {'/'.join(parts)!r} is no folder, yet others lie below it")
+        for path, kind in self.kinds.items():
+            if kind != tarfile.DIRTYPE and path in self.ancestors:
+                raise self._refuse(f"member {path!r} is no folder, yet others lie below it")
         if not self.tops:
             raise self._refuse("there is nothing in it")
         return next(iter(self.tops))
@@ -223,7 +222,7 @@ class _Counted(io.RawIOBase):
 
     def read(self, size: int = -1, /) -> bytes:
         piece = self._content.read(size)
-        self._inspection.count(self._path, piece)
+        self._inspection.hear(self._path, piece)
         return piece
 
 

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from crossjit import tars
+from crossjit.budget import BUDGET, TreeCount
 from crossjit.errors import SourceError, StashError
 from crossjit.sources.cache import CHUNK, forget, storing, synchronize
 from crossjit.sources.model import Source
@@ -41,6 +43,9 @@ READ = ("Doc/library/token",)
 
 PACKING = (TOP, MTIME, UNREAD, READ)
 """What decides how a tree is packed, beside itself."""
+
+# The binary logarithm of what zstd may look back: what it takes without being asked (`--long` is refused).
+_WINDOW = 27
 
 DAMAGED = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, zstd.ZstdError, tarfile.TarError)
 
@@ -66,16 +71,43 @@ def decompressed(path: Path) -> Iterator[BinaryIO]:
         magic = raw.read(6)
         raw.seek(0)
         if magic.startswith(b"\xfd7zXZ\x00"):
-            stream: object = lzma.LZMAFile(raw)  # noqa: SIM115 - closing raw is enough
+            stream: object = io.BufferedReader(_Xz(raw), CHUNK)
         elif magic.startswith(b"\x1f\x8b"):
             stream = gzip.GzipFile(fileobj=raw)
         elif magic.startswith(b"BZh"):
             stream = BZ2File(raw)
         elif magic.startswith(b"\x28\xb5\x2f\xfd"):
-            stream = zstd.ZstdFile(raw)
+            stream = zstd.ZstdFile(raw, options={zstd.DecompressionParameter.window_log_max: _WINDOW})
         else:
             stream = raw
         yield cast(BinaryIO, stream)
+
+
+class _Xz(io.RawIOBase):
+    """What xz compressed, as lzma.LZMAFile gives it, in bounded memory; what follows it must be xz's, too."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=BUDGET.memory)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while True:
+            piece = b""
+            if self._decoder.eof:
+                piece = self._decoder.unused_data.lstrip(b"\0")
+                while not piece and (read := self._raw.read(CHUNK)):
+                    piece = read.lstrip(b"\0")
+                if not piece:
+                    return 0
+                self._decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=BUDGET.memory)
+            elif self._decoder.needs_input and not (piece := self._raw.read(CHUNK)):
+                raise EOFError("it ends before the end of what was compressed")
+            if data := self._decoder.decompress(piece, len(buffer)):
+                buffer[: len(data)] = data
+                return len(data)
 
 
 @contextlib.contextmanager
@@ -102,71 +134,30 @@ def recompress(path: Path, target: Path) -> None:
             sink.write(piece)
 
 
-class Watched(io.BufferedIOBase):
-    """A forward-only stream that remembers what it read last.
-
-    tarfile takes a damaged header in mid-archive for the end; the last block read tells whether it was one.
-    """
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._position = 0
-        self.last = b""
-
-    def readable(self) -> bool:
-        """Say yes."""
-        return True
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Read, and remember it."""
-        self.last = self._stream.read(-1 if size is None else size)
-        self._position += len(self.last)
-        return self.last
-
-    def tell(self) -> int:
-        """Return how much was read so far."""
-        return self._position
-
-    def seek(self, position: int, whence: int = 0, /) -> int:
-        """Read on up to a position."""
-        if whence or position < self._position:
-            raise io.UnsupportedOperation("the stream only goes forward")
-        while self._position < position and self.read(min(CHUNK, position - self._position)):
-            pass
-        return self._position
-
-    def rest_is_zero(self) -> bool:
-        """Read to the end, which makes the decompressor check its sums, and say whether there was nothing more."""
-        while block := self.read(CHUNK):
-            if block.strip(b"\0"):
-                return False
-        return True
-
-
-class Copied(Watched):
+class Copied(tars.TrackingReader):
     """A stream that is written elsewhere as it is read, but for the members of its tar that are left out."""
 
-    def __init__(self, stream: BinaryIO, sink: Sink) -> None:
-        super().__init__(stream)
+    def __init__(self, stream: BinaryIO, count: TreeCount, sink: Sink) -> None:
+        super().__init__(stream, count)
         self._sink = sink
         self._end = 0
         self._keep = True
-        self._header = b""
+        self._undecided = b""
 
-    def read(self, size: int | None = -1, /) -> bytes:
+    def pull(self, size: int) -> bytes:
         """Read, and write what belongs to a member that is kept; what comes after it is not known to belong to one."""
-        content = max(0, self._end - self._position)
-        data = super().read(size)
+        content = max(0, self._end - self.tell())
+        data = super().pull(size)
         if self._keep:
             self._sink.write(data[:content])
-        self._header += data[content:]
+        self._undecided += data[content:]
         return data
 
     def decide(self, keep: bool, end: int) -> None:
         """Keep or leave out the member whose header has just been read and which goes up to `end`."""
         if keep:
-            self._sink.write(self._header)
-        self._header, self._keep, self._end = b"", keep, end
+            self._sink.write(self._undecided)
+        self._undecided, self._keep, self._end = b"", keep, end
 
 
 @contextlib.contextmanager
@@ -214,9 +205,9 @@ def subset_tar(source: Source, prefixes: Sequence[str]) -> Iterator[BinaryIO]:
 
 def _write_subset(source: Source, prefixes: Sequence[str], sink: Sink) -> None:
     found: set[str] = set()
-    with open_tar(source) as stream, tarfile.open(fileobj=Watched(stream), mode="r:") as tar:
+    with open_tar(source) as stream:
         writer = _Writer(sink)
-        for member in tar:
+        for member, content in tars.read(stream, TreeCount(f"the source from {source.origin}", error=SourceError)):
             inner = "/".join(components(member.name)[1:])
             matching = _matching(inner, prefixes)
             if not matching:
@@ -230,7 +221,7 @@ def _write_subset(source: Source, prefixes: Sequence[str], sink: Sink) -> None:
                         f"{inner!r} is a hard link to {member.linkname!r}, which is outside of what was asked for",
                         hint=f"ask for {member.linkname} too",
                     )
-            writer.add(member, cast("BinaryIO | None", tar.extractfile(member) if member.isreg() else None))
+            writer.add(member, content)
         writer.close()
     if missing := sorted(set(prefixes) - found):
         raise SourceError(
@@ -347,6 +338,7 @@ class _Writer:
         member.pax_headers = {}
         member.mtime = int(member.mtime)
         self._tar.addfile(member, self._take(member, content))
+        tars.forget(self._tar)
 
     def _add_folder(self, name: str, mtime: int, mode: int = 0o755) -> None:
         if name in self._folders:

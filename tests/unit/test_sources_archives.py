@@ -11,14 +11,16 @@ import os
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crossjit import budget
 from crossjit.errors import SourceError, StashError
-from crossjit.sources import Kind, Source, inspection, open_tar, subset_tar
+from crossjit.sources import Kind, Source, open_tar, subset_tar
 from crossjit.sources.inspection import Inspection, inspect
 from crossjit.sources.tarball import MTIME, Entry, pack
 
@@ -217,8 +219,8 @@ def test_global_headers_that_others_read_differently_are_refused(tmp_path: Path)
 
 def test_what_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, tar_of())
-    monkeypatch.setattr(inspection, "MAX_BYTES", 10)
-    with pytest.raises(SourceError, match="too large"):
+    monkeypatch.setattr(budget, "BUDGET", replace(budget.BUDGET, tree=10))
+    with pytest.raises(SourceError, match="more than 10 bytes"):
         inspect(path, "it")
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import pytest
 
+from crossjit import budget
 from crossjit.errors import CrossjitError, DownloadError, EngineError, SourceError, StashError
 from crossjit.progress import Silent
 from crossjit.recipes import Archive
@@ -601,3 +602,18 @@ def test_every_error_is_one_that_a_user_can_read(tmp_path: Path) -> None:
         with pytest.raises(CrossjitError) as caught:
             get(spec, tmp_path)
         assert caught.value.message and caught.value.hint
+
+
+def test_what_is_too_large_is_not_downloaded(tmp_path: Path, server: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.files = {"/large.tar.xz": bytes(100_000), f"/good/{NAME}": CONTENT}
+    server.behaviour["/endless.tar.xz"] = "no length"
+    server.files["/endless.tar.xz"] = bytes(100_000)
+    monkeypatch.setattr(budget, "BUDGET", replace(budget.BUDGET, archive=50_000))
+    for name in ("large", "endless"):
+        with pytest.raises(SourceError, match="is refused: it has more than 50,000 bytes"):
+            get(f"{server.url}/{name}.tar.xz", tmp_path)
+        assert get(recipe(f"{server.url}/{name}.tar.xz", f"{server.url}/good/{NAME}"), tmp_path).digest == DIGEST
+        shutil.rmtree(tmp_path / "sources")
+    (tmp_path / "large.tar.xz").write_bytes(bytes(100_000))
+    with pytest.raises(SourceError, match="has more than 50,000 bytes"):
+        get(str(tmp_path / "large.tar.xz"), tmp_path)
