@@ -125,7 +125,6 @@ class _Spool(tars.TrackingReader):
     def __init__(self, stream: BinaryIO, count: TreeCount, file: BinaryIO) -> None:
         super().__init__(stream, count)
         self.file = file
-        self.count = count
 
     def pull(self, size: int) -> bytes:
         data = super().pull(size)
@@ -273,6 +272,7 @@ def _members(reader: tars.TrackingReader) -> Iterator[tuple[tarfile.TarInfo, Bin
         with tars.opened(reader) as tar:
             opened = True
             for member in tars.members(tar, reader):
+                reader.count.add(member.name, member.size)
                 yield member, cast("BinaryIO | None", tar.extractfile(member) if member.isreg() else None)
     except tarfile.TarError as error:
         message = f"the tar stream is cut off: {error}" if opened else f"this is no tar stream: {error}"
@@ -293,7 +293,6 @@ def _index(spool: _Spool) -> dict[str, _Entry]:
     top: str | None = None
     for member, _ in _members(spool):
         name = _clean(member.name)
-        spool.count.add(name, member.size)
         first, _, path = name.partition("/")
         top = first if top is None else top
         if first != top or not (path or member.isdir()):
@@ -319,7 +318,7 @@ def _entry(spool: _Spool, member: tarfile.TarInfo) -> _Entry:
         return _Entry("d", 0o755)
     if member.issym():
         return _Entry("l", 0o777, target=member.linkname)
-    if member.isreg() and not member.issparse():
+    if member.isreg():
         return _Entry("f", _mode(member), spool.file, member.offset_data, member.size)
     raise StashError(f"{member.name} is neither file, folder nor link", hint=_PACK_HINT)
 
@@ -328,7 +327,6 @@ def _archived(spool: _Spool) -> dict[str, _Entry]:
     """Map the paths in one of our archives to what is there; of linked names the first has the content."""
     entries: dict[str, _Entry] = {}
     for member, _ in _members(spool):
-        spool.count.add(member.name, member.size)
         entries[member.name] = entries[member.linkname] if member.islnk() else _entry(spool, member)
     spool.file.truncate(spool.tell())
     spool.drain()

@@ -27,7 +27,7 @@ class TrackingReader(io.BufferedIOBase):
     def __init__(self, stream: BinaryIO, count: TreeCount) -> None:
         self.last = b""
         self._stream = stream
-        self._count = count
+        self.count = count
         self._position = 0
         self._ahead = b""
         self._header: int | None = None  # how much more may be read for it
@@ -35,11 +35,11 @@ class TrackingReader(io.BufferedIOBase):
     @contextlib.contextmanager
     def heading(self) -> Iterator[None]:
         """Bound what is read for a member's header while tarfile looks for the next one."""
-        self._header = self._count.budget.headers
+        self._header = self.count.budget.headers
         try:
             yield
         except RecursionError as error:  # each header that extends the next is a call of tarfile's
-            raise self._count.over("too many headers of one member") from error
+            raise self.count.over("too many headers of one member") from error
         finally:
             self._header = None
 
@@ -53,10 +53,10 @@ class TrackingReader(io.BufferedIOBase):
         if self._header is not None:
             self._header -= size
             if size < 0 or self._header < 0:
-                raise self._count.over(f"a header of more than {self._count.budget.headers:,} bytes")
+                raise self.count.over(f"a header of more than {self.count.budget.headers:,} bytes")
         data = self.pull(size)
         if self._header is not None and _DIGITS.search(data):
-            raise self._count.over("a header with a number that no tool writes")
+            raise self.count.over("a header with a number that no tool writes")
         return data
 
     def pull(self, size: int) -> bytes:
@@ -70,8 +70,8 @@ class TrackingReader(io.BufferedIOBase):
 
     def _advance(self, size: int) -> None:
         self._position += size
-        if self._position > self._count.budget.tree:
-            raise self._count.over(f"more than {self._count.budget.tree:,} bytes")
+        if self._position > self.count.budget.tree:
+            raise self.count.over(f"more than {self.count.budget.tree:,} bytes")
 
     def tell(self) -> int:
         """Return how much was read so far."""
@@ -119,6 +119,8 @@ def members(tar: tarfile.TarFile, reader: TrackingReader) -> Iterator[tarfile.Ta
             member = tar.next()
         if member is None:
             return
+        if member.issparse():  # its size is what it claims, and reading it gives as many zeros
+            raise reader.count.over("a sparse file")
         yield member
         forget(tar)
 

@@ -278,6 +278,22 @@ def test_a_tar_that_is_cut_off_is_not_taken_for_a_whole_one() -> None:
             list(tars.read(io.BytesIO(content[:end]), TreeCount("it")))
 
 
+def test_a_sparse_file_does_not_claim_zeros_without_an_end(tmp_path: Path) -> None:
+    """Its header may claim any size, and tarfile gives that many zeros."""
+    claims = header(tarfile.REGTYPE, 1024, "x")
+    claims = claims[:124] + b"\x80" + b"\xff" * 11 + claims[136:]
+    claims = claims[:148] + b"%06o\0 " % (sum(claims[:148] + claims[156:]) + 8 * 32) + claims[156:]
+    content = SPARSE_MAP + claims + b"1\n0\n5\n" + bytes(2042)
+    (tmp_path / "packed").write_bytes(zstd.compress(content))
+    with pytest.raises(BudgetError, match="packed has a sparse file"):
+        list(packing.contents(tmp_path / "packed"))
+    with pytest.raises(BudgetError, match="it has a sparse file"):
+        list(tars.read(io.BytesIO(content), TreeCount("it")))
+    (tmp_path / "packed").write_bytes(zstd.compress(header(tarfile.DIRTYPE, 0, "d") + claims + bytes(1024)))
+    with pytest.raises(BudgetError, match="packed has more than"):
+        list(packing.contents(tmp_path / "packed"))
+
+
 def packs(content: bytes, folder: Path) -> None:
     packing.extract(packing.pack(io.BytesIO(content), folder / "packed").path, folder)
 
