@@ -79,6 +79,7 @@ def _edit(changes: Iterable[str] = (), **fields: str) -> Edit:
 def restore(tree: Path) -> None:
     """Take uncommitted changes back."""
     git(tree, "checkout", "--quiet", "--", ".")
+    git(tree, "clean", "--quiet", "--force", "-d")
 
 
 def make_history(tree: Path, edits: tuple[Edit, ...]) -> list[str]:

@@ -34,6 +34,8 @@ from crossjit import recipes, settings, sources  # noqa: E402
 from crossjit.progress import Silent  # noqa: E402
 from crossjit.triage import Layer  # noqa: E402
 
+AT_TIMES = (Layer.FLAKY, Layer.FREE_THREADING)  # what may pass when it is validated
+
 
 @dataclass(frozen=True)
 class Defect:
@@ -105,7 +107,7 @@ def plant(defect: Defect, tree: Path) -> Outcome:
         )
         done, validated = crossjit("validate", *selected)
         tries = 1
-        while done.status == 0 and defect.layer == Layer.FLAKY and tries < TRIES:
+        while done.status == 0 and defect.layer in AT_TIMES and tries < TRIES:
             done, validated = crossjit("validate", *selected)
             tries += 1
         cells = validated.get("cells") or [{"verdict": "none"}]

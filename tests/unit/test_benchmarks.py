@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import figures, lines, machine, trees
+from benchmarks import figures, lines, machine, trees, triage
 from benchmarks.commands import Built, Done
 from benchmarks.figures import Found, Kind, Line, Pace, Sample, Status, Unit, busy, extrapolated, length
 from benchmarks.trees import Edit
-from crossjit import PROJECT, runs
+from crossjit import PROJECT, plan, recipes, runs
 from crossjit.engine.base import Completed
 from crossjit.runs import RunRecord
 from crossjit.settings import Settings
+from crossjit.triage import Layer
 
 COLD = Line("native", "build native", Unit.BASELINE, 1.05)
 FASTER = Line("emulated", "emulated by hand", Unit.TIMES, 8, at_least=True)
@@ -242,3 +243,27 @@ def test_the_processor_is_named(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Some CPU: fast\n")
     assert machine.cpu_model(tmp_path / "cpuinfo") == "Some CPU: fast"
     assert machine.cpu_model(tmp_path / "nothing")
+
+
+def test_every_defect_says_what_it_is_and_how_it_is_seen() -> None:
+    defects = [triage.read(path) for path in triage.DEFECTS.glob("*.patch")]
+    assert len(defects) >= 19
+    cells = {str(cell) for cell in plan.all_cells(recipes.load_all(PROJECT / "recipes"))}
+    for defect in defects:
+        assert defect.layer in list(Layer), defect.name
+        assert defect.cell in cells, defect.name
+        assert defect.tests, defect.name
+
+
+def test_what_a_defect_added_is_taken_back(tmp_path: Path) -> None:
+    defect = next(map(triage.read, triage.DEFECTS.glob("race-*.patch")))
+    (tmp_path / "Lib").mkdir()
+    (tmp_path / "Lib" / "x.py").write_text("1\n")
+    for command in (("init", "--quiet"), ("add", "--all"), ("commit", "--quiet", "--message", "x")):
+        trees.git(tmp_path, *command)
+    trees.git(tmp_path, "apply", str(defect.patch))
+    (tmp_path / "Lib" / "x.py").write_text("2\n")
+    assert list(tmp_path.rglob("test_race_*.py"))
+    trees.restore(tmp_path)
+    assert list(tmp_path.rglob("*.py")) == [tmp_path / "Lib" / "x.py"]
+    assert (tmp_path / "Lib" / "x.py").read_text() == "1\n"
