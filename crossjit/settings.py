@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Mapping
@@ -66,7 +67,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     Raises UserError for an engine that is not known, a number of jobs that is none, and where there is no place for the
     state.
     """
-    home = full_path(environ["CROSSJIT_HOME"]) if environ.get("CROSSJIT_HOME") else _data_folder(environ)
+    home = full_path(environ["CROSSJIT_HOME"]) if environ.get("CROSSJIT_HOME") else _data_folder()
     engine = environ.get("CROSSJIT_ENGINE") or "docker"
     if engine not in ("docker", "podman"):
         raise UserError(f"CROSSJIT_ENGINE is {engine!r}", hint="use docker or podman")
@@ -76,7 +77,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
             f"CROSSJIT_JOBS is {jobs!r}", hint="give a whole number, or nothing for what the machine allows"
         )
     return Settings(
-        home=home,
+        home=_require_folders(home),
         source_mirrors=tuple(map(_mirror, environ.get("CROSSJIT_SOURCE_MIRROR", "").split())),
         engine=engine,
         jobs=int(jobs),
@@ -84,14 +85,42 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     )
 
 
-def _data_folder(environ: Mapping[str, str]) -> Path:
+def make_home(settings: Settings) -> None:
+    """Have the state folder. Raises UserError where it cannot be made or written."""
+    home = settings.home
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        reason = "" if os.access(home, os.W_OK | os.X_OK) else "it cannot be written"
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        reason = (error.strerror or str(error)).lower()
+    if reason:
+        raise UserError(f"cannot make the state folder {home}: {reason}", hint=_HINT)
+
+
+def _require_folders(home: Path) -> Path:
+    """Return the path. Raises UserError where a file stands in its way, so that there can be no state at all."""
+    for place in (home, *home.parents):
+        try:
+            if place.is_dir():
+                return home
+            if place.exists():
+                raise UserError(f"the state folder cannot be {home}: {place} is not a folder", hint=_HINT)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise UserError(f"the state folder cannot be {home}: {reason}", hint=_HINT) from error
+    return home
+
+
+def _data_folder() -> Path:
     """Return where the state is if nobody says it. Raises UserError for a user without a home folder."""
-    folder = platformdirs.user_data_path("crossjit")
-    if environ.get("HOME") == "" and not environ.get("XDG_DATA_HOME"):  # it would be below `/`
-        raise UserError("HOME is empty, so there is no place for crossjit's state", hint=_HINT)
-    if not folder.is_absolute():  # it begins with a `~` that could not be replaced
-        raise UserError("there is no home folder for crossjit's state: this user has none", hint=_HINT)
-    return folder
+    try:
+        return platformdirs.user_data_path("crossjit")
+    except RuntimeError as error:
+        raise UserError(
+            "this user has no home folder, so there is no place for crossjit's state", hint=_HINT
+        ) from error
 
 
 def _mirror(place: str) -> str:

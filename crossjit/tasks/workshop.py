@@ -14,6 +14,7 @@ import crossjit
 from crossjit.errors import EngineError
 from crossjit.model import Arch, Cell, HostAbility
 from crossjit.paths import full_path
+from crossjit.settings import make_home
 from crossjit.tasks.framework import asker, note
 from crossjit.tasks.options import Request, in_full, remembered
 
@@ -53,6 +54,7 @@ def opened(
     from crossjit.store import Store
 
     settings = _configured(request)
+    make_home(settings)
     recipes = _recipes(request)
     # The engine may be of another arch than this machine, so the cells are chosen again when it has been asked.
     cells = plan.select(recipes, request.selector, _host_arch()).cells
