@@ -17,7 +17,9 @@ class Budget:
 
     `line` is for one line and `log` for a whole log; `tree` for all of a tree, `names` for its paths together,
     `headers` for what stands before one member of it; `file` for files that are read into memory, `archive` for a
-    download, `memory` for what a decompressor takes at most.
+    download, `memory` for what a decompressor takes at most. Of a suite, `report` is for
+    what one file may have that is read whole, `results` for all that it leaves on disk, `told` for the characters of
+    all that its tests say, and `tests` counts these.
     """
 
     line: int = 64 << 10
@@ -30,6 +32,10 @@ class Budget:
     file: int = 256 << 20
     archive: int = 1 << 30
     memory: int = 128 << 20
+    report: int = 16 << 20
+    results: int = 1 << 30
+    tests: int = 200_000
+    told: int = 64 << 20
 
 
 BUDGET = Budget()

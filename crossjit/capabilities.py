@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from crossjit.channels import Capabilities, MalformedError, read
 from crossjit.engine.base import Container
 from crossjit.known_failures import KnownFailure
 from crossjit.model import TestResult
@@ -20,11 +20,12 @@ class Probed:
     """What came of probing.
 
     `facts` are {name: {"works": bool or None, "detail": text}}, where None means that it could not be told; `problem`
-    says why there are no facts.
+    says why there are no facts, and `our_limit` that it was the time that we gave it.
     """
 
     facts: dict[str, Any] = field(default_factory=dict)
     problem: str | None = None
+    our_limit: bool = False
 
     @property
     def known(self) -> Mapping[str, bool]:
@@ -36,31 +37,17 @@ def probe(container: Container, python: str, script: str) -> Probed:
     """Run the script in a target. What goes wrong in it is a problem; raises EngineError for what is the engine's."""
     lines: deque[str] = deque(maxlen=200)
     completed = container.run((python, script), env={"PYTHON_JIT": "0"}, on_line=lines.append, timeout=SECONDS)
-    facts = _facts(lines)
-    if completed.returncode or facts is None:
-        last = next((line for line in reversed(lines) if line.strip()), "")
-        said = f"; {last[:200]}" if last else ""
-        return Probed(problem=f"what the target is capable of could not be probed ({completed.how}{said})")
-    return Probed(facts)
-
-
-def _facts(lines: Iterable[str]) -> dict[str, Any] | None:
-    """Find the script's line among others, such as QEMU's warnings; None where it is not as it should be."""
-    found = None
-    for line in lines:
+    said = [line for line in lines if line.strip()]
+    reports = [line for line in said if line.startswith("{")]
+    words = [completed.how, *(line[:200] for line in said[-1:])]
+    if not completed.returncode and reports:
         try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict) and isinstance(value.get("capabilities"), dict):
-            found = value["capabilities"]
-    if found is None or not all(_is_fact(fact) for fact in found.values()):
-        return None
-    return {name: {"works": fact["works"], "detail": str(fact.get("detail", ""))} for name, fact in found.items()}
-
-
-def _is_fact(fact: object) -> bool:
-    return isinstance(fact, dict) and (fact.get("works", 0) is None or isinstance(fact.get("works"), bool))
+            found = read(Capabilities, reports[-1]).capabilities
+            return Probed({name: {"works": each.works, "detail": each.detail} for name, each in found.items()})
+        except MalformedError as error:
+            words.append(f"what it said cannot be read: {error}")
+    what = f"what the target is capable of could not be probed ({'; '.join(words)})"
+    return Probed(problem=what, our_limit=completed.returncode == -9 and completed.seconds >= SECONDS)
 
 
 def excuses(probed: Probed, results: Iterable[TestResult], known: Sequence[KnownFailure]) -> tuple[str, ...]:

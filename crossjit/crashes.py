@@ -7,10 +7,12 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
+from crossjit import safe_files
+from crossjit.channels import Ended
 from crossjit.model import Crash, Outcome, TestResult
-from crossjit.outcomes import Ended
 
 TRACEBACK = 80  # lines that are kept; the whole is in the log
+LINE = 1000  # characters of such a line
 END = 1 << 18  # bytes of a log in which a traceback is looked for
 
 # How faulthandler begins: `faulthandler_fatal_error` and `faulthandler_thread` in Modules/faulthandler.c, `fatal_error`
@@ -27,7 +29,8 @@ def of_module(ended: Ended, results: Iterable[TestResult], folder: Path) -> tupl
         return ()
     settings = [f"{name}={shlex.quote(value)}" for name, value in ended.env.items()]
     command = " ".join([*settings, shlex.join(ended.command)]) if ended.command else ""
-    return (Crash(test, ended.module_run.key, ended.how, command, traceback(_end(folder / ended.log)), ended.log),)
+    written = traceback(safe_files.read_end(folder, ended.log, END))
+    return (Crash(test, ended.key, ended.how, command, written, ended.log),)
 
 
 def traceback(text: str) -> tuple[str, ...]:
@@ -35,14 +38,5 @@ def traceback(text: str) -> tuple[str, ...]:
     found = list(_BEGINNING.finditer(text))
     if not found:
         return ()
-    lines = text[found[-1].start() :].rstrip().splitlines()
+    lines = [line[:LINE] for line in text[found[-1].start() :].rstrip().splitlines()]
     return tuple(lines if len(lines) <= TRACEBACK else [*lines[:TRACEBACK], f"… and {len(lines) - TRACEBACK} more"])
-
-
-def _end(path: Path) -> str:
-    try:
-        with path.open("rb") as log:
-            log.seek(max(0, path.stat().st_size - END))
-            return log.read().decode("utf-8", "replace")
-    except OSError:
-        return ""

@@ -280,7 +280,8 @@ class SuiteResult:
     little (a module that had to run ran no test); `notes` are worth a line and change nothing. `modules` are its
     processes in the order in which they ended. `circumstances` are those it ran in, as conditions ask for them, and
     `capabilities` what the target was found to be capable of: {name: {"works": bool or None, "detail": text}}.
-    `crashes` are the processes that did not end by themselves.
+    `crashes` are the processes that did not end by themselves. `limits` are those of the problems that are a limit of
+    ours or of the machine: they say nothing about CPython.
     """
 
     suite: str
@@ -294,6 +295,7 @@ class SuiteResult:
     circumstances: dict[str, object] = field(default_factory=dict)
     capabilities: dict[str, object] = field(default_factory=dict)
     crashes: tuple[Crash, ...] = ()
+    limits: tuple[str, ...] = ()
 
     def count(self, *outcomes: Outcome) -> int:
         """Return the number of tests with one of these outcomes."""

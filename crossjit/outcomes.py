@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import junitparser
-
-from crossjit import reason
+from crossjit import junit_report, reason, safe_files
+from crossjit.budget import BUDGET, BudgetError
+from crossjit.channels import Check, Ended, MalformedError, read
 from crossjit.known_failures import KnownFailure
-from crossjit.model import ModuleRun, Outcome, TestResult
+from crossjit.model import Outcome, TestResult
+from crossjit.wording import counted
 
 # Exit statuses of regrtest (Lib/test/libregrtest/results.py, the same in 3.13 to 3.15): 2 a test failed, 3 all passed
 # but something was left altered (with --fail-env-changed), 4 nothing ran (or a resource was denied), 5 a rerun failed,
 # 130 interrupted. A module that skips itself ends with 0 and without a report. 1 comes from faulthandler when the
 # time-out has come, and from exceptions outside of any test.
 FAILED, ENVIRONMENT_CHANGED, NOTHING_RAN = 2, 3, 4
+NORMAL = (0, ENVIRONMENT_CHANGED, NOTHING_RAN)  # nothing went wrong
 
 MESSAGE = 4000  # characters of a message that are kept; the whole is in the module's log
+NAME = 1000  # characters of a test's name
+LOG_END = 8 << 20  # bytes of a log that are looked at: what a module comes to stands at its end
+RUNNING_END = 1 << 18  # characters of it, and of a message, in which is looked for the test that ran, and the reason
 
 STARTED = "started"  # what a script's line says of a check that comes next
 _CHECK_OUTCOMES = {
@@ -35,62 +38,6 @@ _CHECK_OUTCOMES = {
 
 
 @dataclass(frozen=True)
-class Ended:
-    """The runner's line about a module or script that ended; file names are relative to the results' folder.
-
-    `command` and `env`, what was set for it, are not known of runs that were recorded before they were told.
-    """
-
-    kind: str
-    name: str
-    label: str
-    status: int
-    signal: str | None
-    timed_out: bool
-    memory_kills: int
-    seconds: float
-    junit: str | None
-    checks: str | None
-    log: str
-    tail: str
-    command: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, event: Mapping[str, Any]) -> Ended:
-        """Make one of the runner's `end` event."""
-        return cls(**{name: event[name] for name in cls.__dataclass_fields__ if name in event})
-
-    @property
-    def how(self) -> str:
-        """How it ended, in words."""
-        if self.timed_out:
-            return "killed after its time was over"
-        return f"killed by {self.signal}" if self.signal else f"exit status {self.status}"
-
-    @property
-    def was_killed(self) -> bool:
-        """Whether it did not come to its own end."""
-        return self.timed_out or self.signal is not None
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The files that it left."""
-        return tuple(name for name in (self.log, self.junit, self.checks) if name)
-
-    @property
-    def module_run(self) -> ModuleRun:
-        """What is kept of it beside the tests' outcomes."""
-        name = Path(self.name).stem if self.kind == "script" else self.name
-        return ModuleRun(name, self.label, self.seconds, self.how, self.log)
-
-    @property
-    def test(self) -> str:
-        """The module's full name as tests' names begin with it; a script's is its file's stem."""
-        return Path(self.name).stem if self.kind == "script" else f"test.{self.name}"
-
-
-@dataclass(frozen=True)
 class Found:
     """A module's outcomes, and what is worth a note."""
 
@@ -99,19 +46,23 @@ class Found:
 
 
 def of_module(suite: str, ended: Ended, folder: Path) -> Found:
-    """Collect what a module's or script's report, exit status and log in `folder` say."""
-    text = _read(folder / ended.log)
+    """Collect what a module's or script's report, exit status and log in `folder` say.
+
+    One that the suite's time was over for says nothing by its end.
+    """
+    text = safe_files.read_end(folder, ended.log, LOG_END)
     if ended.kind == "script":
-        lines = _read(folder / ended.checks).splitlines() if ended.checks else []
+        lines = _lines(folder, ended.checks) if ended.checks else []
         results, running = list(_checks(suite, ended, lines)), _running_check(ended, lines)
     else:
-        results, running = list(_reported(suite, ended, folder, text)), _running(text)
-    results += _ending(suite, ended, text, results, running or ended.test)
+        results, running = list(_reported(suite, ended, folder, text)), _running(text[-RUNNING_END:])
+    if not ended.suite_timed_out:
+        results += _ending(suite, ended, text, results, running or ended.test)
     notes = []
     if ended.kind == "module" and ended.status == ENVIRONMENT_CHANGED:
         notes.append(f"{ended.name} left its environment altered (regrtest: env changed)")
-    if ended.label:
-        results = [replace(result, name=f"{result.name} [{ended.label}]") for result in results]
+    label = f" [{ended.label}]" if ended.label else ""
+    results = [replace(result, name=f"{result.name[:NAME]}{label}") for result in results]
     return Found(tuple(results), tuple(notes))
 
 
@@ -199,55 +150,42 @@ def cut_short(results: Iterable[TestResult], known: Sequence[KnownFailure], modu
     return tuple(said)
 
 
-class _UnexpectedSuccess(junitparser.Element):
-    """Regrtest's element for a test that was expected to fail and did not."""
-
-    _tag = "outcome"
-
-
 def _reported(suite: str, ended: Ended, folder: Path, text: str) -> Iterator[TestResult]:
     """Go through regrtest's JUnit XML, and through the log for what that leaves out.
 
-    The XML (`RegressionTestResult` in Lib/test/libregrtest/testresult.py) has no name for a test of which only subtests
-    failed, and nothing at all for `setUpClass` and the like; it counts both in `errors` and `failures`.
+    The XML has no name for a test of which only subtests failed, and nothing at all for `setUpClass` and the like; it
+    counts both in `errors` and `failures`.
     """
     if ended.junit is None:
         return
     try:
-        report = junitparser.JUnitXml.fromfile(str(folder / ended.junit))
-    except (OSError, SyntaxError, ValueError, junitparser.JUnitXmlError) as error:
+        report = junit_report.read(safe_files.read_whole(folder, ended.junit))
+    except (OSError, MalformedError, BudgetError) as error:
         message = f"the report {ended.junit} cannot be read: {error}"
         yield TestResult(suite, ended.test, Outcome.ERROR, ended.seconds, message)
         return
-    told, bad = 0, set()
-    for part in report:
-        told += (part.errors or 0) + (part.failures or 0)
-        for case in part:
-            if not case.name:
-                continue
-            result = _case(suite, case)
-            if result.outcome.is_bad:
-                bad.add(result.name)
-            yield result
-    if told:
+    bad = set()
+    for case in report.cases:
+        result = _case(suite, case)
+        if result.outcome.is_bad:
+            bad.add(result.name)
+        yield result
+    if report.bad:
         yield from (result for result in _headings(suite, text) if result.name not in bad)
 
 
-def _case(suite: str, case: junitparser.TestCase) -> TestResult:
-    """Read one `testcase`; its name is the test's full name, with a subtest's parameters if a subtest was skipped."""
-    name, outcome, message = str(case.name).partition(" (")[0], Outcome.PASSED, ""
-    for entry in case.result:
-        message = "\n".join(filter(None, (entry.text, None if entry.text else entry.message)))
-        match entry:
-            case junitparser.Skipped():
-                outcome = Outcome.SKIPPED
-            case junitparser.Failure():
-                outcome = Outcome.FAILED
-            case junitparser.Error():
-                outcome = Outcome.ERROR
-    if next(case.iterchildren(_UnexpectedSuccess), None) is not None:  # type: ignore[no-untyped-call]
+_SAID = {"skipped": Outcome.SKIPPED, "failure": Outcome.FAILED, "error": Outcome.ERROR}
+
+
+def _case(suite: str, case: junit_report.Case) -> TestResult:
+    """Read one case; its name is the test's full name, with a subtest's parameters if a subtest was skipped."""
+    outcome, message = Outcome.PASSED, ""
+    for what, text in case.said:
+        if what in _SAID:
+            outcome, message = _SAID[what], text
+    if any(what == "outcome" for what, _ in case.said):
         outcome, message = Outcome.FAILED, "an unexpected success: the test is marked as an expected failure"
-    return TestResult(suite, name, outcome, float(case.time or 0.0), reason.cut(message, MESSAGE))
+    return TestResult(suite, case.name.partition(" (")[0], outcome, case.seconds, _cut(message))
 
 
 _HEADING = re.compile(
@@ -264,7 +202,7 @@ def _headings(suite: str, text: str) -> Iterator[TestResult]:
         message = f"{subtest.strip()}\n{details.lstrip('-').strip()}".strip()
         before = found.get(name)
         if before is None:
-            found[name] = TestResult(suite, name, outcome, message=reason.cut(message, MESSAGE))
+            found[name] = TestResult(suite, name, outcome, message=_cut(message))
         elif outcome is Outcome.ERROR:
             found[name] = replace(before, outcome=outcome)
     yield from found.values()
@@ -275,22 +213,22 @@ def _ending(suite: str, ended: Ended, text: str, results: Sequence[TestResult], 
 
     `name` is what was running at the end.
     """
-    said = ", ".join(filter(None, (f"{ended.test}: {ended.how}", reason.last_words(text))))
+    said = ", ".join(filter(None, (f"{ended.test}: {ended.how}", reason.last_words(text[-RUNNING_END:]))))
     about = f"{ended.tail.rstrip()}\n{said}"
     if ended.timed_out or _faulthandler_ended(ended, text):
-        yield TestResult(suite, name, Outcome.TIMED_OUT, ended.seconds, reason.cut(about, MESSAGE))
+        yield TestResult(suite, name, Outcome.TIMED_OUT, ended.seconds, _cut(about))
     elif ended.signal is not None:
-        yield TestResult(suite, name, Outcome.CRASHED, ended.seconds, reason.cut(about, MESSAGE))
+        yield TestResult(suite, name, Outcome.CRASHED, ended.seconds, _cut(about))
     elif ended.kind == "script":
         if ended.status:
-            yield TestResult(suite, name, Outcome.CRASHED, ended.seconds, reason.cut(about, MESSAGE))
-    elif ended.status in (0, ENVIRONMENT_CHANGED, NOTHING_RAN):
+            yield TestResult(suite, name, Outcome.CRASHED, ended.seconds, _cut(about))
+    elif ended.status in NORMAL:
         if not results:
             yield TestResult(suite, ended.test, Outcome.SKIPPED, ended.seconds, _why_skipped(ended))
     elif ended.status != FAILED:
-        yield TestResult(suite, name, Outcome.CRASHED, ended.seconds, reason.cut(about, MESSAGE))
+        yield TestResult(suite, name, Outcome.CRASHED, ended.seconds, _cut(about))
     elif not any(result.outcome.is_bad for result in results):
-        yield TestResult(suite, ended.test, Outcome.ERROR, ended.seconds, reason.cut(about, MESSAGE))
+        yield TestResult(suite, ended.test, Outcome.ERROR, ended.seconds, _cut(about))
 
 
 _TIME_OUT = re.compile(r"Timeout \(\d+:\d\d:\d\d(?:\.\d+)?\)!$", re.M)
@@ -299,6 +237,10 @@ _TIME_OUT = re.compile(r"Timeout \(\d+:\d\d:\d\d(?:\.\d+)?\)!$", re.M)
 def _faulthandler_ended(ended: Ended, text: str) -> bool:
     """Whether regrtest's own time-out came: faulthandler wrote `Timeout (0:05:00)!` and ended the process with 1."""
     return ended.kind == "module" and ended.status == 1 and bool(_TIME_OUT.search(text))
+
+
+def _cut(message: str) -> str:
+    return reason.cut(message[-RUNNING_END:], MESSAGE)
 
 
 def _why_skipped(ended: Ended) -> str:
@@ -324,34 +266,35 @@ def _running(text: str) -> str | None:
     return None
 
 
-def _checks(suite: str, ended: Ended, lines: Iterable[str]) -> Iterator[TestResult]:
-    """Read a script's JSON lines."""
-    for line in lines:
+def _checks(suite: str, ended: Ended, lines: Sequence[str]) -> Iterator[TestResult]:
+    """Read a script's JSON lines; those that are no checks are one error."""
+    wrong, first = max(0, len(lines) - BUDGET.tests), ""
+    for line in lines[: BUDGET.tests]:
         try:
-            check = json.loads(line)
-            if check["outcome"] != STARTED:
-                yield TestResult(
-                    suite,
-                    f"{ended.test}.{check['check']}",
-                    _CHECK_OUTCOMES[check["outcome"]],
-                    float(check["seconds"]),
-                    reason.cut(str(check["message"]), MESSAGE),
-                )
-        except (ValueError, KeyError, TypeError):
-            yield TestResult(suite, ended.test, Outcome.ERROR, message=f"a line that is no check: {line[:200]!r}")
+            check = read(Check, line)
+        except MalformedError as error:
+            wrong, first = wrong + 1, first or f" ({error}): {line[:200]!r}"
+            continue
+        if check.outcome != STARTED:
+            name, outcome = f"{ended.test}.{check.check}", _CHECK_OUTCOMES[check.outcome]
+            yield TestResult(suite, name, outcome, check.seconds, _cut(check.message))
+    if wrong:
+        yield TestResult(suite, ended.test, Outcome.ERROR, message=f"{counted(wrong, 'line')} that is no check{first}")
 
 
 def _running_check(ended: Ended, lines: Sequence[str]) -> str | None:
     """Find the check that a script was in at its end: the one that the last line says has started."""
-    with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):
-        check = json.loads(lines[-1])
-        if check["outcome"] == STARTED:
-            return f"{ended.test}.{check['check']}"
+    with contextlib.suppress(MalformedError, IndexError):
+        check = read(Check, lines[-1])
+        if check.outcome == STARTED:
+            return f"{ended.test}.{check.check}"
     return None
 
 
-def _read(path: Path) -> str:
+def _lines(folder: Path, name: str) -> list[str]:
+    """Read a script's lines; a file that cannot be read is a line that says so."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
+        text = safe_files.read_whole(folder, name).decode("utf-8", "replace")
+    except (OSError, BudgetError) as error:
+        return [str(error)]
+    return [line for line in text.split("\n") if line]

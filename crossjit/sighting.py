@@ -2,56 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
 
-from pydantic import TypeAdapter, ValidationError
+from crossjit.channels import Begun, Exit, MalformedError, Section, Stop, Whole, read_line
 
-
-@dataclass(frozen=True)
-class Uop:
-    """Where in an executor's machine code the program was.
-
-    `level` is the number of the native frame that was in it: 0 if the pc itself was. `number` counts the executor's
-    uops, from 0 to `uops` - 1, and is None behind them; `offset` is in bytes from the uop's beginning, or from the
-    code's, at address `code`, which has `size` bytes. `function` was compiled: its name and place.
-    """
-
-    address: str
-    code: str
-    size: int
-    function: str
-    uops: int
-    uop: str
-    number: int | None
-    offset: int
-    level: int
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Where a program stopped. `signal` is None if none stopped it; `interrupted` says that its time was over.
-
-    `place` says what the pc is in, in words: `JIT code`, `the program`, a library's path.
-    """
-
-    signal: str | None
-    interrupted: bool
-    pc: str
-    place: str
-    instruction: str = ""
-    function: str = ""
-    source: str = ""
-    executor: Uop | None = None
+SECTIONS = 50  # of a report that are kept
 
 
 @dataclass(frozen=True)
 class Sighting:
     """One program under gdb. `about` says which; `stop` is None if it came to its end, with `exit_code`, if any.
 
-    `sections` are titles and texts, the most telling first; `whole` is False if gdb died over them.
+    `sections` are titles and texts, the most telling first; `whole` is False if gdb died over them. `wrong` counts the
+    report's lines that could not be used.
     """
 
     about: str
@@ -60,6 +24,7 @@ class Sighting:
     ended: bool = False
     sections: tuple[tuple[str, str], ...] = ()
     whole: bool = False
+    wrong: int = 0
 
     def section(self, title: str) -> str:
         """Return a section's text, nothing where there is none."""
@@ -69,30 +34,27 @@ class Sighting:
 def read(lines: Iterable[str]) -> Sighting | None:
     """Read a report's lines: what is told of the last program that was started. None if none was.
 
-    A line that is half written is left out.
+    A line that cannot be used is left out, and counted.
     """
-    about: str | None = None
-    stop, code, ended, whole = None, None, False, False
-    sections: list[tuple[str, str]] = []
+    found: Sighting | None = None
+    whole, wrong = False, 0
     for line in lines:
         try:
-            told = json.loads(line)
-            match told:
-                case {"event": "start"}:
-                    about, stop, code, ended, sections = str(told["about"]), None, None, False, []
-                case {"event": "stop"}:
-                    stop = _stop_type().validate_python(told)
-                case {"event": "exit"}:
-                    code, ended = told["code"], True
-                case {"event": "section"}:
-                    sections.append((str(told["title"]), str(told["text"])))
-                case {"event": "done"}:
-                    whole = True
-        except (ValueError, KeyError, ValidationError):
+            told = read_line(line)
+        except MalformedError:
+            wrong += 1
             continue
-    return None if about is None else Sighting(about, stop, code, ended, tuple(sections), whole)
-
-
-@cache
-def _stop_type() -> TypeAdapter[Stop]:
-    return TypeAdapter(Stop)
+        match told:
+            case Begun():
+                found = Sighting(told.about)
+            case Whole():
+                whole = True
+            case _ if found is None:
+                wrong += 1
+            case Stop():
+                found = replace(found, stop=told)
+            case Exit():
+                found = replace(found, exit_code=told.code, ended=True)
+            case Section():
+                found = replace(found, sections=(*found.sections[-SECTIONS:], (told.title, told.text)))
+    return replace(found, whole=whole, wrong=wrong) if found is not None else None

@@ -7,34 +7,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import shutil
-import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from crossjit import durable
+from crossjit import durable, safe_files
+from crossjit.budget import BUDGET, BudgetError
+from crossjit.channels import Ended, MalformedError, read
 from crossjit.errors import InfrastructureError, UserError
 from crossjit.known_failures import may_begin
-from crossjit.outcomes import Ended
+from crossjit.safe_files import UnfitFilesError
 
 ORDER = "order.json"
 LOG = "runner.log"
 
+_ANEW = "run it from its beginning, without --resume"
 _HINTS = ("seconds", "done")  # keys of an order that change when and whether a module runs, not how
-
-
-def event(line: str) -> dict[str, Any] | None:
-    """Read a line of the runner; None for one that is no event (QEMU's own warnings come there, too)."""
-    if not line.startswith("{"):
-        return None
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _as_good(name: str, then: Any, now: Any) -> bool:
@@ -52,6 +43,8 @@ class SuiteFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._heard = 0
+        self._left = BUDGET.results
 
     def start(self, order: Mapping[str, object], subject: Mapping[str, object]) -> None:
         """Make the folder anew and write down what is to be run on what: `subject` is all that could matter."""
@@ -61,18 +54,24 @@ class SuiteFolder:
             durable.write(self.path / ORDER, json.dumps({"order": order, "subject": subject}).encode())
 
     def hear(self, line: str) -> None:
-        """Keep a line of the runner."""
-        with self._writing(), (self.path / LOG).open("a", encoding="utf-8", errors="backslashreplace") as log:
-            log.write(line + "\n")
+        """Keep a line of the runner. Raises BudgetError for more than a log may have."""
+        content = (line + "\n").encode("utf-8", "backslashreplace")
+        self._heard += len(content)
+        if self._heard > BUDGET.log:
+            raise BudgetError(f"the runner said more than {BUDGET.log:,} bytes")
+        with self._writing(), (self.path / LOG).open("ab") as log:
+            log.write(content)
 
-    def keep(self, tar: BinaryIO) -> None:
-        """Keep the files of a module's tar. What was tested could write anything there: nothing leaves the folder."""
-        with self._writing(), tarfile.open(fileobj=tar, mode="r|") as members:
-            for member in members:
-                name = os.path.basename(member.name)  # noqa: PTH119 - a name in a tar, not a path
-                if member.isreg() and name not in ("", ".", "..") and (content := members.extractfile(member)):
-                    with (self.path / name).open("wb") as file:
-                        shutil.copyfileobj(content, file)
+    def keep(self, tar: BinaryIO, ended: Ended) -> None:
+        """Keep the files of a module that ended, of the tar of its folder.
+
+        Raises UnfitFilesError for files that are not what the module's end says, BudgetError for too much.
+        """
+        with self._writing():
+            self._left -= safe_files.extract(tar, self.path, ended.files, under=ended.id, room=self._left)
+        absent = [name for name in ended.files if not safe_files.is_file(self.path, name)]
+        if absent:
+            raise UnfitFilesError(f"there is no {', '.join(absent)}")
 
     def ended(self) -> tuple[Ended, ...]:
         """Return the modules that ended and whose files are here, in order; none where there is no such folder."""
@@ -81,43 +80,53 @@ class SuiteFolder:
     def _ends(self) -> Iterator[tuple[str, Ended]]:
         """Go through the lines of the modules that ended and whose files are here."""
         try:
-            lines = (self.path / LOG).read_text(encoding="utf-8").splitlines()
+            log = safe_files.open_file(self.path, LOG)
         except OSError:
             return
-        for line in lines:
-            if (told := event(line)) and told.get("event") == "end":
-                ended = Ended.read(told)
-                if all((self.path / name).is_file() for name in ended.files):
-                    yield line, ended
+        with log:
+            for line in (raw.decode("utf-8", "replace") for raw in log if raw.startswith(b"{")):
+                with contextlib.suppress(MalformedError):  # an event of another kind, or of a version that took any
+                    ended = read(Ended, line.rstrip("\n"))
+                    if all(safe_files.is_file(self.path, name) for name in ended.files):
+                        yield line.rstrip("\n"), ended
 
     def take(self, earlier: SuiteFolder, order: Mapping[str, object], subject: Mapping[str, object]) -> None:
         """Take over what an earlier run of the same got done.
 
-        Raises UserError if that was of something else: then the two would not be one result.
+        What was ended by a limit that is not the module's own is not taken, and runs again. Raises UserError if that
+        run was of something else: then the two would not be one result.
         """
-        there = list(earlier._ends())
+        there = [each for each in earlier._ends() if not each[1].suite_timed_out and not each[1].memory_kills]
         if not there:
             return
-        before = json.loads((earlier.path / ORDER).read_bytes())
+        then = earlier._started()
         differences = [
             name
-            for then, now in ((before["order"], order), (before["subject"], subject))
-            for name in sorted({*then, *now} - {*_HINTS})
-            if not _as_good(name, then.get(name), now.get(name))
+            for before, now in ((then["order"], order), (then["subject"], subject))
+            for name in sorted({*before, *now} - {*_HINTS})
+            if not _as_good(name, before.get(name), now.get(name))
         ]
         if differences:
             raise UserError(
                 f"{earlier.path.name} cannot go on where it stopped: changed since then: {', '.join(differences)}",
-                hint="run it from its beginning, without --resume",
+                hint=_ANEW,
             )
-        spared = set(cast("list[str]", order["ignore"])) - set(before["order"]["ignore"])
+        spared = set(cast("list[str]", order["ignore"])) - set(then["order"]["ignore"])
         for line, ended in there:
             if ended.was_killed and any(may_begin(pattern, f"{ended.test}.") for pattern in spared):
                 continue  # what took it along is left out now, so it can tell of its other tests
             with self._writing():
                 for name in ended.files:
-                    shutil.copyfile(earlier.path / name, self.path / name)
+                    safe_files.copy(earlier.path, self.path, name)
             self.hear(line)
+
+    def _started(self) -> dict[str, dict[str, Any]]:
+        """Read what was to be run. Raises UserError where that is damaged."""
+        try:
+            found = json.loads(safe_files.read_whole(self.path, ORDER))
+            return {"order": {"ignore": [], **found["order"]}, "subject": {**found["subject"]}}
+        except (OSError, ValueError, KeyError, TypeError, BudgetError) as error:
+            raise UserError(f"{self.path.name} cannot go on where it stopped: {error}", hint=_ANEW) from error
 
     def _writing(self) -> Any:
         return durable.explained(InfrastructureError, "cannot keep what the suite wrote", self.path)

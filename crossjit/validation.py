@@ -5,28 +5,31 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from crossjit import capabilities, crashes, known_failures, loading, outcomes, suites, tars
+from crossjit import capabilities, channels, known_failures, loading, outcomes, suite_result, suites, tars
+from crossjit.budget import BudgetError
 from crossjit.capabilities import Probed
+from crossjit.channels import Ended, MalformedError, ProbeFacts
 from crossjit.circumstances import Circumstances
 from crossjit.engine.base import Completed, Container, Engine, EngineFacts, Limits
 from crossjit.errors import InfrastructureError, OutOfMemoryError
 from crossjit.images import Image, Package, Role
 from crossjit.known_failures import KnownFailure
-from crossjit.model import TOOLS, Arch, Cell, Crash, SuiteResult, TestResult, Variant
-from crossjit.outcomes import Ended
+from crossjit.model import TOOLS, Arch, Cell, SuiteResult, TestResult, Variant
 from crossjit.portion import WHOLE, Portion
 from crossjit.progress import Progress, Step
-from crossjit.suite_folder import SuiteFolder, event
-from crossjit.suites import Suite
+from crossjit.runner_events import RunnerEvents
+from crossjit.safe_files import UnfitFilesError
+from crossjit.suite_folder import SuiteFolder
+from crossjit.suite_result import Heard
 from crossjit.verdict import judge
-from crossjit.wording import counted
 
 __all__ = ["Target", "judge", "probe", "probing", "run_suite"]
 
@@ -45,7 +48,11 @@ NO_LIBRARY = 127  # the loader's exit status
 # What a probe does without: it is two thirds of the install tree's files.
 TESTS = re.compile(rb"usr/local/lib/python[^/]+/test/")
 
-PROBE_SECONDS = 300
+PROBE_SECONDS = 300  # native: it takes 2
+EMULATED = 10  # times as long under QEMU
+CONTROL = "i=0; while [ $i -lt 200000 ]; do i=$((i + 1)); done"  # half a second natively
+CONTROL_SECONDS = 60
+LINE = 1000  # characters of a line of a probe without facts that are kept
 MEMORY = 4 << 30  # bytes, at least, where the machine has them
 MEMORY_PER_JOB = 2 << 30
 PIDS = 2048
@@ -125,8 +132,13 @@ def probing(
     labels: Mapping[str, str],
 ) -> AbstractContextManager[Container]:
     """Start the container that a cell is probed in, of its target image. Raises EngineError."""
-    limits = Limits(memory=_memory(facts, 1), pids=PIDS, seconds=2 * PROBE_SECONDS + MARGIN)
+    limits = Limits(memory=_memory(facts, 1), pids=PIDS, seconds=2 * probe_seconds(emulation) + MARGIN)
     return _container(engine, image, image.arch, name, labels, environment(variant, emulation), limits)
+
+
+def probe_seconds(emulation: Mapping[str, str]) -> int:
+    """Return how long a probe may take: some hundred times of what it does."""
+    return PROBE_SECONDS * (EMULATED if emulation else 1)
 
 
 def probe(
@@ -142,12 +154,15 @@ def probe(
 ) -> dict[str, object]:
     """Install a tree without its tests in a container, run `validate/probe.py` there, and return its facts.
 
-    A probe that crashes or hangs is a finding about the build: then the facts are {"crashed": how, "output": lines}.
-    `support` is put there if the variant's environment names CPython's Tools; `packages` are the toolchain's.
-    Raises EngineError and its kin for what is the engine's, InfrastructureError for what cannot be loaded.
+    They are as `ProbeFacts` has them. A probe that crashes, or says something else, is a finding about the build: then
+    they are {"crashed": how, "output": lines}. So is one that hangs where a control shows that the machine is not to
+    blame; where it may be, they are {"unfinished": why, "output": lines}. `support` is put there if the variant's
+    environment names CPython's Tools; `packages` are the toolchain's. Raises EngineError and its kin for what is the
+    engine's, InfrastructureError for what cannot be loaded.
     """
     told = {"emulated": bool(emulation), "cpu": emulation.get("QEMU_CPU")}
     lines: deque[str] = deque(maxlen=200)
+    seconds = probe_seconds(emulation)
 
     @contextlib.contextmanager
     def without_tests() -> Iterator[BinaryIO]:
@@ -160,15 +175,38 @@ def probe(
         install(container, variant, without_tests, support if wants_tools else None)
         step.update(detail="running")
         completed = container.run(
-            (PYTHON, f"{SCRIPTS}/probe.py", "--told", json.dumps(told)), on_line=lines.append, timeout=PROBE_SECONDS
+            (PYTHON, f"{SCRIPTS}/probe.py", "--told", json.dumps(told)), on_line=lines.append, timeout=seconds
         )
-    facts = _last_object(lines)
-    said = lines if completed.returncode else _import_errors(facts)
-    if trouble := loading.trouble(said, Role.TARGET, packages):
+        said = {"output": [line[:LINE] for line in lines][-40:], "told": told}
+        if _ran_out(completed, seconds):
+            return {**_hung(container, seconds, step), **said}
+    if completed.returncode:
+        if trouble := loading.trouble(lines, Role.TARGET, packages):
+            raise trouble
+        return {"crashed": completed.how, **said}
+    reports = [line for line in lines if line.startswith("{")]
+    try:
+        facts = channels.read(ProbeFacts, reports[-1] if reports else "")
+    except MalformedError as error:
+        return {"crashed": f"{completed.how}, and its facts cannot be read: {error}", **said}
+    if trouble := loading.trouble(facts.modules.failed.values() if facts.modules else (), Role.TARGET, packages):
         raise trouble
-    if completed.returncode or facts is None:
-        return {"crashed": completed.how, "output": list(lines)[-40:], "told": told}
-    return facts
+    return channels.value_of(reports[-1])
+
+
+def _ran_out(completed: Completed, seconds: float) -> bool:
+    """Whether a command was killed since its time was over."""
+    return completed.returncode == -signal.SIGKILL and completed.seconds >= seconds
+
+
+def _hung(container: Container, seconds: int, step: Step) -> dict[str, object]:
+    """Say of a probe whose time was over whether the machine may be to blame: a shell counts, which takes a second."""
+    step.update(detail="running a control")
+    control = container.run(("/bin/sh", "-c", CONTROL), timeout=CONTROL_SECONDS)
+    if control.returncode == 0:
+        return {"crashed": f"no end in {seconds:,} s, where the machine ran a control in {control.seconds:.1f} s"}
+    why = f"no end in {seconds:,} s, and a control did not finish either ({control.how}): the machine is too slow"
+    return {"unfinished": why}
 
 
 def run_suite(
@@ -202,8 +240,8 @@ def run_suite(
     kept.start(foreseen, target.subject)
     if earlier is not None:
         kept.take(SuiteFolder(earlier / name), foreseen, target.subject)
-    watch = _Watch(kept.ended())
-    done = [ended.module_run.key for ended in watch.ended]
+    events = RunnerEvents(kept.ended())
+    done = [ended.key for ended in events.ended]
     probed, known = Probed(), known_failures.holding(listed, where)
 
     def order(container: Container) -> Mapping[str, object]:
@@ -217,9 +255,9 @@ def run_suite(
         return {**ordered, "seconds": dict(durations or {}), "done": done}
 
     with progress.step(name, str(target.cell)) as step:
-        completed = _run(engine, target, order, watch, kept, seconds=_limit(foreseen), jobs=jobs, step=step)
-    watch.check_memory(target)
-    result = _result(name, suite, where, known, watch, completed, kept.path, data, portion)
+        heard = _run(engine, target, order, events, kept, seconds=_limit(foreseen), jobs=jobs, step=step)
+    result, starved = suite_result.compose(name, suite, where, known, heard, kept.path, data, portion)
+    _check_memory(target, starved)
     return _with_capabilities(result, where, known, probed)
 
 
@@ -232,9 +270,11 @@ def _with_capabilities(
     result: SuiteResult, where: Circumstances, known: tuple[KnownFailure, ...], probed: Probed
 ) -> SuiteResult:
     """Add in what the suite ran, what the target is capable of, and what of that mattered."""
+    problems = [probed.problem] if probed.problem else []
     return replace(
         result,
-        problems=(*result.problems, *([probed.problem] if probed.problem else [])),
+        problems=(*result.problems, *problems),
+        limits=(*result.limits, *(problems if probed.our_limit else [])),
         notes=(*result.notes, *capabilities.excuses(probed, result.results, known)),
         circumstances=where.facts(),
         capabilities=probed.facts,
@@ -249,29 +289,30 @@ def run_items(
     `folder` is made anew and gets what the modules wrote. An item that did not run is left out. Raises EngineError and
     its kin for what is the engine's.
     """
-    kept = SuiteFolder(folder)
+    kept, events = SuiteFolder(folder), RunnerEvents()
     kept.start(order, target.subject)
-    watch = _Watch()
-    _run(engine, target, lambda _: order, watch, kept, seconds=_limit(order), jobs=jobs, step=step)
-    watch.check_memory(target)
-    return {
-        ended.label: Ran(outcomes.of_module("", replace(ended, label=""), folder).results, ended.seconds)
-        for ended in watch.ended
-    }
+    heard = _run(engine, target, lambda _: order, events, kept, seconds=_limit(order), jobs=jobs, step=step)
+    found = [(ended, outcomes.of_module("", replace(ended, label=""), folder).results) for ended in events.ended]
+    bad = {ended.id for ended, results in found if any(result.outcome.is_bad for result in results)}
+    _check_memory(target, suite_result.starved([(ended, {ended.id}) for ended in events.ended], bad))
+    for problem in (*heard.problems, *events.problems):
+        step.line(problem)
+    return {ended.label: Ran(results, ended.seconds) for ended, results in found}
 
 
 def _run(
     engine: Engine,
     target: Target,
     order: Callable[[Container], Mapping[str, object]],
-    watch: _Watch,
+    events: RunnerEvents,
     kept: SuiteFolder,
     *,
     seconds: int,
     jobs: int,
     step: Step,
-) -> Completed:
+) -> Heard:
     """Install everything in a container of its own, and have the runner work through what is ordered there."""
+    problems: list[str] = []
     limits = Limits(memory=_memory(engine.facts(), jobs), pids=PIDS, seconds=seconds + 2 * MARGIN)
     with _container(
         engine, target.image, target.cell.arch, target.name, target.labels, target.environment, limits
@@ -282,13 +323,26 @@ def _run(
         container.put(tars.packed({ORDER: json.dumps(told).encode()}, {RESULTS: TESTER}), "/")
 
         def on_line(line: str) -> None:
-            # its files first: a module that is on record as ended has them
-            if (ended := event(line)) and ended.get("event") == "end":
-                with container.get(f"{RESULTS}/{ended['id']}") as tar:
-                    kept.keep(tar)
+            try:
+                event = events.understand(line)
+            except MalformedError as error:
+                events.refuse(line, error.message)
+                kept.hear(f"! {line}")
+                step.line(line)
+                return
+            if isinstance(event, Ended):
+                # its files first: a module that is on record as ended has them
+                problems.extend(_keep(container, kept, event))
             kept.hear(line)
-            watch.hear(line, step)
             last.append(line)
+            if event is None:
+                step.line(line)
+                return
+            events.accept(event)
+            if isinstance(event, Ended) and event.status not in outcomes.NORMAL:
+                step.line(f"{event}: {event.how}")
+            running = ", ".join(map(str, events.running.values()))
+            step.update(done=len(events.ended), total=events.total, detail=running)
 
         last: deque[str] = deque(maxlen=20)
         completed = container.run(
@@ -299,103 +353,27 @@ def _run(
         )
     if completed.returncode == NO_LIBRARY and (trouble := loading.trouble(last, Role.TARGET, target.packages)):
         raise trouble
-    return completed
+    return Heard(events, completed, tuple(problems), ran_out=_ran_out(completed, seconds + MARGIN))
 
 
-def _result(
-    name: str,
-    suite: Suite,
-    where: Circumstances,
-    known: tuple[KnownFailure, ...],
-    watch: _Watch,
-    completed: Completed,
-    logs: Path,
-    data: Path,
-    portion: Portion,
-) -> SuiteResult:
-    results: list[TestResult] = []
-    problems: list[str] = []
-    crashed: list[Crash] = []
-    notes: list[str] = [] if portion.is_whole else [f"no more than a part of it ran: {portion}"]
-    if watch.taken:
-        notes.append(f"{counted(watch.taken, 'module')} of an earlier run, which this one goes on with")
-    for ended in watch.ended:
-        found = outcomes.of_module(name, ended, logs)
-        results += found.results
-        notes += found.notes
-        crashed += crashes.of_module(ended, found.results, logs)
-    for item in watch.missing:
-        said = f"{item['name']}: this Python has no such test module"
-        (notes if item["optional"] else problems).append(said)
-    problems += (f"{item['name']} did not run: {item['reason']}" for item in watch.left)
-    if not watch.done:
-        running = ", ".join(watch.running.values()) or "nothing"
-        problems.append(f"the runner did not come to its end ({completed.how}); {running} was running")
-    results, unexpected = outcomes.mark_known(results, known)
-    results = outcomes.told_apart(results, known)
-    lost = outcomes.cut_short(results, known, [ended.test for ended in watch.ended]) if not portion.tests else ()
-    results += outcomes.left_out(name, known, [ended.name for ended in watch.ended])
-    return SuiteResult(
-        suite=name,
-        results=tuple(sorted(results, key=lambda result: result.name)),
-        seconds=round(completed.seconds, 3),
-        caveats=suites.caveats(name, where, data),
-        problems=tuple(problems),
-        unproved=(*(suites.missing(suite, where, results) if portion.is_whole else ()), *lost),
-        notes=(*notes, *unexpected),
-        modules=tuple(ended.module_run for ended in watch.ended),
-        crashes=tuple(crashed),
-    )
+def _keep(container: Container, kept: SuiteFolder, ended: Ended) -> Iterator[str]:
+    """Keep the files of a module that ended; say what is wrong with them."""
+    try:
+        with container.get(f"{RESULTS}/{ended.id}") as tar:
+            kept.keep(tar, ended)
+    except FileNotFoundError:
+        yield f"{ended}: what it left is gone"
+    except (UnfitFilesError, BudgetError) as error:
+        yield f"{ended}: {error.message}"
 
 
-class _Watch:
-    """Listens to the runner's lines: keeps what they say and passes it on as progress."""
-
-    def __init__(self, ended: Sequence[Ended] = ()) -> None:
-        self.ended = list(ended)
-        self.taken = len(ended)
-        self.left: list[dict[str, Any]] = []
-        self.missing: list[dict[str, Any]] = []
-        self.running: dict[str, str] = {}
-        self.total = 0
-        self.done = False
-
-    def hear(self, line: str, step: Step) -> None:
-        """Take one line; one that is no event is only shown."""
-        told = event(line) or {}
-        match told:
-            case {"event": "plan", "modules": modules, "missing": missing}:
-                self.total, self.missing = len(modules), missing
-            case {"event": "start", "id": identity}:
-                self.running[identity] = _short(told)
-            case {"event": "end", "id": identity}:
-                self.running.pop(identity, None)
-                self.ended.append(Ended.read(told))
-                if told["status"] not in (0, outcomes.ENVIRONMENT_CHANGED, outcomes.NOTHING_RAN):
-                    step.line(f"{_short(told)}: {self.ended[-1].how}")
-            case {"event": "not started"}:
-                self.left.append(told)
-            case {"event": "done"}:
-                self.done = True
-            case _:
-                step.line(line)
-                return
-        step.update(done=len(self.ended), total=self.total, detail=", ".join(self.running.values()))
-
-    def check_memory(self, target: Target) -> None:
-        """Raise OutOfMemoryError if a module was killed for the container's memory: that is no test's outcome."""
-        killed = [ended.name for ended in self.ended if ended.memory_kills and ended.signal == "SIGKILL"]
-        if killed:
-            raise OutOfMemoryError(
-                f"{target.cell}: the kernel killed {', '.join(killed)} for the container's memory",
-                hint="give the engine more memory, or run fewer modules at a time: CROSSJIT_JOBS=1",
-            )
-
-
-def _short(event: Mapping[str, Any]) -> str:
-    """Name a module as one line of progress can hold it."""
-    name = str(event["name"]).rpartition("/")[2]
-    return f"{name} ({event['label']})" if event["label"] else name
+def _check_memory(target: Target, starved: Sequence[str]) -> None:
+    """Raise OutOfMemoryError if modules went wrong while the kernel killed for memory: that is no test's outcome."""
+    if starved:
+        raise OutOfMemoryError(
+            f"{target.cell}: the kernel killed {', '.join(starved[:10])}, or what they started, for memory",
+            hint="give the engine more memory, or run fewer modules at a time: CROSSJIT_JOBS=1",
+        )
 
 
 def _container(
@@ -450,15 +428,3 @@ def install(container: Container, variant: Variant, tree: Opener, support: Opene
 def _memory(facts: EngineFacts, jobs: int) -> int:
     """Return a container's memory in bytes: enough for the jobs, and no more than three quarters of the machine's."""
     return min(max(MEMORY, jobs * MEMORY_PER_JOB), facts.memory * 3 // 4)
-
-
-def _import_errors(facts: Mapping[str, object] | None) -> Iterator[str]:
-    """Yield why modules that were built were not imported."""
-    modules = (facts or {}).get("modules")
-    failed = modules.get("failed") if isinstance(modules, dict) else None
-    yield from (str(error) for error in failed.values()) if isinstance(failed, dict) else ()
-
-
-def _last_object(lines: Iterable[str]) -> dict[str, object] | None:
-    found = [value for value in map(event, lines) if value is not None]
-    return found[-1] if found else None

@@ -7,8 +7,10 @@ import signal
 from collections.abc import Iterator
 from dataclasses import asdict
 
+from crossjit.channels import Stop, Uop
 from crossjit.model import Cell
-from crossjit.sighting import Sighting, Stop, Uop
+from crossjit.sighting import Sighting
+from crossjit.wording import counted
 
 SEEN = "debug.txt"  # in a cell's folder of the run record: what gdb saw there
 LINES = 16  # of a stack that are shown; all are in the run record
@@ -41,7 +43,7 @@ def as_json(cell: Cell, found: Sighting) -> dict[str, object]:
     return {
         "cell": str(cell),
         "about": found.about,
-        "stop": asdict(found.stop) if found.stop else None,
+        "stop": {name: value for name, value in asdict(found.stop).items() if name != "event"} if found.stop else None,
         "ended": found.ended,
         "exit_code": found.exit_code,
         "whole": found.whole,
@@ -52,6 +54,12 @@ def as_json(cell: Cell, found: Sighting) -> dict[str, object]:
 
 def summary(found: Sighting) -> Iterator[str]:
     """Say where it is in a few lines."""
+    yield from _stopped(found)
+    if found.wrong:
+        yield f"{counted(found.wrong, 'line')} of gdb's report cannot be used"
+
+
+def _stopped(found: Sighting) -> Iterator[str]:
     if found.stop is None:
         yield "it came to its end, and did not crash" + (
             "" if found.exit_code is None else f": exit status {found.exit_code}"

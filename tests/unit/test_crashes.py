@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from crossjit import crashes, outcomes
+from crossjit.channels import Ended
 from crossjit.errors import UserError
 from crossjit.model import Arch, Cell, CellResult, Crash, Outcome, SuiteResult, TestResult, Verdict
 from crossjit.report.crashes import crashes_text
@@ -54,7 +55,7 @@ Thread 0x000000550333f020 [python3.15] (most recent call first):
 
 def found(folder: Path, log: str, **fields: object) -> Sequence[Crash]:
     (folder / "000-test_s.log").write_text(log)
-    ended = outcomes.Ended.read({**EVENT, **fields})
+    ended = Ended.read({**EVENT, **fields})
     return crashes.of_module(ended, outcomes.of_module("jit", ended, folder).results, folder)
 
 
@@ -79,7 +80,7 @@ def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
     (crash,) = found(tmp_path, "", command=[], env={}, timed_out=True, signal="SIGKILL", status=-9)
     assert (crash.command, crash.traceback, crash.how) == ("", (), "killed after its time was over")
     earlier = {name: value for name, value in EVENT.items() if name not in ("command", "env")}
-    assert outcomes.Ended.read(earlier).command == ()
+    assert Ended.read(earlier).command == ()
 
 
 @pytest.mark.parametrize("status", [0, 2])

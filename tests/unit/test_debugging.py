@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from crossjit import debugging, packing, sighting, validation
+from crossjit.channels import Stop, Uop
 from crossjit.circumstances import Circumstances
 from crossjit.debugging import Bench, Program
 from crossjit.engine.fake import FakeEngine, FakeProcess
@@ -23,7 +24,7 @@ from crossjit.images import Image, Role
 from crossjit.model import Arch, Cell, Expectation, Variant
 from crossjit.progress import SilentStep
 from crossjit.report import sightings
-from crossjit.sighting import Sighting, Stop, Uop
+from crossjit.sighting import Sighting
 from crossjit.sources import Kind, Source
 from crossjit.store import Store
 from crossjit.trials import Trial

@@ -92,11 +92,16 @@ def answering(engine: FakeEngine, ends: Mapping[str, Mapping[str, Any]]) -> list
     def program(process: FakeProcess) -> int:
         order = json.loads(process.files.read(validation.ORDER))
         orders.append(order)
-        for number, item in enumerate(order["items"]):
+        jobs = [
+            {"id": f"{number:03}-t", "kind": item["kind"], "name": item["name"], "label": item["label"]}
+            for number, item in enumerate(order["items"])
+        ]
+        process.write_line(json.dumps({"event": "plan", "modules": jobs, "missing": []}))
+        for item, about in zip(order["items"], jobs, strict=True):
+            process.write_line(json.dumps({"event": "start", **about}))
             told = {"status": 0, "signal": None, "timed_out": False, **ends.get(item["label"], {})}
             report = told.pop("report", None)
-            identity = f"{number:03}"
-            about = {"id": identity, "kind": item["kind"], "name": item["name"], "label": item["label"]}
+            identity = about["id"]
             process.write_file(f"{validation.RESULTS}/{identity}/{identity}.log", b"")
             if report is not None:
                 process.write_file(f"{validation.RESULTS}/{identity}/{identity}.xml", report.encode())

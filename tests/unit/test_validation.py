@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from crossjit import durations, known_failures, outcomes, suites, validation
+from crossjit.channels import Ended
 from crossjit.circumstances import Circumstances, When, in_range
 from crossjit.engine.fake import FakeEngine, FakeProcess, Fault, Program
 from crossjit.errors import DocumentError, EngineError, InfrastructureError, OutOfMemoryError, UserError
@@ -445,7 +446,7 @@ def event(**fields: object) -> dict[str, Any]:
 
 def found(folder: Path, log: str = "", **fields: object) -> dict[str, TestResult]:
     (folder / "000-test_s.log").write_text(log)
-    module = outcomes.of_module("jit", outcomes.Ended.read(event(tail=log[-6000:], **fields)), folder)
+    module = outcomes.of_module("jit", Ended.read(event(tail=log[-6000:], **fields)), folder)
     return {result.name: result for result in module.results}
 
 
@@ -534,7 +535,7 @@ def test_each_end_is_one_outcome(
 
 def test_an_altered_environment_is_a_note(tmp_path: Path) -> None:
     (tmp_path / "000-test_s.log").write_text("")
-    ended = outcomes.Ended.read(event(status=3))
+    ended = Ended.read(event(status=3))
     assert "altered" in outcomes.of_module("jit", ended, tmp_path).notes[0]
 
 
@@ -640,7 +641,7 @@ def runner(*events: Mapping[str, object], files: Mapping[str, bytes], status: in
     return capable(program)
 
 
-PLAN = {"event": "plan", "modules": [{"id": "000-test_s"}], "missing": []}
+PLAN = {"event": "plan", "modules": [{"id": "000-test_s", "name": "test_s"}], "missing": []}
 START = {"event": "start", "id": "000-test_s", "kind": "module", "name": "test_s", "label": ""}
 DONE = {"event": "done"}
 GREEN = (
@@ -704,13 +705,19 @@ def ordered(engine: FakeEngine, *events: Mapping[str, object]) -> list[dict[str,
 
 END = event(junit="000-test_s.xml")
 OTHER = event(id="001-test_t", name="test_t", label="stress", log="001-test_t.log", status=4)
+OTHER_START = {**START, "id": "001-test_t", "name": "test_t", "label": "stress"}
+BOTH = {
+    "event": "plan",
+    "modules": [{"id": each["id"], "name": each["name"], "label": each["label"]} for each in (START, OTHER_START)],
+    "missing": [],
+}
 
 
 def test_a_run_that_died_is_taken_up_where_it_stopped(fake_engine: FakeEngine, target: Target, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    ordered(fake_engine, PLAN, START, END, {**START, "id": "001-test_t"})
+    ordered(fake_engine, BOTH, START, END, OTHER_START)
     assert "did not come to its end" in go(fake_engine, target, first).problems[0]
-    orders = ordered(fake_engine, PLAN, OTHER, DONE)
+    orders = ordered(fake_engine, BOTH, OTHER_START, OTHER, DONE)
     result = go(fake_engine, target, second, earlier=first, durations={"test_t [stress]": 4.0})
     assert orders[0]["done"] == ["test_s"]
     assert orders[0]["seconds"] == {"test_t [stress]": 4.0}
@@ -719,7 +726,7 @@ def test_a_run_that_died_is_taken_up_where_it_stopped(fake_engine: FakeEngine, t
     assert not result.problems
     assert any("1 module of an earlier run" in note for note in result.notes)
     # and once more, from what has been taken over itself
-    orders = ordered(fake_engine, PLAN, DONE)
+    orders = ordered(fake_engine, BOTH, DONE)
     third = go(fake_engine, target, tmp_path / "third", earlier=second)
     assert orders[0]["done"] == ["test_s", "test_t [stress]"]
     assert third.results == result.results
@@ -729,7 +736,7 @@ def test_a_module_without_its_files_is_run_again(fake_engine: FakeEngine, target
     ordered(fake_engine, PLAN, START, END)
     go(fake_engine, target, tmp_path / "first")
     (tmp_path / "first" / "jit" / "000-test_s.xml").unlink()
-    orders = ordered(fake_engine, PLAN, END, DONE)
+    orders = ordered(fake_engine, PLAN, START, END, DONE)
     go(fake_engine, target, tmp_path / "second", earlier=tmp_path / "first")
     assert orders[0]["done"] == []
 
@@ -1073,10 +1080,7 @@ def test_a_probe_that_crashes_is_a_finding(fake_engine: FakeEngine, target: Targ
 def test_what_the_target_wrote_cannot_leave_the_folder(tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     logs.mkdir()
-    evil = tar_of({"results/../../escaped": b"x", "results/fine.log": b"y", "/results/absolute": b"z"})
-    SuiteFolder(logs).keep(io.BytesIO(evil))
-    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()} == {
-        "logs/escaped",
-        "logs/fine.log",
-        "logs/absolute",
-    }
+    ended = Ended.read(event())
+    fine = tar_of({f"{ended.id}/../../escaped": b"x", f"{ended.id}/{ended.log}": b"y", f"/results/{ended.log}": b"z"})
+    SuiteFolder(logs).keep(io.BytesIO(fine), ended)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == {logs / ended.log: b"y"}

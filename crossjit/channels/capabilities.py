@@ -1,0 +1,25 @@
+"""What a target is capable of, as it is probed there (`validate/capabilities.py`). Pure."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from crossjit import documents
+from crossjit.channels.reading import Line, Name
+
+
+@documents.table
+class Capability:
+    """Whether something works in a target; None where that could not be told."""
+
+    works: bool | None
+    detail: Line = ""
+
+
+@documents.table
+class Capabilities:
+    """What a target is capable of, by name."""
+
+    capabilities: Annotated[dict[Name, Capability], Field(max_length=500)]

@@ -1,0 +1,154 @@
+"""What the probe says of a CPython (`validate/probe.py`), and how that stands in a manifest. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from crossjit import documents
+from crossjit.budget import BUDGET
+from crossjit.channels.reading import (
+    Count,
+    Line,
+    Lines,
+    MalformedError,
+    Names,
+    Offset,
+    Seconds,
+    Table,
+    Text,
+    Word,
+    read,
+)
+
+
+@documents.table
+class Executable:
+    """The header of the interpreter's file."""
+
+    machine: Word | None = None
+    path: Line = ""
+    bits: Count = 0
+    order: Word = ""
+
+
+@documents.table
+class Version:
+    """Python's version."""
+
+    text: Line
+    hex: Word
+    info: Annotated[tuple[Count | Word, ...], Field(max_length=10)]
+
+
+@documents.table
+class Gil:
+    """Whether there is a GIL, and whether it is on."""
+
+    disabled_in_build: bool
+    enabled: bool
+
+
+@documents.table
+class JitSwitches:
+    """What `sys._jit` says."""
+
+    available: bool
+    enabled: bool
+
+
+@documents.table
+class Executor:
+    """One executor that was found; `bytes` of machine code."""
+
+    function: Line
+    offset: Count
+    kind: Literal["machine code", "uops"]
+    bytes: Count | None = None
+
+
+@documents.table
+class Workload:
+    """What came of one workload."""
+
+    name: Word
+    correct: bool
+    executors: Annotated[tuple[Executor, ...], Field(max_length=1_000)] = ()
+    unavailable: Line | None = None
+    seconds: Seconds = 0.0
+
+
+@documents.table
+class ExecutableMemory:
+    """The process's executable memory that belongs to no file."""
+
+    regions: Count
+    bytes: Count
+    machine_code_in_it: Count | None = None
+
+
+@documents.table
+class Modules:
+    """The optional extension modules."""
+
+    imported: Names = ()
+    failed: Table = field(default_factory=dict)
+    absent: Table = field(default_factory=dict)
+
+
+@documents.table
+class Told:
+    """What only the host knows, and the probe was told."""
+
+    emulated: bool = False
+    cpu: Word | None = None
+
+
+@documents.table
+class ProbeFacts:
+    """All that the probe says; None for what it could not get, with the reason in `errors`."""
+
+    told: Told | None = None
+    executable: Executable | None = None
+    machine: Word | None = None
+    version: Version | None = None
+    implementation: Word | None = None
+    configure: Text | None = None
+    debug: bool | None = None
+    compiler: Line | None = None
+    libc: Line | None = None
+    flags: Annotated[dict[Word, bool | Offset | Word | None], Field(max_length=200)] | None = None
+    environment: Table | None = None
+    gil: Gil | None = None
+    jit: JitSwitches | None = None
+    workloads: Annotated[tuple[Workload, ...], Field(max_length=100)] | None = None
+    steps_active: Count | None = None
+    executable_memory: ExecutableMemory | None = None
+    modules: Modules | None = None
+    gil_after_imports: Gil | None = None
+    errors: Table = field(default_factory=dict)
+
+
+@documents.table
+class ProbeRecord(ProbeFacts):
+    """The probe as it stands in a manifest: its facts, or why there are none.
+
+    `crashed` says how it ended, `unfinished` that a limit of ours ended it; `output` is the end of what it said.
+    """
+
+    crashed: Text | None = None
+    unfinished: Text | None = None
+    output: Lines = ()
+
+
+def probe_record(recorded: Mapping[str, object]) -> ProbeRecord:
+    """Read a manifest's probe, of whatever version. Raises MalformedError."""
+    try:
+        text = json.dumps(recorded)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise MalformedError(str(error)) from error
+    return read(ProbeRecord, text, limit=BUDGET.log, lenient=True)

@@ -1,0 +1,70 @@
+"""JSON from a container as values of strict types, with bounds on all text and numbers. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from typing import Annotated, Any, TypeVar, cast
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from crossjit.budget import BUDGET
+from crossjit.errors import ProductError
+
+T = TypeVar("T")
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$", max_length=200)]  # of a file: no way out
+Identity = Annotated[str, Field(pattern=r"^[0-9]{3,6}-[A-Za-z0-9_.+-]+$", max_length=150)]  # the runner's, of a job
+Signal = Annotated[str, Field(pattern=r"^(SIG[A-Z0-9+-]{1,20}|signal [0-9]{1,3})$")]
+Word = Annotated[str, Field(max_length=300)]
+Line = Annotated[str, Field(max_length=4_000)]
+Text = Annotated[str, Field(max_length=BUDGET.line)]
+Count = Annotated[int, Field(ge=0, le=1 << 53)]
+Offset = Annotated[int, Field(ge=-(1 << 53), le=1 << 53)]
+Seconds = Annotated[float, Field(ge=0, le=1e8, allow_inf_nan=False)]
+Names = Annotated[tuple[Word, ...], Field(max_length=10_000)]
+Lines = Annotated[tuple[Line, ...], Field(max_length=10_000)]
+Table = Annotated[dict[Word, Text], Field(max_length=2_000)]
+
+# `\ud800` and its like alone are no characters; scripts write them of names that are not UTF-8.
+_ESCAPES = re.compile(
+    r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+)
+
+
+class MalformedError(ProductError):
+    """A container said something that is not what was agreed."""
+
+
+def read(kind: type[T], text: str, *, limit: int = BUDGET.line, lenient: bool = False) -> T:
+    """Read JSON as a value of this kind. Raises MalformedError, with the place and what is wrong in words.
+
+    `limit` is in characters; a `lenient` reading leaves out fields that nobody knows: records of other versions.
+    """
+    if len(text) > limit:
+        raise MalformedError(f"longer than {limit:,} characters")
+    content = clean(text).encode("utf-8", "replace")
+    try:
+        value: T = _adapter(cast(Any, kind)).validate_json(content, extra="ignore" if lenient else None)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))[:100]
+        what = first["msg"].removeprefix("Value error, ")
+        raise MalformedError((f"{place}: {what}" if place else what)[:300]) from error
+    return value
+
+
+def clean(text: str) -> str:
+    """Replace what JSON may escape and is no character."""
+    return _ESCAPES.sub(lambda match: r"\ufffd" if match[1] else match[0], text)
+
+
+def value_of(text: str) -> dict[str, Any]:
+    """Return what `read` has found to be right as JSON's own values."""
+    return dict(json.loads(clean(text)))
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
