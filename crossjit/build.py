@@ -14,7 +14,8 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from typing import BinaryIO, TextIO
 
-from crossjit import build_logic, compilers, loading, sources, tars, trust
+from crossjit import build_logic, channels, compilers, loading, sources, tars, trust
+from crossjit.channels import MalformedError
 from crossjit.engine.base import READ_ONLY, Container, Engine, EngineFacts, Limits
 from crossjit.errors import BuildError, InfrastructureError, ScriptError
 from crossjit.images import Image, Role
@@ -494,15 +495,17 @@ def bookkeeping(spec: BuildSpec, *, cached: bool, below: bool = False) -> Mappin
     }
 
 
-def cache_report(container: Container) -> dict[str, tuple[int, int]]:
+def cache_report(
+    container: Container, remark: Callable[[str], object] = lambda text: None
+) -> dict[str, tuple[int, int]]:
     """Ask where a cell was built how often each cache had an answer and how often not, by its name: (hits, misses).
 
-    The caches are trimmed meanwhile. What cannot be read is nothing.
+    The caches are trimmed meanwhile. What cannot be read is worth a remark, and nothing.
     """
-    said = _first_line(container, (*_CACHE, "report"))
     try:
-        return {str(part): (int(count["hit"]), int(count["miss"])) for part, count in json.loads(said).items()}
-    except (ValueError, TypeError, KeyError, AttributeError):
+        return channels.cache_report(_first_line(container, (*_CACHE, "report")))
+    except MalformedError as error:
+        remark(f"the caches' hits and misses cannot be read: {error}")
         return {}
 
 

@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import pydantic
-
-from crossjit import build, trust
+from crossjit import build, channels, trust
+from crossjit.channels import MalformedError
 from crossjit.engine.base import HOME, OWNED, Engine, Owned
 from crossjit.errors import CrossjitError, InfrastructureError
 from crossjit.images import Image
@@ -36,16 +35,6 @@ class Part:
     size: int
     files: int
     limit: int | None
-
-
-@dataclass(frozen=True)
-class _Size:
-    bytes: int
-    files: int
-    limit: int | None = None
-
-
-_SIZES = pydantic.TypeAdapter(dict[str, _Size], config=pydantic.ConfigDict(strict=True))
 
 
 def name(settings: Settings, domain: str = trust.RECIPES) -> str:
@@ -101,9 +90,9 @@ def parts(engine: Engine, image: Image, volume: str, *, container: str, labels: 
         completed = inside.run(argv, on_line=lines.append, timeout=LOOK_SECONDS)
     try:
         if completed.returncode or not lines:
-            raise ValueError(completed.how)
-        found = _SIZES.validate_json(lines[-1])
-    except ValueError as error:
+            raise MalformedError(completed.how)
+        found = channels.cache_sizes(lines[-1])
+    except MalformedError as error:
         raise InfrastructureError(
             f"what is in the cache volume {volume} cannot be told: {error}", details=tuple(lines[-10:])
         ) from error

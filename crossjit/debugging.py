@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import json
 import shlex
-import tarfile
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import crossjit
-from crossjit import build, durable, flow, known_failures, sighting, sources, suites, tars, trials, validation
+from crossjit import (
+    build,
+    durable,
+    flow,
+    known_failures,
+    safe_files,
+    sighting,
+    sources,
+    suites,
+    tars,
+    trials,
+    validation,
+)
 from crossjit.circumstances import Circumstances
 from crossjit.engine.base import Container, Engine, Limits
 from crossjit.errors import InfrastructureError, UserError
@@ -214,7 +225,7 @@ def batch(bench: Bench, programs: Sequence[Program], *, folder: Path, step: Step
         report = _text(container, f"{OUTPUT}/{REPORT}")
         with durable.explained(InfrastructureError, "cannot keep what the program wrote", folder):
             durable.replace(folder / PROGRAM_LOG, _text(container, f"{OUTPUT}/{PROGRAM_LOG}").encode())
-    found = sighting.read(report.splitlines())
+    found = sighting.read(report.split("\n"))
     if found is None or (found.stop is None and not found.ended):
         raise InfrastructureError(
             f"gdb did not come to see anything: {completed.how}",
@@ -321,13 +332,9 @@ def _put_source(bench: Bench, container: Container) -> None:
 
 
 def _text(container: Container, path: str) -> str:
-    """Read a file of the container; nothing where there is none."""
+    """Read the end of a file of the container; nothing where there is none. Raises BudgetError, UnfitFilesError."""
     try:
-        with container.get(path) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-            return "".join(
-                content.read().decode("utf-8", "replace")
-                for member in tar
-                if (content := tar.extractfile(member)) is not None
-            )
+        with container.get(path) as stream:
+            return safe_files.first_file(stream).decode("utf-8", "replace")
     except FileNotFoundError:
         return ""

@@ -384,7 +384,7 @@ def build_cell(
                 return _make(shop, prepared, _renewing(shop, prepared, alike), target, log)
             except renewal.UnfitError as reason:
                 shop.progress.say(f"{prepared.cell}: {alike.id} will not do, so it is built: {reason}")
-        return _make(shop, prepared, _building(prepared), target, log, following)
+        return _make(shop, prepared, _building(shop, prepared), target, log, following)
 
 
 def _alike(shop: Workshop, prepared: Prepared) -> Artifact | None:
@@ -409,10 +409,11 @@ class _Way:
     made_of: Artifact | None = None
 
 
-def _building(prepared: Prepared) -> _Way:
+def _building(shop: Workshop, prepared: Prepared) -> _Way:
     """Build it from its source."""
     fill = partial(build.fill, spec=prepared.spec, source=prepared.source)
-    return _Way(fill, build.compile_in, _pack, build.cache_report)
+    report = partial(build.cache_report, remark=lambda said: shop.progress.say(f"{prepared.cell}: {said}"))
+    return _Way(fill, build.compile_in, _pack, report)
 
 
 def _renewing(shop: Workshop, prepared: Prepared, alike: Artifact) -> _Way:

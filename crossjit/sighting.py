@@ -38,7 +38,7 @@ def read(lines: Iterable[str]) -> Sighting | None:
     """
     found: Sighting | None = None
     whole, wrong = False, 0
-    for line in lines:
+    for line in filter(None, lines):
         try:
             told = read_line(line)
         except MalformedError:

@@ -57,8 +57,8 @@ class SuiteFolder:
         """Keep a line of the runner. Raises BudgetError for more than a log may have."""
         content = (line + "\n").encode("utf-8", "backslashreplace")
         self._heard += len(content)
-        if self._heard > BUDGET.log:
-            raise BudgetError(f"the runner said more than {BUDGET.log:,} bytes")
+        if self._heard > BUDGET.told:
+            raise BudgetError(f"the runner said more than {BUDGET.told:,} bytes")
         with self._writing(), (self.path / LOG).open("ab") as log:
             log.write(content)
 

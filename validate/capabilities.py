@@ -32,6 +32,7 @@ import canaries_time
 from canary import PATIENCE, Missing, Unclear, error_name, how
 
 LIMIT = 120.0  # seconds for all of them
+DETAIL = 1000  # characters that are told of one
 
 CANARIES = (
     *canaries_processes.CANARIES,
@@ -64,7 +65,12 @@ def answer(canary):
         return {"works": None, "detail": said}
 
 
-def ask(canary, patience=PATIENCE):
+def short(fact):
+    """Cut what a canary tells where it is too long to be of use."""
+    return {**fact, "detail": fact["detail"][:DETAIL]}
+
+
+def ask(canary, patience=PATIENCE, channel=None):
     """Try a canary in a process and a folder of its own, which are gone afterwards with all that it started."""
     with (
         tempfile.TemporaryDirectory(prefix="canary-", ignore_cleanup_errors=True) as folder,
@@ -76,9 +82,11 @@ def ask(canary, patience=PATIENCE):
             try:
                 os.setsid()
                 os.chdir(folder)
+                if channel is not None:
+                    os.close(channel)
                 os.dup2(noise.fileno(), 1)
                 os.dup2(noise.fileno(), 2)
-                os.write(said.fileno(), json.dumps(answer(canary)).encode())
+                os.write(said.fileno(), json.dumps(short(answer(canary))).encode())
             finally:
                 os._exit(0)
         status = end(pid, patience)
@@ -127,14 +135,17 @@ def main():
         return
     # a canary that crashes leaves no core: what it shows is told
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    channel = os.dup(1)  # no canary has it
+    os.dup2(2, 1)
     deadline = time.monotonic() + LIMIT
     found = {}
     for name, canary in chosen.items():
         if time.monotonic() < deadline:
-            found[name] = ask(canary)
+            found[name] = ask(canary, channel=channel)
         else:
             found[name] = {"works": None, "detail": "there was no time left for it"}
-    print(json.dumps({"capabilities": found}))
+    with os.fdopen(channel, "w", encoding="utf-8") as file:
+        file.write(json.dumps({"capabilities": found}) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import sysconfig
 import time
 import traceback
 
+ERROR = 4_000  # characters of an error that are told
 STEPS = 20_000  # more than any threshold before a loop is traced: 16 in 3.13, 4,095 in 3.14, 4,000 in 3.15
 ELF_MACHINES = {3: "EM_386", 40: "EM_ARM", 62: "EM_X86_64", 183: "EM_AARCH64", 243: "EM_RISCV"}
 
@@ -224,7 +225,7 @@ def modules():
         try:
             importlib.import_module(name)
         except Exception as error:  # anything can go wrong in another's initialisation, and all of it is a finding
-            failed[name] = f"{type(error).__name__}: {error}"
+            failed[name] = f"{type(error).__name__}: {error}"[:ERROR]
         else:
             imported.append(name)
     return {"imported": imported, "failed": failed, "absent": absent}
@@ -248,7 +249,7 @@ def collect(told):
             facts[name] = ask(*arguments)
         except Exception:
             facts[name] = None
-            errors[name] = traceback.format_exc(limit=-3)
+            errors[name] = traceback.format_exc(limit=-3)[-ERROR:]
 
     fact("executable", executable)
     fact("machine", platform.machine)
@@ -281,10 +282,15 @@ def collect(told):
 
 
 def main():
-    """Print the facts."""
+    """Print the facts. What else is written to stdout meanwhile, by modules as they are imported, goes nowhere."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--told", type=json.loads, default={}, help="a JSON object of facts that the host adds")
-    print(json.dumps(collect(parser.parse_args().told)))
+    told = parser.parse_args().told
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as channel:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
+        channel.write(json.dumps(collect(told)) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,11 +14,15 @@ before, `done` what is not to be run again. Of n shards, all together hold each 
 but for `seconds` and `done`. A pattern among `tests` is a module's name, or what regrtest's `--match` takes; modules
 that can have no such test are left out.
 
-On stdout, JSON lines: {"event": "plan", "modules": […], "missing": […]} first; then `start` and `end` for each module,
-where `end` has `status` (negative for a signal), `signal`, `timed_out`, `memory_kills`, `seconds`, `junit`, `checks`
-and `log` (names of files in the folder DIR/<id>, or null), `tail`, the end of its output, and `command` and `env`, what
-was run and what was set for it; `not started` with a `reason` for what could not be run; `done` last. A module's folder
-is whole when its `end` comes.
+On stdout, JSON lines: {"event": "plan", "modules": […], "missing": […]} first, several times where there are many;
+then `start` and `end` for each module, where `end` has `status` (negative for a signal), `signal`, `timed_out`,
+`suite_timed_out` (it had as much time as the suite had left, and not its own), `memory_kills`, `seconds`, `junit`,
+`checks` and `log` (names of files in the folder DIR/<id>, or null), `tail`, the end of its output, and `command` and
+`env`, what was run and what was set for it; `not started` with a `reason` for what could not be run; `done` last. A
+module's folder is whole when its `end` comes. `crossjit/channels/runner.py` has the types.
+
+What runs here cannot write such lines: they go through a descriptor that no child has, of a process whose descriptors
+the kernel shows to nobody.
 """
 
 import argparse
@@ -43,6 +47,9 @@ import time
 TAIL = 6000  # characters of a module's output that go into its line
 SPLIT = frozenset({"test_capi"})  # run module by module, beside what regrtest itself splits: it is the longest of all
 GRACE = 60  # seconds beyond regrtest's own timeout, in which it writes all threads' stacks
+LINE = 60_000  # characters of a line
+PLANNED = 100  # modules in a line of the plan
+PR_SET_DUMPABLE = 4  # <linux/prctl.h>
 
 
 def test_directory():
@@ -172,15 +179,19 @@ def plan(suite, directory):
     jobs.sort(key=lambda job: -suite["seconds"].get(key(job), job["weight"]))
     for number, job in enumerate(jobs):
         name = pathlib.Path(job["name"]).name
-        job["id"] = f"{number:03}-" + re.sub(r"[^\w.-]+", "-", "-".join(filter(None, (name, job["label"]))))
+        job["id"] = (
+            f"{number:03}-"
+            + re.sub(r"[^\w.-]+", "-", "-".join(filter(None, (name, job["label"]))), flags=re.ASCII)[:100]
+        )
     return jobs, missing
 
 
 class Runner:
     """Works through the jobs, several at a time."""
 
-    def __init__(self, suite, output, scratch):
+    def __init__(self, suite, output, scratch, channel):
         self.suite = suite
+        self.channel = channel
         self.output = output
         self.scratch = scratch
         self.deadline = time.monotonic() + suite["limit"]
@@ -189,10 +200,14 @@ class Runner:
         self.stopping = False
 
     def emit(self, event, **fields):
-        """Write one JSON line."""
+        """Write one JSON line; one that is too long loses the beginning of its `tail`."""
+        line = json.dumps({"event": event, **fields})
+        while len(line) > LINE and fields.get("tail"):
+            fields["tail"] = fields["tail"][len(fields["tail"]) // 2 + 1 :]
+            line = json.dumps({"event": event, **fields})
         with self.lock:
-            sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
-            sys.stdout.flush()
+            self.channel.write(line + "\n")
+            self.channel.flush()
 
     def work(self, jobs):
         """Take jobs from the queue until it is empty: the body of each thread."""
@@ -224,7 +239,8 @@ class Runner:
         checks = folder / f"{job['id']}.jsonl" if job["kind"] == "script" else None
         started, kills = time.monotonic(), memory_kills()
         remaining = max(1.0, self.deadline - started)
-        timeout = min(job["timeout"] + (GRACE if job["kind"] == "module" else 0), remaining)
+        own = job["timeout"] + (GRACE if job["kind"] == "module" else 0)
+        timeout = min(own, remaining)
         with contextlib.ExitStack() as stack:
             text = stack.enter_context(log.open("wb"))
             out = stack.enter_context(checks.open("wb")) if checks else text
@@ -253,6 +269,7 @@ class Runner:
             "status": status,
             "signal": signal_name(-status) if status < 0 else None,
             "timed_out": timed_out,
+            "suite_timed_out": timed_out and remaining < own,
             "memory_kills": memory_kills() - kills,
             "seconds": round(time.monotonic() - started, 3),
             "junit": junit.name if junit.exists() else None,
@@ -306,6 +323,26 @@ class Runner:
         os._exit(143)
 
 
+def open_channel():
+    """Take stdout for the events alone: under another descriptor, which children do not get; print goes nowhere."""
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    return channel
+
+
+def hide():
+    """Keep other processes of this user from this one's descriptors and memory, as far as that can be had here.
+
+    What is run becomes visible again as it is executed.
+    """
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
 def signal_name(number):
     """Name a signal as people know it."""
     try:
@@ -340,6 +377,8 @@ def main():
     parser.add_argument("--output", required=True)
     parser.add_argument("--jobs", type=int, required=True)
     arguments = parser.parse_args()
+    channel = open_channel()
+    hide()
     suite = json.loads(pathlib.Path(arguments.suite_json).read_text(encoding="utf-8"))
     output = pathlib.Path(arguments.output).absolute()
     output.mkdir(parents=True, exist_ok=True)
@@ -351,11 +390,13 @@ def main():
         if key(job) not in suite["done"]:
             waiting.put(job)
     with tempfile.TemporaryDirectory(prefix="cj-", ignore_cleanup_errors=True) as scratch:
-        runner = Runner(suite, output, pathlib.Path(scratch))
+        runner = Runner(suite, output, pathlib.Path(scratch), channel)
         signal.signal(signal.SIGTERM, runner.stop)
         signal.signal(signal.SIGINT, runner.stop)
         modules = [{key: job[key] for key in ("id", "kind", "name", "label")} for job in jobs]
-        runner.emit("plan", modules=modules, missing=missing)
+        for first in range(0, max(1, len(modules), len(missing)), PLANNED):
+            part = slice(first, first + PLANNED)
+            runner.emit("plan", modules=modules[part], missing=missing[part])
         threads = [threading.Thread(target=runner.work, args=(waiting,)) for _ in range(max(1, arguments.jobs))]
         for thread in threads:
             thread.start()

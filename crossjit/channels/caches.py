@@ -27,7 +27,7 @@ class Part:
 
     bytes: Count
     files: Count
-    limit: Count | None
+    limit: Count | None = None
 
 
 CacheSizes = Annotated[dict[Name, Part], Field(max_length=50)]

@@ -86,8 +86,8 @@ class Workload:
 class ExecutableMemory:
     """The process's executable memory that belongs to no file."""
 
-    regions: Count
-    bytes: Count
+    regions: Count = 0
+    bytes: Count = 0
     machine_code_in_it: Count | None = None
 
 

@@ -15,7 +15,7 @@ from crossjit.errors import ProductError
 T = TypeVar("T")
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$", max_length=200)]  # of a file: no way out
-Identity = Annotated[str, Field(pattern=r"^[0-9]{3,6}-[A-Za-z0-9_.+-]+$", max_length=150)]  # the runner's, of a job
+Identity = Annotated[str, Field(pattern=r"^[0-9]{3,6}(-[A-Za-z0-9_.+-]+)?$", max_length=150)]  # the runner's, of a job
 Signal = Annotated[str, Field(pattern=r"^(SIG[A-Z0-9+-]{1,20}|signal [0-9]{1,3})$")]
 Word = Annotated[str, Field(max_length=300)]
 Line = Annotated[str, Field(max_length=4_000)]

@@ -157,7 +157,7 @@ def results_text(
     for result in results:
         said = [*result.reasons, *(f"no evidence {caveat}" for caveat in result.caveats)]
         said += [f"{line}" for suite in result.suites for line in _bad(suite, partial(about, result.cell))]
-        said += [f"from the caches: {_cached(result)}"] if result.caches else []
+        said += [f"from the caches: {_cached(result)}"] if _cached(result) else []
         said += [f"made of {result.made_of[:12]}, which has other tests"] if result.made_of else []
         if said:
             parts.append(
@@ -206,6 +206,7 @@ def _cached(result: CellResult) -> str:
     said = (
         f"{part} {100 * hits // (hits + misses)}% of {hits + misses:,}"
         for part, (hits, misses) in result.caches.items()
+        if hits + misses > 0  # records of versions that believed what they were told
     )
     return ", ".join(said)
 

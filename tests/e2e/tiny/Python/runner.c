@@ -81,7 +81,12 @@ static int is_done(const char *order, const char *name)
 int answer_runner(const char *order, const char *output)
 {
     static const char *const names[] = {"test_capi.test_opt", "test_generated_cases"};
-    printf("{\"event\": \"plan\", \"missing\": [], \"modules\": [\"%s\", \"%s\"]}\n", names[0], names[1]);
+    printf("{\"event\": \"plan\", \"missing\": [], \"modules\": [");
+    for (int number = 0; number < 2; number++) {
+        printf("%s{\"id\": \"%03d\", \"name\": \"%s\", \"kind\": \"module\", \"label\": \"\"}", number ? ", " : "", number,
+               names[number]);
+    }
+    puts("]}");
     for (int number = 0; number < 2; number++) {
         if (!is_done(order, names[number]) && module(number, output, names[number])) {
             perror(output);
