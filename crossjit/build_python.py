@@ -158,4 +158,4 @@ def find(store: Store, wanted: BuildPython) -> Artifact | None:
         *(partial(store.find_by_core, spec.core_key) for spec in cells if spec.core_key),
     )
     found = (artifact for look in looks if (artifact := look()) is not None and artifact.is_intact())
-    return next((artifact for artifact in found if "crashed" not in artifact.manifest.probe), None)
+    return next((artifact for artifact in found if not {"crashed", "unfinished"} & {*artifact.manifest.probe}), None)

@@ -666,9 +666,10 @@ def _current_probe(shop: Workshop, prepared: Prepared, built: BuiltCell) -> dict
         return manifest.probe
     target = target_of(shop, prepared, built, "probe")
     now = _probed_in(shop, prepared, target.image)
-    if not (changed := evidence.changed(manifest.probed_in, now)):
+    changed = evidence.changed(manifest.probed_in, now)
+    if not changed and "unfinished" not in manifest.probe:
         return manifest.probe
-    shop.progress.say(f"{prepared.cell}: it is probed again ({changed})")
+    shop.progress.say(f"{prepared.cell}: it is probed again ({changed or 'it did not finish'})")
     return evidence.probe(shop.engine, shop.facts, target, prepared.toolchain.packages, shop.progress)
 
 
