@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -42,7 +42,7 @@ from crossjit.model import Arch, Cell, CellResult, HostAbility, Strategy, SuiteR
 from crossjit.plan import Known
 from crossjit.portion import WHOLE, Portion
 from crossjit.progress import Progress
-from crossjit.recipes import Recipe
+from crossjit.recipes import Archive, Git, Recipe
 from crossjit.settings import Settings
 from crossjit.sources import Source
 from crossjit.store import GENERATED, INSTALL, SUPPORT, Artifact, Packed, Staging, Store
@@ -54,7 +54,8 @@ T = TypeVar("T")
 class Workshop:
     """What the steps work with: the machine's side of a run.
 
-    `labels` go on whatever is started in the engine; `cached` says whether builds use what earlier ones kept.
+    `labels` go on whatever is started in the engine; `cached` says whether builds use what earlier ones kept; `pinned`
+    are sources that are taken as they were, by what asks for them (`Order.wanted`).
     """
 
     settings: Settings
@@ -67,6 +68,7 @@ class Workshop:
     labels: Mapping[str, str]
     progress: Progress
     cached: bool = True
+    pinned: Mapping[object, Source] = field(default_factory=dict)
 
     @property
     def jobs(self) -> int:
@@ -98,6 +100,11 @@ class Order:
     cpu: str | None = None
     image: str | None = None
     portion: Portion = WHOLE
+
+    @property
+    def wanted(self) -> Archive | Git | str:
+        """What is asked for as the source."""
+        return self.source or self.recipe.source
 
     @property
     def suites(self) -> tuple[str, ...]:
@@ -151,8 +158,10 @@ def labels(settings: Settings, run: str) -> Mapping[str, str]:
 
 def resolve(shop: Workshop, order: Order) -> Source:
     """Get the order's source: what the user asked for, or the recipe's. Raises SourceError, DownloadError."""
+    if order.wanted in shop.pinned:
+        return shop.pinned[order.wanted]
     return sources.resolve(
-        order.source or order.recipe.source,
+        order.wanted,
         shop.settings,
         progress=shop.progress,
         pool_mirrors=sources.host_pool_mirrors,
@@ -180,13 +189,17 @@ def prepare(shop: Workshop, orders: Sequence[Order]) -> tuple[Prepared, ...]:
     """Get the orders' sources and toolchain images, each once, and say how each cell is built."""
     resolved: dict[object, Source] = {}
     for order in orders:
-        wanted = order.source or order.recipe.source
-        if wanted not in resolved:
-            resolved[wanted] = resolve(shop, order)
+        if order.wanted not in resolved:
+            resolved[order.wanted] = resolve(shop, order)
+    _require_tests(orders, resolved.values())
+    return tuple(_prepare(shop, order, resolved[order.wanted]) for order in orders)
+
+
+def _require_tests(orders: Sequence[Order], resolved: Collection[Source]) -> None:
+    """Raise UserError for tests that are asked for by names which nothing can have."""
     suites = [suite for order in orders for suite in order.suites]
     for portion in dict.fromkeys(order.portion for order in orders):
-        named_tests.require_modules(portion.tests, suites, resolved.values())
-    return tuple(_prepare(shop, order, resolved[order.source or order.recipe.source]) for order in orders)
+        named_tests.require_modules(portion.tests, suites, resolved)
 
 
 def prepare_each(shop: Workshop, orders: Sequence[Order]) -> tuple[Prepared | CellResult, ...]:
@@ -198,14 +211,20 @@ def prepare_each(shop: Workshop, orders: Sequence[Order]) -> tuple[Prepared | Ce
     failures: dict[object, Exception] = {}
     done: list[Prepared | CellResult] = []
     for order in orders:
-        wanted = order.source or order.recipe.source
-        common = (wanted, _compiler_arch(order, shop.facts.arch))
         try:
-            if common in failures:
-                raise failures[common]
-            if wanted not in sources_of:
-                sources_of[wanted] = resolve(shop, order)
-            done.append(_prepare(shop, order, sources_of[wanted]))
+            if order.wanted not in {*sources_of, *failures}:
+                sources_of[order.wanted] = resolve(shop, order)
+        except (Interrupted, UserError):
+            raise
+        except Exception as error:
+            failures[order.wanted] = error
+    _require_tests(orders, sources_of.values())
+    for order in orders:
+        common = (order.wanted, _compiler_arch(order, shop.facts.arch))
+        try:
+            if failure := failures.get(order.wanted) or failures.get(common):
+                raise failure
+            done.append(_prepare(shop, order, sources_of[order.wanted]))
         except (Interrupted, UserError):
             raise
         except Exception as error:
@@ -242,7 +261,7 @@ def foresee(
     Nothing is started or written. `engine` is None if none answers.
     """
     known = Known(build_python=_serving(order, before))
-    source = sources.known(order.source or order.recipe.source, settings)
+    source = sources.known(order.wanted, settings)
     if source is None:
         return Foreseen(order, known)
     known = replace(known, source=True)
@@ -306,7 +325,7 @@ def _specified(
     order: Order, source: Source, image: ImageSpec, toolchain: Image, host_arch: Arch, emulator: str = ""
 ) -> Prepared:
     """Say how the cell is built, now that its source and its toolchain are there."""
-    domains = trust.serving(trust.domain_of(order.source or order.recipe.source))
+    domains = trust.serving(trust.domain_of(order.wanted))
     own, *below = (_in_domain(each, order, source, image, toolchain, host_arch, emulator) for each in domains)
     return replace(own, trusted=below[0]) if below else own
 
@@ -833,6 +852,7 @@ def _manifest(shop: Workshop, prepared: Prepared, spec: BuildSpec, kind: Artifac
             commit=source.commit,
             diff_digest=source.diff_digest,
             llvm=source.llvm,
+            regenerate=source.regenerate,
         ),
         strategy=spec.strategy,
         configure=spec.configure_line,

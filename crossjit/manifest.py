@@ -28,7 +28,10 @@ class ArtifactKind(StrEnum):
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """What was built: `kind` is archive, git or checkout, `origin` where it came from, `llvm` what it asks for."""
+    """What was built: `kind` is archive, git or checkout, `origin` where it came from, `llvm` what it asks for.
+
+    `regenerate` is what make was called with before anything was compiled.
+    """
 
     kind: str
     digest: str
@@ -36,6 +39,7 @@ class SourceFacts:
     commit: str | None = None
     diff_digest: str | None = None
     llvm: str | None = None
+    regenerate: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,16 @@ WIDTH = 160  # characters of such a line
 OUTPUT = 60  # lines of the program's output that are written beside what gdb saw
 
 
-def shown(cell: Cell, found: Sighting) -> str:
-    """Return the most telling lines: where it is, and the tops of the stacks."""
+def shown(cell: Cell, found: Sighting, *, program_log: str = "") -> str:
+    """Return the most telling lines: where it is, the tops of the stacks, and the end of what the program wrote."""
     lines = [f"{cell}: {found.about}", *(f"  {line}" for line in summary(found))]
     for title in ("Python stack", "native stack"):
         text = found.section(title).splitlines()
         if text:
             lines += ["", f"  {title}", *(f"    {_cut(line)}" for line in text[:LINES])]
             lines += [f"    … and {len(text) - LINES} lines more"] if len(text) > LINES else []
+    if output := _end(program_log, LINES):
+        lines += ["", "  the end of what it wrote", *(f"    {_cut(line)}" for line in output)]
     return "\n".join(lines)
 
 
@@ -33,13 +35,13 @@ def written(cell: Cell, found: Sighting, *, program_log: str) -> str:
     """Return all of it, as it stands in the run record; of the program's output the end."""
     parts = ["\n".join([f"{cell}: {found.about}", *summary(found)])]
     parts += (f"== {title}\n\n{text.rstrip()}" for title, text in found.sections)
-    if output := program_log.splitlines()[-OUTPUT:]:
+    if output := _end(program_log, OUTPUT):
         parts.append("\n".join(["== the end of what the program wrote", "", *output]))
     return "\n\n".join(parts) + "\n"
 
 
-def as_json(cell: Cell, found: Sighting) -> dict[str, object]:
-    """Return all of it as values that JSON can hold; `offset` and `size` in bytes."""
+def as_json(cell: Cell, found: Sighting, *, program_log: str = "") -> dict[str, object]:
+    """Return all of it as values that JSON can hold; `offset` and `size` in bytes, `output` its last lines."""
     return {
         "cell": str(cell),
         "about": found.about,
@@ -49,6 +51,7 @@ def as_json(cell: Cell, found: Sighting) -> dict[str, object]:
         "whole": found.whole,
         "summary": list(summary(found)),
         "sections": [{"title": title, "text": text} for title, text in found.sections],
+        "output": _end(program_log, OUTPUT),
     }
 
 
@@ -64,6 +67,8 @@ def _stopped(found: Sighting) -> Iterator[str]:
         yield "it came to its end, and did not crash" + (
             "" if found.exit_code is None else f": exit status {found.exit_code}"
         )
+        if found.exit_code != 0:
+            yield "warning: it failed in another way, or did not do what was asked: see what it wrote"
         return
     stop = found.stop
     yield f"{_why(stop)} in {_where(stop)}"
@@ -80,6 +85,10 @@ def uop_text(uop: Uop) -> str:
     frame = "" if uop.level == 0 else f"frame #{uop.level} is JIT code: "
     function = f" for {uop.function}" if uop.function else ""
     return f"{frame}{where}, {uop.offset} bytes into it; compiled{function}, {uop.size:,} bytes at {uop.code}"
+
+
+def _end(program_log: str, lines: int) -> list[str]:
+    return program_log.rstrip().splitlines()[-lines:]
 
 
 def _why(stop: Stop) -> str:

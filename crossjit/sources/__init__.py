@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from crossjit.manifest import SourceFacts
 from crossjit.progress import Progress
 from crossjit.recipes import Archive, Git
 from crossjit.settings import Settings
-from crossjit.sources import archive, checkout, repository, request
+from crossjit.sources import archive, cache, checkout, repository, request
 from crossjit.sources.download import PATIENCE, Patience
 from crossjit.sources.model import Kind, Source
 from crossjit.sources.places import PoolMirrors, host_pool_mirrors
@@ -26,6 +27,7 @@ __all__ = [
     "Source",
     "decompressed",
     "host_pool_mirrors",
+    "kept",
     "known",
     "open_tar",
     "resolve",
@@ -36,6 +38,17 @@ __all__ = [
 def known(spec: Archive | Git | str, settings: Settings) -> Source | None:
     """Return the source if what it is stands fast without asking anybody: a recipe's archive that is here already."""
     return archive.known(spec, settings) if isinstance(spec, Archive) else None
+
+
+def kept(facts: SourceFacts, settings: Settings) -> Source | None:
+    """Return what was built from before, as it was then; None where the state folder does not hold it any more."""
+    stored = cache.find(settings, facts.digest)
+    if stored is None:
+        return None
+    if facts.kind == Kind.ARCHIVE:
+        return archive.source_of(stored, facts.digest, origin=facts.origin)
+    kind, commit = Kind(facts.kind), facts.commit or ""
+    return repository.source_of(kind, stored, facts.origin, commit, facts.diff_digest, facts.regenerate)
 
 
 def resolve(

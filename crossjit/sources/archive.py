@@ -42,7 +42,7 @@ def resolve_recipe(
                 or _verify_again(settings, archive.sha256, work)
                 or _fetch_first(archive, settings, step, pool_mirrors, work, patience)
             )
-    source = _source(stored, archive.sha256)
+    source = source_of(stored, archive.sha256)
     if source.version != archive.version:
         raise SourceError(
             f"the recipe says that its archive is CPython {archive.version}, but it is {source.version}",
@@ -54,7 +54,7 @@ def resolve_recipe(
 def known(archive: Archive, settings: Settings) -> Source | None:
     """Return a recipe's archive if it was fetched and checked before; nothing is fetched."""
     stored = cache.find(settings, archive.sha256)
-    return None if stored is None else _source(stored, archive.sha256)
+    return None if stored is None else source_of(stored, archive.sha256)
 
 
 def _fetch_first(
@@ -129,7 +129,7 @@ def resolve_file(path: Path, settings: Settings, *, progress: Progress, work: Pa
             raise SourceError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
         stored = cache.find(settings, digest)
         if stored is not None:
-            return _source(stored, digest, origin=str(path))
+            return source_of(stored, digest, origin=str(path))
         return _take(Place(str(path), path=path), settings, step, work, PATIENCE)
 
 
@@ -158,7 +158,7 @@ def _take(place: Place, settings: Settings, step: Step, work: Path, patience: Pa
             if stored is None:
                 step.update(detail="checking")
                 stored = _admit(settings, fetched.digest, target, place)
-        return _source(stored, fetched.digest, origin=place.name)
+        return source_of(stored, fetched.digest, origin=place.name)
 
 
 def _name(place: Place) -> str:
@@ -168,7 +168,8 @@ def _name(place: Place) -> str:
     return name if name not in taken and "/" not in name and "\0" not in name else "archive"
 
 
-def _source(stored: Stored, digest: str, *, origin: str | None = None) -> Source:
+def source_of(stored: Stored, digest: str, *, origin: str | None = None) -> Source:
+    """Make a Source of an archive that is stored."""
     facts = stored.record.facts
     return Source(
         kind=Kind.ARCHIVE,

@@ -134,17 +134,20 @@ def _candidates(result: CellResult, test: str) -> Iterator[tuple[str, int | None
 
 def _debug(wanted: Wanted, *, batch: bool, seconds: int | None, json: bool) -> int:
     """Open a run of its own, and look."""
-    from crossjit import debugging, durable, flow
+    from crossjit import debugging, durable, earlier, flow
     from crossjit.report import sightings
 
     with opened(wanted.request, looks=True) as run:
         cell = wanted.result.cell if wanted.result is not None else None
         orders = [order for order in run.orders if cell in (None, order.cell)]
         run.record.set_cells([order.cell for order in orders])
-        (prepared,) = flow.prepare(run.shop, orders)
+        then = earlier.as_it_was(run.shop, orders, wanted.before) if wanted.before else None
+        shop = then.shop if then else run.shop
+        (prepared,) = flow.prepare(shop, orders)
         folder = run.record.cell_folder(prepared.cell)
-        built = flow.build_cell(run.shop, prepared, log=folder / "build.log")
-        bench = debugging.bench(run.shop, prepared, built)
+        log = folder / "build.log"
+        built = then.built(prepared, log) if then else flow.build_cell(shop, prepared, log=log)
+        bench = debugging.bench(shop, prepared, built)
         programs = _programs(bench, wanted)
         if not batch:
             note(f"{prepared.cell}: {programs[0].about}")
@@ -155,8 +158,9 @@ def _debug(wanted: Wanted, *, batch: bool, seconds: int | None, json: bool) -> i
             programs = [replace(program, seconds=seconds) for program in programs]
         with run.shop.progress.step("debug", str(prepared.cell)) as step:
             found = debugging.batch(bench, programs, folder=folder, step=step)
-        told = {"run": run.record.id, **sightings.as_json(prepared.cell, found)}
-        text = sightings.written(prepared.cell, found, program_log=_read(folder / debugging.PROGRAM_LOG))
+        said = _read(folder / debugging.PROGRAM_LOG)
+        told = {"run": run.record.id, **sightings.as_json(prepared.cell, found, program_log=said)}
+        text = sightings.written(prepared.cell, found, program_log=said)
         folders = [folder, *([wanted.before.cell_folder(prepared.cell)] if wanted.before else [])]
         files = [each / sightings.SEEN for each in folders]
         for file in files:
@@ -168,7 +172,7 @@ def _debug(wanted: Wanted, *, batch: bool, seconds: int | None, json: bool) -> i
     if json:
         show_json(told)
     else:
-        show(sightings.shown(prepared.cell, found))
+        show(sightings.shown(prepared.cell, found, program_log=said))
         show("\n".join(["", f"run:       {run.record.id}", *(f"written:   {file}" for file in files)]))
     return code
 

@@ -99,21 +99,24 @@ def _triage(
     request: Request, before: Run | None, patterns: tuple[str, ...], *, builds: bool
 ) -> tuple[str, list[Diagnosis]]:
     """Open a run of its own and climb for each cell that has failing tests."""
-    from crossjit import flow, ladder
+    from crossjit import earlier, flow, ladder
 
     diagnoses: list[Diagnosis] = []
     with opened(request, looks=True) as run:
-        orders = run.orders
+        orders, shop, then = run.orders, run.shop, None
         if before is not None:
             failing = {result.cell for result in before.results() if _bad(result)}
             orders = tuple(order for order in orders if order.cell in failing)
             run.record.set_cells([order.cell for order in orders])
-        for prepared in flow.prepare(run.shop, orders):
+            then = earlier.as_it_was(shop, orders, before)
+            shop, builds = then.shop, builds and then.builds
+        for prepared in flow.prepare(shop, orders):
             folder = run.record.cell_folder(prepared.cell)
-            built = flow.build_cell(run.shop, prepared, log=folder / "build.log")
+            log = folder / "build.log"
+            built = then.built(prepared, log) if then else flow.build_cell(shop, prepared, log=log)
             found = before.result(prepared.cell) if before else None
-            results = found.suites if found else flow.validate_cell(run.shop, prepared, built, folder=folder)
-            rungs = ladder.Ladder(run.shop, prepared, built, folder, builds=builds)
+            results = found.suites if found else flow.validate_cell(shop, prepared, built, folder=folder)
+            rungs = ladder.Ladder(shop, prepared, built, folder, builds=builds)
             wanted = _trials(prepared.cell, rungs, results, patterns)
             folders = [folder, *([before.cell_folder(prepared.cell)] if before else [])]
             concluded: list[Diagnosis] = []

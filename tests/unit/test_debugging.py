@@ -308,7 +308,12 @@ def test_a_program_that_ends_has_nothing_to_show(fake_engine: FakeEngine, tmp_pa
     ended = {"event": "exit", "code": 3}
     found = look(fake_engine, tmp_path, Gdb(START, ended, {**START, "about": "all of it"}, ended, DONE))
     assert (found.about, found.stop, found.ended, found.exit_code) == ("all of it", None, True, 3)
-    assert "did not crash: exit status 3" in sightings.shown(CELL, found)
+    shown = sightings.shown(CELL, found, program_log="one\n" * 100 + "SyntaxError: invalid syntax\n\n")
+    assert "did not crash: exit status 3\n  warning: it failed in another way, or did not do what was asked" in shown
+    assert shown.endswith("    SyntaxError: invalid syntax")
+    assert shown.count("one") < 20
+    assert sightings.as_json(CELL, found, program_log="a\nb\n")["output"] == ["a", "b"]
+    assert "warning" not in sightings.shown(CELL, replace(found, exit_code=0))
 
 
 @pytest.mark.parametrize("events", [(), (START,)])

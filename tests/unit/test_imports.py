@@ -83,7 +83,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "crossjit.validation",
         "crossjit.verdict",
     ),
-    "record": ("crossjit.runs", "crossjit.cleaning", "crossjit.report", "crossjit.upkeep"),
+    "record": ("crossjit.runs", "crossjit.earlier", "crossjit.cleaning", "crossjit.report", "crossjit.upkeep"),
     "tasks": ("crossjit.tasks", "crossjit.__main__"),
 }
 ORDER = list(GROUPS)

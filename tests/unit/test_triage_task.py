@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from crossjit import diagnosis, flow, ladder
+from crossjit import diagnosis, earlier, flow, ladder
 from crossjit.circumstances import Circumstances
 from crossjit.diagnosis import Diagnosis
 from crossjit.errors import Interrupted
@@ -43,7 +43,8 @@ def record(settings: Settings, looked_into: Run, monkeypatch: pytest.MonkeyPatch
 
     rungs = SimpleNamespace(where=Circumstances((3, 15), cell.arch, JIT, emulated=True))
     monkeypatch.setattr(flow, "prepare", lambda shop, orders: [SimpleNamespace(cell=order.cell) for order in orders])
-    monkeypatch.setattr(flow, "build_cell", lambda shop, prepared, log: None)
+    then = SimpleNamespace(shop=None, builds=False, built=lambda prepared, log: None)
+    monkeypatch.setattr(earlier, "as_it_was", lambda shop, orders, run: then)
     monkeypatch.setattr(ladder, "Ladder", lambda *arguments, builds: rungs)
     monkeypatch.setattr(ladder, "diagnose", concluded)
     with RunRecord.start(settings, ("invoke", "triage"), {}, cells=[cell]) as record:

@@ -1,0 +1,133 @@
+"""What an earlier run was about: taken as it was, though the checkout that it was built from has moved on."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from crossjit import earlier, flow, recipes
+from crossjit.earlier import Earlier
+from crossjit.errors import UserError
+from crossjit.flow import BuiltCell, Order, Prepared, Workshop
+from crossjit.manifest import SourceFacts
+from crossjit.model import Arch, Cell, CellResult, Strategy, Verdict
+from crossjit.runs import Run, RunRecord
+from crossjit.settings import Settings
+from crossjit.store import Artifact, Store
+from tests.unit import trees
+from tests.unit.shops import Heard
+
+pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="there is no git here")
+
+ROOT = Path(__file__).resolve().parents[2]
+CELL = Cell("3.15", Arch.X86_64, "jit")
+KEY = "ab" * 32
+FILES = {
+    "configure": "#! /bin/sh\n",
+    "Include/patchlevel.h": '#define PY_MAJOR_VERSION 3\n#define PY_MINOR_VERSION 15\n#define PY_VERSION "3.15.0"\n',
+    "Tools/jit/_llvm.py": '_LLVM_VERSION = "21"\n',
+    "Lib/os.py": "import sys\n",
+}
+
+
+@dataclass
+class World:
+    """A checkout, a cell that was built from it, and the run that did so and failed."""
+
+    checkout: Path
+    shop: Workshop
+    heard: Heard
+    order: Order
+    artifact: Artifact
+    run: Run
+
+    def as_it_was(self) -> Earlier:
+        return earlier.as_it_was(self.shop, [self.order], self.run)
+
+    def change(self) -> None:
+        (self.checkout / "Lib/os.py").write_text("import sys, more\n")
+
+    @property
+    def digest(self) -> str:
+        return self.artifact.manifest.source.digest
+
+
+@pytest.fixture
+def world(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    checkout = tmp_path / "cpython"
+    for name, text in FILES.items():
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).write_text(text)
+    who = ("-c", "user.name=a", "-c", "user.email=a@b")
+    for arguments in (("init", "-q"), ("add", "-A"), (*who, "commit", "-qm", "one")):
+        subprocess.run(["git", *arguments], cwd=checkout, check=True)
+    heard = Heard()
+    shop = cast(Any, Workshop)(settings, None, None, None, (), Store(settings.stash), "run", {}, heard)
+    recipe = recipes.find("3.15", ROOT / "recipes")
+    order = Order(CELL, recipe, recipe.variants["jit"], Strategy.NATIVE, source=str(checkout))
+    source = flow.resolve(shop, order)
+    facts = SourceFacts(
+        str(source.kind), source.digest, source.origin, source.commit, source.diff_digest, regenerate=("regen-cases",)
+    )
+    with shop.store.staging(KEY) as staging:
+        staging.add("install", trees.stream())
+        artifact = staging.commit(replace(trees.manifest(KEY, CELL), source=facts))
+    with RunRecord.start(settings, ("inv", "validate"), {}, cells=(CELL,)) as record:
+        record.set_cell(CellResult(CELL, Verdict.FAIL, (), artifact=artifact.id, build_key=KEY))
+    return World(checkout, shop, heard, order, artifact, record.run)
+
+
+def test_a_checkout_that_has_not_changed_is_no_remark(world: World) -> None:
+    then = world.as_it_was()
+    assert world.heard.said == []
+    assert then.builds
+    assert flow.resolve(then.shop, world.order).digest == world.digest
+    assert flow.resolve(then.shop, world.order).regenerate == ("regen-cases",)
+
+
+def test_a_checkout_that_has_changed_is_told_and_left_aside(world: World) -> None:
+    world.change()
+    assert flow.resolve(world.shop, world.order).digest != world.digest
+    then = world.as_it_was()
+    assert world.heard.said == [
+        f"{world.checkout} has changed since; the artifact {world.artifact.id} of run {world.run.id} is looked into"
+    ]
+    # what is built to compare with is of the same source, too
+    assert flow.resolve(then.shop, world.order).digest == world.digest
+    assert flow.resolve(then.shop, replace(world.order, cell=replace(CELL, variant="nojit"))).digest == world.digest
+    prepared = cast(Prepared, type("P", (), {"cell": CELL, "key": "cd" * 32}))
+    assert then.built(prepared, Path("log")) == BuiltCell(world.artifact, from_stash=True)
+    # the recipe's own source is another thing
+    assert replace(world.order, source=None).wanted not in then.shop.pinned
+
+
+def test_a_checkout_that_is_gone_is_not_needed(world: World) -> None:
+    shutil.rmtree(world.checkout)
+    then = world.as_it_was()
+    (said,) = world.heard.said
+    assert f"{world.checkout} cannot be read any more" in said
+    assert flow.resolve(then.shop, world.order).digest == world.digest
+
+
+def test_without_the_source_of_then_nothing_else_is_built(world: World) -> None:
+    world.change()
+    shutil.rmtree(world.shop.settings.sources / world.digest)
+    then = world.as_it_was()
+    assert not then.builds
+    assert "no other build can be compared with" in world.heard.said[0]
+
+
+def test_without_the_artifact_of_then_only_the_same_is_built(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(world.artifact.folder)
+    then = world.as_it_was()
+    monkeypatch.setattr(flow, "build_cell", lambda shop, prepared, log: prepared.key)
+    same = cast(Prepared, type("P", (), {"cell": CELL, "key": KEY}))
+    assert cast(str, then.built(same, Path("log"))) == KEY
+    other = cast(Prepared, type("P", (), {"cell": CELL, "key": "cd" * 32}))
+    with pytest.raises(UserError, match="is gone, and its source or crossjit has changed"):
+        then.built(other, Path("log"))
