@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
 
 from crossjit.errors import CrossjitError, ProductError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 
 class BudgetError(ProductError):
@@ -37,8 +42,61 @@ class Budget:
     tests: int = 200_000
     told: int = 64 << 20
 
+    @property
+    def stream(self) -> int:
+        """Bytes of a tar stream: the files, and for each member a header, an extended one, and padding."""
+        return self.tree + self.members * 2048
+
 
 BUDGET = Budget()
+
+# Percent of the engine's memory. What runs a source's code at one time (a build, configure for the next, a probe) never
+# has more than nine tenths together; a suite and a debugger run alone.
+BUILD_MEMORY, CONFIGURE_MEMORY, PROBE_MEMORY = 60, 10, 20
+SUITE_MEMORY = 75
+ANSWER = 8 << 20  # bytes kept of what a short command says; the rest is read and dropped
+
+
+class LogCount:
+    """Counts the bytes of a command's output as they come. `what` names the command."""
+
+    def __init__(self, what: str, *, budget: Budget = BUDGET) -> None:
+        self._what = what
+        self._left = budget.log
+        self._limit = budget.log
+
+    def add(self, size: int) -> None:
+        """Count some bytes. Raises BudgetError."""
+        self._left -= size
+        if self._left < 0:
+            raise BudgetError(
+                f"{self._what} wrote more than {self._limit:,} bytes",
+                hint="crossjit stops a command that writes more: its source has it write that",
+            )
+
+
+class BoundedReader(io.RawIOBase):
+    """A stream of at most `limit` bytes: what goes on after them raises BudgetError. `what` names the stream."""
+
+    def __init__(self, stream: BinaryIO, what: str, limit: int) -> None:
+        super().__init__()
+        self._stream = stream
+        self._what = what
+        self._left = self._limit = limit
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Read what fits into the buffer, or what there is left."""
+        with memoryview(buffer) as view:
+            data = self._stream.read(len(view))
+            self._left -= len(data)
+            if self._left < 0:
+                raise BudgetError(f"{self._what} is longer than {self._limit:,} bytes")
+            view[: len(data)] = data
+        return len(data)
 
 
 class TreeCount:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import BinaryIO, TextIO
 
 from crossjit import build_logic, channels, compilers, loading, sources, tars, trust
+from crossjit.budget import BUILD_MEMORY
 from crossjit.channels import MalformedError
 from crossjit.engine.base import READ_ONLY, Container, Engine, EngineFacts, Limits
 from crossjit.errors import BuildError, InfrastructureError, ScriptError
@@ -78,6 +79,7 @@ _COMPILERS = ("gcc", "g++", *(f"{arch.triple}-{name}" for arch in Arch for name 
 
 MEMORY_PER_JOB = 1 << 30  # bytes; the largest compiler process of a CPython build takes less than that
 LOG_TAIL = 25
+DRY_RUN_BYTES = 8 << 20
 DRY_RUN_SECONDS = 600  # asking make what there is to do; without an answer the work is done uncounted
 
 
@@ -421,9 +423,9 @@ def container_name(subject: str, run: str) -> str:
     return f"crossjit-{re.sub(r'[^A-Za-z0-9_.-]+', '-', subject)}-{run}-{os.urandom(2).hex()}"
 
 
-def build_limits(facts: EngineFacts) -> Limits:
-    """Return what a build may use: all memory but a tenth, and a day if it is emulated on a slow machine."""
-    return Limits(memory=facts.memory * 9 // 10, pids=4096, seconds=24 * 3600)
+def build_limits(facts: EngineFacts, share: int = BUILD_MEMORY) -> Limits:
+    """Return what a build may use: a share of the memory, in percent, and a day if it is emulated on a slow machine."""
+    return Limits(memory=facts.memory * share // 100, seconds=24 * 3600)
 
 
 def open_container(
@@ -437,11 +439,12 @@ def open_container(
     emulation: Mapping[str, str],
     cache: str | None = None,
     below: str | None = None,
+    memory: int = BUILD_MEMORY,
 ) -> AbstractContextManager[Container]:
     """Start the container of one build: no network, no capabilities, the unprivileged builder.
 
     `cache` is a volume's name; without one the build does everything itself. `below` is another's, mounted read-only:
-    the build takes from there what it does not find in `cache`.
+    the build takes from there what it does not find in `cache`. `memory` is its share in percent.
     """
     volumes = {cache: CACHE} if cache is not None else {}
     if below is not None:
@@ -454,7 +457,7 @@ def open_container(
         env={**spec.environment, **emulation, **bookkeeping(spec, cached=cache is not None, below=below is not None)},
         user=f"{BUILDER}:{BUILDER}",
         network=False,
-        limits=build_limits(facts),
+        limits=build_limits(facts, memory),
         volumes=volumes,
     )
 
@@ -569,10 +572,19 @@ def _make_commands(container: Container, command: Command) -> frozenset[str]:
     """Ask make what it would run, so that the share of work done is counted and not guessed.
 
     With `-k`, since the rules of 3.15 for the stencils fail in a dry run: they call make again and look for its result.
+    No more is kept than a build of CPython comes near to: beyond it the work is done uncounted.
     """
-    lines: list[str] = []
-    container.run((*command.argv, "-n", "-k"), cwd=command.cwd, on_line=lines.append, timeout=DRY_RUN_SECONDS)
-    return frozenset(line for line in lines if " -o " in line or "/Tools/jit/build.py" in line)
+    found: set[str] = set()
+    size = 0
+
+    def take(line: str) -> None:
+        nonlocal size
+        if size < DRY_RUN_BYTES and (" -o " in line or "/Tools/jit/build.py" in line):
+            found.add(line)
+            size += len(line)
+
+    container.run((*command.argv, "-n", "-k"), cwd=command.cwd, on_line=take, timeout=DRY_RUN_SECONDS)
+    return frozenset(found) if size < DRY_RUN_BYTES else frozenset()
 
 
 def _target_of(line: str) -> str:

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from crossjit import durable, runs
-from crossjit.engine.base import HOME, RUN, Engine, Owned
+from crossjit.engine.base import COPY, HOME, RUN, Engine, Owned
 from crossjit.errors import CrossjitError, InfrastructureError
 from crossjit.settings import Settings
 from crossjit.store import Store
+
+KINDS = ("container", "volume", "image")  # containers first, then what they hold on to
 
 
 @dataclass(frozen=True)
@@ -38,15 +40,18 @@ class Cleaned:
 
 
 def sweep(engine: Engine, settings: Settings) -> Cleaned:
-    """Remove the containers and volumes of runs whose process died, and what is half made in the stash and `sources/`.
+    """Remove what runs left whose process died, and what is half made in the stash and `sources/`.
 
-    Only things with this state folder's label and a run's label are looked at; images stay, they are found by key
-    again, and so do caches (volumes without a run's label). What the engine does not let go is kept, with the reason.
+    Only things with this state folder's label and a run's label are looked at. Images stay, since they are found by key
+    again, but for copies that a run made for itself; so do caches (volumes without a run's label). What the engine does
+    not let go is kept, with the reason.
+
     Raises EngineError if the engine does not answer, StashError if the state folder cannot be written.
     """
     removed, kept = [], []
-    for thing in engine.owned({HOME: settings.identity, RUN: None}):
-        if thing.kind == "image" or runs.is_alive(settings, thing.labels[RUN]):
+    left = engine.owned({HOME: settings.identity, RUN: None})
+    for thing in sorted(left, key=lambda thing: KINDS.index(thing.kind)):
+        if (thing.kind == "image" and COPY not in thing.labels) or runs.is_alive(settings, thing.labels[RUN]):
             continue
         reason = _remove(engine, thing)
         if reason is None:
@@ -102,11 +107,9 @@ def clean(
 
 def _in_order(engine: Engine, settings: Settings, wanted: dict[str, bool]) -> Iterator[Owned]:
     """Containers first, then what they hold on to."""
-    order = list(wanted)
-
     yield from (
         thing
-        for thing in sorted(engine.owned({HOME: settings.identity}), key=lambda thing: order.index(thing.kind))
+        for thing in sorted(engine.owned({HOME: settings.identity}), key=lambda thing: KINDS.index(thing.kind))
         if wanted[thing.kind]
     )
 

@@ -27,8 +27,9 @@ from crossjit import (
     trials,
     validation,
 )
+from crossjit.budget import SUITE_MEMORY
 from crossjit.circumstances import Circumstances
-from crossjit.engine.base import Container, Engine, Limits
+from crossjit.engine.base import Container, Engine
 from crossjit.errors import InfrastructureError, UserError
 from crossjit.flow import BuiltCell, Prepared, Workshop
 from crossjit.images import Image, Role
@@ -214,7 +215,7 @@ def batch(bench: Bench, programs: Sequence[Program], *, folder: Path, step: Step
         env=target.environment,
         user=f"{validation.TESTER}:{validation.TESTER}",
         network=False,
-        limits=Limits(min(MEMORY, bench.memory * 3 // 4), validation.PIDS, seconds + 3 * MARGIN),
+        limits=validation.target_limits(min(MEMORY, bench.memory * SUITE_MEMORY // 100), seconds + 3 * MARGIN),
     ) as container:
         step.update(detail="installing")
         furnish(bench, container, order(bench, programs, go=True, output=OUTPUT))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import IntEnum
 
 
@@ -16,6 +17,25 @@ class ExitCode(IntEnum):
     INFRASTRUCTURE = 3
     VACUOUS = 4
     INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What could not be removed from the engine, why not, and the command that removes it."""
+
+    what: str
+    reason: str
+    remedy: str
+
+
+def leave(error: BaseException, leftovers: Iterable[Leftover]) -> None:
+    """Have an exception carry what is left, to be told where it ends."""
+    error.__dict__["leftovers"] = tuple(dict.fromkeys((*left_by(error), *leftovers)))
+
+
+def left_by(error: BaseException) -> tuple[Leftover, ...]:
+    """Return what an exception says is left."""
+    return tuple(error.__dict__.get("leftovers", ()))
 
 
 class CrossjitError(Exception):

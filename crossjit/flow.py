@@ -32,6 +32,7 @@ from crossjit import (
     trust,
     validation,
 )
+from crossjit.budget import BUILD_MEMORY, CONFIGURE_MEMORY
 from crossjit.build import BuildSpec, Built
 from crossjit.build_python import BuildPython
 from crossjit.engine.base import HOME, OWNED, RUN, Container, Engine, EngineFacts
@@ -359,7 +360,7 @@ def ensure_image(shop: Workshop, spec: ImageSpec, role: Role, arch: Arch) -> Ima
         host_arch=shop.facts.arch,
         home=shop.settings.home,
         progress=shop.progress,
-        labels={HOME: shop.settings.identity},
+        labels=shop.labels,
     )
 
 
@@ -793,7 +794,9 @@ def _found_build_python(shop: Workshop, prepared: Prepared) -> Artifact | None:
 
 
 @contextlib.contextmanager
-def _build_container(shop: Workshop, prepared: Prepared, spec: BuildSpec, purpose: str) -> Iterator[Container]:
+def _build_container(
+    shop: Workshop, prepared: Prepared, spec: BuildSpec, purpose: str, memory: int = BUILD_MEMORY
+) -> Iterator[Container]:
     """Start the container of a build, with its trust domain's caches; what a stranger's leaves there is bounded."""
     cache = below = None
     if shop.cached:
@@ -814,6 +817,7 @@ def _build_container(shop: Workshop, prepared: Prepared, spec: BuildSpec, purpos
             emulation=shop.emulation(prepared.toolchain.arch, prepared.order.cpu),
             cache=cache,
             below=below,
+            memory=memory,
         ) as container,
     ):
         if cache is not None and trust.is_stranger(spec.domain):
@@ -834,7 +838,7 @@ def _asked(shop: Workshop, prepared: Prepared | None) -> AbstractContextManager[
     if prepared is None or not worth:
         return contextlib.nullcontext()
     spec, source = prepared.spec, prepared.source
-    opened = _build_container(shop, prepared, spec, f"configure-{prepared.cell.slug}")
+    opened = _build_container(shop, prepared, spec, f"configure-{prepared.cell.slug}", CONFIGURE_MEMORY)
     return answers.asked(opened, lambda container: build.ask(container, spec, source))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from crossjit import capabilities, channels, known_failures, loading, outcomes, suite_result, suites, tars
-from crossjit.budget import BudgetError
+from crossjit.budget import PROBE_MEMORY, SUITE_MEMORY, BudgetError
 from crossjit.capabilities import Probed
 from crossjit.channels import Ended, MalformedError, ProbeFacts
 from crossjit.circumstances import Circumstances
@@ -55,7 +55,7 @@ CONTROL_SECONDS = 60
 LINE = 1000  # characters of a line of a probe without facts that are kept
 MEMORY = 4 << 30  # bytes, at least, where the machine has them
 MEMORY_PER_JOB = 2 << 30
-PIDS = 2048
+FILE_SIZE = 8 << 30  # bytes; test_mmap writes sparse files of 6 GiB
 MARGIN = 900  # seconds that a container lives beyond its suite's time, for copying in and out
 
 Opener = Callable[[], AbstractContextManager[BinaryIO]]
@@ -132,7 +132,7 @@ def probing(
     labels: Mapping[str, str],
 ) -> AbstractContextManager[Container]:
     """Start the container that a cell is probed in, of its target image. Raises EngineError."""
-    limits = Limits(memory=_memory(facts, 1), pids=PIDS, seconds=2 * probe_seconds(emulation) + MARGIN)
+    limits = target_limits(min(MEMORY, facts.memory * PROBE_MEMORY // 100), 2 * probe_seconds(emulation) + MARGIN)
     return _container(engine, image, image.arch, name, labels, environment(variant, emulation), limits)
 
 
@@ -313,7 +313,7 @@ def _run(
 ) -> Heard:
     """Install everything in a container of its own, and have the runner work through what is ordered there."""
     problems: list[str] = []
-    limits = Limits(memory=_memory(engine.facts(), jobs), pids=PIDS, seconds=seconds + 2 * MARGIN)
+    limits = target_limits(_memory(engine.facts(), jobs), seconds + 2 * MARGIN)
     with _container(
         engine, target.image, target.cell.arch, target.name, target.labels, target.environment, limits
     ) as container:
@@ -426,5 +426,10 @@ def install(container: Container, variant: Variant, tree: Opener, support: Opene
 
 
 def _memory(facts: EngineFacts, jobs: int) -> int:
-    """Return a container's memory in bytes: enough for the jobs, and no more than three quarters of the machine's."""
-    return min(max(MEMORY, jobs * MEMORY_PER_JOB), facts.memory * 3 // 4)
+    """Return a container's memory in bytes: enough for the jobs, and no more than a suite's share of the machine's."""
+    return min(max(MEMORY, jobs * MEMORY_PER_JOB), facts.memory * SUITE_MEMORY // 100)
+
+
+def target_limits(memory: int, seconds: int) -> Limits:
+    """Return what a target may use. Its tests may raise the limit on a file: test_resource insists that it can be."""
+    return Limits(memory, seconds=seconds, file_size=FILE_SIZE, file_size_may_be_raised=True)

@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
+from crossjit.budget import BUDGET
+from crossjit.errors import Leftover
 from crossjit.model import Arch
 
 OWNED = "crossjit.owned"  # label on everything that crossjit makes; its value is the kind
 HOME = "crossjit.home"  # label: digest of the state folder, so that two users of one engine leave each other alone
 RUN = "crossjit.run"  # label: the run that started it
+COPY = "crossjit.copy"  # label: an image that a run makes for itself; the value tells it apart from all others
 READ_ONLY = ":ro"  # behind a volume's folder: it is mounted read-only
 
 LineSink = Callable[[str], None]
@@ -21,11 +24,17 @@ LineSink = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Limits:
-    """What a container may use: bytes of memory (no swap beyond it), processes, seconds until it ends by itself."""
+    """What a container may use: bytes of memory (no swap beyond it), processes, seconds until it ends by itself.
+
+    `file_size` is the bytes of one file. What runs in the container may raise that for itself if
+    `file_size_may_be_raised`: it is a limit against accidents then.
+    """
 
     memory: int | None = None
-    pids: int | None = None
+    pids: int = 2048
     seconds: int = 6 * 3600
+    file_size: int = BUDGET.tree
+    file_size_may_be_raised: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,8 +110,11 @@ class Container(Protocol):
 
         `env` is added to the container's. A line is text without its newline, undecodable bytes replaced. A command
         that outlives `timeout` seconds is killed with all it started and comes back as -SIGKILL. One that does not
-        exist comes back as 127. Raises EngineError if the engine or the container is gone, OutOfMemoryError if the
-        kernel killed something in the container for its memory and the command did not succeed.
+        exist comes back as 127. A line of more than `BUDGET.line` bytes loses its end, and says so in its place.
+
+        Raises EngineError if the engine or the container is gone, OutOfMemoryError if the kernel killed something in
+        the container for its memory and the command did not succeed, BudgetError if it writes more than `BUDGET.log`
+        bytes; it is killed then, with all it started.
         """
 
     def put(self, tar: BinaryIO, destination: str) -> None:
@@ -111,12 +123,15 @@ class Container(Protocol):
     def get(self, path: str) -> AbstractContextManager[BinaryIO]:
         """Open a tar stream of a file or folder; members are named from its last component on.
 
-        Raises FileNotFoundError where there is none.
+        Raises FileNotFoundError where there is none; reading it raises BudgetError after `BUDGET.stream` bytes. What is
+        in it is for the reader to bound (`TreeCount`).
         """
 
 
 class Engine(Protocol):
-    """A container engine."""
+    """A container engine. `leftovers` is what it could not remove when a container was left."""
+
+    leftovers: list[Leftover]
 
     def facts(self) -> EngineFacts:
         """Ask the engine what it is. Raises EngineError with a hint if it does not answer."""
@@ -140,7 +155,8 @@ class Engine(Protocol):
         """Start a container and remove it, with its processes and anonymous volumes, on the way out, however that is.
 
         `image` must be in the engine already, with that arch (it is checked; nothing is pulled). All capabilities are
-        dropped but `capabilities`; no new privileges; an init reaps. Nothing of the host is mounted. `writable=False`
+        dropped but `capabilities`; no new privileges; an init reaps, and nothing that runs in the container can end it.
+        Nothing of the host is mounted; the client's proxies get in with `network` only. `writable=False`
         makes the root file system read-only; `tmpfs` are folders in memory; `volumes` are folders by the names of
         volumes that `ensure_volume` made, and stay when the container goes. A folder that ends in READ_ONLY (`:ro`) is
         mounted read-only.
@@ -170,6 +186,8 @@ class Engine(Protocol):
         on_line: LineSink | None = None,
     ) -> ImageInfo:
         """Build a stage of the Dockerfile in `context` with buildx, for the platform of `arch`.
+
+        The environment's proxies are given to it, and are in nothing that is made.
 
         Raises EngineError with the last lines of the log as details.
         """

@@ -12,13 +12,14 @@ import selectors
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import IO, BinaryIO, cast
+
+from crossjit.budget import ANSWER, BUDGET, LogCount
 
 LineSink = Callable[[str], None]
 
@@ -68,42 +69,87 @@ def held_signals() -> Iterator[None]:
             signal.raise_signal(arrival)
 
 
-def finish(command: Sequence[str], *, timeout: float) -> Ended:
-    """Run a client to its end. Raises subprocess.TimeoutExpired after `timeout` seconds, OSError if it cannot start."""
-    done = subprocess.run(
+def finish(command: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None) -> Ended:
+    """Run a client to its end and keep what it says, up to ANSWER bytes.
+
+    `env` is its whole environment, None for our own. Raises subprocess.TimeoutExpired after `timeout` seconds, OSError
+    if it cannot start.
+    """
+    process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         start_new_session=True,
-        timeout=timeout,
-        check=False,
+        bufsize=0,
+        env=env,
     )
-    return Ended(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+    stdout, process.stdout = _Said(process.stdout), None
+    stderr, process.stderr = _Said(process.stderr), None
+    began = time.monotonic()
+    try:
+        stdout.join(timeout)  # before the process: Popen.wait with a time-out looks only now and then
+        process.wait(max(0.0, timeout - (time.monotonic() - began)))
+        return Ended(process.returncode, stdout.text(), stderr.text())
+    finally:
+        _end(process)
 
 
-class _Lines:
-    """Cuts a byte stream into lines of text."""
+class _Said(threading.Thread):
+    """Reads a pipe to its end, however long that is, keeps the beginning, and closes it."""
 
-    def __init__(self, sink: LineSink) -> None:
+    def __init__(self, pipe: IO[bytes] | None) -> None:
+        super().__init__(daemon=True)
+        self._pipe = cast(IO[bytes], pipe)
+        self._kept = bytearray()
+        self.start()
+
+    def run(self) -> None:
+        """Read."""
+        with self._pipe as pipe:
+            while data := os.read(pipe.fileno(), CHUNK):
+                self._kept += data[: ANSWER - len(self._kept)]
+
+    def text(self) -> str:
+        """Return what was kept; a pipe that another process holds open is not waited for."""
+        self.join(timeout=1)
+        return self._kept.decode(errors="replace")
+
+
+class Lines:
+    """Cuts a byte stream into lines of text; one that is longer than the budget loses its end, and says so."""
+
+    def __init__(self, sink: LineSink, limit: int = BUDGET.line) -> None:
         self._sink = sink
-        self._rest = bytearray()
+        self._limit = limit
+        self._line = bytearray()
+        self._lost = 0
 
     def feed(self, data: bytes) -> None:
         """Take some bytes and pass on the lines that they complete."""
         *whole, rest = data.split(b"\n")
         for line in whole:
-            self._rest += line
-            text = self._rest.decode(errors="replace")
-            self._rest.clear()
-            self._sink(text)
-        self._rest += rest
+            self._add(line)
+            self._pass_on()
+        self._add(rest)
 
     def flush(self) -> None:
         """Pass on the last line, which has no newline."""
-        if self._rest:
-            text = self._rest.decode(errors="replace")
-            self._rest.clear()
-            self._sink(text)
+        if self._line:
+            self._pass_on()
+
+    def _add(self, data: bytes) -> None:
+        room = self._limit - len(self._line)
+        self._line += data[:room]
+        self._lost += max(0, len(data) - room)
+
+    def _pass_on(self) -> None:
+        text = self._line.decode(errors="replace")
+        if self._lost:
+            text += f" … ({self._lost:,} more bytes)"
+        self._line.clear()
+        self._lost = 0
+        self._sink(text)
 
 
 def follow(
@@ -114,12 +160,14 @@ def follow(
     timeout: float | None = None,
     on_timeout: Callable[[], None] | None = None,
     grace: float = 10.0,
+    count: LogCount | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> Followed:
     """Run a client and pass on its stdout and stderr line by line, as they come.
 
     After `timeout` seconds `on_timeout` is called to end what the client waits for; the client itself is killed `grace`
-    seconds later. An exception, from a sink or from Ctrl-C, kills the client on its way. Raises OSError if it cannot
-    start.
+    seconds later. An exception, from a sink or from Ctrl-C, kills the client on its way. `count` is told of all that is
+    read, and ends it by raising BudgetError; `env` is as `finish` takes it. Raises OSError if the client cannot start.
     """
     process = subprocess.Popen(
         command,
@@ -128,18 +176,21 @@ def follow(
         stderr=subprocess.PIPE,
         start_new_session=True,
         bufsize=0,
+        env=env,
     )
     timed_out = False
     try:
         with selectors.DefaultSelector() as selector:
             for stream, sink in ((process.stdout, on_line), (process.stderr, on_error_line)):
-                selector.register(cast(IO[bytes], stream), selectors.EVENT_READ, _Lines(sink))
+                selector.register(cast(IO[bytes], stream), selectors.EVENT_READ, Lines(sink))
             deadline = None if timeout is None else time.monotonic() + timeout
             while selector.get_map():
                 ready = selector.select(None if deadline is None else max(0.0, deadline - time.monotonic()))
                 for key, _ in ready:
-                    lines: _Lines = key.data
+                    lines: Lines = key.data
                     if data := os.read(key.fd, CHUNK):
+                        if count is not None:
+                            count.add(len(data))
                         lines.feed(data)
                     else:
                         lines.flush()
@@ -162,57 +213,64 @@ def follow(
         _end(process)
 
 
-def feed(command: Sequence[str], source: BinaryIO) -> Ended:
+def feed(command: Sequence[str], source: BinaryIO, *, env: Mapping[str, str] | None = None) -> Ended:
     """Run a client with `source` as its stdin. Raises OSError if it cannot start."""
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            stdin = cast(IO[bytes], process.stdin)
-            with contextlib.suppress(BrokenPipeError):  # the client gave up, and says why
-                shutil.copyfileobj(source, stdin, CHUNK)
-            with contextlib.suppress(BrokenPipeError):
-                stdin.close()
-            process.wait()
-        finally:
-            _end(process)
-        return Ended(process.returncode, "", _said(said))
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        env=env,
+    )
+    said, process.stdout = _Said(process.stdout), None
+    try:
+        stdin = cast(IO[bytes], process.stdin)
+        with contextlib.suppress(BrokenPipeError):  # the client gave up, and says why
+            shutil.copyfileobj(source, stdin, CHUNK)
+        with contextlib.suppress(BrokenPipeError):
+            stdin.close()
+        process.wait()
+        return Ended(process.returncode, "", said.text())
+    finally:
+        _end(process)
 
 
 @contextlib.contextmanager
-def reading(command: Sequence[str], failed: Callable[[Ended, bool], Exception]) -> Iterator[BinaryIO]:
+def reading(
+    command: Sequence[str], failed: Callable[[Ended, bool], Exception], *, env: Mapping[str, str] | None = None
+) -> Iterator[BinaryIO]:
     """Run a client and open its stdout. A reader may stop early.
 
     A client that fails raises what `failed` makes of it; its second argument says whether there was any output before.
     Raises OSError if the client cannot start.
     """
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, start_new_session=True
-        )
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env=env,
+    )
+    said, process.stderr = _Said(process.stderr), None
+    try:
+        stdout = cast(io.BufferedReader, process.stdout)
+        if not stdout.peek(1) and process.wait() != 0:
+            raise failed(Ended(process.returncode, "", said.text()), False)
         try:
-            stdout = cast(io.BufferedReader, process.stdout)
-            if not stdout.peek(1) and process.wait() != 0:
-                raise failed(Ended(process.returncode, "", _said(said)), False)
-            try:
-                yield stdout
-            except Exception as error:
-                # a reader that trips over a stream's sudden end should learn why it ended
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    if process.wait(timeout=0.2) != 0:
-                        raise failed(Ended(process.returncode, "", _said(said)), True) from error
-                raise
-            # tar readers stop at the end mark, before the padding
-            if not stdout.closed and len(stdout.read(DRAIN)) < DRAIN and process.wait() != 0:
-                raise failed(Ended(process.returncode, "", _said(said)), True)
-        finally:
-            _end(process)
-
-
-def _said(file: IO[bytes]) -> str:
-    file.seek(0)
-    return file.read().decode(errors="replace")
+            yield stdout
+        except Exception as error:
+            # a reader that trips over a stream's sudden end should learn why it ended
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                if process.wait(timeout=0.2) != 0:
+                    raise failed(Ended(process.returncode, "", said.text()), True) from error
+            raise
+        # tar readers stop at the end mark, before the padding
+        if not stdout.closed and len(stdout.read(DRAIN)) < DRAIN and process.wait() != 0:
+            raise failed(Ended(process.returncode, "", said.text()), True)
+    finally:
+        _end(process)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -19,12 +19,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
+from crossjit.budget import BUDGET, BoundedReader, BudgetError, LogCount
 from crossjit.engine.base import OWNED, READ_ONLY, Completed, Container, EngineFacts, ImageInfo, Limits, LineSink, Owned
+from crossjit.engine.client import Lines
 from crossjit.engine.fake_files import Entry, FakeFiles
 from crossjit.engine.fake_programs import BUILT_IN
-from crossjit.errors import EngineError, OutOfMemoryError
+from crossjit.errors import EngineError, Leftover, OutOfMemoryError
 from crossjit.model import Arch
 
 Program = Callable[["FakeProcess"], int]
@@ -225,6 +227,13 @@ class FakeContainer:
             raise EngineError(f"docker cannot start {argv[0]} in {self.started.name}", details=(f"no folder {cwd}",))
         uid, gid = self._user(user if user is not None else self.started.user)
         began, kills, children = self.clock, self.memory_kills, len(self.children)
+        count, lines = LogCount(argv[0]), Lines(on_line or (lambda line: None))
+
+        def write_line(line: str) -> None:
+            data = line.encode() + b"\n"
+            count.add(len(data))
+            lines.feed(data)
+
         process = FakeProcess(
             container=self,
             argv=tuple(argv),
@@ -232,7 +241,7 @@ class FakeContainer:
             cwd=cwd or "/",
             uid=uid,
             gid=gid,
-            write_line=on_line or (lambda line: None),
+            write_line=write_line,
             deadline=None if timeout is None else began + timeout,
         )
         try:
@@ -244,6 +253,9 @@ class FakeContainer:
         except _TimeIsUp:
             returncode = -9
             del self.children[children:]
+        except BudgetError:
+            del self.children[children:]
+            raise
         self.check()
         if returncode != 0 and self.memory_kills > kills:
             raise OutOfMemoryError(
@@ -280,7 +292,7 @@ class FakeContainer:
         if not self.files.exists(path):
             raise FileNotFoundError(errno.ENOENT, f"there is no such file in {self.started.name}", path)
         with io.BytesIO(self.files.pack(path)) as stream:
-            yield stream
+            yield cast(BinaryIO, BoundedReader(stream, f"{path} of {self.started.name}", BUDGET.stream))
 
 
 @dataclass
@@ -310,6 +322,7 @@ class FakeEngine:
     commands: list[Command] = field(default_factory=list)
     builds: list[Build] = field(default_factory=list)
     pulls: list[str] = field(default_factory=list)
+    leftovers: list[Leftover] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def die(self) -> None:
@@ -513,14 +526,13 @@ class FakeEngine:
                 for volume, folder in writable_volumes.items():
                     within = {path for path in files.entries if path == folder or path.startswith(folder + "/")}
                     self.kept[volume] = {path[len(folder) :]: files.entries[path] for path in within}
-        except BaseException as error:
+        finally:
             if self.dead:
-                error.add_note(f"the container {name} may be left")
+                reason = "the container engine (docker) does not answer"
+                self.leftovers.append(Leftover(f"the container {name}", reason, f"docker rm --force --volumes {name}"))
             else:
                 self.containers.pop(container.id, None)
-            raise
         self.check()
-        self.containers.pop(container.id, None)
 
     def ensure_volume(self, name: str, labels: Mapping[str, str]) -> None:
         """Make a named volume if there is none of that name."""
@@ -572,7 +584,8 @@ class FakeEngine:
         cwd: str | None = None,
     ) -> int:
         """Start a container, let `prepare` fill it, run a command in it without a terminal, return its exit status."""
-        with self.container(image, arch=arch, name=name, labels=labels, env=env, user=user) as container:
+        limits = Limits(file_size_may_be_raised=True)
+        with self.container(image, arch=arch, name=name, labels=labels, env=env, user=user, limits=limits) as container:
             prepare(container)
             status = container.run(argv, cwd=cwd).returncode
             return status if status >= 0 else 128 - status
@@ -588,3 +601,7 @@ def _describe(files: FakeFiles, started: Started) -> None:
     effective = (1 << len(started.capabilities)) - 1
     status = f"Name:\tcat\nCapEff:\t{effective:016x}\nCapBnd:\t{effective:016x}\nNoNewPrivs:\t1\n"
     files.write("/proc/self/status", status.encode())
+    size = started.limits.file_size
+    most = "unlimited" if started.limits.file_size_may_be_raised else size
+    limits = f"Max file size {size} {most} bytes\nMax core file size 0 0 bytes\nMax open files 4096 4096 files\n"
+    files.write("/proc/self/limits", limits.encode())

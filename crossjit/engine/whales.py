@@ -26,10 +26,12 @@ from python_on_whales.client_config import ParsingError
 from python_on_whales.components.image.cli_wrapper import Image
 from python_on_whales.exceptions import DockerException
 
-from crossjit.engine.base import OWNED, READ_ONLY, Container, EngineFacts, ImageInfo, Limits, LineSink, Owned
+from crossjit.engine import confinement, endpoint
+from crossjit.engine.base import OWNED, Container, EngineFacts, ImageInfo, Limits, LineSink, Owned
 from crossjit.engine.client import Ended, finish, follow, held_signals
+from crossjit.engine.endpoint import Endpoint
 from crossjit.engine.whales_container import KILL_PATIENCE, MORE_MEMORY, WhalesContainer
-from crossjit.errors import EngineError, OutOfMemoryError
+from crossjit.errors import EngineError, Leftover, OutOfMemoryError
 from crossjit.model import Arch
 
 ARCHES = {"x86_64": Arch.X86_64, "amd64": Arch.X86_64, "aarch64": Arch.AARCH64, "arm64": Arch.AARCH64}
@@ -65,6 +67,7 @@ class WhalesEngine:
     def __init__(self, name: str = "docker") -> None:
         self.name: Literal["docker", "podman"] = "podman" if name == "podman" else "docker"
         self._client = DockerClient(client_call=[self.name], client_type=self.name)
+        self.leftovers: list[Leftover] = []
 
     # -- talking to the client
 
@@ -78,17 +81,17 @@ class WhalesEngine:
                 f"{self.name} is not installed", hint="install it, or let crossjit do it: ./inv setup"
             ) from error
 
-    def call(self, what: str, *arguments: str) -> str:
+    def call(self, what: str, *arguments: str, env: Mapping[str, str] | None = None) -> str:
         """Run a short subcommand and return its stdout; `what` completes 'cannot …' in the EngineError if it fails."""
-        ended = self.attempt(*arguments)
+        ended = self.attempt(*arguments, env=env)
         if ended.returncode != 0:
             raise self.trouble(what, ended.stderr)
         return ended.stdout
 
-    def attempt(self, *arguments: str, timeout: float = PATIENCE) -> Ended:
+    def attempt(self, *arguments: str, timeout: float = PATIENCE, env: Mapping[str, str] | None = None) -> Ended:
         """Run a short subcommand to its end. Raises EngineError if the engine does not answer in time."""
         try:
-            return finish((*self.command, *arguments), timeout=timeout)
+            return finish((*self.command, *arguments), timeout=timeout, env=env)
         except subprocess.TimeoutExpired as error:
             raise EngineError(
                 f"{self.name} did not answer within {timeout:.0f} s",
@@ -100,16 +103,31 @@ class WhalesEngine:
         details = tuple(line for line in said.splitlines() if line.strip())
         asked = self.attempt("version", "--format", "{{json .}}", timeout=KILL_PATIENCE)
         if asked.returncode != 0:
-            if "permission denied" in asked.stderr:
+            where = self.endpoint()
+            if not where.is_own:
+                hint = where.hint
+            elif "permission denied" in asked.stderr:
                 hint = f"this user may not talk to it: join the group {self.name} and log in again"
             else:
                 hint = "start it, or let crossjit do it: ./inv setup"
             lines = tuple(line for line in asked.stderr.splitlines() if line.strip())
-            return EngineError(f"the container engine ({self.name}) does not answer", hint=hint, details=lines)
+            name = self.name if where.is_own else f"{self.name} at {where.words}"
+            return EngineError(f"the container engine ({name}) does not answer", hint=hint, details=lines)
         hint = ""
         if "exec format error" in said.lower():
             hint = "this host cannot run that architecture: ./inv doctor says why"
         return EngineError(f"{self.name} cannot {what}", hint=hint, details=details)
+
+    def endpoint(self) -> Endpoint:
+        """Tell which engine the client talks to."""
+        if self.name == "podman":
+            return Endpoint()
+
+        def ask(arguments: Sequence[str]) -> tuple[int, str, str]:
+            ended = self.attempt(*arguments, timeout=KILL_PATIENCE)
+            return ended.returncode, ended.stdout, ended.stderr
+
+        return endpoint.find(ask, os.environ)
 
     @contextlib.contextmanager
     def asking(self, what: str) -> Iterator[None]:
@@ -263,6 +281,7 @@ class WhalesEngine:
             builder = self.call("tell its context", "context", "inspect", "--format", "{{.Name}}").strip()
             flags = ["buildx", "build", "--builder", builder, "--load", "--progress", "plain", "--provenance=false"]
         flags += ["--target", target, "--platform", arch.platform, "--tag", tag]
+        flags += confinement.build_proxies()
         for key, value in arguments.items():
             flags += ["--build-arg", f"{key}={value}"]
         for key, value in labels.items():
@@ -349,48 +368,63 @@ class WhalesEngine:
         """Start a container and remove it on the way out, however that is."""
         limits = limits or Limits()
         info = self._expect(image, arch)
-        flags = ["--name", name, "--init", "--pull", "never", "--platform", arch.platform]
-        flags += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--no-healthcheck"]
+        flags = ["--name", name, "--pull", "never", "--platform", arch.platform]
         for key, value in labels.items():
             flags += ["--label", f"{key}={value}"]
+        if not network:
+            flags += confinement.no_proxies(self.name)
         for key, value in (env or {}).items():
             flags += ["--env", f"{key}={value}"]
-        for capability in capabilities:
-            flags += ["--cap-add", capability]
-        for folder in tmpfs:
-            # the engine's default, noexec, would break tests that write a program and run it
-            flags += ["--tmpfs", folder if ":" in folder else f"{folder}:rw,exec,nosuid,nodev,mode=1777"]
-        for volume, folder in (volumes or {}).items():
-            bare = folder.removesuffix(READ_ONLY)
-            access = ",readonly" if bare != folder else ""
-            flags += ["--mount", f"type=volume,source={volume},target={bare}{access}"]
-        if user is not None:
-            flags += ["--user", user]
-        if not network:
-            flags += ["--network", "none"]
-        if not writable:
-            flags += ["--read-only"]
-        if limits.memory is not None:
-            flags += ["--memory", str(limits.memory), "--memory-swap", str(limits.memory)]
-        if limits.pids is not None:
-            flags += ["--pids-limit", str(limits.pids)]
-        flags += ["--entrypoint", "sleep", info.id, str(limits.seconds)]
+        flags += confinement.flags(
+            limits,
+            network=network,
+            capabilities=capabilities,
+            writable=writable,
+            tmpfs=tmpfs,
+            volumes=volumes or {},
+        )
+        # the program by its path: PATH may begin with folders that commands can write to
+        flags += ["--entrypoint", "/bin/sleep", info.id, str(limits.seconds)]
         created: list[str] = []
         try:
-            with held_signals():
-                said = self.call(f"create the container {name}", "container", "create", *flags)
+            with held_signals(), self._noting(name):
+                said = self.call(
+                    f"create the container {name}", "container", "create", *flags, env=confinement.without_proxies()
+                )
                 created.append(said.split()[-1])
             self.call(f"start the container {name}", "container", "start", created[0])
             in_memory = tuple(folder.partition(":")[0] for folder in tmpfs)
-            yield WhalesContainer(self, created[0], name, limits, writable, in_memory)
-        except BaseException as error:
-            if created:
-                try:
-                    self._discard(created[0])
-                except EngineError as left:
-                    error.add_note(f"the container {name} may be left: {left.message}")
+            yield WhalesContainer(
+                self, created[0], name, limits, user=user, network=network, writable=writable, in_memory=in_memory
+            )
+        except BaseException:
+            with contextlib.suppress(EngineError):  # the first error is the one to tell; what is left is noted
+                self._leave(created, name)
             raise
-        self._discard(created[0])
+        self._leave(created, name)
+
+    @contextlib.contextmanager
+    def _noting(self, name: str) -> Iterator[None]:
+        """Note that a container may be left if the engine does not say what became of it."""
+        try:
+            yield
+        except EngineError as error:
+            if isinstance(error.__cause__, subprocess.TimeoutExpired):
+                self._note(name, error)
+            raise
+
+    def _note(self, name: str, reason: EngineError) -> None:
+        remedy = f"{self.name} rm --force --volumes {name}"
+        self.leftovers.append(Leftover(f"the container {name}", reason.message, remedy))
+
+    def _leave(self, created: Sequence[str], name: str) -> None:
+        """Remove the container if there is one; note it where that fails."""
+        for container in created:
+            try:
+                self._discard(container)
+            except EngineError as error:
+                self._note(name, error)
+                raise
 
     def ensure_volume(self, name: str, labels: Mapping[str, str]) -> None:
         """Make a named volume if there is none of that name; the engine takes a name that it has for done."""
@@ -437,11 +471,13 @@ class WhalesEngine:
         cwd: str | None = None,
     ) -> int:
         """Start a container, let `prepare` fill it, hand the terminal to a command in it, return its exit status."""
-        with self.container(image, arch=arch, name=name, labels=labels, env=env, user=user) as container:
+        limits = Limits(file_size_may_be_raised=True)  # whoever is at the terminal may run tests that insist on it
+        with self.container(image, arch=arch, name=name, labels=labels, env=env, user=user, limits=limits) as container:
             prepare(container)
             terminal = ("--interactive", "--tty") if os.isatty(0) and os.isatty(1) else ("--interactive",)
             where = ("--workdir", cwd) if cwd is not None else ()
-            status = subprocess.call((*self.command, "exec", *terminal, *where, container.id, *argv))
+            assert isinstance(container, WhalesContainer)
+            status = subprocess.call((*container.exec(*terminal, *where), *argv), env=container.environment)
             if status != 0:
                 self.alive(container.id, name)
             return status

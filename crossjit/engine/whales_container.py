@@ -7,11 +7,14 @@ import re
 import secrets
 import subprocess
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
+from crossjit.budget import BUDGET, BoundedReader, LogCount
 from crossjit.engine.base import Completed, Limits, LineSink
 from crossjit.engine.client import Ended, feed, finish, follow, reading
+from crossjit.engine.confinement import KEEPER, no_proxies, without_proxies
 from crossjit.errors import EngineError, OutOfMemoryError
 
 if TYPE_CHECKING:
@@ -20,16 +23,21 @@ if TYPE_CHECKING:
 KILL_PATIENCE = 30.0  # seconds that killing a command's processes may take, under emulation too
 MORE_MEMORY = "give it more memory, or run fewer jobs at a time: CROSSJIT_JOBS=1"
 
-# Every command starts through this. Its first line on stderr shows that the engine did its part, so that anything that
-# goes wrong before it is the engine's failure and everything after it is the command's. It tells the process's id,
-# which the command keeps, and how often the kernel has killed for memory in this container (cgroup v2, v1). From there
-# on stderr is stdout: one pipe, so the order of lines is the command's own.
-_START = """\
+# How often the kernel has killed for memory in this container (cgroup v2, v1). It runs nothing but the shell itself:
+# PATH may begin with folders that commands can write to.
+_COUNT = """\
 kills=0
 for file in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; do
   [ -r "$file" ] && while read -r key value; do [ "$key" = oom_kill ] && kills=$value; done <"$file"
 done
-echo "crossjit $$ $kills" >&2
+"""
+
+# Every command starts through this. Its first line on stderr shows that the engine did its part, so that anything that
+# goes wrong before it is the engine's failure and everything after it is the command's. It tells the process's id,
+# which the command keeps, and how often the kernel has killed so far. From there on stderr is stdout: one pipe, so the
+# order of lines is the command's own.
+_START = f"""\
+{_COUNT}echo "crossjit $$ $kills" >&2
 exec 2>&1
 exec "$@"
 """
@@ -40,6 +48,7 @@ _STARTED = re.compile(r"crossjit (\d+) (\d+)")
 # is stopped first, so that nothing new is started while it looks. It runs as the same user: no capability is needed.
 _MARK = "CROSSJIT_COMMAND"
 _KILL = """\
+PATH=/usr/bin:/bin
 mark=$1 first=$2 known=" $2 " rounds=0
 while [ $((rounds += 1)) -le 50 ]; do
   alive=
@@ -88,14 +97,36 @@ class WhalesContainer:
     """A running container. Implements `engine.base.Container`."""
 
     def __init__(
-        self, engine: WhalesEngine, identity: str, name: str, limits: Limits, writable: bool, in_memory: tuple[str, ...]
+        self,
+        engine: WhalesEngine,
+        identity: str,
+        name: str,
+        limits: Limits,
+        *,
+        user: str | None,
+        network: bool,
+        writable: bool,
+        in_memory: tuple[str, ...],
     ) -> None:
         self.id = identity
         self._engine = engine
         self._name = name
         self._limits = limits
+        self._user = user or "0"
+        self._network = network
         self._writable = writable
         self._in_memory = in_memory
+        self._kills = 0
+
+    @property
+    def environment(self) -> dict[str, str] | None:
+        """The client's environment where it runs something in the container; None for our own."""
+        return None if self._network else without_proxies()
+
+    def exec(self, *flags: str, user: str | None = None) -> tuple[str, ...]:
+        """Return the client's command line up to what is to be run in the container, as its user or another."""
+        bare = () if self._network or self._engine.name == "podman" else no_proxies(self._engine.name)
+        return (*self._engine.command, "exec", *bare, *flags, "--user", user or self._user, self.id)
 
     def run(
         self,
@@ -114,9 +145,8 @@ class WhalesContainer:
             flags += ["--env", f"{key}={value}"]
         if cwd is not None:
             flags += ["--workdir", cwd]
-        as_user = ("--user", user) if user is not None else ()
-        command = (*self._engine.command, "exec", *flags, *as_user, self.id, "/bin/sh", "-c", _START, "crossjit", *argv)
-        said: list[str] = []
+        command = (*self.exec(*flags, user=user), "/bin/sh", "-c", _START, "crossjit", *argv)
+        said: deque[str] = deque(maxlen=30)
         start: list[int] = []
 
         def hear(line: str) -> None:
@@ -126,7 +156,7 @@ class WhalesContainer:
                 said.append(line)
 
         def end() -> None:
-            self._kill(mark, start[0] if start else None, as_user)
+            self._kill(mark, start[0] if start else None, user)
 
         began = time.monotonic()
         try:
@@ -136,16 +166,22 @@ class WhalesContainer:
                 on_error_line=hear,
                 timeout=timeout,
                 on_timeout=end,
+                count=LogCount(argv[0]),
+                env=self.environment,
             )
         except Exception:
             with contextlib.suppress(EngineError):  # the first error is the one to tell
                 end()
             raise
         seconds = time.monotonic() - began
+        returncode = -9 if done.timed_out else exit_status(done.returncode)
         if not start:
             self._engine.alive(self.id, self._name)
-            raise self._engine.trouble(f"start {argv[0]} in {self._name}", "\n".join(said))
-        returncode = -9 if done.timed_out else exit_status(done.returncode)
+            if returncode >= 0:
+                raise self._engine.trouble(f"start {argv[0]} in {self._name}", "\n".join(said))
+            # what an earlier command left running has killed it: that is the source's doing
+            start = [0, self._kills]
+        self._kills = start[1]
         if returncode != 0:
             self._engine.alive(self.id, self._name)
             if self._memory_kills() > start[1]:
@@ -158,19 +194,23 @@ class WhalesContainer:
 
     def _memory_kills(self) -> int:
         """Ask how often the kernel has killed something in the container for its memory."""
-        ended = self._engine.attempt("exec", self.id, "/bin/sh", "-c", _START, "crossjit", "true")
-        if found := _STARTED.search(ended.stderr):
-            return int(found[2])
+        # as the user whom no command can send a signal to
+        try:
+            ended = finish((*self.exec(user=KEEPER), "/bin/sh", "-c", f"{_COUNT}echo $kills"), timeout=KILL_PATIENCE)
+        except subprocess.TimeoutExpired:
+            ended = Ended(1, "", "")
+        if ended.returncode == 0 and ended.stdout.strip().isdecimal():
+            return int(ended.stdout)
         for _ in range(20):  # nothing can be run in it: it may have ended, which the engine learns a little later
             self._engine.alive(self.id, self._name)
             time.sleep(0.1)
         return 0
 
-    def _kill(self, mark: str, first: int | None, as_user: Sequence[str]) -> None:
+    def _kill(self, mark: str, first: int | None, user: str | None) -> None:
         """Kill a command with all that it started."""
         arguments = ("/bin/sh", "-c", _KILL, "crossjit", f"{_MARK}={mark}", "" if first is None else str(first))
         try:
-            ended = finish((*self._engine.command, "exec", *as_user, self.id, *arguments), timeout=KILL_PATIENCE)
+            ended = finish((*self.exec(user=user), *arguments), timeout=KILL_PATIENCE)
         except subprocess.TimeoutExpired:
             ended = Ended(1, "", "")
         if ended.returncode != 0:
@@ -185,10 +225,8 @@ class WhalesContainer:
         container's user; owners that it may not set are an EngineError.
         """
         if not self._writable or self._is_in_memory(destination):
-            unpack = ("tar", "--extract", "--file=-", "--same-permissions", "--same-owner", "--numeric-owner")
-            ended = feed(
-                (*self._engine.command, "exec", "--interactive", self.id, *unpack, f"--directory={destination}"), tar
-            )
+            unpack = ("/bin/tar", "--extract", "--file=-", "--same-permissions", "--same-owner", "--numeric-owner")
+            ended = feed((*self.exec("--interactive"), *unpack, f"--directory={destination}"), tar)
         else:
             ended = feed((*self._engine.command, "cp", "-", f"{self.id}:{destination}"), tar)
         if ended.returncode != 0:
@@ -209,16 +247,16 @@ class WhalesContainer:
             command = (*self._engine.command, "cp", f"{self.id}:{path}", "-")
         elif self._exists(path):
             folder, _, last = path.rstrip("/").rpartition("/")
-            pack = ("tar", "--create", "--file=-", "--numeric-owner", f"--directory={folder or '/'}", "--", last)
-            command = (*self._engine.command, "exec", self.id, *pack)
+            pack = ("/bin/tar", "--create", "--file=-", "--numeric-owner", f"--directory={folder or '/'}", "--", last)
+            command = (*self.exec(), *pack)
         else:
             raise failed(Ended(1, "", ""), False)
         with reading(command, failed) as stream:
-            yield stream
+            yield cast(BinaryIO, BoundedReader(stream, f"{path} of {self._name}", BUDGET.stream))
 
     def _exists(self, path: str) -> bool:
         look = '[ -e "$1" ] || [ -L "$1" ]'
-        return self._engine.attempt("exec", self.id, "/bin/sh", "-c", look, "crossjit", path).returncode != 1
+        return finish((*self.exec(), "/bin/sh", "-c", look, "crossjit", path), timeout=KILL_PATIENCE).returncode != 1
 
     def _is_in_memory(self, path: str) -> bool:
         """Tell whether the engine's own copying does not reach a path: it sees the writable layer only."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import filelock
 
 from crossjit import durable
-from crossjit.engine.base import OWNED, Engine, Owned
+from crossjit.engine.base import COPY, OWNED, RUN, Engine, Owned
 from crossjit.errors import EngineError, InfrastructureError
 from crossjit.images import base as bases
 from crossjit.images.base import BASE, Base, Bootstrapper
@@ -23,7 +23,6 @@ from crossjit.model import Arch
 from crossjit.progress import Progress, Step
 
 KEY = "crossjit.key"  # label: digest of all that an image was made from
-COPY = "crossjit.copy"  # label: tells apart the copies that packages are listed from
 
 _NOT_USED = frozenset({".json", ".md", ".toml"})  # files of a context that builds never read
 
@@ -45,17 +44,20 @@ def ensure(
     """Have an image of this role and arch in the engine; made if it is not there, by one process at a time.
 
     `host_arch` is the arch of the engine's machine. A toolchain of that arch has the cross compiler for the other one
-    too; of the other arch it is what runs under emulation. Nothing foreign is run to make any of them. `labels` are
-    added to our own. The base is recorded under `home`, so the second call asks no registry, and starts nothing.
+    too; of the other arch it is what runs under emulation. Nothing foreign is run to make any of them. `labels` go on
+    all that is started on the way, so that it is found if this process dies. The run that they name is not in the
+    image's own, which outlives it. The base is recorded under `home`, so the second call asks no registry, and starts
+    nothing.
 
     Raises EngineError with the end of the build's log, and InfrastructureError where there is no base to stand on.
     """
     labels = labels or {}
+    lasting = {key: value for key, value in labels.items() if key != RUN}
     base = bases.recorded(spec, host_arch, home)
     if base is None:
         with _locked(home, f"base-{spec.suite}-{host_arch.debian}", f"the base image of {spec.suite}", progress):
             base = bases.recorded(spec, host_arch, home) or bases.decide(
-                engine, spec, host_arch, home, labels=labels, progress=progress, bootstrapper=bootstrapper
+                engine, spec, host_arch, home, labels=lasting, progress=progress, bootstrapper=bootstrapper
             )
     key = key_of(spec, role, arch, host_arch, base)
     tag = _tag(spec, role, arch, key)
@@ -67,10 +69,10 @@ def ensure(
         found = _known(engine, tag, key, role, arch, base, home)
         if found is not None:
             return found
-        own = {**labels, OWNED: "image", BASE: base.identity, KEY: key}
+        own = {**lasting, OWNED: "image", BASE: base.identity, KEY: key}
         with _locked(home, f"base-{spec.suite}-{host_arch.debian}", f"the base image of {spec.suite}", progress):
             bases.require(
-                engine, base, spec, host_arch, home, labels=labels, progress=progress, bootstrapper=bootstrapper
+                engine, base, spec, host_arch, home, labels=lasting, progress=progress, bootstrapper=bootstrapper
             )
         with progress.step("image", subject) as step:
             info = engine.image(tag) or engine.build_image(
@@ -83,7 +85,7 @@ def ensure(
                 on_line=_follow(step),
             )
             step.update(detail="listing its packages")
-            packages = _read_packages(engine, spec, tag, arch, host_arch, base, own)
+            packages = _read_packages(engine, spec, tag, arch, host_arch, base, {**own, **labels, OWNED: "image"})
         remember(home, info.id, packages)
     return Image(tag, info.id, key, role, arch, base.identity, packages)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from invoke.context import Context
 
 from crossjit.report.tables import size
-from crossjit.tasks.framework import command, note, show, show_json, show_table
+from crossjit.tasks.framework import command, note, show, show_json, show_table, telling
 from crossjit.tasks.options import describe
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def show_cache(context: Context, json: bool = False) -> None:
     if not volumes or image is None:
         show_json([]) if json else note("nothing is kept yet: the first build begins it")
         return
-    with runs.presence(loaded) as run:
+    with telling(client), runs.presence(loaded) as run:
         found = []
         for volume in volumes:
             name, labels = build.container_name("cache-show", run), flow.labels(loaded, run)

@@ -13,16 +13,19 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.parser.argument import Argument
 from invoke.tasks import Task
 
-from crossjit.errors import CrossjitError, ExitCode, Interrupted, UserError
+from crossjit.errors import CrossjitError, ExitCode, Interrupted, UserError, leave, left_by
 from crossjit.progress import Silent
 from crossjit.report import output, tables
+
+if TYPE_CHECKING:
+    from crossjit.engine.base import Engine
 
 BROKEN_PIPE = 128 + signal.SIGPIPE  # what a shell reports for a program that wrote to a pipe nobody reads
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -178,21 +181,47 @@ def ending() -> Iterator[None]:
                 interrupted = bool(arrived)
     except Exit:
         raise
-    except KeyboardInterrupt:
-        raise Exit(CLEAN, ExitCode.INTERRUPTED) from None
+    except KeyboardInterrupt as error:
+        raise ended(_with_leftovers("", error) or CLEAN, ExitCode.INTERRUPTED) from None
     except Interrupted as error:
-        raise ended(tables.error_text(error) if error.message else CLEAN, ExitCode.INTERRUPTED) from error
+        text = tables.error_text(error) if error.message else ""
+        raise ended(_with_leftovers(text, error) or CLEAN, ExitCode.INTERRUPTED) from error
     except CrossjitError as error:
         _trace(error)
+        text = _with_leftovers(tables.error_text(error), error)
         if interrupted:
-            raise ended(f"{tables.error_text(error)}\n{NOT_CLEAN}", ExitCode.INTERRUPTED) from error
-        raise ended(tables.error_text(error), error.exit_code) from error
+            text = text if left_by(error) else f"{text}\n{NOT_CLEAN}"
+            raise ended(text, ExitCode.INTERRUPTED) from error
+        raise ended(text, error.exit_code) from error
     except BrokenPipeError as error:
         if not stdout_is_gone():
             raise _unforeseen(error) from error
         raise Exit(code=BROKEN_PIPE) from None
     except Exception as error:
         raise _unforeseen(error) from error
+
+
+def _with_leftovers(text: str, error: BaseException) -> str:
+    """Add what an error or interruption leaves in the engine: each thing, why, and the command that removes it."""
+    found = left_by(error)
+    if not found:
+        return text
+    text = text or "interrupted, and something is left in the engine"
+    lines = [f"left: {each.what}: {each.reason}" for each in found]
+    commands = "; ".join(f"`{each.remedy}`" for each in found)
+    return "\n".join([text, *lines, f"hint: {commands} removes it, as the next build or validate does"])
+
+
+@contextlib.contextmanager
+def telling(engine: Engine) -> Iterator[None]:
+    """Have what the block leaves in the engine told: with what ends the block, or by itself."""
+    try:
+        yield
+    except BaseException as error:
+        leave(error, engine.leftovers)
+        raise
+    for each in engine.leftovers:
+        note(f"left: {each.what}: {each.reason}; `{each.remedy}` removes it")
 
 
 @contextlib.contextmanager

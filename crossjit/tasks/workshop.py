@@ -15,7 +15,7 @@ from crossjit.errors import EngineError
 from crossjit.model import Arch, Cell, HostAbility
 from crossjit.paths import full_path
 from crossjit.settings import make_home
-from crossjit.tasks.framework import asker, note
+from crossjit.tasks.framework import asker, note, telling
 from crossjit.tasks.options import Request, in_full, remembered
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def opened(
     orders = flow.arranged([_order(cell, recipes[cell.recipe], request, ability) for cell in cells])
     described = {"crossjit": crossjit.__version__, "engine": asdict(facts), "ability": asdict(ability)}
     with (
+        telling(client),
         Terminal() as terminal,
         runs.RunRecord.start(
             settings,

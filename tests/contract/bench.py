@@ -137,6 +137,20 @@ def GLUTTONS_PARENT(process: FakeProcess) -> int:  # noqa: N802
     return 0
 
 
+@script("trap '' TERM; kill -TERM 1; kill -KILL 1; kill -KILL -1; exit 3")
+def RAMPAGE(process: FakeProcess) -> int:  # noqa: N802
+    return 3
+
+
+@script("sleep 906 & echo ready; while :; do cat /work/large; done")
+def TORRENT(process: FakeProcess) -> int:  # noqa: N802
+    process.start(("sleep", "906"))
+    process.write_line("ready")
+    for _ in range(300):
+        process.run(("cat", "/work/large"))
+    return 0
+
+
 @script("echo ready; sleep 905")
 def WAITING(process: FakeProcess) -> int:  # noqa: N802
     process.write_line("ready")

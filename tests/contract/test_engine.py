@@ -713,8 +713,8 @@ def test_an_engine_that_does_not_answer(bench: Bench, tmp_path: Path, monkeypatc
 
 
 def test_an_engine_that_dies_under_a_container(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first error is told, with a note that the container may be left; it is there when the engine is back."""
-    with pytest.raises(EngineError, match="does not answer") as caught, bench.container() as container:
+    """The first error is told; what is left is noted, and there when the engine is back."""
+    with pytest.raises(EngineError, match="does not answer"), bench.container() as container:
         assert container.run(["true"]).returncode == 0
         with monkeypatch.context() as patch:
             break_engine(bench, tmp_path, patch)
@@ -727,11 +727,14 @@ def test_an_engine_that_dies_under_a_container(bench: Bench, tmp_path: Path, mon
                     operation()
         break_engine(bench, tmp_path, monkeypatch)
         container.run(["true"])
-    assert any("may be left" in note for note in caught.value.__notes__)
+    noted = bench.engine.leftovers.pop()
+    assert "does not answer" in noted.reason
     if isinstance(bench.engine, FakeEngine):
         bench.engine.revive()
     monkeypatch.undo()
     (left,) = containers(bench)
+    assert noted.what == f"the container {left.name}"
+    assert noted.remedy.endswith(f" rm --force --volumes {left.name}")
     bench.engine.remove(left)
     bench.engine.remove(left)  # once more: no error
     assert not containers(bench)

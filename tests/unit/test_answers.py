@@ -74,7 +74,9 @@ class TestConfigureIsAsked:
         assert isinstance(engine, FakeEngine)
         started = {each.name.partition("-run-")[0]: each for each in engine.started}
         asked, built = started[f"crossjit-{ASKED}"], started[f"crossjit-{CROSS}"]
-        assert replace(asked, name=built.name) == built
+        assert replace(asked, name=built.name, limits=built.limits) == built
+        shares = [each.limits.memory for each in (asked, built)]
+        assert sum(share or 0 for share in shares) <= engine.memory * 9 // 10  # they run at one time
         asking, building = (
             next(each for each in engine.commands if each.container == where.name and "configure" in each.argv)
             for where in (asked, built)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from crossjit import cleaning
-from crossjit.engine.base import HOME, OWNED, RUN, Container, Owned
+from crossjit.engine.base import COPY, HOME, OWNED, RUN, Container, Owned
 from crossjit.engine.fake import FakeEngine
 from crossjit.errors import EngineError
 from crossjit.model import Arch
@@ -71,6 +71,14 @@ def test_sweep_removes_what_dead_runs_left_and_nothing_else(engine: FakeEngine, 
         assert sorted(engine.volumes) == ["cache", "living-volume"]
         assert engine.image("toolchain") is not None
         assert cleaning.sweep(engine, settings) == cleaning.Cleaned()
+
+
+def test_sweep_removes_the_copies_that_a_dead_run_made_of_images(engine: FakeEngine, settings: Settings) -> None:
+    with RunRecord.start(settings, ["invoke", "build"], {}) as record:
+        for name, run in (("dead", DEAD), ("living", record.id)):
+            engine.add_image(f"{name}-copy", arch=Arch.X86_64, labels={**labels(settings, "image", run), COPY: name})
+        assert names(cleaning.sweep(engine, settings).removed) == ["dead-copy"]
+        assert engine.image("living-copy") is not None
 
 
 def test_sweep_after_a_kill(engine: FakeEngine, settings: Settings) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import filelock
 import pytest
 
-from crossjit.engine.base import OWNED
+from crossjit.engine.base import COPY, HOME, OWNED, RUN, Owned
 from crossjit.engine.fake import FakeEngine
 from crossjit.engine.fake_files import FakeFiles
 from crossjit.errors import DocumentError, EngineError, InfrastructureError, UserError
@@ -520,3 +520,29 @@ def test_steps_are_told(make: Make) -> None:
 )
 def test_the_mirror_is_debians_own(listing: str, mirror: str | None) -> None:
     assert mirror_of(listing) == mirror
+
+
+def test_what_dies_while_an_image_is_made_is_found_by_its_run(
+    engine: FakeEngine, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The container that lists packages, and the copy of a foreign image, bear the run's label; images do not."""
+    labels = {HOME: "h", RUN: "r"}
+    kept = []
+    remove = FakeEngine.remove
+
+    def watch(self: FakeEngine, thing: Owned) -> None:
+        kept.append(dict(thing.labels) | self.images[thing.name].labels)
+        remove(self, thing)
+
+    monkeypatch.setattr(FakeEngine, "remove", watch)
+    image = make(Role.TARGET, Arch.AARCH64, labels=labels)
+    (listing,) = engine.started
+    assert labels.items() <= listing.labels.items()
+    (copy,) = kept
+    assert labels.items() <= copy.items()
+    assert COPY in copy
+    lasting = [each for tag, each in engine.images.items() if tag == image.reference or "base" in tag]
+    assert len(lasting) == 2
+    for each in lasting:
+        assert each.labels[HOME] == "h"
+        assert RUN not in each.labels

@@ -19,6 +19,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 from crossjit import errors
+from crossjit.engine.fake import FakeEngine
 from crossjit.errors import ExitCode, UserError
 from crossjit.model import Arch, Cell, CellResult, Strategy, SuiteResult, Verdict
 from crossjit.tasks import build as build_tasks
@@ -383,6 +384,59 @@ def test_a_cleaning_that_fails_is_not_called_clean(capsys: pytest.CaptureFixture
     assert "the engine is gone" in text
     assert framework.NOT_CLEAN in text
     assert framework.CLEAN not in text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_names_the_container_that_is_left(
+    capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    engine = FakeEngine()
+    engine.add_image("tiny", arch=Arch.X86_64)
+
+    def body() -> None:
+        with (
+            framework.telling(engine),
+            engine.container("tiny", arch=Arch.X86_64, name="crossjit-build-x", labels={}),
+        ):
+            engine.die()
+            signal.raise_signal(number)
+
+    code, text = ending(body, capsys)
+    assert code == 130
+    assert "left: the container crossjit-build-x: the container engine (docker) does not answer" in text
+    assert "docker rm --force --volumes crossjit-build-x" in text
+    assert framework.CLEAN not in text
+
+
+def test_a_failure_names_the_container_that_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    engine = FakeEngine()
+    engine.add_image("tiny", arch=Arch.X86_64)
+
+    def body() -> None:
+        with (
+            framework.telling(engine),
+            engine.container("tiny", arch=Arch.X86_64, name="crossjit-build-x", labels={}) as container,
+        ):
+            engine.die()
+            container.run(["true"])
+
+    code, text = ending(body, capsys)
+    assert code == 3
+    assert "error: the container engine (docker) does not answer" in text
+    assert "docker rm --force --volumes crossjit-build-x" in text
+
+
+def test_what_is_left_is_told_where_nothing_fails_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    engine = FakeEngine()
+    engine.leftovers.append(errors.Leftover("the container x", "it hangs", "docker rm x"))
+
+    def body() -> None:
+        with framework.telling(engine):
+            pass
+
+    code, text = ending(body, capsys)
+    assert code == 0
+    assert "left: the container x: it hangs; `docker rm x` removes it" in text
 
 
 def test_a_pipe_that_nobody_reads_is_quiet() -> None:

@@ -668,7 +668,8 @@ def test_a_suite_runs_locked_in_and_its_files_are_kept(fake_engine: FakeEngine, 
     assert started.network is False
     assert started.capabilities == ()
     assert started.limits.memory is not None
-    assert started.limits.pids == validation.PIDS
+    assert started.limits.pids == 2048
+    assert started.limits.file_size_may_be_raised  # test_resource insists on it
     assert started.env["QEMU_CPU"] == "cortex-a72"
     assert not fake_engine.containers
 
