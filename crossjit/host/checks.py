@@ -227,7 +227,7 @@ def _install(host: Look, what: str) -> tuple[str, ...]:
 def _start(host: Look) -> tuple[str, ...]:
     engine = host.engine
     if engine.elsewhere:
-        return (f"DOCKER_HOST is {engine.elsewhere}: start that engine, or unset the variable",)
+        return (f"the client talks to {engine.elsewhere}: {engine.endpoint.hint}",)
     if host.distribution.apt:
         return (FIX,)
     if engine.denied:

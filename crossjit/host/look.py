@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from crossjit import emulation
+from crossjit.engine import endpoint
+from crossjit.engine.endpoint import Endpoint
 from crossjit.host.shell import Shell
 from crossjit.model import Arch, HostAbility
 from crossjit.settings import Settings
@@ -50,8 +52,13 @@ class EngineLook:
     memory: int = 0
     problem: str = ""
     denied: bool = False  # its socket is there, and not for this user
-    elsewhere: str = ""  # DOCKER_HOST, where that names another machine
     daemon_program: str | None = None
+    endpoint: Endpoint = field(default_factory=Endpoint)
+
+    @property
+    def elsewhere(self) -> str:
+        """What the client talks to, in words, where that is not the engine that this machine's system would start."""
+        return "" if self.endpoint.is_own else self.endpoint.words
 
 
 @dataclass(frozen=True)
@@ -136,32 +143,35 @@ def number(version: str | None) -> tuple[int, ...]:
 
 def _docker(shell: Shell) -> tuple[EngineLook, bool]:
     """Return the engine, and whether it is on this machine."""
-    address = shell.environ.get("DOCKER_HOST", "")
-    elsewhere = "" if address.startswith("unix:") else address
     daemon = shell.which("dockerd")
     if shell.which("docker") is None:
-        return EngineLook("docker", daemon_program=daemon, elsewhere=elsewhere), not elsewhere
+        named = endpoint.find(lambda arguments: (0, "", ""), shell.environ)
+        return EngineLook("docker", daemon_program=daemon, endpoint=named), named.is_own
     output = shell.run(["docker", "info", "--format", "{{json .}}"], timeout=15)
     info = _json(output.stdout)
     client = info.get("ClientInfo") or {}
     version = client.get("Version") or _first_version(shell.run(["docker", "--version"], timeout=10).stdout)
     plugins = {plugin.get("Name"): plugin.get("Version") for plugin in client.get("Plugins") or ()}
+    if not client:  # a context that is gone hides what the client has, too
+        plugins["buildx"] = _first_version(shell.run(["docker", "buildx", "version"], timeout=10).stdout)
+    named = _endpoint(shell)
     engine = EngineLook(
         "docker",
         client=version or "of unknown version",
         buildx=plugins.get("buildx"),
         daemon_program=daemon,
-        elsewhere=elsewhere,
+        endpoint=named,
     )
     if not info.get("ServerVersion"):
         problem = next(iter(info.get("ServerErrors") or output.last_lines(1)), "it does not answer")
         socket = shell.root / SOCKET
         denied = (
-            not elsewhere and socket.exists() and not shell.is_root and not shell.run(["test", "-w", str(socket)]).ok
+            named.is_own and socket.exists() and not shell.is_root and not shell.run(["test", "-w", str(socket)]).ok
         )
-        return replace(engine, problem=problem, denied=denied), not elsewhere
+        return replace(engine, problem=problem, denied=denied), named.is_own
     # Docker Desktop and remote engines run under another kernel, whatever the address looks like.
-    local = info.get("KernelVersion") == shell.kernel and info.get("MemTotal") == _memory(shell.root) and not elsewhere
+    same = info.get("KernelVersion") == shell.kernel and info.get("MemTotal") == _memory(shell.root)
+    local = same and not named.is_remote
     engine = replace(
         engine,
         version=info["ServerVersion"],
@@ -174,6 +184,16 @@ def _docker(shell: Shell) -> tuple[EngineLook, bool]:
         memory=info.get("MemTotal", 0),
     )
     return engine, local
+
+
+def _endpoint(shell: Shell) -> Endpoint:
+    """Ask the client which engine it talks to."""
+
+    def ask(arguments: Sequence[str]) -> tuple[int, str, str]:
+        output = shell.run(["docker", *arguments], timeout=10)
+        return output.returncode, output.stdout, output.stderr
+
+    return endpoint.find(ask, shell.environ)
 
 
 def _podman(shell: Shell) -> tuple[EngineLook, bool]:

@@ -90,6 +90,7 @@ def ensure(
     lacks = missing(host, tuple(arches), bootstrap=bootstrap)
     if not lacks:
         return Repair((), host)
+    _require_an_engine_of_ours(host)
     if not settings.prepare:
         raise _not_able(lacks, hint=f"{FIX} mends it on Debian and Ubuntu; ./inv doctor tells more")
     done = repair(settings, consent, say, shell=shell)
@@ -112,6 +113,7 @@ def repair(
     """
     shell = shell or LocalShell()
     host = with_updates(look(settings, shell), shell)
+    _require_an_engine_of_ours(host)
     stages = (*actions.STAGES, *([actions.updates] if updates else []))
     if not _work(host, shell) and not (updates and host.no_updates):
         say("nothing to do: this host has all that crossjit needs")
@@ -128,6 +130,20 @@ def repair(
     if lacks:
         raise _not_able(lacks, hint="what was done so far is kept; ./inv doctor tells more")
     return Repair(commands, after)
+
+
+def _require_an_engine_of_ours(host: Look) -> None:
+    """Raise InfrastructureError if the client is set to an engine elsewhere that does not answer.
+
+    Nothing that could be installed or started here would help.
+    """
+    engine = host.engine
+    if engine.elsewhere and engine.client is not None and engine.version is None:
+        raise InfrastructureError(
+            f"the container engine ({engine.name} at {engine.elsewhere}) does not answer",
+            hint=engine.endpoint.hint,
+            details=(engine.problem,) if engine.problem else (),
+        )
 
 
 def rights(shell: Shell, consent: Consent | None) -> Rights:

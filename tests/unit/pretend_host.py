@@ -83,6 +83,7 @@ class PretendHost:
         self.written: dict[str, str] = {}  # files that commands wrote
         self.socket_open_to: set[str] = set()
         self.remote = False
+        self.context: tuple[str, str] | None = ("default", "unix:///var/run/docker.sock")  # None: it is gone
         self.changes: list[str] = []
         self.used_sudo: list[tuple[str, ...]] = []
         self.slept = 0.0
@@ -217,6 +218,10 @@ class PretendHost:
                 return 127, "", f"{argv[0]}: No such file or directory"
             case ["docker", "info", *_]:
                 return self._info(mighty)
+            case ["docker", "context", "inspect"]:
+                return self._context()
+            case ["docker", "buildx", "version"] if self.buildx:
+                return 0, f"github.com/docker/buildx {self.buildx}", ""
             case ["docker", "--version"]:
                 return 0, f"Docker version {self.engine_version}, build 1", ""
             case ["test", "-w", path]:
@@ -258,7 +263,9 @@ class PretendHost:
             "Version": self.engine_version,
             "Plugins": [{"Name": "buildx", "Version": self.buildx}] if self.buildx else [],
         }
-        address = self.environ.get("DOCKER_HOST", "")
+        if self.context is None:
+            return self._context()
+        address = self.environ.get("DOCKER_HOST", "") or (self.context[1] if self.context[0] != "default" else "")
         if address and not self.remote:
             return 1, json.dumps({"ServerErrors": [f"no answer from {address}"], "ClientInfo": client}), ""
         if not self.remote and not self.running:
@@ -278,6 +285,12 @@ class PretendHost:
             "ClientInfo": client,
         }
         return 0, json.dumps(info), ""
+
+    def _context(self) -> tuple[int, str, str]:
+        if self.context is None:
+            return 1, "[]", 'context "gone": context not found: open meta.json: no such file or directory'
+        name, address = self.context
+        return 0, json.dumps([{"Name": name, "Endpoints": {"docker": {"Host": address}}}]), ""
 
     def _may_use_socket(self, mighty: bool) -> bool:
         return self.running and (mighty or self.user in self.socket_open_to)

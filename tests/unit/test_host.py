@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -424,13 +426,47 @@ def test_the_users_own_docker_repository_is_used(settings: Settings, bookworm: P
     assert "docker-ce docker-ce-cli containerd.io docker-buildx-plugin" in caught.value.details[0]
 
 
-def test_an_engine_that_docker_host_names_is_the_users_affair(settings: Settings, bookworm: PretendHost) -> None:
-    bookworm.with_engine(running=False).with_emulation().with_tools()
-    bookworm.environ = {"DOCKER_HOST": "tcp://builder.invalid:2376"}
-    with pytest.raises(InfrastructureError, match="lacks docker engine") as caught:
-        repair(settings, bookworm)
-    assert "DOCKER_HOST is tcp://builder.invalid:2376" in caught.value.details[0]
+@pytest.mark.parametrize(
+    ("environ", "context", "where", "undo"),
+    [
+        (
+            {"DOCKER_HOST": "tcp://a.invalid:2376"},
+            ("default", ""),
+            "tcp://a.invalid:2376, by DOCKER_HOST",
+            "DOCKER_HOST",
+        ),
+        ({"DOCKER_HOST": "unix:///x.sock"}, ("default", ""), "unix:///x.sock, by DOCKER_HOST", "DOCKER_HOST"),
+        ({}, ("dead", "unix:///y.sock"), "unix:///y.sock, by the docker context 'dead'", "docker context use default"),
+        ({"DOCKER_CONTEXT": "gone"}, None, "by the docker context 'gone'", "unset DOCKER_CONTEXT"),
+        ({}, None, "by docker's current context", "docker context use default"),
+    ],
+)
+def test_an_engine_elsewhere_that_does_not_answer_is_the_users_affair(
+    settings: Settings,
+    bookworm: PretendHost,
+    environ: Mapping[str, str],
+    context: tuple[str, str] | None,
+    where: str,
+    undo: str,
+) -> None:
+    """Nothing is installed or started for it, and nothing waited for; what is there is not called missing."""
+    bookworm.with_engine(running=False)
+    bookworm.environ, bookworm.context = environ, context
+    for call in (partial(repair, settings, bookworm), partial(host.ensure, settings, None, silent, shell=bookworm)):
+        with pytest.raises(InfrastructureError, match="does not answer") as caught:
+            call()
+        assert where in caught.value.message
+        assert undo in caught.value.hint
     assert bookworm.changes == []
+    assert bookworm.slept == 0
+    assert status(settings, bookworm)["buildx"] == "ok"
+    assert where in found(settings, bookworm, "docker engine").remedy[0]
+
+
+def test_an_engine_elsewhere_that_answers_is_used(settings: Settings, able: PretendHost) -> None:
+    able.context, able.remote = ("builder", "ssh://builder.invalid"), True
+    assert status(settings, able)["docker engine"] == "ok"
+    assert repair(settings, able).commands == ()
 
 
 def test_what_dpkg_was_interrupted_in_is_finished_first(settings: Settings, bookworm: PretendHost) -> None:

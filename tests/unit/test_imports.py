@@ -42,7 +42,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "crossjit.known_failures",
         "crossjit.suites",
     ),
-    "seam": ("crossjit.engine.base",),
+    "seam": ("crossjit.engine.base", "crossjit.engine.endpoint"),
     "machine": (
         "crossjit.sources",
         "crossjit.images",
