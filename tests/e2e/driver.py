@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from crossjit import PROJECT, caches, runs
+from crossjit import PROJECT, build, caches, runs
 from crossjit.engine.base import HOME
 from crossjit.runs import Run, RunState
 from crossjit.settings import Settings
@@ -261,8 +261,8 @@ class Driver:
         return found[0]
 
     def execute(self, container: str, *argv: str, check: bool = True) -> str:
-        """Run a program in a container, as the container's user."""
-        return self.engine("exec", container, *argv, check=check)
+        """Run a program in a container, as whom its commands run."""
+        return self.engine("exec", "--user", str(build.BUILDER), container, *argv, check=check)
 
     def release(self, container: str) -> bool:
         """Let go of a hold in a container, as soon as it runs."""

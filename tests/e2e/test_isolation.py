@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from crossjit import build, caches, trust
+from crossjit.budget import BUDGET
+from crossjit.engine import confinement
 from tests.e2e import tiny_source
 from tests.e2e.conftest import MakeDriver
 from tests.e2e.driver import Driver
@@ -116,7 +118,9 @@ def look(driver: Driver, container: str, purpose: str) -> None:
     assert host["Memory"] > 0
     assert host["MemorySwap"] == host["Memory"]
     assert host["PidsLimit"] > 0
-    assert told["Config"]["User"] == "1000:1000"
+    assert told["Config"]["User"] == confinement.KEEPER, "whom nothing else runs as, so that nothing else ends it"
+    most = {each["Name"]: each["Hard"] for each in host["Ulimits"]}
+    assert most == {"core": 0, "nofile": 4096, "fsize": BUDGET.tree if purpose == "build" else -1}
     assert not [each for each in told["Config"]["Env"] if str(Path.home()) in each], "nothing of the host's leaks in"
 
     inside = driver.execute(container, "cat", "/proc/self/status")
