@@ -8,6 +8,8 @@
  * holds its question whole and answers no other, so that its name need only be an unlikely one. It ends with a sum, so
  * that what is damaged answers nothing.
  *
+ * What CROSSJIT_CACHE does not have CROSSJIT_CACHE_BELOW may, which is only read.
+ *
  * What fails, warns or writes a file that names the folder is not kept. Where anything is in the way of asking or
  * keeping, the real program does it all.
  *
@@ -84,7 +86,7 @@ static bool add_file(struct text *text, const char *path)
     char bytes[1 << 16];
     struct stat about;
     ssize_t size = -1;
-    int file = open(path, O_RDONLY | O_CLOEXEC);
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe is not waited for, and no file */
     if (file < 0)
         return false;
     if (!fstat(file, &about) && S_ISREG(about.st_mode))
@@ -477,6 +479,12 @@ static int run_fast(char **argv, const char *input, const struct text *text, con
     return status;
 }
 
+/* Say where a cache has an entry; false if there is no such cache, or no such path. */
+static bool place(char *path, const char *cache, const char *name)
+{
+    return cache && (size_t)snprintf(path, PATH_MAX, "%s/%s", cache, name) < PATH_MAX;
+}
+
 /* Keep an entry, under another name first, so that nobody finds half of it. What cannot be kept is not. */
 static void keep(char *kept, const struct text *entry)
 {
@@ -525,14 +533,15 @@ int main(int argc, char **argv)
 
     size_t asked = entry.size;
     uint64_t one = sum(entry.bytes, asked, 1), other = sum(entry.bytes, asked, 2);
-    size_t size = snprintf(kept, sizeof kept, "%s/llvm/%02" PRIx64 "/%014" PRIx64 "%016" PRIx64, cache, one >> 56,
-                           one << 8 >> 8, other);
-    if (size >= sizeof kept)
-        run_instead(argv);
-    if (answer(kept, &entry, output, folder)) {
+    char name[64];
+    sprintf(name, "llvm/%02" PRIx64 "/%014" PRIx64 "%016" PRIx64, one >> 56, one << 8 >> 8, other);
+    if ((place(kept, cache, name) && answer(kept, &entry, output, folder)) ||
+        (place(kept, getenv("CROSSJIT_CACHE_BELOW"), name) && answer(kept, &entry, output, folder))) {
         note("llvm hit\n");
         return 0;
     }
+    if (!place(kept, cache, name))
+        run_instead(argv);
     int status = run_fast(argv, input, &content, output, folder, &printed, &complained);
     if (status < 0)
         run_instead(argv);

@@ -242,6 +242,24 @@ class TestTheSameQuestion:
         assert len(llvm.entries()) == 4
         assert not llvm.compile(contents[0])[0]
 
+    def test_may_have_been_answered_in_a_cache_that_is_only_read(self, llvm: Llvm) -> None:
+        llvm.compile()
+        (entry,) = llvm.entries()
+        below, own = llvm.folder / "cache", llvm.folder / "own"
+        before = entry.read_bytes(), entry.stat().st_ino
+        both = {"CROSSJIT_CACHE": str(own), "CROSSJIT_CACHE_BELOW": str(below)}
+        assert llvm.compile(**both) == (False, "compiled\nint x;")
+        assert not own.exists()
+        assert llvm.compile("int y;", **both) == (True, "compiled\nint y;")
+        assert llvm.compile("int y;", **both) == (False, "compiled\nint y;")
+        assert llvm.entries() == [entry], "what is new is not kept there"
+        entry.write_bytes(b"damaged")
+        assert llvm.compile(**both) == (True, "compiled\nint x;")
+        assert llvm.compile(**both) == (False, "compiled\nint x;")
+        assert entry.read_bytes() == b"damaged"
+        entry.write_bytes(before[0])
+        assert entry.stat().st_ino == before[1], "it was never another"
+
 
 class TestAnotherQuestion:
     @pytest.mark.parametrize("changed", ["content", "option", "toolchain", "headers", "suffix", "folder", "tool"])
@@ -332,14 +350,19 @@ class TestDamage:
             assert entry.read_bytes() == good, "it is kept anew"
         assert not llvm.read("bytes")[0]
 
-    def test_that_no_one_can_read_is_a_miss(self, llvm: Llvm) -> None:
+    @pytest.mark.parametrize("oddity", ["a folder", "a pipe", "a link to nowhere"])
+    def test_that_no_one_can_read_is_a_miss(self, llvm: Llvm, oddity: str) -> None:
         llvm.compile()
         (entry,) = llvm.entries()
         entry.unlink()
-        entry.mkdir()
-        for _ in range(2):
-            assert llvm.compile() == (True, "compiled\nint x;")
-        assert llvm.entries() == []
+        if oddity == "a folder":
+            entry.mkdir()
+        elif oddity == "a pipe":
+            os.mkfifo(entry)
+        else:
+            entry.symlink_to("/nonexistent")
+        assert llvm.compile() == (True, "compiled\nint x;")
+        assert llvm.compile() == (oddity == "a folder", "compiled\nint x;"), "a folder stays until it is trimmed"
 
     def test_of_another_format_is_a_miss(self, llvm: Llvm) -> None:
         llvm.compile()

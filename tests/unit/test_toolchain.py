@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import runpy
 import shlex
 import shutil
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from crossjit import build
 from crossjit.build import COMPILERS, SCRIPTS, TOOLS
 from tests.conftest import lack
 
@@ -250,6 +252,99 @@ def test_so_are_pyconfig_the_recipe_and_the_toolchain(built: Build) -> None:
         assert built.stencils()
 
 
+ODDITIES = ("cut", "changed", "empty", "another's", "a folder", "a pipe", "a link", "unreadable", "too large")
+
+
+def spoil(entry: Path, how: str, other: bytes) -> None:
+    """Make something else of an entry of a cache; `other` is another entry."""
+    content = bytearray(entry.read_bytes())
+    entry.unlink()
+    match how:
+        case "a folder":
+            (entry / "below").mkdir(parents=True)
+        case "a pipe":
+            os.mkfifo(entry)
+        case "a link":
+            entry.symlink_to("/dev/zero")
+        case "too large":
+            with entry.open("wb") as file:
+                file.truncate(60 << 30)
+        case "another's":
+            entry.write_bytes(other)
+        case "unreadable":
+            entry.write_bytes(content)
+            entry.chmod(0)
+        case _:
+            content[len(content) // 2] ^= 1
+            entry.write_bytes({"cut": content[:-600], "changed": content, "empty": bytearray()}[how])
+
+
+@pytest.mark.parametrize("how", ODDITIES)
+def test_an_entry_that_is_odd_is_a_miss_and_made_anew(built: Build, how: str) -> None:
+    built.stencils()
+    one, other = (built.folder / "cache").glob("*/*.tar")
+    contents = one.read_bytes(), other.read_bytes()
+    spoil(one, how, contents[1])
+    spoil(other, how, contents[0])
+    root = os.geteuid() == 0 and how == "unreadable"  # who may read anything
+    built.begin()
+    assert built.configure() is not root
+    assert (built.where / "pyconfig.h").read_text() == "#define HAVE_IT 1\n"
+    built.run("before-make")
+    assert (built.where / "jit_stencils.h").exists() is root
+    built.begin()
+    built.stencils()
+    built.begin()
+    assert not built.stencils()
+
+
+@pytest.mark.parametrize("how", ["a file", "a link to nowhere", "nothing may be written", "parts are files", "gone"])
+def test_a_cache_that_is_odd_fails_no_build(built: Build, how: str) -> None:
+    cache = built.folder / "cache"
+    match how:
+        case "a file":
+            cache.write_text("")
+        case "a link to nowhere":
+            cache.symlink_to("/proc/nowhere")
+        case "nothing may be written":
+            cache.symlink_to("/proc/self")
+        case "parts are files":
+            cache.mkdir()
+            for part in ("configure", "stencils", "ccache"):
+                (cache / part).write_text("")
+        case "gone":
+            built.environ["CROSSJIT_CACHE"] = "/proc/nowhere/cache"
+    for _ in range(2):
+        assert built.configure() or how == "parts are files"
+        built.stencils()
+        assert set(built.report()) <= {"configure", "stencils"}
+        built.begin()
+    assert built.configure() is (how != "parts are files"), "those are removed"
+
+
+def test_what_the_cache_below_has_is_not_done_again_and_not_written(built: Build) -> None:
+    built.stencils()
+    below = (built.folder / "cache").rename(built.folder / "below")
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in below.rglob("*.tar")}
+    built.environ["CROSSJIT_CACHE_BELOW"] = str(below)
+    times = built.times_asked()
+    built.begin()
+    assert not built.stencils()
+    assert built.times_asked() == times
+    assert not (built.folder / "cache").exists()
+    built.write("configure", CONFIGURE + "# other\n")
+    (built.source / "configure").chmod(0o755)
+    built.write("Include/new.h", "changed")
+    built.begin()
+    assert built.stencils()
+    assert {path.parent.name for path in (built.folder / "cache").rglob("*.tar")} == {"configure", "stencils"}
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in below.rglob("*.tar")} == before
+    for path in below.rglob("*.tar"):
+        path.write_bytes(b"damaged")
+    built.begin()
+    assert not built.stencils()
+
+
 def test_a_cache_does_not_grow_without_bounds(built: Build) -> None:
     folder = built.folder / "cache" / "llvm" / "ab"
     folder.mkdir(parents=True)
@@ -259,6 +354,96 @@ def test_a_cache_does_not_grow_without_bounds(built: Build) -> None:
         os.utime(folder / f"{number}", (number, number))
     built.run("report")
     assert sorted(path.name for path in folder.iterdir()) == ["2", "3"], "those that were used longest ago go"
+
+
+def test_nor_with_what_no_cache_has(built: Build) -> None:
+    """All of the folder is bounded, when the next build begins at the latest."""
+    cache = built.folder / "cache"
+    built.configure()
+    expected = {path.relative_to(cache) for path in cache.rglob("*")}
+    for name in ("file", "part/x", "configure/sub/x", "pyc/abc/x", "ccache/ab/cd/x", "ccache/1/stats", "llvm/x"):
+        (cache / name).parent.mkdir(parents=True, exist_ok=True)
+        (cache / name).write_text("x")
+    with (cache / "llvm" / "ab").open("wb") as file:
+        file.truncate(60 << 30)
+    os.utime(cache / "llvm" / "ab", (1, 1))
+    (cache / "stencils").symlink_to(built.folder / "src")
+    (cache / "pyc" / "ab").symlink_to(built.folder / "src")
+    os.mkfifo(cache / "ccache" / "pipe")
+    here = os.open(cache, os.O_RDONLY)
+    for _ in range(3000):  # deeper than any path may be long
+        os.mkdir("deep", dir_fd=here)
+        below = os.open("deep", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    (cache / "closed").mkdir()
+    (cache / "closed" / "x").write_text("")
+    (cache / "closed").chmod(0)
+    built.begin()
+    built.configure()
+    left = {path.relative_to(cache) for path in cache.rglob("*")}
+    assert {path for path in left if len(path.parts) > 1} - expected == {Path("llvm/x"), Path("ccache/ab")}
+    assert {path.name for path in cache.iterdir()} <= {"configure", "llvm", "pyc", "ccache"}
+    assert (built.folder / "src" / "configure").exists()
+
+
+def test_nor_with_more_files_than_are_worth_a_look(built: Build) -> None:
+    module = runpy.run_path(str(SCRIPTS / "cache.py"))
+    folder = built.folder / "pyc"
+    folder.mkdir()
+    for number in range(11):
+        (folder / f"{number}").write_text("")
+    trimmed = module["trimmed"]
+    assert trimmed(folder, 11 * 4096) == (11 * 4096, 11), "an empty file takes a block, too"
+    assert trimmed(folder, 10 * 4096) == (10 * 4096, 10)
+    trimmed.__globals__["MOST"] = 9
+    with pytest.raises(ValueError, match="more than 9"):
+        trimmed(folder, 1 << 30)
+
+
+# -- how the scripts end
+
+FAULT = build.SCRIPT_FAULT
+
+
+def ended(script: str, *arguments: str, cwd: Path, **environ: str) -> int:
+    command = [sys.executable, str(SCRIPTS / script), *arguments]
+    return subprocess.run(command, cwd=cwd, env=environ, capture_output=True, check=False, timeout=60).returncode
+
+
+@pytest.mark.parametrize("status", [1, 3, FAULT])
+def test_what_a_script_runs_ends_with_its_own_status_but_for_one(built: Build, status: int) -> None:
+    built.write("configure", f"#!/bin/sh\nexit {status}\n")
+    configure = (str(SCRIPTS / "cache.py"), "configure", "--", str(built.source / "configure"))
+    expected = 1 if status == FAULT else status
+    assert ended("cache.py", *configure[1:], cwd=built.where, **built.environ) == expected
+    other = ("sleep", "50", "--")
+    assert ended("beside.py", *other, "sh", "-c", f"exit {status}", cwd=built.where, **built.environ) == expected
+    assert ended("beside.py", *other, sys.executable, *configure, cwd=built.where, **built.environ) == expected
+
+
+def test_a_script_that_fails_itself_has_a_status_of_its_own(built: Build) -> None:
+    """Also through another."""
+    environ = {name: value for name, value in built.environ.items() if name != "PATH"}
+    configure = ("configure", "--", str(built.source / "configure"))
+    assert ended("cache.py", *configure, cwd=built.where, **environ) == FAULT
+    script = (sys.executable, str(SCRIPTS / "cache.py"))
+    assert ended("beside.py", "true", "--", *script, *configure, cwd=built.where, **environ) == FAULT
+    assert ended("beside.py", "true", cwd=built.where, **environ) == FAULT
+
+
+@pytest.mark.parametrize(("mode", "status"), [(0o644, 126), (None, 127)])
+def test_what_cannot_be_run_is_no_fault_of_a_scripts(built: Build, mode: int | None, status: int) -> None:
+    configure = built.source / "configure"
+    configure.unlink() if mode is None else configure.chmod(mode)
+    assert ended("cache.py", "configure", "--", str(configure), cwd=built.where, **built.environ) == status
+    assert ended("beside.py", "true", "--", str(configure), cwd=built.where, **built.environ) == status
+
+
+def test_beside_a_command_there_may_be_nothing(built: Build) -> None:
+    environ = {**built.environ, "PATH": "/nonexistent"}  # not even `nice`
+    assert ended("beside.py", "true", "--", "/bin/sh", "-c", "exit 3", cwd=built.where, **environ) == 3
 
 
 # -- compiler.sh
@@ -622,6 +807,38 @@ def test_what_another_build_compiled_is_only_read(library: Path, tmp_path: Path)
     assert compiled(library) == without
     damaged.write_bytes(before[damaged])
     assert {path: path.read_bytes() for path in below.rglob("*") if path.is_file()} == before
+
+
+# Begins the script with what is to go wrong in its processes.
+SPOILED = """
+import errno, os, posix, runpy, sys
+
+def spoiled(path, flags, *more, **others):
+    if flags & os.O_CREAT:
+        {how}
+    return real(path, flags, *more, **others)
+
+real, posix.open = posix.open, spoiled
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [
+        ("raise OSError(errno.ENOSPC, 'full')", build.SCRIPT_FAULT),
+        ("os.kill(os.getpid(), 9)", build.SCRIPT_FAULT),  # as the kernel does for memory
+        ("os.kill(os.getpid(), 11)", 1),
+        ("raise OSError(errno.EACCES, 'denied')", 1),
+    ],
+)
+def test_where_the_machine_has_no_more_python_is_not_to_blame(library: Path, how: str, status: int) -> None:
+    script = (COMPILE_LIBRARY, "--root", str(library), "--prefix", "/usr/local", "--jobs", "2")
+    command = [sys.executable, "-c", SPOILED.format(how=how), *script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    assert "package/m3.py ended with" in done.stderr
 
 
 # -- beside.py
