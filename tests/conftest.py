@@ -25,9 +25,13 @@ hypothesis.settings.load_profile("crossjit")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests that take many minutes, too")
+    parser.addoption("--rounds", type=int, help="how many examples hypothesis makes of what says no number itself")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    if rounds := config.getoption("--rounds"):
+        hypothesis.settings.register_profile("rounds", max_examples=rounds)
+        hypothesis.settings.load_profile("rounds")
     # A shell has what it starts in its background ignore Ctrl-C, and so would all that the tests interrupt.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
