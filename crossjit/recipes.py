@@ -14,7 +14,7 @@ from crossjit import documents
 from crossjit.documents import Document, Problem, table
 from crossjit.errors import DocumentError, UserError, did_you_mean
 from crossjit.model import Arch, Expectation, ExtraPackages, Variant
-from crossjit.paths import full_path
+from crossjit.paths import expanded, full_path
 
 VARIANTS = "variants.toml"
 
@@ -89,7 +89,7 @@ class Git:
     """A git repository and what to take from it."""
 
     url: str
-    """The repository's URL, or a path."""
+    """The repository's URL, or a path, which begins at the recipe's folder."""
     ref: str
     """A branch, a tag, a commit, or pull/N/head."""
 
@@ -328,6 +328,10 @@ def _recipe(document: Document, shared: Mapping[str, VariantTable] | None, suite
     parsed = documents.parse(document, RecipeTable, problems)
     source = parsed.archive or parsed.git
     assert source is not None
+    if isinstance(source, Git) and not re.match(
+        r"\w[\w+.-]*://|[\w.@-]+:(?!/)", source.url
+    ):  # a URL, or ssh's short form
+        source = replace(source, url=str(full_path(str(document.path.parent / expanded(source.url)))))
     return Recipe(
         name=document.path.stem,
         summary=parsed.summary,

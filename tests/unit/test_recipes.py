@@ -366,3 +366,22 @@ def test_whatever_is_left_out_or_spoilt_is_an_error_with_a_place(
         match = re.fullmatch(r".*/3\.15\.toml:(\d+):(\d+): .+", detail)
         assert match is not None
         assert 1 <= int(match[1]) <= len(lines) + 1
+
+
+@pytest.mark.parametrize(
+    ("url", "meant"),
+    [
+        ("../cpython", "{folder}/../cpython"),
+        ("/abs/cpython", "/abs/cpython"),
+        ("https://example.org/x", "https://example.org/x"),
+        ("git@example.org:x/y", "git@example.org:x/y"),
+        ("file:///x", "file:///x"),
+    ],
+)
+def test_a_repositorys_path_begins_at_the_recipes_folder(url: str, meant: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    text = 'summary = "x"\noffers = ["jit"]\ndefault_variants = ["jit"]\n'
+    file.write_text(f'{text}[git]\nurl = "{url}"\nref = "main"\n')
+    found = recipes.find(str(file), crossjit.PROJECT / "recipes")
+    assert isinstance(found.source, Git)
+    assert found.source.url == meant.format(folder=tmp_path)
