@@ -13,7 +13,8 @@ SCRIPTS = crossjit.PROJECT / "toolchain"
 KINDS = (".c", ".py", ".sh", ".toml")
 # What fills containers, and takes out what they leave; what they decide is in no command.
 MODULES = tuple(
-    crossjit.PROJECT / "crossjit" / f"{name}.py" for name in ("build", "build_python", "packing", "renewal", "tars")
+    crossjit.PROJECT / "crossjit" / f"{name}.py"
+    for name in ("build", "build_python", "compilers", "packing", "renewal", "tars")
 )
 
 

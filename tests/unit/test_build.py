@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+import subprocess
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from crossjit import build
+from crossjit import build, build_logic
 from crossjit.build import BUILD, INSTALL, ROOT, SOURCE, BuildSpec, compile_in, jobs_for, relevant_lines, specify
 from crossjit.engine.base import Container, EngineFacts
 from crossjit.engine.fake import FakeEngine, FakeProcess, Fault
@@ -96,6 +98,36 @@ class TestTheBuildKey:
             key(python="q"),
         ]
         assert len(set(keys)) == len(keys)
+
+
+class TestOurPartInIt:
+    """A fix of ours finds nothing that was made before it, in the stash or in the caches."""
+
+    def test_is_all_that_toolchain_has(self) -> None:
+        listed = {path.name for path in build_logic.scripts()}
+        assert listed == {path.name for path in build.SCRIPTS.iterdir() if path.is_file()}
+        with build.scripts("21") as stream, tarfile.open(fileobj=stream) as tar:
+            assert {Path(each.name).name for each in tar if each.isfile()} <= listed
+
+    @pytest.mark.parametrize("name", [path.name for path in (*build_logic.scripts(), *build_logic.MODULES)])
+    def test_is_each_file(self, tmp_path: Path, name: str) -> None:
+        files = [*build_logic.scripts(), *build_logic.MODULES]
+        (changed,) = (path for path in files if path.name == name)
+        shutil.copy(changed, tmp_path)
+        with (tmp_path / name).open("a") as file:
+            file.write("\n")
+        others = [tmp_path / name if path == changed else path for path in files]
+        assert build_logic.digest(others) != build_logic.digest(files) == build_logic.whole_digest()
+
+    def test_is_in_the_keys(self, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+        spec = specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
+        caches = build.bookkeeping(spec, cached=True)
+        assert build_logic.scripts_digest() in caches["CROSSJIT_TOOLCHAIN"]
+        assert build_logic.scripts_digest() in caches["CCACHE_COMPILERCHECK"]
+        monkeypatch.setattr(build_logic, "whole_digest", lambda: "another")
+        changed = specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
+        assert changed.key != spec.key
+        assert replace(changed, core="c").core_key != replace(spec, core="c").core_key
 
 
 class TestTheCoreKey:
@@ -487,6 +519,43 @@ class TestCompiling:
         assert "exit status 2" in caught.value.message
         assert caught.value.details[0] == "$ cd /crossjit/build && make -j2"
         assert "Objects/a.c:1:1: error: expected ';'" in caught.value.details
+
+    @pytest.mark.parametrize("failing", ["configure", "install", "compile", "support"])
+    def test_a_script_of_ours_that_fails_itself_is_no_ones_source(self, source: Source, failing: str) -> None:
+        def program(process: FakeProcess) -> int:
+            phase = {"python3": "configure", "env": "compile", "sh": "support"}[process.argv[0]]
+            if phase == "configure" and "install" in process.argv:
+                phase = "install"
+            if phase == failing and "before-make" not in process.argv:
+                return build.SCRIPT_FAULT
+            return python(process) if process.argv[0] == "python3" else 0
+
+        engine = engine_with(python3=program, env=program, sh=program)
+        with pytest.raises(InfrastructureError) as caught:
+            compiled(engine, source, io.StringIO())
+        assert caught.value.exit_code == 3
+        assert caught.value.message.startswith(f"{failing} failed: ")
+
+    def test_that_status_of_a_program_of_cpythons_is_its_own(self, source: Source) -> None:
+        with pytest.raises(BuildError):
+            compiled(engine_with(make=lambda process: build.SCRIPT_FAULT), source, io.StringIO())
+
+    @pytest.mark.parametrize("spoiled", [None, "source", "target"])
+    def test_the_script_for_what_stands_beside_tells_whose_fault_it_is(
+        self, source: Source, tmp_path: Path, spoiled: str | None
+    ) -> None:
+        spec = specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
+        (command,) = (command.argv for command in spec.commands if command.phase == "support")
+        script = command[-1].replace(build.ROOT, str(tmp_path))
+        for name in ("src/Tools/jit", "support", "generated", "build"):
+            (tmp_path / name).mkdir(parents=True)
+        if spoiled == "source":
+            shutil.rmtree(tmp_path / "src" / "Tools")
+        elif spoiled == "target":
+            shutil.rmtree(tmp_path / "support")
+            (tmp_path / "support").write_text("")
+        done = subprocess.run(["sh", "-c", script], cwd=tmp_path / "build", capture_output=True, check=False)
+        assert done.returncode == {None: 0, "source": 1, "target": build.SCRIPT_FAULT}[spoiled]
 
     @pytest.mark.parametrize(
         ("fault", "error"),
