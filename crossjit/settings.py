@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import platformdirs
 from crossjit.errors import UserError
 from crossjit.paths import full_path
 
+SNAPSHOT = r"[0-9]{8}(T[0-9]{6}Z)?"
 _HINT = "set CROSSJIT_HOME to a folder that can be written"
 
 
@@ -24,6 +26,8 @@ class Settings:
     `home` holds `stash/`, `runs/`, `sources/`, `locks/`; `source_mirrors` are folders or URLs that hold source archives
     under their upstream or Debian file names, asked before anything else; `jobs` is make's parallelism, 0 for as many
     as the engine's cores and memory allow; `prepare` lets commands that need the engine set up the host first.
+    `snapshot` is the date of the Debian snapshot that images are made of, `snapshot_mirror` the URL of a mirror that
+    has it, with `{date}` where the date stands.
     """
 
     home: Path
@@ -31,6 +35,8 @@ class Settings:
     engine: str = "docker"
     jobs: int = 0
     prepare: bool = False
+    snapshot: str = ""
+    snapshot_mirror: str = ""
 
     @property
     def stash(self) -> Path:
@@ -62,10 +68,11 @@ class Settings:
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read `CROSSJIT_HOME`, `CROSSJIT_SOURCE_MIRROR`, `CROSSJIT_ENGINE`, `CROSSJIT_JOBS`, `CROSSJIT_PREPARE`.
+    """Read `CROSSJIT_HOME`, `CROSSJIT_SOURCE_MIRROR`, `CROSSJIT_ENGINE`, `CROSSJIT_JOBS`, `CROSSJIT_PREPARE`,
+    `CROSSJIT_SNAPSHOT`, `CROSSJIT_SNAPSHOT_MIRROR`.
 
-    Raises UserError for an engine that is not known, a number of jobs that is none, and where there is no place for the
-    state.
+    Raises UserError for an engine that is not known, a number of jobs that is none, an invalid snapshot, and where
+    there is no place for the state.
     """
     home = full_path(environ["CROSSJIT_HOME"]) if environ.get("CROSSJIT_HOME") else _data_folder()
     engine = environ.get("CROSSJIT_ENGINE") or "docker"
@@ -82,6 +89,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         engine=engine,
         jobs=int(jobs),
         prepare=environ.get("CROSSJIT_PREPARE") == "1",
+        snapshot=_snapshot(environ.get("CROSSJIT_SNAPSHOT", "")),
+        snapshot_mirror=_snapshot_mirror(environ.get("CROSSJIT_SNAPSHOT_MIRROR", "")),
     )
 
 
@@ -111,6 +120,21 @@ def _require_folders(home: Path) -> Path:
             reason = (error.strerror or str(error)).lower()
             raise UserError(f"the state folder cannot be {home}: {reason}", hint=_HINT) from error
     return home
+
+
+def _snapshot(date: str) -> str:
+    if date and not re.fullmatch(SNAPSHOT, date):
+        raise UserError(f"invalid CROSSJIT_SNAPSHOT={date}: expected a date", hint="such as 20261101T000000Z")
+    return date
+
+
+def _snapshot_mirror(url: str) -> str:
+    if url and not (re.match(r"https?://[^/\s]+/\S*$", url) and "{date}" in url):
+        raise UserError(
+            f"invalid CROSSJIT_SNAPSHOT_MIRROR={url}: expected a URL with {{date}} in it",
+            hint="such as https://HOST/archive/debian/{date}",
+        )
+    return url
 
 
 def _data_folder() -> Path:

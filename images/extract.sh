@@ -4,6 +4,7 @@
 #
 # usage: extract.sh ARCHITECTURE ACCOUNT FOLDER PACKAGE...
 #   ARCHITECTURE  Debian's name, such as arm64
+#   RELEASE       (in the environment) the mirror's Release files, as release.sh prints them; see update.sh
 #   ACCOUNT       the unprivileged user to make, with uid 1000 and a home
 set -eu
 here=$(dirname "$0")
@@ -21,17 +22,26 @@ done
 # Mounting is not allowed in an image build and not needed to unpack: mmdebstrap warns and goes on. Whether the
 # architecture can be emulated does not matter either.
 mkdir -p "$root"
-packages_list=$(mktemp)
-export packages_list
+packages_list=$(mktemp) release_line=$(mktemp)
+export here packages_list release_line
+valid=true
+case $RELEASE in *' expired') valid=false ;; esac
 # shellcheck disable=SC2016 # the hook's own shell expands them
 mmdebstrap --mode=root --variant=extract --format=directory --arch="$architecture" --include="$packages" \
     --skip=check/qemu,check/empty \
-    --aptopt='Acquire::Check-Valid-Until "false"' \
+    --aptopt="Acquire::Check-Valid-Until \"$valid\"" \
+    --extract-hook='sh "$here/release.sh" "$1/var/lib/apt/lists" >"$release_line"' \
     --extract-hook='for deb in "$1"/var/cache/apt/archives/*.deb; do
         dpkg-deb --show --showformat="\${Package} \${Architecture} \${Version}\n" "$deb" >>"$packages_list"
     done' \
     "$suite" "$root" "$@"
+found=$(cat "$release_line")
+if [ "$found" != "${RELEASE% expired}" ]; then
+    echo "crossjit: the mirror has other Release files by now: $found" >&2
+    exit 1
+fi
 mkdir -p "$root/usr/share/crossjit"
+echo "$RELEASE" >"$root/usr/share/crossjit/release"
 LC_ALL=C sort "$packages_list" >"$root/usr/share/crossjit/packages"
 
 cd "$root"

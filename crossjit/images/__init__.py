@@ -2,6 +2,21 @@
 
 from crossjit.images.image import Image, Package
 from crossjit.images.making import ensure, find
-from crossjit.images.spec import ImageSpec, Role, load_all, spec_for
+from crossjit.images.spec import ImageSpec, Role, configured, load_all, spec_for
+from crossjit.images.update import Listed, Updated, listed, update
 
-__all__ = ["Image", "ImageSpec", "Package", "Role", "ensure", "find", "load_all", "spec_for"]
+__all__ = [
+    "Image",
+    "ImageSpec",
+    "Listed",
+    "Package",
+    "Role",
+    "Updated",
+    "configured",
+    "ensure",
+    "find",
+    "listed",
+    "load_all",
+    "spec_for",
+    "update",
+]

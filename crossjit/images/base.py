@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,11 +18,13 @@ from pathlib import Path
 from crossjit import durable
 from crossjit.engine.base import OWNED, Engine
 from crossjit.errors import EngineError, InfrastructureError
+from crossjit.images import release as releases
 from crossjit.images.spec import ImageSpec
 from crossjit.model import Arch
 from crossjit.progress import Progress, Step
 
 BASE = "crossjit.base"  # label: what an image stands on
+REFERENCE = "crossjit.reference"  # label: the name that a bootstrapped base keeps
 
 
 class BaseKind(StrEnum):
@@ -32,15 +36,18 @@ class BaseKind(StrEnum):
 
 @dataclass(frozen=True)
 class Base:
-    """A base image: `identity` is the reference by digest or `bootstrap:<suite>`, `reference` its tag in the engine."""
+    """A base image: `identity` is the reference by digest or `bootstrap:<suite>@<Release>`, `reference` its tag."""
 
     kind: BaseKind
     identity: str
     reference: str
 
 
-Bootstrapper = Callable[[str, Arch, Path, Step], None]
-"""Makes a tarball of a root file system of a suite and an arch; raises InfrastructureError where it cannot."""
+Bootstrapper = Callable[[str, Arch, Path, Step, str], str]
+"""Makes a tarball of a root file system of a suite and an arch, from a mirror (empty: the one that apt is set to).
+
+Returns by which Release files, see `release`. Raises InfrastructureError where it cannot.
+"""
 
 
 def recorded(spec: ImageSpec, arch: Arch, home: Path) -> Base | None:
@@ -66,29 +73,49 @@ def decide(
     labels: Mapping[str, str],
     progress: Progress,
     bootstrapper: Bootstrapper,
+    renew: bool = False,
 ) -> Base:
     """Have a base image in the engine, and record which one it is.
 
-    The registry is asked first; where it does not answer, the base is bootstrapped on this host, from the mirror that
-    its apt is set to. Raises EngineError, and InfrastructureError where neither way works.
+    The registry is asked first; where it does not answer, or a snapshot is wanted, the base is bootstrapped on this
+    host. One that was bootstrapped before is taken, unless it is to be made anew. Raises EngineError, and
+    InfrastructureError where neither way works.
     """
-    bootstrapped = _bootstrapped(spec, arch)
-    if engine.image(bootstrapped.reference) is not None:
-        base = bootstrapped
-    else:
+    base = None if renew else _there(engine, spec, arch)
+    if base is None:
         # One step for both ways: that no registry answers is no failure.
         with progress.step("base", spec.suite) as step:
-            try:
-                base = _pull(engine, spec, arch, step)
-            except EngineError as refusal:
-                engine.facts()  # raises where it is the engine that does not answer
-                progress.say(f"no registry gives {spec.document.base}: making the base from Debian's packages")
-                base = _bootstrap(engine, spec, arch, home, labels, step, bootstrapper, refusal)
+            base = _had(engine, spec, arch, home, labels, progress, step, bootstrapper)
+    _keep(base, spec, arch, home)
+    return base
+
+
+def _had(
+    engine: Engine,
+    spec: ImageSpec,
+    arch: Arch,
+    home: Path,
+    labels: Mapping[str, str],
+    progress: Progress,
+    step: Step,
+    bootstrapper: Bootstrapper,
+) -> Base:
+    """Pull a base, or bootstrap one."""
+    if spec.mirror:
+        return _bootstrap(engine, spec, arch, home, labels, progress, step, bootstrapper, None)
+    try:
+        return _pull(engine, spec, arch, step)
+    except EngineError as refusal:
+        engine.facts()  # raises where it is the engine that does not answer
+        progress.say(f"no registry gives {spec.document.base}: making the base from Debian's packages")
+        return _bootstrap(engine, spec, arch, home, labels, progress, step, bootstrapper, refusal)
+
+
+def _keep(base: Base, spec: ImageSpec, arch: Arch, home: Path) -> None:
     record = _record(spec, arch, home)
     with durable.explained(InfrastructureError, "cannot record which base image is used", record.parent):
         record.parent.mkdir(parents=True, exist_ok=True)
         durable.replace(record, json.dumps({**asdict(base), "asked": _asked(spec)}).encode())
-    return base
 
 
 def require(
@@ -101,19 +128,24 @@ def require(
     labels: Mapping[str, str],
     progress: Progress,
     bootstrapper: Bootstrapper,
-) -> None:
-    """Have a base that was decided on in the engine again, if it was removed there since."""
+) -> Base:
+    """Have a base that was decided on in the engine again, if it was removed there since.
+
+    Returns it; one that has to be bootstrapped again is another if the mirror has moved on.
+    """
     if engine.image(base.reference) is not None:
-        return
+        return base
     if base.kind is BaseKind.BOOTSTRAP:
         with progress.step("base", spec.suite) as step:
-            _bootstrap(engine, spec, arch, home, labels, step, bootstrapper, None)
-        return
+            base = _bootstrap(engine, spec, arch, home, labels, progress, step, bootstrapper, None)
+        _keep(base, spec, arch, home)
+        return base
     try:
         with progress.step("base", spec.suite) as step:
             step.update(detail=f"pulling {base.identity}")
             engine.pull(base.identity, arch=arch)
             engine.tag(base.identity, base.reference)
+        return base
     except EngineError as error:
         raise EngineError(
             f"the base image {base.identity} cannot be had again",
@@ -137,15 +169,15 @@ def _bootstrap(
     arch: Arch,
     home: Path,
     labels: Mapping[str, str],
+    progress: Progress,
     step: Step,
     bootstrapper: Bootstrapper,
     refusal: EngineError | None,
 ) -> Base:
-    base = _bootstrapped(spec, arch)
     with _scratch(home, spec, arch) as folder:
         tarball = folder / "base.tar"
         try:
-            bootstrapper(spec.suite, arch, tarball, step)
+            release = bootstrapper(spec.suite, arch, tarball, step, spec.mirror)
         except InfrastructureError as error:
             if refusal is None:
                 raise
@@ -154,9 +186,13 @@ def _bootstrap(
                 hint=error.hint,
                 details=(*refusal.details, *error.details),
             ) from error
+        if said := releases.remark(release, spec.suite):
+            progress.say(said)
+        base = _bootstrapped(spec, arch, release)
         step.update(detail="importing it")
-        own = {**labels, OWNED: "image", BASE: base.identity}
+        own = {**labels, OWNED: "image", BASE: base.identity, REFERENCE: base.reference, releases.LABEL: release}
         engine.import_image(tarball, tag=base.reference, arch=arch, labels=own)
+        engine.tag(base.reference, _newest(spec, arch))
     return base
 
 
@@ -173,17 +209,39 @@ def _scratch(home: Path, spec: ImageSpec, arch: Arch) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _bootstrapped(spec: ImageSpec, arch: Arch) -> Base:
-    reference = f"crossjit/base-{spec.suite}-{arch.debian}:bootstrap"
-    return Base(BaseKind.BOOTSTRAP, f"bootstrap:{spec.suite}", reference)
+def _bootstrapped(spec: ImageSpec, arch: Arch, release: str) -> Base:
+    short = releases.short(release)
+    reference = f"{_newest(spec, arch)}-{short}"
+    return Base(BaseKind.BOOTSTRAP, f"bootstrap:{spec.suite}@{short}", reference)
+
+
+def _newest(spec: ImageSpec, arch: Arch) -> str:
+    """Return the name that the newest bootstrapped base has in the engine."""
+    return f"crossjit/base-{spec.suite}-{arch.debian}:{_origin(spec)}"
+
+
+def _there(engine: Engine, spec: ImageSpec, arch: Arch) -> Base | None:
+    """Return the newest base that was bootstrapped before, by any state folder; None if it is not in the engine."""
+    found = engine.image(_newest(spec, arch))
+    if found is None or not {BASE, REFERENCE} <= set(found.labels):
+        return None
+    return Base(BaseKind.BOOTSTRAP, found.labels[BASE], found.labels[REFERENCE])
+
+
+def _origin(spec: ImageSpec) -> str:
+    """Name where a bootstrapped base is from: the mirror that apt is set to, or a snapshot."""
+    return f"snapshot-{hashlib.sha256(spec.mirror.encode()).hexdigest()[:8]}" if spec.mirror else "bootstrap"
 
 
 def _record(spec: ImageSpec, arch: Arch, home: Path) -> Path:
-    return home / "images" / f"base-{spec.suite}-{arch.debian}.json"
+    origin = f"-{_origin(spec)}" if spec.mirror else ""
+    return home / "images" / f"base-{spec.suite}-{arch.debian}{origin}.json"
 
 
 def _asked(spec: ImageSpec) -> str:
-    """Return the reference that the registry is asked for: by its tag, or by the digest that pins it."""
+    """Return what is asked for: a reference by its tag, or by the digest that pins it; a snapshot's mirror."""
+    if spec.mirror:
+        return spec.mirror
     reference, digest = spec.document.base, spec.document.digest
     if digest is None:
         return reference
@@ -191,26 +249,54 @@ def _asked(spec: ImageSpec) -> str:
     return f"{name if colon and '/' not in tag else reference}@{digest}"
 
 
-def bootstrap(suite: str, arch: Arch, tarball: Path, step: Step) -> None:
-    """Make a minimal Debian with mmdebstrap, as root or as a user who may have user namespaces."""
+def bootstrap(suite: str, arch: Arch, tarball: Path, step: Step, mirror: str = "") -> str:
+    """Make a minimal Debian with mmdebstrap, as root or as a user who may have user namespaces.
+
+    A Release that has expired is refused first, and taken where there is no other. See `Bootstrapper`.
+    """
     for program in ("apt-get", "mmdebstrap"):
         if shutil.which(program) is None:
             raise InfrastructureError(
                 f"this host has no {program} to make one with",
                 hint="make an image registry reachable for the engine; on Debian, ./inv setup installs what is missing",
             )
-    mirror = mirror_of(_repositories())
-    if mirror is None:
+    mirror = mirror or mirror_of(_repositories()) or ""
+    if not mirror:
         raise InfrastructureError(
             "apt names no Debian mirror here to make one from",
             hint="make an image registry reachable for the engine, or add a Debian mirror to apt's sources",
         )
     argv = ["mmdebstrap", "--variant=minbase", f"--architectures={arch.debian}", "--format=tar"]
-    argv += ['--aptopt=Acquire::Check-Valid-Until "false"']
+    argv.append(f"--customize-hook={_SUMS}")
     if mirror.startswith("https:"):
         argv.append("--include=ca-certificates")
-    argv += [suite, str(tarball), mirror]
-    last: deque[str] = deque(maxlen=20)
+    ended = _mmdebstrap([*argv, suite, str(tarball), mirror], step)
+    expired = bool(ended.status) and any(_EXPIRED.search(line) for line in ended.lines)
+    if expired:
+        ended = _mmdebstrap([*argv, '--aptopt=Acquire::Check-Valid-Until "false"', suite, str(tarball), mirror], step)
+    if ended.status:
+        raise InfrastructureError(
+            f"mmdebstrap cannot make {suite}: exit status {ended.status}",
+            hint="as a user it needs uidmap and user namespaces; the mirror must have the suite",
+            details=tuple(ended.lines)[-20:],
+        )
+    found = sorted(f"{match[2]}={match[1]}" for line in ended.lines if (match := _SUM.fullmatch(line)))
+    return releases.parse(" ".join(found) + (" expired" if expired else ""))
+
+
+_EXPIRED = re.compile(r"^E: Release file for \S+ is expired")
+_SUMS = 'cd "$1/var/lib/apt/lists" && sha256sum *Release >&2'  # while the lists are there
+_SUM = re.compile(r"([0-9a-f]{64})  \S+_dists_(\S+)_(?:In)?Release")
+
+
+@dataclass(frozen=True)
+class _Ended:
+    status: int
+    lines: tuple[str, ...]
+
+
+def _mmdebstrap(argv: list[str], step: Step) -> _Ended:
+    last: deque[str] = deque(maxlen=200)
     with subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
@@ -218,6 +304,7 @@ def bootstrap(suite: str, arch: Arch, tarball: Path, step: Step) -> None:
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
     ) as process:
         assert process.stderr is not None
         try:
@@ -229,12 +316,7 @@ def bootstrap(suite: str, arch: Arch, tarball: Path, step: Step) -> None:
         except BaseException:
             process.terminate()  # it unmounts what it mounted
             raise
-    if process.returncode:
-        raise InfrastructureError(
-            f"mmdebstrap cannot make {suite}: exit status {process.returncode}",
-            hint="as a user it needs uidmap and user namespaces; the mirror must have the suite",
-            details=tuple(last),
-        )
+    return _Ended(process.returncode, tuple(last))
 
 
 def mirror_of(listing: str) -> str | None:

@@ -35,7 +35,8 @@ class Image:
     """An image in the engine.
 
     `reference` is its tag, `id` the engine's content id, `key` the digest of all that it was made from, `base` what it
-    stands on (`debian@sha256:…` or `bootstrap:<suite>`), `fingerprint` the digest of the packages in it.
+    stands on (`debian@sha256:…` or `bootstrap:<suite>@<Release>`), `fingerprint` the digest of the packages in it, and
+    `release` the digests of the mirror's Release files that they came by; `core` is the key without these.
     """
 
     reference: str
@@ -45,6 +46,8 @@ class Image:
     arch: Arch
     base: str
     packages: tuple[Package, ...]
+    release: str = ""
+    core: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -68,6 +71,7 @@ class Image:
             "key": self.key,
             "base": self.base,
             "fingerprint": self.fingerprint,
+            "release": self.release,
         }
         # the package gcc only points to the one with the compiler in it, and has a version of its own
         gcc = next((package.name for package in self.packages if re.fullmatch(r"gcc-[0-9]+", package.name)), "gcc")

@@ -10,9 +10,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+import crossjit
 from crossjit import documents
 from crossjit.errors import DocumentError, UserError, did_you_mean
 from crossjit.model import Arch, ExtraPackages
+from crossjit.settings import SNAPSHOT, Settings
 
 FILE = "image.toml"
 DOCKERFILE = "Dockerfile"
@@ -88,6 +90,8 @@ class ImageDocument:
     debug: Debug
     digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
     """pins the base image in the registry"""
+    snapshot: Annotated[str, Field(pattern=f"^{SNAPSHOT}$")] | None = None
+    """the date of the mirror's snapshot that all packages come from, such as 20261101T000000Z"""
     aliases: Mapping[PackageName, PackageName] = Field(default_factory=dict)
     """what packages that variants name are called in this suite, where that is another name"""
 
@@ -96,13 +100,15 @@ class ImageDocument:
 class ImageSpec:
     """One distribution's images: its name, what its `image.toml` says, and the build context with its Dockerfile.
 
-    `extra` is what a variant has its images get beside that.
+    `extra` is what a variant has its images get beside that, `mirror` where the snapshot is that all packages are from;
+    if it is empty, they are from the mirror that apt is set to.
     """
 
     name: str
     context: Path
     document: ImageDocument
     extra: ExtraPackages = field(default_factory=ExtraPackages)
+    mirror: str = ""
 
     def having(self, extra: ExtraPackages) -> ImageSpec:
         """Return it with packages that a variant needs, under the names that they have in this suite."""
@@ -170,6 +176,23 @@ def load(folder: Path) -> ImageSpec:
     document = documents.load(folder / FILE, ImageDocument)
     own = (folder / DOCKERFILE).is_file()
     return ImageSpec(name=folder.name, context=folder if own else folder.parent, document=document)
+
+
+def configured(settings: Settings) -> tuple[ImageSpec, ...]:
+    """Read crossjit's images, of the snapshot that the user's settings or an image's document name.
+
+    Raises UserError where a snapshot is named and no mirror that has it, DocumentError as `load_all` does.
+    """
+    found = []
+    for spec in load_all(crossjit.PROJECT / "images"):
+        date = settings.snapshot or spec.document.snapshot
+        if date and not settings.snapshot_mirror:
+            raise UserError(
+                f"the snapshot {date} needs a mirror that has it",
+                hint="set CROSSJIT_SNAPSHOT_MIRROR to its URL, with {date} where the date stands",
+            )
+        found.append(replace(spec, mirror=settings.snapshot_mirror.replace("{date}", date)) if date else spec)
+    return tuple(found)
 
 
 def load_all(folder: Path) -> tuple[ImageSpec, ...]:

@@ -12,6 +12,7 @@ from crossjit.tasks import (
     debug,
     develop,
     doctor,
+    images,
     known_failures,
     listing,
     report,
@@ -49,6 +50,7 @@ namespace = Collection(
     *_commands(develop),
     _group("stash", "The artifacts.", _commands(stash)),
     _group("cache", "What builds keep.", _commands(cache)),
+    _group("images", "The images to compile and to run in.", _commands(images)),
     _group("known-failures", "The tests that fail for a reason that is not the build's.", _commands(known_failures)),
     _group("runs", "What was done.", _commands(runs, "list", "show")),
 )

@@ -76,11 +76,10 @@ def _row(volume: Owned, part: Part) -> tuple[str, ...]:
 
 def _toolchain(client: Engine, settings: Settings) -> Image | None:
     """Find any toolchain image of the engine's own arch: it has the Python that looks into the cache."""
-    import crossjit
     from crossjit import images
     from crossjit.images import Role
 
     arch = client.facts().arch
-    specs = images.load_all(crossjit.PROJECT / "images")
+    specs = images.configured(settings)
     found = (images.find(client, spec, Role.TOOLCHAIN, arch, host_arch=arch, home=settings.home) for spec in specs)
     return next((image for image in found if image is not None), None)

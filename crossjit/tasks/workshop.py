@@ -62,7 +62,7 @@ def opened(
         suites.load(name)
     own = [name for cell in cells for name in recipes[cell.recipe].variants[cell.variant].suites]
     named_tests.require(request.portion.tests, request.portion.suites or own)
-    specs = images.load_all(crossjit.PROJECT / "images")
+    specs = images.configured(settings)
     arches = request.arches or (_host_arch(),)
     # Where apt is, mmdebstrap is to be had; elsewhere the base image must come from a registry.
     bootstrap = settings.prepare and bool(shutil.which("apt-get"))
@@ -127,7 +127,7 @@ def foresee(request: Request) -> tuple[tuple[Foreseen, ...], HostAbility]:
     except EngineError:
         client, arch = None, _host_arch()
     ability = host.look(settings, host.LocalShell()).ability or HostAbility(arch, {})
-    specs = images.load_all(crossjit.PROJECT / "images")
+    specs = images.configured(settings)
     store = Store(settings.stash)
     selection = plan.select(recipes, request.selector, arch)
     for remark in selection.notes:

@@ -4,25 +4,42 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import shutil
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import filelock
 import pytest
 
 from crossjit.engine.base import COPY, HOME, OWNED, RUN, Owned
-from crossjit.engine.fake import FakeEngine
+from crossjit.engine.fake import Build, FakeEngine
 from crossjit.engine.fake_files import FakeFiles
 from crossjit.errors import DocumentError, EngineError, InfrastructureError, UserError
-from crossjit.images import Image, ImageSpec, Package, Role, ensure, find, load_all, spec_for
-from crossjit.images.base import BASE, Base, BaseKind, mirror_of
-from crossjit.images.making import LISTING, key_of
+from crossjit.images import (
+    Image,
+    ImageSpec,
+    Package,
+    Role,
+    Updated,
+    configured,
+    ensure,
+    find,
+    load_all,
+    spec_for,
+    update,
+)
+from crossjit.images import listed as listed_images
+from crossjit.images import release as releases
+from crossjit.images.base import BASE, Base, BaseKind, bootstrap, mirror_of
+from crossjit.images.making import ATTEMPTS, LISTING, core_of
 from crossjit.images.spec import load
 from crossjit.model import Arch, ExtraPackages
 from crossjit.progress import Silent, SilentStep, Step
+from crossjit.settings import Settings
 
 IMAGES = Path(__file__).parents[2] / "images"
 
@@ -54,19 +71,26 @@ class Told(Silent):
         self.said.append(text)
 
 
+MIRROR = f"forky={'5a' * 32}"  # what release.sh prints of it
+
+
 class Bootstraps:
     """Makes an empty root file system, and counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, release: str = MIRROR) -> None:
         self.made: list[tuple[str, Arch]] = []
+        self.mirrors: list[str] = []
+        self.release = release
 
-    def __call__(self, suite: str, arch: Arch, tarball: Path, step: Step) -> None:
+    def __call__(self, suite: str, arch: Arch, tarball: Path, step: Step, mirror: str) -> str:
         self.made.append((suite, arch))
+        self.mirrors.append(mirror)
         with tarfile.open(tarball, "w"):
             pass
+        return self.release
 
 
-def refuses(suite: str, arch: Arch, tarball: Path, step: Step) -> None:
+def refuses(suite: str, arch: Arch, tarball: Path, step: Step, mirror: str) -> str:
     raise InfrastructureError("this host has no mmdebstrap to make one with", hint="install it")
 
 
@@ -82,7 +106,20 @@ def forky(specs: dict[str, ImageSpec]) -> ImageSpec:
 
 @pytest.fixture
 def engine() -> FakeEngine:
-    return FakeEngine(stages={stage: listed(TOOLS) for stage in ("toolchain", "target", "listing")})
+    stages = {stage: listed(TOOLS) for stage in ("toolchain", "target", "listing")}
+    return FakeEngine(stages={**stages, "release": having(MIRROR)})
+
+
+def having(release: str) -> FakeFiles:
+    """What is in the image that the mirror is asked by."""
+    files = FakeFiles.base()
+    files.write(releases.FILE, f"{release}\n".encode())
+    return files
+
+
+def built(engine: FakeEngine) -> list[Build]:
+    """What was built, without what the mirror was asked by."""
+    return [build for build in engine.builds if build.target != "release"]
 
 
 def listed(text: str) -> FakeFiles:
@@ -147,7 +184,7 @@ def test_debug_image_has_gdb_and_is_unpacked(forky: ImageSpec, make: Make, engin
     assert {"base-files", "gdb-multiarch"} <= set(packages)
     assert not {"gcc", "libssl3t64"} & set(packages)
     image = make(Role.DEBUG)
-    (build,) = engine.builds
+    (build,) = built(engine)
     assert (build.target, build.arguments["ACCOUNT"]) == ("target", "tester")
     assert (image.reference.partition(":")[0], image.role) == ("crossjit/forky-debug-amd64", Role.DEBUG)
 
@@ -164,9 +201,9 @@ def test_what_a_variant_needs_is_in_an_image_of_its_own(forky: ImageSpec, make: 
     plain = [make(role, arch) for role in (Role.TOOLCHAIN, Role.TARGET) for arch in Arch]
     more = [make(role, arch, own) for role in (Role.TOOLCHAIN, Role.TARGET) for arch in Arch]
     assert len({image.key for image in (*plain, *more)}) == 8
-    packages = [build.arguments["PACKAGES"] for build in engine.builds if build.target in ("toolchain", "target")]
+    packages = [build.arguments["PACKAGES"] for build in built(engine) if build.target in ("toolchain", "target")]
     assert packages[0] == packages[4], "its layer is the other image's, too"
-    (layered,) = (build for build in engine.builds if "EXTRA" in build.arguments)
+    (layered,) = (build for build in built(engine) if "EXTRA" in build.arguments)
     assert layered.arguments["EXTRA"] == "libclang-rt-21-dev tk-dev tk-dev:arm64"
     assert packages[-1] == f"{packages[3]} libasan9"
 
@@ -174,7 +211,7 @@ def test_what_a_variant_needs_is_in_an_image_of_its_own(forky: ImageSpec, make: 
 def test_a_variant_that_needs_nothing_has_everybodys_images(forky: ImageSpec, make: Make, engine: FakeEngine) -> None:
     assert make().key == make(spec=forky.having(ExtraPackages(target=("libasan8",)))).key
     assert make(spec=forky.having(ExtraPackages())).key == make().key
-    assert len(engine.builds) == 1
+    assert len(built(engine)) == 1
 
 
 def test_every_mistake_in_every_document_is_told_with_its_place(tmp_path: Path) -> None:
@@ -237,7 +274,7 @@ def test_an_image_that_does_not_exist(specs: dict[str, ImageSpec]) -> None:
 
 # -- the key
 
-BOOTSTRAPPED = Base(BaseKind.BOOTSTRAP, "bootstrap:forky", "base")
+BOOTSTRAPPED = Base(BaseKind.BOOTSTRAP, f"bootstrap:forky@{MIRROR[6:18]}", "base")
 
 
 def test_the_key_holds_all_that_goes_in(forky: ImageSpec, tmp_path: Path) -> None:
@@ -252,10 +289,10 @@ def test_the_key_holds_all_that_goes_in(forky: ImageSpec, tmp_path: Path) -> Non
         host: Arch = Arch.X86_64,
         base: Base = BOOTSTRAPPED,
     ) -> str:
-        return key_of(spec, role, arch, host, base)
+        return core_of(spec, role, arch, host, base)
 
     first = key()
-    assert key() == key_of(forky, Role.TOOLCHAIN, Arch.X86_64, Arch.X86_64, BOOTSTRAPPED) == first
+    assert key() == core_of(forky, Role.TOOLCHAIN, Arch.X86_64, Arch.X86_64, BOOTSTRAPPED) == first
     (copy / "README.md").write_text("no part of any build")
     assert key() == first
     keys = [
@@ -276,7 +313,7 @@ def test_the_key_holds_all_that_goes_in(forky: ImageSpec, tmp_path: Path) -> Non
 
 def test_what_is_only_for_people_is_not_in_the_key(forky: ImageSpec) -> None:
     other = with_document(forky, summary="another line")
-    assert key_of(other, Role.TARGET, Arch.X86_64, Arch.X86_64, BOOTSTRAPPED) == key_of(
+    assert core_of(other, Role.TARGET, Arch.X86_64, Arch.X86_64, BOOTSTRAPPED) == core_of(
         forky, Role.TARGET, Arch.X86_64, Arch.X86_64, BOOTSTRAPPED
     )
 
@@ -286,14 +323,14 @@ def test_what_is_only_for_people_is_not_in_the_key(forky: ImageSpec) -> None:
 
 def test_an_image_is_built_once_and_then_nothing_is_started(engine: FakeEngine, make: Make) -> None:
     first = make()
-    assert [build.target for build in engine.builds] == ["toolchain"]
-    build = engine.builds[0]
+    assert [build.target for build in built(engine)] == ["toolchain"]
+    build = built(engine)[0]
     assert build.arguments["FOREIGN"] == "arm64" and build.arguments["ACCOUNT"] == "builder"
     assert first.reference == f"crossjit/forky-toolchain-amd64:{first.key[:12]}" == build.tag
-    assert build.labels[OWNED] == "image" and build.labels[BASE] == "bootstrap:forky" == first.base
+    assert build.labels[OWNED] == "image" and build.labels[BASE] == BOOTSTRAPPED.identity == first.base
     started, pulls = len(engine.started), len(engine.pulls)
     assert make(bootstrapper=refuses) == first
-    assert (len(engine.builds), len(engine.started), len(engine.pulls)) == (1, started, pulls)
+    assert (len(built(engine)), len(engine.started), len(engine.pulls)) == (1, started, pulls)
 
 
 def test_finding_makes_nothing(engine: FakeEngine, make: Make, forky: ImageSpec, tmp_path: Path) -> None:
@@ -304,9 +341,9 @@ def test_finding_makes_nothing(engine: FakeEngine, make: Make, forky: ImageSpec,
     make()
     assert found() is None  # the base is there, the image is not
     image = make(Role.TARGET, Arch.AARCH64)
-    builds, started = len(engine.builds), len(engine.started)
+    builds, started = len(built(engine)), len(engine.started)
     assert found() == image
-    assert (len(engine.builds), len(engine.started)) == (builds, started)
+    assert (len(built(engine)), len(engine.started)) == (builds, started)
     del engine.images[image.reference]
     assert found() is None
 
@@ -324,12 +361,12 @@ def test_what_is_installed_can_be_asked(make: Make) -> None:
 def test_nothing_foreign_is_started_to_list_a_foreign_image(engine: FakeEngine, make: Make) -> None:
     target = make(Role.TARGET, Arch.AARCH64)
     toolchain = make(Role.TOOLCHAIN, Arch.AARCH64)
-    assert [(build.target, build.arch) for build in engine.builds] == [
+    assert [(build.target, build.arch) for build in built(engine)] == [
         ("target", Arch.AARCH64),
         ("listing", Arch.X86_64),
     ] * 2
-    assert engine.builds[1].arguments["IMAGE"] == target.reference
-    assert engine.builds[1].arguments["IMAGE_PLATFORM"] == "linux/arm64"
+    assert built(engine)[1].arguments["IMAGE"] == target.reference
+    assert built(engine)[1].arguments["IMAGE_PLATFORM"] == "linux/arm64"
     assert target.packages and toolchain.version("libc6") == "2.42"
     assert {start.arch for start in engine.started} == {Arch.X86_64}
     assert not [name for name in engine.images if name.startswith("crossjit/listing")]
@@ -339,7 +376,7 @@ def test_nothing_foreign_is_started_to_list_a_foreign_image(engine: FakeEngine, 
 def test_another_state_folder_takes_the_image_that_is_there(engine: FakeEngine, make: Make, tmp_path: Path) -> None:
     first = make()
     assert make(home=tmp_path / "other") == first
-    assert len(engine.builds) == 1
+    assert len(built(engine)) == 1
 
 
 def test_what_was_remembered_and_got_damaged_is_read_again(make: Make, tmp_path: Path) -> None:
@@ -353,7 +390,7 @@ def test_a_removed_image_is_made_again(engine: FakeEngine, make: Make) -> None:
     first = make()
     del engine.images[first.reference]
     assert make().reference == first.reference
-    assert len(engine.builds) == 2
+    assert len(built(engine)) == 2
 
 
 def test_a_failing_build_comes_with_its_log_and_leaves_nothing(engine: FakeEngine, make: Make) -> None:
@@ -376,9 +413,9 @@ def test_an_image_without_its_list_is_our_fault(engine: FakeEngine, make: Make) 
 
 def test_labels_are_on_all_that_is_made(engine: FakeEngine, make: Make) -> None:
     make(Role.TARGET, Arch.AARCH64, labels={"crossjit.home": "ours"})
-    assert {build.labels["crossjit.home"] for build in engine.builds} == {"ours"}
+    assert {build.labels["crossjit.home"] for build in built(engine)} == {"ours"}
     assert engine.images["crossjit/base-forky-amd64:bootstrap"].labels["crossjit.home"] == "ours"
-    assert [start.labels["crossjit.home"] for start in engine.started] == ["ours"]
+    assert [start.labels["crossjit.home"] for start in engine.started] == ["ours"] * 2  # the mirror is asked, too
 
 
 def test_two_that_want_the_same_image_build_it_once(engine: FakeEngine, make: Make) -> None:
@@ -390,13 +427,13 @@ def test_two_that_want_the_same_image_build_it_once(engine: FakeEngine, make: Ma
     for thread in threads:
         thread.join()
     assert len(images) == 4 and len(set(images)) == 1
-    assert len(engine.builds) == 1 and len(bootstraps.made) == 1
+    assert len(built(engine)) == 1 and len(bootstraps.made) == 1
 
 
 def test_waiting_for_another_process_is_told(make: Make, tmp_path: Path) -> None:
     first = make()
     (tmp_path / "images" / f"{first.id.removeprefix('sha256:')}.packages").unlink()
-    lock = filelock.FileLock(tmp_path / "locks" / f"image-{first.key[:12]}.lock", thread_local=False)
+    lock = filelock.FileLock(tmp_path / "locks" / f"image-{first.core[:12]}.lock", thread_local=False)
 
     class Releases(Told):
         def say(self, text: str) -> None:
@@ -419,14 +456,14 @@ def test_one_base_for_a_suite(engine: FakeEngine, make: Make) -> None:
             make(role, arch, bootstrapper=bootstraps)
     assert bootstraps.made == [("forky", Arch.X86_64)]
     assert engine.pulls == ["debian:forky-slim"]
-    assert {build.arguments["BASE"] for build in engine.builds} == {"crossjit/base-forky-amd64:bootstrap"}
+    assert {build.arguments["BASE"] for build in built(engine)} == {f"crossjit/base-forky-amd64:bootstrap-{'5a' * 6}"}
 
 
 def test_a_registry_is_preferred_and_its_digest_kept(engine: FakeEngine, make: Make, tmp_path: Path) -> None:
     engine.registry["debian:forky-slim", Arch.X86_64] = FakeFiles.base()
     image = make(bootstrapper=refuses)
     assert image.base.startswith("debian@sha256:")
-    base = engine.builds[0].arguments["BASE"]
+    base = built(engine)[0].arguments["BASE"]
     assert base == f"crossjit/base-forky-amd64:{image.base.rpartition(':')[2][:12]}"
     assert base in engine.images
     engine.registry.clear()
@@ -501,6 +538,184 @@ def test_steps_are_told(make: Make) -> None:
     assert "pulling debian:forky-slim" in told.details and "listing its packages" in told.details
 
 
+# -- what the mirror has
+
+LATER = f"forky={'6b' * 32}"
+EXPIRED = f"{MIRROR} expired"
+
+
+def updated(engine: FakeEngine, forky: ImageSpec, home: Path, **other: Any) -> list[Updated]:
+    given: dict[str, Any] = {"progress": Silent(), "labels": {}, "bootstrapper": Bootstraps(LATER), **other}
+    return list(update(engine, (forky,), Settings(home=home), Arch.X86_64, **given))
+
+
+def test_the_mirrors_release_is_in_key_and_label(engine: FakeEngine, make: Make, tmp_path: Path) -> None:
+    first = make()
+    assert (first.release, first.facts()["release"]) == (MIRROR, MIRROR)
+    (build,) = built(engine)
+    assert build.labels[releases.LABEL] == build.arguments["RELEASE"] == MIRROR
+    del engine.images[first.reference]
+    engine.stages["release"] = having(LATER)
+    later = make()
+    assert later.release == LATER
+    assert later.key != first.key
+    assert later.core == first.core
+
+
+def test_a_later_command_asks_no_mirror(engine: FakeEngine, make: Make) -> None:
+    first = make()
+    engine.stages["release"] = having(LATER)
+    assert make() == first
+
+
+def test_a_release_that_has_expired_is_told_and_labelled(engine: FakeEngine, make: Make) -> None:
+    engine.stages["release"] = having(EXPIRED)
+    told = Told()
+    image = make(progress=told)
+    assert "the mirror's Release of forky has expired and is used without the check of Valid-Until" in told.said
+    (build,) = built(engine)
+    assert build.labels[releases.LABEL] == EXPIRED == image.release
+    assert make().key == image.key
+
+
+def test_a_mirror_that_moves_on_while_an_image_is_built_is_asked_again(engine: FakeEngine, make: Make) -> None:
+    engine.broken_stages["toolchain"] = (f"#9 1.2 {releases.MOVED} by now: {LATER}",)
+    with pytest.raises(EngineError):
+        make()
+    asked = [build.target for build in engine.builds].count("release")
+    assert asked == ATTEMPTS
+    engine.broken_stages["toolchain"] = ("E: Unable to locate package",)
+    with pytest.raises(EngineError):
+        make()
+    assert [build.target for build in engine.builds].count("release") == asked + 1, "that is another failure"
+
+
+def test_what_is_no_release_is_our_side(engine: FakeEngine, make: Make) -> None:
+    engine.stages["release"] = having("forky=zz")
+    with pytest.raises(InfrastructureError, match="Release files could not be read"):
+        make()
+
+
+def test_an_update_changes_nothing_where_the_mirror_has_not(
+    engine: FakeEngine, make: Make, forky: ImageSpec, tmp_path: Path
+) -> None:
+    first = make()
+    bootstraps = Bootstraps(LATER)
+    (found,) = updated(engine, forky, tmp_path, bootstrapper=bootstraps)
+    assert not found.changed
+    assert found.image == first
+    assert (len(built(engine)), bootstraps.made) == (1, [])
+
+
+def test_an_update_makes_base_and_images_anew_and_leaves_the_old_ones(
+    engine: FakeEngine, make: Make, forky: ImageSpec, tmp_path: Path
+) -> None:
+    extra = forky.having(ExtraPackages(target=("libasan8",)))
+    old = [make(), make(Role.TARGET, Arch.AARCH64), make(Role.TARGET, spec=extra)]
+    engine.stages["release"] = having(LATER)
+    found = updated(engine, forky, tmp_path)
+    assert [each.changed for each in found] == [True] * 3
+    assert {each.before for each in found} == {image.reference for image in old} <= set(engine.images)
+    assert {each.image.base for each in found} == {f"bootstrap:forky@{'6b' * 6}"}
+    assert {each.image.release for each in found} == {LATER}
+    assert make() in [each.image for each in found], "and that is what is used"
+    assert not any(each.changed for each in updated(engine, forky, tmp_path))
+    assert updated(engine, forky, tmp_path / "other") == []
+
+
+def test_images_are_listed_with_their_date_and_which_is_current(
+    engine: FakeEngine, make: Make, forky: ImageSpec, tmp_path: Path
+) -> None:
+    settings = Settings(home=tmp_path)
+    labels = {"crossjit.home": settings.identity}
+    old = make(labels=labels)
+    engine.stages["release"] = having(LATER)
+    updated(engine, forky, tmp_path, labels=labels)
+    new = make(labels=labels)
+    rows = {row.name: row for row in listed_images(engine, (forky,), settings, Arch.X86_64)}
+    assert {name: (row.current, row.release) for name, row in rows.items()} == {
+        old.reference: (False, MIRROR),
+        new.reference: (True, LATER),
+    }
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}\+00:00", row.made) for row in rows.values())
+
+
+def test_an_image_of_another_state_folder_is_taken_without_asking_the_mirror(
+    engine: FakeEngine, make: Make, tmp_path: Path
+) -> None:
+    first = make()
+    engine.stages["release"] = having(LATER)
+    assert make(home=tmp_path / "other") == first
+
+
+def test_a_snapshot_is_bootstrapped_from_its_own_mirror(engine: FakeEngine, make: Make, forky: ImageSpec) -> None:
+    plain = make()
+    engine.registry["debian:forky-slim", Arch.X86_64] = FakeFiles.base()
+    snapshot = dataclasses.replace(forky, mirror="https://snapshots.invalid/20261101T000000Z")
+    bootstraps = Bootstraps(LATER)
+    image = make(spec=snapshot, bootstrapper=bootstraps)
+    assert bootstraps.mirrors == [snapshot.mirror]
+    assert image.key != plain.key
+    assert image.base == f"bootstrap:forky@{'6b' * 6}"
+    assert make() == plain, "the other is not touched"
+
+
+def test_a_snapshot_is_of_the_settings_or_the_document(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, snapshot="20261101", snapshot_mirror="https://snapshots.invalid/{date}/debian")
+    assert {spec.mirror for spec in configured(settings)} == {"https://snapshots.invalid/20261101/debian"}
+    assert {spec.mirror for spec in configured(Settings(home=tmp_path))} == {""}
+    with pytest.raises(UserError, match="the snapshot 20261101 needs a mirror") as caught:
+        configured(Settings(home=tmp_path, snapshot="20261101"))
+    assert "CROSSJIT_SNAPSHOT_MIRROR" in caught.value.hint
+
+
+MMDEBSTRAP = """#!/bin/sh
+echo "$@" >>{log}
+case "$*" in *Check-Valid-Until*) ;; *)
+    echo "E: Release file for http://a/debian/dists/forky/InRelease is {what} (invalid since 3d)" >&2
+    exit 25 ;;
+esac
+echo "{digest}  a_debian_dists_forky_InRelease" >&2
+"""
+
+
+@pytest.fixture
+def mmdebstrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Put a mmdebstrap on PATH for which the mirror's Release is something, and return what it writes down."""
+
+    def put(what: str) -> Path:
+        log = tmp_path / "log"
+        (tmp_path / "bin").mkdir()
+        for name, text in (
+            ("mmdebstrap", MMDEBSTRAP.format(log=log, what=what, digest="5a" * 32)),
+            ("apt-get", "#!/bin/sh\nprintf 'http://a/debian\\tDebian\\tforky\\n'\n"),
+        ):
+            (tmp_path / "bin" / name).write_text(text)
+            (tmp_path / "bin" / name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+        return log
+
+    return put
+
+
+def test_a_base_of_an_expired_release_is_made_without_the_check(
+    mmdebstrap: Callable[[str], Path], tmp_path: Path
+) -> None:
+    log = mmdebstrap("expired")
+    assert bootstrap("forky", Arch.X86_64, tmp_path / "base.tar", SilentStep()) == EXPIRED
+    first, second = log.read_text().splitlines()
+    assert "Check-Valid-Until" not in first
+    assert 'Check-Valid-Until "false"' in second
+    assert second.endswith(" http://a/debian")
+
+
+def test_for_no_other_reason(mmdebstrap: Callable[[str], Path], tmp_path: Path) -> None:
+    log = mmdebstrap("not signed")
+    with pytest.raises(InfrastructureError, match="mmdebstrap cannot make forky: exit status 25"):
+        bootstrap("forky", Arch.X86_64, tmp_path / "base.tar", SilentStep())
+    assert len(log.read_text().splitlines()) == 1
+
+
 # -- apt's mirror
 
 
@@ -525,7 +740,9 @@ def test_the_mirror_is_debians_own(listing: str, mirror: str | None) -> None:
 def test_what_dies_while_an_image_is_made_is_found_by_its_run(
     engine: FakeEngine, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The container that lists packages, and the copy of a foreign image, bear the run's label; images do not."""
+    """What asks the mirror and what lists packages, and the copy of a foreign image, bear the run's label; images do
+    not.
+    """
     labels = {HOME: "h", RUN: "r"}
     kept = []
     remove = FakeEngine.remove
@@ -536,13 +753,15 @@ def test_what_dies_while_an_image_is_made_is_found_by_its_run(
 
     monkeypatch.setattr(FakeEngine, "remove", watch)
     image = make(Role.TARGET, Arch.AARCH64, labels=labels)
-    (listing,) = engine.started
+    asking, listing = engine.started
     assert labels.items() <= listing.labels.items()
-    (copy,) = kept
-    assert labels.items() <= copy.items()
-    assert COPY in copy
+    assert labels.items() <= asking.labels.items()
+    release, copy = kept
+    for each in (release, copy):
+        assert labels.items() <= each.items()
+        assert COPY in each
     lasting = [each for tag, each in engine.images.items() if tag == image.reference or "base" in tag]
-    assert len(lasting) == 2
-    for each in lasting:
-        assert each.labels[HOME] == "h"
-        assert RUN not in each.labels
+    assert len({each.id for each in lasting}) == 2
+    for made in lasting:
+        assert made.labels[HOME] == "h"
+        assert RUN not in made.labels

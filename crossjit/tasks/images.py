@@ -1,0 +1,68 @@
+"""`images list|update`: the images that cells are built and run in."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from invoke.context import Context
+
+from crossjit.tasks.framework import command, note, show, show_json, show_table
+from crossjit.tasks.options import describe
+
+
+@command(name="list", default=True, help=describe("json"))
+def list_images(context: Context, json: bool = False) -> None:
+    """List the images that were made: when, and of which state of Debian's mirror."""
+    from crossjit import engine, images, settings
+    from crossjit.images import release
+
+    loaded = settings.load()
+    client = engine.connect(loaded)
+    found = images.listed(client, images.configured(loaded), loaded, client.facts().arch)
+    if json:
+        show_json([asdict(each) for each in found])
+    elif not found:
+        note("there are no images yet: the first build makes them")
+    else:
+        rows = [
+            (
+                each.name,
+                each.made.replace("T", " ").partition("+")[0],
+                release.short(each.release) + (" (expired)" if release.is_expired(each.release) else ""),
+                "current" if each.current else "old",
+            )
+            for each in found
+        ]
+        show_table(("image", "made (UTC)", "Debian's Release", ""), rows)
+
+
+@command(name="update", help=describe("json"))
+def update_images(context: Context, json: bool = False) -> None:
+    """Make the images anew where Debian's mirror has changed. Old ones stay until `clean`."""
+    from crossjit import engine, images, settings
+    from crossjit.engine.base import HOME
+    from crossjit.report.terminal import Terminal
+
+    loaded = settings.load()
+    client = engine.connect(loaded)
+    with Terminal() as terminal:
+        found = list(
+            images.update(
+                client,
+                images.configured(loaded),
+                loaded,
+                client.facts().arch,
+                progress=terminal,
+                labels={HOME: loaded.identity},
+            )
+        )
+    changed = [each for each in found if each.changed]
+    if json:
+        show_json([{"image": each.image.reference, "before": each.before, "changed": each.changed} for each in found])
+    elif not found:
+        note("there are no images yet: the first build makes them")
+    else:
+        for each in changed:
+            show(f"{each.image.reference} in place of {each.before}")
+        if len(changed) < len(found):
+            show(f"unchanged: {len(found) - len(changed)}")
