@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from crossjit.budget import BUDGET
 from crossjit.errors import SourceError
 from crossjit.progress import Progress
 from crossjit.settings import Settings
-from crossjit.sources import cache, git, regenerate, stamps
-from crossjit.sources.inspection import Inspection
+from crossjit.sources import cache, regenerate, stamps
+from crossjit.sources.inspection import Inspection, leads_outside
+from crossjit.sources.located import Window, locate, window_on
 from crossjit.sources.model import Kind, Source
 from crossjit.sources.repository import admit, source_of
 from crossjit.sources.request import Checkout
-from crossjit.sources.tarball import PACKING, Entry, is_read, pack
+from crossjit.sources.tarball import PACKING, Entry, components, is_read, pack
 
 
 def resolve_checkout(request: Checkout, settings: Settings, *, progress: Progress, work: Path) -> Source:
@@ -32,16 +32,17 @@ def resolve_checkout(request: Checkout, settings: Settings, *, progress: Progres
     generated. Submodules and nested repositories are left out. Raises SourceError if the folder is no checkout.
     """
     with progress.step("source", str(request.path)) as step, cache.workspace(work) as folder:
-        git.require_repository(request.path)
-        if git.here(request.path, "rev-parse", "--is-inside-work-tree").text != "true":
+        repository = locate(request.path)
+        if repository.ask("rev-parse", "--is-inside-work-tree").text != "true":
             raise SourceError(
                 f"{request.path} is a repository without a working tree", hint=f"add a ref: {request.path}#main"
             )
-        head = git.here(request.path, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+        head = repository.ask("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
         if not head.ok:
             raise SourceError(f"{request.path} has no commit", hint="commit something, or give an archive")
         step.update(detail="comparing with HEAD")
-        changes = _changes(request.path, folder)
+        view = window_on(repository, head.text, folder)
+        changes = _changes(request.path, view, head.text)
         seen = stamps.take(request.path, changes.paths, head.text, *sorted(changes.changed), repr(PACKING))
         if known := seen.known(settings):
             stored, diff_digest = known
@@ -55,23 +56,25 @@ def resolve_checkout(request: Checkout, settings: Settings, *, progress: Progres
             stored = admit(settings, digest, folder / "source", name, inspection, step)
             seen.keep(settings, digest, diff_digest)
         changed = {path for path in changes.changed if not path.endswith("/")}
-        make = regenerate.stale(changed, *_readers(request.path))
-    for remark in regenerate.left_to_do(changed):
+        make = regenerate.stale(changed, *_readers(request.path, view, head.text))
+    for remark in (*changes.remarks, *regenerate.left_to_do(changed)):
         progress.say(f"{request.path}: {remark}")
     return source_of(Kind.CHECKOUT, stored, str(request.path), head.text, diff_digest, make)
 
 
-def _readers(checkout: Path) -> tuple[regenerate.Read, regenerate.Read]:
+def _readers(checkout: Path, view: Window, head: str) -> tuple[regenerate.Read, regenerate.Read]:
     """Return readers of the working tree and of HEAD."""
 
     def now(name: str) -> bytes:
         try:
-            return (checkout / name).read_bytes()
+            descriptor = os.open(checkout / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with os.fdopen(descriptor, "rb") as file:
+                return file.read(BUDGET.names) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
         except OSError:
             return b""
 
     def before(name: str) -> bytes:
-        answer = git.here(checkout, "cat-file", "blob", f"HEAD:{name}")
+        answer = view.ask("cat-file", "blob", f"{head}:{name}")
         return answer.output if answer.ok else b""
 
     return now, before
@@ -83,26 +86,36 @@ class _Changes:
 
     paths: tuple[str, ...]
     changed: frozenset[str]
+    remarks: tuple[str, ...]
 
 
-def _changes(checkout: Path, folder: Path) -> _Changes:
-    index = Path(git.here(checkout, "rev-parse", "--git-path", "index").text)
-    # Refreshing compares the content of files whose mtime changed, and writes down the result: into a copy. That keeps
-    # the index's own mtime, by which git knows of what was written in the same second that it may have changed since.
-    env = {"GIT_INDEX_FILE": str(folder / "index")}
-    with contextlib.suppress(FileNotFoundError), cache.storing(folder):
-        shutil.copy2(checkout / index, folder / "index")
-    git.here(checkout, "update-index", "-q", "--refresh", env=env)
-    raw = _listing(checkout, "diff-index", "--raw", "-z", "--no-renames", "--ignore-submodules=all", "HEAD", env=env)
-    tracked = _listing(checkout, "ls-files", "-z", "--cached", env=env)
-    others = _listing(checkout, "ls-files", "-z", "--others", "--exclude-standard", env=env)
+def _changes(checkout: Path, view: Window, head: str) -> _Changes:
+    view.ask("update-index", "-q", "--refresh")
+    raw = _listing(checkout, view, "diff-index", "--raw", "-z", "--no-renames", "--ignore-submodules=all", head)
+    tracked = _listing(checkout, view, "ls-files", "-z", "--cached")
+    others = _listing(checkout, view, "ls-files", "-z", "--others", "--exclude-standard")
+    stray = {
+        path: None
+        for path in others
+        if _is_stray(checkout, path) and not any(name.startswith(f"{path}/") for name in tracked)
+    }
+    others = [path for path in others if path not in stray]
     changed = frozenset(path for status, path in zip(raw[::2], raw[1::2], strict=True) if status.startswith(":"))
     paths = sorted({*tracked, *others, *changed}, key=os.fsencode)
-    return _Changes(tuple(paths), changed.union(others))
+    remarks = (f"{path} is left out: it is untracked, and a link out of the checkout" for path in stray)
+    return _Changes(tuple(paths), changed.union(others), tuple(remarks))
 
 
-def _listing(checkout: Path, *arguments: str, env: dict[str, str]) -> list[str]:
-    answer = git.here(checkout, *arguments, env=env)
+def _is_stray(checkout: Path, path: str) -> bool:
+    """Say whether an untracked path is a link that no source may have."""
+    try:
+        return leads_outside(components(path), str((checkout / path).readlink()))
+    except OSError:  # it is no link, or gone
+        return False
+
+
+def _listing(checkout: Path, view: Window, *arguments: str) -> list[str]:
+    answer = view.ask(*arguments)
     if not answer.ok:
         raise SourceError(f"git {arguments[0]} failed in {checkout}", hint="see what git says", details=answer.errors)
     return [os.fsdecode(name) for name in answer.output.split(b"\0") if name]
@@ -126,7 +139,7 @@ class _WorkingTree:
                 if name.endswith("/"):  # a repository within this one
                     continue
                 if self._below_a_link(path.parent, linked):
-                    self.absent.add(name)
+                    self._miss(name)
                     continue
                 status = path.lstat()
                 if stat.S_ISLNK(status.st_mode):
@@ -147,7 +160,7 @@ class _WorkingTree:
                 elif not stat.S_ISDIR(status.st_mode):  # a folder here is a submodule
                     raise SourceError(f"{path} is neither a file nor a link", hint="remove it, or have git ignore it")
             except (FileNotFoundError, NotADirectoryError):
-                self.absent.add(name)
+                self._miss(name)
             except OSError as error:
                 raise SourceError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
 
@@ -156,13 +169,17 @@ class _WorkingTree:
             linked[folder] = self._below_a_link(folder.parent, linked) or folder.is_symlink()
         return linked[folder]
 
+    def _miss(self, name: str) -> None:
+        # Of a sparse checkout git says that nothing is missing, but what is packed differs from HEAD where it is read.
+        if is_read(name):
+            self.absent.add(name)
+
     def _note(self, name: str, kind: str, digest: str) -> None:
         if name in self.changes.changed:
             self.seen[name] = f"{kind} {digest}"
 
     def diff_digest(self) -> str | None:
         """Return the digest of all changes, once the entries were read; None if there are none."""
-        # Of a sparse checkout git says that nothing is missing, but what is packed differs from HEAD.
         changed = sorted((name for name in self.changes.changed | self.absent if name[-1] != "/"), key=os.fsencode)
         if not changed:
             return None

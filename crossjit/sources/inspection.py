@@ -89,6 +89,15 @@ def inspect(path: Path, label: str, tree: Path | None = None) -> TreeFacts:
     return inspection.facts()
 
 
+def leads_outside(path: tuple[str, ...], target: str) -> bool:
+    """Say whether a symbolic link at a path in the tree leads out of it, or may."""
+    # No member lies below a link (see _finish), so a link's folder is where its path says. From there '..' is only
+    # taken before any name: after one, which may be a link elsewhere, nobody can tell from the text where it leads.
+    parts = components(target)
+    ups = next((index for index, part in enumerate(parts) if part != ".."), len(parts))
+    return target.startswith("/") or not target or ".." in parts[ups:] or ups > len(path) - 1
+
+
 def _leads_to_tests(inner: str, member: tarfile.TarInfo) -> bool:
     """Say whether a link from elsewhere leads into the tests, or to a folder that they are in."""
     if member.issym():
@@ -183,12 +192,7 @@ class Inspection:
         return parts
 
     def _check_symlink(self, member: tarfile.TarInfo, parts: tuple[str, ...]) -> None:
-        # No member lies below a link (see _finish), so a link's folder is where its path says. From there '..' is only
-        # taken before any name: after one, which may be a link elsewhere, nobody can tell from the text where it leads.
-        target = components(member.linkname)
-        ups = next((index for index, part in enumerate(target) if part != ".."), len(target))
-        leaves = member.linkname.startswith("/") or not member.linkname or ".." in target[ups:] or ups > len(parts) - 2
-        if leaves:
+        if leads_outside(parts[1:], member.linkname):
             raise self._refuse(f"the link {member.name!r} leads to {member.linkname!r}, outside of the top folder")
 
     def _check_hardlink(self, member: tarfile.TarInfo) -> None:

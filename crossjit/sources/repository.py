@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import os
 import re
 import shutil
-import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from crossjit import durable
 from crossjit.errors import DownloadError, SourceError
 from crossjit.progress import Progress, Step
 from crossjit.settings import Settings
-from crossjit.sources import cache, git
+from crossjit.sources import cache, committed, git
 from crossjit.sources.cache import Stored
 from crossjit.sources.inspection import Inspection
+from crossjit.sources.located import locate, window
 from crossjit.sources.model import Kind, Source
 from crossjit.sources.places import redacted
 from crossjit.sources.request import LocalRepository, RemoteRepository
-from crossjit.sources.tarball import TOP, Entry, pack
-
-# Lines end as they are committed, unless .gitattributes says otherwise, whatever the user's settings are.
-NEUTRAL = {"core.autocrlf": "false", "core.eol": "lf", "core.attributesFile": os.devnull, "tar.umask": "0022"}
+from crossjit.sources.tarball import PACKING, TOP, pack
 
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 ANSWER = 30.0  # seconds for a server to list its refs
+
+# Of a packed commit is kept by which rules it was packed.
+_RULES = hashlib.sha256(repr((PACKING, "line ends alone")).encode()).hexdigest()[:16]
 
 
 def resolve_remote(request: RemoteRepository, settings: Settings, *, progress: Progress, work: Path) -> Source:
@@ -53,7 +51,9 @@ def resolve_remote(request: RemoteRepository, settings: Settings, *, progress: P
 
 def _fetch(request: RemoteRepository, repository: Path, step: Step) -> str:
     shown = redacted(request.url)
-    listing = git.run("ls-remote", "--heads", "--tags", "--", request.url, timeout=ANSWER)
+    _make(repository)  # what is around us has no say in how it is asked
+    at = ("--git-dir", str(repository))
+    listing = git.run(*at, "ls-remote", "--heads", "--tags", "--", request.url, timeout=ANSWER, fetching=True)
     if not listing.ok:
         raise DownloadError(
             f"git cannot list the refs of {shown}",
@@ -67,12 +67,17 @@ def _fetch(request: RemoteRepository, repository: Path, step: Step) -> str:
     if _COMMIT.fullmatch(listed) and _has(repository, listed):
         return listed
     answer = _fetch_shallow(request.url, full, repository, step)
-    if not answer.ok and full in heads:
+    if not (answer.ok or answer.over or answer.unsound) and full in heads:
         # A fetch that was killed can leave a lock file of git's behind: what is there is only a cache, so begin anew.
         shutil.rmtree(repository, ignore_errors=True)
         answer = _fetch_shallow(request.url, full, repository, step)
     if not answer.ok:
         details = _without_credentials(answer.errors, request.url)
+        if answer.over or answer.unsound:
+            what = "more than a commit of CPython's takes" if answer.over else "what git takes for damaged"
+            raise SourceError(
+                f"{shown} gives {what} for {request.ref}", hint="give a repository of CPython's", details=details
+            )
         if full in heads or answer.status is None:
             raise DownloadError(
                 f"git cannot fetch {request.ref} from {shown}", hint="check the network and try again", details=details
@@ -118,7 +123,8 @@ def _has(repository: Path, commit: str) -> bool:
     return kept.ok and bool(kept.text)
 
 
-def _fetch_shallow(url: str, full: str, repository: Path, step: Step) -> git.Answer:
+def _make(repository: Path) -> None:
+    """Make an empty repository, unless it is there."""
     if not (repository / "HEAD").is_file():
         with cache.storing(repository):
             shutil.rmtree(repository, ignore_errors=True)
@@ -127,11 +133,15 @@ def _fetch_shallow(url: str, full: str, repository: Path, step: Step) -> git.Ans
         if not made.ok:
             with cache.storing(repository):
                 raise OSError(" ".join(made.errors))
+
+
+def _fetch_shallow(url: str, full: str, repository: Path, step: Step) -> git.Answer:
+    _make(repository)
     into = ("--git-dir", str(repository), "fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--refmap=")
     refspec = f"+{full}:refs/crossjit/wanted"
-    answer = git.follow(*into, "--depth=1", "--", url, refspec, config={}, step=step)
+    answer = git.follow(*into, "--depth=1", "--", url, refspec, step=step)
     if not answer.ok and any("does not support shallow" in line for line in answer.errors):
-        answer = git.follow(*into, "--", url, refspec, config={}, step=step)  # a server of plain files
+        answer = git.follow(*into, "--", url, refspec, step=step)  # a server of plain files
     if answer.ok:
         commit = git.run(
             "--git-dir", str(repository), "rev-parse", "--verify", "--quiet", "refs/crossjit/wanted^{commit}"
@@ -152,64 +162,40 @@ def resolve_local(request: LocalRepository, settings: Settings, *, progress: Pro
     """
     origin = f"{request.path}#{request.ref}"
     with progress.step("source", origin) as step:
-        git.require_repository(request.path)
-        commit = git.here(request.path, "rev-parse", "--verify", "--quiet", f"{request.ref}^{{commit}}")
+        repository = locate(request.path)
+        commit = repository.ask("rev-parse", "--verify", "--quiet", f"{request.ref}^{{commit}}")
         if not commit.ok:
-            names = git.here(request.path, "for-each-ref", "--format=%(refname:short)").text.splitlines()
+            names = repository.ask("for-each-ref", "--format=%(refname:short)").text.splitlines()
             raise _unknown_ref(request.ref, str(request.path), names)
         stored = _known(settings, commit.text)
         if stored is not None:
             return source_of(Kind.GIT, stored, origin, commit.text)
-        objects = Path(git.here(request.path, "rev-parse", "--git-path", "objects").text)
-        return _committed(request.path / objects, commit.text, origin, settings, step, work)
+        return _committed(repository.objects, commit.text, origin, settings, step, work)
 
 
 def _known(settings: Settings, commit: str) -> Stored | None:
     """Look up what was packed for a commit: its tree, and so its tar, never changes."""
     try:
-        digest = (settings.sources / "commits" / commit).read_text().strip()
+        digest, _, rules = (settings.sources / "commits" / commit).read_text().strip().partition(" ")
     except (OSError, UnicodeDecodeError):
         return None
-    return cache.find(settings, digest) if re.fullmatch(r"[0-9a-f]{64}", digest) else None
+    return cache.find(settings, digest) if rules == _RULES and re.fullmatch(r"[0-9a-f]{64}", digest) else None
 
 
 def _committed(objects: Path, commit: str, origin: str, settings: Settings, step: Step, work: Path) -> Source:
-    """Pack a commit's tree from a folder of objects, through an empty repository that has no settings or attributes."""
+    """Pack a commit's tree from a folder of objects."""
     if stored := _known(settings, commit):
         return source_of(Kind.GIT, stored, origin, commit)
     with cache.workspace(work) as folder:
         step.update(detail=f"packing {commit[:12]}")
-        made = git.run("init", "--quiet", "--bare", "--template=", str(folder / "empty.git"))
-        if not made.ok:
-            with cache.storing(folder):
-                raise OSError(" ".join(made.errors))
-        arguments = ("--git-dir", str(folder / "empty.git"), "archive", "--format=tar", commit)
-        alternate = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{_quoted(objects)}"'}
         inspection = Inspection(origin)
-        with git.reading(*arguments, config=NEUTRAL, env=alternate) as stream:
-            digest = pack(_entries_of(stream), folder / "source", inspection.take)
+        with committed.entries(window(objects, commit, folder), commit, origin) as entries:
+            digest = pack(entries, folder / "source", inspection.take)
         stored = admit(settings, digest, folder / "source", commit[:12], inspection, step)
     with cache.storing(settings.sources):
         (settings.sources / "commits").mkdir(exist_ok=True)
-        durable.replace(settings.sources / "commits" / commit, digest.encode())
+        durable.replace(settings.sources / "commits" / commit, f"{digest} {_RULES}".encode())
     return source_of(Kind.GIT, stored, origin, commit)
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("\\", "\\\\").replace('"', '\\"')
-
-
-def _entries_of(stream: BinaryIO) -> Iterator[Entry]:
-    try:
-        with tarfile.open(fileobj=stream, mode="r|") as tar:
-            for member in tar:
-                if member.issym():
-                    yield Entry(member.name, link=member.linkname)
-                elif member.isreg():
-                    content = cast(BinaryIO, tar.extractfile(member))
-                    yield Entry(member.name, bool(member.mode & 0o111), size=member.size, content=content)
-    except tarfile.ReadError:
-        return  # git failed before or in the middle of it, and its exit status will say so
 
 
 def admit(settings: Settings, digest: str, file: Path, name: str, inspection: Inspection, step: Step) -> Stored:

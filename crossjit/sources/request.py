@@ -101,6 +101,10 @@ def repository(place: str, ref: str) -> RemoteRepository | LocalRepository:
             f"{shown!r} names no ref of a repository",
             hint="give URL#ref or folder#ref; a ref is a branch, a tag, a commit or pull/N/head",
         )
+    if place.lower().startswith("http://"):
+        raise SourceError(
+            f"{shown} is not fetched: nothing proves who answers on http", hint=f"write https{place[4:]}#{ref}"
+        )
     if place.startswith("file://"):
         path = local_path(place)
     elif _URL.match(place) or (_SCP.match(place) and not Path(place).exists()):

@@ -1,0 +1,149 @@
+"""A git repository on this machine, looked at through an empty one of ours, so that its settings do not count."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from crossjit.budget import BUDGET
+from crossjit.errors import SourceError
+from crossjit.sources import cache, git
+from crossjit.sources.git import Answer
+
+# What says how a working tree's files compare with what is committed; whose settings these are is no matter.
+_COMPARING = ("autocrlf", "eol", "filemode", "symlinks", "ignorecase", "trustctime", "checkstat", "excludesfile")
+_WANTED = rf"^(safe\.directory|core\.({'|'.join(_COMPARING)}))$"
+_TRUSTED = ("system", "global", "command")  # git itself hears of safe.directory from these alone
+
+
+@dataclass(frozen=True)
+class Repository:
+    """Where a repository's parts are. `settings` is what counts of the user's and its own."""
+
+    path: Path
+    folder: Path
+    common: Path
+    settings: Mapping[str, str]
+    environment: Mapping[str, str]
+
+    @property
+    def objects(self) -> Path:
+        """The folder of its objects."""
+        return self.common / "objects"
+
+    def ask(self, *arguments: str) -> Answer:
+        """Run git in the repository itself, for what only reads its refs; nothing around the folder is found."""
+        return git.run("-C", str(self.path), *arguments, config=self.settings, env=self.environment)
+
+
+def locate(path: Path) -> Repository:
+    """Find a repository's parts. Raises SourceError for a folder that is neither one nor the top of a checkout."""
+    settings, environment = _settings(path)
+    found = Repository(path, path, path, settings, environment)
+    folder, common = found.ask("rev-parse", "--git-dir"), found.ask("rev-parse", "--git-common-dir")
+    if not (folder.ok and common.ok):
+        raise SourceError(
+            f"{path} is not the top folder of a git repository that git will read",
+            hint="give the folder that has .git in it, or an archive",
+            details=folder.errors or common.errors,
+        )
+    return Repository(path, path / folder.text, path / common.text, settings, environment)
+
+
+def _settings(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Pick the few settings that count, and give git the folders that the user trusts as the environment has it."""
+    listed = git.run(
+        "-C", str(path), "config", "-z", "--show-scope", "--get-regexp", _WANTED,
+        env={"GIT_CEILING_DIRECTORIES": str(path.resolve().parent), "GIT_ALLOW_PROTOCOL": "none"}, fetching=True,
+    )  # fmt: skip
+    words = listed.text.split("\0")
+    comparing: dict[str, str] = {}
+    trusted: list[str] = []
+    for scope, setting in zip(words[::2], words[1::2], strict=False):
+        name, _, value = setting.partition("\n")
+        if name != "safe.directory":
+            comparing[name] = os.path.expanduser(value) if name == "core.excludesfile" else value  # noqa: PTH111
+        elif scope in _TRUSTED:
+            trusted.append(value)
+    environment = {"GIT_CEILING_DIRECTORIES": str(path.resolve().parent), "GIT_CONFIG_COUNT": str(len(trusted))}
+    for number, value in enumerate(trusted):
+        environment |= {f"GIT_CONFIG_KEY_{number}": "safe.directory", f"GIT_CONFIG_VALUE_{number}": value}
+    return comparing, environment
+
+
+@dataclass(frozen=True)
+class Window:
+    """An empty repository of ours through which objects elsewhere are read, and with `tree` a working tree, too."""
+
+    folder: Path
+    environment: Mapping[str, str]
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def ask(self, *arguments: str, words: bytes = b"") -> Answer:
+        """Run git in it."""
+        return git.run(*self._at(arguments), config=self.settings, env=self.environment, words=words)
+
+    @contextlib.contextmanager
+    def reading(self, *arguments: str, words: bytes = b"") -> Iterator[BinaryIO]:
+        """Run git in it and read what it writes, as git.reading does."""
+        with git.reading(*self._at(arguments), config=self.settings, env=self.environment, words=words) as stream:
+            yield stream
+
+    def _at(self, arguments: tuple[str, ...]) -> tuple[str, ...]:
+        return ("-C", self.environment["GIT_WORK_TREE"], *arguments)  # not where we are: that may be a part of it
+
+
+def window(objects: Path, commit: str, folder: Path) -> Window:
+    """Make an empty repository in a folder of ours, to read a commit through. Its working tree and index are empty."""
+    place = folder / "window.git"
+    kind = "sha256" if len(commit) == 64 else "sha1"
+    made = git.run("init", "--quiet", "--bare", "--template=", f"--object-format={kind}", str(place))
+    if not made.ok:
+        with cache.storing(folder):
+            raise OSError(" ".join(made.errors))
+    with cache.storing(folder):
+        (folder / "nothing").mkdir()
+    return Window(
+        place,
+        {
+            "GIT_DIR": str(place),
+            "GIT_WORK_TREE": str(folder / "nothing"),
+            "GIT_INDEX_FILE": str(folder / "index"),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{_quoted(objects)}"',
+        },
+    )
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _copy(path: Path, copy: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode) and status.st_size <= BUDGET.file:
+            shutil.copy2(path, copy)
+
+
+def window_on(repository: Repository, commit: str, folder: Path) -> Window:
+    """Make one on a checkout: its working tree, a copy of its index, and what it ignores.
+
+    Refreshing an index writes down what it finds: into the copy, whose mtime stays that of the checkout's, by which git
+    knows of what was written in the same second that it may have changed since.
+    """
+    made = window(repository.objects, commit, folder)
+    with cache.storing(folder):
+        (made.folder / "info").mkdir(exist_ok=True)
+        _copy(repository.folder / "index", folder / "index")
+        for name in ("exclude", "attributes"):
+            _copy(repository.common / "info" / name, made.folder / "info" / name)
+        for path in repository.folder.glob("sharedindex.*"):
+            _copy(path, made.folder / path.name)
+    settings = {**repository.settings, "core.bare": "false"}
+    return Window(made.folder, {**made.environment, "GIT_WORK_TREE": str(repository.path)}, settings)
