@@ -63,7 +63,8 @@ class RunnerEvents:
                 self._check_job(event, self._waiting)
             case Ended():
                 self._check_job(event, self.running)
-                self._check_files(event)
+                if not event.has_own_names:
+                    raise MalformedError(f"{event.id} names a file that is not its own")
             case Done() if self.unended or not self._has_plan:
                 what = f"{names(self.unended)} did not end" if self.unended else "there was no plan"
                 raise MalformedError(f"it says that all is done, but {what}")
@@ -108,13 +109,6 @@ class RunnerEvents:
         planned = among.get(job.id)
         if planned is None or (planned.kind, planned.name, planned.label) != (job.kind, job.name, job.label):
             raise MalformedError(f"{job.id} was not to come now")
-
-    @staticmethod
-    def _check_files(ended: Ended) -> None:
-        expected = {"log": f"{ended.id}.log", "junit": f"{ended.id}.xml", "checks": f"{ended.id}.jsonl"}
-        for name, value in (("log", ended.log), ("junit", ended.junit), ("checks", ended.checks)):
-            if (value is not None or name == "log") and value != expected[name]:
-                raise MalformedError(f"{name}: {ended.id} has no file of that name")
 
 
 def names(jobs: Iterable[Job]) -> str:

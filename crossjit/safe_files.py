@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import re
+import shutil
 import stat
 import tarfile
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import BinaryIO
 
-from crossjit.budget import BUDGET, BudgetError
+from crossjit import tars
+from crossjit.budget import BUDGET, BudgetError, TreeCount
 from crossjit.errors import ProductError
 
 MEMBERS = 1_000  # files and folders in what one module of a suite, or one program, leaves
@@ -84,7 +86,7 @@ def read_whole(folder: Path, name: str, size: int = BUDGET.report) -> bytes:
 def copy(source: Path, folder: Path, name: str) -> None:
     """Copy a file into another folder. Raises OSError."""
     with open_file(source, name) as content:
-        _write(folder, name, content, BUDGET.log)
+        _write(folder, name, content)
 
 
 def extract(tar: BinaryIO, folder: Path, names: Collection[str], *, under: str, room: int) -> int:
@@ -93,73 +95,47 @@ def extract(tar: BinaryIO, folder: Path, names: Collection[str], *, under: str, 
     Other files are left out. Raises UnfitFilesError where one of these is no regular file, comes twice, or the tar is
     damaged, BudgetError for a file larger than a log may be, for more than `room` bytes, or far too many files.
     """
-    taken: set[str] = set()
-    size = number = 0
+    taken: dict[str, int] = {}
+    count = TreeCount(under, budget=replace(BUDGET, tree=min(room, STREAM), members=MEMBERS))
     try:
-        with tarfile.open(fileobj=_bounded(tar, min(room, STREAM)), mode="r|") as members:
-            for member in members:
-                number += 1
-                if number > MEMBERS:
-                    raise BudgetError(f"{under} has more than {MEMBERS:,} files and folders")
-                place, _, name = member.name.removeprefix("./").rpartition("/")
-                if place != under or name not in names:
-                    continue
-                content = members.extractfile(member) if member.isreg() else None
-                if content is None or name in taken or not _NAME.fullmatch(name):
-                    raise UnfitFilesError(f"{name} is no regular file, or comes twice")
-                taken.add(name)
-                size += _write(folder, name, content, min(BUDGET.log, room - size))
+        for member, content in tars.read(tar, count):
+            place, _, name = member.name.removeprefix("./").rpartition("/")
+            if place != under or name not in names:
+                continue
+            if content is None or name in taken or not _NAME.fullmatch(name):
+                raise UnfitFilesError(f"{name} is no regular file, or comes twice")
+            if member.size > BUDGET.log:
+                raise BudgetError(f"{name} has more than {BUDGET.log:,} bytes")
+            taken[name] = member.size
+            _write(folder, name, content)
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise UnfitFilesError(f"what is in {under} cannot be read: {error}") from error
-    return size
+    return sum(taken.values())
 
 
 def first_file(tar: BinaryIO, *, end: int = BUDGET.report) -> bytes:
-    """Return the last `end` bytes of the file that a tar begins with; nothing where it is no regular file."""
+    """Return the last `end` bytes of the file that a tar begins with; nothing where it is no regular file.
+
+    Raises UnfitFilesError for a damaged tar, BudgetError for too much.
+    """
+    kept = bytearray()
     try:
-        with tarfile.open(fileobj=_bounded(tar, BUDGET.log), mode="r|") as members:
-            member = members.next()
-            content = members.extractfile(member) if member is not None and member.isreg() else None
-            kept = bytearray()
+        for _, content in tars.read(tar, TreeCount("a file", budget=replace(BUDGET, tree=STREAM, members=1))):
             while content is not None and (piece := content.read(CHUNK)):
                 kept += piece
                 if len(kept) > 2 * end:
                     del kept[:-end]
-            return bytes(kept[-end:])
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise UnfitFilesError(f"a file cannot be taken out of the container: {error}") from error
+    return bytes(kept[-end:])
 
 
-def _write(folder: Path, name: str, content: IO[bytes], limit: int) -> int:
-    """Write a new file, in place of one of that name; return its bytes. What is within the limit stays."""
-    size = 0
+def _write(folder: Path, name: str, content: BinaryIO) -> None:
+    """Write a new file, in place of one of that name."""
     with _folder(folder) as within:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=within)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(name, flags, 0o644, dir_fd=within)
     with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
-        while piece := content.read(CHUNK):
-            file.write(piece[: limit - size])
-            size += len(piece)
-            if size > limit:
-                raise BudgetError(f"{name} has more than {limit:,} bytes")
-    return size
-
-
-class _Bounded(io.RawIOBase):
-    """A stream that ends with BudgetError after a number of bytes: a tar's header says how much is read at once."""
-
-    def __init__(self, stream: BinaryIO, room: int) -> None:
-        self._stream = stream
-        self._left = room + MEMBERS * 2 * tarfile.BLOCKSIZE
-
-    def read(self, size: int = -1) -> bytes:
-        self._left -= size
-        if self._left < 0:
-            raise BudgetError("a container gives more than the bytes that it may")
-        return self._stream.read(size)
-
-
-def _bounded(stream: BinaryIO, room: int) -> BinaryIO:
-    return cast(BinaryIO, _Bounded(stream, room))
+        shutil.copyfileobj(content, file, CHUNK)

@@ -87,7 +87,7 @@ class SuiteFolder:
             for line in (raw.decode("utf-8", "replace") for raw in log if raw.startswith(b"{")):
                 with contextlib.suppress(MalformedError):  # an event of another kind, or of a version that took any
                     ended = read(Ended, line.rstrip("\n"))
-                    if all(safe_files.is_file(self.path, name) for name in ended.files):
+                    if ended.has_own_names and all(safe_files.is_file(self.path, name) for name in ended.files):
                         yield line.rstrip("\n"), ended
 
     def take(self, earlier: SuiteFolder, order: Mapping[str, object], subject: Mapping[str, object]) -> None:

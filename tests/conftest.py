@@ -20,6 +20,7 @@ from crossjit.settings import Settings
 
 # How long an example takes says how busy the machine is; it is no reason to fail.
 hypothesis.settings.register_profile("crossjit", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("thorough", hypothesis.settings.get_profile("crossjit"), max_examples=1500)
 hypothesis.settings.load_profile("crossjit")
 
 

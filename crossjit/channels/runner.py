@@ -131,6 +131,12 @@ class Ended(Job):
         return tuple(name for name in (self.log, self.junit, self.checks) if name)
 
     @property
+    def has_own_names(self) -> bool:
+        """Whether its files are named by its id: all modules' files are kept in one folder."""
+        own = (f"{self.id}.log", f"{self.id}.xml", f"{self.id}.jsonl")
+        return self.log == own[0] and self.junit in (None, own[1]) and self.checks in (None, own[2])
+
+    @property
     def module_run(self) -> ModuleRun:
         """What is kept of it beside the tests' outcomes."""
         return ModuleRun(self.short, self.label, self.seconds, self.how, self.log)
