@@ -83,6 +83,12 @@ def driver(make_driver: MakeDriver) -> Driver:
 
 
 @pytest.fixture(scope="session")
+def toolchain(own_images: dict[tuple[Role, Arch], Image]) -> str:
+    """The reference of the image that the tiny source is built in."""
+    return next(image.reference for (role, _), image in own_images.items() if role is Role.TOOLCHAIN)
+
+
+@pytest.fixture(scope="session")
 def host_arch(own_images: dict[tuple[Role, Arch], Image]) -> Arch:
     """The arch that is native here."""
     return next(arch for role, arch in own_images if role is Role.TOOLCHAIN)

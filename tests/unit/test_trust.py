@@ -1,0 +1,240 @@
+"""What a stranger's source may take and leave: keys, artifacts, build Pythons and caches, without an engine."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import crossjit
+from crossjit import build, caches, flow, trust
+from crossjit.engine.base import HOME, OWNED, RUN
+from crossjit.engine.fake import FakeEngine, FakeProcess
+from crossjit.errors import EngineError
+from crossjit.images import Role, load_all
+from crossjit.manifest import ArtifactKind
+from crossjit.model import Arch
+from crossjit.recipes import Archive, Git
+from crossjit.settings import Settings
+from tests.unit import test_build_python, test_renewal
+from tests.unit.shops import image
+from tests.unit.test_build_python import ARM, X86
+
+PULL_REQUEST = "https://example.org/cpython#pull/7/head"
+OTHER = "https://example.org/cpython#pull/8/head"
+
+
+class Shop(test_build_python.Shop):
+    """One that builds sources of other trust domains, too."""
+
+    def python(self, process: FakeProcess) -> int:
+        if process.argv[-1] != "sizes":
+            return super().python(process)
+        process.write_line('{"configure": {"bytes": 4096, "files": 1, "limit": 8192}}')
+        return 0
+
+    def built(self, source: str | None = None, arch: Arch = X86, *, variant: str = "jit") -> flow.BuiltCell:
+        order = test_build_python.order(variant, arch, source=source)
+        prepared = flow._specified(order, self.source, self.spec, image(Role.TOOLCHAIN, X86), X86)
+        return flow.build_cell(self.shop, prepared, log=self.folder / "build.log")
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    monkeypatch.setattr(flow, "ensure_image", lambda shop, spec, role, arch: image(role, arch))
+    monkeypatch.setattr(flow, "require_emulator", lambda shop, arch: None)
+    return Shop(tmp_path)
+
+
+class TestDomains:
+    def test_recipes_are_trusted_and_each_stranger_is_a_domain_of_its_own(self, tmp_path: Path) -> None:
+        archive = Archive(version="3.15.0", sha256="a" * 64, places=("https://example.org/a.tar.xz",))
+        assert trust.domain_of(archive) == trust.RECIPES
+        assert trust.domain_of(Git(url="https://example.org/cpython", ref="main")) == trust.RECIPES
+        (tmp_path / "a.tar.xz").write_bytes(b"")
+        for own in (str(tmp_path), f"{tmp_path}#main", str(tmp_path / "a.tar.xz"), f"file://{tmp_path}/a.tar.xz"):
+            assert trust.domain_of(own) == trust.CHECKOUTS
+        strangers = [
+            PULL_REQUEST,
+            OTHER,
+            "https://example.org/cpython#main",
+            "git@example.org:cpython#main",
+            "https://example.org/a.tar.xz",
+            f"{tmp_path}#pull/7/head",
+            f"{tmp_path}#origin/pull/7/merge",
+        ]
+        domains = [trust.domain_of(source) for source in strangers]
+        assert len(set(domains)) == len(strangers)
+        assert all(map(trust.is_stranger, domains))
+        assert trust.is_stranger(trust.domain_of(Git(url="https://example.org/cpython", ref="pull/7/head")))
+
+    def test_credentials_do_not_make_another_domain(self) -> None:
+        with_password = PULL_REQUEST.replace("://", "://user:secret@")
+        assert trust.domain_of(with_password) == trust.domain_of(PULL_REQUEST)
+
+    def test_whose_caches_and_artifacts_serve(self) -> None:
+        stranger = trust.domain_of(PULL_REQUEST)
+        assert trust.serving(trust.RECIPES) == (trust.RECIPES,)
+        assert trust.serving(trust.CHECKOUTS) == (trust.CHECKOUTS, trust.RECIPES)
+        assert trust.serving(stranger) == (stranger, trust.RECIPES)
+
+
+class TestArtifacts:
+    @pytest.mark.parametrize("other", [None, OTHER])
+    def test_what_a_stranger_built_is_taken_for_nobody_else(self, shop: Shop, other: str | None) -> None:
+        theirs = shop.built(PULL_REQUEST)
+        assert shop.built(PULL_REQUEST).from_stash
+        built = shop.built(other)
+        assert not built.from_stash
+        assert built.artifact.key != theirs.artifact.key
+        assert built.artifact.manifest.source.digest == theirs.artifact.manifest.source.digest
+
+    def test_what_is_trusted_serves_a_stranger(self, shop: Shop) -> None:
+        trusted = shop.built()
+        assert trusted.artifact.manifest.domain == trust.RECIPES
+        theirs = shop.built(PULL_REQUEST)
+        assert theirs.from_stash
+        assert theirs.artifact == trusted.artifact
+
+    def test_it_is_marked(self, shop: Shop) -> None:
+        assert trust.is_stranger(shop.built(PULL_REQUEST).artifact.manifest.domain)
+
+    def test_a_strangers_cell_is_no_build_python_for_others(self, shop: Shop) -> None:
+        native = shop.built(PULL_REQUEST)
+        trusted = shop.built(None, ARM)
+        assert shop.served == ["CFLAGS=-O1 -g0"], "it has one made"
+        (own,) = (each for each in shop.shop.store.artifacts() if each.manifest.kind is ArtifactKind.BUILD_PYTHON)
+        assert own.manifest.domain == trust.RECIPES
+        assert trusted.artifact.manifest.build_python == own.full_id
+        assert shop.built(PULL_REQUEST, ARM, variant="ft").artifact.manifest.build_python == native.artifact.full_id
+
+    def test_a_trusted_build_python_serves_a_stranger(self, shop: Shop) -> None:
+        native = shop.built()
+        assert shop.built(PULL_REQUEST, ARM, variant="ft").artifact.manifest.build_python == native.artifact.full_id
+
+
+def test_a_strangers_artifact_is_no_base_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "ensure_image", lambda shop, spec, role, arch: image(role, arch))
+    shop = test_renewal.Shop(tmp_path)
+
+    def built(changes: dict[str, str], source: str | None) -> flow.BuiltCell:
+        order = test_build_python.order("jit", X86, source=source)
+        toolchain = image(Role.TOOLCHAIN, X86)
+        prepared = flow._specified(
+            order, shop.source(changes), load_all(crossjit.PROJECT / "images")[0], toolchain, X86
+        )
+        return flow.build_cell(shop.shop, prepared, log=tmp_path / "build.log")
+
+    built({}, PULL_REQUEST)
+    assert built(test_renewal.OTHER_TESTS, None).artifact.manifest.made_of is None
+    renewed = built({"Lib/test/test_int.py": "assert 5"}, PULL_REQUEST)
+    assert renewed.artifact.manifest.made_of is not None, "their own, or the trusted one, will do"
+
+
+class TestCaches:
+    @pytest.fixture
+    def shop(self, shop: Shop) -> Shop:
+        shop.shop = replace(shop.shop, cached=True)
+        return shop
+
+    def poisoning(self, shop: Shop, places: tuple[str, ...]) -> None:
+        """Have configure do what a hostile one may: write to every cache, and to the one below."""
+
+        def configure(process: FakeProcess) -> int:
+            for place in places:
+                try:
+                    process.write_file(place, b"poison")
+                except OSError:
+                    refused.append(place)
+            return shop.configure(process)
+
+        refused: list[str] = []
+        self.refused = refused
+        shop.engine.programs["configure"] = configure
+
+    @pytest.mark.parametrize("part", ["configure", "stencils", "llvm", "pyc", "ccache"])
+    def test_what_a_stranger_writes_is_read_by_nobody_else(self, shop: Shop, part: str) -> None:
+        place = f"{build.CACHE}/{part}/entry"
+        self.poisoning(shop, (place, f"/cache-below/{part}/entry"))
+        shop.built(PULL_REQUEST)
+        assert self.refused == [f"/cache-below/{part}/entry"]
+        seen: list[bool] = []
+
+        def configure(process: FakeProcess) -> int:
+            seen.append(process.files.exists(place))
+            return shop.configure(process)
+
+        shop.engine.programs["configure"] = configure
+        for source in (OTHER, str(shop.folder), None):
+            shop.built(source)
+        assert seen == [False, False, False]
+        shop.built(PULL_REQUEST, variant="ft")
+        assert seen[-1], "it is their own"
+
+    def test_a_stranger_reads_what_is_trusted(self, shop: Shop) -> None:
+        self.poisoning(shop, (f"{build.CACHE}/configure/good",))
+        shop.built()
+        seen: list[bool] = []
+
+        def configure(process: FakeProcess) -> int:
+            seen.append(process.files.exists("/cache-below/configure/good"))
+            seen.append(process.files.exists(f"{build.CACHE}/configure/good"))
+            return shop.configure(process)
+
+        shop.engine.programs["configure"] = configure
+        shop.built(PULL_REQUEST, variant="ft")
+        assert seen == [True, False]
+
+    def test_what_is_found_in_it_is_bounded_behind_the_build(self, shop: Shop) -> None:
+        shop.built(PULL_REQUEST)
+        (volume,) = (name for name in shop.engine.volumes if "source-" in name)
+        *_, last = (each for each in shop.engine.started if volume in each.volumes)
+        assert last.volumes == {volume: build.CACHE}, "nothing else is in reach"
+        (argv,) = (each.argv for each in shop.engine.commands if each.container == last.name)
+        assert argv[-1] == "sizes"
+        assert not shop.engine.containers
+
+    def test_what_cannot_be_bounded_is_removed(self, shop: Shop) -> None:
+        def python(process: FakeProcess) -> int:
+            return 97 if process.argv[-1] == "sizes" else shop.python(process)
+
+        shop.engine.programs["python3"] = python
+        assert not shop.built(PULL_REQUEST).from_stash
+        assert list(shop.engine.volumes) == [caches.name(shop.shop.settings)]
+
+
+def test_the_volumes_of_few_strangers_are_kept(tmp_path: Path) -> None:
+    engine, settings = FakeEngine(), Settings(home=tmp_path / "home")
+    domains = [trust.domain_of(f"https://example.org/cpython#pull/{number}/head") for number in range(7)]
+    caches.ensure(engine, settings)
+    caches.ensure(engine, settings, trust.CHECKOUTS)
+    for age, domain in enumerate(domains):
+        caches.ensure(engine, settings, domain)
+        used = 1_800_000_000 + age
+        os.utime(settings.home / "strangers" / domain, (used, used))
+    left = {caches.domain_of(volume) for volume in caches.find(engine, settings)}
+    assert left == {trust.RECIPES, trust.CHECKOUTS, *domains[-caches.STRANGERS :]}
+
+
+def test_a_volume_in_use_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, settings = FakeEngine(), Settings(home=tmp_path / "home")
+
+    def refuse(thing: object) -> None:
+        raise EngineError("volume is in use")
+
+    monkeypatch.setattr(engine, "remove", refuse)
+    for number in range(7):
+        caches.ensure(engine, settings, trust.domain_of(f"https://example.org/cpython#pull/{number}/head"))
+    assert len(caches.find(engine, settings)) == 7
+    assert len(list((settings.home / "strangers").iterdir())) == 7, "so that it goes later"
+
+
+def test_volumes_say_whose_they_are(tmp_path: Path) -> None:
+    engine, settings = FakeEngine(), Settings(home=tmp_path / "home")
+    caches.ensure(engine, settings, trust.domain_of(PULL_REQUEST), PULL_REQUEST)
+    (volume,) = caches.find(engine, settings)
+    assert volume.labels[caches.SOURCE] == PULL_REQUEST
+    assert (volume.labels[OWNED], volume.labels[HOME]) == ("cache", settings.identity)
+    assert RUN not in volume.labels, "it outlives its run"
