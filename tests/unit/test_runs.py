@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
@@ -387,3 +388,46 @@ def test_tee_tells_all(tmp_path: Path) -> None:
         assert said["text"] == "hello"
         assert (started["name"], started["subject"]) == ("make", "cell")
         assert (finished["status"], finished["done"], finished["total"]) == ("failed", 1, 2)
+
+
+def test_last_is_what_was_to_give_verdicts(settings: Settings) -> None:
+    with RunRecord.start(settings, ["invoke", "shell"], {}, looks=True) as shell:
+        pass
+    assert runs.load(settings).id == shell.id, "there is nothing else"
+    with RunRecord.start(settings, ["invoke", "validate"], {}) as validated:
+        pass
+    with RunRecord.start(settings, ["invoke", "debug"], {}, looks=True) as debugged:
+        pass
+    assert [run.id for run in runs.list_runs(settings)] == [debugged.id, validated.id, shell.id]
+    assert runs.load(settings).id == validated.id
+    assert runs.load(settings, debugged.id).id == debugged.id
+
+
+def test_a_clock_that_was_wrong_for_a_day_makes_no_old_run_the_last(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tomorrow(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + timedelta(days=1)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "datetime", Tomorrow)
+        with RunRecord.start(settings, ARGV, {}) as wrong:
+            pass
+    with RunRecord.start(settings, ARGV, {}) as right:
+        pass
+    assert wrong.run.started > right.run.started
+    assert [run.id for run in runs.list_runs(settings)] == [right.id, wrong.id]
+    assert runs.load(settings).id == right.id
+    assert runs.prune(settings, keep=1) == (wrong.id,)
+
+
+def test_what_runs_without_a_record_is_there_as_long_as_it_lives(settings: Settings) -> None:
+    (settings.runs / "20260101-000000-dead").mkdir(parents=True)  # of one that was killed
+    with runs.presence(settings) as identity:
+        assert runs.is_alive(settings, identity)
+        assert runs.living(settings) == (identity,)
+        assert runs.list_runs(settings) == ()
+    assert not runs.is_alive(settings, identity)
+    assert not [path for path in settings.runs.iterdir() if path.is_dir()]

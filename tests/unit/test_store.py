@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,12 +15,14 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
 
 from crossjit import manifest as manifests
+from crossjit import sequence, verified
 from crossjit.errors import StashError, UserError
 from crossjit.model import Arch, Cell
 from crossjit.store import Artifact, Store
@@ -617,3 +620,127 @@ def test_errors_that_are_not_the_disks_pass(store: Store) -> None:
     with pytest.raises(BrokenPipeError), store.staging(KEY) as staging:
         staging.add("install", Breaks())
     assert leftovers(store) == []
+
+
+class TestTakenIntact:
+    """What a build takes from the stash has every byte that it had; each object is read once for that."""
+
+    @pytest.fixture
+    def reads(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The objects that are read whole; what was written just now counts as not recent."""
+        read: list[str] = []
+        digest_of = hashlib.file_digest
+
+        def counted(file: io.BufferedReader, kind: str) -> object:
+            name = Path(file.name).name
+            read.extend([name] if name.endswith(".zst") else [])
+            return digest_of(file, kind)
+
+        monkeypatch.setattr(hashlib, "file_digest", counted)
+        monkeypatch.setattr(verified, "_RECENT", 0)
+        return read
+
+    def test_a_byte_of_the_same_size(self, store: Store) -> None:
+        artifact = stash(store)
+        assert store.find_intact(KEY) == artifact
+        flip(artifact.objects["support"], 60)
+        assert store.find(KEY) == artifact, "it is all there"
+        assert store.find_intact(KEY) is None
+        assert "damaged" in said(store)[-1]
+        assert artifact.id in said(store)[-1]
+        again = stash(store)
+        assert store.find_intact(KEY) == again
+        assert store.verify(again) == []
+
+    @pytest.mark.parametrize("name", ["manifest.json", "files.json", "SHA256SUMS"])
+    def test_what_describes_it(self, store: Store, name: str) -> None:
+        artifact = stash(store)
+        path = artifact.folder / name
+        path.write_bytes(path.read_bytes().replace(b"1", b"2", 1))
+        assert store.find_intact(KEY) is None
+
+    def test_an_object_is_read_once(self, store: Store, reads: list[str]) -> None:
+        artifact = stash(store)
+        reads.clear()
+        for _ in range(3):
+            assert store.find_intact(KEY) is not None
+        assert sorted(reads) == sorted(path.name for path in artifact.objects.values())
+
+    def test_an_object_is_read_again_when_it_changed(self, store: Store, reads: list[str]) -> None:
+        artifact = stash(store)
+        assert store.find_intact(KEY) is not None
+        reads.clear()
+        path = artifact.objects["install"]
+        about = path.stat()
+        flip(path, 200)
+        os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))  # as if nothing had happened
+        assert store.find_intact(KEY) is None
+        assert reads == [path.name]
+
+    def test_what_was_written_just_now_is_not_remembered(self, store: Store) -> None:
+        stash(store)
+        assert store.find_intact(KEY) is not None
+        assert not (store.path / "verified").exists()
+
+    def test_gc_forgets_what_it_removes(self, store: Store, reads: list[str]) -> None:
+        stash(store)
+        assert store.find_intact(KEY) is not None
+        assert len(list((store.path / "verified").iterdir())) == 2
+        store.gc(keep_last=0)
+        assert not list((store.path / "verified").iterdir())
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "SHA256SUMS"])
+def test_export_gives_no_changed_manifest(store: Store, tmp_path: Path, name: str) -> None:
+    artifact = stash(store)
+    path = artifact.folder / name
+    path.write_bytes(path.read_bytes().replace(b"3.15", b"3.14").replace(b"a", b"b"))
+    with pytest.raises(StashError, match="damaged"):
+        store.export(store.find(KEY) or artifact, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+class TestAClockThatWasWrongForADay:
+    @pytest.fixture
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> list[timedelta]:
+        """How far the clock is off."""
+        off = [timedelta()]
+
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+                return datetime.now(tz) + off[0]
+
+        monkeypatch.setattr("crossjit.store.datetime", Clock)
+        return off
+
+    def test_makes_no_old_artifact_the_newest(self, store: Store, clock: list[timedelta]) -> None:
+        clock[0] = timedelta(days=1)
+        old = stash(store, KEY)
+        clock[0] = timedelta()
+        new = stash(store, OTHER)
+        assert old.manifest.created > new.manifest.created
+        assert [artifact.key for artifact in store.artifacts()] == [OTHER, KEY]
+        assert store.find_by_prefix(str(new.manifest.cell)).key == OTHER
+        assert store.gc(keep_last=1).artifacts == (KEY,)
+
+    def test_a_lost_counter_goes_on_from_what_is_there(self, store: Store, clock: list[timedelta]) -> None:
+        clock[0] = timedelta(days=1)
+        stash(store, KEY)
+        clock[0] = timedelta()
+        (store.path / "sequence").write_text("")
+        stash(store, OTHER)
+        assert [artifact.key for artifact in store.artifacts()] == [OTHER, KEY]
+
+    def test_those_of_before_there_were_numbers_are_older(self, store: Store) -> None:
+        date(store, stash(store, KEY), -1)
+        path = store.path / "artifacts" / KEY / "manifest.json"
+        path.write_bytes(re.sub(rb'"sequence": -?\d+', b'"sequence": 0', path.read_bytes()))
+        stash(store, OTHER)
+        assert [artifact.key for artifact in store.artifacts()] == [OTHER, KEY]
+
+
+def test_numbers_grow_whoever_asks(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        numbers = list(threads.map(lambda _: sequence.next_number(tmp_path / "n", lambda: 41), range(40)))
+    assert sorted(numbers) == list(range(42, 82))

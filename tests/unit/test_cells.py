@@ -1,0 +1,205 @@
+"""What goes wrong in a cell is that cell's result: the others go on, and what is optional fails none."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crossjit import answers, build, durations, flow, validation
+from crossjit.engine.fake import FakeProcess
+from crossjit.errors import DownloadError, EngineError, InfrastructureError, Interrupted, SourceError, UserError
+from crossjit.images import Role
+from crossjit.model import Arch, CellResult, SuiteResult, Verdict
+from crossjit.runs import RunRecord
+from crossjit.tasks import build as tasks
+from crossjit.tasks.options import Request
+from crossjit.tasks.workshop import Opened
+from tests.unit import test_build_python
+from tests.unit.shops import image
+from tests.unit.test_build_python import X86, Shop
+
+FULL = OSError(errno.ENOSPC, "No space left on device", "/somewhere/build.log")
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    monkeypatch.setattr(flow, "ensure_image", lambda shop, spec, role, arch: image(role, arch))
+    monkeypatch.setattr(flow, "require_emulator", lambda shop, arch: None)
+    return Shop(tmp_path)
+
+
+def run(shop: Shop, *, validate: bool = False) -> CellResult:
+    order = test_build_python.order("jit", X86)
+    prepared = flow._specified(order, shop.source, shop.spec, image(Role.TOOLCHAIN, X86), X86)
+    return flow.run_cell(shop.shop, prepared, folder=shop.folder, validate=validate)
+
+
+def failing(error: BaseException) -> Any:
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    return fail
+
+
+class TestWhatGoesWrongInACell:
+    def test_a_full_disk_is_its_infra(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(flow, "_run", failing(FULL))
+        result = run(shop)
+        assert result.verdict is Verdict.INFRA
+        assert "no space left on device (/somewhere/build.log)" in result.reasons[0]
+        assert "free some space" in result.reasons[1]
+        assert not list(shop.folder.glob("home/crashes/*")), "that is no bug"
+
+    def test_so_is_a_bug_whose_traceback_is_kept(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("CROSSJIT_DEBUG", raising=False)
+        monkeypatch.setattr(flow, "_run", failing(KeyError("surprise")))
+        result = run(shop)
+        assert result.verdict is Verdict.INFRA
+        assert "a bug in crossjit: KeyError: 'surprise'" in result.reasons[0]
+        (kept,) = shop.folder.glob("home/crashes/*")
+        assert str(kept) in result.reasons[1]
+        assert "Traceback (most recent call last)" in kept.read_text()
+
+    @pytest.mark.parametrize("error", [Interrupted("Ctrl-C"), KeyboardInterrupt(), UserError("no such run")])
+    def test_an_interruption_and_a_wrong_request_get_through(
+        self, shop: Shop, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    ) -> None:
+        monkeypatch.setattr(flow, "_run", failing(error))
+        with pytest.raises(type(error)):
+            run(shop)
+
+
+class TestWhatIsOptional:
+    def test_counting_what_came_from_the_caches(self, shop: Shop) -> None:
+        def python(process: FakeProcess) -> int:
+            if process.argv[-1] == "report":
+                raise EngineError("docker did not answer")
+            return shop.python(process)
+
+        shop.engine.programs["python3"] = python
+        result = run(shop)
+        assert result.artifact
+        assert result.caches == {}
+        assert any("docker did not answer" in said for said in shop.heard.said)
+
+    @pytest.mark.parametrize("error", [FULL, InfrastructureError("cannot remember")])
+    def test_remembering_how_long_modules_took(
+        self, shop: Shop, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        monkeypatch.setattr(validation, "run_suite", lambda *_, **__: SuiteResult("jit", (), 1.0))
+        monkeypatch.setattr(durations, "record", failing(error))
+        result = run(shop, validate=True)
+        assert [suite.suite for suite in result.suites] == ["jit"]
+        assert any("how long modules took" in said for said in shop.heard.said)
+
+    def test_configure_ahead(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(answers, "are_new", lambda *_: True)
+        monkeypatch.setattr(build, "ask", failing(FULL))
+        order = test_build_python.order("ft", X86)
+        following = flow._specified(order, shop.source, shop.spec, image(Role.TOOLCHAIN, X86), X86)
+        shop.shop = replace(shop.shop, cached=True)
+        first = flow._specified(
+            test_build_python.order("jit", X86), shop.source, shop.spec, image(Role.TOOLCHAIN, X86), X86
+        )
+        result = flow.run_cell(shop.shop, first, folder=shop.folder, validate=False, following=following)
+        assert result.artifact
+
+
+class TestTheOthersGoOn:
+    @pytest.fixture(autouse=True)
+    def two_cells(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A run over two cells, nothing of which is shown."""
+        self.orders = [test_build_python.order(variant, X86) for variant in ("jit", "ft")]
+        self.results: list[CellResult] = []
+        self.records: list[RunRecord] = []
+        monkeypatch.setattr(flow, "resolve", lambda shop_, order: shop.source)
+        monkeypatch.setattr(validation, "judge", lambda *_: (Verdict.PASS, ("it JITs",)))
+        monkeypatch.setattr(tasks, "_show", lambda run, results, json: self.results.extend(results))
+
+        @contextlib.contextmanager
+        def opened(request: Request, **options: object) -> Iterator[Opened]:
+            cells = [order.cell for order in self.orders]
+            with RunRecord.start(shop.shop.settings, ["invoke", "build"], {}, cells=cells) as record:
+                self.records.append(record)
+                yield Opened(replace(shop.shop, images=(shop.spec,)), record, tuple(self.orders))
+
+        monkeypatch.setattr(tasks, "opened", opened)
+
+    def verdicts(self) -> list[str]:
+        return [f"{result.verdict}: {result.reasons[0]}" for result in self.results]
+
+    def test_after_a_log_that_cannot_be_written(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        real = flow._run
+        failures = iter([FULL])
+
+        def run_once(*arguments: Any) -> object:
+            for error in failures:
+                raise error
+            return real(*arguments)
+
+        monkeypatch.setattr(flow, "_run", run_once)
+        code = tasks._run(Request(), validate=False, rebuild=False, json=False)
+        first, second = self.verdicts()
+        assert "no space left on device" in first
+        assert second == "pass: it JITs"
+        assert code == 3
+        assert [*self.records[0].run.verdicts.values()] == [Verdict.INFRA, Verdict.PASS]
+
+    def test_after_a_folder_that_cannot_be_made(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        real = RunRecord.cell_folder
+
+        def folder(self: RunRecord, cell: Any) -> Path:
+            if cell.variant == "jit":
+                raise InfrastructureError("cannot write the run record: no space left on device", hint="free some")
+            return real(self, cell)
+
+        monkeypatch.setattr(RunRecord, "cell_folder", folder)
+        monkeypatch.setattr(RunRecord, "set_cell", lambda self, result: None)
+        tasks._run(Request(), validate=False, rebuild=False, json=False)
+        first, second = self.verdicts()
+        assert "no space left on device" in first
+        assert second == "pass: it JITs"
+
+    def test_after_a_result_that_cannot_be_recorded(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        error = InfrastructureError("cannot write the run record", hint="free some space")
+        monkeypatch.setattr(RunRecord, "set_cell", failing(error))
+        code = tasks._run(Request(), validate=False, rebuild=False, json=False)
+        assert [result.verdict for result in self.results] == [Verdict.INFRA, Verdict.INFRA]
+        assert all("cannot write the run record" in result.reasons for result in self.results)
+        assert all(result.artifact for result in self.results), "what was done is told all the same"
+        assert code == 3
+
+    def test_where_an_image_cannot_be_had(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        def ensured(shop: object, spec: object, role: Role, arch: Arch) -> object:
+            if next(failures, None):
+                raise EngineError("docker cannot pull")
+            return image(role, arch)
+
+        failures = iter([True])
+        monkeypatch.setattr(flow, "ensure_image", ensured)
+        self.orders[1] = replace(self.orders[1], source="https://example.org/cpython#main")
+        tasks._run(Request(), validate=False, rebuild=False, json=False)
+        assert self.verdicts() == ["infra: docker cannot pull", "pass: it JITs"]
+
+    def test_a_source_that_cannot_be_had_is_asked_for_once(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[object] = []
+
+        def resolve(shop: object, order: object) -> object:
+            asked.append(order)
+            raise DownloadError("no place had it")
+
+        monkeypatch.setattr(flow, "resolve", resolve)
+        assert tasks._run(Request(), validate=False, rebuild=False, json=False) == 3
+        assert self.verdicts() == ["infra: no place had it"] * 2
+        assert len(asked) == 1
+
+    def test_a_wrong_source_ends_the_run(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(flow, "resolve", failing(SourceError("there is no such source")))
+        with pytest.raises(SourceError):
+            tasks._run(Request(), validate=False, rebuild=False, json=False)
