@@ -94,6 +94,27 @@ def test_a_flipped_byte_is_found_and_healed(driver: Driver, recipe: Path, tmp_pa
     assert json.loads((tmp_path / "tree/manifest.json").read_text())["version"] == tiny_source.VERSION
 
 
+def test_what_is_damaged_in_the_stash_is_built_anew(driver: Driver, recipe: Path) -> None:
+    build = ("build", "--recipe", recipe)
+    driver.run(*build)
+    (artifact,) = Store(driver.settings.stash).artifacts()
+    packed = artifact.objects["install"]
+    whole = packed.read_bytes()
+    packed.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    again = driver.run(*build, "--json")
+    assert "damaged" in again.stderr
+    assert [cell["from_stash"] for cell in again.json["cells"]] == [False]
+    driver.run("stash", "verify")
+    assert [cell["from_stash"] for cell in driver.run(*build, "--json").json["cells"]] == [True]
+
+
+def test_last_is_the_run_that_built_something(driver: Driver, recipe: Path) -> None:
+    built = driver.run("build", "--recipe", recipe, "--json").json["run"]
+    driver.run("shell", "--recipe", recipe)
+    assert driver.last_run().id != built
+    assert driver.run("runs", "show", "--json").json["id"] == built
+
+
 def test_two_stashes_get_the_same_tree(make_driver: MakeDriver, recipe: Path, foreign_arch: Arch) -> None:
     """Built apart, with other parallelism, natively made build Python included."""
     results = []

@@ -63,7 +63,7 @@ def test_what_looks_into_a_volume_reaches_no_other(fake: FakeEngine, settings: S
 
 
 def test_another_commands_sweep_leaves_it_alone(fake: FakeEngine, settings: Settings) -> None:
-    filled(fake, settings)
+    caches.ensure(fake, settings)
     swept: list[str] = []
 
     def meanwhile(process: FakeProcess) -> int:

@@ -15,7 +15,7 @@ from crossjit.errors import EngineError
 from crossjit.images import ImageSpec, Role
 from crossjit.model import Arch
 from tests.unit.shops import image
-from tests.unit.test_build_python import X86, Shop
+from tests.unit.test_build_python import ARM, X86, Shop
 
 
 @pytest.fixture
@@ -105,3 +105,28 @@ def test_a_container_that_does_not_go_is_told(shop: Shop, monkeypatch: pytest.Mo
     with pytest.raises(EngineError):
         shop.build("jit", X86)
     assert [artifact.key for artifact in shop.shop.store.artifacts()], "what was built is kept"
+
+
+@pytest.mark.parametrize("tree", ["install", "support"])
+def test_what_is_damaged_in_the_stash_is_built_anew(shop: Shop, tree: str) -> None:
+    first = shop.build("jit", X86).artifact
+    assert shop.build("jit", X86).from_stash
+    path = first.objects[tree]
+    content = path.read_bytes()
+    path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    again = shop.build("jit", X86)
+    assert not again.from_stash
+    assert again.artifact.full_id == first.full_id
+    assert not shop.shop.store.verify(again.artifact)
+    assert shop.build("jit", X86).from_stash
+
+
+def test_a_damaged_build_python_serves_nobody(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "require_emulator", lambda shop, arch: None)
+    native = shop.build("jit", X86).artifact
+    path = native.objects["install"]
+    content = path.read_bytes()
+    path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    cross = shop.build("jit", ARM).artifact
+    assert cross.manifest.build_python != native.full_id
+    assert shop.served == ["CFLAGS=-O1 -g0"]
