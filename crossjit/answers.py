@@ -39,7 +39,7 @@ def asked(opened: AbstractContextManager[Container], ask: Callable[[Container], 
     given_up = threading.Event()
 
     def work() -> None:
-        with contextlib.suppress(Exception), container:
+        with contextlib.suppress(CrossjitError, OSError), container:
             inside = container.enter_context(opened)
             if not given_up.is_set():
                 ask(inside)

@@ -84,7 +84,7 @@ def test_what_it_left_when_it_was_killed_is_swept(fake: FakeEngine, settings: Se
         assert cleaning.sweep(fake, settings).lines == ("container left",)
 
 
-@pytest.mark.parametrize("said", ["", "[]", '{"configure": {"bytes": "many", "files": 1}}', '{"a": 1}', "\udc80"])
+@pytest.mark.parametrize("said", ["", "[]", '{"configure": {"bytes": "many", "files": 1}}', '{"a": 1}', "\ufffd"])
 def test_what_cannot_be_told_is_said(fake: FakeEngine, settings: Settings, said: str) -> None:
     filled(fake, settings)
 

@@ -29,7 +29,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     monkeypatch.setattr(flow, "ensure_image", lambda shop, spec, role, arch: images(role, arch))
     made = Shop(tmp_path)
     made.shop = replace(made.shop, ability=ability("7.2.22"), images=(made.spec,))
-    made.probe = {"run": 1}
+    made.probe = {"libc": "first"}
     return made
 
 
@@ -69,22 +69,22 @@ class TestACellFromTheStash:
 
     @pytest.mark.parametrize("change", [changed_qemu, changed_kernel, changed_image])
     def test_is_probed_again_where_something_changed(self, shop: Shop, change: object) -> None:
-        assert run(shop).probe == {"run": 1}
+        assert run(shop).probe == {"libc": "first"}
         change(shop)  # type: ignore[operator]
-        shop.probe = {"run": 2}
+        shop.probe = {"libc": "second"}
         again = run(shop)
         assert again.from_stash
-        assert again.probe == {"run": 2}
+        assert again.probe == {"libc": "second"}
         assert probes(shop) == 2
         assert not shop.engine.containers
         assert "probed again" in shop.heard.said[-1]
 
     def test_is_probed_again_as_another_cpu_model(self, shop: Shop) -> None:
         run(shop)
-        shop.probe = {"run": 2}
+        shop.probe = {"libc": "second"}
         again = run(shop, cpu="max")
         assert again.from_stash
-        assert again.probe == {"run": 2}
+        assert again.probe == {"libc": "second"}
         (*_, last) = shop.engine.started
         assert last.env["QEMU_CPU"] == "max"
         assert "cpu cortex-a72 -> max" in shop.heard.said[-1]
@@ -104,8 +104,8 @@ class TestACellFromTheStash:
 
     def test_is_not_where_nothing_did(self, shop: Shop) -> None:
         run(shop)
-        shop.probe = {"run": 2}
-        assert run(shop).probe == {"run": 1}
+        shop.probe = {"libc": "second"}
+        assert run(shop).probe == {"libc": "first"}
         assert probes(shop) == 1
 
 

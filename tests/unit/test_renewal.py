@@ -121,6 +121,8 @@ class Shop:
             return process.run(process.argv[process.argv.index("--") + 1 :])
         if process.argv[1].endswith("/probe.py"):
             process.write_line(json.dumps({"workloads": []}))
+        elif process.argv[-1] == "report":
+            process.write_line("{}")
         return 0
 
     def gcc(self, process: FakeProcess) -> int:
