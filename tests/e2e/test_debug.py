@@ -6,10 +6,12 @@ import os
 import pty
 import re
 import select
+import shlex
 import subprocess
 import tarfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,46 @@ def test_one_command_from_the_red_run_to_the_fault(
     assert "main (" in again
     assert "return 1;" in listed
     assert driver.leftovers() == []
+
+
+def test_words_of_ones_own_arrive_whole_and_a_failure_is_warned_of(
+    driver: Driver, tmp_path: Path, host_arch: Arch
+) -> None:
+    """The tiny program can run no such thing: that it did not crash proves nothing."""
+    recipe = tiny_source.recipe(tmp_path / "tiny.toml", tiny_source.archive(tmp_path))
+    cell = f"{recipe}/{host_arch}/jit"
+    words = ("-c", "import os; os.abort()")
+    seen = driver.run("debug", "--cell", cell, "--batch", "--json", "--", *words, expect=4).json
+    assert (seen["about"], seen["stop"], seen["exit_code"]) == (
+        "/usr/local/bin/python3 -c 'import os; os.abort()'",
+        None,
+        2,
+    )
+    assert seen["output"] == ["tiny: I cannot run -c"]
+    shown = driver.run("debug", "--cell", cell, "--batch", "--", *words, expect=4).stdout
+    assert "warning: it failed in another way, or did not do what was asked" in shown
+    assert "    tiny: I cannot run -c\n" in shown
+
+
+def test_a_run_is_looked_into_as_it_was(driver: Driver, tmp_path: Path, host_arch: Arch) -> None:
+    """Its checkout has moved on, and the command is typed in another folder."""
+    checkout = tiny_source.checkout(tmp_path / "cpython")
+    (checkout / "crash-test").touch()
+    recipe = tiny_source.recipe(tmp_path / "tiny.toml", tiny_source.archive(tmp_path))
+    there = replace(driver, cwd=tmp_path)
+    chosen = ("--recipe", recipe.name, "--source", "cpython", "--arch", host_arch)
+    red = there.run("validate", *chosen, "--json", expect=1).json
+    (cell,) = red["cells"]
+    assert red["reproduce"] == f"CROSSJIT_JOBS=2 {PROJECT}/inv " + shlex.join(
+        ["validate", "--recipe", str(recipe), "--source", str(checkout), "--arch", host_arch, "--json"]
+    )
+    (checkout / "crash-test").unlink()
+    done = driver.run("debug", red["run"], "--batch", "--json")
+    assert done.json["stop"]["signal"] == "SIGSEGV"
+    assert f"{checkout} has changed since; the artifact {cell['artifact']} of run {red['run']} is looked into" in (
+        done.stderr
+    )
+    assert "make" not in done.stderr, "something was built"
 
 
 DEFECT = PROJECT / "tests" / "defects" / "aarch64-segfault.patch"
