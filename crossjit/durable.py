@@ -10,6 +10,9 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO, Any
+
+import filelock
 
 from crossjit.errors import InfrastructureError
 
@@ -19,6 +22,7 @@ _MAKING = ".making.lock"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _REFUSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _WRONG_KIND = frozenset({errno.ENOTDIR, errno.EISDIR, errno.EEXIST})  # EEXIST: mkdir where a file is
+_UNABLE = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})  # so some network file systems
 _BROKEN = frozenset({errno.EIO, errno.ESTALE, errno.EFBIG, errno.ENAMETOOLONG, errno.EBUSY, errno.EXDEV})
 
 
@@ -42,27 +46,47 @@ def explained(kind: type[InfrastructureError], what: str, folder: Path) -> Itera
             hint = f"{folder}, and all above it, must be folders; or set CROSSJIT_HOME to another place"
         elif error.errno in _BROKEN:
             hint = f"check the disk that {folder} is on, or set CROSSJIT_HOME to a folder on another one"
+        elif error.errno in _UNABLE:
+            hint = f"{folder} is on a file system without locks: set CROSSJIT_HOME to a folder on a local disk"
         else:
             raise
         where = f" ({error.filename})" if error.filename else ""
         raise kind(f"{what}: {(error.strerror or str(error)).lower()}{where}", hint=hint) from error
 
 
+def lock(path: Path, *, thread_local: bool = True) -> filelock.BaseFileLock:
+    """Make a lock that the kernel lets go of when we are killed. Taking it fails where a file system has no locks."""
+    return filelock.FileLock(path, thread_local=thread_local, fallback_to_soft=False)
+
+
 def sync_folder(folder: Path) -> None:
-    """Have the disk keep the folder's entries."""
+    """Have the disk keep the folder's entries, as far as its file system can: some sync no folders."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL and error.errno not in _UNABLE:
+            raise
     finally:
         os.close(descriptor)
+
+
+def sync_file(file: IO[Any]) -> None:
+    """Have the disk keep what was written to a file. What `explained` tells if its file system cannot is raised."""
+    file.flush()
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise OSError(errno.ENOTSUP, "the file system does not sync files", file.name) from error
+        raise
 
 
 def write(path: Path, content: bytes) -> None:
     """Write a new file and have the disk keep it."""
     with path.open("xb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        sync_file(file)
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -118,7 +142,8 @@ def is_alive(folder: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with explained(InfrastructureError, "cannot tell what is in use", folder):
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:

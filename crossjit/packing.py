@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
-from crossjit import tars
+from crossjit import durable, tars
 from crossjit.budget import BUDGET, BudgetError, TreeCount
 from crossjit.errors import StashError
 
@@ -110,8 +110,7 @@ def pack(stream: BinaryIO, destination: Path, *, rest: Rest | None = None, worke
                     entries = _joined(entries, _archived(spool), rest.folder)
             with destination.open("xb") as output:
                 packed = _write(entries, output, destination, workers or os.cpu_count() or 1)
-                output.flush()
-                os.fsync(output.fileno())
+                durable.sync_file(output)
     except BaseException:
         with contextlib.suppress(OSError):
             destination.unlink(missing_ok=True)

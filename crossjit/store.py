@@ -417,11 +417,11 @@ class Store:
 
     def _lock(self, key: str) -> filelock.BaseFileLock:
         self._artifact_folder(key)
-        return filelock.FileLock(self._locks / f"{key}.lock", thread_local=False)
+        return durable.lock(self._locks / f"{key}.lock", thread_local=False)
 
     def _stash_lock(self) -> filelock.BaseFileLock:
         # '+' cannot be in a build key
-        return filelock.FileLock(self._locks / "stash+.lock", thread_local=False)
+        return durable.lock(self._locks / "stash+.lock", thread_local=False)
 
     def _read(self, folder: Path) -> Artifact:
         """Read an artifact. Raises FileNotFoundError where there is none, StashError where it is not complete."""

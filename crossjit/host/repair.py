@@ -10,6 +10,7 @@ from enum import StrEnum
 
 import filelock
 
+from crossjit import durable
 from crossjit.errors import InfrastructureError
 from crossjit.host import actions
 from crossjit.host.actions import Action
@@ -276,7 +277,7 @@ def _alone(settings: Settings, say: Say) -> Iterator[None]:
     """Take the lock that keeps two repairs of one user apart (apt and dpkg have their own against the others)."""
     try:
         settings.locks.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(settings.locks / "host.lock")
+        lock = durable.lock(settings.locks / "host.lock")
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:

@@ -310,7 +310,7 @@ def _locked(home: Path, name: str, what: str, progress: Progress) -> Iterator[No
     folder = home / "locks"
     with durable.explained(InfrastructureError, "cannot lock an image", folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / f"{name}.lock")
+        lock = durable.lock(folder / f"{name}.lock")
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:

@@ -2,8 +2,8 @@
 
 What the user may ask for is told in `request.parse`. The state folder's `sources/` holds `<digest>/<file>` with
 `facts.json` beside it (and beside an archive `tree.tar.zst`, what builds are given of it), `commits/<commit>` (the
-digest packed for it), `git/` (one bare repository for each URL) and `tmp/` (what is in the making; what killed
-processes left there goes when the next one starts).
+digest packed for it, and by which rules), `git/` (one bare repository for each URL) and `tmp/` (what is in the making;
+what killed processes left there goes when the next one starts).
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from crossjit.recipes import Archive, Git
 from crossjit.settings import Settings
 from crossjit.sources import archive, cache, checkout, repository, request
 from crossjit.sources.download import PATIENCE, Patience
+from crossjit.sources.inspection import require_archive
+from crossjit.sources.located import locate
 from crossjit.sources.model import Kind, Source
 from crossjit.sources.places import PoolMirrors, host_pool_mirrors
 from crossjit.sources.tarball import decompressed, open_tar, subset_tar
@@ -36,8 +38,20 @@ __all__ = [
 
 
 def known(spec: Archive | Git | str, settings: Settings) -> Source | None:
-    """Return the source if what it is stands fast without asking anybody: a recipe's archive that is here already."""
-    return archive.known(spec, settings) if isinstance(spec, Archive) else None
+    """Return the source if what it is stands fast without asking anybody: a recipe's archive that is here already.
+
+    Raises SourceError for what cannot be one, as far as that shows without reading it whole or asking a server.
+    """
+    if isinstance(spec, Archive):
+        return archive.known(spec, settings)
+    match request.repository(spec.url, spec.ref) if isinstance(spec, Git) else request.parse(spec):
+        case request.ArchiveFile(path):
+            require_archive(path)
+        case request.LocalRepository(path, ref):
+            repository.commit_of(locate(path), ref)
+        case request.Checkout(path):
+            checkout.head_of(locate(path))
+    return None
 
 
 def kept(facts: SourceFacts, settings: Settings) -> Source | None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
 
 import filelock
 from pydantic import TypeAdapter, ValidationError
@@ -73,7 +71,7 @@ def storing(path: Path) -> Iterator[None]:
 def locked(settings: Settings, name: str, step: Step) -> Iterator[None]:
     """Hold the lock of one source, so that two processes fetch it once; the step says so while it waits."""
     path = settings.locks / f"source-{name}.lock"
-    lock = filelock.FileLock(path)
+    lock = durable.lock(path)
     with storing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -166,12 +164,6 @@ def digest_of(path: Path) -> str:
     """Return a file's sha256."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def synchronize(stream: BinaryIO) -> None:
-    """Have a file's content on disk before it gets its final name."""
-    stream.flush()
-    os.fsync(stream.fileno())
 
 
 @cache

@@ -17,7 +17,7 @@ from crossjit.progress import Progress
 from crossjit.settings import Settings
 from crossjit.sources import cache, regenerate, stamps
 from crossjit.sources.inspection import Inspection, leads_outside
-from crossjit.sources.located import Window, locate, window_on
+from crossjit.sources.located import Repository, Window, locate, window_on
 from crossjit.sources.model import Kind, Source
 from crossjit.sources.repository import admit, source_of
 from crossjit.sources.request import Checkout
@@ -33,17 +33,11 @@ def resolve_checkout(request: Checkout, settings: Settings, *, progress: Progres
     """
     with progress.step("source", str(request.path)) as step, cache.workspace(work) as folder:
         repository = locate(request.path)
-        if repository.ask("rev-parse", "--is-inside-work-tree").text != "true":
-            raise SourceError(
-                f"{request.path} is a repository without a working tree", hint=f"add a ref: {request.path}#main"
-            )
-        head = repository.ask("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
-        if not head.ok:
-            raise SourceError(f"{request.path} has no commit", hint="commit something, or give an archive")
+        head = head_of(repository)
         step.update(detail="comparing with HEAD")
-        view = window_on(repository, head.text, folder)
-        changes = _changes(request.path, view, head.text)
-        seen = stamps.take(request.path, changes.paths, head.text, *sorted(changes.changed), repr(PACKING))
+        view = window_on(repository, head, folder)
+        changes = _changes(request.path, view, head)
+        seen = stamps.take(request.path, changes.paths, head, *sorted(changes.changed), repr(PACKING))
         if known := seen.known(settings):
             stored, diff_digest = known
         else:
@@ -52,14 +46,25 @@ def resolve_checkout(request: Checkout, settings: Settings, *, progress: Progres
             inspection = Inspection(str(request.path))
             digest = pack(tree.entries(), folder / "source", inspection.take)
             diff_digest = tree.diff_digest()
-            name = f"{head.text[:12]}-{diff_digest[:12]}" if diff_digest else head.text[:12]
+            name = f"{head[:12]}-{diff_digest[:12]}" if diff_digest else head[:12]
             stored = admit(settings, digest, folder / "source", name, inspection, step)
             seen.keep(settings, digest, diff_digest)
         changed = {path for path in changes.changed if not path.endswith("/")}
-        make = regenerate.stale(changed, *_readers(request.path, view, head.text))
+        make = regenerate.stale(changed, *_readers(request.path, view, head))
     for remark in (*changes.remarks, *regenerate.left_to_do(changed)):
         progress.say(f"{request.path}: {remark}")
-    return source_of(Kind.CHECKOUT, stored, str(request.path), head.text, diff_digest, make)
+    return source_of(Kind.CHECKOUT, stored, str(request.path), head, diff_digest, make)
+
+
+def head_of(repository: Repository) -> str:
+    """Return the commit that is checked out. Raises SourceError if nothing is."""
+    path = repository.path
+    if repository.ask("rev-parse", "--is-inside-work-tree").text != "true":
+        raise SourceError(f"{path} is a repository without a working tree", hint=f"add a ref: {path}#main")
+    head = repository.ask("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+    if not head.ok:
+        raise SourceError(f"{path} has no commit", hint="commit something, or give an archive")
+    return head.text
 
 
 def _readers(checkout: Path, view: Window, head: str) -> tuple[regenerate.Read, regenerate.Read]:

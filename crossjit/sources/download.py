@@ -23,9 +23,9 @@ from typing import BinaryIO
 
 import stamina
 
-from crossjit import budget
+from crossjit import budget, durable
 from crossjit.progress import Step
-from crossjit.sources.cache import CHUNK, storing, synchronize
+from crossjit.sources.cache import CHUNK, storing
 from crossjit.sources.places import Place
 
 TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
@@ -133,7 +133,7 @@ def _receive(chunks: Iterator[bytes], target: Path, step: Step, total: int | Non
             file.write(chunk)
             digest.update(chunk)
             step.update(done=size, total=total)
-        synchronize(file)
+        durable.sync_file(file)
     return Fetched(digest.hexdigest(), size)
 
 

@@ -80,13 +80,28 @@ def inspect(path: Path, label: str, tree: Path | None = None) -> TreeFacts:
                     )
                 inspection.check_global(tar.pax_headers)
         except UNREADABLE as error:
-            raise SourceError(
-                f"{label} is not a whole tar archive: {error}",
-                hint="give a .tar, .tar.xz, .tar.gz, .tar.bz2 or .tar.zst file; if it is one, fetch it anew",
-            ) from error
+            raise _no_tar(label, error) from error
     if tree and whole:  # something that is read is a hard link to what would be left out
         recompress(path, tree)
     return inspection.facts()
+
+
+def require_archive(path: Path) -> None:
+    """Raise SourceError for a file that does not begin as a tar does, compressed or not."""
+    try:
+        with decompressed(path) as stream:
+            reader = tars.TrackingReader(stream, TreeCount(str(path), error=SourceError, hint="give CPython's source"))
+            with tars.opened(reader):
+                pass
+    except UNREADABLE as error:
+        raise _no_tar(str(path), error) from error
+
+
+def _no_tar(label: str, error: Exception) -> SourceError:
+    return SourceError(
+        f"{label} is not a whole tar archive: {error}",
+        hint="give a .tar, .tar.xz, .tar.gz, .tar.bz2 or .tar.zst file; if it is one, fetch it anew",
+    )
 
 
 def leads_outside(path: tuple[str, ...], target: str) -> bool:

@@ -16,7 +16,7 @@ from crossjit.settings import Settings
 from crossjit.sources import cache, committed, git
 from crossjit.sources.cache import Stored
 from crossjit.sources.inspection import Inspection
-from crossjit.sources.located import locate, window
+from crossjit.sources.located import Repository, locate, window
 from crossjit.sources.model import Kind, Source
 from crossjit.sources.places import redacted
 from crossjit.sources.request import LocalRepository, RemoteRepository
@@ -163,14 +163,20 @@ def resolve_local(request: LocalRepository, settings: Settings, *, progress: Pro
     origin = f"{request.path}#{request.ref}"
     with progress.step("source", origin) as step:
         repository = locate(request.path)
-        commit = repository.ask("rev-parse", "--verify", "--quiet", f"{request.ref}^{{commit}}")
-        if not commit.ok:
-            names = repository.ask("for-each-ref", "--format=%(refname:short)").text.splitlines()
-            raise _unknown_ref(request.ref, str(request.path), names)
-        stored = _known(settings, commit.text)
+        commit = commit_of(repository, request.ref)
+        stored = _known(settings, commit)
         if stored is not None:
-            return source_of(Kind.GIT, stored, origin, commit.text)
-        return _committed(repository.objects, commit.text, origin, settings, step, work)
+            return source_of(Kind.GIT, stored, origin, commit)
+        return _committed(repository.objects, commit, origin, settings, step, work)
+
+
+def commit_of(repository: Repository, ref: str) -> str:
+    """Return the commit that a ref names. Raises SourceError if it names none."""
+    commit = repository.ask("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
+    if not commit.ok:
+        names = repository.ask("for-each-ref", "--format=%(refname:short)").text.splitlines()
+        raise _unknown_ref(ref, str(repository.path), names)
+    return commit.text
 
 
 def _known(settings: Settings, commit: str) -> Stored | None:

@@ -18,6 +18,11 @@ ARCHIVE_SUFFIXES = (
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SCP = re.compile(r"(?:[\w.-]+@)?[\w.-]+:(?!/?/)")  # git's short form of ssh: a colon before any slash
 
+# The page of a pull request, its tabs, and a commit of it; what GitHub shows elsewhere is no source.
+_PAGE = re.compile(
+    r"(?i:https?://(?:www\.)?)(github\.com/[\w.-]+/[\w.-]+)/pull/(\d+)(?:/commits/([0-9a-f]{40}))?(?=$|[/?#])"
+)
+
 FORMS = (
     "an archive's path or URL (Python-3.15.0rc2.tar.xz), a git URL or local repository with #ref "
     "(https://github.com/python/cpython#main, ../cpython#pull/1234/head), or a checkout's folder (../cpython)"
@@ -70,6 +75,7 @@ def parse(text: str) -> Request:
     - With a `#`: what is before the last one is a git repository, what is after it the ref (branch, tag, commit, or
       `pull/N/head`). A URL (`https://…`, `ssh://…`, `user@host:path`) is fetched from; a folder, or a `file://` URL, is
       read where it is, and only what is committed there counts.
+    - The address of a pull request's page, or of one of its commits', is that pull request's head, or that commit.
     - Without: a URL (http, https) is an archive, and its path must end in one of ARCHIVE_SUFFIXES; a path to a file is
       an archive, whatever its name; a path to a folder is a checkout, and its uncommitted changes count.
 
@@ -77,6 +83,8 @@ def parse(text: str) -> Request:
     """
     if "\0" in text or not text.strip() or text.startswith("-"):
         raise SourceError(f"{text!r} is no source", hint=f"give {FORMS}")
+    if page := _PAGE.match(text):
+        return RemoteRepository(f"https://{page[1]}", page[3] or f"pull/{page[2]}/head")
     if "#" in text:
         place, _, ref = text.rpartition("#")
         return repository(place, ref)

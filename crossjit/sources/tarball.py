@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from crossjit import tars
+from crossjit import durable, tars
 from crossjit.budget import BUDGET, TreeCount
 from crossjit.errors import SourceError, StashError
-from crossjit.sources.cache import CHUNK, forget, storing, synchronize
+from crossjit.sources.cache import CHUNK, forget, storing
 from crossjit.sources.model import Source
 
 if sys.version_info >= (3, 14):
@@ -124,7 +124,7 @@ def compressing(target: Path) -> Iterator[Sink]:
             sink = Sink(cast(BinaryIO, compressed), target)
             yield sink
             sink.flush()
-        synchronize(raw)
+        durable.sync_file(raw)
 
 
 def recompress(path: Path, target: Path) -> None:

@@ -30,7 +30,8 @@ HELP: Mapping[str, str] = {
     "strategy": "how to build: auto, native, cross or emulate; default: auto: native where that works, else cross",
     "source": (
         "what to build instead of the recipe's source: an archive, a git URL or local repository with #REF "
-        "(branch, tag, commit or pull/N/head), or a checkout with its uncommitted changes; default: the recipe's"
+        "(branch, tag, commit or pull/N/head), a pull request's address on GitHub, or a checkout with its uncommitted "
+        "changes; default: the recipe's"
     ),
     "cpu": (
         "the CPU model that QEMU plays for a foreign arch, such as max; "

@@ -29,7 +29,20 @@ from crossjit.errors import CrossjitError, DownloadError, EngineError, SourceErr
 from crossjit.progress import Silent
 from crossjit.recipes import Archive
 from crossjit.settings import Settings
-from crossjit.sources import Kind, Patience, Source, download, host_pool_mirrors, open_tar, places, resolve
+from crossjit.sources import (
+    Kind,
+    Patience,
+    Source,
+    download,
+    host_pool_mirrors,
+    known,
+    open_tar,
+    places,
+    request,
+    resolve,
+)
+from crossjit.tasks import namespace
+from crossjit.tasks.commandline import CrossjitProgram
 
 PATCHLEVEL = '#define PY_MAJOR_VERSION 3\n#define PY_MINOR_VERSION 15\n#define PY_VERSION "{version}"\n'
 IMPATIENT = Patience(name=0.5, connect=0.5, stall=1.0, attempts=2)
@@ -617,3 +630,65 @@ def test_what_is_too_large_is_not_downloaded(tmp_path: Path, server: Answers, mo
     (tmp_path / "large.tar.xz").write_bytes(bytes(100_000))
     with pytest.raises(SourceError, match="has more than 50,000 bytes"):
         get(str(tmp_path / "large.tar.xz"), tmp_path)
+
+
+@pytest.mark.parametrize("page", ["", "/", "/files", "/commits", "/checks?id=1", "#issue-1", "/files#r1"])
+def test_a_pull_requests_page_is_its_head(page: str) -> None:
+    for host in ("https://github.com", "http://www.github.com"):
+        found = request.parse(f"{host}/python/cpython/pull/12345{page}")
+        assert isinstance(found, request.RemoteRepository)
+        assert (found.url.removeprefix("https://www.").removeprefix("https://"), found.ref) == (
+            "github.com/python/cpython",
+            "pull/12345/head",
+        )
+
+
+def test_the_page_of_a_pull_requests_commit_is_that_commit() -> None:
+    page = f"https://github.com/python/cpython/pull/12345/commits/{'ab' * 20}"
+    assert request.parse(page) == request.RemoteRepository("https://github.com/python/cpython", "ab" * 20)
+
+
+@pytest.mark.parametrize("page", ["/pulls", "/pull/12345x", "/pull/", "/issues/12345", "/tree/main"])
+def test_other_pages_are_no_sources(page: str) -> None:
+    with pytest.raises(SourceError, match="neither an archive's URL nor a git URL"):
+        request.parse(f"https://github.com/python/cpython{page}")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nothing", "there is no"),
+        ("https://github.com/python/cpython", "neither an archive's URL"),
+        ("text", "not a whole tar archive"),
+        ("empty", "not a whole tar archive"),
+        ("broken.tar.xz", "not a whole tar archive"),
+        ("folder", "not the top folder of a git repository"),
+        ("folder#main", "not the top folder of a git repository"),
+        ("repository", "has no commit"),
+        ("repository#main", "has no ref main"),
+        ("repository/bare.git", "without a working tree"),
+    ],
+)
+def test_what_cannot_be_a_source_is_refused_by_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], source: str, message: str
+) -> None:
+    (tmp_path / "text").write_text("x" * 2000)
+    (tmp_path / "empty").touch()
+    (tmp_path / "broken.tar.xz").write_bytes(CONTENT[:40])
+    (tmp_path / "folder").mkdir()
+    for command in (["init", "-q", "repository"], ["init", "-q", "--bare", "repository/bare.git"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True, capture_output=True)
+    monkeypatch.setenv("CROSSJIT_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["crossjit", "plan", "--source", source])
+    with pytest.raises(SystemExit) as ended:
+        CrossjitProgram(namespace).run()
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_what_may_be_a_source_is_planned(tmp_path: Path) -> None:
+    (tmp_path / "mine.tar.xz").write_bytes(CONTENT)
+    settings = Settings(home=tmp_path / "home")
+    for spec in (str(tmp_path / "mine.tar.xz"), "https://github.com/python/cpython#main", f"{tmp_path}/mine.tar.xz"):
+        assert known(spec, settings) is None
