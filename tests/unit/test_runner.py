@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from crossjit.channels import read_event
 from crossjit.suites import VALIDATE
 
 RUNNER = VALIDATE / "runner.py"
@@ -351,3 +352,25 @@ def test_only_modules_that_can_have_such_tests_run(
     events = run(library, *jobs, tests=patterns)
     assert {name: ast.literal_eval(end["tail"]) for name, end in ends(events).items()} == modules
     assert events[0]["missing"] == []
+
+
+@pytest.mark.parametrize(("own", "suites"), [(1, 60), (60, 1)])
+def test_whose_time_was_over_is_told(library: Path, tmp_path: Path, own: int, suites: int) -> None:
+    script = tmp_path / "sleeps.py"
+    script.write_text("import time; time.sleep(600)")
+    (ended,) = ends(run(library, Job(str(script), kind="script", timeout=own), limit=suites)).values()
+    assert ended["timed_out"] is True
+    assert ended["suite_timed_out"] is (suites < own)
+
+
+def test_a_plan_of_many_comes_in_parts_and_every_line_is_an_event(library: Path) -> None:
+    for number in range(250):
+        write(library, f"test_{number:03}", "pass")
+    names = [f"test_{number:03}" for number in range(250)]
+    write(library, "test_last", "print('\U0001f600' * 9000)")
+    events = run(library, Job("*"), done=names)
+    lines = [json.dumps(event) for event in events]
+    assert max(map(len, lines)) < 65_536
+    assert [type(read_event(line)).__name__ for line in lines] == ["Plan"] * 3 + ["Start", "Ended", "Done"]
+    assert sorted(each["name"] for event in events[:3] for each in event["modules"]) == [*names, "test_last"]
+    assert ends(events)["test_last"]["tail"].strip("\U0001f600\n") == ""
