@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
+from crossjit import trust
 from crossjit.build import BuildSpec
 from crossjit.engine.base import Container
 from crossjit.errors import CrossjitError
@@ -25,7 +26,8 @@ def are_new(spec: BuildSpec, source: Source, store: Store) -> bool:
     if spec.strategy is Strategy.EMULATE:
         return False
     asked = (spec.configure_line, source.version, source.kind is Kind.ARCHIVE)
-    known = (each.manifest for each in store.artifacts())
+    domains = trust.serving(spec.domain)
+    known = (each.manifest for each in store.artifacts() if each.manifest.domain in domains)
     return all((each.configure, each.version, each.source.kind == Kind.ARCHIVE) != asked for each in known)
 
 

@@ -9,11 +9,13 @@ import sys
 import tempfile
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import crossjit
-from crossjit import durable
-from crossjit.errors import CrossjitError, InfrastructureError
+from crossjit import durable, settings
+from crossjit.errors import CrossjitError, InfrastructureError, ProductError
+from crossjit.model import CellResult, Verdict
 
 
 def explained(error: Exception, home: Path) -> CrossjitError:
@@ -39,6 +41,15 @@ def explained(error: Exception, home: Path) -> CrossjitError:
         hint=f"please report it with {path}; CROSSJIT_DEBUG=1 shows it here" if path else "please report it",
         details=() if path else tuple(_text(error).splitlines()),
     )
+
+
+def result_of(home: Path, result: CellResult, error: Exception) -> CellResult:
+    """Return a cell's result with the verdict that an error means, and its reason."""
+    shown = explained(error, home)
+    verdict = Verdict.FAIL if isinstance(shown, ProductError) else Verdict.INFRA
+    reasons = (shown.message, *([f"hint: {shown.hint}"] if shown.hint else []))
+    traced = "".join(traceback.format_exception(error)).splitlines() if settings.wants_traceback() else ()
+    return replace(result, verdict=verdict, reasons=reasons, details=(*shown.details, *traced))
 
 
 def _write(error: Exception, folders: tuple[Path, ...]) -> Path | None:

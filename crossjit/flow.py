@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -27,7 +26,6 @@ from crossjit import (
     named_tests,
     packing,
     renewal,
-    settings,
     sources,
     trust,
     validation,
@@ -36,11 +34,10 @@ from crossjit.budget import BUILD_MEMORY, CONFIGURE_MEMORY
 from crossjit.build import BuildSpec, Built
 from crossjit.build_python import BuildPython
 from crossjit.engine.base import HOME, OWNED, RUN, Container, Engine, EngineFacts
-from crossjit.errors import InfrastructureError, Interrupted, ProductError, UserError
+from crossjit.errors import InfrastructureError, Interrupted, UserError
 from crossjit.images import Image, ImageSpec, Role
 from crossjit.manifest import ArtifactKind, Manifest, SourceFacts
 from crossjit.model import Arch, Cell, CellResult, HostAbility, Strategy, SuiteResult, Variant, Verdict
-from crossjit.plan import Known
 from crossjit.portion import WHOLE, Portion
 from crossjit.progress import Progress
 from crossjit.recipes import Archive, Git, Recipe
@@ -221,7 +218,7 @@ def prepare_each(shop: Workshop, orders: Sequence[Order]) -> tuple[Prepared | Ce
             failures[order.wanted] = error
     _require_tests(orders, sources_of.values())
     for order in orders:
-        common = (order.wanted, _compiler_arch(order, shop.facts.arch))
+        common = (order.wanted, compiler_arch(order, shop.facts.arch))
         try:
             if failure := failures.get(order.wanted) or failures.get(common):
                 raise failure
@@ -231,89 +228,19 @@ def prepare_each(shop: Workshop, orders: Sequence[Order]) -> tuple[Prepared | Ce
         except Exception as error:
             failures[common] = error
             result = CellResult(order.cell, Verdict.INFRA, (), strategy=order.strategy)
-            done.append(failed(shop.settings.home, result, error))
+            done.append(bugs.result_of(shop.settings.home, result, error))
     return tuple(done)
 
 
-@dataclass(frozen=True)
-class Foreseen:
-    """What is known of an order before anything is started; `key` is None until source and toolchain are there."""
-
-    order: Order
-    known: Known
-    source: Source | None = None
-    image: ImageSpec | None = None
-    key: str | None = None
-    artifact: Artifact | None = None
-
-
-def foresee(
-    order: Order,
-    settings: Settings,
-    host_arch: Arch,
-    specs: tuple[ImageSpec, ...],
-    store: Store,
-    engine: Engine | None,
-    *,
-    before: Sequence[Order] = (),
-) -> Foreseen:
-    """Look at what is there for an order already, or will be when the orders `before` it are done.
-
-    Nothing is started or written. `engine` is None if none answers.
-    """
-    known = Known(build_python=_serving(order, before))
-    source = sources.known(order.wanted, settings)
-    if source is None:
-        return Foreseen(order, known)
-    known = replace(known, source=True)
-    image = choose_image(specs, order, source)
-    if engine is None:
-        return Foreseen(order, known, source, image)
-    find = partial(images.find, engine, image, host_arch=host_arch, home=settings.home)
-    known = replace(known, target=find(Role.TARGET, order.cell.arch) is not None)
-    toolchain = find(Role.TOOLCHAIN, _compiler_arch(order, host_arch))
-    if toolchain is None:
-        return Foreseen(order, known, source, image)
-    prepared = _specified(order, source, image, toolchain, host_arch)
-    artifact = stashed(store, prepared)
-    found = _find_build_python(store, prepared)
-    known = replace(
-        known,
-        toolchain=True,
-        build_python=found.manifest.subject if found else known.build_python,
-        artifact=artifact is not None,
-    )
-    return Foreseen(order, known, source, image, prepared.key, artifact)
-
-
-def arranged(orders: Sequence[Order]) -> tuple[Order, ...]:
-    """Put each recipe's cross builds behind its other cells, the native ones of which may be their build Python."""
-    recipes = list(dict.fromkeys(order.cell.recipe for order in orders))
-    crossing = Strategy.CROSS
-    return tuple(sorted(orders, key=lambda order: (recipes.index(order.cell.recipe), order.strategy is crossing)))
-
-
-def _serving(order: Order, before: Sequence[Order]) -> str | None:
-    """Name the cell among the orders before a cross build that will be its build Python."""
-    if order.strategy is not Strategy.CROSS:
-        return None
-    native = {
-        each.variant.name: str(each.cell)
-        for each in before
-        if (each.strategy, each.recipe, each.source, each.image)
-        == (Strategy.NATIVE, order.recipe, order.source, order.image)
-    }
-    return next((native[name] for name in build_python.serving(order.recipe) if name in native), None)
-
-
-def _compiler_arch(order: Order, host_arch: Arch) -> Arch:
+def compiler_arch(order: Order, host_arch: Arch) -> Arch:
+    """Return the arch that a cell's compilers run as."""
     return order.cell.arch if order.strategy is Strategy.EMULATE else host_arch
 
 
 def _prepare(shop: Workshop, order: Order, source: Source) -> Prepared:
     image = choose_image(shop.images, order, source)
-    toolchain = ensure_image(shop, image, Role.TOOLCHAIN, _compiler_arch(order, shop.facts.arch))
-    return _specified(order, source, image, toolchain, shop.facts.arch, _emulator(shop, order))
+    toolchain = ensure_image(shop, image, Role.TOOLCHAIN, compiler_arch(order, shop.facts.arch))
+    return specified(order, source, image, toolchain, shop.facts.arch, _emulator(shop, order))
 
 
 def _emulator(shop: Workshop, order: Order) -> str:
@@ -322,7 +249,7 @@ def _emulator(shop: Workshop, order: Order) -> str:
     return f"QEMU {_qemu(shop, arch)} as {shop.emulation(arch, order.cpu).get('QEMU_CPU')}"
 
 
-def _specified(
+def specified(
     order: Order, source: Source, image: ImageSpec, toolchain: Image, host_arch: Arch, emulator: str = ""
 ) -> Prepared:
     """Say how the cell is built, now that its source and its toolchain are there."""
@@ -656,16 +583,7 @@ def run_cell(
     except (Interrupted, UserError):
         raise
     except Exception as error:
-        return replace(failed(shop.settings.home, result, error), seconds=seconds)
-
-
-def failed(home: Path, result: CellResult, error: Exception) -> CellResult:
-    """Return a cell's result with the verdict that an error means, and its reason."""
-    shown = bugs.explained(error, home)
-    verdict = Verdict.FAIL if isinstance(shown, ProductError) else Verdict.INFRA
-    reasons = (shown.message, *([f"hint: {shown.hint}"] if shown.hint else []))
-    traced = "".join(traceback.format_exception(error)).splitlines() if settings.wants_traceback() else ()
-    return replace(result, verdict=verdict, reasons=reasons, details=(*shown.details, *traced))
+        return replace(bugs.result_of(shop.settings.home, result, error), seconds=seconds)
 
 
 def _optional(shop: Workshop, what: str, step: Callable[..., T], *arguments: object) -> T | None:
@@ -781,13 +699,14 @@ def _ensure_build_python(
             )
 
 
-def _find_build_python(store: Store, prepared: Prepared) -> Artifact | None:
+def find_build_python(store: Store, prepared: Prepared) -> Artifact | None:
+    """Return what the stash has as a cross build's Python: of its own trust domain, or of the recipes' own sources."""
     found = build_python.find(store, prepared.build_python) if prepared.build_python else None
-    return found or (_find_build_python(store, prepared.trusted) if prepared.trusted else None)
+    return found or (find_build_python(store, prepared.trusted) if prepared.trusted else None)
 
 
 def _found_build_python(shop: Workshop, prepared: Prepared) -> Artifact | None:
-    found = _find_build_python(shop.store, prepared)
+    found = find_build_python(shop.store, prepared)
     if found is not None and found.manifest.kind is ArtifactKind.CELL:
         shop.progress.say(f"{prepared.cell}: {found.manifest.subject} ({found.id}) is its build Python")
     return found

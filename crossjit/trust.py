@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from pathlib import Path
 
+from crossjit.errors import SourceError
 from crossjit.recipes import Archive, Git
 from crossjit.sources import request
 from crossjit.sources.places import redacted
-from crossjit.sources.request import ArchiveUrl, LocalRepository, RemoteRepository
+from crossjit.sources.request import ArchiveUrl, Checkout, LocalRepository, RemoteRepository
 
 RECIPES = "recipes"  # the recipes' own sources: what everybody else may read, and nobody else may write
 CHECKOUTS = "checkouts"  # the user's own checkouts, repositories and archives
@@ -21,12 +23,12 @@ def domain_of(source: Archive | Git | str) -> str:
     """Return the trust domain of a recipe's source, or of what `--source` says.
 
     A URL, a repository elsewhere and a pull request, wherever it was fetched to, have a domain each, named by a digest.
-    Raises SourceError for what is not a source.
+    A place on this machine need not be there any more.
     """
     if isinstance(source, Archive):
         return RECIPES
-    wanted = request.repository(source.url, source.ref) if isinstance(source, Git) else request.parse(source)
-    match wanted:
+    text = f"{source.url}#{source.ref}" if isinstance(source, Git) else source
+    match _request(text):
         case RemoteRepository(url, ref):
             trusted = isinstance(source, Git) and not _PULL_REQUEST.search(ref)
             return RECIPES if trusted else _stranger(f"{redacted(url)}#{ref}")
@@ -36,6 +38,15 @@ def domain_of(source: Archive | Git | str) -> str:
             return _stranger(redacted(url))
         case _:
             return CHECKOUTS
+
+
+def _request(text: str) -> request.Request:
+    try:
+        return request.parse(text)
+    except SourceError:  # only what was on this machine can be gone
+        place, mark, ref = text.rpartition("#")
+        path = Path(place if mark else text).expanduser().absolute()
+        return LocalRepository(path, ref) if mark else Checkout(path)
 
 
 def serving(domain: str) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ from crossjit.tasks.options import SELECTORS, Request, describe, recalled, reque
 from crossjit.tasks.workshop import Opened, foresee, opened
 
 if TYPE_CHECKING:
-    from crossjit.flow import Foreseen, Prepared
+    from crossjit.flow import Prepared
+    from crossjit.forecast import Foreseen
     from crossjit.plan import PlannedStep
     from crossjit.runs import Run
 
@@ -131,7 +132,7 @@ def _is_final(finished: CellResult) -> bool:
 def _run_cell(
     run: Opened, cell: Prepared, *, validate: bool, rebuild: bool, before: Run | None, following: Prepared | None
 ) -> CellResult:
-    from crossjit import flow
+    from crossjit import bugs, flow
 
     earlier = None
     try:
@@ -144,7 +145,7 @@ def _run_cell(
             earlier = before.cell_folder(cell.cell)
         folder = run.record.cell_folder(cell.cell)
     except (OSError, InfrastructureError) as error:
-        return flow.failed(run.shop.settings.home, CellResult(cell.cell, Verdict.INFRA, ()), error)
+        return bugs.result_of(run.shop.settings.home, CellResult(cell.cell, Verdict.INFRA, ()), error)
     return flow.run_cell(
         run.shop, cell, folder=folder, validate=validate, rebuild=rebuild, earlier=earlier, following=following
     )

@@ -19,7 +19,8 @@ from crossjit.tasks.framework import asker, note, telling
 from crossjit.tasks.options import Request, in_full, remembered
 
 if TYPE_CHECKING:
-    from crossjit.flow import Foreseen, Order, Workshop
+    from crossjit.flow import Order, Workshop
+    from crossjit.forecast import Foreseen
     from crossjit.recipes import Recipe
     from crossjit.runs import RunRecord
     from crossjit.settings import Settings
@@ -47,7 +48,7 @@ def opened(
     are to get no verdicts. What is wrong with the request
     is said before the host is touched or anything is recorded.
     """
-    from crossjit import cleaning, engine, flow, host, images, named_tests, plan, runs, suites
+    from crossjit import cleaning, engine, flow, forecast, host, images, named_tests, plan, runs, suites
     from crossjit.engine.heard import heard
     from crossjit.progress import Tee
     from crossjit.report.terminal import Terminal
@@ -72,7 +73,7 @@ def opened(
     ability = able.host.ability or HostAbility(facts.arch, {})
     selection = plan.select(recipes, request.selector, facts.arch)
     cells = selection.cells[:1] if one else selection.cells
-    orders = flow.arranged([_order(cell, recipes[cell.recipe], request, ability) for cell in cells])
+    orders = forecast.arranged([_order(cell, recipes[cell.recipe], request, ability) for cell in cells])
     described = {"crossjit": crossjit.__version__, "engine": asdict(facts), "ability": asdict(ability)}
     with (
         telling(client),
@@ -115,7 +116,7 @@ def program_path() -> str:
 
 def foresee(request: Request) -> tuple[tuple[Foreseen, ...], HostAbility]:
     """Look at what is there for the request's cells already. Starts nothing; an engine that does not answer is none."""
-    from crossjit import engine, flow, host, images, plan
+    from crossjit import engine, forecast, host, images, plan
     from crossjit.engine.base import Engine
     from crossjit.store import Store
 
@@ -132,10 +133,10 @@ def foresee(request: Request) -> tuple[tuple[Foreseen, ...], HostAbility]:
     selection = plan.select(recipes, request.selector, arch)
     for remark in selection.notes:
         note(remark)
-    orders = flow.arranged([_order(cell, recipes[cell.recipe], request, ability) for cell in selection.cells])
+    orders = forecast.arranged([_order(cell, recipes[cell.recipe], request, ability) for cell in selection.cells])
     return (
         tuple(
-            flow.foresee(order, settings, arch, specs, store, client, before=orders[:number])
+            forecast.foresee(order, settings, arch, specs, store, client, before=orders[:number])
             for number, order in enumerate(orders)
         ),
         ability,

@@ -34,7 +34,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
 def prepared(shop: Shop, arch: Arch, strategy: Strategy | None = None) -> Prepared:
     strategy = strategy or (Strategy.NATIVE if arch is X86 else Strategy.CROSS)
     order = Order(Cell("3.15", arch, "jit"), RECIPE, RECIPE.variants["jit"], strategy)
-    return flow._specified(order, shop.source, shop.spec, image(Role.TOOLCHAIN, X86), X86)
+    return flow.specified(order, shop.source, shop.spec, image(Role.TOOLCHAIN, X86), X86)
 
 
 def made(shop: Shop, cell: Prepared, following: Prepared | None = None) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import crossjit
-from crossjit import build, build_python, flow, recipes
+from crossjit import build, build_python, flow, forecast, recipes
 from crossjit.engine.base import EngineFacts
 from crossjit.engine.fake import FakeEngine, FakeProcess
 from crossjit.errors import BuildError
@@ -116,7 +116,7 @@ class Shop:
     def build(self, variant: str, arch: Arch, *, digest: str = "d" * 64) -> flow.BuiltCell:
         source = replace(self.source, digest=digest)
         toolchain = image(Role.TOOLCHAIN, X86)
-        prepared = flow._specified(order(variant, arch), source, self.spec, toolchain, X86)
+        prepared = flow.specified(order(variant, arch), source, self.spec, toolchain, X86)
         log = self.folder / f"{variant}-{arch}.log"
         return flow.build_cell(self.shop, prepared, log=log)
 
@@ -290,12 +290,12 @@ class TestOrders:
     def test_native_cells_come_first_in_each_recipe(self) -> None:
         other = recipes.find("3.14", crossjit.PROJECT / "recipes")
         orders = [order("jit", ARM), order("jit", X86), order("ft", X86), order("jit", ARM, recipe=other)]
-        arranged = [str(each.cell) for each in flow.arranged(orders)]
+        arranged = [str(each.cell) for each in forecast.arranged(orders)]
         assert arranged == ["3.15/x86_64/jit", "3.15/x86_64/ft", "3.15/aarch64/jit", "3.14/aarch64/jit"]
 
     def foreseen(self, folder: Path, wanted: Order, *before: Order) -> Known:
         settings = Settings(home=folder)
-        return flow.foresee(wanted, settings, X86, (), Store(settings.stash), None, before=before).known
+        return forecast.foresee(wanted, settings, X86, (), Store(settings.stash), None, before=before).known
 
     def test_the_plan_knows_what_will_serve(self, tmp_path: Path) -> None:
         wanted = order("jit", ARM)

@@ -36,7 +36,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
 
 def run(shop: Shop, *, validate: bool = False) -> CellResult:
     order = test_build_python.order("jit", X86)
-    prepared = flow._specified(order, shop.source, shop.spec, image(Role.TOOLCHAIN, X86), X86)
+    prepared = flow.specified(order, shop.source, shop.spec, image(Role.TOOLCHAIN, X86), X86)
     return flow.run_cell(shop.shop, prepared, folder=shop.folder, validate=validate)
 
 
@@ -102,9 +102,9 @@ class TestWhatIsOptional:
         monkeypatch.setattr(answers, "are_new", lambda *_: True)
         monkeypatch.setattr(build, "ask", failing(FULL))
         order = test_build_python.order("ft", X86)
-        following = flow._specified(order, shop.source, shop.spec, image(Role.TOOLCHAIN, X86), X86)
+        following = flow.specified(order, shop.source, shop.spec, image(Role.TOOLCHAIN, X86), X86)
         shop.shop = replace(shop.shop, cached=True)
-        first = flow._specified(
+        first = flow.specified(
             test_build_python.order("jit", X86), shop.source, shop.spec, image(Role.TOOLCHAIN, X86), X86
         )
         result = flow.run_cell(shop.shop, first, folder=shop.folder, validate=False, following=following)

@@ -69,6 +69,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "crossjit.durations",
         "crossjit.evidence",
         "crossjit.flow",
+        "crossjit.forecast",
         "crossjit.ladder",
         "crossjit.named_tests",
         "crossjit.loading",

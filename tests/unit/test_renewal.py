@@ -154,7 +154,7 @@ class Shop:
         strategy = Strategy.NATIVE if arch is X86 else Strategy.CROSS
         order = Order(Cell("3.15", arch, "jit"), RECIPE, RECIPE.variants["jit"], strategy)
         spec = load_all(crossjit.PROJECT / "images")[0]
-        return flow._specified(order, source, spec, image(Role.TOOLCHAIN, X86), X86)
+        return flow.specified(order, source, spec, image(Role.TOOLCHAIN, X86), X86)
 
     def build(self, source: Source, arch: Arch = X86, *, rebuild: bool = False) -> flow.BuiltCell:
         log = self.folder / "build.log"

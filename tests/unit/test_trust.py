@@ -37,7 +37,7 @@ class Shop(test_build_python.Shop):
 
     def built(self, source: str | None = None, arch: Arch = X86, *, variant: str = "jit") -> flow.BuiltCell:
         order = test_build_python.order(variant, arch, source=source)
-        prepared = flow._specified(order, self.source, self.spec, image(Role.TOOLCHAIN, X86), X86)
+        prepared = flow.specified(order, self.source, self.spec, image(Role.TOOLCHAIN, X86), X86)
         return flow.build_cell(self.shop, prepared, log=self.folder / "build.log")
 
 
@@ -69,6 +69,13 @@ class TestDomains:
         assert len(set(domains)) == len(strangers)
         assert all(map(trust.is_stranger, domains))
         assert trust.is_stranger(trust.domain_of(Git(url="https://example.org/cpython", ref="pull/7/head")))
+
+    def test_a_place_that_is_gone_has_the_domain_that_it_had(self, tmp_path: Path) -> None:
+        sources = [str(tmp_path / "x"), f"{tmp_path}/x#main", f"{tmp_path}/x#pull/7/head"]
+        (tmp_path / "x").mkdir()
+        before = [trust.domain_of(source) for source in sources]
+        (tmp_path / "x").rmdir()
+        assert [trust.domain_of(source) for source in sources] == before
 
     def test_credentials_do_not_make_another_domain(self) -> None:
         with_password = PULL_REQUEST.replace("://", "://user:secret@")
@@ -122,9 +129,7 @@ def test_a_strangers_artifact_is_no_base_for_others(tmp_path: Path, monkeypatch:
     def built(changes: dict[str, str], source: str | None) -> flow.BuiltCell:
         order = test_build_python.order("jit", X86, source=source)
         toolchain = image(Role.TOOLCHAIN, X86)
-        prepared = flow._specified(
-            order, shop.source(changes), load_all(crossjit.PROJECT / "images")[0], toolchain, X86
-        )
+        prepared = flow.specified(order, shop.source(changes), load_all(crossjit.PROJECT / "images")[0], toolchain, X86)
         return flow.build_cell(shop.shop, prepared, log=tmp_path / "build.log")
 
     built({}, PULL_REQUEST)
