@@ -40,6 +40,7 @@ from crossjit.images.spec import load
 from crossjit.model import Arch, ExtraPackages
 from crossjit.progress import Silent, SilentStep, Step
 from crossjit.settings import Settings
+from crossjit.settings import load as load_settings
 
 IMAGES = Path(__file__).parents[2] / "images"
 
@@ -667,6 +668,19 @@ def test_a_snapshot_is_of_the_settings_or_the_document(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the snapshot 20261101 needs a mirror") as caught:
         configured(Settings(home=tmp_path, snapshot="20261101"))
     assert "CROSSJIT_SNAPSHOT_MIRROR" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CROSSJIT_SNAPSHOT", "yesterday"),
+        ("CROSSJIT_SNAPSHOT_MIRROR", "https://snapshots.invalid/debian"),
+        ("CROSSJIT_SNAPSHOT_MIRROR", "/srv/{date}"),
+    ],
+)
+def test_what_is_no_snapshot_is_told(tmp_path: Path, name: str, value: str) -> None:
+    with pytest.raises(UserError, match=f"^invalid {name}="):
+        load_settings({"CROSSJIT_HOME": str(tmp_path), name: value})
 
 
 MMDEBSTRAP = """#!/bin/sh
