@@ -627,15 +627,20 @@ def scripts(llvm: str | None, folders: Sequence[str] = (), more: Sequence[str] =
 
 def _require(container: Container, argv: tuple[str, ...], *, cwd: str | None = None) -> None:
     """Run a command of ours that has no reason to fail."""
-    lines: list[str] = []
+    lines: deque[str] = deque(maxlen=LOG_TAIL)
     completed = container.run(argv, cwd=cwd, on_line=lines.append)
     if completed.returncode:
         raise InfrastructureError(
-            f"{shlex.join(argv)} failed in the build container: {completed.how}", details=tuple(lines[-LOG_TAIL:])
+            f"{shlex.join(argv)} failed in the build container: {completed.how}", details=tuple(lines)
         )
 
 
 def _first_line(container: Container, argv: tuple[str, ...], *, cwd: str | None = None) -> str:
-    lines: list[str] = []
-    container.run(argv, cwd=cwd, on_line=lines.append)
-    return lines[0] if lines else ""
+    found: deque[str] = deque(maxlen=1)
+
+    def take(line: str) -> None:
+        if not found:
+            found.append(line)
+
+    container.run(argv, cwd=cwd, on_line=take)
+    return "".join(found)

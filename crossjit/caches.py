@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ def parts(engine: Engine, image: Image, volume: str, *, container: str, labels: 
 
     Nothing of what is in there runs. Raises EngineError, and InfrastructureError if it cannot be told.
     """
-    lines: list[str] = []
+    lines: deque[str] = deque(maxlen=10)
     with engine.container(
         image.reference,
         arch=image.arch,
@@ -94,7 +95,7 @@ def parts(engine: Engine, image: Image, volume: str, *, container: str, labels: 
         found = channels.cache_sizes(lines[-1])
     except MalformedError as error:
         raise InfrastructureError(
-            f"what is in the cache volume {volume} cannot be told: {error}", details=tuple(lines[-10:])
+            f"what is in the cache volume {volume} cannot be told: {error}", details=tuple(lines)
         ) from error
     return tuple(Part(part, each.bytes, each.files, each.limit) for part, each in found.items())
 

@@ -192,8 +192,11 @@ def test_the_engine_dies_in_make(
     assert "Traceback" not in done.stderr
     (cell,) = there.last_run().results()
     assert cell.verdict.value == "infra"
-    assert "the container engine (docker) does not answer" in cell.reasons[0]
+    where = f"docker at {private_engine.host}, by DOCKER_HOST"
+    assert f"the container engine ({where}) does not answer" in cell.reasons[0]
     assert "infra" in done.stdout
+    assert "left: the container crossjit-build-" in done.stderr
+    assert "docker rm --force --volumes crossjit-build-" in done.stderr
     assert "make failed" not in done.stdout, "that would blame CPython"
     assert there.stashed() == []
 

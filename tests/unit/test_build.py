@@ -4,6 +4,7 @@ import io
 import shutil
 import subprocess
 import tarfile
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,10 +15,11 @@ from typing import Any
 import pytest
 
 from crossjit import build, build_logic
+from crossjit.budget import BudgetError
 from crossjit.build import BUILD, INSTALL, ROOT, SOURCE, BuildSpec, compile_in, jobs_for, relevant_lines, specify
 from crossjit.engine.base import Container, EngineFacts
 from crossjit.engine.fake import FakeEngine, FakeProcess, Fault
-from crossjit.errors import BuildError, EngineError, InfrastructureError, OutOfMemoryError
+from crossjit.errors import BuildError, EngineError, ExitCode, InfrastructureError, OutOfMemoryError
 from crossjit.images import Image, Package, Role
 from crossjit.model import Arch, Expectation, Strategy, Variant
 from crossjit.progress import Silent, SilentStep
@@ -322,6 +324,32 @@ def test_the_caches_are_asked_how_often_they_had_an_answer(source: Source) -> No
         opened = build.open_container(engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={})
         with opened as container:
             assert build.cache_report(container) == expected
+
+
+def test_a_dry_run_that_says_more_than_any_build_is_not_kept(source: Source) -> None:
+    def talkative(process: FakeProcess) -> int:
+        if "-n" in process.argv:
+            for number in range(1000):
+                process.write_line(f"gcc -c -o {number}.o {'x' * 60_000}")
+        return make(process) if "install" in process.argv else 0
+
+    tracemalloc.start()
+    try:
+        compiled(engine_with(make=talkative), source, io.StringIO())
+        assert tracemalloc.get_traced_memory()[1] < 30_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_dry_run_without_an_end_is_the_sources_fault(source: Source) -> None:
+    def endless(process: FakeProcess) -> int:
+        while "-n" in process.argv:
+            process.write_line("x" * (1 << 20))
+        return make(process)
+
+    with pytest.raises(BudgetError, match="make wrote more than") as caught:
+        compiled(engine_with(make=endless), source, io.StringIO())
+    assert caught.value.exit_code == ExitCode.PRODUCT
 
 
 def compiled_in(container: Container, spec: BuildSpec, source: Source, **options: Any) -> build.Built:

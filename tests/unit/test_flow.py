@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import crossjit
 from crossjit import flow, validation
+from crossjit.engine.base import RUN
 from crossjit.engine.fake import FakeEngine, FakeProcess, Fault
+from crossjit.engine.fake_files import FakeFiles
 from crossjit.errors import EngineError
-from crossjit.images import ImageSpec, Role
+from crossjit.images import ImageSpec, Role, load_all
+from crossjit.images.making import LISTING
 from crossjit.model import Arch
 from tests.unit.shops import image
 from tests.unit.test_build_python import ARM, X86, Shop
+
+ensure_image = flow.ensure_image  # as it is before the tests replace it
 
 
 @pytest.fixture
@@ -130,3 +137,19 @@ def test_a_damaged_build_python_serves_nobody(shop: Shop, monkeypatch: pytest.Mo
     cross = shop.build("jit", ARM).artifact
     assert cross.manifest.build_python != native.full_id
     assert shop.served == ["CFLAGS=-O1 -g0"]
+
+
+def test_what_dies_while_an_image_is_made_is_found_by_its_run(tmp_path: Path) -> None:
+    """Else no later command removes the container that its packages are listed in."""
+    shop = Shop(tmp_path).shop
+    shop = replace(shop, labels=flow.labels(shop.settings, "a-run"))
+    assert isinstance(shop.engine, FakeEngine)
+    (spec,) = (spec for spec in load_all(crossjit.PROJECT / "images") if spec.name == "forky")
+    files = FakeFiles.base()
+    files.write(LISTING, b"gcc-16 amd64 16.2.0-3\n")
+    shop.engine.stages.update(toolchain=files, listing=files)
+    shop.engine.add_image("crossjit/base-forky-amd64:bootstrap", arch=Arch.X86_64)
+    made = ensure_image(shop, spec, Role.TOOLCHAIN, Arch.X86_64)
+    (listing,) = shop.engine.started
+    assert listing.labels[RUN] == "a-run"
+    assert RUN not in shop.engine.images[made.reference].labels
