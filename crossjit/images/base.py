@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from crossjit import durable
-from crossjit.engine.base import OWNED, Engine
+from crossjit.engine.base import OWNED, Engine, lasting
 from crossjit.errors import EngineError, InfrastructureError
 from crossjit.images import release as releases
 from crossjit.images.spec import ImageSpec
@@ -190,8 +190,13 @@ def _bootstrap(
             progress.say(said)
         base = _bootstrapped(spec, arch, release)
         step.update(detail="importing it")
-        own = {**labels, OWNED: "image", BASE: base.identity, REFERENCE: base.reference, releases.LABEL: release}
-        engine.import_image(tarball, tag=base.reference, arch=arch, labels=own)
+        about = {
+            OWNED: "image",
+            BASE: base.identity,
+            REFERENCE: base.reference,
+            releases.LABEL: release,
+        }
+        engine.import_image(tarball, tag=base.reference, arch=arch, labels={**lasting(labels), **about})
         engine.tag(base.reference, _newest(spec, arch))
     return base
 

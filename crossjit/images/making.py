@@ -15,7 +15,7 @@ from pathlib import Path
 import filelock
 
 from crossjit import durable
-from crossjit.engine.base import COPY, OWNED, RUN, Engine, ImageInfo, Owned
+from crossjit.engine.base import COPY, OWNED, Engine, ImageInfo, Owned, lasting
 from crossjit.errors import EngineError, InfrastructureError
 from crossjit.images import base as bases
 from crossjit.images import release as releases
@@ -61,12 +61,11 @@ def ensure(
     Raises EngineError with the end of the build's log, and InfrastructureError where there is no base to stand on.
     """
     labels = labels or {}
-    lasting = {key: value for key, value in labels.items() if key != RUN}
     base = bases.recorded(spec, host_arch, home)
     if base is None:
         with locked_base(spec, host_arch, home, progress):
             base = bases.recorded(spec, host_arch, home) or bases.decide(
-                engine, spec, host_arch, home, labels=lasting, progress=progress, bootstrapper=bootstrapper
+                engine, spec, host_arch, home, labels=labels, progress=progress, bootstrapper=bootstrapper
             )
     wanted = _Wanted(spec, role, arch, host_arch, base)
     if not renew and (found := _known(engine, wanted, home)):
@@ -76,7 +75,7 @@ def ensure(
             return found
         with locked_base(spec, host_arch, home, progress):
             base = bases.require(
-                engine, base, spec, host_arch, home, labels=lasting, progress=progress, bootstrapper=bootstrapper
+                engine, base, spec, host_arch, home, labels=labels, progress=progress, bootstrapper=bootstrapper
             )
         return _make(engine, replace(wanted, base=base), home, progress, labels, renew=renew)
 
@@ -176,7 +175,7 @@ def _build(engine: Engine, wanted: _Wanted, labels: Mapping[str, str], step: Ste
         tag = wanted.tag(release)
         if (info := engine.image(tag)) is not None:
             return release, info
-        own = {key: value for key, value in labels.items() if key != RUN}
+        own = lasting(labels)
         own |= {OWNED: "image", BASE: base.identity, KEY: wanted.key(release), CORE: wanted.core}
         own |= {releases.LABEL: release, MADE: datetime.now(UTC).isoformat(timespec="seconds")}
         moved: list[str] = []

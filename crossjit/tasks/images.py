@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from invoke.context import Context
 
-from crossjit.tasks.framework import command, note, show, show_json, show_table
+from crossjit.tasks.framework import command, note, show, show_json, show_table, telling
 from crossjit.tasks.options import describe
 
 
@@ -39,13 +39,12 @@ def list_images(context: Context, json: bool = False) -> None:
 @command(name="update", help=describe("json"))
 def update_images(context: Context, json: bool = False) -> None:
     """Make the images anew where Debian's mirror has changed. Old ones stay until `clean`."""
-    from crossjit import engine, images, settings
-    from crossjit.engine.base import HOME
+    from crossjit import engine, flow, images, runs, settings
     from crossjit.report.terminal import Terminal
 
     loaded = settings.load()
     client = engine.connect(loaded)
-    with Terminal() as terminal:
+    with telling(client), Terminal() as terminal, runs.presence(loaded) as run:
         found = list(
             images.update(
                 client,
@@ -53,7 +52,7 @@ def update_images(context: Context, json: bool = False) -> None:
                 loaded,
                 client.facts().arch,
                 progress=terminal,
-                labels={HOME: loaded.identity},
+                labels=flow.labels(loaded, run),
             )
         )
     changed = [each for each in found if each.changed]
