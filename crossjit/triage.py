@@ -134,7 +134,8 @@ def _is_dear(tried: Tried) -> bool:
     """
     again = tried.get(Rung.AGAIN, Count())
     hangs = again.hung or (not again.ran and tried.get(Rung.SEEN, Count()).hung)
-    return bool(hangs) and not any(count.passed for rung, count in tried.items() if rung is not Rung.CONTROL)
+    timed = (count for rung, count in tried.items() if rung not in (Rung.SEEN, Rung.CONTROL))
+    return bool(hangs) and not any(count.passed for count in timed)
 
 
 @dataclass(frozen=True)
