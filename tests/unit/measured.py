@@ -9,20 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _CHILD = """
-import json, resource, sys
+import json, re, resource, sys
 from pathlib import Path
 from crossjit.errors import CrossjitError
+
+def peak():  # getrusage tells no less than what its parent had taken
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
 arguments = [Path(argument) for argument in sys.argv[1:]]
 {imports}
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 try:
     {call}
 except CrossjitError as error:
     kind, message = type(error).__name__, error.message
 else:
     kind, message = "", ""
-usage = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-print(json.dumps([kind, message, usage[0] - before, usage[1]]))
+print(json.dumps([kind, message, peak() - before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]))
 """
 
 
