@@ -16,6 +16,8 @@ ARCHIVE_SUFFIXES = (
 )  # fmt: skip
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_TRANSPORT = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?://|:)")  # `ext::…` has a program answer for a repository
+_FETCHED = ("https", "ssh", "git", "file")
 _SCP = re.compile(r"(?:[\w.-]+@)?[\w.-]+:(?!/?/)")  # git's short form of ssh: a colon before any slash
 
 # The page of a pull request, its tabs, and a commit of it; what GitHub shows elsewhere is no source.
@@ -112,6 +114,11 @@ def repository(place: str, ref: str) -> RemoteRepository | LocalRepository:
     if place.lower().startswith("http://"):
         raise SourceError(
             f"{shown} is not fetched: nothing proves who answers on http", hint=f"write https{place[4:]}#{ref}"
+        )
+    if (transport := _TRANSPORT.match(place)) and transport[1].lower() not in _FETCHED:
+        raise SourceError(
+            f"invalid source {shown!r}: {transport[1]} is not fetched from",
+            hint=f"give a URL of {', '.join(_FETCHED)}, or a folder",
         )
     if place.startswith("file://"):
         path = local_path(place)

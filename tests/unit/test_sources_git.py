@@ -613,7 +613,6 @@ def test_a_server_that_is_not_there_or_asks_for_a_password(server: str, get: Get
         "https://crossjit.invalid/x.git",
         f"{server}/private/x.git",
         f"{server.replace('https://', 'https://user:secret@')}/nothing.git",
-        "ext::sh -c true",
         "git@crossjit.invalid:x",
     ):
         with pytest.raises(DownloadError, match="cannot list the refs") as caught:

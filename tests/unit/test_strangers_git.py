@@ -106,9 +106,10 @@ def test_no_program_of_the_folder_that_it_is_called_in_runs(
 def test_no_transport_runs_a_program(get: Get, trap: Path, monkeypatch: pytest.MonkeyPatch, allowed: str) -> None:
     if allowed:
         monkeypatch.setenv("GIT_ALLOW_PROTOCOL", allowed)
-    with pytest.raises(DownloadError) as refused:
+    with pytest.raises(SourceError, match="ext is not fetched from"):
         get(f"ext::{trap}#main")
-    assert "not allowed" in "".join(refused.value.details) and not caught(trap)
+    refused = git.run("ls-remote", "--", f"ext::{trap}", fetching=True)
+    assert "not allowed" in "".join(refused.errors) and not refused.ok and not caught(trap)
 
 
 def test_git_over_http_is_refused_with_the_right_address(get: Get) -> None:
