@@ -16,7 +16,7 @@ import sysconfig
 import time
 import traceback
 
-ERROR = 4_000  # characters of an error that are told
+ERROR, BRIEF = 4_000, 300  # characters of an error that are told, and of one of many
 STEPS = 20_000  # more than any threshold before a loop is traced: 16 in 3.13, 4,095 in 3.14, 4,000 in 3.15
 ELF_MACHINES = {3: "EM_386", 40: "EM_ARM", 62: "EM_X86_64", 183: "EM_AARCH64", 243: "EM_RISCV"}
 
@@ -225,7 +225,7 @@ def modules():
         try:
             importlib.import_module(name)
         except Exception as error:  # anything can go wrong in another's initialisation, and all of it is a finding
-            failed[name] = f"{type(error).__name__}: {error}"[:ERROR]
+            failed[name] = f"{type(error).__name__}: {error}"[:BRIEF]
         else:
             imported.append(name)
     return {"imported": imported, "failed": failed, "absent": absent}

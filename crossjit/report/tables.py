@@ -267,6 +267,7 @@ def _suite_json(suite: SuiteResult) -> dict[str, object]:
         "run": suite.tests_run,
         "counts": {outcome.value: suite.count(outcome) for outcome in Outcome},
         "problems": list(suite.problems),
+        "limits": list(suite.limits),
         "unproved": list(suite.unproved),
         "notes": list(suite.notes),
         "crashes": [asdict(crash) for crash in suite.crashes],

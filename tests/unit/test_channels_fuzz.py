@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,15 +96,25 @@ XML = st.sampled_from(
 )
 
 
+ATTRIBUTES = st.one_of(
+    st.sampled_from(["0", "1", "0.25", "x", "abc", "-1", "1e9", "nan", "inf", "1_0", "\u0663", "", " 1", "9" * 400]),
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=9),
+)
+
+
 @st.composite
 def reports(draw: st.DrawFn) -> bytes:
-    """Draw JUnit XML with something put in, or cut out."""
+    """Draw JUnit XML: well-formed with wrong values, or with something put in or cut out, or none."""
     text = draw(st.sampled_from([REPORT, GREEN.decode(), FAILS["000-test_s.xml"].decode()]))
-    for _ in range(draw(st.integers(0, 3))):
+    for name in ("time", "errors", "failures", "name"):
+        if draw(st.integers(0, 2)) == 0:
+            wrong = quoteattr(draw(ATTRIBUTES))
+            text = re.sub(rf'{name}="[^"]*"', lambda match, put=f"{name}={wrong}": put, text)  # type: ignore[misc]
+    for _ in range(draw(st.sampled_from([0, 0, 1, 3]))):
         begin = draw(st.integers(0, len(text)))
         text = text[:begin] + draw(st.one_of(XML, st.text(max_size=10))) + text[begin + draw(st.integers(0, 30)) :]
     content = text.encode(draw(st.sampled_from(["utf-8", "utf-8", "utf-16", "latin-1"])), "replace")
-    return draw(st.one_of(st.just(content), st.binary(max_size=200)))
+    return draw(st.sampled_from([content, content, content, b"", content[: len(content) // 2]]))
 
 
 @st.composite
