@@ -227,10 +227,11 @@ def _newest(spec: ImageSpec, arch: Arch) -> str:
 
 def _there(engine: Engine, spec: ImageSpec, arch: Arch) -> Base | None:
     """Return the newest base that was bootstrapped before, by any state folder; None if it is not in the engine."""
-    found = engine.image(_newest(spec, arch))
-    if found is None or not {BASE, REFERENCE} <= set(found.labels):
+    newest = _newest(spec, arch)
+    found = engine.image(newest)
+    if found is None or BASE not in found.labels:
         return None
-    return Base(BaseKind.BOOTSTRAP, found.labels[BASE], found.labels[REFERENCE])
+    return Base(BaseKind.BOOTSTRAP, found.labels[BASE], found.labels.get(REFERENCE, newest))
 
 
 def _origin(spec: ImageSpec) -> str:

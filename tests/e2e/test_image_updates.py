@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from crossjit import PROJECT, engine, images, settings, tars
+from crossjit import PROJECT, engine, settings, tars
 from crossjit.engine.base import OWNED, Container
-from crossjit.images import Role
+from crossjit.images import Image, Role
 from crossjit.model import Arch
-from crossjit.progress import Silent
 from tests.e2e.driver import Driver
 
 pytestmark = pytest.mark.engine
@@ -25,13 +24,10 @@ REPOSITORY = "/srv/mirror/dists/forky"
 
 
 @pytest.fixture
-def apt(tmp_path: Path, host_arch: Arch) -> Iterator[Container]:
+def apt(own_images: dict[tuple[Role, Arch], Image], host_arch: Arch) -> Iterator[Container]:
     """A container with apt and our scripts, without a network."""
     client = engine.connect(settings.load())
-    spec = images.load_all(PROJECT / "images")[0]
-    toolchain = images.ensure(
-        client, spec, Role.TOOLCHAIN, host_arch, host_arch=host_arch, home=tmp_path / "home", progress=Silent()
-    )
+    toolchain = own_images[Role.TOOLCHAIN, host_arch]
     name = f"crossjit-test-{secrets.token_hex(4)}"
     with client.container(
         toolchain.reference, arch=host_arch, name=name, labels={OWNED: "container"}, user="0:0"
@@ -40,6 +36,7 @@ def apt(tmp_path: Path, host_arch: Arch) -> Iterator[Container]:
         sources = {"/etc/apt/sources.list": b"deb [trusted=yes] file:/srv/mirror forky main\n"}
         sandbox = {"/etc/apt/apt.conf.d/root": b'APT::Sandbox::User "root";\n'}
         container.put(tars.packed({**files, **sources, **sandbox}), "/")
+        container.run(("rm", "-f", "/etc/apt/apt.conf.d/90crossjit"))
         yield container
 
 
