@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator
 
 # What a process writes before it aborts: an assertion, as glibc and `_PyObject_AssertFailed` in Objects/object.c write
-# it, or what the allocator found.
+# it, what the allocator found, or a fatal error, behind which faulthandler writes another for the signal.
 _BEFORE_ABORT = re.compile(
     r"""\S+:\d+: .*Assertion [`"].*['"] failed.*"""
     r"|^(?:(?:free|malloc|realloc|calloc|munmap_chunk|malloc_consolidate)\(\): .*|double free or corruption.*"
-    r"|corrupted \S+ vs\. .*|\*\*\* [\w ]+ \*\*\*.*)$",
+    r"|Fatal Python error: (?!Aborted|_PyObject_AssertFailed).*|corrupted \S+ vs\. .*|\*\*\* [\w ]+ \*\*\*.*)$",
     re.M,
 )
 _ABORTED = re.compile(r"Fatal Python error: (?:Aborted|_PyObject_AssertFailed)\b")
@@ -23,7 +23,7 @@ _ABORTED = re.compile(r"Fatal Python error: (?:Aborted|_PyObject_AssertFailed)\b
 _FATAL = r"Fatal Python error: .*|Timeout \(\d+:\d\d:\d\d(?:\.\d+)?\)!$|SUMMARY: \w+Sanitizer: .*"
 _EXCEPTION = r"^(?:\w+\.)*\w*(?:Error|Exception|Failed): .*$"
 _SAID = re.compile(f"(?:{_FATAL}|{_EXCEPTION})", re.M)
-NEAR = 2000  # characters before an abort in which it is told why
+NEAR = 4000  # characters before an abort in which it is told why
 _FRAME = (" ", "\t", "|")
 
 # What crossjit says of the end of a process closes a message: it names the module and the signal.

@@ -94,6 +94,18 @@ Fatal Python error: Aborted
 
   File "x", line 1 in f
 """
+ABORTED = """\
+Fatal Python error: PyMutex_Unlock: unlocking mutex that is not locked
+Python runtime state: initialized
+
+Stack (most recent call first):
+  File "x", line 1 in f
+Fatal Python error: Aborted
+
+<Cannot show all threads while the GIL is disabled>
+Stack (most recent call first):
+  File "x", line 1 in f
+"""
 MUTEX = """\
 Fatal Python error: PyMutex_Unlock: unlocking mutex that is not locked
 Python runtime state: initialized
@@ -122,6 +134,7 @@ TIMED_OUT = "test.test_x: killed after its time was over"
         (ASSERTION, "python: Objects/x.c:12: f: Assertion `n > 0' failed."),
         (OBJECT, 'Objects/x.c:9: _Py_Negative: Assertion "n" failed: negative'),
         (HEAP, "free(): invalid pointer"),
+        (ABORTED, "Fatal Python error: PyMutex_Unlock: unlocking mutex that is not locked"),
         (MUTEX, "Fatal Python error: PyMutex_Unlock: unlocking mutex that is not locked"),
         (SANITIZER, "SUMMARY: AddressSanitizer: heap-use-after-free x.c:1 in f"),
         (f"ok\n{KILLED}", KILLED),
