@@ -99,7 +99,9 @@ def make_home(settings: Settings) -> None:
     home = settings.home
     try:
         home.mkdir(parents=True, exist_ok=True)
-        reason = "" if os.access(home, os.W_OK | os.X_OK) else "it cannot be written"
+        # As writing itself is judged: by the effective ids, whose capabilities count.
+        may_write = os.access(home, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+        reason = "" if may_write else "it cannot be written"
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise
