@@ -77,8 +77,9 @@ def test_one_command_from_the_red_run_to_the_fault(
     assert [frame in texts["native stack"] for frame in ("fall", "crash", "main")] == [True, True, True]
     assert f"=> {stop['pc']}" in texts["machine code"]
     assert "bin/python3.15" in texts["mappings"].partition("=>")[2].partition("\n")[0]
-    assert "SIGSEGV (Segmentation fault) in the program, fall" in driver.run("runs", "show").stdout
-    folder = driver.last_run().cell_folder(driver.last_run().cells[0])
+    looked = driver.last_run()
+    assert "SIGSEGV (Segmentation fault) in the program, fall" in driver.run("runs", "show", looked.id).stdout
+    folder = looked.cell_folder(looked.cells[0])
     assert "running a test" in (folder / "program.log").read_text()
     beside = next(run for run in driver.runs() if run.id == red["run"])
     assert (beside.cell_folder(beside.cells[0]) / "debug.txt").read_text() == (folder / "debug.txt").read_text()
