@@ -74,6 +74,10 @@ class BuildError(ProductError):
     """A command of the build failed; `details` holds the last relevant lines of its log."""
 
 
+class TreeError(ProductError):
+    """What a build left cannot be kept: it is not a tree of files, folders and links of its own."""
+
+
 class InfrastructureError(CrossjitError):
     """Our side or the machine's."""
 

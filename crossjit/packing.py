@@ -16,7 +16,7 @@ from typing import BinaryIO, Protocol, cast
 
 from crossjit import durable, tars
 from crossjit.budget import BUDGET, BudgetError, TreeCount
-from crossjit.errors import StashError
+from crossjit.errors import StashError, TreeError
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -98,8 +98,8 @@ def pack(stream: BinaryIO, destination: Path, *, rest: Rest | None = None, worke
     cores) does not change the bytes.
 
     Beside `destination` spool files of what is read exist while this runs. Raises StashError for a stream that is cut
-    off or holds what an artifact cannot have (devices, names that leave the folder), BudgetError for one that is over
-    a bound; then nothing is left.
+    off, TreeError for one that holds what an artifact cannot have (devices, names that leave the folder), BudgetError
+    for one that is over a bound; then nothing is left.
     """
     try:
         with contextlib.ExitStack() as stack:
@@ -174,6 +174,8 @@ def extract(archive: Path, folder: Path) -> None:
         _extract(archive, folder)
     except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
         raise StashError(f"{archive.name} is no tree: {error}", hint=_EXPORT_HINT) from error
+    except TreeError as error:
+        raise StashError(f"{archive.name} is no tree: {error.message}", hint=_EXPORT_HINT) from error
 
 
 def _extract(archive: Path, folder: Path) -> None:
@@ -295,7 +297,7 @@ def _index(spool: _Spool) -> dict[str, _Entry]:
         first, _, path = name.partition("/")
         top = first if top is None else top
         if first != top or not (path or member.isdir()):
-            raise StashError(f"the stream is not of one folder: it has {top} and {name}", hint=_PACK_HINT)
+            raise TreeError(f"the stream is not of one folder: it has {top} and {name}", hint=_PACK_HINT)
         linked.pop(path, None)
         if not path:
             continue
@@ -306,7 +308,7 @@ def _index(spool: _Spool) -> dict[str, _Entry]:
     spool.file.truncate(spool.tell())
     spool.drain()
     if top is None:
-        raise StashError("the tar stream is empty", hint=_PACK_HINT)
+        raise StashError("the tar stream is empty", hint=_CUT_OFF_HINT)
     _resolve(entries, linked)
     _complete(entries)
     return entries
@@ -319,7 +321,7 @@ def _entry(spool: _Spool, member: tarfile.TarInfo) -> _Entry:
         return _Entry("l", 0o777, target=member.linkname)
     if member.isreg():
         return _Entry("f", _mode(member), spool.file, member.offset_data, member.size)
-    raise StashError(f"{member.name} is neither file, folder nor link", hint=_PACK_HINT)
+    raise TreeError(f"{member.name} is neither file, folder nor link", hint=_PACK_HINT)
 
 
 def _archived(spool: _Spool) -> dict[str, _Entry]:
@@ -337,7 +339,7 @@ def _joined(entries: Mapping[str, _Entry], others: Mapping[str, _Entry], folder:
     below = f"{folder}/"
     for path in entries:
         if not f"{path}/".startswith(below) and not below.startswith(f"{path}/"):
-            raise StashError(f"{path} is not in {folder}, which alone was made anew", hint=_PACK_HINT)
+            raise TreeError(f"{path} is not in {folder}, which alone was made anew", hint=_PACK_HINT)
     joined = {path: entry for path, entry in others.items() if not f"{path}/".startswith(below)} | dict(entries)
     _complete(joined)
     return joined
@@ -353,7 +355,7 @@ def _resolve(entries: dict[str, _Entry], linked: Mapping[str, str]) -> None:
             steps += 1
         found = entries.get(target)
         if found is None or found.kind == "d" or target in linked:
-            raise StashError(f"{path} is a hard link to {linked[path]}, which is no file of the tree", hint=_PACK_HINT)
+            raise TreeError(f"{path} is a hard link to {linked[path]}, which is no file of the tree", hint=_PACK_HINT)
         entries[path] = found
 
 
@@ -363,7 +365,7 @@ def _complete(entries: dict[str, _Entry]) -> None:
         parent = path.rpartition("/")[0]
         while parent:
             if entries.setdefault(parent, _Entry("d", 0o755)).kind != "d":
-                raise StashError(f"{path} lies under {parent}, which is no folder", hint=_PACK_HINT)
+                raise TreeError(f"{path} lies under {parent}, which is no folder", hint=_PACK_HINT)
             parent = parent.rpartition("/")[0]
 
 
@@ -448,7 +450,7 @@ def _clean(name: str) -> str:
     """Normalise a member's name; one that is absolute or climbs is refused."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or "\0" in name or not parts:
-        raise StashError(f"the tar stream has a name that leaves its folder: {name!r}", hint=_PACK_HINT)
+        raise TreeError(f"the tar stream has a name that leaves its folder: {name!r}", hint=_PACK_HINT)
     return "/".join(parts)
 
 

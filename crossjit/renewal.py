@@ -20,7 +20,7 @@ from typing import TextIO
 from crossjit import build, packing, sources, tars
 from crossjit.build import BUILD, BUILD_PYTHON, BUILDER, CACHE, ROOT, SOURCE, TOOLS, BuildSpec, Built, Command
 from crossjit.engine.base import Container
-from crossjit.errors import BuildError, ScriptError, SourceError, StashError
+from crossjit.errors import BuildError, ScriptError, SourceError, StashError, TreeError
 from crossjit.model import Strategy
 from crossjit.packing import Packed
 from crossjit.progress import Progress
@@ -134,7 +134,7 @@ def _surprises() -> Iterator[None]:
         yield
     except (BuildError, ScriptError) as error:
         raise UnfitError(": ".join((error.message, *error.details[-1:]))) from error
-    except (SourceError, StashError) as error:
+    except (SourceError, StashError, TreeError) as error:
         raise UnfitError(error.message) from error
     except FileNotFoundError as error:
         raise UnfitError(f"{error.filename} is gone") from error
