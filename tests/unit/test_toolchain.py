@@ -388,8 +388,23 @@ def test_nor_with_what_no_cache_has(built: Build) -> None:
     assert (built.folder / "src" / "configure").exists()
 
 
+def test_hits_and_misses_are_the_first_line_whatever_is_odd(built: Build) -> None:
+    built.configure()
+    for path in (built.environ["CROSSJIT_CACHE_LOG"], built.environ["CCACHE_STATSLOG"]):
+        with Path(path).open("ab") as file:
+            file.write(b"\nllvm\nllvm hit\nllvm hits\nno part hit\n\xff\xfe miss\n")
+    expected = {"configure": {"hit": 0, "miss": 1}, "llvm": {"hit": 1, "miss": 0}}
+    command = [sys.executable, str(SCRIPTS / "cache.py"), "report"]
+    cache = {"CROSSJIT_CACHE": "/proc/self/task"}  # what is there can neither be kept nor removed
+    done = subprocess.run(
+        command, cwd=built.where, env={**built.environ, **cache}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout.splitlines()[0]) == expected
+
+
 def test_nor_with_more_files_than_are_worth_a_look(built: Build) -> None:
-    module = runpy.run_path(str(SCRIPTS / "cache.py"))
+    module = runpy.run_path(str(SCRIPTS / "entries.py"))
     folder = built.folder / "pyc"
     folder.mkdir()
     for number in range(11):
