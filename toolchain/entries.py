@@ -120,7 +120,7 @@ def trim():
 
     What no cache of ours keeps is removed, then what was used longest ago. What cannot be trimmed is removed whole.
     """
-    if not CACHE:
+    if not CACHE or os.path.islink(CACHE):  # what a link leads to is nobody's cache
         return {}
     found = {}
     with harmless(CACHE):
@@ -166,9 +166,14 @@ def files_in(folder, deeper=True):
 
 
 def remove(path):
-    """Remove a file or a folder, whatever is in it: coreutils' programs go as deep as it takes."""
+    """Remove a file, a link or a folder, whatever is in it: coreutils' programs go as deep as it takes.
+
+    A link is never followed, not even one that cannot be removed: chmod would, if it is given one.
+    """
     try:
         os.unlink(path)
     except OSError:
+        if os.path.islink(path):
+            return
         for command in (("chmod", "-R", "u+rwX"), ("rm", "-rf")):
             subprocess.run([*command, "--", path], check=False, stderr=subprocess.DEVNULL)

@@ -9,10 +9,12 @@ import runpy
 import shlex
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -307,7 +309,7 @@ def test_a_cache_that_is_odd_fails_no_build(built: Build, how: str) -> None:
         case "a link to nowhere":
             cache.symlink_to("/proc/nowhere")
         case "nothing may be written":
-            cache.symlink_to("/proc/self")
+            cache.symlink_to("/proc/fs")
         case "parts are files":
             cache.mkdir()
             for part in ("configure", "stencils", "ccache"):
@@ -320,6 +322,32 @@ def test_a_cache_that_is_odd_fails_no_build(built: Build, how: str) -> None:
         assert set(built.report()) <= {"configure", "stencils"}
         built.begin()
     assert built.configure() is (how != "parts are files"), "those are removed"
+
+
+def test_what_bounds_a_cache_follows_no_link(built: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where what is beside a cache cannot be removed, it is left alone: nothing behind a link is touched."""
+    outside = built.folder / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("")
+    (outside / "file").chmod(0o400)
+    remove = runpy.run_path(str(SCRIPTS / "entries.py"))["remove"]
+    link = built.folder / "link"
+    link.symlink_to(outside)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "unlink", raising(PermissionError))
+        remove(str(link))
+    assert link.is_symlink()
+    assert stat.S_IMODE((outside / "file").stat().st_mode) == 0o400
+    (built.folder / "cache").symlink_to(outside)
+    built.report()
+    assert (outside / "file").exists()
+
+
+def raising(error: type[OSError]) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
 
 
 def test_what_the_cache_below_has_is_not_done_again_and_not_written(built: Build) -> None:
@@ -395,7 +423,7 @@ def test_hits_and_misses_are_the_first_line_whatever_is_odd(built: Build) -> Non
             file.write(b"\nllvm\nllvm hit\nllvm hits\nno part hit\n\xff\xfe miss\n")
     expected = {"configure": {"hit": 0, "miss": 1}, "llvm": {"hit": 1, "miss": 0}}
     command = [sys.executable, str(SCRIPTS / "cache.py"), "report"]
-    cache = {"CROSSJIT_CACHE": "/proc/self/task"}  # what is there can neither be kept nor removed
+    cache = {"CROSSJIT_CACHE": "/dev/null/cache"}  # what is there can neither be kept nor removed
     done = subprocess.run(
         command, cwd=built.where, env={**built.environ, **cache}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, check=True,
