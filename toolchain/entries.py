@@ -50,8 +50,9 @@ def restore(part, key, fresh=False):
         with harmless(kept), contextlib.suppress(FileNotFoundError):
             unpack(read(kept, key, LIMITS[part]), fresh)
             log(part, "hit")
-            with contextlib.suppress(OSError):
-                os.utime(kept)  # what was used longest ago is removed first
+            if cache == CACHE:
+                with contextlib.suppress(OSError):
+                    os.utime(kept)  # what was used longest ago is removed first
             return True
     return False
 

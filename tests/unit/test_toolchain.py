@@ -897,9 +897,9 @@ def run_beside(other: str, command: str) -> subprocess.CompletedProcess[str]:
 def groups_alive() -> set[str]:
     """Return the process groups that have more than zombies in them (proc_pid_stat(5))."""
     found = set()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for about in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has ended meanwhile
-            state, _, group, *_ = stat.read_text().rpartition(") ")[2].split()
+            state, _, group, *_ = about.read_text().rpartition(") ")[2].split()
             if state != "Z":
                 found.add(group)
     return found
