@@ -197,8 +197,16 @@ def _build(engine: Engine, wanted: _Wanted, labels: Mapping[str, str], step: Ste
 
 def ask(engine: Engine, spec: ImageSpec, host_arch: Arch, base: Base, labels: Mapping[str, str]) -> str:
     """Ask the mirror what it has; see `release`. Raises EngineError where it does not answer."""
-    with _copy(engine, spec, "release", host_arch, {"BASE": base.reference, "ASKED": ""}, labels) as copy:
-        return releases.parse(_read_file(engine, copy, releases.FILE, host_arch, labels))
+    for attempt in range(ATTEMPTS):
+        with _copy(engine, spec, "release", host_arch, {"BASE": base.reference, "ASKED": ""}, labels) as copy:
+            try:
+                return releases.parse(_read_file(engine, copy, releases.FILE, host_arch, labels))
+            except EngineError:
+                # Docker 26, collecting its build cache's garbage while it builds, may leave an image without its base
+                engine.facts()  # raises where it is the engine that does not answer
+                if attempt + 1 == ATTEMPTS:
+                    raise
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _made_before(engine: Engine, wanted: _Wanted) -> str | None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from crossjit.engine.base import HOME, OWNED, Engine
 from crossjit.images import base as bases
 from crossjit.images import release as releases
 from crossjit.images.base import BaseKind, Bootstrapper
 from crossjit.images.image import Image
-from crossjit.images.making import CORE, KEY, MADE, ask, ensure, find, locked_base
+from crossjit.images.making import CORE, KEY, MADE, ask, core_of, ensure, locked_base
 from crossjit.images.release import Choice
 from crossjit.images.spec import ImageSpec
 from crossjit.model import Arch
@@ -51,12 +52,12 @@ def update(
     labels: Mapping[str, str],
     bootstrapper: Bootstrapper = bases.bootstrap,
 ) -> Iterator[Updated]:
-    """Ask the mirror, and make anew what it would make other: bases first, then all images that were made before.
+    """Ask the mirror, and make anew what it would make other: bases first, then all images that commands take now.
 
     Raises EngineError where registry or mirror do not answer, InfrastructureError as `ensure` does.
     """
     home = settings.home
-    wanted = tuple(_wanted(releases.all_chosen(home), specs))
+    wanted = tuple(_current(specs, home, host_arch))
     for spec in {(spec.suite, spec.mirror): spec for _, spec in wanted}.values():
         _renew_base(engine, spec, host_arch, settings, progress=progress, labels=labels, bootstrapper=bootstrapper)
     for choice, spec in wanted:
@@ -79,12 +80,7 @@ def update(
 
 def listed(engine: Engine, specs: tuple[ImageSpec, ...], settings: Settings, host_arch: Arch) -> tuple[Listed, ...]:
     """List the images that a state folder had made or takes, by name, the newest first. Raises EngineError."""
-    home = settings.home
-    found = (
-        find(engine, spec, choice.role, choice.arch, host_arch=host_arch, home=home)
-        for choice, spec in _wanted(releases.all_chosen(home), specs)
-    )
-    current = {image.reference for image in found if image is not None}
+    current = {choice.reference for choice, _ in _current(specs, settings.home, host_arch)}
     rows = [
         Listed(thing.name, thing.labels.get(MADE, ""), thing.labels.get(releases.LABEL, ""), thing.name in current)
         for thing in engine.owned({OWNED: "image", KEY: None, CORE: None})
@@ -94,14 +90,12 @@ def listed(engine: Engine, specs: tuple[ImageSpec, ...], settings: Settings, hos
     return tuple(sorted(newest_first, key=lambda row: row.name.partition(":")[0]))
 
 
-def _wanted(choices: Iterable[Choice], specs: tuple[ImageSpec, ...]) -> Iterator[tuple[Choice, ImageSpec]]:
-    """Yield each image once that was chosen, with what it is made of today; what there is no more is left out."""
-    seen = set()
-    for choice in choices:
-        what = (choice.image, choice.role, choice.arch, choice.extra)
+def _current(specs: tuple[ImageSpec, ...], home: Path, host_arch: Arch) -> Iterator[tuple[Choice, ImageSpec]]:
+    """Yield the images that commands take, each with what it is made of, as far as they were made."""
+    for choice in releases.all_chosen(home):
         spec = choice.spec(specs)
-        if spec is not None and what not in seen:
-            seen.add(what)
+        base = bases.recorded(spec, host_arch, home) if spec else None
+        if spec and base and choice.core == core_of(spec, choice.role, choice.arch, host_arch, base):
             yield choice, spec
 
 

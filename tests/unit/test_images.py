@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import re
 import shutil
 import tarfile
@@ -589,6 +590,22 @@ def test_a_mirror_that_moves_on_while_an_image_is_built_is_asked_again(engine: F
     with pytest.raises(EngineError):
         make()
     assert [build.target for build in engine.builds].count("release") == asked + 1, "that is another failure"
+
+
+def test_an_image_that_the_engine_broke_is_asked_anew(engine: FakeEngine, make: Make) -> None:
+    """Seen with Docker 26 while its build cache was full: the image's container does not start."""
+    whole = FakeEngine.container
+    broken = iter([True])
+
+    def container(self: FakeEngine, image: str, **options: Any) -> Any:
+        if image.startswith("crossjit/release:") and next(broken, False):
+            raise EngineError("the container ended under the command (exit status 127)")
+        return whole(self, image, **options)
+
+    engine.container = functools.partial(container, engine)  # type: ignore[method-assign]
+    assert make().release == MIRROR
+    assert [build.target for build in engine.builds].count("release") == 2
+    assert not [name for name in engine.images if name.startswith("crossjit/release:")]
 
 
 def test_what_is_no_release_is_our_side(engine: FakeEngine, make: Make) -> None:
