@@ -35,6 +35,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "crossjit.safe_files",
     ),
     "recipes": (
+        "crossjit.recipe_tables",
         "crossjit.recipes",
         "crossjit.plan",
         "crossjit.portion",
