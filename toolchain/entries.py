@@ -126,14 +126,13 @@ def trim():
     found = {}
     with harmless(CACHE):
         for entry in os.scandir(CACHE):
-            if entry.name not in LIMITS or not entry.is_dir(follow_symlinks=False):
+            try:
+                if entry.name not in LIMITS or not entry.is_dir(follow_symlinks=False):
+                    raise ValueError("unknown")
+                found[entry.name] = trimmed(entry.path, LIMITS[entry.name])
+            except (OSError, ValueError) as error:
+                print(f"cache: {entry.path}: {error}: it is removed", file=sys.stderr)
                 remove(entry.path)
-            else:
-                try:
-                    found[entry.name] = trimmed(entry.path, LIMITS[entry.name])
-                except (OSError, ValueError) as error:
-                    print(f"cache: {entry.path}: {error}", file=sys.stderr)
-                    remove(entry.path)
     return found
 
 
