@@ -88,6 +88,10 @@ class CrossjitProgram(Program):
         """Read the options before the first task; some of them are all that is wanted."""
         self.normalize_argv(argv)
         self.parse_core_args()
+        self._answer()
+
+    def _answer(self) -> None:
+        """Raise Exit where what was asked for takes no task, after saying it."""
         if self.args.version.value:
             self.print_version()
             raise Exit
@@ -102,6 +106,7 @@ class CrossjitProgram(Program):
             self.args["help"].value, words = words[0], []
         self.core.unparsed[:] = words
         super().parse_tasks()
+        self._answer()  # invoke takes its options behind a task, too
         if self.args.debug.value:
             os.environ["CROSSJIT_DEBUG"] = "1"
         for context in self.tasks:

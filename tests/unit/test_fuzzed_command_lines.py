@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from crossjit import engine, host
+from crossjit import __version__, engine, host
 from crossjit.errors import EngineError
 from crossjit.tasks import develop, namespace, program
 
@@ -195,3 +195,4 @@ def test_the_process_ends_so_too(line: list[str], code: int, tmp_path: Path) -> 
     )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
+    assert (done.stdout == f"crossjit {__version__}\n") is ("-V" in line), "and no task was run"
