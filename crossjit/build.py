@@ -29,6 +29,7 @@ ROOT = "/crossjit"
 SOURCE = f"{ROOT}/src"
 BUILD = f"{ROOT}/build"
 INSTALL = f"{ROOT}/install"
+PREFIX = "usr/local"  # what a build installs into, below INSTALL: elsewhere it would hit files of the target image
 SUPPORT = f"{ROOT}/support"
 GENERATED = f"{ROOT}/generated"
 BUILD_PYTHON = f"{ROOT}/python"

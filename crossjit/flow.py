@@ -471,15 +471,15 @@ def _put_build_python(container: Container, python: Artifact) -> None:
 
 def _pack(container: Container, staging: Staging) -> Packed:
     """Take the trees that a build leaves; return the install tree."""
-    packed = _pack_tree(container, staging, INSTALL, build.INSTALL)
+    packed = _pack_tree(container, staging, INSTALL, build.INSTALL, below=build.PREFIX)
     for name, folder in ((SUPPORT, build.SUPPORT), (GENERATED, build.GENERATED)):
         _pack_tree(container, staging, name, folder)
     return packed
 
 
-def _pack_tree(container: Container, staging: Staging, name: str, folder: str) -> Packed:
+def _pack_tree(container: Container, staging: Staging, name: str, folder: str, *, below: str = "") -> Packed:
     with container.get(folder) as tar:
-        return staging.add(name, tar)
+        return staging.add(name, tar, below=below)
 
 
 def _other_source(manifest: Manifest, prepared: Prepared) -> str | None:
@@ -690,7 +690,7 @@ def _ensure_build_python(
             unpack = partial(build.fill, container, spec, prepared.source)
             built = _run(shop, container, spec, build.compile_in, unpack, subject, own_log)
             with shop.progress.step("pack", subject):
-                _pack_tree(container, staging, INSTALL, build.INSTALL)
+                _pack_tree(container, staging, INSTALL, build.INSTALL, below=build.PREFIX)
             return staging.commit(
                 replace(
                     _manifest(shop, prepared, spec, ArtifactKind.BUILD_PYTHON, built),

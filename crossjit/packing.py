@@ -87,10 +87,13 @@ class _HashingWriter:
         self._target.flush()
 
 
-def pack(stream: BinaryIO, destination: Path, *, rest: Rest | None = None, workers: int | None = None) -> Packed:
+def pack(
+    stream: BinaryIO, destination: Path, *, below: str = "", rest: Rest | None = None, workers: int | None = None
+) -> Packed:
     """Pack an uncompressed tar stream of one folder into `destination`, without the folder's own name, and sync it.
 
-    With `rest`, what the stream has is all below the folder that the rest is without, and the two make one tree.
+    With `below`, all of the tree has to be in that folder of it. With `rest`, what the stream has is all below the
+    folder that the rest is without, and the two make one tree.
 
     Members come out sorted by name, owned by 0:0 without names, at one time, with modes 0755 and 0644; a file's exec
     bit stays, setuid does not. Of names that are hard links to each other the first keeps the content and the others
@@ -98,12 +101,14 @@ def pack(stream: BinaryIO, destination: Path, *, rest: Rest | None = None, worke
     cores) does not change the bytes.
 
     Beside `destination` spool files of what is read exist while this runs. Raises StashError for a stream that is cut
-    off, TreeError for one that holds what an artifact cannot have (devices, names that leave the folder), BudgetError
-    for one that is over a bound; then nothing is left.
+    off, TreeError for one that holds what an artifact cannot have (devices, names that leave the folder, or are not
+    below that one), BudgetError for one that is over a bound; then nothing is left.
     """
     try:
         with contextlib.ExitStack() as stack:
             entries = _index(stack.enter_context(_spooled(stream, destination, ".spool", "the tree")))
+            if below:
+                _require_below(below, entries, "which is all that a build installs into")
             if rest is not None:
                 with unpack_stream(rest.archive) as others:
                     spool = stack.enter_context(_spooled(others, destination, ".rest", rest.archive.name))
@@ -337,12 +342,17 @@ def _archived(spool: _Spool) -> dict[str, _Entry]:
 def _joined(entries: Mapping[str, _Entry], others: Mapping[str, _Entry], folder: str) -> dict[str, _Entry]:
     """Put entries that are all below a folder, and its parents, in place of what others have there."""
     below = f"{folder}/"
-    for path in entries:
-        if not f"{path}/".startswith(below) and not below.startswith(f"{path}/"):
-            raise TreeError(f"{path} is not in {folder}, which alone was made anew", hint=_PACK_HINT)
+    _require_below(folder, entries, "which alone was made anew")
     joined = {path: entry for path, entry in others.items() if not f"{path}/".startswith(below)} | dict(entries)
     _complete(joined)
     return joined
+
+
+def _require_below(folder: str, entries: Mapping[str, _Entry], why: str) -> None:
+    for path, entry in entries.items():
+        is_parent = entry.kind == "d" and f"{folder}/".startswith(f"{path}/")
+        if not is_parent and not path.startswith(f"{folder}/"):
+            raise TreeError(f"{path} is not in {folder}, {why}", hint=_PACK_HINT)
 
 
 def _resolve(entries: dict[str, _Entry], linked: Mapping[str, str]) -> None:

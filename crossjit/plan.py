@@ -102,7 +102,7 @@ def select(recipes: Mapping[str, Recipe], selector: Selector, host_arch: Arch) -
     if not cells:
         raise UserError(
             f"{_listed(chosen)} offers none of these variants for {' and '.join(arches)}",
-            hint="`invoke cells` lists what there is",
+            hint="`./inv cells` lists what there is",
         )
     return Selection(
         cells=cells,

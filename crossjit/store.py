@@ -141,10 +141,10 @@ class Staging:
         self._folder = folder
         self._packed: dict[str, Packed] = {}
 
-    def add(self, name: str, tar_stream: BinaryIO, rest: Rest | None = None) -> Packed:
+    def add(self, name: str, tar_stream: BinaryIO, *, below: str = "", rest: Rest | None = None) -> Packed:
         """Pack a tree from an uncompressed tar stream of one folder; see `packing.pack`. Raises StashError."""
         with durable.explained(StashError, "cannot write to the stash", self._store.path):
-            packed = packing.pack(tar_stream, self._folder / f"{name}.tar.zst", rest=rest)
+            packed = packing.pack(tar_stream, self._folder / f"{name}.tar.zst", below=below, rest=rest)
         self._packed[name] = packed
         return packed
 
@@ -224,7 +224,7 @@ class Store:
         found = self.find(key)
         if found is None or found.is_intact():
             return found
-        self._progress.say(f"artifact {found.id} is damaged and counts as absent: `invoke stash verify {found.id}`")
+        self._progress.say(f"artifact {found.id} is damaged and counts as absent: `./inv stash verify {found.id}`")
         return None
 
     def find_by_core(self, core_key: str) -> Artifact | None:

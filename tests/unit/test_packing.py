@@ -243,6 +243,28 @@ def test_streams_of_more_than_one_folder_or_of_a_file_are_refused(tmp_path: Path
         pack(output.getvalue(), tmp_path)
 
 
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"etc/passwd": File()},
+        {"bin": Folder()},
+        {"usr/locale": File()},
+        {"usr": Symlink("/usr")},
+        {"usr/local": Symlink("/")},
+    ],
+    ids=str,
+)
+def test_what_is_not_below_the_only_folder_is_refused(tmp_path: Path, tree: dict[str, Node]) -> None:
+    with pytest.raises(TreeError, match="is not in usr/local"):
+        packing.pack(io.BytesIO(tar(tree)), tmp_path / "x", below="usr/local")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_below_the_only_folder_is_packed(tmp_path: Path) -> None:
+    tree: dict[str, Node] = {"usr": Folder(), "usr/local": Folder(), "usr/local/a": File()}
+    assert packing.pack(io.BytesIO(tar(tree)), tmp_path / "x", below="usr/local").files.keys() == {"usr/local/a"}
+
+
 def test_devices_are_refused(tmp_path: Path) -> None:
     output = io.BytesIO()
     with tarfile.open(fileobj=output, mode="w") as archive:

@@ -647,7 +647,7 @@ class TestTakenIntact:
         assert store.find(KEY) == artifact, "it is all there"
         assert store.find_intact(KEY) is None
         assert "damaged" in said(store)[-1]
-        assert artifact.id in said(store)[-1]
+        assert f"`./inv stash verify {artifact.id}`" in said(store)[-1]
         again = stash(store)
         assert store.find_intact(KEY) == again
         assert store.verify(again) == []
