@@ -95,11 +95,17 @@ class Run:
         return _read_result(self.cell_folder(cell) / _RESULT)
 
     def results(self) -> tuple[CellResult, ...]:
-        """Return the cells' results in order; a cell that an ended run did not come to is `aborted`, with reason."""
+        """Return the cells' results in order.
+
+        A cell that an ended run did not come to is `aborted`, one whose result is damaged is `infra`, each with reason.
+        """
         results = []
         for cell in self.cells:
             result = self.result(cell)
-            if result is None and self.state is not RunState.RUNNING:
+            path = self.cell_folder(cell) / _RESULT
+            if result is None and path.exists():
+                result = CellResult(cell, Verdict.INFRA, (f"its record is damaged: {path} cannot be read",))
+            elif result is None and self.state is not RunState.RUNNING:
                 result = CellResult(cell, Verdict.ABORTED, (self._why_aborted(),))
             if result is not None:
                 results.append(result)
@@ -374,7 +380,9 @@ class RunRecord:
 
 
 def load(settings: Settings, name: str = LAST) -> Run:
-    """Read a run record by its id, the beginning of one, or `last`. Raises UserError unless just one matches.
+    """Read a run record by its id, the beginning of one, or `last`.
+
+    Raises UserError unless just one matches, InfrastructureError for a record that is damaged.
 
     `last` is the newest that built or validated something, not one that only looked, unless there is nothing else.
     """
@@ -389,6 +397,12 @@ def load(settings: Settings, name: str = LAST) -> Run:
             f"{name!r} is the beginning of {len(found)} runs",
             hint="give more of it",
             details=tuple(run.id for run in found),
+        )
+    damaged = [folder for folder in _folders(settings) if folder.name.startswith(name) and (folder / _RUN).exists()]
+    if damaged:
+        raise InfrastructureError(
+            f"the record of run {damaged[0].name} is damaged: {damaged[0] / _RUN} cannot be read",
+            hint="its logs are in that folder",
         )
     raise UserError(
         "there are no runs yet" if not runs else f"no run is {name!r}",

@@ -309,6 +309,21 @@ def test_records_that_cannot_be_read_are_left_out(settings: Settings) -> None:
     assert [run.id for run in runs.list_runs(settings)] == [record.id]
 
 
+@pytest.mark.parametrize("content", ["{}", '{"cell"', "[1]"])
+def test_a_damaged_record_is_told_as_that(settings: Settings, content: str) -> None:
+    with RunRecord.start(settings, ARGV, {}, cells=(JIT,)) as record:
+        record.set_cell(RESULT)
+        record.finish(ExitCode.PASS)
+    run = runs.load(settings, record.id)
+    (run.cell_folder(JIT) / "result.json").write_text(content)
+    (result,) = run.results()
+    assert result.verdict is Verdict.INFRA
+    assert "its record is damaged" in result.reasons[0]
+    (run.folder / "run.json").write_text(content)
+    with pytest.raises(InfrastructureError, match=f"the record of run {run.id} is damaged"):
+        runs.load(settings, run.id)
+
+
 def test_a_record_of_a_newer_crossjit_is_read(settings: Settings) -> None:
     with RunRecord.start(settings, ARGV, {}) as record:
         path = record.folder / "run.json"
