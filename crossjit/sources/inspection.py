@@ -247,7 +247,7 @@ class _Counted(io.RawIOBase):
 
 def _facts(label: str, top: str, files: dict[str, bytes]) -> TreeFacts:
     text = files["Include/patchlevel.h"].decode("utf-8", "replace")
-    version = re.search(r'^#define\s+PY_VERSION\s+"([^"\s]+)"', text, re.MULTILINE)
+    version = re.search(r'^#define\s+PY_VERSION\s+"(\d[\w.+-]{0,40})"', text, re.MULTILINE)
     major, minor = (
         re.search(rf"^#define\s+PY_{name}_VERSION\s+(\d+)", text, re.MULTILINE) for name in ("MAJOR", "MINOR")
     )

@@ -210,8 +210,8 @@ def test_the_trees_are_what_they_say(driver: Driver, recipe: Path, tmp_path: Pat
         ("pass",),
         runner="plan 000\nstart 000\n"
         'echo \'<testsuites><testsuite tests="1" errors="0" failures="0">\''
-        '\'<testcase name="test.test_000.T.test_a" time="0.1"/></testsuite></testsuites>\' >"$OUTPUT/000/xml"\n'
-        'echo a >"$OUTPUT/000/log"\nend 000 \'"xml"\' null \'"log"\'\nfinish\n',
+        '\'<testcase name="test.test_000.T.test_a" time="0.1"/></testsuite></testsuites>\' >"$OUTPUT/000/000.xml"\n'
+        'echo a >"$OUTPUT/000/000.log"\nend 000 \'"000.xml"\' null \'"000.log"\'\nfinish\n',
         build=":",
     )
     source = _pull_request(tmp_path / "repository", honest.changes(tmp_path))
