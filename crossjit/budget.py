@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from crossjit.errors import CrossjitError, ProductError
+from crossjit.wording import size
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -54,6 +55,11 @@ BUDGET = Budget()
 # has more than nine tenths together; a suite and a debugger run alone.
 BUILD_MEMORY, CONFIGURE_MEMORY, PROBE_MEMORY = 60, 10, 20
 SUITE_MEMORY = 75
+
+# Bytes of the engine's disk that a container may have: what its commands write, and its own cache volume. CPython's
+# largest build (3.15 with ASan) writes 0.9 GiB; `toolchain/entries.py` bounds a stranger's cache to 0.25 GiB, that of others
+# to 4.8 GiB, and theirs are shared.
+STRANGER_DISK, OWN_DISK, TARGET_DISK = 2 << 30, 16 << 30, 2 << 30
 ANSWER = 8 << 20  # bytes kept of what a short command says; the rest is read and dropped
 
 
@@ -73,6 +79,14 @@ class LogCount:
                 f"{self._what} wrote more than {self._limit:,} bytes",
                 hint="crossjit stops a command that writes more: its source has it write that",
             )
+
+
+def disk_exceeded(what: str, limit: int) -> BudgetError:
+    """Make the error of a command under which its container wrote more than `limit` bytes to disk."""
+    return BudgetError(
+        f"{what} and what ran with it wrote more than {size(limit)} to disk",
+        hint="crossjit stops a command that writes more: its source has it write that",
+    )
 
 
 class BoundedReader(io.RawIOBase):

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import BinaryIO, TextIO
 
 from crossjit import build_logic, channels, compilers, loading, sources, tars, trust
-from crossjit.budget import BUILD_MEMORY
+from crossjit.budget import BUILD_MEMORY, OWN_DISK, STRANGER_DISK
 from crossjit.channels import MalformedError
 from crossjit.engine.base import READ_ONLY, Container, Engine, EngineFacts, Limits
 from crossjit.errors import BuildError, InfrastructureError, ScriptError
@@ -37,6 +37,7 @@ TOOLS = f"{ROOT}/tools"
 LLVM = f"{ROOT}/llvm"
 COMPILERS = f"{TOOLS}/compilers"  # cache.py finds it beside itself
 CACHE = "/cache"
+SMALL_CACHE = {"CROSSJIT_CACHE_SMALL": "1"}  # for strangers: the smaller limits of entries.py
 CACHE_BELOW = "/cache-below"  # another volume, of which a build may read what it does not find in its own
 BUILDER = 1000  # the uid of `builder` in the toolchain images
 
@@ -424,9 +425,12 @@ def container_name(subject: str, run: str) -> str:
     return f"crossjit-{re.sub(r'[^A-Za-z0-9_.-]+', '-', subject)}-{run}-{os.urandom(2).hex()}"
 
 
-def build_limits(facts: EngineFacts, share: int = BUILD_MEMORY) -> Limits:
-    """Return what a build may use: a share of the memory, in percent, and a day if it is emulated on a slow machine."""
-    return Limits(memory=facts.memory * share // 100, seconds=24 * 3600)
+def build_limits(facts: EngineFacts, share: int = BUILD_MEMORY, domain: str = trust.RECIPES) -> Limits:
+    """Return what a build of a trust domain may use: a share of the memory, in percent, disk, and a day, since it may
+    be emulated on a slow machine.
+    """
+    disk = STRANGER_DISK if trust.is_stranger(domain) else OWN_DISK
+    return Limits(memory=facts.memory * share // 100, seconds=24 * 3600, disk=disk)
 
 
 def open_container(
@@ -458,7 +462,7 @@ def open_container(
         env={**spec.environment, **emulation, **bookkeeping(spec, cached=cache is not None, below=below is not None)},
         user=f"{BUILDER}:{BUILDER}",
         network=False,
-        limits=build_limits(facts, memory),
+        limits=build_limits(facts, memory, spec.domain),
         volumes=volumes,
     )
 
@@ -487,6 +491,8 @@ def bookkeeping(spec: BuildSpec, *, cached: bool, below: bool = False) -> Mappin
         here["CROSSJIT_CACHE_BELOW"] = CACHE_BELOW
         here["CROSSJIT_COMPILED_BELOW"] = f"{CACHE_BELOW}/pyc"
         storage += f" file:{CACHE_BELOW}/ccache|read-only=true"
+    if trust.is_stranger(spec.domain):
+        here |= SMALL_CACHE
     return {
         **here,
         "CROSSJIT_CACHE": CACHE,

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import tempfile
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +28,10 @@ SOURCE = "crossjit.source"  # label: a source of that domain, for people
 
 STRANGERS = 4  # volumes of strangers' sources that are kept, those that were used last
 LOOK_SECONDS = 300  # for looking through a volume
+
+# In the state folder: when each stranger's volume was used last, and which ones a build has written to since they were
+# bounded.
+_STRANGERS, _UNBOUNDED = "strangers", "unbounded"
 
 
 @dataclass(frozen=True)
@@ -71,8 +77,10 @@ def domain_of(volume: Owned) -> str:
     return volume.labels.get(DOMAIN) or trust.RECIPES
 
 
-def parts(engine: Engine, image: Image, volume: str, *, container: str, labels: Mapping[str, str]) -> tuple[Part, ...]:
-    """Bound what is in a volume and tell what that is, in a container of a toolchain image (it needs its Python).
+def parts(
+    engine: Engine, image: Image, volume: str, *, domain: str, container: str, labels: Mapping[str, str]
+) -> tuple[Part, ...]:
+    """Bound what is in a domain's volume and tell what that is, in a container of a toolchain image (for its Python).
 
     Nothing of what is in there runs. Raises EngineError, and InfrastructureError if it cannot be told.
     """
@@ -82,7 +90,7 @@ def parts(engine: Engine, image: Image, volume: str, *, container: str, labels: 
         arch=image.arch,
         name=container,
         labels=labels,
-        env={"CROSSJIT_CACHE": build.CACHE},
+        env={"CROSSJIT_CACHE": build.CACHE, **(build.SMALL_CACHE if trust.is_stranger(domain) else {})},
         user=f"{build.BUILDER}:{build.BUILDER}",
         volumes={volume: build.CACHE},
     ) as inside:
@@ -100,12 +108,37 @@ def parts(engine: Engine, image: Image, volume: str, *, container: str, labels: 
     return tuple(Part(part, each.bytes, each.files, each.limit) for part, each in found.items())
 
 
-def bound(engine: Engine, image: Image, volume: str, container: str, labels: Mapping[str, str]) -> None:
-    """Bound what a stranger's build left in its volume, which may be anything; what cannot be bounded is removed."""
+def bound(
+    engine: Engine, image: Image, volume: str, domain: str, container: str, labels: Mapping[str, str], mark: Path
+) -> None:
+    """Bound what a stranger's build left in its volume, which may be anything; what cannot be bounded is removed.
+
+    `mark` says until then that it is not bounded.
+    """
     try:
-        parts(engine, image, volume, container=container, labels=labels)
+        parts(engine, image, volume, domain=domain, container=container, labels=labels)
     except CrossjitError:
         remove(engine, volume)
+    mark.unlink(missing_ok=True)
+
+
+def mark(settings: Settings, domain: str, run: str) -> Path:
+    """Note before a stranger's build of a run begins that its volume is not bounded; return the note."""
+    folder = settings.home / _STRANGERS / _UNBOUNDED
+    folder.mkdir(parents=True, exist_ok=True)
+    made, path = tempfile.mkstemp(prefix=f"{domain}@{run}@", dir=folder)
+    os.close(made)
+    return Path(path)
+
+
+def unbounded(settings: Settings) -> list[tuple[Path, str, str]]:
+    """Return the notes that `mark` made and nobody took away: each with its domain and its run."""
+    try:
+        paths = sorted((settings.home / _STRANGERS / _UNBOUNDED).iterdir())
+    except FileNotFoundError:
+        return []
+    names = ((path, path.name.split("@")) for path in paths)
+    return [(path, parts[0], parts[1]) for path, parts in names if len(parts) == 3]
 
 
 def remove(engine: Engine, volume: str) -> None:
@@ -115,11 +148,13 @@ def remove(engine: Engine, volume: str) -> None:
 
 def _use(engine: Engine, settings: Settings, domain: str) -> None:
     """Note that a stranger's volume is used now, and remove those that were used longest ago."""
-    folder = settings.home / "strangers"
+    folder = settings.home / _STRANGERS
     folder.mkdir(parents=True, exist_ok=True)
     own = folder / domain
     own.touch()
-    others = sorted((path for path in folder.iterdir() if path != own), key=_last_used, reverse=True)
+    others = sorted(
+        (path for path in folder.iterdir() if path.name not in (domain, _UNBOUNDED)), key=_last_used, reverse=True
+    )
     for path in itertools.islice(others, STRANGERS - 1, None):
         with contextlib.suppress(CrossjitError):  # a build uses it
             remove(engine, name(settings, path.name))

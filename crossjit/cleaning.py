@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from crossjit import durable, runs
+from crossjit import caches, durable, runs
 from crossjit.engine.base import COPY, HOME, RUN, Engine, Owned
 from crossjit.errors import CrossjitError, InfrastructureError
 from crossjit.settings import Settings
@@ -43,8 +43,8 @@ def sweep(engine: Engine, settings: Settings) -> Cleaned:
     """Remove what runs left whose process died, and what is half made in the stash and `sources/`.
 
     Only things with this state folder's label and a run's label are looked at. Images stay, since they are found by key
-    again, but for copies that a run made for itself; so do caches (volumes without a run's label). What the engine does
-    not let go is kept, with the reason.
+    again, but for copies that a run made for itself; so do caches (volumes without a run's label), but for those of
+    strangers' builds that ended before they were bounded. What the engine does not let go is kept, with the reason.
 
     Raises EngineError if the engine does not answer, StashError if the state folder cannot be written.
     """
@@ -58,7 +58,25 @@ def sweep(engine: Engine, settings: Settings) -> Cleaned:
             removed.append(thing)
         else:
             kept.append(Kept(thing, reason))
+    removed += _sweep_unbounded(engine, settings)
     return Cleaned(tuple(removed), sweep_folders(settings), tuple(kept))
+
+
+def _sweep_unbounded(engine: Engine, settings: Settings) -> Iterator[Owned]:
+    """Remove the cache volumes of strangers' builds that died before what they wrote was bounded; yield these.
+
+    One that a living run uses is its to bound, if it comes to that.
+    """
+    marks = caches.unbounded(settings)
+    living = {domain for _, domain, run in marks if runs.is_alive(settings, run)}
+    there = {caches.domain_of(volume): volume for volume in caches.find(engine, settings)} if marks else {}
+    for mark, domain, _ in marks:
+        volume = there.get(domain)
+        if domain in living or (volume and _remove(engine, volume) is not None):
+            continue  # somebody looks into it: next time
+        mark.unlink(missing_ok=True)
+        if volume and there.pop(domain):
+            yield volume
 
 
 def sweep_folders(settings: Settings) -> tuple[str, ...]:

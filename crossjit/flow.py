@@ -717,8 +717,10 @@ def _build_container(
     shop: Workshop, prepared: Prepared, spec: BuildSpec, purpose: str, memory: int = BUILD_MEMORY
 ) -> Iterator[Container]:
     """Start the container of a build, with its trust domain's caches; what a stranger's leaves there is bounded."""
-    cache = below = None
+    cache = below = mark = None
     if shop.cached:
+        if trust.is_stranger(spec.domain):
+            mark = caches.mark(shop.settings, spec.domain, shop.run)
         cache, *others = (
             caches.ensure(shop.engine, shop.settings, domain, prepared.source.origin if domain == spec.domain else "")
             for domain in trust.serving(spec.domain)
@@ -739,16 +741,19 @@ def _build_container(
             memory=memory,
         ) as container,
     ):
-        if cache is not None and trust.is_stranger(spec.domain):
-            after.push(partial(_bound, shop, prepared.toolchain, cache))
+        if cache is not None and mark is not None:
+            after.push(partial(_bound, shop, prepared.toolchain, cache, spec.domain, mark))
         yield container
 
 
-def _bound(shop: Workshop, image: Image, volume: str, kind: type[BaseException] | None, *_: object) -> None:
-    """Bound a stranger's cache behind its build, unless that was interrupted: then nothing new is begun."""
+def _bound(
+    shop: Workshop, image: Image, volume: str, domain: str, mark: Path, kind: type[BaseException] | None, *_: object
+) -> None:
+    """Bound a stranger's cache behind its build, unless that was interrupted: then the next command removes it."""
     if kind is None or issubclass(kind, Exception):
         name = build.container_name("cache", shop.run)
-        _optional(shop, f"bounding {volume}", partial(caches.bound, shop.engine, image, volume, name, shop.labels))
+        about = (shop.engine, image, volume, domain, name, shop.labels, mark)
+        _optional(shop, f"bounding {volume}", partial(caches.bound, *about))
 
 
 def _asked(shop: Workshop, prepared: Prepared | None) -> AbstractContextManager[None]:

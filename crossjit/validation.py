@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from crossjit import capabilities, channels, known_failures, loading, outcomes, suite_result, suites, tars
-from crossjit.budget import PROBE_MEMORY, SUITE_MEMORY, BudgetError
+from crossjit.budget import PROBE_MEMORY, SUITE_MEMORY, TARGET_DISK, BudgetError
 from crossjit.capabilities import Probed
 from crossjit.channels import Ended, MalformedError, ProbeFacts
 from crossjit.circumstances import Circumstances
@@ -432,4 +432,4 @@ def _memory(facts: EngineFacts, jobs: int) -> int:
 
 def target_limits(memory: int, seconds: int) -> Limits:
     """Return what a target may use. Its tests may raise the limit on a file: test_resource insists that it can be."""
-    return Limits(memory, seconds=seconds, file_size=FILE_SIZE, file_size_may_be_raised=True)
+    return Limits(memory, seconds=seconds, file_size=FILE_SIZE, file_size_may_be_raised=True, disk=TARGET_DISK)

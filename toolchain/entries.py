@@ -20,6 +20,8 @@ import time
 
 # Bytes; what else is found in the cache's folder is removed. A part has files, and folders of two digits with files.
 LIMITS = {"configure": 64 << 20, "stencils": 256 << 20, "llvm": 1 << 30, "pyc": 512 << 20, "ccache": 3 << 30}
+if os.environ.get("CROSSJIT_CACHE_SMALL"):  # a source's that nobody here chose
+    LIMITS = {"configure": 8 << 20, "stencils": 16 << 20, "llvm": 64 << 20, "pyc": 64 << 20, "ccache": 104 << 20}
 BLOCK = 4096  # bytes that a file takes at least
 MOST = 400_000  # files of a part; with more, none is worth to be kept
 TEMPORARY = ".unpacked-"

@@ -32,7 +32,8 @@ class Limits:
     """What a container may use: bytes of memory (no swap beyond it), processes, seconds until it ends by itself.
 
     `file_size` is the bytes of one file. What runs in the container may raise that for itself if
-    `file_size_may_be_raised`: it is a limit against accidents then.
+    `file_size_may_be_raised`: it is a limit against accidents then. `disk` is the bytes of its own files and of its
+    writable volumes together; it is watched while commands run.
     """
 
     memory: int | None = None
@@ -40,6 +41,7 @@ class Limits:
     seconds: int = 6 * 3600
     file_size: int = BUDGET.tree
     file_size_may_be_raised: bool = False
+    disk: int | None = None
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,8 @@ class Container(Protocol):
         exist comes back as 127. A line of more than `BUDGET.line` bytes loses its end, and says so in its place.
 
         Raises EngineError if the engine or the container is gone, OutOfMemoryError if the kernel killed something in
-        the container for its memory and the command did not succeed, BudgetError if it writes more than `BUDGET.log`
-        bytes; it is killed then, with all it started.
+        the container for its memory and the command did not succeed, BudgetError if it says more than `BUDGET.log`
+        bytes or the container comes to more than `Limits.disk`; it is killed then, with all it started.
         """
 
     def put(self, tar: BinaryIO, destination: str) -> None:

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import IO, BinaryIO, cast
 
 from crossjit.budget import ANSWER, BUDGET, LogCount
+from crossjit.engine.disk import LOOK
 
 LineSink = Callable[[str], None]
 
@@ -161,13 +162,15 @@ def follow(
     on_timeout: Callable[[], None] | None = None,
     grace: float = 10.0,
     count: LogCount | None = None,
+    look: Callable[[], None] | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Followed:
     """Run a client and pass on its stdout and stderr line by line, as they come.
 
     After `timeout` seconds `on_timeout` is called to end what the client waits for; the client itself is killed `grace`
     seconds later. An exception, from a sink or from Ctrl-C, kills the client on its way. `count` is told of all that is
-    read, and ends it by raising BudgetError; `env` is as `finish` takes it. Raises OSError if the client cannot start.
+    read, and ends it by raising BudgetError; so does `look`, which is called at least every LOOK seconds. `env` is as
+    `finish` takes it. Raises OSError if the client cannot start.
     """
     process = subprocess.Popen(
         command,
@@ -185,16 +188,9 @@ def follow(
                 selector.register(cast(IO[bytes], stream), selectors.EVENT_READ, Lines(sink))
             deadline = None if timeout is None else time.monotonic() + timeout
             while selector.get_map():
-                ready = selector.select(None if deadline is None else max(0.0, deadline - time.monotonic()))
-                for key, _ in ready:
-                    lines: Lines = key.data
-                    if data := os.read(key.fd, CHUNK):
-                        if count is not None:
-                            count.add(len(data))
-                        lines.feed(data)
-                    else:
-                        lines.flush()
-                        selector.unregister(key.fileobj)
+                _take(selector, deadline, count, LOOK if look is not None else None)
+                if look is not None:
+                    look()
                 if deadline is not None and time.monotonic() >= deadline and selector.get_map():
                     if timed_out:
                         break
@@ -211,6 +207,23 @@ def follow(
         return Followed(process.wait(), timed_out)
     finally:
         _end(process)
+
+
+def _take(
+    selector: selectors.BaseSelector, deadline: float | None, count: LogCount | None, longest: float | None
+) -> None:
+    """Wait for output until the deadline, no longer than `longest` seconds, and pass on what there is."""
+    waits = [max(0.0, deadline - time.monotonic())] if deadline is not None else []
+    waits += [longest] if longest is not None else []
+    for key, _ in selector.select(min(waits, default=None)):
+        lines: Lines = key.data
+        if data := os.read(key.fd, CHUNK):
+            if count is not None:
+                count.add(len(data))
+            lines.feed(data)
+        else:
+            lines.flush()
+            selector.unregister(key.fileobj)
 
 
 def feed(command: Sequence[str], source: BinaryIO, *, env: Mapping[str, str] | None = None) -> Ended:

@@ -21,7 +21,7 @@ from enum import Enum
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from crossjit.budget import BUDGET, BoundedReader, BudgetError, LogCount
+from crossjit.budget import BUDGET, BoundedReader, BudgetError, LogCount, disk_exceeded
 from crossjit.engine.base import OWNED, READ_ONLY, Completed, Container, EngineFacts, ImageInfo, Limits, LineSink, Owned
 from crossjit.engine.client import Lines
 from crossjit.engine.fake_files import Entry, FakeFiles
@@ -164,6 +164,14 @@ class FakeProcess:
             self.memory_kill()
             raise _Killed(9)
 
+    def use_disk(self, size: int) -> None:
+        """Write some bytes to the engine's disk; crossjit ends the command if it is more than the container's limit."""
+        container = self.container
+        container.disk += size
+        limit = container.started.limits.disk
+        if limit is not None and container.disk > limit:
+            raise disk_exceeded(self.argv[0], limit)
+
     def memory_kill(self) -> None:
         """Let the kernel kill something in the container for its memory, not necessarily this process."""
         self.container.memory_kills += 1
@@ -199,6 +207,7 @@ class FakeContainer:
         self.children: list[tuple[str, ...]] = []
         self.clock = 0.0
         self.memory_kills = 0
+        self.disk = 0
 
     def check(self) -> None:
         """Raise EngineError if the engine or the container is gone."""

@@ -27,7 +27,7 @@ from python_on_whales.components.image.cli_wrapper import Image
 from python_on_whales.exceptions import DockerException
 
 from crossjit.engine import confinement, endpoint
-from crossjit.engine.base import OWNED, Container, EngineFacts, ImageInfo, Limits, LineSink, Owned
+from crossjit.engine.base import OWNED, READ_ONLY, Container, EngineFacts, ImageInfo, Limits, LineSink, Owned
 from crossjit.engine.client import Ended, finish, follow, held_signals
 from crossjit.engine.endpoint import Endpoint
 from crossjit.engine.whales_container import KILL_PATIENCE, MORE_MEMORY, WhalesContainer
@@ -128,6 +128,23 @@ class WhalesEngine:
             return ended.returncode, ended.stdout, ended.stderr
 
         return endpoint.find(ask, os.environ)
+
+    @functools.cached_property
+    def root(self) -> Path | None:
+        """The folder in which the engine keeps all it has; None where that is on another machine, or not told."""
+        podman = self.name == "podman"
+        try:
+            said = json.loads(self.call("say what it is", "info", "--format", "json" if podman else "{{json .}}"))
+            root, kernel = (
+                (said["store"]["graphRoot"], said["host"]["kernel"])
+                if podman
+                else (said["DockerRootDir"], said["KernelVersion"])
+            )
+        except (EngineError, ValueError, KeyError, TypeError):
+            return None
+        # Docker Desktop and remote engines run under another kernel, whatever the address looks like
+        local = kernel == os.uname().release and not self.endpoint().is_remote
+        return Path(root) if local else None
 
     @contextlib.contextmanager
     def asking(self, what: str) -> Iterator[None]:
@@ -395,7 +412,15 @@ class WhalesEngine:
             self.call(f"start the container {name}", "container", "start", created[0])
             in_memory = tuple(folder.partition(":")[0] for folder in tmpfs)
             yield WhalesContainer(
-                self, created[0], name, limits, user=user, network=network, writable=writable, in_memory=in_memory
+                self,
+                created[0],
+                name,
+                limits,
+                user=user,
+                network=network,
+                writable=writable,
+                in_memory=in_memory,
+                volumes=tuple(folder for folder in (volumes or {}).values() if not folder.endswith(READ_ONLY)),
             )
         except BaseException:
             with contextlib.suppress(EngineError):  # the first error is the one to tell; what is left is noted

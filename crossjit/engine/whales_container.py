@@ -9,12 +9,15 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from crossjit.budget import BUDGET, BoundedReader, LogCount
+from crossjit.engine import disk_usage
 from crossjit.engine.base import Completed, Limits, LineSink
 from crossjit.engine.client import Ended, feed, finish, follow, reading
 from crossjit.engine.confinement import KEEPER, no_proxies, without_proxies
+from crossjit.engine.disk import DiskWatch
 from crossjit.errors import EngineError, OutOfMemoryError
 
 if TYPE_CHECKING:
@@ -107,6 +110,7 @@ class WhalesContainer:
         network: bool,
         writable: bool,
         in_memory: tuple[str, ...],
+        volumes: tuple[str, ...],
     ) -> None:
         self.id = identity
         self._engine = engine
@@ -116,7 +120,9 @@ class WhalesContainer:
         self._network = network
         self._writable = writable
         self._in_memory = in_memory
+        self._volumes = volumes  # folders of those that are writable
         self._kills = 0
+        self._disk = DiskWatch(self._size, limits.disk, engine.root) if limits.disk is not None else None
 
     @property
     def environment(self) -> dict[str, str] | None:
@@ -167,6 +173,7 @@ class WhalesContainer:
                 timeout=timeout,
                 on_timeout=end,
                 count=LogCount(argv[0]),
+                look=None if self._disk is None else partial(self._disk.look, argv[0]),
                 env=self.environment,
             )
         except Exception:
@@ -217,6 +224,11 @@ class WhalesContainer:
             # no process to be had (a fork bomb), or processes of another user: a restart ends everything
             self._engine.alive(self.id, self._name)
             self._engine.call(f"restart {self._name}", "container", "restart", "--time", "0", self.id)
+
+    def _size(self, exact: bool) -> int:
+        """Tell how many bytes of the engine's disk the container has, for `DiskWatch`."""
+        about = (self._engine, self.id, self._name, self.exec(), self._user, self._volumes)
+        return disk_usage.measure(*about, limit=self._limits.disk or 0, exact=exact)
 
     def put(self, tar: BinaryIO, destination: str) -> None:
         """Unpack an uncompressed tar stream into an existing folder; owners and modes are the tar's.

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crossjit.model import SuiteResult
-from crossjit.report.tables import size
-from crossjit.wording import counted
+from crossjit.wording import counted, size
 
 
 @dataclass(frozen=True)

@@ -73,16 +73,6 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}h {minutes % 60:02d}m"
 
 
-def size(count: int) -> str:
-    """Say a number of bytes for a person: `512 B`, `1.5 KiB`, `118 MiB`."""
-    amount, unit = float(count), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if amount < 1023.5:
-            break
-        amount, unit = amount / 1024, larger
-    return f"{amount:.0f} {unit}" if unit == "B" or amount >= 9.95 else f"{amount:.1f} {unit}"
-
-
 def error_text(error: CrossjitError) -> str:
     """Return an error's message, its details indented, and its hint: what stderr shows."""
     word = "interrupted" if isinstance(error, Interrupted) else "error"

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
-from crossjit.report.tables import size
 from crossjit.tasks.framework import command, note, show, show_json, show_table, telling
 from crossjit.tasks.options import describe
+from crossjit.wording import size
 
 if TYPE_CHECKING:
     from crossjit.caches import Part
@@ -35,7 +35,9 @@ def show_cache(context: Context, json: bool = False) -> None:
         found = []
         for volume in volumes:
             name, labels = build.container_name("cache-show", run), flow.labels(loaded, run)
-            found.append((volume, caches.parts(client, image, volume.name, container=name, labels=labels)))
+            domain = caches.domain_of(volume)
+            parts = caches.parts(client, image, volume.name, domain=domain, container=name, labels=labels)
+            found.append((volume, parts))
     if json:
         show_json([_json(volume, part) for volume, parts in found for part in parts])
     else:

@@ -9,10 +9,10 @@ from invoke.context import Context
 
 from crossjit.errors import StashError
 from crossjit.paths import full_path
-from crossjit.report.tables import duration, size
+from crossjit.report.tables import duration
 from crossjit.tasks.framework import Notes, command, note, show, show_json, show_table
 from crossjit.tasks.options import describe, number, words
-from crossjit.wording import counted
+from crossjit.wording import counted, size
 
 if TYPE_CHECKING:
     from crossjit.store import Artifact, Store

@@ -21,7 +21,7 @@ from crossjit.model import Arch
 
 PROGRAMS = (
     "sh", "true", "false", "echo", "cat", "env", "id", "mkdir", "mv", "rm", "touch", "sleep", "pwd", "tr", "tar", "ls",
-    "setsid",
+    "setsid", "head", "truncate", "du", "find", "sort", "stat", "chmod",
 )  # fmt: skip
 
 HOST_ARCH = Arch.AARCH64 if platform.machine() in ("aarch64", "arm64") else Arch.X86_64
@@ -151,6 +151,39 @@ def TORRENT(process: FakeProcess) -> int:  # noqa: N802
     return 0
 
 
+FILLERS: dict[str, str] = {}
+
+
+def fills(name: str, text: str) -> None:
+    def fill(process: FakeProcess) -> int:
+        process.start(("sleep", "907"))
+        process.use_disk(3 << 30)
+        raise AssertionError("it is killed before")
+
+    FILLERS[name] = script(f"sleep 907 & {text}; sleep 120")(fill)
+
+
+fills("a file", "head -c 3000000000 /dev/zero >/tmp/filled")
+fills("a file without a name", "exec 3>/tmp/filled; rm /tmp/filled; head -c 3000000000 /dev/zero >&3")
+fills("a volume", "head -c 3000000000 /dev/zero >/cache/filled")
+fills(
+    "folders that nobody may read",
+    "mkdir /tmp/a /cache/b; chmod 300 /tmp/a /cache/b; "
+    "while head -c 9000000 /dev/zero >/tmp/a/$((i+=1)); do sleep 0.2; done",
+)
+fills(
+    "small files",
+    "while :; do mkdir /tmp/$((i+=1)); j=0; while [ $j -lt 300 ]; do echo >/tmp/$i/$((j+=1)); done; sleep 0.2; done",
+)
+
+
+@script("head -c 20000000 /dev/zero >/tmp/some; truncate --size 3G /tmp/hole /cache/hole; echo ready; sleep 3")
+def FRUGAL(process: FakeProcess) -> int:  # noqa: N802
+    process.use_disk(20_000_000)
+    process.write_line("ready")
+    return process.run(("sleep", "3"))
+
+
 @script("echo ready; sleep 905")
 def WAITING(process: FakeProcess) -> int:  # noqa: N802
     process.write_line("ready")
@@ -193,7 +226,8 @@ def pack_rootfs(destination: Path) -> None:
     with tarfile.open(destination, "w") as tar:
         for folder in ("bin", "etc", "work", "proc", "sys", "dev"):
             add(tar, folder, type=tarfile.DIRTYPE, mode=0o755)
-        add(tar, "tmp", type=tarfile.DIRTYPE, mode=0o1777)
+        for folder in ("tmp", "cache"):
+            add(tar, folder, type=tarfile.DIRTYPE, mode=0o1777)
         add(tar, "etc/passwd", b"root:x:0:0::/:/bin/sh\nworker:x:1000:1000::/work:/bin/sh\n", mode=0o644)
         add(tar, "etc/group", b"root:x:0:\nworker:x:1000:\n", mode=0o644)
         for name, source in sorted(files.items()):

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import secrets
+import subprocess
 import threading
 import time
 import tomllib
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from crossjit.engine.base import HOME
+from crossjit.settings import Settings
 from tests.e2e import tiny_source
 from tests.e2e.conftest import MakeDriver
 from tests.e2e.driver import Done, Driver
@@ -25,7 +28,8 @@ pytestmark = pytest.mark.engine
 HERE = Path(__file__).parent
 MIB = 1 << 20
 MEMORY = 500 * MIB  # of the host's, for one command
-DISK = 2048 * MIB  # of the state folder
+# Of the state folder and of the engine's, for one command: what is written while the engine is being asked goes on top.
+DISK = (2048 + 512) * MIB
 PATIENCE = 600.0
 
 # What stands in C for a script of validate/: a shell that runs the tree's.
@@ -90,7 +94,7 @@ def _trees() -> list[Tree]:
 
 
 class Watch:
-    """Looks how much memory a process takes and how large a folder is, while it runs."""
+    """Looks how much memory a process takes, and how large a state folder and what it has in the engine are."""
 
     def __init__(self, process: int, folder: Path) -> None:
         self.memory = 0
@@ -115,13 +119,31 @@ class Watch:
                 self.memory = max(self.memory, int(found[1]) * 1024 if found else 0)
             if time.monotonic() - looked > 0.5:
                 looked = time.monotonic()
-                self.disk = max(self.disk, sum(_sizes(self._folder)))
+                self.disk = max(self.disk, sum(_sizes(self._folder)) + sum(_in_engine(self._folder)))
 
 
 def _sizes(folder: Path) -> Iterator[int]:
     for path in folder.rglob("*"):
         with contextlib.suppress(OSError):
             yield path.lstat().st_blocks * 512
+
+
+def _in_engine(home: Path) -> Iterator[int]:
+    """Yield what containers and volumes of a state folder take: blocks where this user may look, else what it says."""
+    label = f"label={HOME}={Settings(home=home).identity}"
+    for container in _asked("ps", "--all", "--quiet", "--filter", label):
+        form = '{{with .GraphDriver.Data}}{{index . "UpperDir"}}{{end}}'
+        folder = Path("".join(_asked("container", "inspect", "--format", form, container)))
+        if folder.is_absolute() and os.access(folder, os.R_OK | os.X_OK):
+            yield from _sizes(folder)
+        else:
+            yield sum(map(int, _asked("container", "inspect", "--size", "--format", "{{.SizeRw}}", container)))
+    for volume in _asked("volume", "ls", "--quiet", "--filter", label):
+        yield from _sizes(Path("".join(_asked("volume", "inspect", "--format", "{{.Mountpoint}}", volume))))
+
+
+def _asked(*arguments: str) -> list[str]:
+    return subprocess.run(("docker", *arguments), capture_output=True, text=True, check=False).stdout.split()
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ from crossjit import reason
 from crossjit.errors import BuildError, EngineError, ExitCode, Interrupted
 from crossjit.model import Arch, Cell, CellResult, Outcome, Strategy, SuiteResult, TestResult, Verdict
 from crossjit.report import tables
-from crossjit.report.tables import Look, duration, look_of, render, size
+from crossjit.report.tables import Look, duration, look_of, render
 from crossjit.report.terminal import Terminal
+from crossjit.wording import size
 
 PLAIN = Look(unicode=True)
 ESCAPE = "\x1b"

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import crossjit
-from crossjit import build, caches, flow, trust
+from crossjit import budget, build, caches, cleaning, flow, trust
+from crossjit.build import CACHE
 from crossjit.engine.base import HOME, OWNED, RUN
 from crossjit.engine.fake import FakeEngine, FakeProcess
 from crossjit.errors import EngineError
@@ -17,6 +18,7 @@ from crossjit.images import Role, load_all
 from crossjit.manifest import ArtifactKind
 from crossjit.model import Arch
 from crossjit.recipes import Archive, Git
+from crossjit.runs import RunRecord
 from crossjit.settings import Settings
 from tests.unit import test_build_python, test_renewal
 from tests.unit.shops import image
@@ -243,3 +245,86 @@ def test_volumes_say_whose_they_are(tmp_path: Path) -> None:
     assert volume.labels[caches.SOURCE] == PULL_REQUEST
     assert (volume.labels[OWNED], volume.labels[HOME]) == ("cache", settings.identity)
     assert RUN not in volume.labels, "it outlives its run"
+
+
+@pytest.mark.parametrize(
+    ("domain", "disk"),
+    [
+        (trust.RECIPES, budget.OWN_DISK),
+        (trust.CHECKOUTS, budget.OWN_DISK),
+        (trust.domain_of(PULL_REQUEST), budget.STRANGER_DISK),
+    ],
+)
+def test_a_strangers_build_has_less_disk(domain: str, disk: int) -> None:
+    assert build.build_limits(FakeEngine().facts(), domain=domain).disk == disk
+    assert budget.STRANGER_DISK < budget.OWN_DISK
+
+
+def test_a_strangers_build_has_smaller_caches(shop: Shop) -> None:
+    shop.shop = replace(shop.shop, cached=True)
+    shop.built(PULL_REQUEST)
+    shop.built()
+    volume = caches.name(shop.shop.settings, trust.domain_of(PULL_REQUEST))
+    writing = [each for each in shop.engine.started if CACHE in each.volumes.values()]
+    small: dict[bool, set[str]] = {True: set(), False: set()}
+    for each in writing:
+        small["CROSSJIT_CACHE_SMALL" in each.env].update(name for name, at in each.volumes.items() if at == CACHE)
+    assert small == {True: {volume}, False: {caches.name(shop.shop.settings)}}
+
+
+class TestStrangersBuildThatDies:
+    """What it wrote to its volume is not bounded: the next command removes it."""
+
+    def left(self, shop: Shop, domain: str = trust.domain_of(PULL_REQUEST)) -> Path:
+        path = caches.mark(shop.shop.settings, domain, "20260101-000000-dead")
+        caches.ensure(shop.engine, shop.shop.settings, domain)
+        return path
+
+    def test_the_volume_is_removed(self, shop: Shop) -> None:
+        mark = self.left(shop)
+        caches.ensure(shop.engine, shop.shop.settings)
+        caches.ensure(shop.engine, shop.shop.settings, trust.domain_of(OTHER))
+        name = caches.name(shop.shop.settings, trust.domain_of(PULL_REQUEST))
+        assert [thing.name for thing in cleaning.sweep(shop.engine, shop.shop.settings).removed] == [name]
+        assert name not in shop.engine.volumes
+        assert len(shop.engine.volumes) == 2
+        assert not mark.exists()
+        assert cleaning.sweep(shop.engine, shop.shop.settings) == cleaning.Cleaned()
+
+    def test_one_that_a_living_build_uses_is_kept(self, shop: Shop) -> None:
+        mark = self.left(shop)
+        settings = shop.shop.settings
+        with RunRecord.start(settings, ["invoke", "build"], {}) as record:
+            other = caches.mark(settings, trust.domain_of(PULL_REQUEST), record.id)
+            assert cleaning.sweep(shop.engine, settings).removed == ()
+            assert mark.exists()
+            assert other.exists()
+        assert len(cleaning.sweep(shop.engine, settings).removed) == 1
+
+    def test_one_that_the_engine_does_not_let_go_goes_later(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        mark = self.left(shop)
+        with monkeypatch.context() as patch:
+            patch.setattr(shop.engine, "remove", refuse)
+            assert cleaning.sweep(shop.engine, shop.shop.settings).removed == ()
+            assert mark.exists()
+        assert len(cleaning.sweep(shop.engine, shop.shop.settings).removed) == 1
+
+    def test_an_interrupted_build_leaves_the_note(self, shop: Shop) -> None:
+        def interrupted(process: FakeProcess) -> int:
+            raise KeyboardInterrupt
+
+        shop.shop = replace(shop.shop, cached=True)
+        shop.engine.programs["make"] = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            shop.built(PULL_REQUEST)
+        assert [domain for _, domain, _ in caches.unbounded(shop.shop.settings)] == [trust.domain_of(PULL_REQUEST)]
+
+    def test_a_finished_build_leaves_none(self, shop: Shop) -> None:
+        shop.shop = replace(shop.shop, cached=True)
+        shop.built(PULL_REQUEST)
+        assert (shop.shop.settings.home / "strangers" / "unbounded").is_dir(), "there was one"
+        assert caches.unbounded(shop.shop.settings) == []
+
+
+def refuse(thing: object) -> None:
+    raise EngineError("volume is in use")

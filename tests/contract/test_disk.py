@@ -1,0 +1,103 @@
+"""What a container writes to the engine's disk: bounded, with the volumes that it may write to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from crossjit.budget import BudgetError
+from crossjit.engine import disk, disk_usage
+from crossjit.engine.base import Container, Limits, Owned
+from crossjit.engine.whales import WhalesEngine
+from crossjit.errors import EngineError
+from tests.contract.bench import FILLERS, FRUGAL, PROCESSES, Bench, lines_of, sh
+
+MIB = 1 << 20
+
+
+@contextmanager
+def limited(bench: Bench, size: int) -> Iterator[Container]:
+    """A container that may write so many bytes, with a volume."""
+    volume = f"crossjit-contract-{uuid4().hex[:12]}"
+    bench.engine.ensure_volume(volume, bench.labels)
+    try:
+        with bench.container(user="worker", limits=Limits(disk=size), volumes={volume: "/cache"}) as container:
+            yield container
+    finally:
+        bench.engine.remove(Owned("volume", volume, volume, {}))
+
+
+def processes(bench: Bench, container: Container) -> list[str]:
+    """What runs in a container; of a real engine not asked with a command, since the container has too much already."""
+    if isinstance(bench.engine, WhalesEngine):
+        return bench.engine.call("look", "container", "top", container.id).splitlines()
+    return lines_of(container, sh(PROCESSES))
+
+
+@pytest.mark.parametrize("filler", ["a file", "a file without a name", "a volume"])
+def test_a_command_that_fills_the_disk(bench: Bench, filler: str) -> None:
+    with limited(bench, 64 * MIB) as container:
+        with pytest.raises(BudgetError, match=r"sh and what ran with it wrote more than 64 MiB to disk") as caught:
+            container.run(sh(FILLERS[filler]), timeout=100)
+        assert caught.value.exit_code == 1
+        assert not [line for line in processes(bench, container) if "sleep 907" in line]
+
+
+@pytest.mark.parametrize("filler", ["small files", "folders that nobody may read"])
+def test_a_command_that_hides_what_it_writes(real_bench: Bench, monkeypatch: pytest.MonkeyPatch, filler: str) -> None:
+    monkeypatch.setattr(disk, "AGAIN", 0.5)
+    monkeypatch.setattr(disk, "STEP", 4 * MIB)
+    with limited(real_bench, 8 * MIB) as container, pytest.raises(BudgetError, match="to disk"):
+        container.run(sh(FILLERS[filler]), timeout=100)
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_command_that_writes_little(bench: Bench, monkeypatch: pytest.MonkeyPatch, seen: bool) -> None:
+    """Holes are nothing, whoever looks: an engine here or elsewhere."""
+    asked: list[int] = []
+
+    def measure(*arguments: Any, **options: Any) -> int:
+        asked.append(disk_usage_measure(*arguments, **options))
+        return asked[-1]
+
+    disk_usage_measure = disk_usage.measure
+    monkeypatch.setattr(disk_usage, "measure", measure)
+    monkeypatch.setattr(disk, "SELDOM" if seen else "OFTEN", 0.5)
+    if not seen:
+        monkeypatch.setattr(bench.engine, "root", None, raising=False)
+    with limited(bench, 64 * MIB) as container:
+        assert container.run(sh(FRUGAL), timeout=100).returncode == 0
+    if bench.real:
+        assert 15 * MIB < asked[-1] < 30 * MIB
+
+
+def test_a_command_that_writes_nothing_costs_no_question(real_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk_usage, "measure", None)
+    with limited(real_bench, 64 * MIB) as container:
+        assert container.run(["sleep", "2"]).returncode == 0
+
+
+def test_an_engine_that_cannot_tell_is_borne_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[int | EngineError] = [
+        *(EngineError("busy"), EngineError("busy"), 5),
+        *(EngineError("busy"), EngineError("busy"), EngineError("gone")),
+    ]
+
+    def measure(exact: bool) -> int:
+        answer = answers.pop(0)
+        if isinstance(answer, EngineError):
+            raise answer
+        return answer
+
+    for name in ("LOOK", "OFTEN", "AGAIN"):
+        monkeypatch.setattr(disk, name, 0.0)
+    watch = disk.DiskWatch(measure, 10, None)
+    for _ in range(5):
+        watch.look("make")
+    with pytest.raises(EngineError, match="gone"):
+        watch.look("make")
+    assert not answers
