@@ -38,6 +38,6 @@ def test_an_odd_cache_fails_no_build(
     for _ in range(2):
         (cell,) = driver.run(*build).json["cells"]
         assert cell["artifact"] == first["artifact"]
-    healed = not how.startswith("un")
-    assert any(counts["hits"] for counts in cell["caches"].values()) is healed, cell["caches"]
+    used = how != "unreadable"  # made anew, or only read
+    assert any(counts["hits"] for counts in cell["caches"].values()) is used, cell["caches"]
     driver.run("cache", "show")
