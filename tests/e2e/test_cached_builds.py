@@ -128,7 +128,9 @@ def test_a_uop_that_changed_is_compiled_anew(recipe: str) -> None:
             file = tar.extractfile(CASES)
             assert file is not None
             found = re.findall(r"\n {8}case (\w+): \{(\n.*?)\n {8}\}", file.read().decode(), flags=re.DOTALL)
-        some = [f"        case {uop}: {{{case}\n        }}\n" for uop, case in found if uop in UOPS]
+        # from 3.15 there is one for each number of registers: _NOP_r00
+        chosen = [(uop, case) for uop, case in found if re.sub(r"_r\d+$", "", uop) in UOPS]
+        some = [f"        case {uop}: {{{case}\n        }}\n" for uop, case in chosen]
         text = "\n" + "\n".join(some)
         assert text.count(TEXT) == 1
         cache = {**build.bookkeeping(spec, cached=True), "CROSSJIT_CACHE": f"{build.TOOLS}/cache"}
