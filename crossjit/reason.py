@@ -26,6 +26,8 @@ _SAID = re.compile(f"(?:{_FATAL}|{_EXCEPTION})", re.M)
 NEAR = 4000  # characters before an abort in which it is told why
 _FRAME = (" ", "\t", "|")
 
+_ALPHANUMERIC = re.compile(r"[^\W_]")
+
 # What crossjit says of the end of a process closes a message: it names the module and the signal.
 _ENDED = re.compile(r"^\S+: (?:killed (?:by|after) |exit status \d)")
 
@@ -49,7 +51,7 @@ def of(message: str) -> str:
     A message without either comes down to its last line that has a letter or a digit.
     """
     lines = [line.strip() for line in message.splitlines()]
-    last = next((line for line in reversed(lines) if any(sign.isalnum() for sign in line)), "")
+    last = next(filter(_ALPHANUMERIC.search, reversed(lines)), "")
     if _ENDED.match(last):
         return last
     words = last_words(message)
