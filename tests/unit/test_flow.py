@@ -17,6 +17,7 @@ from crossjit.engine.fake import FakeEngine, FakeProcess, Fault
 from crossjit.engine.fake_files import FakeFiles
 from crossjit.errors import EngineError
 from crossjit.images import ImageSpec, Role, load_all, release
+from crossjit.images.base import BASE
 from crossjit.images.making import LISTING
 from crossjit.model import Arch
 from tests.unit.shops import image
@@ -149,7 +150,8 @@ def test_what_dies_while_an_image_is_made_is_found_by_its_run(tmp_path: Path) ->
     files.write(LISTING, b"gcc-16 amd64 16.2.0-3\n")
     files.write(release.FILE, f"forky={'5a' * 32}\n".encode())
     shop.engine.stages.update(toolchain=files, listing=files, release=files)
-    shop.engine.add_image("crossjit/base-forky-amd64:bootstrap", arch=Arch.X86_64)
+    base = {BASE: f"bootstrap:forky@{'5a' * 6}"}  # without it another is made on this host
+    shop.engine.add_image("crossjit/base-forky-amd64:bootstrap", arch=Arch.X86_64, labels=base)
     made = ensure_image(shop, spec, Role.TOOLCHAIN, Arch.X86_64)
     assert [each.labels[RUN] for each in shop.engine.started] == ["a-run", "a-run"]  # for the mirror, for packages
     assert RUN not in shop.engine.images[made.reference].labels
