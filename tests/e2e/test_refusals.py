@@ -200,7 +200,7 @@ def test_a_home_that_is_full(driver: Driver, recipe: Path) -> None:
     """The run record itself cannot be written."""
     known = driver.home / "images"
     shutil.move(known, driver.cwd.parent / "images")
-    with mounted(driver.home, "size=64k"):
+    with mounted(driver.home, "size=16m"):  # has room for what is known of the images, of which a machine may have many
         shutil.copytree(driver.cwd.parent / "images", known)
         fill(driver.home)
         done = driver.run("build", "--recipe", recipe, expect=3)
