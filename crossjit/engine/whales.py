@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 import pydantic
-import stamina
+import tenacity
 from python_on_whales import ClientNotFoundError, DockerClient
 from python_on_whales.client_config import ParsingError
 from python_on_whales.components.image.cli_wrapper import Image
@@ -244,7 +244,12 @@ class WhalesEngine:
         """Pull, three times if what fails may pass; return what the client said."""
         command = ("image", "pull", "--platform", arch.platform, reference)
         try:
-            for attempt in stamina.retry_context(on=_Transient, attempts=3, wait_initial=0.5, wait_max=5.0):
+            for attempt in tenacity.Retrying(
+                retry=tenacity.retry_if_exception_type(_Transient),
+                stop=tenacity.stop_after_attempt(3),
+                wait=tenacity.wait_exponential_jitter(multiplier=0.5, max=5.0),
+                reraise=True,
+            ):
                 with attempt:
                     ended = self.attempt(*command, timeout=PULL_PATIENCE)
                     if ended.returncode != 0 and passes(ended.stderr):

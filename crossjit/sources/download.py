@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
-import http.client
 import queue
 import socket
 import ssl
 import threading
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import urljoin
+from urllib.request import getproxies, proxy_bypass
 
-import stamina
+import tenacity
+import urllib3
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, ProtocolError, ProxyError, ReadTimeoutError, SSLError
+from urllib3.util import make_headers, parse_url
 
 from crossjit import budget, durable
 from crossjit.progress import Step
@@ -29,6 +29,7 @@ from crossjit.sources.cache import CHUNK, storing
 from crossjit.sources.places import Place
 
 TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
+MOST_REDIRECTS = 10
 
 
 @dataclass(frozen=True)
@@ -85,16 +86,17 @@ def fetch(place: Place, target: Path, step: Step, patience: Patience) -> Fetched
             return _copy(place.path, target, step)
         if place.url is None:
             raise PlaceError(place.missing)
-        # stamina's own hook warns through logging, which ends on stderr; who watches the step learns of it there.
-        stamina.instrumentation.set_on_retry_hooks(())
-        for attempt in stamina.retry_context(
-            on=TransientError, attempts=patience.attempts, wait_initial=0.3, wait_max=3.0, timeout=None
+        for attempt in tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(TransientError),
+            stop=tenacity.stop_after_attempt(patience.attempts),
+            wait=tenacity.wait_exponential_jitter(multiplier=0.3, max=3.0),
+            reraise=True,
         ):
             with attempt:
-                if attempt.num > 1:
-                    step.update(done=0, detail=f"{place.name}, attempt {attempt.num}")
+                if attempt.retry_state.attempt_number > 1:
+                    step.update(done=0, detail=f"{place.name}, attempt {attempt.retry_state.attempt_number}")
                 return _download(place.url, target, step, patience)
-        raise AssertionError("unreachable: retry_context raises the last error")
+        raise AssertionError("unreachable: the last error is raised again")
     except BaseException:
         with contextlib.suppress(OSError):
             target.unlink(missing_ok=True)
@@ -138,14 +140,17 @@ def _receive(chunks: Iterator[bytes], target: Path, step: Step, total: int | Non
 
 
 def _download(url: str, target: Path, step: Step, patience: Patience) -> Fetched:
-    def chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    def chunks(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         with _explained(patience):
             while chunk := response.read1(CHUNK):  # what has come, at once, not when a whole chunk is there
                 yield chunk
 
     with _explained(patience):
-        response = _opener(patience).open(_request(url))
-    with response:
+        response = _ask(url, patience)
+    with contextlib.closing(response):
+        if not 200 <= response.status < 300:
+            kind = TransientError if response.status in TRANSIENT_STATUS else PlaceError
+            raise kind(f"the server answers {response.status} {response.reason or ''}".rstrip())
         length = response.headers.get("Content-Length", "")
         total = int(length) if length.isdecimal() else None
         fetched = _receive(chunks(response), target, step, total)
@@ -154,48 +159,30 @@ def _download(url: str, target: Path, step: Step, patience: Patience) -> Fetched
     return fetched
 
 
-def _request(url: str) -> urllib.request.Request:
+def _ask(url: str, patience: Patience) -> urllib3.BaseHTTPResponse:
     """Ask with the URL's credentials, if it has any, and do not pass them on where a redirect leads to."""
-    scheme, _, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    credentials, _, host = authority.rpartition("@")
-    request = urllib.request.Request(  # noqa: S310 - see _opener
-        f"{scheme}://{host}{slash}{path}", headers={"User-Agent": _agent()}
+    headers = make_headers(
+        user_agent=_agent(), basic_auth=parse_url(url).auth_decoded_joined, basic_auth_encoding="utf-8"
     )
-    if credentials:
-        token = base64.b64encode(urllib.parse.unquote_to_bytes(credentials)).decode()
-        request.add_unredirected_header("Authorization", f"Basic {token}")
-    return request
-
-
-@contextlib.contextmanager
-def _explained(patience: Patience) -> Iterator[None]:
-    """Turn what urllib, http.client and the socket raise into PlaceErrors."""
-    try:
-        yield
-    except urllib.error.HTTPError as error:
-        error.close()
-        kind = TransientError if error.code in TRANSIENT_STATUS else PlaceError
-        raise kind(f"the server answers {error.code} {error.reason}".rstrip()) from error
-    except urllib.error.URLError as error:
-        raise _as_place_error(error.reason if isinstance(error.reason, OSError) else error, patience) from error
-    except (OSError, http.client.HTTPException) as error:
-        raise _as_place_error(error, patience) from error
-    except ValueError as error:  # a URL that cannot be one
-        raise PlaceError(str(error)) from error
-
-
-def _as_place_error(error: Exception, patience: Patience) -> PlaceError:
-    match error:
-        case _UnreachableError():
-            return PlaceError(str(error), dead=True)
-        case TimeoutError():
-            return PlaceError(f"stalled: no byte for {patience.stall:g} s", dead=True)
-        case ssl.SSLCertVerificationError():
-            return PlaceError(f"its certificate is not trusted: {error.verify_message}", dead=True)
-        case ConnectionError() | http.client.HTTPException() | ssl.SSLError():
-            return TransientError(f"the connection was lost: {error or type(error).__name__}")
-    return PlaceError(str(error))
+    for _ in range(MOST_REDIRECTS):
+        url = parse_url(url)._replace(auth=None).url
+        response = _pool_manager(url, patience).request(
+            "GET",
+            url,
+            headers=headers,
+            redirect=False,
+            retries=False,
+            preload_content=False,
+            decode_content=False,
+            enforce_content_length=False,  # _download names what is missing
+        )
+        location = response.get_redirect_location()
+        if not location:
+            return response
+        response.close()
+        url = urljoin(url, location)
+        headers.pop("authorization", None)
+    raise PlaceError(f"more than {MOST_REDIRECTS} redirects")
 
 
 def _agent() -> str:
@@ -205,87 +192,60 @@ def _agent() -> str:
         return "crossjit"
 
 
-def _opener(patience: Patience) -> urllib.request.OpenerDirector:
-    """Make an opener that speaks HTTP and HTTPS only, through the environment's proxies, and follows redirects."""
+def _pool_manager(url: str, patience: Patience) -> urllib3.PoolManager:
+    """Make a client for HTTP and HTTPS that asks the environment's proxy for this URL, if there is one."""
 
-    def http_connection(host: str, /, **options: object) -> http.client.HTTPConnection:
-        return _impatient(http.client.HTTPConnection(host, timeout=patience.stall), patience)
+    class Plain(_Connection):
+        timeouts = patience
 
-    def https_connection(host: str, /, **options: object) -> http.client.HTTPConnection:
-        return _impatient(http.client.HTTPSConnection(host, timeout=patience.stall, context=_trust()), patience)
+    class Secure(_Connection, HTTPSConnection):
+        timeouts = patience
 
-    class Plain(urllib.request.HTTPHandler):
-        def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-            return self.do_open(http_connection, request)
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
 
-    class Secure(urllib.request.HTTPSHandler):
-        def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-            return self.do_open(https_connection, request)
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
 
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.UnknownHandler(),
-        Plain(),
-        Secure(context=_trust()),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPRedirectHandler(),
-        urllib.request.HTTPErrorProcessor(),
-    ):
-        opener.add_handler(handler)
-    return opener
+    asked = parse_url(url)
+    proxy = None if proxy_bypass(asked.netloc or "") else getproxies().get(asked.scheme or "")
+    if proxy:
+        address = parse_url(proxy)
+        credentials = make_headers(proxy_basic_auth=address.auth_decoded_joined, proxy_basic_auth_encoding="utf-8")
+        proxy = address._replace(scheme=address.scheme or "http", auth=None).url
+        manager: urllib3.PoolManager = urllib3.ProxyManager(proxy, timeout=patience.stall, proxy_headers=credentials)
+    else:
+        manager = urllib3.PoolManager(timeout=patience.stall)
+    manager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+    return manager
 
 
-@cache
-def _trust() -> ssl.SSLContext:
-    return ssl.create_default_context()
+class _Connection(HTTPConnection):
+    """A connection that is made soon or not at all; TLS and proxies' tunnels have as long as the answer has."""
 
+    timeouts = PATIENCE
 
-def _impatient(connection: http.client.HTTPConnection, patience: Patience) -> http.client.HTTPConnection:
-    # The one hook between "connect" and "read" that http.client has for proxies' tunnels and TLS alike: without it both
-    # have one time-out, and a dead host costs as much as a stalled download.
-    def create(address: tuple[str, int], *_: object, **__: object) -> socket.socket:
-        return connect(address[0], address[1], patience)
-
-    connection._create_connection = create  # type: ignore[attr-defined]
-    return connection
-
-
-class _UnreachableError(OSError):
-    """There is no connection to be had to a host."""
-
-
-def connect(host: str, port: int, patience: Patience) -> socket.socket:
-    """Connect to a host, or give up soon: each of its addresses gets its share of the time."""
-    addresses = _look_up(host, port, patience.name)
-    deadline = time.monotonic() + patience.connect
-    reason: OSError = _UnreachableError(f"{host} has no address")
-    for index, (family, kind, protocol, _, address) in enumerate(addresses):
-        connection = socket.socket(family, kind, protocol)
+    def _new_conn(self) -> socket.socket:
+        addresses = _count_addresses(self.host, self.port, self.timeouts.name)
+        self.timeout = self.timeouts.connect / addresses
         try:
-            connection.settimeout(max((deadline - time.monotonic()) / (len(addresses) - index), 0.05))
-            connection.connect(address)
-        except OSError as error:
-            connection.close()
-            reason = error
-        else:
-            connection.settimeout(patience.stall)
-            return connection
-    what = f"no answer within {patience.connect:g} s" if isinstance(reason, TimeoutError) else reason.strerror
-    raise _UnreachableError(f"cannot connect to {host}:{port}: {what or reason}") from reason
+            connection = super()._new_conn()
+        except ConnectTimeoutError as error:
+            cause = error.__cause__
+            refused = isinstance(cause, OSError) and not isinstance(cause, TimeoutError) and cause.strerror
+            reason = refused or f"no answer within {self.timeouts.connect:g} s"
+            raise PlaceError(f"cannot connect to {self.host}:{self.port}: {reason}", dead=True) from error
+        connection.settimeout(self.timeouts.stall)
+        return connection
 
 
-_Sockaddr = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
-_Address = tuple[socket.AddressFamily, socket.SocketKind, int, str, _Sockaddr]
-
-
-def _look_up(host: str, port: int, seconds: float) -> Sequence[_Address]:
+def _count_addresses(host: str, port: int, seconds: float) -> int:
     """Resolve a name in a thread: nothing can interrupt the system's resolver when its servers are silent."""
-    answers: queue.Queue[Sequence[_Address] | OSError | UnicodeError] = queue.Queue()
+    answers: queue.Queue[int | OSError | UnicodeError] = queue.Queue()
 
     def ask() -> None:
         try:
-            answers.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            answers.put(len(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
         except (OSError, UnicodeError) as error:
             answers.put(error)
 
@@ -293,7 +253,29 @@ def _look_up(host: str, port: int, seconds: float) -> Sequence[_Address]:
     try:
         answer = answers.get(timeout=seconds)
     except queue.Empty:
-        raise _UnreachableError(f"cannot resolve {host}: no answer within {seconds:g} s") from None
+        raise PlaceError(f"cannot resolve {host}: no answer within {seconds:g} s", dead=True) from None
     if isinstance(answer, Exception):
-        raise _UnreachableError(f"cannot resolve {host}: {getattr(answer, 'strerror', None) or answer}") from answer
-    return answer
+        reason = getattr(answer, "strerror", None) or answer
+        raise PlaceError(f"cannot resolve {host}: {reason}", dead=True) from answer
+    return max(answer, 1)
+
+
+@contextlib.contextmanager
+def _explained(patience: Patience) -> Iterator[None]:
+    """Turn what urllib3 raises into PlaceErrors."""
+    try:
+        yield
+    except (HTTPError, ValueError) as error:  # ValueError: a URL that cannot be one
+        raise _as_place_error(error, patience) from error
+
+
+def _as_place_error(error: Exception, patience: Patience) -> PlaceError:
+    cause = error.args[-1] if isinstance(error, (ProxyError, ProtocolError, SSLError)) else error
+    match cause:
+        case ReadTimeoutError():
+            return PlaceError(f"stalled: no byte for {patience.stall:g} s", dead=True)
+        case ssl.SSLCertVerificationError():
+            return PlaceError(f"its certificate is not trusted: {cause.verify_message}", dead=True)
+    if isinstance(error, (ProxyError, ProtocolError, SSLError)):
+        return TransientError(f"the connection was lost: {cause or type(cause).__name__}")
+    return PlaceError(str(error))

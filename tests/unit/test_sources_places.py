@@ -33,7 +33,6 @@ from crossjit.sources import (
     Kind,
     Patience,
     Source,
-    download,
     host_pool_mirrors,
     known,
     open_tar,
@@ -74,6 +73,7 @@ class Answers:
     behaviour: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     authorization: list[str] = field(default_factory=list)
+    proxy_authorization: str = ""
     release: threading.Event = field(default_factory=threading.Event)
     url: str = ""
 
@@ -86,6 +86,7 @@ def server() -> Iterator[Answers]:
         def do_GET(self) -> None:
             answers.asked.append(self.path)
             answers.authorization.append(self.headers.get("Authorization", ""))
+            answers.proxy_authorization = self.headers.get("Proxy-Authorization", "")
             if answers.busy.get(self.path, 0) > 0:
                 answers.busy[self.path] -= 1
                 return self.send_error(503)
@@ -301,9 +302,10 @@ def test_a_resolver_that_hangs_costs_little(monkeypatch: pytest.MonkeyPatch, tmp
     hang = threading.Event()
     asked = []
 
-    def silent(*arguments: object, **_: object) -> None:
+    def silent(*arguments: object, **_: object) -> list[object]:
         asked.append(arguments[0])
         hang.wait(10)
+        return []
 
     monkeypatch.setattr(socket, "getaddrinfo", silent)
     started = time.monotonic()
@@ -315,7 +317,7 @@ def test_a_resolver_that_hangs_costs_little(monkeypatch: pytest.MonkeyPatch, tmp
     assert asked == ["somewhere.invalid"], "the second place on a dead host costs nothing"
 
 
-def test_a_host_that_does_not_answer_costs_little() -> None:
+def test_a_host_that_does_not_answer_costs_little(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -324,23 +326,41 @@ def test_a_host_that_does_not_answer_costs_little() -> None:
             filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         started = time.monotonic()
-        with pytest.raises(OSError, match=r"no answer within 0\.5 s"):
-            download.connect("127.0.0.1", listener.getsockname()[1], IMPATIENT)
+        with pytest.raises(DownloadError) as caught:
+            get(recipe(f"{url}/x.tar.xz", f"{url}/y.tar.xz"), tmp_path)
         assert time.monotonic() - started < 5, "the system waits for minutes"
+        assert all("no answer within 0.5 s" in detail for detail in caught.value.details)
+        assert "(0.00 s)" in caught.value.details[1], "the second place on a dead host costs nothing"
 
 
-def test_an_address_that_is_dead_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        good = listener.getsockname()
-        addresses = [
-            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 1)),
-            (socket.AF_INET, socket.SOCK_STREAM, 6, "", good),
-        ]
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
-        with download.connect("somewhere", 80, IMPATIENT) as connection:
-            assert connection.getpeername() == good
-            assert connection.gettimeout() == IMPATIENT.stall
+def test_an_address_that_is_dead_leaves_time_for_the_next(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: Answers
+) -> None:
+    server.files["/x.tar.xz"] = CONTENT
+    good = int(server.url.rpartition(":")[2])
+    addresses = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 1)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", good)),
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
+    assert get(recipe("http://somewhere/x.tar.xz"), tmp_path).digest == DIGEST
+
+
+def test_the_environments_proxy_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: Answers) -> None:
+    url = "http://crossjit.invalid/x.tar.xz"
+    server.files |= {url: CONTENT, "/x.tar.xz": CONTENT}
+    monkeypatch.setenv("http_proxy", server.url.replace("http://", "http://user:s%20cret@"))
+    assert get(recipe(url), tmp_path).origin == url
+    assert server.asked == [url]
+    assert base64.b64decode(server.proxy_authorization.removeprefix("Basic ")) == b"user:s cret"
+    monkeypatch.setenv("http_proxy", server.url.removeprefix("http://"))
+    assert get(recipe(url), tmp_path / "without a scheme").digest == DIGEST
+    assert server.asked == [url, url]
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert get(recipe(f"{server.url}/x.tar.xz"), tmp_path / "without a proxy").digest == DIGEST
+    assert server.asked == [url, url, "/x.tar.xz"]
 
 
 def test_the_second_time_nothing_is_asked_or_written(tmp_path: Path, server: Answers) -> None:
