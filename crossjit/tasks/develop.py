@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shlex
 import sys
+import tempfile
 from pathlib import Path
 
 from invoke.context import Context
@@ -34,6 +35,7 @@ LINT = (
     ("pytest", "--quiet", "tests/unit/test_imports.py"),
 )
 LINT_FIX = (("ruff", "check", "--fix"), ("ruff", "format"), *LINT[2:])
+DOCS = ("mkdocs", "build", "--strict")  # fails for a link that leads nowhere
 
 
 @command(
@@ -82,11 +84,13 @@ def test(
 
 @command(help={"fix": "let ruff mend what it can; default: only look"})
 def lint(context: Context, fix: bool = False) -> ExitCode:
-    """Check style, types and the import rule.
+    """Check style, types, the import rule, and the links of the documentation.
 
-    That is ruff, mypy and tests/unit/test_imports.py; all of them, whatever fails.
+    That is ruff, mypy, tests/unit/test_imports.py and MkDocs; all of them, whatever fails.
     """
-    failed = [step for step in (LINT_FIX if fix else LINT) if _run(*step) != 0]
+    with tempfile.TemporaryDirectory(prefix="crossjit-docs-") as site:
+        steps = (*(LINT_FIX if fix else LINT), (*DOCS, "--site-dir", site))
+        failed = [step for step in steps if _run(*step) != 0]
     for step in failed:
         note(f"failed: {shlex.join(step)}")
     return ExitCode.PRODUCT if failed else ExitCode.PASS

@@ -1,0 +1,67 @@
+"""`docs`: the page of the documentation that lists every command, written from the commands themselves."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+
+from invoke.context import Context
+from invoke.parser.argument import Argument
+
+from crossjit.errors import UserError
+from crossjit.tasks import develop
+from crossjit.tasks.framework import Command, command, show
+
+PAGE = "docs/commands.md"
+
+_HEAD = """\
+# All commands
+
+<!-- Written by `./inv docs` from the commands themselves; do not edit. -->
+
+This page has what `./inv COMMAND --help` prints. [Usage](usage.md) shows the commands at work.
+"""
+
+
+@command(help={"check": "write nothing, and end with 2 if the page is not current; default: off"})
+def docs(context: Context, check: bool = False) -> None:
+    """Write the page of the documentation that lists every command: docs/commands.md."""
+    from crossjit.tasks import namespace
+
+    path = develop.clone() / PAGE
+    text = page([(name.replace(".", " "), namespace[name]) for name in namespace.task_names])
+    current = path.is_file() and path.read_text(encoding="utf-8") == text
+    if not current and check:
+        raise UserError(f"{PAGE} is not current", hint="`./inv docs` writes it")
+    if not current:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    show(f"{PAGE} is current" if current else f"written: {PAGE}")
+
+
+def page(commands: Sequence[tuple[str, Command]]) -> str:
+    """Return the page for commands, each with its name."""
+    return "\n".join((_HEAD, *(line for name, task in commands for line in _section(name, task))))
+
+
+def _section(name: str, task: Command) -> Iterator[str]:
+    yield f"## {name}\n"
+    yield f"{inspect.cleandoc(task.__doc__ or '')}\n"
+    arguments = task.get_arguments()
+    if arguments:
+        yield "| option | meaning | default |"
+        yield "|---|---|---|"
+        yield from map(_row, sorted(arguments, key=_name))
+        yield ""
+
+
+def _row(argument: Argument) -> str:
+    meaning, _, default = (argument.help or "").replace("|", r"\|").partition("; default: ")
+    if meaning.endswith("; required"):
+        meaning, default = meaning.removesuffix("; required"), "required"
+    option = _name(argument) + (" VALUE" if argument.takes_value else "")
+    return f"| `--{option}` | {meaning} | {default} |"
+
+
+def _name(argument: Argument) -> str:
+    return str(argument.name).replace("_", "-")
