@@ -5,14 +5,14 @@ from __future__ import annotations
 import ast
 import dataclasses
 import fnmatch
-import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any
 
 import pydantic
+from packaging.specifiers import SpecifierSet
 
 import crossjit
 from crossjit import documents
@@ -21,15 +21,7 @@ from crossjit.model import Arch, Expectation, Variant
 
 Version = tuple[int, ...]
 
-_OPERATORS: Mapping[str, Callable[[Version, Version], bool]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    ">": operator.gt,
-    "<": operator.lt,
-    "==": operator.eq,
-    "!=": operator.ne,
-}
-_CLAUSE = re.compile(r"\s*(>=|<=|==|!=|>|<)\s*(\d+(?:\.\d+)+)\s*")
+_CLAUSE = re.compile(r"\s*(>=|<=|==|!=|>|<)\s*\d+(\.\d+)+\s*")
 
 
 @dataclass(frozen=True)
@@ -92,16 +84,12 @@ def in_range(version: Version, wanted: str) -> bool:
 
     As many numbers are compared as the range gives: 8.2.3 is `==8.2` and `<=8.2`, and not `>8.2`.
     """
-    clauses = [(_CLAUSE.fullmatch(clause), clause) for clause in wanted.split(",")]
-    for match, clause in clauses:
-        if match is None:
+    for clause in wanted.split(","):
+        if _CLAUSE.fullmatch(clause) is None:
             raise ValueError(f"{clause.strip()!r} is no part of a range of versions; write it like '>=3.14, <3.16'")
-    return all(_holds(version, match[1], numbers(match[2])) for match, _ in clauses if match)
-
-
-def _holds(version: Version, sign: str, bound: Version) -> bool:
-    compared = (*version, *(0 for _ in bound))[: len(bound)]
-    return _OPERATORS[sign](compared, bound)
+    return all(
+        each.contains(".".join(map(str, version[: each.version.count(".") + 1]))) for each in SpecifierSet(wanted)
+    )
 
 
 def _check_range(wanted: str) -> str:
