@@ -15,11 +15,10 @@ from crossjit.progress import Progress
 from crossjit.recipes import Archive, Git
 from crossjit.settings import Settings
 from crossjit.sources import archive, cache, checkout, repository, request
-from crossjit.sources.download import PATIENCE, Patience
 from crossjit.sources.inspection import require_archive
 from crossjit.sources.located import locate
 from crossjit.sources.model import Kind, Source
-from crossjit.sources.places import PoolMirrors, host_pool_mirrors
+from crossjit.sources.places import PATIENCE, Patience, PoolMirrors, host_pool_mirrors
 from crossjit.sources.tarball import decompressed, open_tar, subset_tar
 
 __all__ = [

@@ -12,10 +12,20 @@ from crossjit.recipes import Archive
 from crossjit.settings import Settings
 from crossjit.sources import cache
 from crossjit.sources.cache import Stored
-from crossjit.sources.download import PATIENCE, Fetched, Patience, PlaceError, TooLargeError, fetch
+from crossjit.sources.download import Fetched, TooLargeError, fetch
 from crossjit.sources.inspection import inspect
 from crossjit.sources.model import Kind, Source
-from crossjit.sources.places import Place, PoolMirrors, candidates, file_name, redacted, upstream_name
+from crossjit.sources.places import (
+    PATIENCE,
+    Patience,
+    Place,
+    PlaceError,
+    PoolMirrors,
+    candidates,
+    file_name,
+    redacted,
+    upstream_name,
+)
 
 
 def resolve_recipe(

@@ -27,6 +27,34 @@ class Place:
     missing: str = ""
 
 
+class PlaceError(Exception):
+    """A place did not give the file; the message says why. `dead` if nothing else can be had from its host either."""
+
+    def __init__(self, reason: str, *, dead: bool = False) -> None:
+        super().__init__(reason)
+        self.dead = dead
+
+
+class TransientError(PlaceError):
+    """It may work if it is asked again."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long, in seconds: `name` for a host's address, `connect` for a connection, `stall` without a byte.
+
+    `attempts` is how often what is transient is tried.
+    """
+
+    name: float = 1.5
+    connect: float = 1.5
+    stall: float = 30.0
+    attempts: int = 3
+
+
+PATIENCE = Patience()
+
+
 def upstream_name(version: str) -> str:
     """Return the name that python.org gives a release's archive."""
     return f"Python-{version}.tar.xz"

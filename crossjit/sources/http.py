@@ -1,0 +1,175 @@
+"""Asking a server for a file, through urllib3: no wait is without an end, and each failure has a reason."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from urllib.parse import urljoin
+from urllib.request import getproxies, proxy_bypass
+
+import urllib3
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, ProtocolError, ProxyError, ReadTimeoutError, SSLError
+from urllib3.util import make_headers, parse_url
+
+from crossjit.sources.cache import CHUNK
+from crossjit.sources.places import Patience, PlaceError, TransientError
+
+TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
+MOST_REDIRECTS = 10
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A file as it comes; `total` is its size in bytes if the server gives it."""
+
+    total: int | None
+    chunks: Iterator[bytes]
+
+
+@contextlib.contextmanager
+def asking(url: str, patience: Patience) -> Iterator[Answer]:
+    """Ask for a file. Raises PlaceError if it does not come, TransientError if it may come another time."""
+    with _explained(patience):
+        response = _ask(url, patience)
+    with contextlib.closing(response):
+        if not 200 <= response.status < 300:
+            kind = TransientError if response.status in TRANSIENT_STATUS else PlaceError
+            raise kind(f"the server answers {response.status} {response.reason or ''}".rstrip())
+        length = response.headers.get("Content-Length", "")
+        yield Answer(int(length) if length.isdecimal() else None, _chunks(response, patience))
+
+
+def _chunks(response: urllib3.BaseHTTPResponse, patience: Patience) -> Iterator[bytes]:
+    with _explained(patience):
+        while chunk := response.read1(CHUNK):  # what has come, at once, not when a whole chunk is there
+            yield chunk
+
+
+def _ask(url: str, patience: Patience) -> urllib3.BaseHTTPResponse:
+    """Ask with the URL's credentials, if it has any, and do not pass them on where a redirect leads to."""
+    headers = make_headers(
+        user_agent=_agent(), basic_auth=parse_url(url).auth_decoded_joined, basic_auth_encoding="utf-8"
+    )
+    for _ in range(MOST_REDIRECTS):
+        url = parse_url(url)._replace(auth=None).url
+        response = _pool_manager(url, patience).request(
+            "GET",
+            url,
+            headers=headers,
+            redirect=False,
+            retries=False,
+            preload_content=False,
+            decode_content=False,
+            enforce_content_length=False,  # who asked counts the bytes
+        )
+        location = response.get_redirect_location()
+        if not location:
+            return response
+        response.close()
+        url = urljoin(url, location)
+        headers.pop("authorization", None)
+    raise PlaceError(f"more than {MOST_REDIRECTS} redirects")
+
+
+def _agent() -> str:
+    try:
+        return f"crossjit/{metadata.version('crossjit')}"
+    except metadata.PackageNotFoundError:
+        return "crossjit"
+
+
+def _pool_manager(url: str, patience: Patience) -> urllib3.PoolManager:
+    """Make a client for HTTP and HTTPS that asks the environment's proxy for this URL, if there is one."""
+
+    class Plain(_Connection):
+        timeouts = patience
+
+    class Secure(_Connection, HTTPSConnection):
+        timeouts = patience
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    asked = parse_url(url)
+    proxy = None if proxy_bypass(asked.netloc or "") else getproxies().get(asked.scheme or "")
+    if proxy:
+        address = parse_url(proxy)
+        credentials = make_headers(proxy_basic_auth=address.auth_decoded_joined, proxy_basic_auth_encoding="utf-8")
+        proxy = address._replace(scheme=address.scheme or "http", auth=None).url
+        manager: urllib3.PoolManager = urllib3.ProxyManager(proxy, timeout=patience.stall, proxy_headers=credentials)
+    else:
+        manager = urllib3.PoolManager(timeout=patience.stall)
+    manager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+    return manager
+
+
+class _Connection(HTTPConnection):
+    """A connection that is made soon or not at all; TLS and proxies' tunnels have as long as the answer has."""
+
+    timeouts = Patience()
+
+    def _new_conn(self) -> socket.socket:
+        addresses = _count_addresses(self.host, self.port, self.timeouts.name)
+        self.timeout = self.timeouts.connect / addresses
+        try:
+            connection = super()._new_conn()
+        except ConnectTimeoutError as error:
+            cause = error.__cause__
+            refused = isinstance(cause, OSError) and not isinstance(cause, TimeoutError) and cause.strerror
+            reason = refused or f"no answer within {self.timeouts.connect:g} s"
+            raise PlaceError(f"cannot connect to {self.host}:{self.port}: {reason}", dead=True) from error
+        connection.settimeout(self.timeouts.stall)
+        return connection
+
+
+def _count_addresses(host: str, port: int, seconds: float) -> int:
+    """Resolve a name in a thread: nothing can interrupt the system's resolver when its servers are silent."""
+    answers: queue.Queue[int | OSError | UnicodeError] = queue.Queue()
+
+    def ask() -> None:
+        try:
+            answers.put(len(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+        except (OSError, UnicodeError) as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, name=f"look up {host}", daemon=True).start()
+    try:
+        answer = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise PlaceError(f"cannot resolve {host}: no answer within {seconds:g} s", dead=True) from None
+    if isinstance(answer, Exception):
+        reason = getattr(answer, "strerror", None) or answer
+        raise PlaceError(f"cannot resolve {host}: {reason}", dead=True) from answer
+    return max(answer, 1)
+
+
+@contextlib.contextmanager
+def _explained(patience: Patience) -> Iterator[None]:
+    """Turn what urllib3 raises into PlaceErrors."""
+    try:
+        yield
+    except (HTTPError, ValueError) as error:  # ValueError: a URL that cannot be one
+        raise _as_place_error(error, patience) from error
+
+
+def _as_place_error(error: Exception, patience: Patience) -> PlaceError:
+    cause = error.args[-1] if isinstance(error, (ProxyError, ProtocolError, SSLError)) else error
+    match cause:
+        case ReadTimeoutError():
+            return PlaceError(f"stalled: no byte for {patience.stall:g} s", dead=True)
+        case ssl.SSLCertVerificationError():
+            return PlaceError(f"its certificate is not trusted: {cause.verify_message}", dead=True)
+    if isinstance(error, (ProxyError, ProtocolError, SSLError)):
+        return TransientError(f"the connection was lost: {cause or type(cause).__name__}")
+    return PlaceError(str(error))
