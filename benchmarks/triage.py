@@ -176,16 +176,21 @@ def measure(chosen: Sequence[Defect], into: Path | None) -> int:
     return int(bool(wrong))
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
+    names = sorted(path.stem for path in DEFECTS.glob("*.patch"))
+    made = argparse.ArgumentParser(description="How often triage names the right layer.")
+    made.add_argument("--only", nargs="*", default=names, metavar="NAME", choices=names, help="some of them")
+    made.add_argument("--json", type=Path, help="write the outcomes there")
+    return made
+
+
 def main() -> int:
     """Plant them all, or those that are named."""
-    defects = {path.stem: read(path) for path in sorted(DEFECTS.glob("*.patch"))}
-    parser = argparse.ArgumentParser(description="How often triage names the right layer.")
-    parser.add_argument("--only", nargs="*", default=[*defects], metavar="NAME", choices=defects, help="some of them")
-    parser.add_argument("--json", type=Path, help="write the outcomes there")
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
     ending.watch()
     try:
-        return measure([defects[name] for name in arguments.only], arguments.json)
+        return measure([read(DEFECTS / f"{name}.patch") for name in arguments.only], arguments.json)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
