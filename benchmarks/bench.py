@@ -19,7 +19,7 @@ from crossjit.images import Image
 from crossjit.model import Arch, Variant
 from crossjit.settings import Settings
 from crossjit.sources import Source
-from crossjit.store import Store
+from crossjit.stash.store import Store
 
 FASTER = 8  # how many times as fast as the emulated build a cross build has to be
 

@@ -30,17 +30,23 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 sys.path.insert(0, str(PROJECT))
 
-from benchmarks import ending, figures, lines, machine, trees  # noqa: E402 - nothing of it need be installed
-from benchmarks.bench import Bench, Choice, Round  # noqa: E402
-from benchmarks.commands import MeasurementError  # noqa: E402
-from benchmarks.figures import Found, Sample  # noqa: E402
-from benchmarks.lines import Measurement  # noqa: E402
-from crossjit import build, emulation, engine, host, images, recipes, settings, sources  # noqa: E402
-from crossjit.errors import CrossjitError  # noqa: E402
-from crossjit.images import Image, Role  # noqa: E402
-from crossjit.model import Arch  # noqa: E402
-from crossjit.progress import SilentStep, Step  # noqa: E402
-from crossjit.recipes import Archive, Recipe  # noqa: E402
+from benchmarks import ending, figures, lines, machine, trees
+from benchmarks.bench import Bench, Choice, Round
+from benchmarks.commands import MeasurementError
+from benchmarks.figures import Found, Sample
+from benchmarks.lines import Measurement
+from crossjit import engine, host, images, settings, sources
+from crossjit.build import container
+from crossjit.config import recipes
+from crossjit.config.recipes import (
+    Archive,
+    Recipe,
+)
+from crossjit.errors import CrossjitError
+from crossjit.host import emulation
+from crossjit.images import Image, Role
+from crossjit.model import Arch
+from crossjit.progress import SilentStep, Step
 
 
 class Said:
@@ -98,7 +104,7 @@ def prepare(
     loaded = settings.load()
     client = engine.connect(loaded)
     facts = client.facts()
-    ability = host.look(loaded, host.LocalShell()).ability
+    ability = host.inspect(loaded, host.LocalShell()).ability
     described = machine.describe(facts, ability)
     source = sources.resolve(recipe.source, loaded, progress=said)
     spec = images.spec_for(source.llvm, images.load_all(PROJECT / "images"))
@@ -124,7 +130,7 @@ def prepare(
             sample=arguments.emulated_sample,
         ),
         settings=loaded,
-        jobs=build.jobs_for(facts, loaded.jobs),
+        jobs=container.jobs_for(facts, loaded.jobs),
         arch=facts.arch,
         foreign=foreign,
         emulated_cpu=emulation.DEFAULT_CPU[foreign],

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from benchmarks.commands import LAST, MeasurementError
 from benchmarks.figures import Pace
-from crossjit import build, sources
-from crossjit.engine.client import feed, follow
+from crossjit import sources
+from crossjit.build import spec
+from crossjit.engine.process import feed, follow
 from crossjit.images import Image
 from crossjit.model import Arch, Variant
 from crossjit.sources import Source
@@ -120,7 +121,7 @@ class Hand:
             f"--with-build-python={NATIVE}/python",
             f"CC={arch.triple}-gcc",
             f"CXX={arch.triple}-g++",
-            *build.CROSS_ANSWERS,
+            *spec.CROSS_ANSWERS,
         ]
         with self.container(image, source) as container:
             return (
@@ -151,7 +152,7 @@ class Hand:
 
 def options(variant: Variant) -> tuple[str, ...]:
     """Return the options that a cell of this variant is configured with."""
-    return (*build.CONFIGURE, *variant.configure)
+    return (*spec.CONFIGURE, *variant.configure)
 
 
 def total(paces: Sequence[Pace]) -> float:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import figures
-from crossjit import runs
 from crossjit.engine.base import HOME, OWNED
-from crossjit.runs import EventKind, Run
+from crossjit.runs import history
+from crossjit.runs.model import EventKind, Run
 from crossjit.settings import Settings
 
 LAST = 12  # lines of what a command said that are worth showing
@@ -148,7 +148,7 @@ class Home:
         """Build cells, or do another of crossjit's commands with them. Raises MeasurementError."""
         done = self.invoke(command, *arguments, "--json", accept=accept)
         printed = json.loads(done.stdout)
-        return Built(done.seconds, runs.load(self.settings, printed["run"]), printed)
+        return Built(done.seconds, history.load(self.settings, printed["run"]), printed)
 
     @contextlib.contextmanager
     def without_containers(self) -> Iterator[None]:

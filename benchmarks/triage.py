@@ -28,11 +28,12 @@ TRIES = 40  # runs until a flaky one must have been seen: failing one time in fi
 
 sys.path.insert(0, str(PROJECT))
 
-from benchmarks import commands, ending, trees  # noqa: E402 - nothing of it need be installed
-from benchmarks.commands import Done  # noqa: E402
-from crossjit import recipes, settings, sources  # noqa: E402
-from crossjit.progress import Silent  # noqa: E402
-from crossjit.triage import Layer  # noqa: E402
+from benchmarks import commands, ending, trees
+from benchmarks.commands import Done
+from crossjit import settings, sources
+from crossjit.config import recipes
+from crossjit.progress import Silent
+from crossjit.triage.decide import Layer
 
 AT_TIMES = (Layer.FLAKY, Layer.FREE_THREADING)  # what may pass when it is validated
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import platformdirs
 
 from crossjit.errors import UserError
-from crossjit.paths import full_path
+from crossjit.util.paths import full_path
 
 SNAPSHOT = r"[0-9]{8}(T[0-9]{6}Z)?"
 _HINT = "set CROSSJIT_HOME to a folder that can be written"

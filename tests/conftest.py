@@ -14,9 +14,9 @@ import pytest
 
 from crossjit.engine import connect
 from crossjit.engine.base import Engine
-from crossjit.engine.fake import FakeEngine
 from crossjit.errors import EngineError
 from crossjit.settings import Settings
+from tests.fakes.engine import FakeEngine
 
 # How long an example takes says how busy the machine is; it is no reason to fail.
 hypothesis.settings.register_profile("crossjit", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])

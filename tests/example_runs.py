@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from crossjit import runs
-from crossjit.diagnosis import Diagnosis, Try, keep
 from crossjit.errors import ExitCode
 from crossjit.model import (
     Arch,
@@ -20,11 +18,13 @@ from crossjit.model import (
     TestResult,
     Verdict,
 )
-from crossjit.odds import Count
-from crossjit.report import tables
-from crossjit.runs import Run, RunRecord
+from crossjit.runs import history, model
+from crossjit.runs.model import Run
+from crossjit.runs.record import RunRecord
 from crossjit.settings import Settings
-from crossjit.triage import Conclusion, Layer, Rung
+from crossjit.triage.decide import Conclusion, Layer, Rung
+from crossjit.triage.diagnosis import Diagnosis, Try, keep
+from crossjit.triage.odds import Count
 
 # What tests can be called and can say, if they want to do harm; the control characters are those of a terminal.
 HOSTILE = (
@@ -244,8 +244,8 @@ def record(settings: Settings, cells: Sequence[CellResult], *, also: Sequence[Ce
     with RunRecord.start(settings, ARGV, FACTS, cells=asked) as written:
         for result in cells:
             written.set_cell(result)
-        written.finish(tables.exit_code(cells) if cells else ExitCode.PASS)
-    return runs.load(settings, written.id)
+        written.finish(model.exit_code(cells) if cells else ExitCode.PASS)
+    return history.load(settings, written.id)
 
 
 TRIAGE = "20261124-070000-beef"  # the run of triage that looked into others

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import traceback
 
-FAULT = 97  # crossjit/build.py knows it, too
+FAULT = 97  # crossjit/build/layout.py knows it, too
 
 
 def main():

@@ -25,7 +25,7 @@ import traceback
 
 from entries import LIMITS, LOG, harmless, keep, restore, trim
 
-FAULT = 97  # crossjit/build.py knows it, too
+FAULT = 97  # crossjit/build/layout.py knows it, too
 
 SOURCE = pathlib.Path(os.environ.get("CROSSJIT_SOURCE", "."))
 HEADERS = pathlib.Path(os.environ.get("CROSSJIT_HEADERS", "/nonexistent"))

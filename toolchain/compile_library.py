@@ -32,7 +32,7 @@ import signal
 import sys
 import warnings
 
-FAULT = 97  # crossjit/build.py knows it, too
+FAULT = 97  # crossjit/build/layout.py knows it, too
 COMPILED, LEFT, FAILED = range(3)  # how the process of one file ends, if not with FAULT
 LARGEST = 64 << 20  # bytes of an entry
 LIMITS = ("EAGAIN", "EDQUOT", "EIO", "EMFILE", "ENFILE", "ENOMEM", "ENOSPC", "EROFS")  # the machine's

@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 
-FAULT = 97  # crossjit/build.py knows it, too
+FAULT = 97  # crossjit/build/layout.py knows it, too
 LIMITS = ("EAGAIN", "EDQUOT", "EIO", "EMFILE", "ENFILE", "ENOMEM", "ENOSPC", "EROFS")  # the machine's
 MARK = "crossjit-install"
 MODES = {"INSTALL_DATA": 0o644, "INSTALL_SCRIPT": 0o755}

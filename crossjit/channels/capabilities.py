@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from crossjit import documents
 from crossjit.channels.reading import Line, Name
+from crossjit.config import documents
 
 
 @documents.table

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from crossjit import documents
-from crossjit.budget import BUDGET
 from crossjit.channels.reading import Count, Line, Offset, Word, read
+from crossjit.config import documents
+from crossjit.util.budget import BUDGET
 
 
 @documents.table

@@ -9,8 +9,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from crossjit import documents
-from crossjit.budget import BUDGET
 from crossjit.channels.reading import (
     Count,
     Line,
@@ -24,6 +22,8 @@ from crossjit.channels.reading import (
     Word,
     read,
 )
+from crossjit.config import documents
+from crossjit.util.budget import BUDGET
 
 
 @documents.table

@@ -9,8 +9,8 @@ from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from crossjit.budget import BUDGET
 from crossjit.errors import ProductError
+from crossjit.util.budget import BUDGET
 
 T = TypeVar("T")
 

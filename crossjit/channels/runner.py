@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from crossjit import documents
 from crossjit.channels.reading import Count, Identity, Line, Name, Seconds, Signal, Table, Text, Word, read
+from crossjit.config import documents
 from crossjit.model import ModuleRun
 
 

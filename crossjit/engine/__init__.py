@@ -1,4 +1,4 @@
-"""Container engines: the seam (`base`), the real ones (`whales`), and one in memory (`fake`)."""
+"""Container engines: the seam (`base`), and what stands behind it: the command-line clients of docker and podman."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def connect(settings: Settings) -> Engine:
     Nothing is asked of it yet: an engine that is absent or does not answer shows at the first use, as EngineError.
     """
     # python-on-whales takes 0.2 s to import, which commands that need no engine should not pay
-    from crossjit.engine.whales import WhalesEngine
+    from crossjit.engine.cli_engine import CliEngine
 
-    return WhalesEngine(settings.engine)
+    return CliEngine(settings.engine)

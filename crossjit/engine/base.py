@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
-from crossjit.budget import BUDGET
 from crossjit.errors import Leftover
 from crossjit.model import Arch
+from crossjit.util.budget import BUDGET
 
 OWNED = "crossjit.owned"  # label on everything that crossjit makes; its value is the kind
 HOME = "crossjit.home"  # label: digest of the state folder, so that two users of one engine leave each other alone

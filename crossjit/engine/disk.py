@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from crossjit.budget import BudgetError, disk_exceeded
 from crossjit.errors import EngineError
+from crossjit.util.budget import BudgetError, disk_exceeded
 
 LOOK = 0.25  # seconds between two looks at what is free
 STEP = 256 << 20  # bytes less that are free: the engine is asked

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from crossjit.budget import BudgetError
-from crossjit.engine.client import finish
-
-if TYPE_CHECKING:
-    from crossjit.engine.whales import WhalesEngine
+from crossjit.engine.cli_client import CliClient
+from crossjit.engine.process import finish
+from crossjit.util.budget import BudgetError
 
 PATIENCE = 20.0  # seconds for each question; a tree that takes longer is asked for again
 
@@ -48,7 +45,7 @@ ROOT = ("0", "root")
 
 
 def measure(
-    engine: WhalesEngine,
+    client: CliClient,
     container: str,
     name: str,
     run: Sequence[str],
@@ -68,9 +65,9 @@ def measure(
         hint="its source keeps others from reading its folders, or from starting a process",
     )
     arguments = ("container", "inspect", "--size", "--format", "{{.SizeRw}}", container)
-    ended = engine.attempt(*arguments, timeout=PATIENCE)
+    ended = client.try_call(*arguments, timeout=PATIENCE)
     if ended.returncode != 0 or not ended.stdout.strip().isdecimal():
-        raise engine.trouble(f"tell the size of {name}", ended.stderr)
+        raise client.error(f"tell the size of {name}", ended.stderr)
     size = int(ended.stdout)
     beside = _beside(_lines((*run, "/bin/sh", "-c", _VOLUMES, "crossjit", *volumes)), untold)
     owner = user.partition(":")[0]

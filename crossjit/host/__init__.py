@@ -1,21 +1,21 @@
 """The host: `doctor`'s checks, and how to make a Debian or Ubuntu machine able."""
 
 from crossjit.host.checks import Check, Status
-from crossjit.host.look import Look, look
-from crossjit.host.repair import Consent, Repair, check, ensure, repair
+from crossjit.host.inspect import HostInfo, inspect
+from crossjit.host.setup import Consent, Repair, check, ensure, setup
 from crossjit.host.shell import LocalShell, Output, Shell
 
 __all__ = [
     "Check",
     "Consent",
+    "HostInfo",
     "LocalShell",
-    "Look",
     "Output",
     "Repair",
     "Shell",
     "Status",
     "check",
     "ensure",
-    "look",
-    "repair",
+    "inspect",
+    "setup",
 ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossjit.host.checks import BUILDX, ENGINE
-from crossjit.host.look import SOCKET, Look, number
+from crossjit.host.inspect import SOCKET, HostInfo, number
 from crossjit.host.shell import Shell
 from crossjit.model import Arch
 
@@ -82,7 +82,7 @@ class Catalogue:
         return package in self.candidates and number(self.candidates[package]) >= at_least
 
 
-Stage = Callable[[Look, Catalogue, Shell], tuple[Action, ...]]
+Stage = Callable[[HostInfo, Catalogue, Shell], tuple[Action, ...]]
 
 
 def catalogue(shell: Shell, codename: str) -> Catalogue:
@@ -104,7 +104,7 @@ def catalogue(shell: Shell, codename: str) -> Catalogue:
     return Catalogue(candidates, mirrors[0] if mirrors else None, security[0] if security else None)
 
 
-def wants_packages(host: Look, shell: Shell) -> bool:
+def wants_packages(host: HostInfo, shell: Shell) -> bool:
     """Whether anything is to be installed."""
     return _wants_engine(host) or _wants_buildx(host) or _wants_qemu(host, shell) or not all(host.tools.values())
 
@@ -139,7 +139,7 @@ def update() -> tuple[Action, ...]:
     return (Action("updating apt's package lists", (*_APT, "update"), attempts=6),)
 
 
-def packages(host: Look, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
+def packages(host: HostInfo, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
     """Install what is missing; the engine from a newer suite where the distribution's own will not do."""
     wanted = [tool for tool, path in host.tools.items() if not path]
     if not all(host.tools.values()):
@@ -166,7 +166,7 @@ def packages(host: Look, offered: Catalogue, shell: Shell) -> tuple[Action, ...]
     return tuple(actions)
 
 
-def mount(host: Look, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
+def mount(host: HostInfo, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
     """Mount binfmt_misc."""
     if host.binfmt_mounted or not _lacking(host):
         return ()
@@ -174,7 +174,7 @@ def mount(host: Look, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
     return (Action("mounting binfmt_misc", argv),)
 
 
-def handlers(host: Look, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
+def handlers(host: HostInfo, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
     """Have the distribution register its handlers, which it then does at every boot, too."""
     absent = [arch for arch in _lacking(host) if host.ability and arch not in host.ability.emulators]
     if not absent:
@@ -190,7 +190,7 @@ def handlers(host: Look, offered: Catalogue, shell: Shell) -> tuple[Action, ...]
     return ()
 
 
-def registration(host: Look, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
+def registration(host: HostInfo, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
     """Register by hand what is still missing, disabled or without flag F; this lasts until the next boot."""
     actions = []
     folder = "/proc/sys/fs/binfmt_misc"
@@ -213,7 +213,7 @@ def registration(host: Look, offered: Catalogue, shell: Shell) -> tuple[Action, 
     return tuple(actions)
 
 
-def daemon(host: Look, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
+def daemon(host: HostInfo, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
     """Start the engine: by the service manager, by hand where there is none."""
     engine = host.engine
     if engine.name != "docker" or engine.version is not None or engine.denied or engine.elsewhere:
@@ -241,7 +241,7 @@ def daemon(host: Look, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
     return tuple(actions)
 
 
-def access(host: Look, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
+def access(host: HostInfo, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
     """Let this user at the engine: for good by the group, and until the next login by an entry on the socket."""
     if shell.is_root or not host.engine.denied:
         return ()
@@ -272,23 +272,23 @@ def _alive(program: str, pid_file: str, shell: Shell) -> bool:
         return False
 
 
-def _lacking(host: Look) -> list[Arch]:
+def _lacking(host: HostInfo) -> list[Arch]:
     """Return the archs that containers cannot run yet."""
     return [arch for arch in host.foreign if host.ability and host.ability.runs(arch) is False]
 
 
-def _wants_engine(host: Look) -> bool:
+def _wants_engine(host: HostInfo) -> bool:
     engine = host.engine
     if engine.elsewhere or engine.version is not None:
         return False
     return engine.client is None or (engine.name == "docker" and engine.daemon_program is None and not engine.denied)
 
 
-def _wants_buildx(host: Look) -> bool:
+def _wants_buildx(host: HostInfo) -> bool:
     return host.engine.name == "docker" and not host.engine.elsewhere and number(host.engine.buildx) < BUILDX
 
 
-def _wants_qemu(host: Look, shell: Shell) -> bool:
+def _wants_qemu(host: HostInfo, shell: Shell) -> bool:
     """Whether there is no static QEMU to register, or none to be seen behind what somebody else registered."""
     if host.ability is None or not host.ability.local:
         return False
@@ -300,7 +300,7 @@ def _wants_qemu(host: Look, shell: Shell) -> bool:
     )
 
 
-def _own_engine(host: Look, offered: Catalogue) -> list[str]:
+def _own_engine(host: HostInfo, offered: Catalogue) -> list[str]:
     """Return the packages that apt offers here, [] if they are missing or too old."""
     if host.engine.name == "podman":
         return ["podman"] if offered.has("podman") else []
@@ -316,7 +316,7 @@ def _own_engine(host: Look, offered: Catalogue) -> list[str]:
     return ["docker.io", *(["docker-cli"] if offered.has("docker-cli") else []), plugin]
 
 
-def _may_take_newer(host: Look) -> bool:
+def _may_take_newer(host: HostInfo) -> bool:
     return (
         host.engine.name == "docker"
         and host.distribution.id == "debian"
@@ -345,7 +345,7 @@ def _from_newer_suite(wanted: list[str], mirror: str, *, signed: bool) -> list[A
     ]
 
 
-def updates(host: Look, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
+def updates(host: HostInfo, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
     """Add the newer suite to apt's sources for the packages that were installed from it, and for nothing else."""
     wanted = [package for package in host.no_updates if package in NEWER_PACKAGES]
     if not wanted or not _may_take_newer(host) or offered.mirror is None:

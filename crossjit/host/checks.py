@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-from crossjit.emulation import DEFAULT_CPU
-from crossjit.host.look import Look, number
+from crossjit.host.emulation import DEFAULT_CPU
+from crossjit.host.inspect import HostInfo, number
 from crossjit.model import Arch
 
 BUILDX = (0, 10)  # --provenance, without which a one-platform build is an image index
@@ -44,7 +44,7 @@ class Check:
         return {**asdict(self), "status": self.status.value, "remedy": list(self.remedy)}
 
 
-def checks(host: Look) -> tuple[Check, ...]:
+def checks(host: HostInfo) -> tuple[Check, ...]:
     """Judge a host."""
     return (
         _python(),
@@ -57,7 +57,7 @@ def checks(host: Look) -> tuple[Check, ...]:
     )
 
 
-def missing(host: Look, arches: tuple[Arch, ...], *, bootstrap: bool = False) -> tuple[Check, ...]:
+def missing(host: HostInfo, arches: tuple[Arch, ...], *, bootstrap: bool = False) -> tuple[Check, ...]:
     """Return the checks that stand in the way of building and running these archs here.
 
     `bootstrap` adds what makes a base image where no registry can be reached. Disk and memory are not among them.
@@ -85,7 +85,7 @@ def _python() -> Check:
     )
 
 
-def _engine(host: Look) -> Iterator[Check]:
+def _engine(host: HostInfo) -> Iterator[Check]:
     engine = host.engine
     client, daemon, buildx = (f"{engine.name} client", f"{engine.name} engine", "buildx")
     if engine.client is None:
@@ -122,7 +122,7 @@ def _engine(host: Look) -> Iterator[Check]:
             yield Check(buildx, Status.OK, engine.buildx or "", (), "building images")
 
 
-def _updates(host: Look) -> Iterator[Check]:
+def _updates(host: HostInfo) -> Iterator[Check]:
     """Warn of an engine that apt cannot update: what was installed from a suite that is none of its sources."""
     if host.no_updates:
         found = f"apt has no source for {', '.join(host.no_updates)}: no security update will come"
@@ -130,7 +130,7 @@ def _updates(host: Look) -> Iterator[Check]:
         yield Check("engine updates", Status.WARN, found, (remedy,))
 
 
-def _emulator(host: Look, arch: Arch) -> Iterator[Check]:
+def _emulator(host: HostInfo, arch: Arch) -> Iterator[Check]:
     name, qemu, purpose = f"binfmt {arch}", f"QEMU {arch}", f"running {arch}: its proof, its suites, --strategy emulate"
     if host.ability is None or not host.ability.local:
         yield Check(name, Status.WARN, "unknown: the engine is on another machine", (), purpose)
@@ -154,7 +154,7 @@ def _emulator(host: Look, arch: Arch) -> Iterator[Check]:
         yield Check(qemu, Status.OK, f"{emulator.version}, plays {emulator.cpu}", (), purpose)
 
 
-def _tools(host: Look) -> Iterator[Check]:
+def _tools(host: HostInfo) -> Iterator[Check]:
     for tool, path in host.tools.items():
         purpose = "base images where no image registry can be reached"
         if path:
@@ -163,7 +163,7 @@ def _tools(host: Look) -> Iterator[Check]:
             yield Check(tool, Status.WARN, "not installed", _install(host, tool), purpose)
 
 
-def _room(host: Look) -> Iterator[Check]:
+def _room(host: HostInfo) -> Iterator[Check]:
     for name, free, remedy in (
         ("disk: engine", host.engine_free, "free some: ./inv clean, docker system df"),
         ("disk: state", host.home_free, "free some (./inv stash gc), or point CROSSJIT_HOME elsewhere"),
@@ -183,7 +183,7 @@ def _room(host: Look) -> Iterator[Check]:
         yield Check("cores", Status.OK, str(engine.cores), (), "compiling in parallel")
 
 
-def _arch(host: Look, arch: Arch) -> Check:
+def _arch(host: HostInfo, arch: Arch) -> Check:
     """Say what this host can do for an arch, and why not the rest."""
     purpose = "what this host can do"
     blockers = [check.name for check in _engine(host) if check.status is Status.FAIL]
@@ -204,11 +204,11 @@ def _arch(host: Look, arch: Arch) -> Check:
     return Check(str(arch), Status.OK, found, (), purpose)
 
 
-def _fix(host: Look, otherwise: str) -> tuple[str, ...]:
+def _fix(host: HostInfo, otherwise: str) -> tuple[str, ...]:
     return (FIX,) if host.distribution.apt else (otherwise,)
 
 
-def _install(host: Look, what: str) -> tuple[str, ...]:
+def _install(host: HostInfo, what: str) -> tuple[str, ...]:
     """Return how to get it: by us on Debian and Ubuntu, by the distribution's own means elsewhere."""
     if host.engine.elsewhere and what in ("docker", "buildx"):
         return (f"install Docker's command line with its buildx plugin; the engine is at {host.engine.elsewhere}",)
@@ -224,7 +224,7 @@ def _install(host: Look, what: str) -> tuple[str, ...]:
     }.get(what, (f"install {what} with the system's package manager",))
 
 
-def _start(host: Look) -> tuple[str, ...]:
+def _start(host: HostInfo) -> tuple[str, ...]:
     engine = host.engine
     if engine.elsewhere:
         return (f"the client talks to {engine.elsewhere}: {engine.endpoint.hint}",)

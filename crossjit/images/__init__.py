@@ -1,7 +1,7 @@
 """Toolchain and target images: which there are, which one a source needs, and having it in the engine."""
 
+from crossjit.images.builder import ensure, find
 from crossjit.images.image import Image, Package
-from crossjit.images.making import ensure, find
 from crossjit.images.spec import ImageSpec, Role, configured, load_all, spec_for
 from crossjit.images.update import Listed, Updated, listed, update
 

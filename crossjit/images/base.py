@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from crossjit import durable
 from crossjit.engine.base import OWNED, Engine, lasting
 from crossjit.errors import EngineError, InfrastructureError
 from crossjit.images import release as releases
 from crossjit.images.spec import ImageSpec
 from crossjit.model import Arch
 from crossjit.progress import Progress, Step
+from crossjit.util import files
 
 BASE = "crossjit.base"  # label: what an image stands on
 REFERENCE = "crossjit.reference"  # label: the name that a bootstrapped base keeps
@@ -113,9 +113,9 @@ def _had(
 
 def _keep(base: Base, spec: ImageSpec, arch: Arch, home: Path) -> None:
     record = _record(spec, arch, home)
-    with durable.explained(InfrastructureError, "cannot record which base image is used", record.parent):
+    with files.explained(InfrastructureError, "cannot record which base image is used", record.parent):
         record.parent.mkdir(parents=True, exist_ok=True)
-        durable.replace(record, json.dumps({**asdict(base), "asked": _asked(spec)}).encode())
+        files.replace(record, json.dumps({**asdict(base), "asked": _asked(spec)}).encode())
 
 
 def require(
@@ -205,7 +205,7 @@ def _bootstrap(
 def _scratch(home: Path, spec: ImageSpec, arch: Arch) -> Iterator[Path]:
     """Make an empty folder; the base's lock is held, so what is there was left by a process that was killed."""
     folder = home / "images" / f".base-{spec.suite}-{arch.debian}"
-    with durable.explained(InfrastructureError, "cannot make a base image", folder.parent):
+    with files.explained(InfrastructureError, "cannot make a base image", folder.parent):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         try:

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossjit import durable
 from crossjit.errors import InfrastructureError
 from crossjit.images.spec import Role
 from crossjit.model import Arch
+from crossjit.util import files
 
 
 @dataclass(frozen=True, order=True)
@@ -97,9 +97,9 @@ def parse_listing(text: str) -> tuple[Package, ...]:
 def remember(home: Path, image_id: str, packages: tuple[Package, ...]) -> None:
     """Keep what is installed in an image, so that nothing has to be started to know it."""
     path = _path(home, image_id)
-    with durable.explained(InfrastructureError, "cannot keep what is known of an image", path.parent):
+    with files.explained(InfrastructureError, "cannot keep what is known of an image", path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        durable.replace(path, listing(packages).encode())
+        files.replace(path, listing(packages).encode())
 
 
 def remembered(home: Path, image_id: str) -> tuple[Package, ...] | None:

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from crossjit import durable
 from crossjit.errors import InfrastructureError
 from crossjit.images.image import digest_of
 from crossjit.images.spec import ImageSpec, Role
 from crossjit.model import Arch, ExtraPackages
+from crossjit.util import files
 
 LABEL = "crossjit.release"
 FILE = "/usr/share/crossjit/release"
@@ -83,9 +83,9 @@ class Choice:
 def choose(home: Path, choice: Choice) -> None:
     """Record that an image stands for what is asked for, until another does."""
     path = _path(home, choice.core)
-    with durable.explained(InfrastructureError, "cannot record which image is used", path.parent):
+    with files.explained(InfrastructureError, "cannot record which image is used", path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        durable.replace(path, json.dumps(asdict(choice)).encode())
+        files.replace(path, json.dumps(asdict(choice)).encode())
 
 
 def chosen(home: Path, core: str) -> Choice | None:
@@ -102,7 +102,7 @@ def all_chosen(home: Path) -> Iterator[Choice]:
 
 def forget(home: Path, choice: Choice) -> None:
     """Remove what was recorded."""
-    with durable.explained(InfrastructureError, "cannot forget an image", home / "images"):
+    with files.explained(InfrastructureError, "cannot forget an image", home / "images"):
         _path(home, choice.core).unlink(missing_ok=True)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 import crossjit
-from crossjit import documents
+from crossjit.config import documents
 from crossjit.errors import DocumentError, UserError, did_you_mean
 from crossjit.model import Arch, ExtraPackages
 from crossjit.settings import SNAPSHOT, Settings

@@ -10,8 +10,8 @@ from crossjit.engine.base import HOME, OWNED, Engine
 from crossjit.images import base as bases
 from crossjit.images import release as releases
 from crossjit.images.base import BaseKind, Bootstrapper
+from crossjit.images.builder import CORE, KEY, MADE, ask, core_of, ensure, locked_base
 from crossjit.images.image import Image
-from crossjit.images.making import CORE, KEY, MADE, ask, core_of, ensure, locked_base
 from crossjit.images.release import Choice
 from crossjit.images.spec import ImageSpec
 from crossjit.model import Arch

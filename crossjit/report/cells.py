@@ -8,19 +8,18 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from crossjit import reason
 from crossjit.model import Cell, CellResult, Outcome, SuiteResult, TestResult, Verdict
-from crossjit.report import facts, reproducing
+from crossjit.report import facts, reproduce
 from crossjit.report.facts import Capability, Fact
 from crossjit.report.failures import Modules
-from crossjit.report.room import LINE, NAME, Room, Some, some
-from crossjit.report.text import printable, shortened
-from crossjit.runs import Run
+from crossjit.report.size_budget import LINE, NAME, Room, Some, some
+from crossjit.runs.model import Run
+from crossjit.util.text import printable, shortened
+from crossjit.validation import reason
 
 DETAILS = 60  # lines of what a command that failed said, its last
 LONGEST = 12  # modules in the chart
 COLOURS = 8  # of the chart's phases, in page.css
-
 
 # Bytes of the page for each kind of content, over all cells.
 ROOM_MODULES = 200_000
@@ -130,8 +129,8 @@ def of(run: Run, results: Sequence[CellResult]) -> tuple[CellView, ...]:
                 reasons=_lines(result.reasons, rooms.lines, times=2),
                 details=_lines(result.details[-DETAILS:], details),
                 anchor=anchor(result.cell),
-                line=reproducing.cell_line(run, result.cell),
-                shell=reproducing.shell_line(run, result.cell),
+                line=reproduce.cell_line(run, result.cell),
+                shell=reproduce.shell_line(run, result.cell),
                 logs=str(run.cell_folder(result.cell)),
                 probe=facts.of_probe(result.probe),
                 raw_probe=raw if raw and probes.holds(raw) else "",

@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from crossjit import reason
 from crossjit.model import Cell, CellResult, Outcome, SuiteResult, TestResult, Verdict
 from crossjit.report import facts
 from crossjit.report.diagnoses import Diagnoses
 from crossjit.report.facts import Change
-from crossjit.report.tables import duration
-from crossjit.report.text import WORST_FIRST, printable
-from crossjit.wording import counted
+from crossjit.report.text import WORST_FIRST
+from crossjit.util.text import duration, pluralize, printable
+from crossjit.validation import reason
 
 ABSENT = "not there"
 
@@ -289,7 +288,7 @@ def _conclusion(comparison: Comparison) -> list[str]:
     gone = sum(len(cell.no_longer_run) + len(cell.went) for cell in cells)
     said = [f"{failing:,} newly failing" if failing else "nothing newly fails"]
     said += [f"not passing any more: {', '.join(worse)}"] if worse else []
-    said += [f"{counted(gone, 'test')} not run any more"] if gone else []
+    said += [f"{pluralize(gone, 'test')} not run any more"] if gone else []
     suites = dict.fromkeys(suite for cell in cells for suite in cell.suites_went)
     return said + ([f"{', '.join(suites)} did not run"] if suites else [])
 

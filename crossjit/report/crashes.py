@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crossjit.runs import Run
+from crossjit.runs.model import Run
 
 SHOWN = 5  # crashes of a suite; all are in the JSON
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from crossjit import diagnosis, reason
-from crossjit.diagnosis import Diagnosis
 from crossjit.model import Cell
-from crossjit.report.room import LINE
-from crossjit.report.tables import Look, duration, render
-from crossjit.report.text import shortened
-from crossjit.runs import Run
+from crossjit.report.size_budget import LINE
+from crossjit.report.tables import render
+from crossjit.report.terminal_style import Look
+from crossjit.runs.model import Run
+from crossjit.triage import diagnosis
+from crossjit.triage.diagnosis import Diagnosis
+from crossjit.util.text import duration, shortened
+from crossjit.validation import reason
 
 SAID = 100  # characters of what a test said, in a table on a terminal
 

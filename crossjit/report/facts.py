@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crossjit.model import SuiteResult
-from crossjit.wording import counted, size
+from crossjit.util.text import pluralize, size
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def _machine_code(probe: Mapping[str, Any]) -> str:
     found = [executor for workload in probe["workloads"] for executor in workload["executors"]]
     sizes = [executor["bytes"] for executor in found if executor["kind"] == "machine code"]
     uops = len(found) - len(sizes)
-    said = [f"{counted(len(sizes), 'executor')} with {sum(sizes):,} bytes of machine code"] if sizes else []
-    said += [f"{counted(uops, 'executor')} of the tier-2 interpreter"] if uops else []
+    said = [f"{pluralize(len(sizes), 'executor')} with {sum(sizes):,} bytes of machine code"] if sizes else []
+    said += [f"{pluralize(uops, 'executor')} of the tier-2 interpreter"] if uops else []
     return ", ".join(said) or "no machine code: the hot loops made no executor"
 
 
@@ -126,7 +126,7 @@ def _modules(probe: Mapping[str, Any]) -> str:
 def _engine(facts: Mapping[str, Any]) -> str:
     engine = facts["engine"]
     return (
-        f"{engine['name']} {engine['version']}, {engine['arch']}, {counted(engine['cores'], 'core')}, "
+        f"{engine['name']} {engine['version']}, {engine['arch']}, {pluralize(engine['cores'], 'core')}, "
         f"{size(engine['memory'])}"
     )
 
@@ -160,7 +160,6 @@ _RUN: Mapping[str, Teller] = {
     "buildx": lambda facts: str(facts["engine"]["buildx"] or ""),
     "emulators": _emulators,
 }
-
 
 # What differs between any two runs, and says nothing.
 _RESTLESS = (

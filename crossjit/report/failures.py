@@ -6,14 +6,15 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from crossjit import reason
-from crossjit.diagnosis import Diagnosis
 from crossjit.model import Cell, CellResult, ModuleRun, SuiteResult, TestResult
-from crossjit.report import diagnoses, reproducing
+from crossjit.report import diagnoses, reproduce
 from crossjit.report.diagnoses import Diagnoses, Rung
-from crossjit.report.room import LINE, NAME, OUTPUT, Room, Some, some
-from crossjit.report.text import WORST_FIRST, listed, shortened
-from crossjit.runs import Run
+from crossjit.report.size_budget import LINE, NAME, OUTPUT, Room, Some, some
+from crossjit.report.text import WORST_FIRST
+from crossjit.runs.model import Run
+from crossjit.triage.diagnosis import Diagnosis
+from crossjit.util.text import join_words, shortened
+from crossjit.validation import reason
 
 # Bytes of the page for what went wrong; with the other rooms a page stays under 2 MB.
 ROOM_OUTPUT = 600_000
@@ -45,7 +46,7 @@ class Failure:
     @property
     def outcomes(self) -> str:
         """Its outcomes in words, each once."""
-        return listed(list(dict.fromkeys(time.test.outcome.value for time in self.times)))
+        return join_words(list(dict.fromkeys(time.test.outcome.value for time in self.times)))
 
     @property
     def cells(self) -> str:
@@ -60,7 +61,7 @@ class Failure:
     @property
     def layers(self) -> str:
         """What triage says that it is about, each layer once."""
-        return listed(list(dict.fromkeys(str(time.diagnosis.conclusion) for time in self.times if time.diagnosis)))
+        return join_words(list(dict.fromkeys(str(time.diagnosis.conclusion) for time in self.times if time.diagnosis)))
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def _occurrence(
         about=shortened(reason.of(test.message), LINE),
         output=test.message.strip("\n")[-OUTPUT:],
         log=f"cells/{result.cell.slug}/{suite.suite}/{module.log}" if module and module.log else "",
-        lines=reproducing.lines_for(run, result.cell, test, module),
+        lines=reproduce.lines_for(run, result.cell, test, module),
         diagnosis=found,
         rungs=diagnoses.rungs(found) if found else (),
     )

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 from crossjit.model import Arch, Cell, CellResult, Verdict
 from crossjit.report import cells, facts, failures, output
-from crossjit.report.room import LINE
-from crossjit.report.tables import duration
-from crossjit.report.text import VERDICT_MEANINGS, VERDICT_SIGNS, headline, printable, shortened
-from crossjit.runs import Run, RunState
-from crossjit.wording import counted
+from crossjit.report.size_budget import LINE
+from crossjit.report.text import VERDICT_MEANINGS, VERDICT_SIGNS, headline
+from crossjit.runs.model import Run, RunState
+from crossjit.util.text import duration, pluralize, printable, shortened
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -56,7 +55,7 @@ def page(run: Run, results: Sequence[CellResult]) -> str:
 def _headline(run: Run, verdicts: Sequence[Verdict]) -> str:
     said = headline(verdicts)
     if run.state is RunState.RUNNING:
-        done = f"{len(verdicts)} of {counted(len(run.cells), 'cell')} done so far"
+        done = f"{len(verdicts)} of {pluralize(len(run.cells), 'cell')} done so far"
         said = f"{done}: {said}" if verdicts else "still running"
     elif not verdicts and run.error:
         said = "the run ended before any cell"
@@ -155,6 +154,6 @@ def _template() -> Template:
         "duration": duration,
         "line": partial(shortened, limit=LINE),
         "number": "{:,}".format,
-        "counted": counted,
+        "counted": pluralize,
     }
     return environment.get_template("page.html.j2")

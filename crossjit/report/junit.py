@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from crossjit import reason
 from crossjit.model import CellResult, Outcome, SuiteResult, TestResult, Verdict
-from crossjit.report import diagnoses, output, reproducing
+from crossjit.report import diagnoses, output, reproduce
 from crossjit.report.diagnoses import Diagnoses
 from crossjit.report.failures import Modules
-from crossjit.report.text import printable, shortened
-from crossjit.runs import Run
+from crossjit.runs.model import Run
+from crossjit.util.text import printable, shortened
+from crossjit.validation import reason
 
 MESSAGE = 300  # characters of an attribute
 
@@ -53,7 +53,7 @@ def _cell(run: Run, result: CellResult) -> ElementTree.Element:
         ("artifact", result.artifact),
         ("build key", result.build_key),
         ("strategy", result.strategy.value if result.strategy else None),
-        ("reproduce", reproducing.cell_line(run, result.cell)),
+        ("reproduce", reproduce.cell_line(run, result.cell)),
     ):
         if value:
             properties.append(_element("property", name=name, value=value))
@@ -96,7 +96,7 @@ def _case(run: Run, result: CellResult, test: TestResult, modules: Modules, foun
         triage = f"triage (run {concluded.run}): {concluded}" if concluded else ""
         text = "\n\n".join(filter(None, (test.message.rstrip("\n"), triage))) if triage else test.message
         element.append(_said(_OUTCOMES[test.outcome], test.outcome.value, about, text))
-        lines = reproducing.lines_for(run, result.cell, test, modules.of(test.name))
+        lines = reproduce.lines_for(run, result.cell, test, modules.of(test.name))
         if lines:
             element.append(_text("system-out", "\n".join(lines)))
     elif test.passed_unexpectedly:

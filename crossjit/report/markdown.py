@@ -8,14 +8,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 from crossjit.model import CellResult, SuiteResult, Verdict
-from crossjit.report import diagnoses, failures, output, reproducing
+from crossjit.report import diagnoses, failures, output, reproduce
 from crossjit.report.cells import kind
 from crossjit.report.failures import Failure
-from crossjit.report.room import LINE, Room, some
-from crossjit.report.tables import duration
-from crossjit.report.text import headline, printable, shortened
-from crossjit.runs import Run
-from crossjit.wording import counted
+from crossjit.report.size_budget import LINE, Room, some
+from crossjit.report.text import headline
+from crossjit.runs.model import Run
+from crossjit.util.text import duration, pluralize, printable, shortened
 
 # GitHub takes a mebibyte of a step (https://docs.github.com/actions/reference/limits); comments take 65,536 characters,
 # which all but very red runs stay under.
@@ -85,7 +84,7 @@ def _broken(run: Run, result: CellResult) -> str:
     lines += [f"- {escaped(reason)}" for reason in result.reasons[:LINES]]
     details = "\n".join(shortened(line, LINE) for line in result.details[-LINES:])
     lines += ["", _pre(details)] if details else []
-    return "\n".join([*lines, "", _pre(reproducing.cell_line(run, result.cell))])
+    return "\n".join([*lines, "", _pre(reproduce.cell_line(run, result.cell))])
 
 
 def _failures(run: Run, results: Sequence[CellResult]) -> list[str]:
@@ -94,7 +93,7 @@ def _failures(run: Run, results: Sequence[CellResult]) -> list[str]:
         return []
     room = Room(ROOM_OUTPUT, overhead=400)
     shown = some(found.shown[:SHOWN], room, _weighed)
-    blocks = [f"### {counted(found.number, 'test')} went wrong"]
+    blocks = [f"### {pluralize(found.number, 'test')} went wrong"]
     for failure in shown.items:
         about = f": {escaped(failure.about)}" if failure.about else ""
         title = f"{_code(failure.name)} {failure.outcomes} in {escaped(failure.cells)}{about}"
@@ -105,7 +104,7 @@ def _failures(run: Run, results: Sequence[CellResult]) -> list[str]:
             parts += [_pre("\n".join(time.lines))] if time.lines else []
         blocks.append("\n\n".join([*parts, "</details>"]))
     left = found.number - len(shown.items)
-    return [*blocks, *([f"And {counted(left, 'test')} more."] if left else [])]
+    return [*blocks, *([f"And {pluralize(left, 'test')} more."] if left else [])]
 
 
 def _diagnoses(run: Run, results: Sequence[CellResult]) -> list[str]:
@@ -117,7 +116,7 @@ def _diagnoses(run: Run, results: Sequence[CellResult]) -> list[str]:
         f"- **{escaped(str(each.conclusion))}**: {_code(each.test)} in {escaped(cells)}: {escaped(each.conclusion.why)}"
         for each, cells in found[:SHOWN]
     ]
-    left = [f"And {counted(len(found) - SHOWN, 'test')} more."] if len(found) > SHOWN else []
+    left = [f"And {pluralize(len(found) - SHOWN, 'test')} more."] if len(found) > SHOWN else []
     return ["### Whose failure it is", "\n".join(lines), *left]
 
 
@@ -129,7 +128,7 @@ def _unexpected(results: Sequence[CellResult]) -> list[str]:
     found = failures.by_reason(results, lambda test: test.passed_unexpectedly)
     if not found:
         return []
-    lines = [f"- {counted(each.number, 'test')} listed as known: {escaped(each.reason)}" for each in found[:LINES]]
+    lines = [f"- {pluralize(each.number, 'test')} listed as known: {escaped(each.reason)}" for each in found[:LINES]]
     return ["### Unexpected passes", "\n".join(lines)]
 
 

@@ -12,7 +12,7 @@ import re
 import secrets
 from collections.abc import Mapping
 
-from crossjit.report.text import NO_TEXT, printable
+from crossjit.util.text import NO_TEXT, printable
 
 # Colours and bold as rich writes them; nothing that hides text, moves the cursor, or asks the terminal for an answer.
 _COLOUR = re.compile(r"(\x1b\[(?:0|1|2|3[0-7]|9[0-7])(?:;(?:0|1|2|3[0-7]|9[0-7]))*m)")

@@ -2,75 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
-from typing import TextIO
 
-from crossjit import reason
-from crossjit.errors import CrossjitError, ExitCode, Interrupted
+from crossjit.errors import CrossjitError, Interrupted
 from crossjit.model import Cell, CellResult, Outcome, SuiteResult, TestResult, Verdict
-from crossjit.report.room import LINE
-from crossjit.report.text import printable, shortened
-
-PLAIN_WIDTH = 100
-
-
-@dataclass(frozen=True)
-class Look:
-    """What a stream can show: `live` is a terminal, where lines can be redrawn; `width` in columns."""
-
-    live: bool = False
-    color: bool = False
-    unicode: bool = False
-    width: int = PLAIN_WIDTH
-
-    def mark(self, good: bool | None) -> str:
-        """Return the sign before a finished line: good, bad, or neither (None)."""
-        signs = ("✓", "✗", "•") if self.unicode else ("ok", "failed", "-")
-        return signs[2 if good is None else 0 if good else 1]
-
-
-def look_of(stream: TextIO, environ: Mapping[str, str] = os.environ) -> Look:
-    """Find out what a stream can show. `NO_COLOR` (https://no-color.org) and `TERM=dumb` are respected."""
-    terminal = stream.isatty() and environ.get("TERM") != "dumb"
-    return Look(
-        live=terminal,
-        color=terminal and not environ.get("NO_COLOR"),
-        unicode=_encodes("✓✗•━", stream),
-        width=max(20, columns(stream)) if terminal else PLAIN_WIDTH,
-    )
-
-
-def columns(stream: TextIO) -> int:
-    """Return a terminal's width by now."""
-    try:
-        return os.get_terminal_size(stream.fileno()).columns or PLAIN_WIDTH
-    except OSError:
-        return PLAIN_WIDTH
-
-
-def _encodes(text: str, stream: TextIO) -> bool:
-    try:
-        text.encode(stream.encoding or "utf-8")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
-
-
-def duration(seconds: float) -> str:
-    """Say a time for a person: `0.4s`, `45s`, `4m 19s`, `1h 02m`."""
-    if seconds < 9.95:
-        return f"{max(seconds, 0.0):.1f}s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60}h {minutes % 60:02d}m"
+from crossjit.report.size_budget import LINE
+from crossjit.report.terminal_style import Look
+from crossjit.runs.model import exit_code
+from crossjit.util.text import duration, printable, shortened
+from crossjit.validation import reason
 
 
 def error_text(error: CrossjitError) -> str:
@@ -284,19 +227,3 @@ def _test_json(result: TestResult) -> dict[str, object]:
         "message": result.message,
         "known": result.known,
     }
-
-
-def exit_code(results: Sequence[CellResult]) -> ExitCode:
-    """Return the code that a run over these cells ends with: the worst, in the order of `_WORST_FIRST`."""
-    verdicts = {result.verdict for result in results}
-    return next((_CODES[verdict] for verdict in _WORST_FIRST if verdict in verdicts), ExitCode.PASS)
-
-
-# An interruption makes the rest unknown; a product failure is known whatever our side did to other cells.
-_WORST_FIRST = (Verdict.ABORTED, Verdict.FAIL, Verdict.INFRA, Verdict.VACUOUS)
-_CODES = {
-    Verdict.ABORTED: ExitCode.INTERRUPTED,
-    Verdict.FAIL: ExitCode.PRODUCT,
-    Verdict.INFRA: ExitCode.INFRASTRUCTURE,
-    Verdict.VACUOUS: ExitCode.VACUOUS,
-}

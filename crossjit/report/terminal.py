@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, TextIO
 from crossjit.errors import CrossjitError, Interrupted
 from crossjit.progress import Step
 from crossjit.report import output
-from crossjit.report.tables import Look, columns, duration, look_of
-from crossjit.report.text import one_line, printable, shortened
+from crossjit.report.terminal_style import Look, columns, look_of
+from crossjit.util.text import duration, one_line, printable, shortened
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from crossjit.model import Outcome, Verdict
@@ -32,38 +31,6 @@ WORST_FIRST = (
     Outcome.PASSED,
     Outcome.SKIPPED,
 )
-
-_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-# What XML 1.0 does not allow (https://www.w3.org/TR/xml/#charsets), and what changes the order of what is shown.
-NO_TEXT = re.compile("[^\t\n\x20-\x7e\xa0-\u2029\u202f-\u2065\u206a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-
-def printable(text: str) -> str:
-    r"""Return text that HTML, XML and a terminal can hold: other characters as escapes such as `\x1b`, no colours."""
-    return NO_TEXT.sub(_escape, _COLOURS.sub("", text).replace("\r\n", "\n"))
-
-
-def one_line(text: str) -> str:
-    """Return text that one line of a terminal can hold."""
-    return " ".join(printable(text).split())
-
-
-def _escape(match: re.Match[str]) -> str:
-    number = ord(match[0])
-    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
-
-
-def shortened(text: str, limit: int) -> str:
-    """Cut the middle out of what is too long."""
-    if len(text) <= limit:
-        return text
-    head = (limit - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (limit - 1 - head) :]}"
-
-
-def listed(words: Sequence[str]) -> str:
-    """Put words into a sentence: `a`, `a and b`, `a, b and c`."""
-    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
 def headline(verdicts: Sequence[Verdict]) -> str:

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crossjit.manifest import SourceFacts
+from crossjit.config.recipes import Archive, Git
 from crossjit.progress import Progress
-from crossjit.recipes import Archive, Git
 from crossjit.settings import Settings
 from crossjit.sources import archive, cache, checkout, repository, request
 from crossjit.sources.inspection import require_archive
 from crossjit.sources.located import locate
+from crossjit.sources.locations import PATIENCE, Patience, PoolMirrors, host_pool_mirrors
 from crossjit.sources.model import Kind, Source
-from crossjit.sources.places import PATIENCE, Patience, PoolMirrors, host_pool_mirrors
 from crossjit.sources.tarball import decompressed, open_tar, subset_tar
+from crossjit.stash.manifest import SourceFacts
 
 __all__ = [
     "Kind",

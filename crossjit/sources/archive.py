@@ -5,17 +5,15 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from crossjit import budget
+from crossjit.config.recipes import Archive
 from crossjit.errors import DownloadError, SourceError
 from crossjit.progress import Progress, Step
-from crossjit.recipes import Archive
 from crossjit.settings import Settings
 from crossjit.sources import cache
 from crossjit.sources.cache import Stored
 from crossjit.sources.download import Fetched, TooLargeError, fetch
 from crossjit.sources.inspection import inspect
-from crossjit.sources.model import Kind, Source
-from crossjit.sources.places import (
+from crossjit.sources.locations import (
     PATIENCE,
     Patience,
     Place,
@@ -26,6 +24,8 @@ from crossjit.sources.places import (
     redacted,
     upstream_name,
 )
+from crossjit.sources.model import Kind, Source
+from crossjit.util import budget
 
 
 def resolve_recipe(

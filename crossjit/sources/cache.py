@@ -14,11 +14,11 @@ from pathlib import Path
 import filelock
 from pydantic import TypeAdapter, ValidationError
 
-from crossjit import durable
 from crossjit.errors import StashError
 from crossjit.progress import Step
 from crossjit.settings import Settings
 from crossjit.sources.model import TreeFacts
+from crossjit.util import files
 
 CHUNK = 1 << 20
 FACTS = "facts.json"
@@ -58,7 +58,7 @@ def storing(path: Path) -> Iterator[None]:
     """Turn what the operating system says against writing into a StashError."""
     what = f"cannot write to {path}"
     try:
-        with durable.explained(StashError, what, path):
+        with files.explained(StashError, what, path):
             yield
     except OSError as error:
         raise StashError(
@@ -71,7 +71,7 @@ def storing(path: Path) -> Iterator[None]:
 def locked(settings: Settings, name: str, step: Step) -> Iterator[None]:
     """Hold the lock of one source, so that two processes fetch it once; the step says so while it waits."""
     path = settings.locks / f"source-{name}.lock"
-    lock = durable.lock(path)
+    lock = files.lock(path)
     with storing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -90,8 +90,8 @@ def workspace(parent: Path) -> Iterator[Path]:
     """Make a folder for files in the making and remove it on the way out; first those of processes that were killed."""
     with contextlib.ExitStack() as stack:
         with storing(parent):
-            durable.remove_dead(parent)
-            folder = stack.enter_context(durable.living_folder(parent, uuid.uuid4().hex))
+            files.remove_dead(parent)
+            folder = stack.enter_context(files.living_folder(parent, uuid.uuid4().hex))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         yield folder
 
@@ -135,12 +135,12 @@ def admit(
             tree = tree.rename(stage / TREE)
         status = file.stat()
         record = Record(name, (tree or file).name, status.st_size, status.st_mtime_ns, origin, facts)
-        durable.write(stage / FACTS, _record_type().dump_json(record, indent=2))
-        durable.sync_folder(stage)
+        files.write(stage / FACTS, _record_type().dump_json(record, indent=2))
+        files.sync_folder(stage)
         if final.exists():
             final.rename(stage.with_suffix(".damaged"))
         stage.rename(final)
-        durable.sync_folder(settings.sources)
+        files.sync_folder(settings.sources)
     return Stored(final / name, record)
 
 
@@ -150,7 +150,7 @@ def renew(settings: Settings, file: Path, *, tree: Path, origin: str, facts: Tre
         status = file.stat()
         tree = tree.replace(file.with_name(TREE))
         record = Record(file.name, tree.name, status.st_size, status.st_mtime_ns, origin, facts)
-        durable.replace(file.with_name(FACTS), _record_type().dump_json(record, indent=2))
+        files.replace(file.with_name(FACTS), _record_type().dump_json(record, indent=2))
     return Stored(file, record)
 
 

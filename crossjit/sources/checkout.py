@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from crossjit.budget import BUDGET
 from crossjit.errors import SourceError
 from crossjit.progress import Progress
 from crossjit.settings import Settings
@@ -22,6 +21,7 @@ from crossjit.sources.model import Kind, Source
 from crossjit.sources.repository import admit, source_of
 from crossjit.sources.request import Checkout
 from crossjit.sources.tarball import PACKING, Entry, components, is_read, pack
+from crossjit.util.budget import BUDGET
 
 
 def resolve_checkout(request: Checkout, settings: Settings, *, progress: Progress, work: Path) -> Source:

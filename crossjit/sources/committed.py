@@ -16,10 +16,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
-from crossjit.budget import TreeCount
 from crossjit.errors import SourceError
 from crossjit.sources.located import Window
 from crossjit.sources.tarball import Entry, is_read
+from crossjit.util.budget import TreeCount
 
 ATTRIBUTES = ".gitattributes"
 _CHUNK = 1 << 16

@@ -11,10 +11,10 @@ from typing import BinaryIO
 
 import tenacity
 
-from crossjit import budget, durable
 from crossjit.progress import Step
 from crossjit.sources.cache import CHUNK, storing
-from crossjit.sources.places import Patience, Place, PlaceError, TransientError
+from crossjit.sources.locations import Patience, Place, PlaceError, TransientError
+from crossjit.util import budget, files
 
 
 class TooLargeError(PlaceError):
@@ -92,7 +92,7 @@ def _receive(chunks: Iterator[bytes], target: Path, step: Step, total: int | Non
             file.write(chunk)
             digest.update(chunk)
             step.update(done=size, total=total)
-        durable.sync_file(file)
+        files.sync_file(file)
     return Fetched(digest.hexdigest(), size)
 
 

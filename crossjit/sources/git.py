@@ -20,9 +20,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
-from crossjit.budget import BUDGET
 from crossjit.errors import SourceError
 from crossjit.progress import Step
+from crossjit.util.budget import BUDGET
 
 # What `git rev-parse --local-env-vars` lists, and other variables that change what git reads or writes.
 _LOCAL = (

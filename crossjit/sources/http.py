@@ -20,7 +20,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, ProtocolError, Pr
 from urllib3.util import make_headers, parse_url
 
 from crossjit.sources.cache import CHUNK
-from crossjit.sources.places import Patience, PlaceError, TransientError
+from crossjit.sources.locations import Patience, PlaceError, TransientError
 
 TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
 MOST_REDIRECTS = 10

@@ -14,8 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from crossjit import tars
-from crossjit.budget import TreeCount
 from crossjit.errors import SourceError
 from crossjit.sources.model import TreeFacts
 from crossjit.sources.tarball import (
@@ -27,6 +25,8 @@ from crossjit.sources.tarball import (
     is_read,
     recompress,
 )
+from crossjit.util.budget import TreeCount
+from crossjit.util.tar import TrackingReader, members, opened
 
 # tarfile lets whatever its parsing runs into through, such as a ValueError out of a header that is not a number.
 UNREADABLE = (*DAMAGED, OSError, ValueError, ArithmeticError, LookupError)
@@ -56,9 +56,9 @@ def inspect(path: Path, label: str, tree: Path | None = None) -> TreeFacts:
             stream = stack.enter_context(decompressed(path))
             count = inspection.count
             copied = Copied(stream, count, stack.enter_context(compressing(tree))) if tree else None
-            reader = copied or tars.TrackingReader(stream, count)
-            with tars.opened(reader) as tar:
-                for member in tars.members(tar, reader):
+            reader = copied or TrackingReader(stream, count)
+            with opened(reader) as tar:
+                for member in members(tar, reader):
                     keep = is_read("/".join(components(member.name)[1:]))
                     whole |= keep and member.islnk() and not is_read("/".join(components(member.linkname)[1:]))
                     if copied:
@@ -90,8 +90,8 @@ def require_archive(path: Path) -> None:
     """Raise SourceError for a file that does not begin as a tar does, compressed or not."""
     try:
         with decompressed(path) as stream:
-            reader = tars.TrackingReader(stream, TreeCount(str(path), error=SourceError, hint="give CPython's source"))
-            with tars.opened(reader):
+            reader = TrackingReader(stream, TreeCount(str(path), error=SourceError, hint="give CPython's source"))
+            with opened(reader):
                 pass
     except UNREADABLE as error:
         raise _no_tar(str(path), error) from error

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from crossjit.budget import BUDGET
 from crossjit.errors import SourceError
 from crossjit.sources import cache, git
 from crossjit.sources.git import Answer
+from crossjit.util.budget import BUDGET
 
 # What says how a working tree's files compare with what is committed; whose settings these are is no matter.
 _COMPARING = ("autocrlf", "eol", "filemode", "symlinks", "ignorecase", "trustctime", "checkstat", "excludesfile")

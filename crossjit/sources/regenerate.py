@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 
 import crossjit
-from crossjit import documents
+from crossjit.config import documents
 
 RULES = crossjit.PROJECT / "toolchain" / "regenerate.toml"
 MAKEFILE = "Makefile.pre.in"

@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from crossjit import durable
 from crossjit.errors import DownloadError, SourceError
 from crossjit.progress import Progress, Step
 from crossjit.settings import Settings
@@ -17,10 +16,11 @@ from crossjit.sources import cache, committed, git
 from crossjit.sources.cache import Stored
 from crossjit.sources.inspection import Inspection
 from crossjit.sources.located import Repository, locate, window
+from crossjit.sources.locations import redacted
 from crossjit.sources.model import Kind, Source
-from crossjit.sources.places import redacted
 from crossjit.sources.request import LocalRepository, RemoteRepository
 from crossjit.sources.tarball import PACKING, TOP, pack
+from crossjit.util import files
 
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 ANSWER = 30.0  # seconds for a server to list its refs
@@ -200,7 +200,7 @@ def _committed(objects: Path, commit: str, origin: str, settings: Settings, step
         stored = admit(settings, digest, folder / "source", commit[:12], inspection, step)
     with cache.storing(settings.sources):
         (settings.sources / "commits").mkdir(exist_ok=True)
-        durable.replace(settings.sources / "commits" / commit, f"{digest} {_RULES}".encode())
+        files.replace(settings.sources / "commits" / commit, f"{digest} {_RULES}".encode())
     return source_of(Kind.GIT, stored, origin, commit)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossjit.errors import SourceError
-from crossjit.paths import expanded, full_path
+from crossjit.util.paths import expanded, full_path
 
 ARCHIVE_SUFFIXES = (
     ".tar", ".tar.xz", ".txz", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.zst", ".tzst",

@@ -14,10 +14,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossjit import durable
 from crossjit.settings import Settings
 from crossjit.sources import cache
 from crossjit.sources.cache import Stored
+from crossjit.util import files
 
 YOUNG = 2.0  # seconds; no file system's time stamps are coarser
 
@@ -47,7 +47,7 @@ class Stamps:
         path = self._kept(settings)
         with cache.storing(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-            durable.replace(path, json.dumps([self.digest, packed, diff]).encode())
+            files.replace(path, json.dumps([self.digest, packed, diff]).encode())
 
     def _kept(self, settings: Settings) -> Path:
         return settings.sources / "checkouts" / hashlib.sha256(os.fsencode(self.root)).hexdigest()[:20]

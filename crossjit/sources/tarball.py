@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from crossjit import durable, tars
-from crossjit.budget import BUDGET, TreeCount
 from crossjit.errors import SourceError, StashError
 from crossjit.sources.cache import CHUNK, forget, storing
 from crossjit.sources.model import Source
+from crossjit.util import files, tar
+from crossjit.util.budget import BUDGET, TreeCount
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -124,7 +124,7 @@ def compressing(target: Path) -> Iterator[Sink]:
             sink = Sink(cast(BinaryIO, compressed), target)
             yield sink
             sink.flush()
-        durable.sync_file(raw)
+        files.sync_file(raw)
 
 
 def recompress(path: Path, target: Path) -> None:
@@ -134,7 +134,7 @@ def recompress(path: Path, target: Path) -> None:
             sink.write(piece)
 
 
-class Copied(tars.TrackingReader):
+class Copied(tar.TrackingReader):
     """A stream that is written elsewhere as it is read, but for the members of its tar that are left out."""
 
     def __init__(self, stream: BinaryIO, count: TreeCount, sink: Sink) -> None:
@@ -207,7 +207,7 @@ def _write_subset(source: Source, prefixes: Sequence[str], sink: Sink) -> None:
     found: set[str] = set()
     with open_tar(source) as stream:
         writer = _Writer(sink)
-        for member, content in tars.read(stream, TreeCount(f"the source from {source.origin}", error=SourceError)):
+        for member, content in tar.read(stream, TreeCount(f"the source from {source.origin}", error=SourceError)):
             inner = "/".join(components(member.name)[1:])
             matching = _matching(inner, prefixes)
             if not matching:
@@ -338,7 +338,7 @@ class _Writer:
         member.pax_headers = {}
         member.mtime = int(member.mtime)
         self._tar.addfile(member, self._take(member, content))
-        tars.forget(self._tar)
+        tar.forget(self._tar)
 
     def _add_folder(self, name: str, mtime: int, mode: int = 0o755) -> None:
         if name in self._folders:

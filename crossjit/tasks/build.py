@@ -11,16 +11,17 @@ from invoke.context import Context
 
 from crossjit.errors import ExitCode, InfrastructureError, UserError
 from crossjit.model import CellResult, Verdict
-from crossjit.report import tables
+from crossjit.report import tables, terminal_style
+from crossjit.runs import model
 from crossjit.tasks.framework import note, show, show_json, show_table
 from crossjit.tasks.options import SELECTORS, Request, describe, recalled, requesting
-from crossjit.tasks.workshop import Opened, foresee, opened
+from crossjit.tasks.session import Opened, foresee, opened
 
 if TYPE_CHECKING:
-    from crossjit.flow import Prepared
-    from crossjit.forecast import Foreseen
-    from crossjit.plan import PlannedStep
-    from crossjit.runs import Run
+    from crossjit.pipeline.context import PreparedCell
+    from crossjit.pipeline.forecast import PlannedCell
+    from crossjit.pipeline.plan import PlannedStep
+    from crossjit.runs.model import Run
 
 _REBUILD = "build even what is in the stash; default: take it from there"
 
@@ -59,10 +60,11 @@ def validate(
 
 def _interrupted(name: str) -> Run:
     """Load a run to go on with. Raises UserError for one that still goes on by itself."""
-    from crossjit import runs, settings
+    from crossjit import settings
+    from crossjit.runs import history, model
 
-    found = runs.load(settings.load(), name)
-    if found.state is runs.RunState.RUNNING:
+    found = history.load(settings.load(), name)
+    if found.state is model.RunState.RUNNING:
         raise UserError(f"run {found.id} is still running", hint="wait for it, or stop it with Ctrl-C first")
     return found
 
@@ -73,7 +75,7 @@ def _run(request: Request, *, validate: bool, rebuild: bool, json: bool, before:
     try:
         with opened(request, reproduce=before.reproduce if before else None) as run:
             _deal_with(run, results, validate=validate, rebuild=rebuild, before=before)
-            run.record.finish(tables.exit_code(results))
+            run.record.finish(model.exit_code(results))
     except KeyboardInterrupt:
         if run is not None:
             done = {result.cell for result in results}
@@ -86,18 +88,18 @@ def _run(request: Request, *, validate: bool, rebuild: bool, json: bool, before:
             raise
         note(tables.error_text(error))  # the record's end: the results are known all the same
     _show(run, results, json=json)
-    return tables.exit_code(results)
+    return model.exit_code(results)
 
 
 def _deal_with(run: Opened, results: list[CellResult], *, validate: bool, rebuild: bool, before: Run | None) -> None:
     """Add each cell's result when it is known and recorded. What goes wrong in one is its result; others go on."""
-    from crossjit import flow
+    from crossjit.pipeline import context, prepare
 
     # All cells first, so that what is wrong with one's source or image is said before hours go into another.
-    cells = flow.prepare_each(run.shop, run.orders)
+    cells = prepare.prepare_each(run.shop, run.orders)
     for cell, following in zip(cells, (*cells[1:], None), strict=True):
-        if isinstance(cell, flow.Prepared):
-            then = following if isinstance(following, flow.Prepared) else None
+        if isinstance(cell, context.PreparedCell):
+            then = following if isinstance(following, context.PreparedCell) else None
             result = _run_cell(run, cell, validate=validate, rebuild=rebuild, before=before, following=then)
         else:
             result = cell
@@ -115,7 +117,11 @@ def _show(run: Opened, results: Sequence[CellResult], *, json: bool) -> None:
     if json:
         show_json(tables.results_json(results, run=record.id, reproduce=record.reproduce))
     else:
-        show(tables.results_text(results, run=record.id, reproduce=record.reproduce, look=tables.look_of(sys.stdout)))
+        show(
+            tables.results_text(
+                results, run=record.id, reproduce=record.reproduce, look=terminal_style.look_of(sys.stdout)
+            )
+        )
 
 
 def _is_final(finished: CellResult) -> bool:
@@ -130,9 +136,16 @@ def _is_final(finished: CellResult) -> bool:
 
 
 def _run_cell(
-    run: Opened, cell: Prepared, *, validate: bool, rebuild: bool, before: Run | None, following: Prepared | None
+    run: Opened,
+    cell: PreparedCell,
+    *,
+    validate: bool,
+    rebuild: bool,
+    before: Run | None,
+    following: PreparedCell | None,
 ) -> CellResult:
-    from crossjit import bugs, flow
+    from crossjit.pipeline import validate_cell
+    from crossjit.runs import bug_report
 
     earlier = None
     try:
@@ -145,8 +158,8 @@ def _run_cell(
             earlier = before.cell_folder(cell.cell)
         folder = run.record.cell_folder(cell.cell)
     except (OSError, InfrastructureError) as error:
-        return bugs.result_of(run.shop.settings.home, CellResult(cell.cell, Verdict.INFRA, ()), error)
-    return flow.run_cell(
+        return bug_report.result_of(run.shop.settings.home, CellResult(cell.cell, Verdict.INFRA, ()), error)
+    return validate_cell.run_cell(
         run.shop, cell, folder=folder, validate=validate, rebuild=rebuild, earlier=earlier, following=following
     )
 
@@ -154,7 +167,7 @@ def _run_cell(
 @requesting(*SELECTORS, help=describe("json", build_only="leave the suites out, as `build` does; default: off"))
 def plan(context: Context, request: Request, build_only: bool = False, json: bool = False) -> None:
     """Say what `validate` would do, cell by cell, and what is there already; start nothing."""
-    from crossjit.plan import steps as list_steps
+    from crossjit.pipeline.plan import steps as list_steps
 
     foreseen, ability = foresee(request)
     steps = {}
@@ -178,7 +191,7 @@ def plan(context: Context, request: Request, build_only: bool = False, json: boo
                 show(f"{cell.order.cell}: its {step.name} is {step.by}")
 
 
-def _planned_row(cell: Foreseen, steps: Sequence[PlannedStep]) -> tuple[str, ...]:
+def _planned_row(cell: PlannedCell, steps: Sequence[PlannedStep]) -> tuple[str, ...]:
     to_do = [f"{step.name} (emulated)" if step.emulated else step.name for step in steps if not step.satisfied]
     return (
         str(cell.order.cell),
@@ -190,7 +203,7 @@ def _planned_row(cell: Foreseen, steps: Sequence[PlannedStep]) -> tuple[str, ...
     )
 
 
-def _planned_json(cell: Foreseen, steps: Sequence[PlannedStep]) -> dict[str, object]:
+def _planned_json(cell: PlannedCell, steps: Sequence[PlannedStep]) -> dict[str, object]:
     return {
         "cell": str(cell.order.cell),
         "strategy": cell.order.strategy.value,
@@ -223,16 +236,17 @@ def shell(context: Context, request: Request, toolchain: bool = False) -> int:
     With `--toolchain` it is the toolchain image, with the source in place, nothing built yet, and the configure line to
     type shown. What is done inside is gone with the shell.
     """
-    from crossjit import flow
+    from crossjit.pipeline import build_cell, prepare
+    from crossjit.pipeline.shell import target_shell, toolchain_shell
 
     with opened(request, one=True, looks=True) as run:
-        (prepared,) = flow.prepare(run.shop, run.orders)
+        (prepared,) = prepare.prepare(run.shop, run.orders)
         if toolchain:
             note(f"configure is called here as: {prepared.spec.configure_line}")
-            status = flow.toolchain_shell(run.shop, prepared)
+            status = toolchain_shell(run.shop, prepared)
         else:
             folder = run.record.cell_folder(prepared.cell)
-            built = flow.build_cell(run.shop, prepared, log=folder / "build.log")
-            status = flow.target_shell(run.shop, prepared, built)
+            built = build_cell.build_cell(run.shop, prepared, log=folder / "build.log")
+            status = target_shell(run.shop, prepared, built)
         run.record.finish(ExitCode.PASS)
     return status

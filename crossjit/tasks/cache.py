@@ -8,10 +8,10 @@ from invoke.context import Context
 
 from crossjit.tasks.framework import command, note, show, show_json, show_table, telling
 from crossjit.tasks.options import describe
-from crossjit.wording import size
+from crossjit.util.text import size
 
 if TYPE_CHECKING:
-    from crossjit.caches import Part
+    from crossjit.build.cache_volume import Part
     from crossjit.engine.base import Engine, Owned
     from crossjit.images import Image
     from crossjit.settings import Settings
@@ -23,20 +23,23 @@ def show_cache(context: Context, json: bool = False) -> None:
 
     There is a volume for the recipes' own sources, one for your checkouts and archives, and one for each other source.
     """
-    from crossjit import build, caches, engine, flow, runs, settings
+    from crossjit import engine, settings
+    from crossjit.build import cache_volume, container
+    from crossjit.pipeline import context as context_module
+    from crossjit.runs import history
 
     loaded = settings.load()
     client = engine.connect(loaded)
-    image, volumes = _toolchain(client, loaded), caches.find(client, loaded)
+    image, volumes = _toolchain(client, loaded), cache_volume.find(client, loaded)
     if not volumes or image is None:
         show_json([]) if json else note("nothing is kept yet: the first build begins it")
         return
-    with telling(client), runs.presence(loaded) as run:
+    with telling(client), history.presence(loaded) as run:
         found = []
         for volume in volumes:
-            name, labels = build.container_name("cache-show", run), flow.labels(loaded, run)
-            domain = caches.domain_of(volume)
-            parts = caches.parts(client, image, volume.name, domain=domain, container=name, labels=labels)
+            name, labels = container.container_name("cache-show", run), context_module.labels(loaded, run)
+            domain = cache_volume.domain_of(volume)
+            parts = cache_volume.parts(client, image, volume.name, domain=domain, container=name, labels=labels)
             found.append((volume, parts))
     if json:
         show_json([_json(volume, part) for volume, parts in found for part in parts])
@@ -48,11 +51,12 @@ def show_cache(context: Context, json: bool = False) -> None:
 @command(name="clear", help=describe("json"))
 def clear_cache(context: Context, json: bool = False) -> None:
     """Remove all that builds keep for the next ones. A build that uses it meanwhile keeps it, which is an error."""
-    from crossjit import caches, engine, settings
+    from crossjit import engine, settings
+    from crossjit.build import cache_volume
 
     loaded = settings.load()
     client = engine.connect(loaded)
-    found = caches.find(client, loaded)
+    found = cache_volume.find(client, loaded)
     for volume in found:
         client.remove(volume)
     if json:
@@ -62,17 +66,22 @@ def clear_cache(context: Context, json: bool = False) -> None:
 
 
 def _json(volume: Owned, part: Part) -> dict[str, object]:
-    from crossjit import caches
+    from crossjit.build import cache_volume
 
-    whose = {"volume": volume.name, "domain": caches.domain_of(volume), "source": volume.labels.get(caches.SOURCE, "")}
+    whose = {
+        "volume": volume.name,
+        "domain": cache_volume.domain_of(volume),
+        "source": volume.labels.get(cache_volume.SOURCE, ""),
+    }
     return {**whose, "name": part.name, "bytes": part.size, "files": part.files, "limit": part.limit}
 
 
 def _row(volume: Owned, part: Part) -> tuple[str, ...]:
-    from crossjit import caches, trust
+    from crossjit.build import cache_volume
+    from crossjit.sources import trust
 
-    domain = caches.domain_of(volume)
-    whose = volume.labels.get(caches.SOURCE, domain) if trust.is_stranger(domain) else domain
+    domain = cache_volume.domain_of(volume)
+    whose = volume.labels.get(cache_volume.SOURCE, domain) if trust.is_stranger(domain) else domain
     return (whose, part.name, size(part.size), f"{part.files:,}", size(part.limit) if part.limit else "")
 
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
+from crossjit.config.test_selection import ALL_TESTS
 from crossjit.errors import ExitCode, InfrastructureError, UserError
 from crossjit.model import CellResult, Outcome
-from crossjit.portion import WHOLE
 from crossjit.tasks.framework import note, show, show_json, words_after_dashes
 from crossjit.tasks.options import MAKING, Request, describe, number, of_cell, recalled, requesting
-from crossjit.tasks.workshop import opened
+from crossjit.tasks.session import opened
 
 if TYPE_CHECKING:
-    from crossjit.debugging import Bench, Program
-    from crossjit.runs import Run
+    from crossjit.debugger.session import Bench, Program
+    from crossjit.runs.model import Run
 
 JSON = "debug.json"  # in a cell's folder of the run record
 
@@ -92,15 +92,16 @@ def debug(
 
 def of_run(names: Sequence[str], test: str) -> Wanted:
     """Choose the cell of a run, and the test. Raises UserError for a run in which nothing crashed."""
-    from crossjit import runs, settings
+    from crossjit import settings
+    from crossjit.runs import history
 
     if len(names) > 1:
         raise UserError("one run at a time, please", hint="`./inv runs list` shows many")
     loaded = settings.load()
     # the last that came to a result: one that only looked at something, as this one will, is not meant
-    ended = (run.id for run in runs.list_runs(loaded) if any(run.result(cell) for cell in run.cells))
-    found = runs.load(loaded, next(ended, "last") if names[0] == "last" else names[0])
-    request = replace(recalled(found), portion=WHOLE)
+    ended = (run.id for run in history.list_runs(loaded) if any(run.result(cell) for cell in run.cells))
+    found = history.load(loaded, next(ended, "last") if names[0] == "last" else names[0])
+    request = replace(recalled(found), portion=ALL_TESTS)
     ranked = [
         (rank, result, name)
         for result in found.results()
@@ -134,8 +135,10 @@ def _candidates(result: CellResult, test: str) -> Iterator[tuple[str, int | None
 
 def _debug(wanted: Wanted, *, batch: bool, seconds: int | None, json: bool) -> int:
     """Open a run of its own, and look."""
-    from crossjit import debugging, durable, earlier, flow
-    from crossjit.report import sightings
+    from crossjit.debugger import session
+    from crossjit.pipeline import build_cell, earlier, prepare
+    from crossjit.report import gdb
+    from crossjit.util import files as files_module
 
     with opened(wanted.request, looks=True) as run:
         cell = wanted.result.cell if wanted.result is not None else None
@@ -143,56 +146,57 @@ def _debug(wanted: Wanted, *, batch: bool, seconds: int | None, json: bool) -> i
         run.record.set_cells([order.cell for order in orders])
         then = earlier.as_it_was(run.shop, orders, wanted.before) if wanted.before else None
         shop = then.shop if then else run.shop
-        (prepared,) = flow.prepare(shop, orders)
+        (prepared,) = prepare.prepare(shop, orders)
         folder = run.record.cell_folder(prepared.cell)
         log = folder / "build.log"
-        built = then.built(prepared, log) if then else flow.build_cell(shop, prepared, log=log)
-        bench = debugging.bench(shop, prepared, built)
+        built = then.built(prepared, log) if then else build_cell.build_cell(shop, prepared, log=log)
+        bench = session.bench(shop, prepared, built)
         programs = _programs(bench, wanted)
         if not batch:
             note(f"{prepared.cell}: {programs[0].about}")
-            status = debugging.prompt(bench, programs, go=wanted.before is not None)
+            status = session.prompt(bench, programs, go=wanted.before is not None)
             run.record.finish(ExitCode.PASS)
             return status
         if seconds is not None:
             programs = [replace(program, seconds=seconds) for program in programs]
         with run.shop.progress.step("debug", str(prepared.cell)) as step:
-            found = debugging.batch(bench, programs, folder=folder, step=step)
-        said = _read(folder / debugging.PROGRAM_LOG)
-        told = {"run": run.record.id, **sightings.as_json(prepared.cell, found, program_log=said)}
-        text = sightings.written(prepared.cell, found, program_log=said)
+            found = session.batch(bench, programs, folder=folder, step=step)
+        said = _read(folder / session.PROGRAM_LOG)
+        told = {"run": run.record.id, **gdb.as_json(prepared.cell, found, program_log=said)}
+        text = gdb.written(prepared.cell, found, program_log=said)
         folders = [folder, *([wanted.before.cell_folder(prepared.cell)] if wanted.before else [])]
-        files = [each / sightings.SEEN for each in folders]
+        files = [each / gdb.SEEN for each in folders]
         for file in files:
-            with durable.explained(InfrastructureError, "cannot write what gdb saw", file.parent):
-                durable.replace(file, text.encode("utf-8", "replace"))
-        durable.replace(folder / JSON, (documents.dumps(told, indent=2) + "\n").encode())
+            with files_module.explained(InfrastructureError, "cannot write what gdb saw", file.parent):
+                files_module.replace(file, text.encode("utf-8", "replace"))
+        files_module.replace(folder / JSON, (documents.dumps(told, indent=2) + "\n").encode())
         code = ExitCode.PASS if found.stop is not None else ExitCode.VACUOUS
         run.record.finish(code)
     if json:
         show_json(told)
     else:
-        show(sightings.shown(prepared.cell, found, program_log=said))
+        show(gdb.shown(prepared.cell, found, program_log=said))
         show("\n".join(["", f"run:       {run.record.id}", *(f"written:   {file}" for file in files)]))
     return code
 
 
 def _programs(bench: Bench, wanted: Wanted) -> list[Program]:
     """Say what is to be run, in the order in which it is tried."""
-    from crossjit import debugging, trials
+    from crossjit.debugger import session
+    from crossjit.triage import rerun
 
     where = bench.target.circumstances
     if wanted.arguments:
-        return [debugging.of_arguments(wanted.arguments, where)]
+        return [session.of_arguments(wanted.arguments, where)]
     if wanted.result is None:
-        trial = debugging.find(wanted.test, bench.artifact, where, bench.target.variant.suites)
-        return list(debugging.of_trial(trial, where)[:1])
+        trial = session.find(wanted.test, bench.artifact, where, bench.target.variant.suites)
+        return list(session.of_trial(trial, where)[:1])
     if not wanted.test:
         told = wanted.result.probe.get("told")
-        return [debugging.of_probe(told if isinstance(told, dict) else {})]
+        return [session.of_probe(told if isinstance(told, dict) else {})]
     for suite in wanted.result.suites:
-        for trial in trials.of_results(suite, where, [wanted.test]):
-            return list(debugging.of_trial(trial, where))
+        for trial in rerun.of_results(suite, where, [wanted.test]):
+            return list(session.of_trial(trial, where))
     raise UserError(f"{wanted.test} can no longer be run", hint="the suites have changed since that run")
 
 

@@ -53,7 +53,7 @@ def setup(context: Context, json: bool = False, updates: bool = False) -> ExitCo
 def _mend(json: bool, *, updates: bool = False) -> ExitCode:
     from crossjit import host, settings
 
-    done = host.repair(settings.load(), asker(), note, updates=updates)
+    done = host.setup(settings.load(), asker(), note, updates=updates)
     if json:
         show_json(done.to_json())
     else:

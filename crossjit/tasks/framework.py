@@ -22,7 +22,7 @@ from invoke.tasks import Task
 
 from crossjit.errors import CrossjitError, ExitCode, Interrupted, UserError, leave, left_by
 from crossjit.progress import Silent
-from crossjit.report import output, tables
+from crossjit.report import output, tables, terminal_style
 
 if TYPE_CHECKING:
     from crossjit.engine.base import Engine
@@ -87,7 +87,7 @@ def words_after_dashes(context: Context) -> tuple[str, ...]:
 
 def show(text: str) -> None:
     """Print to stdout."""
-    print(output.text(text, color=tables.look_of(sys.stdout).color))
+    print(output.text(text, color=terminal_style.look_of(sys.stdout).color))
 
 
 def show_bytes(content: bytes) -> None:
@@ -108,7 +108,7 @@ def show_json(value: object) -> None:
 
 def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table, as the terminal allows."""
-    show(tables.render(headers, rows, tables.look_of(sys.stdout)))
+    show(tables.render(headers, rows, terminal_style.look_of(sys.stdout)))
 
 
 class Notes(Silent):
@@ -271,14 +271,15 @@ def _unforeseen(error: Exception) -> Exit:
     """Say what the disk refused, where no step said it better; write all else to a file and say where it is."""
     import tempfile
 
-    from crossjit import bugs, settings
+    from crossjit import settings
+    from crossjit.runs import bug_report
 
     _trace(error)
     try:
         home = settings.load().home
     except CrossjitError:
         home = Path(tempfile.gettempdir())
-    shown = bugs.explained(error, home)
+    shown = bug_report.explained(error, home)
     return ended(tables.error_text(shown), shown.exit_code)
 
 

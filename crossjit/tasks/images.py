@@ -39,12 +39,14 @@ def list_images(context: Context, json: bool = False) -> None:
 @command(name="update", help=describe("json"))
 def update_images(context: Context, json: bool = False) -> None:
     """Make the images anew where Debian's mirror has changed. Old ones stay until `clean`."""
-    from crossjit import engine, flow, images, runs, settings
+    from crossjit import engine, images, settings
+    from crossjit.pipeline.context import labels
     from crossjit.report.terminal import Terminal
+    from crossjit.runs import history
 
     loaded = settings.load()
     client = engine.connect(loaded)
-    with telling(client), Terminal() as terminal, runs.presence(loaded) as run:
+    with telling(client), Terminal() as terminal, history.presence(loaded) as run:
         found = list(
             images.update(
                 client,
@@ -52,7 +54,7 @@ def update_images(context: Context, json: bool = False) -> None:
                 loaded,
                 client.facts().arch,
                 progress=terminal,
-                labels=flow.labels(loaded, run),
+                labels=labels(loaded, run),
             )
         )
     changed = [each for each in found if each.changed]

@@ -10,19 +10,19 @@ from invoke.context import Context
 from crossjit.errors import ExitCode
 from crossjit.tasks.framework import Notes, command, note, show, show_json, show_table
 from crossjit.tasks.options import describe
-from crossjit.wording import counted
+from crossjit.util.text import pluralize
 
 if TYPE_CHECKING:
-    from crossjit.known_failures import Listed
-    from crossjit.upkeep import Judged
+    from crossjit.known_failures.audit import Judged
+    from crossjit.known_failures.entries import Listed
 
 
 @command(name="list", default=True, help=describe("json"))
 def list_known_failures(context: Context, json: bool = False) -> None:
     """List the known failures. See also `known-failures check`."""
-    from crossjit import known_failures
+    from crossjit.known_failures import entries as entries_module
 
-    listed = known_failures.listed()
+    listed = entries_module.listed()
     if json:
         show_json([_facts(each) for each in listed])
     elif listed:
@@ -48,16 +48,20 @@ def check_known_failures(context: Context, json: bool = False) -> ExitCode:
     Tests are known from the artifacts in the stash and from what ran. Ends with 1 if an entry is wrong; one that was
     not tried, since no run was where it holds, is not.
     """
-    from crossjit import PROJECT, known_failures, recipes, runs, settings, suites, upkeep
-    from crossjit.store import Store
+    from crossjit import PROJECT, settings
+    from crossjit.config import recipes, suites
+    from crossjit.known_failures import audit
+    from crossjit.known_failures import entries as entries_module
+    from crossjit.runs import history
+    from crossjit.stash.store import Store
 
     loaded = settings.load()
-    listed = known_failures.listed()
-    recorded = [(run.id, result) for run in runs.list_runs(loaded) for result in run.results()]
+    listed = entries_module.listed()
+    recorded = [(run.id, result) for run in history.list_runs(loaded) for result in run.results()]
     artifacts = Store(loaded.stash, progress=Notes()).artifacts()
-    subjects = upkeep.subjects(artifacts, recorded, [each.failure.test for each in listed])
+    subjects = audit.subjects(artifacts, recorded, [each.failure.test for each in listed])
     names = recipes.load_all(PROJECT / "recipes", suites=suites.names())
-    judged = upkeep.judge(listed, subjects, upkeep.histories(recorded), names)
+    judged = audit.judge(listed, subjects, audit.histories(recorded), names)
     wrong = [each for each in judged if each.state.is_wrong]
     if json:
         looked = sorted({subject.recipe for subject in subjects if subject.tests is not None})
@@ -71,12 +75,12 @@ def check_known_failures(context: Context, json: bool = False) -> ExitCode:
 
 
 def _described(judged: tuple[Judged, ...]) -> str:
-    from crossjit.upkeep import State
+    from crossjit.known_failures.audit import State
 
     lines = [f"{_place(each.listed)}: {each.listed.failure.test}: {each.state}: {each.why}" for each in judged]
     counts = [(state, sum(each.state is state for each in judged)) for state in State]
     summary = ", ".join(f"{number} {state}" for state, number in counts if number)
-    return "\n".join([*lines, f"{counted(len(judged), 'known failure')}: {summary or 'nothing to check'}"])
+    return "\n".join([*lines, f"{pluralize(len(judged), 'known failure')}: {summary or 'nothing to check'}"])
 
 
 def _facts(listed: Listed) -> dict[str, object]:

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from crossjit.config.test_selection import ALL_TESTS, TestSelection, parse_shard
 from crossjit.errors import UserError, did_you_mean
 from crossjit.model import Arch, Strategy
-from crossjit.portion import WHOLE, Portion, parse_shard
 from crossjit.tasks.framework import Command, command
 
 if TYPE_CHECKING:
-    from crossjit.plan import Selector
-    from crossjit.runs import Run
+    from crossjit.pipeline.plan import Selector
+    from crossjit.runs.model import Run
 
 SUITES = ("jit", "jit-stress", "no-opt", "ft-smoke", "full")  # a test compares it with what is there
 AUTO = "auto"  # the strategy that leaves the choice to the host
@@ -66,7 +66,7 @@ class Request:
     source: str | None = None
     cpu: str | None = None
     jobs: int = 0
-    portion: Portion = WHOLE
+    portion: TestSelection = ALL_TESTS
     cached: bool = True
 
     @property
@@ -77,7 +77,7 @@ class Request:
     @property
     def selector(self) -> Selector:
         """The cells that are meant."""
-        from crossjit.plan import Selector
+        from crossjit.pipeline.plan import Selector
 
         return Selector(recipes=self.recipes, arches=self.arches, variants=self.variants)
 
@@ -129,7 +129,8 @@ def read(
     no_cache: bool = False,
 ) -> Request:
     """Turn the options' texts into values. Raises UserError for the first that is wrong."""
-    from crossjit import plan, recipes
+    from crossjit.config import recipes
+    from crossjit.pipeline import plan
 
     return Request(
         arches=plan.parse_arches(arch or ()),
@@ -139,14 +140,14 @@ def read(
         source=_source_in_full(source) if source else None,
         cpu=cpu or None,
         jobs=number("jobs", jobs, at_least=1) if jobs else 0,
-        portion=Portion(suites=words(suite), shard=parse_shard(shard), tests=words(tests)),
+        portion=TestSelection(suites=words(suite), shard=parse_shard(shard), tests=words(tests)),
         cached=not no_cache,
     )
 
 
 def in_full(argv: Iterable[str]) -> list[str]:
     """Return a command line whose paths, of those options that cells are made of, mean the same in any folder."""
-    from crossjit import recipes
+    from crossjit.config import recipes
 
     def recipes_in_full(value: str) -> str:
         return ",".join(map(recipes.in_full, words([value])))

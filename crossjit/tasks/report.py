@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from invoke.context import Context
 
 from crossjit.errors import ExitCode, InfrastructureError, UserError
-from crossjit.paths import full_path
 from crossjit.report import tables
 from crossjit.tasks.framework import command, note, show, show_bytes, show_json
 from crossjit.tasks.options import describe
 from crossjit.tasks.runs import RUN, concluded, described, summary
+from crossjit.util.paths import full_path
 
 if TYPE_CHECKING:
     from crossjit.model import CellResult
-    from crossjit.runs import Run
+    from crossjit.runs.model import Run
 
 STDOUT = "-"
 
@@ -46,7 +46,8 @@ def report(
 
     Without a file it is text, as `runs show` has it.
     """
-    from crossjit import runs, settings
+    from crossjit import settings
+    from crossjit.runs import history
 
     wanted = run or ["last"]
     if len(wanted) > 1:
@@ -54,7 +55,7 @@ def report(
     files = {kind: place for kind, place in (("html", html), ("junit", junit), ("markdown", markdown)) if place}
     if [*files.values()].count(STDOUT) + json > 1:
         raise UserError("only one report at a time can go to stdout", hint="give the others a file")
-    found = runs.load(settings.load(), wanted[0])
+    found = history.load(settings.load(), wanted[0])
     results = found.results()
     written = [(place, _render(kind, found, results)) for kind, place in files.items()]
     for place, content in written:
@@ -84,13 +85,13 @@ def _render(kind: str, run: Run, results: Sequence[CellResult]) -> bytes:
 
 
 def _whole(run: Run, results: Sequence[CellResult]) -> dict[str, object]:
-    from crossjit.report import reproducing
+    from crossjit.report import reproduce
 
     return summary(run) | {
         "cells": [
             tables.cell_json(result, whole=True)
             | concluded(run, result.cell)
-            | {"line": reproducing.cell_line(run, result.cell), "logs": str(run.cell_folder(result.cell))}
+            | {"line": reproduce.cell_line(run, result.cell), "logs": str(run.cell_folder(result.cell))}
             for result in results
         ]
     }
@@ -98,14 +99,14 @@ def _whole(run: Run, results: Sequence[CellResult]) -> dict[str, object]:
 
 def _write(path: Path, content: bytes) -> None:
     """Write a file whole or not at all; what is no regular file, such as /dev/null or a pipe, is written to."""
-    from crossjit import durable
+    from crossjit.util import files
 
     try:
         if path.exists() and not path.is_file():
             with path.open("wb") as stream:
                 stream.write(content)
         else:
-            durable.replace(path.resolve(), content)
+            files.replace(path.resolve(), content)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
@@ -134,12 +135,13 @@ def compare(context: Context, before: str, after: str, json: bool = False) -> Ex
     What newly fails, was fixed, became slow, came or went, and the facts that changed. Ends with 1 if something newly
     fails, or a cell that passed does not any more.
     """
-    from crossjit import runs, settings
+    from crossjit import settings
     from crossjit.report import compare as comparing
     from crossjit.report import diagnoses
+    from crossjit.runs import history
 
     loaded = settings.load()
-    first, second = runs.load(loaded, before), runs.load(loaded, after)
+    first, second = history.load(loaded, before), history.load(loaded, after)
     comparison = comparing.compare(
         first.results(),
         second.results(),

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from invoke.context import Context
 
 from crossjit.errors import UserError
-from crossjit.report import tables
+from crossjit.report import tables, terminal_style
 from crossjit.tasks.framework import command, note, show, show_json, show_table
 from crossjit.tasks.options import describe, number
+from crossjit.util import text
 
 if TYPE_CHECKING:
     from crossjit.model import Cell
-    from crossjit.runs import Run
+    from crossjit.runs.model import Run
 
 RUN = "a run's id, its beginning, or last"
 
@@ -23,10 +24,11 @@ RUN = "a run's id, its beginning, or last"
 @command(name="list", default=True, help=describe("json", last="only the newest N; 0 for all; default: 20"))
 def list_runs(context: Context, last: str = "20", json: bool = False) -> None:
     """List the runs, newest first. See also `runs show`."""
-    from crossjit import runs, settings
+    from crossjit import settings
+    from crossjit.runs import history
 
     loaded = settings.load()
-    found = runs.list_runs(loaded)
+    found = history.list_runs(loaded)
     limit = number("last", last, at_least=0)
     found = found[:limit] if limit else found
     if json:
@@ -48,12 +50,13 @@ def show_run(context: Context, run: list[str] | None = None, steps: bool = False
 
     Its cells, verdicts and reasons, where its logs are, and the line that does it again.
     """
-    from crossjit import runs, settings
+    from crossjit import settings
+    from crossjit.runs import history
 
     wanted = run or ["last"]
     if len(wanted) > 1:
         raise UserError("one run at a time, please", hint="`./inv runs list` shows many")
-    found = runs.load(settings.load(), wanted[0])
+    found = history.load(settings.load(), wanted[0])
     if json:
         cells = [tables.cell_json(result) | concluded(found, result.cell) for result in found.results()]
         show_json(summary(found) | {"cells": cells})
@@ -77,12 +80,14 @@ def clean(
     Containers, volumes and images are found by label. What a living run uses stays, and so does the stash;
     `stash gc` is for that.
     """
-    from crossjit import cleaning, engine, runs, settings
+    from crossjit import engine, settings
+    from crossjit.pipeline import cleanup
+    from crossjit.runs import history
 
     loaded = settings.load()
     keep = number("keep-runs", keep_runs, at_least=0) if keep_runs else None
-    done = cleaning.clean(engine.connect(loaded), loaded, images=not keep_images, dry_run=dry_run)
-    records = () if keep is None else runs.prune(loaded, keep=keep, dry_run=dry_run)
+    done = cleanup.clean(engine.connect(loaded), loaded, images=not keep_images, dry_run=dry_run)
+    records = () if keep is None else history.prune(loaded, keep=keep, dry_run=dry_run)
     removed = [*done.lines, *(f"run record {name}" for name in records)]
     kept = [f"{each.thing.kind} {each.thing.name}: {each.reason}" for each in done.kept]
     if json:
@@ -110,19 +115,19 @@ def _row(run: Run) -> tuple[str, ...]:
 
 def _state(run: Run) -> str:
     """Say where a run is, and what a dead one died in."""
-    from crossjit.runs import RunState
+    from crossjit.runs.model import RunState
 
     died_in = run.open_steps() if run.state is RunState.ABORTED else ()
     return f"{run.state.value} in {died_in[-1].name}" if died_in else run.state.value
 
 
 def _took(run: Run) -> str:
-    from crossjit.runs import RunState
+    from crossjit.runs.model import RunState
 
     if run.finished is not None:
-        return tables.duration((run.finished - run.started).total_seconds())
+        return text.duration((run.finished - run.started).total_seconds())
     if run.state is RunState.RUNNING:
-        return tables.duration((datetime.now(UTC) - run.started).total_seconds())
+        return text.duration((datetime.now(UTC) - run.started).total_seconds())
     return "-"
 
 
@@ -145,7 +150,7 @@ def summary(run: Run) -> dict[str, object]:
 
 def concluded(run: Run, cell: Cell) -> dict[str, object]:
     """Return what triage concluded about a cell's tests, all of it, as values that JSON can hold."""
-    from crossjit import diagnosis
+    from crossjit.triage import diagnosis
 
     return {"diagnoses": [diagnosis.as_json(each) for each in diagnosis.kept(run.cell_folder(cell))]}
 
@@ -154,7 +159,7 @@ def described(run: Run, *, steps: bool) -> str:
     """Return a run as text."""
     from crossjit.report import diagnoses
     from crossjit.report.crashes import crashes_text
-    from crossjit.report.sightings import SEEN
+    from crossjit.report.gdb import SEEN
 
     lines = [
         f"run:       {run.id}, {run.state.value}" + ("" if run.exit_code is None else f" with {run.exit_code}"),
@@ -170,7 +175,7 @@ def described(run: Run, *, steps: bool) -> str:
     if seen and not any(run.result(cell) for cell in run.cells):  # all that such a run was for
         lines += ["", *(path.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0] for path in seen), ""]
         return "\n".join([*lines, f"reproduce: {run.reproduce}"])
-    look, found = tables.look_of(sys.stdout), diagnoses.of(run)
+    look, found = terminal_style.look_of(sys.stdout), diagnoses.of(run)
     if found and not any(run.result(cell) for cell in run.cells):  # likewise
         return "\n".join(
             [*lines, "", diagnoses.as_text([*found.values()], look=look), "", f"reproduce: {run.reproduce}"]
@@ -190,12 +195,12 @@ def described(run: Run, *, steps: bool) -> str:
 
 
 def _steps(run: Run) -> list[str]:
-    from crossjit.runs import EventKind
+    from crossjit.runs.model import EventKind
 
     return [
         f"  {datetime.fromtimestamp(event.at):%H:%M:%S}  "
         + (f"{event.name} {event.subject}".strip() if event.kind is EventKind.FINISH else event.text)
-        + (f"  {tables.duration(event.seconds)}" if event.seconds is not None else "")
+        + (f"  {text.duration(event.seconds)}" if event.seconds is not None else "")
         + (f"  {event.status}: {event.text}" if event.kind is EventKind.FINISH and event.text else "")
         for event in run.events()
         if event.kind in (EventKind.FINISH, EventKind.SAY)

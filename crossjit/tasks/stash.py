@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from invoke.context import Context
 
 from crossjit.errors import StashError
-from crossjit.paths import full_path
-from crossjit.report.tables import duration
 from crossjit.tasks.framework import Notes, command, note, show, show_json, show_table
 from crossjit.tasks.options import describe, number, words
-from crossjit.wording import counted, size
+from crossjit.util.paths import full_path
+from crossjit.util.text import duration, pluralize, size
 
 if TYPE_CHECKING:
-    from crossjit.store import Artifact, Store
+    from crossjit.stash.artifact import Artifact
+    from crossjit.stash.store import Store
 
 _ARTIFACT = "a cell such as 3.15/aarch64/jit (its newest), or the first 4 digits or more of an id or build key"
 
@@ -39,7 +39,7 @@ def list_artifacts(context: Context, json: bool = False) -> None:
 @command(name="show", help=describe("json", artifact=f"ARTIFACT may stand alone: {_ARTIFACT}; required"))
 def show_artifact(context: Context, artifact: str, json: bool = False) -> None:
     """Show what is known of one: `stash show ARTIFACT`."""
-    from crossjit import manifest
+    from crossjit.stash import manifest
 
     found = _store().find_by_prefix(artifact)
     if json:
@@ -76,7 +76,7 @@ def verify(context: Context, artifact: list[str] | None = None, json: bool = Fal
             details=tuple(line for lines in damaged.values() for line in lines),
         )
     if not json:
-        show(f"{counted(len(problems), 'artifact')} verified, every byte as it was stashed")
+        show(f"{pluralize(len(problems), 'artifact')} verified, every byte as it was stashed")
 
 
 @command(
@@ -130,14 +130,14 @@ def gc(context: Context, keep_days: str = "", keep_last: str = "", dry_run: bool
         return
     said = "would remove" if dry_run else "removed"
     show(
-        f"{said} {counted(len(collected.artifacts), 'artifact')}, {counted(len(collected.objects), 'object')}, "
+        f"{said} {pluralize(len(collected.artifacts), 'artifact')}, {pluralize(len(collected.objects), 'object')}, "
         f"{len(collected.temporary)} unfinished: {size(collected.size)}"
     )
 
 
 def _store() -> Store:
     from crossjit import settings
-    from crossjit.store import Store
+    from crossjit.stash.store import Store
 
     return Store(settings.load().stash, progress=Notes())
 

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
+from crossjit.config.test_selection import ALL_TESTS
 from crossjit.errors import ExitCode, InfrastructureError, UserError
-from crossjit.portion import WHOLE
-from crossjit.report import tables
+from crossjit.report import terminal_style
 from crossjit.tasks.framework import note, show, show_json
 from crossjit.tasks.options import MAKING, Request, describe, of_cell, recalled, requesting, words
-from crossjit.tasks.workshop import opened
+from crossjit.tasks.session import opened
 
 if TYPE_CHECKING:
-    from crossjit.diagnosis import Diagnosis
-    from crossjit.ladder import Ladder
     from crossjit.model import Cell, CellResult, SuiteResult
-    from crossjit.runs import Run
-    from crossjit.trials import Trial
+    from crossjit.runs.model import Run
+    from crossjit.triage.diagnosis import Diagnosis
+    from crossjit.triage.experiments import Ladder
+    from crossjit.triage.rerun import Trial
 
 NAMED = 10  # tests that passed and are looked into all the same, because they were named
 
@@ -55,8 +55,8 @@ def triage(
     assertions, the other arch, the recipe's own source. It stops when the answer is settled. A test that fails no more
     alone is tried with the rest of its module. Reports of the run tell what was concluded.
     """
-    from crossjit import diagnosis
     from crossjit.report import diagnoses as told
+    from crossjit.triage import diagnosis
 
     before = None
     if cell:
@@ -69,23 +69,24 @@ def triage(
         if not request.leaves_all_open:
             raise UserError("a run says itself how its cells are built", hint="these options are for --cell")
         before = _failed(run or ["last"])
-        again = replace(recalled(before), portion=WHOLE, jobs=request.jobs)
+        again = replace(recalled(before), portion=ALL_TESTS, jobs=request.jobs)
         record, found = _triage(again, before, words(tests), builds=not no_builds)
     if json:
         show_json({"run": record, "diagnoses": [diagnosis.as_json(each) for each in found]})
     else:
-        show(told.as_text(found, look=tables.look_of(sys.stdout)))
+        show(told.as_text(found, look=terminal_style.look_of(sys.stdout)))
         show("\n".join(["", f"run:       {record}", *([f"told by:   ./inv report {before.id}"] if before else [])]))
     return ExitCode.PASS
 
 
 def _failed(names: Sequence[str]) -> Run:
     """Load the run to look into. Raises UserError for one without a failing test."""
-    from crossjit import runs, settings
+    from crossjit import settings
+    from crossjit.runs import history
 
     if len(names) > 1:
         raise UserError("one run at a time, please", hint="`./inv runs list` shows many")
-    found = runs.load(settings.load(), names[0])
+    found = history.load(settings.load(), names[0])
     if not any(_bad(result) for result in found.results()):
         raise UserError(f"no test of run {found.id} failed", hint="`./inv runs list` shows the runs and their verdicts")
     return found
@@ -99,7 +100,8 @@ def _triage(
     request: Request, before: Run | None, patterns: tuple[str, ...], *, builds: bool
 ) -> tuple[str, list[Diagnosis]]:
     """Open a run of its own and climb for each cell that has failing tests."""
-    from crossjit import earlier, flow, ladder
+    from crossjit.pipeline import build_cell, earlier, prepare, validate_cell
+    from crossjit.triage import experiments
 
     diagnoses: list[Diagnosis] = []
     with opened(request, looks=True) as run:
@@ -110,17 +112,17 @@ def _triage(
             run.record.set_cells([order.cell for order in orders])
             then = earlier.as_it_was(shop, orders, before)
             shop, builds = then.shop, builds and then.builds
-        for prepared in flow.prepare(shop, orders):
+        for prepared in prepare.prepare(shop, orders):
             folder = run.record.cell_folder(prepared.cell)
             log = folder / "build.log"
-            built = then.built(prepared, log) if then else flow.build_cell(shop, prepared, log=log)
+            built = then.built(prepared, log) if then else build_cell.build_cell(shop, prepared, log=log)
             found = before.result(prepared.cell) if before else None
-            results = found.suites if found else flow.validate_cell(shop, prepared, built, folder=folder)
-            rungs = ladder.Ladder(shop, prepared, built, folder, builds=builds)
+            results = found.suites if found else validate_cell.validate_cell(shop, prepared, built, folder=folder)
+            rungs = experiments.Ladder(shop, prepared, built, folder, builds=builds)
             wanted = _trials(prepared.cell, rungs, results, patterns)
             folders = [folder, *([before.cell_folder(prepared.cell)] if before else [])]
             concluded: list[Diagnosis] = []
-            for each in ladder.diagnose(rungs, prepared.cell, wanted):
+            for each in experiments.diagnose(rungs, prepared.cell, wanted):
                 concluded.append(each)
                 _keep(folders, run.record.id, concluded)
             diagnoses += concluded
@@ -130,10 +132,11 @@ def _triage(
 
 def _keep(folders: Sequence[Path], run: str, concluded: Sequence[Diagnosis]) -> None:
     """Write what is concluded of a cell by now into this run's record, and into that of the run it is about."""
-    from crossjit import diagnosis, durable
+    from crossjit.triage import diagnosis
+    from crossjit.util import files
 
     for folder in folders:
-        with durable.explained(InfrastructureError, "cannot write what was concluded", folder):
+        with files.explained(InfrastructureError, "cannot write what was concluded", folder):
             try:
                 diagnosis.keep(folder, run, concluded)
             except FileNotFoundError:
@@ -142,15 +145,15 @@ def _keep(folders: Sequence[Path], run: str, concluded: Sequence[Diagnosis]) -> 
 
 def _trials(cell: Cell, ladder: Ladder, results: Sequence[SuiteResult], patterns: tuple[str, ...]) -> dict[Trial, bool]:
     """Choose what to look into, and whether it failed: the tests that did; where none did, the few that were named."""
-    from crossjit import trials
+    from crossjit.triage import rerun
 
     found: list[Trial] = []
     ran: list[Trial] = []
     for suite in results:
         bad = [each.name for each in suite.results if each.went_wrong]
         meant = [name for name in bad if not patterns or any(_matches(name, pattern) for pattern in patterns)]
-        found += trials.of_results(suite, ladder.where, meant)
-        ran += trials.of_results(suite, ladder.where, [each.name for each in suite.results if not each.outcome.is_bad])
+        found += rerun.of_results(suite, ladder.where, meant)
+        ran += rerun.of_results(suite, ladder.where, [each.name for each in suite.results if not each.outcome.is_bad])
     if found:
         return dict.fromkeys(found, True)
     if patterns or not 0 < len(ran) <= NAMED:

@@ -16,8 +16,8 @@ from typing import Any
 from uuid import uuid4
 
 from crossjit.engine.base import OWNED, Container, Engine
-from crossjit.engine.fake import FakeProcess
 from crossjit.model import Arch
+from tests.fakes.engine import FakeProcess
 
 PROGRAMS = (
     "sh", "true", "false", "echo", "cat", "env", "id", "mkdir", "mv", "rm", "touch", "sleep", "pwd", "tr", "tar", "ls",

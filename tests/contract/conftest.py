@@ -9,11 +9,11 @@ from uuid import uuid4
 import pytest
 
 from crossjit.engine.base import OWNED
-from crossjit.engine.fake import FakeEngine
-from crossjit.engine.fake_files import FakeFiles
-from crossjit.engine.whales import WhalesEngine
+from crossjit.engine.cli_engine import CliEngine
 from tests.conftest import need_engine, why_no_engine
 from tests.contract.bench import HOST_ARCH, OTHER_ARCH, Bench, pack_rootfs, run_script
+from tests.fakes.engine import FakeEngine
+from tests.fakes.files import FakeFiles
 
 REAL = [pytest.param("docker", marks=pytest.mark.engine("docker"))]
 if why_no_engine("podman") is None:
@@ -29,7 +29,7 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _real(name: str, rootfs: Path) -> Iterator[Bench]:
     need_engine(name)
-    engine = WhalesEngine(name)
+    engine = CliEngine(name)
     base = f"crossjit-contract-{uuid4().hex[:12]}"
     bench = Bench(engine, True, rootfs, f"{base}:host", f"{base}:other")
     try:

@@ -9,9 +9,9 @@ from uuid import uuid4
 
 import pytest
 
-from crossjit import cleaning
 from crossjit.engine.base import HOME, OWNED, RUN, Owned
-from crossjit.runs import RunRecord
+from crossjit.pipeline import cleanup
+from crossjit.runs.record import RunRecord
 from crossjit.settings import Settings
 from tests.contract.bench import HOST_ARCH, Bench
 
@@ -50,10 +50,10 @@ def test_sweep_removes_the_container_of_a_killed_run_only(tidy: Bench, settings:
         labels = {OWNED: "build", HOME: settings.identity, RUN: record.id}
         living = f"crossjit-cleaning-{uuid4().hex[:12]}"
         with tidy.container(name=living, labels=labels) as container:
-            assert cleaning.sweep(tidy.engine, settings).lines == (f"container {dead}",)
+            assert cleanup.sweep(tidy.engine, settings).lines == (f"container {dead}",)
             assert [thing.name for thing in ours(tidy, settings)] == [living]
             assert container.run(["true"]).returncode == 0
-            assert cleaning.sweep(tidy.engine, settings) == cleaning.Cleaned()
+            assert cleanup.sweep(tidy.engine, settings) == cleanup.Cleaned()
     assert ours(tidy, settings) == []
 
 
@@ -63,7 +63,7 @@ def test_clean_removes_containers_and_images(tidy: Bench, settings: Settings) ->
     tidy.engine.import_image(tidy.rootfs, tag=tag, arch=HOST_ARCH, labels=labels)
     dead = start_and_die(tidy, settings)
     assert {thing.kind for thing in ours(tidy, settings)} == {"container", "image"}
-    done = cleaning.clean(tidy.engine, settings)
+    done = cleanup.clean(tidy.engine, settings)
     assert [thing.kind for thing in done.removed] == ["container", "image"]
     assert done.removed[0].name == dead
     assert done.kept == ()

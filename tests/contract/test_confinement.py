@@ -11,12 +11,12 @@ from uuid import uuid4
 
 import pytest
 
-from crossjit import budget
-from crossjit.budget import BUDGET, Budget, BudgetError
 from crossjit.engine.base import Container, Limits, Owned
-from crossjit.engine.client import finish
-from crossjit.engine.whales import WhalesEngine
+from crossjit.engine.cli_engine import CliEngine
+from crossjit.engine.process import finish
 from crossjit.errors import EngineError
+from crossjit.util import budget
+from crossjit.util.budget import BUDGET, Budget, BudgetError
 from tests.contract.bench import HOST_ARCH, PROCESSES, RAMPAGE, TORRENT, Bench, lines_of, sh
 from tests.contract.test_engine import build, tar_of
 
@@ -72,8 +72,8 @@ def test_a_tar_stream_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) 
     small = Budget(tree=MIB, members=1)
     with bench.container() as container:
         put_large(container, 8 * MIB)
-        for module in ("fake", "whales_container"):
-            monkeypatch.setattr(f"crossjit.engine.{module}.BUDGET", small)
+        for module in ("tests.fakes.engine", "crossjit.engine.cli_container"):
+            monkeypatch.setattr(f"{module}.BUDGET", small)
         read = 0
         with pytest.raises(BudgetError, match="is longer than"), container.get("/work/large") as stream:
             while data := stream.read(1 << 16):
@@ -128,9 +128,9 @@ def test_a_file_is_no_larger_than_its_limit(real_bench: Bench) -> None:
 
 
 def test_processes_and_cores_are_limited_unasked(real_bench: Bench) -> None:
-    assert isinstance(real_bench.engine, WhalesEngine)
+    assert isinstance(real_bench.engine, CliEngine)
     with real_bench.container() as container:
-        (state,) = json.loads(real_bench.engine.call("look", "container", "inspect", container.id))
+        (state,) = json.loads(real_bench.engine.cli.call("look", "container", "inspect", container.id))
     assert state["HostConfig"]["PidsLimit"] == Limits().pids
     assert state["HostConfig"]["CpuShares"] == 512
 
@@ -176,7 +176,7 @@ def test_an_images_build_has_the_environments_proxies(
     real_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """They are in nothing that is made: neither the image, nor its history, nor a command line."""
-    assert isinstance(real_bench.engine, WhalesEngine)
+    assert isinstance(real_bench.engine, CliEngine)
     monkeypatch.setenv(name, PROXY)
     lines: list[str] = []
     dockerfile = f"FROM {real_bench.image} AS proxied\nRUN echo {uuid4().hex}; echo here: ${name}\n"
@@ -184,7 +184,7 @@ def test_an_images_build_has_the_environments_proxies(
     try:
         assert [line for line in lines if f"here: {PROXY}" in line]
         for question in (("image", "inspect", made.id), ("history", "--no-trunc", made.id)):
-            assert SECRET not in real_bench.engine.call("look", *question)
+            assert SECRET not in real_bench.engine.cli.call("look", *question)
     finally:
         real_bench.engine.remove(Owned("image", made.id, made.id, {}))
 
@@ -214,7 +214,7 @@ def test_an_engine_elsewhere_that_does_not_answer(
     for key, value in environment.items():
         monkeypatch.setenv(key, value)
     with pytest.raises(EngineError, match="does not answer") as caught:
-        WhalesEngine().facts()
+        CliEngine().facts()
     assert where in caught.value.message
     assert undo in caught.value.hint
     assert "start it" not in caught.value.hint

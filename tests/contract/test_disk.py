@@ -9,11 +9,11 @@ from uuid import uuid4
 
 import pytest
 
-from crossjit.budget import BudgetError
 from crossjit.engine import disk, disk_usage
 from crossjit.engine.base import Container, Limits, Owned
-from crossjit.engine.whales import WhalesEngine
+from crossjit.engine.cli_engine import CliEngine
 from crossjit.errors import EngineError
+from crossjit.util.budget import BudgetError
 from tests.contract.bench import FILLERS, FRUGAL, PROCESSES, Bench, lines_of, sh
 
 MIB = 1 << 20
@@ -33,8 +33,8 @@ def limited(bench: Bench, size: int) -> Iterator[Container]:
 
 def processes(bench: Bench, container: Container) -> list[str]:
     """What runs in a container; of a real engine not asked with a command, since the container has too much already."""
-    if isinstance(bench.engine, WhalesEngine):
-        return bench.engine.call("look", "container", "top", container.id).splitlines()
+    if isinstance(bench.engine, CliEngine):
+        return bench.engine.cli.call("look", "container", "top", container.id).splitlines()
     return lines_of(container, sh(PROCESSES))
 
 

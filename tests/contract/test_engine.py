@@ -17,7 +17,6 @@ from uuid import uuid4
 import pytest
 
 from crossjit.engine.base import OWNED, Container, Limits, Owned
-from crossjit.engine.fake import FakeEngine
 from crossjit.errors import CrossjitError, EngineError, OutOfMemoryError
 from crossjit.model import Arch
 from tests.contract.bench import (
@@ -40,6 +39,7 @@ from tests.contract.bench import (
     sh,
 )
 from tests.contract.registry import Registry, served
+from tests.fakes.engine import FakeEngine
 
 MIB = 1 << 20
 
@@ -456,10 +456,10 @@ def test_start_and_removal_cost_less_than_a_second(real_bench: Bench) -> None:
 INTERRUPTED = """
     import sys
     from crossjit.engine.base import OWNED
-    from crossjit.engine.whales import WhalesEngine
+    from crossjit.engine.cli_engine import CliEngine
     from crossjit.model import Arch
     engine, image, arch, mark = sys.argv[1:]
-    with WhalesEngine(engine).container(
+    with CliEngine(engine).container(
         image, arch=Arch(arch), name=f"crossjit-contract-{mark}", labels={OWNED: "contract", "crossjit.contract": mark}
     ) as container:
         container.run(["sh", "-c", "echo ready; sleep 906"], on_line=lambda line: print(line, flush=True))
@@ -749,9 +749,9 @@ def client(folder: Path, script: str) -> None:
 
 @pytest.mark.engine("docker")
 def test_a_client_that_is_not_installed(docker_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from crossjit.engine.whales import WhalesEngine
+    from crossjit.engine.cli_engine import CliEngine
 
-    bench = Bench(WhalesEngine("docker"), True, docker_bench.rootfs, docker_bench.image, docker_bench.other_image)
+    bench = Bench(CliEngine("docker"), True, docker_bench.rootfs, docker_bench.image, docker_bench.other_image)
     monkeypatch.setenv("PATH", str(tmp_path))
     for operation in everything(bench, tmp_path):
         with pytest.raises(CrossjitError, match="docker is not installed") as caught:
@@ -761,12 +761,12 @@ def test_a_client_that_is_not_installed(docker_bench: Bench, tmp_path: Path, mon
 
 @pytest.mark.engine("docker")
 def test_a_client_without_buildx(docker_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from crossjit.engine.whales import WhalesEngine
+    from crossjit.engine.cli_engine import CliEngine
 
     lacks = 'case $1 in buildx) exit 1 ;; info) docker "$@" | sed s/buildx/other/g ;; *) exec docker "$@" ;; esac'
     client(tmp_path, f"PATH={os.environ['PATH']}\n{lacks}")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    bench = Bench(WhalesEngine("docker"), True, docker_bench.rootfs, docker_bench.image, docker_bench.other_image)
+    bench = Bench(CliEngine("docker"), True, docker_bench.rootfs, docker_bench.image, docker_bench.other_image)
     assert bench.engine.facts().buildx is None
     with pytest.raises(EngineError, match="has no buildx") as caught:
         build(bench, tmp_path, "FROM scratch AS x\nENV A=1\n", "x")
@@ -778,7 +778,7 @@ def test_an_old_engine_that_imports_for_its_own_arch_only(
     docker_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Docker 20.10 ignores `import --platform`; leaving the option out makes a newer one do the same."""
-    from crossjit.engine.whales import WhalesEngine
+    from crossjit.engine.cli_engine import CliEngine
 
     forget = """
     if [ "$1 $2" = "image import" ]; then
@@ -790,7 +790,7 @@ def test_an_old_engine_that_imports_for_its_own_arch_only(
     client(tmp_path, f'{forget}\nPATH={os.environ["PATH"]}\nexec docker "$@"')
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     labels = {OWNED: "contract", MARK: uuid4().hex}
-    engine = WhalesEngine("docker")
+    engine = CliEngine("docker")
     made = engine.import_image(docker_bench.rootfs, tag="crossjit-contract:old", arch=OTHER_ARCH, labels=labels)
     try:
         assert made.arch is OTHER_ARCH

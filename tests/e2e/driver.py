@@ -14,9 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from crossjit import PROJECT, build, caches, runs
+from crossjit import PROJECT
+from crossjit.build import cache_volume, layout
 from crossjit.engine.base import HOME
-from crossjit.runs import Run, RunState
+from crossjit.runs import history
+from crossjit.runs.model import Run, RunState
 from crossjit.settings import Settings
 
 T = TypeVar("T")
@@ -81,7 +83,7 @@ class Running:
         identity = self.run().id
 
         def look() -> Run | None:
-            run = runs.load(self._driver.settings, identity)
+            run = history.load(self._driver.settings, identity)
             return run if any(event.name in steps for event in run.open_steps()) else None
 
         return self.until(f"step {' or '.join(steps)}", look, patience)
@@ -197,7 +199,7 @@ class Driver:
 
     def runs(self) -> tuple[Run, ...]:
         """Return the run records, newest first."""
-        return runs.list_runs(self.settings)
+        return history.list_runs(self.settings)
 
     def last_run(self) -> Run:
         """Return the newest run record."""
@@ -262,7 +264,7 @@ class Driver:
 
     def execute(self, container: str, *argv: str, check: bool = True) -> str:
         """Run a program in a container, as whom its commands run."""
-        return self.engine("exec", "--user", str(build.BUILDER), container, *argv, check=check)
+        return self.engine("exec", "--user", str(layout.BUILDER), container, *argv, check=check)
 
     def release(self, container: str) -> bool:
         """Let go of a hold in a container, as soon as it runs."""
@@ -276,7 +278,7 @@ class Driver:
     def leftovers(self, *containers: str) -> list[str]:
         """Look for what nothing should leave: containers, volumes, clients (of these, too), what is half made."""
         found = [f"container {name}" for name in self.containers()]
-        found += [f"volume {name}" for name in self.volumes() if not name.startswith(caches.name(self.settings))]
+        found += [f"volume {name}" for name in self.volumes() if not name.startswith(cache_volume.name(self.settings))]
         found += [f"process {command}" for command in self.processes(*containers)]
         found += [f"file {path}" for path in self.cwd.iterdir()]
         for path in self.home.rglob("*"):

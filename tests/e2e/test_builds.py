@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from crossjit.model import Arch
-from crossjit.runs import EventKind
-from crossjit.store import Store
+from crossjit.runs.model import EventKind
+from crossjit.stash.store import Store
 from tests.e2e import tiny_source
 from tests.e2e.conftest import MakeDriver
 from tests.e2e.driver import Driver

@@ -16,10 +16,15 @@ from typing import Any
 import pytest
 
 from benchmarks.trees import Edit, checkout, restore
-from crossjit import PROJECT, build, engine, recipes, settings, sources, store, tars
+from crossjit import PROJECT, engine, settings, sources
+from crossjit.build import layout
+from crossjit.build.container import cache_environment
+from crossjit.config import recipes
 from crossjit.engine.base import Container
 from crossjit.model import Arch, Cell, Strategy
 from crossjit.progress import Silent
+from crossjit.stash import artifact, store
+from crossjit.util.tar import packed
 from tests.e2e.driver import Driver
 from tests.e2e.test_real_cpython import configured, ran
 
@@ -63,7 +68,7 @@ class Filled:
         shutil.copytree(settings.load().home / "images", home / "images", ignore=shutil.ignore_patterns(".*"))
         return Driver(home, cwd).with_environ(CROSSJIT_SOURCE_MIRROR=os.environ.get("CROSSJIT_SOURCE_MIRROR"))
 
-    def build(self, driver: Driver, *options: str) -> tuple[store.Artifact, dict[str, Any]]:
+    def build(self, driver: Driver, *options: str) -> tuple[artifact.Artifact, dict[str, Any]]:
         """Build the source as it is now; return the artifact, and what is said of the cell."""
         which = ("--recipe", self.recipe, "--arch", self.arch.value, "--variant", "jit", "--source", self.tree)
         (cell,) = driver.run("build", *which, "--json", *options, patience=4 * 3600).json["cells"]
@@ -115,7 +120,7 @@ def test_a_change_is_built_as_without_a_cache(
     assert (cached.manifest.trees, cached.full_id) == (plain.manifest.trees, plain.full_id)
 
 
-def differing(one: store.Artifact, other: store.Artifact) -> dict[str, list[str]]:
+def differing(one: artifact.Artifact, other: artifact.Artifact) -> dict[str, list[str]]:
     """Name the files that are not the same, by tree."""
     ours, others = one.files(), other.files()
     found = {tree: dict(ours[tree].items() ^ others[tree].items()) for tree in ours}
@@ -136,7 +141,7 @@ def test_a_uop_that_changed_is_compiled_anew(recipe: str) -> None:
         some = [f"        case {uop}: {{{case}\n        }}\n" for uop, case in chosen]
         text = "\n" + "\n".join(some)
         assert text.count(TEXT) == 1
-        cache = {**build.bookkeeping(spec, cached=True), "CROSSJIT_CACHE": f"{build.TOOLS}/cache"}
+        cache = {**cache_environment(spec, cached=True), "CROSSJIT_CACHE": f"{layout.TOOLS}/cache"}
         before = stencils(container, text, cache)
         assert stencils(container, text, cache) == before
         hits = ran(container, "cat", cache["CROSSJIT_CACHE_LOG"])
@@ -149,13 +154,13 @@ def test_a_uop_that_changed_is_compiled_anew(recipe: str) -> None:
 
 def stencils(container: Container, cases: str, env: Mapping[str, str]) -> bytes:
     """Make the stencils of these uops in an environment, as a build does, and take them away."""
-    container.put(tars.packed({CASES: cases.encode()}, {}, owner=0, mode=0o644), build.SOURCE)
+    container.put(packed({CASES: cases.encode()}, {}, owner=0, mode=0o644), layout.SOURCE)
     if env:
-        ran(container, "python3", f"{build.TOOLS}/cache.py", "before-make", env=env)
+        ran(container, "python3", f"{layout.TOOLS}/cache.py", "before-make", env=env)
     ran(container, "make", "regen-jit", env=env)
     if env:
-        ran(container, "python3", f"{build.TOOLS}/cache.py", "after-make", env=env)
-    with container.get(build.BUILD) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+        ran(container, "python3", f"{layout.TOOLS}/cache.py", "after-make", env=env)
+    with container.get(layout.BUILD) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
         made = [
             file.read().split(b"\n", 2)[2]  # the two lines before are a digest and the command
             for member in tar

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from crossjit import PROJECT, recipes, settings, sources
+from crossjit import PROJECT, settings, sources
+from crossjit.config import recipes
 from crossjit.model import Arch
 from crossjit.progress import Silent
 from tests.e2e import tiny_source

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from crossjit import PROJECT, engine, settings, tars
+from crossjit import PROJECT, engine, settings
 from crossjit.engine.base import OWNED, Container
 from crossjit.images import Image, Role
 from crossjit.model import Arch
+from crossjit.util import tar
 from tests.e2e.driver import Driver
 
 pytestmark = pytest.mark.engine
@@ -35,7 +36,7 @@ def apt(own_images: dict[tuple[Role, Arch], Image], host_arch: Arch) -> Iterator
         files = {f"{HERE}/{name}": (PROJECT / "images" / name).read_bytes() for name in ("release.sh", "update.sh")}
         sources = {"/etc/apt/sources.list": b"deb [trusted=yes] file:/srv/mirror forky main\n"}
         sandbox = {"/etc/apt/apt.conf.d/root": b'APT::Sandbox::User "root";\n'}
-        container.put(tars.packed({**files, **sources, **sandbox}), "/")
+        container.put(tar.packed({**files, **sources, **sandbox}), "/")
         container.run(("rm", "-f", "/etc/apt/apt.conf.d/90crossjit"))
         yield container
 
@@ -50,7 +51,7 @@ def serve(apt: Container, valid_for: timedelta) -> str:
     head = ("Suite: forky", "Codename: forky", *lines, "Architectures: amd64 arm64", "Components: main", "SHA256:")
     release = "\n".join((*head, *packages, "")).encode()
     files = {f"{REPOSITORY}/main/binary-{arch}/Packages": b"" for arch in ("amd64", "arm64")}
-    apt.put(tars.packed({**files, f"{REPOSITORY}/Release": release}), "/")
+    apt.put(tar.packed({**files, f"{REPOSITORY}/Release": release}), "/")
     return hashlib.sha256(release).hexdigest()
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from crossjit import build, caches, trust
-from crossjit.budget import BUDGET
+from crossjit.build import cache_volume, layout
 from crossjit.engine import confinement
+from crossjit.sources import trust
+from crossjit.util.budget import BUDGET
 from tests.e2e import tiny_source
 from tests.e2e.conftest import MakeDriver
 from tests.e2e.driver import Driver
@@ -100,11 +101,11 @@ def look(driver: Driver, container: str, purpose: str) -> None:
     told = driver.inspect(container)
     host = told["HostConfig"]
     kept = [(mount["Type"], mount["Name"], mount["Destination"]) for mount in told["Mounts"]]
-    own = ("volume", caches.name(driver.settings, trust.CHECKOUTS), build.CACHE)
-    below = ("volume", caches.name(driver.settings), build.CACHE_BELOW)
+    own = ("volume", cache_volume.name(driver.settings, trust.CHECKOUTS), layout.CACHE)
+    below = ("volume", cache_volume.name(driver.settings), layout.CACHE_BELOW)
     assert sorted(kept) == (sorted([own, below]) if purpose == "build" else []), "no cache where tests run"
     assert [mount["Destination"] for mount in told["Mounts"] if not mount["RW"]] == (
-        [build.CACHE_BELOW] if purpose == "build" else []
+        [layout.CACHE_BELOW] if purpose == "build" else []
     ), "the recipes' own cache is read, and not written"
     assert not host["Binds"]
     assert not host["Devices"]

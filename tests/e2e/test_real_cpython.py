@@ -17,31 +17,25 @@ from typing import Any
 import pytest
 
 from benchmarks import trees
-from crossjit import (
-    PROJECT,
-    build,
-    capabilities,
-    emulation,
-    engine,
-    flow,
-    host,
-    images,
-    plan,
-    recipes,
-    runs,
-    settings,
-    sources,
-    store,
-    tars,
-    validation,
-)
-from crossjit.build import BuildSpec
-from crossjit.circumstances import capability_names
+from crossjit import PROJECT, engine, host, images, settings, sources
+from crossjit.build import layout
+from crossjit.build.container import cache_environment, container_name, jobs_for, open_container, populate
+from crossjit.build.spec import BuildSpec, make_spec
+from crossjit.config import recipes
+from crossjit.config.conditions import capability_names
 from crossjit.engine.base import Container
+from crossjit.host import emulation
 from crossjit.images import Role
 from crossjit.model import Arch, Cell, Strategy, Variant
+from crossjit.pipeline import context, plan
 from crossjit.progress import Silent
+from crossjit.runs.record import RunRecord
 from crossjit.sources import Source
+from crossjit.stash import store
+from crossjit.stash.artifact import GENERATED, Artifact
+from crossjit.util.tar import packed
+from crossjit.validation import capabilities
+from crossjit.validation.target import PYTHON, SCRIPTS, TESTER, environment, install
 from tests.e2e.driver import Driver
 
 pytestmark = pytest.mark.engine
@@ -65,11 +59,11 @@ def crossjit(*arguments: str, expect: int = 0) -> Any:
 def living_run() -> Iterator[Mapping[str, str]]:
     """Make labels of a run that lives: what carries no such label is swept away by the next command."""
     loaded = settings.load()
-    with runs.RunRecord.start(loaded, ["pytest", __name__], {}) as record:
-        yield flow.labels(loaded, record.id)
+    with RunRecord.start(loaded, ["pytest", __name__], {}) as record:
+        yield context.labels(loaded, record.id)
 
 
-def artifact(cell: str) -> store.Artifact:
+def artifact(cell: str) -> Artifact:
     """Return a cell's artifact, built if it is not in the stash."""
     recipe, arch, variant = cell.split("/")
     built = crossjit("build", "--recipe", recipe, "--arch", arch, "--variant", variant)
@@ -77,13 +71,13 @@ def artifact(cell: str) -> store.Artifact:
 
 
 @pytest.fixture(scope="module")
-def aarch64_jit() -> store.Artifact:
+def aarch64_jit() -> Artifact:
     """The artifact of 3.15/aarch64/jit."""
     return artifact(AARCH64)
 
 
 @pytest.fixture
-def target_libraries(aarch64_jit: store.Artifact, tmp_path: Path) -> Path:
+def target_libraries(aarch64_jit: Artifact, tmp_path: Path) -> Path:
     """The libraries of the image that the artifact was probed in, unpacked as QEMU's `-L` wants them."""
     reference = str(aarch64_jit.manifest.images["target"]["reference"])
     client = engine.connect(settings.load())
@@ -105,7 +99,7 @@ def target_libraries(aarch64_jit: store.Artifact, tmp_path: Path) -> Path:
 
 
 def test_an_export_runs_with_qemu_and_the_targets_libraries(
-    aarch64_jit: store.Artifact, target_libraries: Path, tmp_path: Path
+    aarch64_jit: Artifact, target_libraries: Path, tmp_path: Path
 ) -> None:
     emulator = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
     if emulator is None:
@@ -132,7 +126,7 @@ def test_an_export_runs_with_qemu_and_the_targets_libraries(
 PLAIN = Variant("jit", "", (), ())
 
 
-def test_an_emulated_target_is_probed_for_what_it_lacks(aarch64_jit: store.Artifact) -> None:
+def test_an_emulated_target_is_probed_for_what_it_lacks(aarch64_jit: Artifact) -> None:
     client = engine.connect(settings.load())
     host_arch = client.facts().arch
     reference = str(aarch64_jit.manifest.images["target"]["reference"])
@@ -140,12 +134,12 @@ def test_an_emulated_target_is_probed_for_what_it_lacks(aarch64_jit: store.Artif
         reference,
         arch=Arch.AARCH64,
         name=f"crossjit-test-{os.getpid()}",
-        labels=flow.labels(settings.load(), "test"),
-        env=validation.environment(PLAIN, emulation.environment(host_arch, Arch.AARCH64)),
-        user=f"{validation.TESTER}:{validation.TESTER}",
+        labels=context.labels(settings.load(), "test"),
+        env=environment(PLAIN, emulation.environment(host_arch, Arch.AARCH64)),
+        user=f"{TESTER}:{TESTER}",
     ) as target:
-        validation.install(target, PLAIN, aarch64_jit.open)
-        probed = capabilities.probe(target, validation.PYTHON, f"{validation.SCRIPTS}/capabilities.py")
+        install(target, PLAIN, aarch64_jit.open)
+        probed = capabilities.probe(target, PYTHON, f"{SCRIPTS}/capabilities.py")
     assert probed.problem is None
     assert set(probed.facts) == set(capability_names())
     assert {name: fact["detail"] for name, fact in probed.facts.items() if fact["works"] is None} == {}
@@ -166,8 +160,8 @@ def _stencils(stream: Any) -> Iterator[tuple[str, bytes]]:
                 yield name, file.read().split(b"\n", 2)[2]
 
 
-def _stencils_of(artifact: store.Artifact) -> dict[str, bytes]:
-    with artifact.open(store.GENERATED) as stream:
+def _stencils_of(artifact: Artifact) -> dict[str, bytes]:
+    with artifact.open(GENERATED) as stream:
         return dict(_stencils(stream))
 
 
@@ -183,20 +177,20 @@ def configured(cell: Cell, strategy: Strategy) -> Iterator[tuple[Container, Buil
     toolchain = images.ensure(
         client, spec, Role.TOOLCHAIN, cell.arch, host_arch=facts.arch, home=loaded.home, progress=Silent()
     )
-    built = build.specify(source, recipe.variants[cell.variant], cell.arch, strategy, toolchain)
+    built = make_spec(source, recipe.variants[cell.variant], cell.arch, strategy, toolchain)
     with (
         living_run() as labels,
-        build.open_container(
+        open_container(
             client,
             toolchain,
             built,
             facts=facts,
-            name=build.container_name(f"{cell}-stencils", "test"),
+            name=container_name(f"{cell}-stencils", "test"),
             labels=labels,
             emulation=emulation.environment(facts.arch, cell.arch),
         ) as container,
     ):
-        build.fill(container, built, source)
+        populate(container, built, source)
         ran(container, *built.commands[0].argv)
         yield container, built, source
 
@@ -204,7 +198,7 @@ def configured(cell: Cell, strategy: Strategy) -> Iterator[tuple[Container, Buil
 def ran(container: Container, *argv: str, env: Mapping[str, str] | None = None) -> list[str]:
     """Run a command where CPython is built; return what it printed."""
     lines: list[str] = []
-    assert container.run(argv, cwd=build.BUILD, env=env, on_line=lines.append).returncode == 0, lines[-20:]
+    assert container.run(argv, cwd=layout.BUILD, env=env, on_line=lines.append).returncode == 0, lines[-20:]
     return lines
 
 
@@ -212,13 +206,13 @@ def ran(container: Container, *argv: str, env: Mapping[str, str] | None = None) 
 def test_emulated_stencils_are_those_of_the_cross_build() -> None:
     """The compiler itself under QEMU: configure and the stencils, of 3.14, which has a third of those of 3.15."""
     cell = Cell("3.14", Arch.AARCH64, "jit")
-    ability = host.look(settings.load(), host.LocalShell()).ability
+    ability = host.inspect(settings.load(), host.LocalShell()).ability
     facts = engine.connect(settings.load()).facts()
     assert ability is not None
     assert plan.choose_strategy(Strategy.EMULATE, ability, Arch.AARCH64) is Strategy.EMULATE
     with configured(cell, Strategy.EMULATE) as (container, _, _):
-        ran(container, "make", f"-j{build.jobs_for(facts, 0)}", "regen-jit")
-        with container.get(build.BUILD) as stream:
+        ran(container, "make", f"-j{jobs_for(facts, 0)}", "regen-jit")
+        with container.get(layout.BUILD) as stream:
             emulated = dict(_stencils(stream))
     assert emulated
     assert emulated == _stencils_of(artifact(str(cell)))
@@ -234,13 +228,13 @@ def test_what_is_precompiled_changes_no_stencil(recipe: str) -> None:
             file = tar.extractfile(name)
             assert file is not None
             cases = re.findall(r"\n {8}case \w+: \{\n.*?\n {8}\}", file.read().decode(), flags=re.DOTALL)[::20]
-        container.put(tars.packed({name: "\n".join(cases).encode()}, {}, owner=0, mode=0o644), build.SOURCE)
+        container.put(packed({name: "\n".join(cases).encode()}, {}, owner=0, mode=0o644), layout.SOURCE)
         made = []
-        for env in ({}, build.bookkeeping(spec, cached=True)):
+        for env in ({}, cache_environment(spec, cached=True)):
             if env:
-                ran(container, "python3", f"{build.TOOLS}/cache.py", "before-make", env=env)
+                ran(container, "python3", f"{layout.TOOLS}/cache.py", "before-make", env=env)
             ran(container, "make", "regen-jit", env=env)
-            with container.get(build.BUILD) as stream:
+            with container.get(layout.BUILD) as stream:
                 made.append(dict(_stencils(stream)))
             ran(container, "sh", "-c", "rm jit_*.h")
         precompiled = ran(container, "ls", env["CROSSJIT_PREAMBLES"])
@@ -304,7 +298,7 @@ def test_where_only_tests_changed_it_is_what_would_have_been_built(driver: Drive
     wanted = ("build", "--recipe", "3.15", "--arch", arch.value, "--variant", "nojit", "--source", checkout, "--json")
     stash = store.Store(real.settings.stash)
 
-    def built(*options: str) -> tuple[Mapping[str, Any], store.Artifact]:
+    def built(*options: str) -> tuple[Mapping[str, Any], Artifact]:
         (cell,) = real.run(*wanted, *options, patience=7200).json["cells"]
         artifact = stash.find(cell["build_key"])
         assert artifact is not None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from crossjit import caches
-from crossjit.store import Store
+from crossjit.build import cache_volume
+from crossjit.stash.store import Store
 from tests.e2e import tiny_source
 from tests.e2e.driver import Driver
 
@@ -50,7 +50,7 @@ def test_a_pull_request_poisons_no_cache_but_its_own(
 ) -> None:
     build = ("build", "--recipe", recipe, "--json")
     (trusted,) = driver.run(*build).json["cells"]
-    shared = caches.name(driver.settings)
+    shared = cache_volume.name(driver.settings)
     seed = "".join(
         f'mkdir -p /look/{part}; [ -n "$(ls /look/{part})" ] || echo {part} >/look/{part}/seed; ' for part in PARTS
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crossjit.model import Arch
-from crossjit.store import Store
+from crossjit.stash.store import Store
 from tests.e2e.driver import Driver
 
 pytestmark = pytest.mark.engine

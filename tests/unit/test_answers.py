@@ -10,39 +10,40 @@ from pathlib import Path
 
 import pytest
 
-from crossjit import answers, build, flow
+from crossjit.build import layout, preconfigure
 from crossjit.engine.base import Container
-from crossjit.engine.fake import FakeEngine, FakeProcess
 from crossjit.errors import EngineError
-from crossjit.flow import Order, Prepared
 from crossjit.images import Role
 from crossjit.model import Arch, Cell, Strategy
+from crossjit.pipeline import build_cell, context, prepare, shell
+from crossjit.pipeline.context import CellRequest, PreparedCell
 from crossjit.sources import Kind
+from tests.fakes.engine import FakeEngine, FakeProcess
 from tests.unit.shops import image
 from tests.unit.test_build_python import ARM, RECIPE, X86, Shop
 
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setattr(flow, "ensure_image", lambda shop, spec, role, arch: image(role, arch))
-    monkeypatch.setattr(flow, "require_emulator", lambda shop, arch: None)
+    monkeypatch.setattr(context, "ensure_image", lambda shop, spec, role, arch: image(role, arch))
+    monkeypatch.setattr(context, "require_emulator", lambda shop, arch: None)
     made = Shop(tmp_path)
     made.shop = replace(made.shop, cached=True)
     return made
 
 
-def prepared(shop: Shop, arch: Arch, strategy: Strategy | None = None) -> Prepared:
+def prepared(shop: Shop, arch: Arch, strategy: Strategy | None = None) -> PreparedCell:
     strategy = strategy or (Strategy.NATIVE if arch is X86 else Strategy.CROSS)
-    order = Order(Cell("3.15", arch, "jit"), RECIPE, RECIPE.variants["jit"], strategy)
-    return flow.specified(order, shop.source, shop.spec, image(Role.TOOLCHAIN, X86), X86)
+    order = CellRequest(Cell("3.15", arch, "jit"), RECIPE, RECIPE.variants["jit"], strategy)
+    return prepare.make_prepared(order, shop.source, shop.spec, image(Role.TOOLCHAIN, X86), X86)
 
 
-def made(shop: Shop, cell: Prepared, following: Prepared | None = None) -> list[str]:
+def made(shop: Shop, cell: PreparedCell, following: PreparedCell | None = None) -> list[str]:
     """Build a cell, and name the containers that were configured in, without what makes their names unique."""
     engine = shop.shop.engine
     assert isinstance(engine, FakeEngine)
     before = len(engine.commands)
-    flow.build_cell(shop.shop, cell, log=shop.folder / "build.log", following=following)
+    build_cell.build_cell(shop.shop, cell, log=shop.folder / "build.log", following=following)
     assert engine.containers == {}
     configured = [each.container for each in engine.commands[before:] if "configure" in each.argv]
     return [name.removeprefix("crossjit-").partition("-run-")[0] for name in configured]
@@ -59,7 +60,7 @@ class TestConfigureIsAsked:
         assert sorted(found) == sorted([ASKED, OWN, CROSS])
         assert found[-1] == CROSS, "by then the answers are there"
         asked, own = shop.served
-        assert asked == (build.SCRIPTS / "build_python.sh").read_text(), "the Python is not there yet"
+        assert asked == (layout.SCRIPTS / "build_python.sh").read_text(), "the Python is not there yet"
         assert "O1" in own
 
     def test_while_the_cell_before_it_is_built(self, shop: Shop) -> None:
@@ -108,7 +109,7 @@ class TestConfigureIsNotAsked:
         engine = shop.engine
         engine.programs["bash"] = lambda process: 0
         (shop.shop.settings.runs / shop.shop.run).mkdir(parents=True)
-        assert flow.toolchain_shell(shop.shop, prepared(shop, ARM)) == 0
+        assert shell.toolchain_shell(shop.shop, prepared(shop, ARM)) == 0
         assert [each.name.partition("-run-")[0] for each in engine.started] == [
             f"crossjit-{OWN}",
             "crossjit-shell-3.15-aarch64-jit",
@@ -132,7 +133,7 @@ class TestAsking:
 
     def test_ends_before_the_block_is_left(self) -> None:
         engine, done = FakeEngine(arch=X86), []
-        with answers.asked(self.opened(engine), lambda container: done.append(container.id)):
+        with preconfigure.asked(self.opened(engine), lambda container: done.append(container.id)):
             pass
         assert len(done) == 1
         assert engine.containers == {}
@@ -143,7 +144,7 @@ class TestAsking:
         def ask(container: Container) -> None:
             raise EngineError("it does not answer")
 
-        with answers.asked(self.opened(engine), ask):
+        with preconfigure.asked(self.opened(engine), ask):
             pass
         assert engine.containers == {}
 
@@ -153,7 +154,7 @@ class TestAsking:
         def ask(container: Container) -> None:
             raise KeyError("configure")
 
-        with pytest.raises(KeyError), answers.asked(self.opened(engine), ask):
+        with pytest.raises(KeyError), preconfigure.asked(self.opened(engine), ask):
             pass
         assert engine.containers == {}
 
@@ -180,7 +181,7 @@ class TestAsking:
         def ask(container: Container) -> None:
             container.run(("configure",))
 
-        with pytest.raises(error), answers.asked(watched(), ask):
+        with pytest.raises(error), preconfigure.asked(watched(), ask):
             assert asking.wait(30)
             raise error("stop")
         assert went == [True], "it did not have to end by itself"

@@ -13,11 +13,14 @@ from benchmarks import figures, lines, machine, trees, triage
 from benchmarks.commands import Built, Done
 from benchmarks.figures import Found, Kind, Line, Pace, Sample, Status, Unit, busy, extrapolated, length
 from benchmarks.trees import Edit
-from crossjit import PROJECT, plan, recipes, runs
+from crossjit import PROJECT
+from crossjit.config import recipes
 from crossjit.engine.base import Completed
-from crossjit.runs import RunRecord
+from crossjit.pipeline import plan
+from crossjit.runs import history
+from crossjit.runs.record import RunRecord
 from crossjit.settings import Settings
-from crossjit.triage import Layer
+from crossjit.triage.decide import Layer
 
 COLD = Line("native", "build native", Unit.BASELINE, 1.05)
 FASTER = Line("emulated", "emulated by hand", Unit.TIMES, 8, at_least=True)
@@ -224,7 +227,7 @@ class TestOwnShare:
                 record.recorder.command(Completed(("make",), 0, 8.0))
             with record.recorder.step("pack", "cell"):
                 now[0] += 1
-        own, where = Built(12.5, runs.load(settings), {}).own()
+        own, where = Built(12.5, history.load(settings), {}).own()
         assert own == pytest.approx(4.5)
         assert where == pytest.approx({"make": 2, "pack": 1, "outside steps": 1.5})
 

@@ -19,10 +19,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossjit import budget, packing, tars
-from crossjit.budget import BudgetError, TreeCount
 from crossjit.errors import CrossjitError, SourceError, StashError
 from crossjit.sources.inspection import inspect
+from crossjit.stash import packing
+from crossjit.util import budget
+from crossjit.util.budget import BudgetError, TreeCount
+from crossjit.util.tar import read
 from tests.unit.measured import measure
 from tests.unit.test_sources_archives import COMPRESSIONS, TOP, entry, tar_of
 from tests.unit.trees import INSTALL, File, stream, tar
@@ -264,9 +266,7 @@ def test_a_tar_is_read_from_a_pipe_and_to_its_end() -> None:
     with os.fdopen(reading, "rb", buffering=0) as source, os.fdopen(writing, "wb") as sink:
         sink.write(content)
         sink.close()
-        found = {
-            member.name: content.read() if content else b"" for member, content in tars.read(source, TreeCount("it"))
-        }
+        found = {member.name: content.read() if content else b"" for member, content in read(source, TreeCount("it"))}
         assert source.read() == b""
     assert found["install/lib/os.py"] == INSTALL["lib/os.py"].content  # type: ignore[union-attr]
 
@@ -275,7 +275,7 @@ def test_a_tar_that_is_cut_off_is_not_taken_for_a_whole_one() -> None:
     content = tar(INSTALL, format=tarfile.USTAR_FORMAT)
     for end in range(0, len(content.rstrip(b"\0")) // 512 * 512, 512):
         with pytest.raises(tarfile.TarError):
-            list(tars.read(io.BytesIO(content[:end]), TreeCount("it")))
+            list(read(io.BytesIO(content[:end]), TreeCount("it")))
 
 
 def test_a_sparse_file_does_not_claim_zeros_without_an_end(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_a_sparse_file_does_not_claim_zeros_without_an_end(tmp_path: Path) -> No
     with pytest.raises(BudgetError, match="packed has a sparse file"):
         list(packing.contents(tmp_path / "packed"))
     with pytest.raises(BudgetError, match="it has a sparse file"):
-        list(tars.read(io.BytesIO(content), TreeCount("it")))
+        list(read(io.BytesIO(content), TreeCount("it")))
     (tmp_path / "packed").write_bytes(zstd.compress(header(tarfile.DIRTYPE, 0, "d") + claims + bytes(1024)))
     with pytest.raises(BudgetError, match="packed has more than"):
         list(packing.contents(tmp_path / "packed"))

@@ -14,16 +14,19 @@ from typing import Any
 
 import pytest
 
-from crossjit import build, build_logic
-from crossjit.budget import BudgetError
-from crossjit.build import BUILD, INSTALL, ROOT, SOURCE, BuildSpec, compile_in, jobs_for, relevant_lines, specify
+from crossjit.build import execute, layout, logic
+from crossjit.build.container import cache_environment, cache_report, jobs_for, open_container, populate, scripts
+from crossjit.build.execute import relevant_lines, run_build
+from crossjit.build.layout import BUILD, INSTALL, ROOT, SOURCE
+from crossjit.build.spec import BuildSpec, make_spec
 from crossjit.engine.base import Container, EngineFacts
-from crossjit.engine.fake import FakeEngine, FakeProcess, Fault
 from crossjit.errors import BuildError, EngineError, ExitCode, InfrastructureError, OutOfMemoryError
 from crossjit.images import Image, Package, Role
 from crossjit.model import Arch, Expectation, Strategy, Variant
 from crossjit.progress import Silent, SilentStep
 from crossjit.sources import Kind, Source
+from crossjit.util.budget import BudgetError
+from tests.fakes.engine import FakeEngine, FakeProcess, Fault
 
 JIT = Variant("jit", "the JIT", ("--enable-experimental-jit=yes",), ("jit",), expects=Expectation.MACHINE_CODE)
 FT = Variant("ft", "no GIL", ("--disable-gil",), ("ft-smoke",), free_threaded=True)
@@ -65,8 +68,8 @@ def source(tmp_path: Path) -> Source:
 
 class TestTheBuildKey:
     def test_depends_on_nothing_but_what_is_built(self, source: Source) -> None:
-        one = specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
-        other = specify(
+        one = make_spec(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
+        other = make_spec(
             replace(source, origin="elsewhere", archive=Path("moved.tar")),
             replace(JIT, summary="in other words", suites=()),
             Arch.X86_64,
@@ -85,7 +88,7 @@ class TestTheBuildKey:
             image: Image | None = None,
             python: str | None = "p",
         ) -> str:
-            return specify(source, variant, arch, strategy, image or toolchain(), build_python=python).key
+            return make_spec(source, variant, arch, strategy, image or toolchain(), build_python=python).key
 
         keys = [
             key(),
@@ -106,28 +109,28 @@ class TestOurPartInIt:
     """A fix of ours finds nothing that was made before it, in the stash or in the caches."""
 
     def test_is_all_that_toolchain_has(self) -> None:
-        listed = {path.name for path in build_logic.scripts()}
-        assert listed == {path.name for path in build.SCRIPTS.iterdir() if path.is_file()}
-        with build.scripts("21") as stream, tarfile.open(fileobj=stream) as tar:
+        listed = {path.name for path in logic.scripts()}
+        assert listed == {path.name for path in layout.SCRIPTS.iterdir() if path.is_file()}
+        with scripts("21") as stream, tarfile.open(fileobj=stream) as tar:
             assert {Path(each.name).name for each in tar if each.isfile()} <= listed
 
-    @pytest.mark.parametrize("name", [path.name for path in (*build_logic.scripts(), *build_logic.MODULES)])
+    @pytest.mark.parametrize("name", [path.name for path in (*logic.scripts(), *logic.MODULES)])
     def test_is_each_file(self, tmp_path: Path, name: str) -> None:
-        files = [*build_logic.scripts(), *build_logic.MODULES]
+        files = [*logic.scripts(), *logic.MODULES]
         (changed,) = (path for path in files if path.name == name)
         shutil.copy(changed, tmp_path)
         with (tmp_path / name).open("a") as file:
             file.write("\n")
         others = [tmp_path / name if path == changed else path for path in files]
-        assert build_logic.digest(others) != build_logic.digest(files) == build_logic.whole_digest()
+        assert logic.digest(others) != logic.digest(files) == logic.whole_digest()
 
     def test_is_in_the_keys(self, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-        spec = specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
-        caches = build.bookkeeping(spec, cached=True)
-        assert build_logic.scripts_digest() in caches["CROSSJIT_TOOLCHAIN"]
-        assert build_logic.scripts_digest() in caches["CCACHE_COMPILERCHECK"]
-        monkeypatch.setattr(build_logic, "whole_digest", lambda: "another")
-        changed = specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
+        spec = make_spec(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
+        caches = cache_environment(spec, cached=True)
+        assert logic.scripts_digest() in caches["CROSSJIT_TOOLCHAIN"]
+        assert logic.scripts_digest() in caches["CCACHE_COMPILERCHECK"]
+        monkeypatch.setattr(logic, "whole_digest", lambda: "another")
+        changed = make_spec(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
         assert changed.key != spec.key
         assert replace(changed, core="c").core_key != replace(spec, core="c").core_key
 
@@ -137,7 +140,7 @@ class TestTheCoreKey:
 
     def core_key(self, source: Source, variant: Variant = JIT, **changes: Any) -> str | None:
         changed = replace(source, **{"kind": Kind.CHECKOUT, "core": "c", **changes})
-        return specify(changed, variant, Arch.X86_64, Strategy.NATIVE, toolchain()).core_key
+        return make_spec(changed, variant, Arch.X86_64, Strategy.NATIVE, toolchain()).core_key
 
     def test_does_not_depend_on_tests(self, source: Source) -> None:
         assert self.core_key(source) == self.core_key(source, digest="e" * 64)
@@ -159,7 +162,7 @@ class TestTheCoreKey:
 
     def test_changes_no_build_key(self, source: Source) -> None:
         checkout = replace(source, kind=Kind.CHECKOUT)
-        spec = specify(checkout, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
+        spec = make_spec(checkout, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
         assert replace(spec, core="c").key == spec.key
 
 
@@ -167,7 +170,7 @@ class TestThePythonThatCompilesTheLibrary:
     """Which builds may take each other's .pyc files."""
 
     def python(self, source: Source, variant: Variant = JIT, strategy: Strategy = Strategy.NATIVE) -> str:
-        return specify(source, variant, Arch.X86_64, strategy, toolchain()).python
+        return make_spec(source, variant, Arch.X86_64, strategy, toolchain()).python
 
     def test_is_the_same_for_plain_builds(self, source: Source) -> None:
         ours = self.python(source)
@@ -180,7 +183,7 @@ class TestThePythonThatCompilesTheLibrary:
         debug = replace(JIT, configure=(*JIT.configure, "--with-pydebug"), debug=True)
         flags = replace(JIT, configure=(*JIT.configure, "CFLAGS=-DOTHER"))
         assert len({self.python(source, variant) for variant in (JIT, FT, debug, flags)}) == 4
-        assert specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain(key="o")).python != self.python(source)
+        assert make_spec(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain(key="o")).python != self.python(source)
         assert self.python(source, JIT, Strategy.CROSS) != self.python(source), (
             "it is installed, not in its build folder"
         )
@@ -194,14 +197,14 @@ class TestThePythonThatCompilesTheLibrary:
 
 class TestTheConfigureLine:
     def test_of_a_native_build_names_no_machine(self, source: Source) -> None:
-        line = specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain()).configure_line
+        line = make_spec(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain()).configure_line
         assert line.startswith(f"{SOURCE}/configure --prefix=/usr/local ")
         assert "--enable-experimental-jit=yes" in line
         assert "--host" not in line
         assert "CC=" not in line
 
     def test_of_a_cross_build_names_both_machines_and_its_python(self, source: Source) -> None:
-        spec = specify(source, JIT, Arch.AARCH64, Strategy.CROSS, toolchain(), build_python="p")
+        spec = make_spec(source, JIT, Arch.AARCH64, Strategy.CROSS, toolchain(), build_python="p")
         words = spec.configure_line.split()
         assert "--build=x86_64-linux-gnu" in words
         assert "--host=aarch64-linux-gnu" in words
@@ -210,8 +213,8 @@ class TestTheConfigureLine:
         assert spec.environment["PKG_CONFIG_LIBDIR"].startswith("/usr/lib/aarch64-linux-gnu/pkgconfig")
 
     def test_llvm_is_looked_for_only_where_the_variant_needs_it(self, source: Source) -> None:
-        assert "LLVM_TOOLS_INSTALL_DIR" in specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain()).environment
-        without = specify(source, FT, Arch.X86_64, Strategy.NATIVE, toolchain())
+        assert "LLVM_TOOLS_INSTALL_DIR" in make_spec(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain()).environment
+        without = make_spec(source, FT, Arch.X86_64, Strategy.NATIVE, toolchain())
         assert without.llvm is None
         assert "LLVM_TOOLS_INSTALL_DIR" not in without.environment
 
@@ -293,7 +296,7 @@ def succeed(process: FakeProcess) -> int:
 
 def python(process: FakeProcess) -> int:
     """Stand for toolchain/beside.py and cache.py: what they are to run is run, and the rest is told."""
-    assert process.argv[1] in (f"{build.TOOLS}/beside.py", f"{build.TOOLS}/cache.py")
+    assert process.argv[1] in (f"{layout.TOOLS}/beside.py", f"{layout.TOOLS}/cache.py")
     process.files.read(process.argv[1])
     if "--" in process.argv:
         return process.run(process.argv[process.argv.index("--") + 1 :])
@@ -320,10 +323,10 @@ def engine_with(**programs: Any) -> FakeEngine:
 def test_the_caches_are_asked_how_often_they_had_an_answer(source: Source) -> None:
     for said, expected in (("{}", {}), ('{"compiler": {"hit": 3, "miss": 1}}', {"compiler": (3, 1)}), ("no", {})):
         engine = engine_with(python3=lambda process, said=said: process.write_line(said) or 0)
-        spec = specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
-        opened = build.open_container(engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={})
+        spec = make_spec(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
+        opened = open_container(engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={})
         with opened as container:
-            assert build.cache_report(container) == expected
+            assert cache_report(container) == expected
 
 
 def test_a_dry_run_that_says_more_than_any_build_is_not_kept(source: Source) -> None:
@@ -352,13 +355,15 @@ def test_a_dry_run_without_an_end_is_the_sources_fault(source: Source) -> None:
     assert caught.value.exit_code == ExitCode.PRODUCT
 
 
-def compiled_in(container: Container, spec: BuildSpec, source: Source, **options: Any) -> build.Built:
-    return compile_in(container, spec, unpack=partial(build.fill, container, spec, source), **options)
+def compiled_in(container: Container, spec: BuildSpec, source: Source, **options: Any) -> execute.BuildResult:
+    return run_build(container, spec, unpack=partial(populate, container, spec, source), **options)
 
 
-def compiled(engine: FakeEngine, source: Source, log: io.StringIO, progress: Silent | None = None) -> build.Built:
-    spec = specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
-    with build.open_container(engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}) as container:
+def compiled(
+    engine: FakeEngine, source: Source, log: io.StringIO, progress: Silent | None = None
+) -> execute.BuildResult:
+    spec = make_spec(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
+    with open_container(engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}) as container:
         return compiled_in(container, spec, source, subject="cell", jobs=2, log=log, progress=progress or Silent())
 
 
@@ -376,7 +381,7 @@ class TestCompiling:
         """In a copy of the source that the builder may write to; the caches are asked afterwards."""
 
         def copy(process: FakeProcess) -> int:
-            assert process.uid == build.BUILDER
+            assert process.uid == layout.BUILDER
             process.files.move(*process.argv[-2:])
             return 0
 
@@ -397,10 +402,8 @@ class TestCompiling:
     def test_the_library_is_compiled_ahead_while_install_leaves_cores_idle(self, source: Source) -> None:
         for ahead, jobs in (((), 1), (("--jobs", "2"), 3)):
             engine = engine_with()
-            spec = specify(source, FT, Arch.X86_64, Strategy.NATIVE, toolchain())
-            with build.open_container(
-                engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}
-            ) as container:
+            spec = make_spec(source, FT, Arch.X86_64, Strategy.NATIVE, toolchain())
+            with open_container(engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}) as container:
                 log = io.StringIO()
                 compiled_in(container, spec, source, subject="cell", jobs=jobs, log=log, progress=Silent())
             assert "\n$ cd /crossjit/build && make install DESTDIR" in log.getvalue(), "that is what decides"
@@ -409,13 +412,13 @@ class TestCompiling:
             assert bool(beside) is bool(ahead)
             if beside:
                 end = ("--ahead", f"{SOURCE}/Lib", "--library", "python3.15t", *ahead, "--")
-                assert beside[1] == f"{build.TOOLS}/beside.py"
+                assert beside[1] == f"{layout.TOOLS}/beside.py"
                 assert beside[-len(end) :] == end
                 compiling = next(command.argv for command in spec.commands if command.phase == "compile")
                 assert beside[2 : -len(end)] == compiling
 
     def test_a_cross_builds_library_is_compiled_ahead_while_it_is_configured(self, source: Source) -> None:
-        spec = specify(source, JIT, Arch.AARCH64, Strategy.CROSS, toolchain(), build_python="p")
+        spec = make_spec(source, JIT, Arch.AARCH64, Strategy.CROSS, toolchain(), build_python="p")
         assert spec.ahead
         assert spec.ahead.phases == ("configure", "install")
         assert spec.ahead.argv[-1] == "python3.15"
@@ -423,10 +426,10 @@ class TestCompiling:
     def test_nothing_is_compiled_ahead_where_python_leaves_files_in_the_source(self, source: Source) -> None:
         """What a Python compiles follows from whether it found its own modules compiled."""
         stale = replace(source, regenerate=("regen-cases",))
-        assert specify(stale, JIT, Arch.X86_64, Strategy.NATIVE, toolchain()).ahead is None
+        assert make_spec(stale, JIT, Arch.X86_64, Strategy.NATIVE, toolchain()).ahead is None
 
     def test_what_is_done_ahead_decides_nothing(self, source: Source) -> None:
-        spec = specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
+        spec = make_spec(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
         without = replace(spec, ahead=None)
         assert (spec.key, spec.core_key) == (without.key, without.core_key)
 
@@ -434,52 +437,46 @@ class TestCompiling:
         """By the image's own compiler, not through ccache."""
 
         def compile_it(process: FakeProcess) -> int:
-            assert process.uid == build.BUILDER
+            assert process.uid == layout.BUILDER
             compiled, read = process.argv[-2:]
             process.write_file(compiled, b"of " + process.files.read(read), mode=0o755)
             return 0
 
         for variant, compiling in ((JIT, 1), (FT, 0)):
             engine = engine_with(gcc=compile_it)
-            spec = specify(source, variant, Arch.X86_64, Strategy.NATIVE, toolchain())
-            with build.open_container(
-                engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}
-            ) as container:
-                build.fill(container, spec, source)
+            spec = make_spec(source, variant, Arch.X86_64, Strategy.NATIVE, toolchain())
+            with open_container(engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}) as container:
+                populate(container, spec, source)
                 assert [command.argv[0] for command in engine.commands].count("/usr/bin/gcc") == compiling
                 if compiling:
                     files = engine.containers[container.id].files
-                    expected = b"of " + (build.SCRIPTS / "llvm.c").read_bytes()
-                    assert {files.read(f"{build.LLVM}/bin/{name}") for name in LLVM_NAMES} == {expected}
+                    expected = b"of " + (layout.SCRIPTS / "llvm.c").read_bytes()
+                    assert {files.read(f"{layout.LLVM}/bin/{name}") for name in LLVM_NAMES} == {expected}
 
     def test_compilers_are_run_through_the_script_that_stands_for_them(self, source: Source) -> None:
         engine = engine_with()
-        spec = specify(source, FT, Arch.X86_64, Strategy.NATIVE, toolchain())
-        with build.open_container(
-            engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}
-        ) as container:
-            build.fill(container, spec, source)
+        spec = make_spec(source, FT, Arch.X86_64, Strategy.NATIVE, toolchain())
+        with open_container(engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}) as container:
+            populate(container, spec, source)
             files = engine.containers[container.id].files
             names = ("gcc", "g++", "x86_64-linux-gnu-gcc", "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-g++")
-            expected = (build.SCRIPTS / "compiler.sh").read_bytes()
-            assert {files.read(f"{build.COMPILERS}/{name}") for name in names} == {expected}
+            expected = (layout.SCRIPTS / "compiler.sh").read_bytes()
+            assert {files.read(f"{layout.COMPILERS}/{name}") for name in names} == {expected}
         folders = spec.environment["PATH"].split(":")
-        assert folders.index(build.COMPILERS) < folders.index("/usr/bin")
+        assert folders.index(layout.COMPILERS) < folders.index("/usr/bin")
         assert "/usr/lib/ccache" not in folders, "configure would find it there"
 
     def test_so_is_the_clang_that_a_variant_names(self, source: Source) -> None:
         engine = engine_with()
         variant = replace(JIT, configure=(*JIT.configure, "CC=clang"))
-        spec = specify(source, variant, Arch.X86_64, Strategy.NATIVE, toolchain())
-        with build.open_container(
-            engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}
-        ) as container:
-            build.fill(container, spec, source)
+        spec = make_spec(source, variant, Arch.X86_64, Strategy.NATIVE, toolchain())
+        with open_container(engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}) as container:
+            populate(container, spec, source)
             files = engine.containers[container.id].files
-            expected = (build.SCRIPTS / "compiler.sh").read_bytes()
-            assert {files.read(f"{build.COMPILERS}/{name}") for name in ("clang-21", "clang++-21")} == {expected}
+            expected = (layout.SCRIPTS / "compiler.sh").read_bytes()
+            assert {files.read(f"{layout.COMPILERS}/{name}") for name in ("clang-21", "clang++-21")} == {expected}
         folders = spec.environment["PATH"].split(":")
-        assert folders.index(build.COMPILERS) < folders.index(f"{build.LLVM}/bin"), "that is the stencils' clang"
+        assert folders.index(layout.COMPILERS) < folders.index(f"{layout.LLVM}/bin"), "that is the stencils' clang"
 
     def test_the_compiler_on_record_is_the_one_of_the_makefile(self, source: Source) -> None:
         def sh(process: FakeProcess) -> int:
@@ -502,17 +499,17 @@ class TestCompiling:
 
     def test_a_python_that_loads_its_library_finds_it_where_it_was_built(self, source: Source) -> None:
         shared = replace(JIT, configure=(*JIT.configure, "--enable-shared"))
-        native = specify(source, shared, Arch.X86_64, Strategy.NATIVE, toolchain())
+        native = make_spec(source, shared, Arch.X86_64, Strategy.NATIVE, toolchain())
         (compiling,) = (command.argv for command in native.commands if command.phase == "compile")
         assert compiling[:4] == ("env", "PYTHON_JIT=0", f"LD_LIBRARY_PATH={BUILD}", "./python")
-        cross = specify(source, shared, Arch.AARCH64, Strategy.CROSS, toolchain(), build_python="p")
+        cross = make_spec(source, shared, Arch.AARCH64, Strategy.CROSS, toolchain(), build_python="p")
         assert not any(word.startswith("LD_") for command in cross.commands for word in command.argv)
 
     def test_what_a_variant_is_built_with_is_in_the_environment_and_the_key(self, source: Source) -> None:
         variant = replace(JIT, environment={"TSAN_OPTIONS": "suppressions={tools}/tsan/suppressions.txt"})
-        spec = specify(source, variant, Arch.X86_64, Strategy.NATIVE, toolchain())
+        spec = make_spec(source, variant, Arch.X86_64, Strategy.NATIVE, toolchain())
         assert spec.environment["TSAN_OPTIONS"] == f"suppressions={SOURCE}/Tools/tsan/suppressions.txt"
-        assert spec.key != specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain()).key
+        assert spec.key != make_spec(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain()).key
 
     def test_an_image_that_cannot_compile_it_is_no_ones_source(self, source: Source) -> None:
         with pytest.raises(InfrastructureError) as caught:
@@ -555,7 +552,7 @@ class TestCompiling:
             if phase == "configure" and "install" in process.argv:
                 phase = "install"
             if phase == failing and "before-make" not in process.argv:
-                return build.SCRIPT_FAULT
+                return layout.SCRIPT_FAULT
             return python(process) if process.argv[0] == "python3" else 0
 
         engine = engine_with(python3=program, env=program, sh=program)
@@ -566,15 +563,15 @@ class TestCompiling:
 
     def test_that_status_of_a_program_of_cpythons_is_its_own(self, source: Source) -> None:
         with pytest.raises(BuildError):
-            compiled(engine_with(make=lambda process: build.SCRIPT_FAULT), source, io.StringIO())
+            compiled(engine_with(make=lambda process: layout.SCRIPT_FAULT), source, io.StringIO())
 
     @pytest.mark.parametrize("spoiled", [None, "source", "target"])
     def test_the_script_for_what_stands_beside_tells_whose_fault_it_is(
         self, source: Source, tmp_path: Path, spoiled: str | None
     ) -> None:
-        spec = specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
+        spec = make_spec(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
         (command,) = (command.argv for command in spec.commands if command.phase == "support")
-        script = command[-1].replace(build.ROOT, str(tmp_path))
+        script = command[-1].replace(layout.ROOT, str(tmp_path))
         for name in ("src/Tools/jit", "support", "generated", "build"):
             (tmp_path / name).mkdir(parents=True)
         if spoiled == "source":
@@ -583,7 +580,7 @@ class TestCompiling:
             shutil.rmtree(tmp_path / "support")
             (tmp_path / "support").write_text("")
         done = subprocess.run(["sh", "-c", script], cwd=tmp_path / "build", capture_output=True, check=False)
-        assert done.returncode == {None: 0, "source": 1, "target": build.SCRIPT_FAULT}[spoiled]
+        assert done.returncode == {None: 0, "source": 1, "target": layout.SCRIPT_FAULT}[spoiled]
 
     @pytest.mark.parametrize(
         ("fault", "error"),
@@ -603,35 +600,35 @@ class TestCompiling:
         engine = engine_with()
         for volume in ("kept", "others"):
             engine.ensure_volume(volume, {})
-        spec = specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
-        with build.open_container(
+        spec = make_spec(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
+        with open_container(
             engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}, cache="kept", below="others"
         ):
             (started,) = engine.started
-        assert started.volumes == {"kept": build.CACHE, "others": f"{build.CACHE_BELOW}:ro"}
-        assert started.env["CROSSJIT_CACHE_BELOW"] == build.CACHE_BELOW
-        assert started.env["CROSSJIT_COMPILED_BELOW"] == f"{build.CACHE_BELOW}/pyc"
+        assert started.volumes == {"kept": layout.CACHE, "others": f"{layout.CACHE_BELOW}:ro"}
+        assert started.env["CROSSJIT_CACHE_BELOW"] == layout.CACHE_BELOW
+        assert started.env["CROSSJIT_COMPILED_BELOW"] == f"{layout.CACHE_BELOW}/pyc"
         own, below = started.env["CCACHE_REMOTE_STORAGE"].split(" ")
-        assert own.startswith(f"file:{build.CACHE}/")
-        assert below == f"file:{build.CACHE_BELOW}/ccache|read-only=true"
-        assert not started.env["CCACHE_DIR"].startswith((build.CACHE, build.CACHE_BELOW))
+        assert own.startswith(f"file:{layout.CACHE}/")
+        assert below == f"file:{layout.CACHE_BELOW}/ccache|read-only=true"
+        assert not started.env["CCACHE_DIR"].startswith((layout.CACHE, layout.CACHE_BELOW))
 
     def test_the_cache_is_a_volume_or_nothing(self, source: Source) -> None:
         engine = engine_with()
         engine.ensure_volume("kept", {})
-        spec = specify(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
+        spec = make_spec(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
         for cache in ("kept", None):
-            with build.open_container(
+            with open_container(
                 engine, toolchain(), spec, facts=FACTS, name="b", labels={}, emulation={}, cache=cache
             ) as container:
                 compiled_in(container, spec, source, subject="c", jobs=1, log=io.StringIO(), progress=Silent())
         with_it, without = engine.started
-        assert with_it.volumes == {"kept": build.CACHE}
-        assert with_it.env["CROSSJIT_CACHE"] == build.CACHE
-        assert with_it.env["CCACHE_REMOTE_STORAGE"].startswith(f"file:{build.CACHE}/ccache|")
-        assert with_it.env["CROSSJIT_LLVM_SERVERS"] == f"{build.TOOLS}/servers"
+        assert with_it.volumes == {"kept": layout.CACHE}
+        assert with_it.env["CROSSJIT_CACHE"] == layout.CACHE
+        assert with_it.env["CCACHE_REMOTE_STORAGE"].startswith(f"file:{layout.CACHE}/ccache|")
+        assert with_it.env["CROSSJIT_LLVM_SERVERS"] == f"{layout.TOOLS}/servers"
         assert set(with_it.env["CROSSJIT_LLVM_PROGRAMS"].split()) < set(LLVM_NAMES) | {"llvm-dwarfdump"}
-        assert with_it.env["CROSSJIT_PREAMBLES"] == f"{build.TOOLS}/preambles"
+        assert with_it.env["CROSSJIT_PREAMBLES"] == f"{layout.TOOLS}/preambles"
         for name in ("CROSSJIT_LLVM_SERVERS", "CROSSJIT_PREAMBLES"):
             assert name not in without.env, "that is held against the other"
         assert without.volumes == {}

@@ -15,19 +15,21 @@ from typing import Any
 import pytest
 
 import crossjit
-from crossjit import build, build_python, flow, forecast, recipes
+from crossjit.build import build_python, layout
+from crossjit.config import recipes
+from crossjit.config.recipes import Recipe
 from crossjit.engine.base import EngineFacts
-from crossjit.engine.fake import FakeEngine, FakeProcess
 from crossjit.errors import BuildError
-from crossjit.flow import Order, Workshop
 from crossjit.images import ImageSpec, Role, load_all
-from crossjit.manifest import ArtifactKind
 from crossjit.model import Arch, Cell, HostAbility, Strategy
-from crossjit.plan import Known
-from crossjit.recipes import Recipe
+from crossjit.pipeline import build_cell, context, forecast, prepare
+from crossjit.pipeline.context import BuildContext, CellRequest
+from crossjit.pipeline.plan import Available
 from crossjit.settings import Settings
 from crossjit.sources import Kind, Source
-from crossjit.store import Store
+from crossjit.stash.manifest import ArtifactKind
+from crossjit.stash.store import Store
+from tests.fakes.engine import FakeEngine, FakeProcess
 from tests.unit.shops import Heard, image
 
 X86, ARM = Arch.X86_64, Arch.AARCH64
@@ -35,9 +37,9 @@ RECIPE = recipes.find("3.15", crossjit.PROJECT / "recipes")
 PYTHON = "usr/local/bin/python3.15"
 
 
-def order(variant: str, arch: Arch, *, recipe: Recipe = RECIPE, source: str | None = None) -> Order:
+def order(variant: str, arch: Arch, *, recipe: Recipe = RECIPE, source: str | None = None) -> CellRequest:
     strategy = Strategy.NATIVE if arch is X86 else Strategy.CROSS
-    return Order(Cell(recipe.name, arch, variant), recipe, recipe.variants[variant], strategy, source)
+    return CellRequest(Cell(recipe.name, arch, variant), recipe, recipe.variants[variant], strategy, source)
 
 
 class Shop:
@@ -66,7 +68,7 @@ class Shop:
         for role, arch in ((Role.TOOLCHAIN, X86), (Role.TARGET, X86), (Role.TARGET, ARM)):
             engine.add_image(image(role, arch).reference, arch=arch)
         settings = Settings(home=folder / "home")
-        self.shop = Workshop(
+        self.shop = BuildContext(
             settings=settings,
             engine=engine,
             facts=EngineFacts("fake", "1", "1", X86, cores=2, memory=8 << 30),
@@ -87,7 +89,7 @@ class Shop:
 
     def configure(self, process: FakeProcess) -> int:
         options = [argument for argument in process.argv[1:] if "jit" in argument or "O1" in argument]
-        process.write_file(f"{build.BUILD}/configured", " ".join(options).encode() or b"nojit")
+        process.write_file(f"{layout.BUILD}/configured", " ".join(options).encode() or b"nojit")
         self.environments.append(dict(process.env))
         for argument in process.argv:
             if argument.startswith("--with-build-python="):
@@ -100,10 +102,10 @@ class Shop:
         return self.install(process) if "install" in process.argv else 0
 
     def sh(self, process: FakeProcess) -> int:
-        return self.install(process) if build.INSTALL in process.argv[-1] else 0
+        return self.install(process) if layout.INSTALL in process.argv[-1] else 0
 
     def install(self, process: FakeProcess) -> int:
-        process.write_file(f"{build.INSTALL}/{PYTHON}", process.files.read(f"{build.BUILD}/configured"))
+        process.write_file(f"{layout.INSTALL}/{PYTHON}", process.files.read(f"{layout.BUILD}/configured"))
         return 0
 
     def python(self, process: FakeProcess) -> int:
@@ -113,18 +115,18 @@ class Shop:
         process.write_line(json.dumps(asked))
         return 0
 
-    def build(self, variant: str, arch: Arch, *, digest: str = "d" * 64) -> flow.BuiltCell:
+    def build(self, variant: str, arch: Arch, *, digest: str = "d" * 64) -> context.BuiltCell:
         source = replace(self.source, digest=digest)
         toolchain = image(Role.TOOLCHAIN, X86)
-        prepared = flow.specified(order(variant, arch), source, self.spec, toolchain, X86)
+        prepared = prepare.make_prepared(order(variant, arch), source, self.spec, toolchain, X86)
         log = self.folder / f"{variant}-{arch}.log"
-        return flow.build_cell(self.shop, prepared, log=log)
+        return build_cell.build_cell(self.shop, prepared, log=log)
 
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setattr(flow, "ensure_image", lambda shop, spec, role, arch: image(role, arch))
-    monkeypatch.setattr(flow, "require_emulator", lambda shop, arch: None)
+    monkeypatch.setattr(context, "ensure_image", lambda shop, spec, role, arch: image(role, arch))
+    monkeypatch.setattr(context, "require_emulator", lambda shop, arch: None)
     return Shop(tmp_path)
 
 
@@ -137,7 +139,7 @@ def test_variants_that_differ_in_the_jit_alone_may_serve_the_plainest_first() ->
 def test_its_own_depends_on_no_tests_and_stands_for_plain_builds(shop: Shop) -> None:
     def specified(**changes: Any) -> build_python.BuildPython:
         source = replace(shop.source, **{"core": "c", **changes})
-        return build_python.specify(RECIPE, source, X86, image(Role.TOOLCHAIN, X86))
+        return build_python.make_spec(RECIPE, source, X86, image(Role.TOOLCHAIN, X86))
 
     wanted, other_tests = specified(), specified(digest="e" * 64)
     assert wanted.own.key == other_tests.own.key
@@ -230,11 +232,11 @@ class TestInstalling:
     def root(self, tmp_path: Path) -> Path:
         library = ("os.py", "json/__init__.py", "test/test_os.py", "ctypes/test/test_it.py", "json/__pycache__/a.py")
         for name in (*library, "idlelib/run.py", "LICENSE.txt"):
-            self.write(tmp_path, f"{build.SOURCE}/Lib/{name}")
-        built = f"{build.BUILD}/build/lib.linux-x86_64-3.15"
-        self.write(tmp_path, f"{build.BUILD}/pybuilddir.txt", "build/lib.linux-x86_64-3.15")
-        self.write(tmp_path, f"{build.BUILD}/python", "python").chmod(0o755)
-        self.write(tmp_path, f"{build.BUILD}/Modules/math.so", "math")
+            self.write(tmp_path, f"{layout.SOURCE}/Lib/{name}")
+        built = f"{layout.BUILD}/build/lib.linux-x86_64-3.15"
+        self.write(tmp_path, f"{layout.BUILD}/pybuilddir.txt", "build/lib.linux-x86_64-3.15")
+        self.write(tmp_path, f"{layout.BUILD}/python", "python").chmod(0o755)
+        self.write(tmp_path, f"{layout.BUILD}/Modules/math.so", "math")
         self.write(tmp_path, f"{built}/_sysconfigdata__linux_x86_64-linux-gnu.py")
         (tmp_path / built.lstrip("/") / "math.so").symlink_to("../../Modules/math.so")
         return tmp_path
@@ -247,16 +249,16 @@ class TestInstalling:
 
     def install(self, root: Path) -> subprocess.CompletedProcess[str]:
         source = Source(Kind.ARCHIVE, "3.15.0", (3, 15), "d" * 64, Path(), "Python-3.15.0", "x", llvm="21")
-        own = build_python.specify(RECIPE, source, X86, image(Role.TOOLCHAIN, X86)).own
+        own = build_python.make_spec(RECIPE, source, X86, image(Role.TOOLCHAIN, X86)).own
         (command,) = (each for each in own.commands if each.phase == "install")
-        argv = [word.replace(build.ROOT, f"{root}{build.ROOT}") for word in command.argv]
+        argv = [word.replace(layout.ROOT, f"{root}{layout.ROOT}") for word in command.argv]
         where = f"{root}{command.cwd}"
         return subprocess.run(argv, cwd=where, text=True, capture_output=True, check=False)
 
     def test_has_what_the_tools_need_and_no_more(self, root: Path) -> None:
         done = self.install(root)
         assert (done.returncode, done.stderr) == (0, "")
-        installed = root / build.INSTALL.lstrip("/") / "usr/local"
+        installed = root / layout.INSTALL.lstrip("/") / "usr/local"
         library = "lib/python3.15"
         assert sorted(str(path.relative_to(installed)) for path in installed.rglob("*") if path.is_file()) == [
             "bin/python3.15",
@@ -269,18 +271,18 @@ class TestInstalling:
         assert not (installed / library / "lib-dynload/math.so").is_symlink(), "it would point into the build folder"
 
     def test_needs_no_module_that_is_a_file_of_its_own(self, root: Path) -> None:
-        (root / build.BUILD.lstrip("/") / "build/lib.linux-x86_64-3.15/math.so").unlink()
+        (root / layout.BUILD.lstrip("/") / "build/lib.linux-x86_64-3.15/math.so").unlink()
         assert self.install(root).returncode == 0
-        library = root / build.INSTALL.lstrip("/") / "usr/local/lib/python3.15"
+        library = root / layout.INSTALL.lstrip("/") / "usr/local/lib/python3.15"
         assert (library / "lib-dynload").is_dir(), "Python looks for it"
 
     @pytest.mark.parametrize("missing", ["pybuilddir.txt", "python", "Modules/math.so"])
     def test_fails_where_something_is_missing(self, root: Path, missing: str) -> None:
-        (root / build.BUILD.lstrip("/") / missing).unlink()
+        (root / layout.BUILD.lstrip("/") / missing).unlink()
         assert self.install(root).returncode != 0
 
     def test_fails_where_a_file_cannot_be_written(self, root: Path) -> None:
-        self.write(root, f"{build.INSTALL}/usr/local/lib/python3.15/json")
+        self.write(root, f"{layout.INSTALL}/usr/local/lib/python3.15/json")
         assert self.install(root).returncode != 0
 
 
@@ -293,18 +295,18 @@ class TestOrders:
         arranged = [str(each.cell) for each in forecast.arranged(orders)]
         assert arranged == ["3.15/x86_64/jit", "3.15/x86_64/ft", "3.15/aarch64/jit", "3.14/aarch64/jit"]
 
-    def foreseen(self, folder: Path, wanted: Order, *before: Order) -> Known:
+    def foreseen(self, folder: Path, wanted: CellRequest, *before: CellRequest) -> Available:
         settings = Settings(home=folder)
-        return forecast.foresee(wanted, settings, X86, (), Store(settings.stash), None, before=before).known
+        return forecast.forecast(wanted, settings, X86, (), Store(settings.stash), None, before=before).known
 
     def test_the_plan_knows_what_will_serve(self, tmp_path: Path) -> None:
         wanted = order("jit", ARM)
         ordered = (order("jit", X86), order("ft", X86), order("interp", X86))
-        assert self.foreseen(tmp_path, wanted, *ordered) == Known(build_python="3.15/x86_64/interp")
+        assert self.foreseen(tmp_path, wanted, *ordered) == Available(build_python="3.15/x86_64/interp")
 
     def test_the_plan_knows_what_will_not(self, tmp_path: Path) -> None:
         wanted = order("jit", ARM)
         other = recipes.find("3.14", crossjit.PROJECT / "recipes")
         useless = (order("ft", X86), order("jit", X86, recipe=other), order("jit", X86, source="../cpython"))
-        assert self.foreseen(tmp_path, wanted, *useless) == Known()
-        assert self.foreseen(tmp_path, order("jit", X86), order("nojit", X86)) == Known()
+        assert self.foreseen(tmp_path, wanted, *useless) == Available()
+        assert self.foreseen(tmp_path, order("jit", X86), order("nojit", X86)) == Available()

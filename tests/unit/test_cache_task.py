@@ -8,11 +8,14 @@ import pytest
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from crossjit import build, caches, cleaning, engine, trust
-from crossjit.engine.fake import FakeEngine, FakeProcess
+from crossjit import engine
+from crossjit.build import cache_volume, layout
 from crossjit.images import Role
+from crossjit.pipeline import cleanup
 from crossjit.settings import Settings
+from crossjit.sources import trust
 from crossjit.tasks import cache as tasks
+from tests.fakes.engine import FakeEngine, FakeProcess
 from tests.unit.shops import image
 from tests.unit.test_build_python import X86
 
@@ -39,7 +42,7 @@ def sizes(process: FakeProcess) -> int:
 def filled(fake: FakeEngine, settings: Settings) -> list[str]:
     """Have a volume of each kind, and return their names."""
     domains = {trust.RECIPES: "", trust.CHECKOUTS: "", trust.domain_of(PULL_REQUEST): PULL_REQUEST}
-    return [caches.ensure(fake, settings, domain, source) for domain, source in domains.items()]
+    return [cache_volume.ensure(fake, settings, domain, source) for domain, source in domains.items()]
 
 
 def test_all_volumes_are_shown(fake: FakeEngine, settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,16 +61,16 @@ def test_all_volumes_are_shown(fake: FakeEngine, settings: Settings, capsys: pyt
 def test_what_looks_into_a_volume_reaches_no_other(fake: FakeEngine, settings: Settings) -> None:
     names = filled(fake, settings)
     tasks.show_cache(Context(), json=True)
-    assert [each.volumes for each in fake.started] == [{name: build.CACHE} for name in sorted(names)]
+    assert [each.volumes for each in fake.started] == [{name: layout.CACHE} for name in sorted(names)]
     assert not any(each.network for each in fake.started)
 
 
 def test_another_commands_sweep_leaves_it_alone(fake: FakeEngine, settings: Settings) -> None:
-    caches.ensure(fake, settings)
+    cache_volume.ensure(fake, settings)
     swept: list[str] = []
 
     def meanwhile(process: FakeProcess) -> int:
-        swept.extend(cleaning.sweep(fake, settings).lines)
+        swept.extend(cleanup.sweep(fake, settings).lines)
         return sizes(process)
 
     fake.programs["python3"] = meanwhile
@@ -81,7 +84,7 @@ def test_what_it_left_when_it_was_killed_is_swept(fake: FakeEngine, settings: Se
     tasks.show_cache(Context(), json=True)
     labels = fake.started[-1].labels
     with fake.container(image(Role.TOOLCHAIN, X86).reference, arch=X86, name="left", labels=labels):
-        assert cleaning.sweep(fake, settings).lines == ("container left",)
+        assert cleanup.sweep(fake, settings).lines == ("container left",)
 
 
 @pytest.mark.parametrize("said", ["", "[]", '{"configure": {"bytes": "many", "files": 1}}', '{"a": 1}', "\ufffd"])

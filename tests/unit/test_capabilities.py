@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from crossjit import capabilities
-from crossjit.capabilities import Probed
-from crossjit.circumstances import When, capability_names
-from crossjit.engine.fake import FakeEngine, FakeProcess, Program
-from crossjit.known_failures import FailureKind, KnownFailure
+from crossjit.config.conditions import When, capability_names
+from crossjit.config.suites import VALIDATE
+from crossjit.known_failures.entries import FailureKind, KnownFailure
 from crossjit.model import Arch, Outcome, TestResult
-from crossjit.suites import VALIDATE
+from crossjit.validation import capabilities
+from crossjit.validation.capabilities import Probed
+from tests.fakes.engine import FakeEngine, FakeProcess, Program
 
 SCRIPT = VALIDATE / "capabilities.py"
 

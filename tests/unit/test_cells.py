@@ -11,15 +11,17 @@ from typing import Any
 
 import pytest
 
-from crossjit import answers, build, durations, flow, validation
-from crossjit.engine.fake import FakeProcess
+from crossjit.build import preconfigure
 from crossjit.errors import DownloadError, EngineError, InfrastructureError, Interrupted, SourceError, UserError
 from crossjit.images import Role
 from crossjit.model import Arch, CellResult, SuiteResult, Verdict
-from crossjit.runs import RunRecord
+from crossjit.pipeline import build_steps, context, prepare, validate_cell
+from crossjit.runs.record import RunRecord
 from crossjit.tasks import build as tasks
 from crossjit.tasks.options import Request
-from crossjit.tasks.workshop import Opened
+from crossjit.tasks.session import Opened
+from crossjit.validation import durations, run_suite
+from tests.fakes.engine import FakeProcess
 from tests.unit import test_build_python
 from tests.unit.shops import image
 from tests.unit.test_build_python import X86, Shop
@@ -29,15 +31,15 @@ FULL = OSError(errno.ENOSPC, "No space left on device", "/somewhere/build.log")
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setattr(flow, "ensure_image", lambda shop, spec, role, arch: image(role, arch))
-    monkeypatch.setattr(flow, "require_emulator", lambda shop, arch: None)
+    monkeypatch.setattr(context, "ensure_image", lambda shop, spec, role, arch: image(role, arch))
+    monkeypatch.setattr(context, "require_emulator", lambda shop, arch: None)
     return Shop(tmp_path)
 
 
 def run(shop: Shop, *, validate: bool = False) -> CellResult:
     order = test_build_python.order("jit", X86)
-    prepared = flow.specified(order, shop.source, shop.spec, image(Role.TOOLCHAIN, X86), X86)
-    return flow.run_cell(shop.shop, prepared, folder=shop.folder, validate=validate)
+    prepared = prepare.make_prepared(order, shop.source, shop.spec, image(Role.TOOLCHAIN, X86), X86)
+    return validate_cell.run_cell(shop.shop, prepared, folder=shop.folder, validate=validate)
 
 
 def failing(error: BaseException) -> Any:
@@ -49,7 +51,7 @@ def failing(error: BaseException) -> Any:
 
 class TestWhatGoesWrongInACell:
     def test_a_full_disk_is_its_infra(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(flow, "_run", failing(FULL))
+        monkeypatch.setattr(build_steps, "run_logged", failing(FULL))
         result = run(shop)
         assert result.verdict is Verdict.INFRA
         assert "no space left on device (/somewhere/build.log)" in result.reasons[0]
@@ -58,7 +60,7 @@ class TestWhatGoesWrongInACell:
 
     def test_so_is_a_bug_whose_traceback_is_kept(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("CROSSJIT_DEBUG", raising=False)
-        monkeypatch.setattr(flow, "_run", failing(KeyError("surprise")))
+        monkeypatch.setattr(build_steps, "run_logged", failing(KeyError("surprise")))
         result = run(shop)
         assert result.verdict is Verdict.INFRA
         assert "a bug in crossjit: KeyError: 'surprise'" in result.reasons[0]
@@ -70,7 +72,7 @@ class TestWhatGoesWrongInACell:
     def test_an_interruption_and_a_wrong_request_get_through(
         self, shop: Shop, monkeypatch: pytest.MonkeyPatch, error: BaseException
     ) -> None:
-        monkeypatch.setattr(flow, "_run", failing(error))
+        monkeypatch.setattr(build_steps, "run_logged", failing(error))
         with pytest.raises(type(error)):
             run(shop)
 
@@ -92,22 +94,22 @@ class TestWhatIsOptional:
     def test_remembering_how_long_modules_took(
         self, shop: Shop, monkeypatch: pytest.MonkeyPatch, error: Exception
     ) -> None:
-        monkeypatch.setattr(validation, "run_suite", lambda *_, **__: SuiteResult("jit", (), 1.0))
+        monkeypatch.setattr(run_suite, "run_suite", lambda *_, **__: SuiteResult("jit", (), 1.0))
         monkeypatch.setattr(durations, "record", failing(error))
         result = run(shop, validate=True)
         assert [suite.suite for suite in result.suites] == ["jit"]
         assert any("how long modules took" in said for said in shop.heard.said)
 
     def test_configure_ahead(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(answers, "are_new", lambda *_: True)
-        monkeypatch.setattr(build, "ask", failing(FULL))
+        monkeypatch.setattr(preconfigure, "are_new", lambda *_: True)
+        monkeypatch.setattr(preconfigure, "ask", failing(FULL))
         order = test_build_python.order("ft", X86)
-        following = flow.specified(order, shop.source, shop.spec, image(Role.TOOLCHAIN, X86), X86)
+        following = prepare.make_prepared(order, shop.source, shop.spec, image(Role.TOOLCHAIN, X86), X86)
         shop.shop = replace(shop.shop, cached=True)
-        first = flow.specified(
+        first = prepare.make_prepared(
             test_build_python.order("jit", X86), shop.source, shop.spec, image(Role.TOOLCHAIN, X86), X86
         )
-        result = flow.run_cell(shop.shop, first, folder=shop.folder, validate=False, following=following)
+        result = validate_cell.run_cell(shop.shop, first, folder=shop.folder, validate=False, following=following)
         assert result.artifact
 
 
@@ -118,8 +120,8 @@ class TestTheOthersGoOn:
         self.orders = [test_build_python.order(variant, X86) for variant in ("jit", "ft")]
         self.results: list[CellResult] = []
         self.records: list[RunRecord] = []
-        monkeypatch.setattr(flow, "resolve", lambda shop_, order: shop.source)
-        monkeypatch.setattr(validation, "judge", lambda *_: (Verdict.PASS, ("it JITs",)))
+        monkeypatch.setattr(prepare, "resolve", lambda shop_, order: shop.source)
+        monkeypatch.setattr(run_suite, "judge", lambda *_: (Verdict.PASS, ("it JITs",)))
         monkeypatch.setattr(tasks, "_show", lambda run, results, json: self.results.extend(results))
 
         @contextlib.contextmanager
@@ -135,7 +137,7 @@ class TestTheOthersGoOn:
         return [f"{result.verdict}: {result.reasons[0]}" for result in self.results]
 
     def test_after_a_log_that_cannot_be_written(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-        real = flow._run
+        real = build_steps.run_logged
         failures = iter([FULL])
 
         def run_once(*arguments: Any) -> object:
@@ -143,7 +145,7 @@ class TestTheOthersGoOn:
                 raise error
             return real(*arguments)
 
-        monkeypatch.setattr(flow, "_run", run_once)
+        monkeypatch.setattr(build_steps, "run_logged", run_once)
         code = tasks._run(Request(), validate=False, rebuild=False, json=False)
         first, second = self.verdicts()
         assert "no space left on device" in first
@@ -182,7 +184,7 @@ class TestTheOthersGoOn:
             return image(role, arch)
 
         failures = iter([True])
-        monkeypatch.setattr(flow, "ensure_image", ensured)
+        monkeypatch.setattr(context, "ensure_image", ensured)
         self.orders[1] = replace(self.orders[1], source="https://example.org/cpython#main")
         tasks._run(Request(), validate=False, rebuild=False, json=False)
         assert self.verdicts() == ["infra: docker cannot pull", "pass: it JITs"]
@@ -194,12 +196,12 @@ class TestTheOthersGoOn:
             asked.append(order)
             raise DownloadError("no place had it")
 
-        monkeypatch.setattr(flow, "resolve", resolve)
+        monkeypatch.setattr(prepare, "resolve", resolve)
         assert tasks._run(Request(), validate=False, rebuild=False, json=False) == 3
         assert self.verdicts() == ["infra: no place had it"] * 2
         assert len(asked) == 1
 
     def test_a_wrong_source_ends_the_run(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(flow, "resolve", failing(SourceError("there is no such source")))
+        monkeypatch.setattr(prepare, "resolve", failing(SourceError("there is no such source")))
         with pytest.raises(SourceError):
             tasks._run(Request(), validate=False, rebuild=False, json=False)

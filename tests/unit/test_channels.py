@@ -15,15 +15,16 @@ from typing import Any
 
 import pytest
 
-from crossjit import outcomes, suites, validation
-from crossjit.budget import Budget
-from crossjit.engine.fake import FakeEngine, FakeProcess, Program
-from crossjit.engine.fake_files import Entry
+from crossjit.config import suites
 from crossjit.errors import OutOfMemoryError
 from crossjit.model import CellResult, Outcome, SuiteResult, Verdict
-from crossjit.report import tables
-from crossjit.validation import Target
-from crossjit.verdict import judge
+from crossjit.report import tables, terminal_style
+from crossjit.util.budget import Budget
+from crossjit.validation import results, run_suite
+from crossjit.validation.target import Target
+from crossjit.validation.verdict import judge
+from tests.fakes.engine import FakeEngine, FakeProcess, Program
+from tests.fakes.files import Entry
 from tests.unit.test_validation import (
     CELL,
     DONE,
@@ -89,7 +90,7 @@ def test_a_file_of_the_host_is_in_nothing(
     plan = {**PLAN, "modules": [{key: start[key] for key in ("id", "kind", "name", "label")}]}
 
     def program(process: FakeProcess) -> int:
-        process.write_file(f"{validation.RESULTS}/000-test_s/000-test_s.log", b"")
+        process.write_file(f"{run_suite.RESULTS}/000-test_s/000-test_s.log", b"")
         for each in (plan, start, end, DONE):
             process.write_line(json.dumps(each))
         return 0
@@ -106,7 +107,7 @@ def test_a_log_that_is_no_file_is_a_problem(
     fake_engine: FakeEngine, target: Target, tmp_path: Path, secret: Path, kind: bytes
 ) -> None:
     def program(process: FakeProcess) -> int:
-        process.files.add(f"{validation.RESULTS}/000-test_s/000-test_s.log", Entry(kind, 0o644, target=str(secret)))
+        process.files.add(f"{run_suite.RESULTS}/000-test_s/000-test_s.log", Entry(kind, 0o644, target=str(secret)))
         for each in (PLAN, START, event(), DONE):
             process.write_line(json.dumps(each))
         return 0
@@ -120,7 +121,7 @@ def test_a_log_that_is_no_file_is_a_problem(
 
 def test_what_a_module_leaves_cannot_become_the_record(fake_engine: FakeEngine, target: Target, tmp_path: Path) -> None:
     others = {f"000-test_s/{name}": b"{}" for name in ("order.json", "runner.log", "result.json", "001-test_t.log")}
-    files = {f"{validation.RESULTS}/{name}": content for name, content in others.items()}
+    files = {f"{run_suite.RESULTS}/{name}": content for name, content in others.items()}
 
     def program(process: FakeProcess) -> int:
         for name, content in files.items():
@@ -140,7 +141,7 @@ def test_a_modules_folder_is_below_the_results(
     fake_engine: FakeEngine, target: Target, tmp_path: Path, identity: str
 ) -> None:
     def program(process: FakeProcess) -> int:
-        process.write_file(f"{validation.RESULTS}/{identity}/log", b"x")
+        process.write_file(f"{run_suite.RESULTS}/{identity}/log", b"x")
         job = {"id": identity, "kind": "module", "name": "test_s", "label": ""}
         for each in (
             {"event": "plan", "modules": [job], "missing": []},
@@ -160,7 +161,7 @@ def test_a_modules_folder_is_below_the_results(
 def test_a_log_without_an_end_is_cut_off_and_told(
     fake_engine: FakeEngine, target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crossjit.safe_files.STREAM", 200_000)
+    monkeypatch.setattr("crossjit.util.safe_files.STREAM", 200_000)
     large = {"000-test_s.log": b"x" * 300_000, "000-test_s.xml": FILES["000-test_s.xml"]}
     fake_engine.programs["python3"] = runner(PLAN, START, END, DONE, files=large)
     result = go(fake_engine, target, tmp_path)
@@ -172,7 +173,7 @@ def test_a_log_without_an_end_is_cut_off_and_told(
 def test_all_that_a_suite_leaves_is_bounded(
     fake_engine: FakeEngine, target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crossjit.suite_folder.BUDGET", replace(Budget(), results=10))
+    monkeypatch.setattr("crossjit.validation.resume.BUDGET", replace(Budget(), results=10))
     fake_engine.programs["python3"] = runner(PLAN, START, END, DONE, files=FILES)
     result = go(fake_engine, target, tmp_path)
     assert any("more than 10 bytes" in problem for problem in result.problems)
@@ -222,7 +223,7 @@ def test_a_wrong_line_is_the_cells_failure_in_words(
 ) -> None:
     def program(process: FakeProcess) -> int:
         for name, content in FILES.items():
-            process.write_file(f"{validation.RESULTS}/000-test_s/{name}", content)
+            process.write_file(f"{run_suite.RESULTS}/000-test_s/{name}", content)
         for each in (json.dumps(PLAN), json.dumps(START), line, json.dumps(END), json.dumps(DONE)):
             process.write_line(each)
         return 0
@@ -274,7 +275,7 @@ def test_an_earlier_record_is_believed_no_more_than_the_runner(
     play = runner(PLAN, DONE, files={})
 
     def program(process: FakeProcess) -> int:
-        orders.append(json.loads(process.files.read(validation.ORDER)))
+        orders.append(json.loads(process.files.read(run_suite.ORDER)))
         return int(play(process))
 
     fake_engine.programs["python3"] = capable(program)
@@ -499,7 +500,7 @@ def test_a_bomb_of_entities_does_not_go_off(tmp_path: Path) -> None:
     bomb = f'<!DOCTYPE a [<!ENTITY a0 "{"a" * 64}">{nested}]><testsuites><testsuite errors="&a8;"/></testsuites>'
     (tmp_path / "000-test_s.xml").write_text(bomb)
     (tmp_path / "000-test_s.log").write_text("")
-    (result,) = outcomes.of_module("jit", read_end(event(junit="000-test_s.xml")), tmp_path).results
+    (result,) = results.of_module("jit", read_end(event(junit="000-test_s.xml")), tmp_path).results
     assert "document type" in result.message
 
 
@@ -512,7 +513,7 @@ def read_end(fields: Mapping[str, Any]) -> Any:
 def test_caches_that_were_never_asked_do_not_break_what_is_shown() -> None:
     for caches in ({"llvm": (0, 0)}, {"llvm": (-1, 1)}, {"llvm": (0, 0), "compiler": (3, 1)}):
         result = CellResult(CELL, Verdict.PASS, ("x",), caches=caches)
-        shown = tables.results_text([result], run="r", reproduce="x", look=tables.Look())
+        shown = tables.results_text([result], run="r", reproduce="x", look=terminal_style.Look())
         assert "llvm" not in shown
         assert ("compiler 75% of 4" in shown) is ("compiler" in caches)
 

@@ -18,20 +18,22 @@ from xml.sax.saxutils import quoteattr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossjit import build, capabilities, crashes, outcomes, sighting, validation
+from crossjit.build.container import cache_report
 from crossjit.channels import Ended
+from crossjit.debugger import findings
 from crossjit.engine.base import Container
-from crossjit.engine.fake import FakeEngine, FakeProcess
 from crossjit.errors import CrossjitError
 from crossjit.images import Image, Role
 from crossjit.model import Arch, CellResult, SuiteResult, Verdict
 from crossjit.progress import Silent
-from crossjit.report import compare, html, junit, markdown, sightings, tables
+from crossjit.report import compare, gdb, html, junit, markdown, tables, terminal_style
 from crossjit.report.crashes import crashes_text
-from crossjit.runs import RunRecord
+from crossjit.runs.record import RunRecord
 from crossjit.settings import Settings
-from crossjit.validation import Target
-from crossjit.verdict import judge
+from crossjit.validation import capabilities, crashes, probe, results, run_suite
+from crossjit.validation.target import Target
+from crossjit.validation.verdict import judge
+from tests.fakes.engine import FakeEngine, FakeProcess
 from tests.unit.test_debugging import SECTIONS, STOP
 from tests.unit.test_debugging import START as GDB_START
 from tests.unit.test_validation import CELL, DONE, END, FAILS, GREEN, JIT, LOG, PLAN, REPORT, START, event, facts, tree
@@ -173,7 +175,7 @@ def check_reports(probe: Mapping[str, object], suites: tuple[SuiteResult, ...] =
         assert read is not None
         assert read.verdict is verdict
         json.dumps(tables.cell_json(read, whole=True), allow_nan=False)
-        tables.results_text([read], run=run.id, reproduce="x", look=tables.Look())
+        tables.results_text([read], run=run.id, reproduce="x", look=terminal_style.Look())
         html.page(run, [read])
         junit.document(run, [read])
         markdown.summary(run, [read])
@@ -190,7 +192,7 @@ def check_events(lines: Sequence[str], files: Mapping[str, bytes]) -> None:
             process.write_line('{"capabilities": {"pty": {"works": true, "detail": ""}}}')
             return 0
         for name, content in files.items():
-            process.write_file(f"{validation.RESULTS}/000-test_s/{name}", content)
+            process.write_file(f"{run_suite.RESULTS}/000-test_s/{name}", content)
         for line in lines:
             process.write_line(line)
         return 0
@@ -200,7 +202,7 @@ def check_events(lines: Sequence[str], files: Mapping[str, bytes]) -> None:
     with tempfile.TemporaryDirectory() as place:
         earlier = None
         for folder in (Path(place, "first"), Path(place, "second")):
-            result = validation.run_suite(
+            result = run_suite.run_suite(
                 engine, target_of(engine), "jit", jobs=1, folder=folder, progress=Silent(), earlier=earlier
             )
             assert {path.name for path in (folder / "jit").iterdir()} <= {*files, "order.json", "runner.log"}
@@ -215,7 +217,7 @@ def check_probe(lines: Sequence[str]) -> None:
     if hasattr(target, "environment"):  # it has none in versions before variants had one
         options["variant"] = JIT
     with container(engine) as opened:
-        seen = validation.probe(opened, tree, cell=CELL, emulation=target.emulation, progress=Silent(), **options)  # type: ignore[arg-type]
+        seen = probe.probe(opened, tree, cell=CELL, emulation=target.emulation, progress=Silent(), **options)  # type: ignore[arg-type]
     check_reports(seen)
 
 
@@ -236,7 +238,7 @@ def check_capabilities(lines: Sequence[str]) -> None:
 def check_cache_report(line: str) -> None:
     """Ask the caches, and report."""
     with container(saying(line)) as opened:
-        found = build.cache_report(opened)
+        found = cache_report(opened)
     check_reports(facts("machine code"), caches=found)
 
 
@@ -247,18 +249,18 @@ def check_module(content: bytes, log: bytes, fields: Mapping[str, object]) -> No
         for name in ("000-test_s.xml", "000-test_s.jsonl"):
             Path(place, name).write_bytes(content)
         Path(place, "000-test_s.log").write_bytes(log)
-        found = outcomes.of_module("jit", ended, Path(place))
+        found = results.of_module("jit", ended, Path(place))
         crashed = crashes.of_module(ended, found.results, Path(place))
     check_reports(facts("machine code"), (SuiteResult("jit", found.results, 1.0, crashes=crashed),))
 
 
 def check_gdb(lines: Sequence[str]) -> None:
     """Read gdb's report, and show it."""
-    found = sighting.read(lines)
+    found = findings.read(lines)
     if found is not None:
-        sightings.shown(CELL, found)
-        sightings.written(CELL, found, program_log="")
-        json.dumps(sightings.as_json(CELL, found), allow_nan=False)
+        gdb.shown(CELL, found)
+        gdb.written(CELL, found, program_log="")
+        json.dumps(gdb.as_json(CELL, found), allow_nan=False)
 
 
 def in_words(check: Callable[..., None], *arguments: object) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from crossjit import VALIDATE, circumstances, documents
-from crossjit.circumstances import Circumstances, When, capability_names, in_range
+from crossjit import VALIDATE
+from crossjit.config import conditions, documents
+from crossjit.config.conditions import Circumstances, When, capability_names, in_range
 from crossjit.errors import DocumentError
 from crossjit.model import Arch, Expectation, Variant
 
@@ -116,15 +117,15 @@ def test_the_names_are_those_of_the_canaries() -> None:
 
 def test_facts_can_be_recalled() -> None:
     where = replace(EMULATED, capabilities={"pty": False}, variant=replace(FT, debug=True))
-    recalled = circumstances.recalled(where.facts(), where.capabilities)
+    recalled = conditions.recalled(where.facts(), where.capabilities)
     assert recalled is not None
     assert recalled.facts() == where.facts()
     assert recalled.capabilities == {"pty": False}
     for when in (When(free_threaded=True, lacks=("pty",)), When(expects=(Expectation.NONE,), qemu="<8.2")):
         assert when.holds(recalled)
-    assert circumstances.recalled({}, {}) is None
-    assert circumstances.recalled({**where.facts(), "arch": "riscv64"}, {}) is None
-    assert circumstances.recalled({**where.facts(), "python": "3"}, {}) is None
+    assert conditions.recalled({}, {}) is None
+    assert conditions.recalled({**where.facts(), "arch": "riscv64"}, {}) is None
+    assert conditions.recalled({**where.facts(), "python": "3"}, {}) is None
 
 
 def test_conditions_in_words() -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from crossjit import cleaning
 from crossjit.engine.base import COPY, HOME, OWNED, RUN, Container, Owned
-from crossjit.engine.fake import FakeEngine
 from crossjit.errors import EngineError
 from crossjit.model import Arch
-from crossjit.runs import RunRecord
+from crossjit.pipeline import cleanup
+from crossjit.runs.record import RunRecord
 from crossjit.settings import Settings
-from crossjit.store import Store
+from crossjit.stash.store import Store
+from tests.fakes.engine import FakeEngine
 from tests.unit.trees import stream
 
 DEAD = "20260101-000000-dead"
@@ -62,7 +62,7 @@ def test_sweep_removes_what_dead_runs_left_and_nothing_else(engine: FakeEngine, 
             "cache": labels(settings, "cache"),
         }
         engine.add_image("toolchain", arch=Arch.X86_64, labels=labels(settings, "toolchain", DEAD))
-        swept = cleaning.sweep(engine, settings)
+        swept = cleanup.sweep(engine, settings)
         assert names(swept.removed) == ["dead", "dead-volume"]
         assert swept.lines == ("container dead", "volume dead-volume")
         assert swept.kept == ()
@@ -70,14 +70,14 @@ def test_sweep_removes_what_dead_runs_left_and_nothing_else(engine: FakeEngine, 
         assert all(is_there(engine, one) for one in (living, others, unknown, foreign))
         assert sorted(engine.volumes) == ["cache", "living-volume"]
         assert engine.image("toolchain") is not None
-        assert cleaning.sweep(engine, settings) == cleaning.Cleaned()
+        assert cleanup.sweep(engine, settings) == cleanup.Cleaned()
 
 
 def test_sweep_removes_the_copies_that_a_dead_run_made_of_images(engine: FakeEngine, settings: Settings) -> None:
     with RunRecord.start(settings, ["invoke", "build"], {}) as record:
         for name, run in (("dead", DEAD), ("living", record.id)):
             engine.add_image(f"{name}-copy", arch=Arch.X86_64, labels={**labels(settings, "image", run), COPY: name})
-        assert names(cleaning.sweep(engine, settings).removed) == ["dead-copy"]
+        assert names(cleanup.sweep(engine, settings).removed) == ["dead-copy"]
         assert engine.image("living-copy") is not None
 
 
@@ -103,7 +103,7 @@ def test_sweep_after_a_kill(engine: FakeEngine, settings: Settings) -> None:
     work.mkdir(parents=True)
     (work / "half").write_bytes(b"half")
     with left(engine, "killed", labels(settings, "build", run)) as container:
-        swept = cleaning.sweep(engine, settings)
+        swept = cleanup.sweep(engine, settings)
         assert names(swept.removed) == ["killed"]
         assert not is_there(engine, container)
     assert len(swept.folders) == 2
@@ -117,15 +117,15 @@ def test_clean_removes_all_of_ours(engine: FakeEngine, settings: Settings) -> No
     engine.add_image("toolchain", arch=Arch.X86_64, labels=labels(settings, "toolchain"))
     engine.volumes = {"cache": labels(settings, "cache"), "mine": {"somebody": "else"}}
     with left(engine, "dead", labels(settings, "build", DEAD)), left(engine, "foreign", {}) as foreign:
-        would = cleaning.clean(engine, settings, dry_run=True)
+        would = cleanup.clean(engine, settings, dry_run=True)
         assert len(engine.owned({HOME: settings.identity})) == 3
-        done = cleaning.clean(engine, settings)
+        done = cleanup.clean(engine, settings)
         assert done.removed == would.removed
         assert [thing.kind for thing in done.removed] == ["container", "volume", "image"]
         assert is_there(engine, foreign)
     assert list(engine.volumes) == ["mine"]
     assert list(engine.images) == ["base"]
-    assert cleaning.clean(engine, settings) == cleaning.Cleaned()
+    assert cleanup.clean(engine, settings) == cleanup.Cleaned()
 
 
 @pytest.mark.parametrize("kind", ["container", "volume", "image"])
@@ -133,7 +133,7 @@ def test_clean_removes_only_the_kinds_that_were_asked_for(engine: FakeEngine, se
     engine.add_image("toolchain", arch=Arch.X86_64, labels=labels(settings, "toolchain"))
     engine.volumes = {"cache": labels(settings, "cache")}
     with left(engine, "dead", labels(settings, "build", DEAD)):
-        done = cleaning.clean(
+        done = cleanup.clean(
             engine, settings, containers=kind == "container", volumes=kind == "volume", images=kind == "image"
         )
         assert [thing.kind for thing in done.removed] == [kind]
@@ -148,7 +148,7 @@ def test_clean_spares_what_a_living_run_uses(engine: FakeEngine, settings: Setti
         left(engine, "dead", labels(settings, "build", DEAD)),
     ):
         engine.volumes = {"cache": labels(settings, "cache"), "scratch": labels(settings, "scratch", record.id)}
-        done = cleaning.clean(engine, settings)
+        done = cleanup.clean(engine, settings)
         assert names(done.removed) == ["dead"]
         assert {kept.thing.name: kept.reason for kept in done.kept} == {
             "living": f"run {record.id} uses it",
@@ -156,7 +156,7 @@ def test_clean_spares_what_a_living_run_uses(engine: FakeEngine, settings: Setti
             "cache": f"run {record.id} may use it",
             "toolchain": f"run {record.id} may use it",
         }
-        done = cleaning.clean(engine, settings, own_run=record.id)
+        done = cleanup.clean(engine, settings, own_run=record.id)
         assert names(done.removed) == ["cache", "living", "scratch", "toolchain"]
 
 
@@ -170,7 +170,7 @@ def test_what_the_engine_does_not_let_go_is_kept_with_the_reason(engine: FakeEng
     holds = Holds()
     holds.add_image("toolchain", arch=Arch.X86_64, labels=labels(settings, "toolchain"))
     holds.volumes = {"cache": labels(settings, "cache")}
-    done = cleaning.clean(holds, settings)
+    done = cleanup.clean(holds, settings)
     assert names(done.removed) == ["cache"]
     assert [kept.reason for kept in done.kept] == ["docker cannot remove the image: it is in use"]
 
@@ -184,7 +184,7 @@ def test_an_engine_that_dies_meanwhile_is_an_error(engine: FakeEngine, settings:
     dying = Dies()
     dying.volumes = {"scratch": labels(settings, "scratch", DEAD)}
     with pytest.raises(EngineError, match="does not answer"):
-        cleaning.sweep(dying, settings)
+        cleanup.sweep(dying, settings)
 
 
 def test_the_identity_tells_state_folders_apart(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from crossjit.model import Arch, Cell, CellResult, ModuleRun, Outcome, Strategy, SuiteResult, TestResult, Verdict
 from crossjit.report import compare
 from crossjit.report.compare import CellComparison, Moved
-from crossjit.triage import Layer
+from crossjit.triage.decide import Layer
 from tests import example_runs
 
 CELL = Cell("3.15", Arch.AARCH64, "jit")

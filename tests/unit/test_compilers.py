@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from crossjit import build, compilers
+from crossjit.build import compilers
+from crossjit.build.spec import make_spec
 from crossjit.errors import UserError
 from crossjit.images import Image, Package, Role
 from crossjit.model import Arch, Strategy, Variant
@@ -113,7 +114,7 @@ def test_what_is_missing_is_told_with_what_is_there() -> None:
 def test_each_is_told_to_configure_once_and_stands_in_the_spec() -> None:
     source = Source(Kind.ARCHIVE, "3.15.0", (3, 15), "d" * 64, None, "Python", "", llvm="21")  # type: ignore[arg-type]
     variant = Variant("tail", "", ("--with-tail-call-interp", "CC=gcc", "CC=clang", "ac_cv_file__dev_ptc=yes"), ())
-    spec = build.specify(source, variant, *CROSS, TOOLCHAIN)
+    spec = make_spec(source, variant, *CROSS, TOOLCHAIN)
     words = spec.configure.argv
     assert [word for word in words if word.startswith("CC=")] == ["CC=clang-21 --target=aarch64-linux-gnu"]
     assert spec.compilers == ("clang-21 --target=aarch64-linux-gnu", "clang++-21 --target=aarch64-linux-gnu")

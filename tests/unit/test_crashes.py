@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from crossjit import crashes, outcomes
 from crossjit.channels import Ended
 from crossjit.errors import UserError
 from crossjit.model import Arch, Cell, CellResult, Crash, Outcome, SuiteResult, TestResult, Verdict
 from crossjit.report.crashes import crashes_text
 from crossjit.report.tables import cell_json
-from crossjit.runs import Run, RunRecord
+from crossjit.runs.model import Run
+from crossjit.runs.record import RunRecord
 from crossjit.settings import Settings
 from crossjit.tasks import debug
+from crossjit.validation import crashes, results
 
 CELL = Cell("3.15", Arch.AARCH64, "jit")
 OTHER = Cell("3.15", Arch.X86_64, "jit")
@@ -56,7 +57,7 @@ Thread 0x000000550333f020 [python3.15] (most recent call first):
 def found(folder: Path, log: str, **fields: object) -> Sequence[Crash]:
     (folder / "000-test_s.log").write_text(log)
     ended = Ended.read({**EVENT, **fields})
-    return crashes.of_module(ended, outcomes.of_module("jit", ended, folder).results, folder)
+    return crashes.of_module(ended, results.of_module("jit", ended, folder).results, folder)
 
 
 def test_a_crash_has_its_command_signal_and_traceback(tmp_path: Path) -> None:

@@ -13,22 +13,24 @@ from typing import Any
 
 import pytest
 
-from crossjit import debugging, packing, sighting, validation
 from crossjit.channels import Stop, Uop
-from crossjit.circumstances import Circumstances
-from crossjit.debugging import Bench, Program
-from crossjit.engine.fake import FakeEngine, FakeProcess
-from crossjit.engine.fake_files import FakeFiles
+from crossjit.config.conditions import Circumstances
+from crossjit.debugger import findings, session
+from crossjit.debugger.findings import Sighting
+from crossjit.debugger.session import Bench, Program
 from crossjit.errors import InfrastructureError, UserError
 from crossjit.images import Image, Role
 from crossjit.model import Arch, Cell, Expectation, Variant
 from crossjit.progress import SilentStep
-from crossjit.report import sightings
-from crossjit.sighting import Sighting
+from crossjit.report import gdb
 from crossjit.sources import Kind, Source
-from crossjit.store import Store
-from crossjit.trials import Trial
-from crossjit.validation import Target
+from crossjit.stash import packing
+from crossjit.stash.store import Store
+from crossjit.triage.rerun import Trial
+from crossjit.validation import target
+from crossjit.validation.target import Target
+from tests.fakes.engine import FakeEngine, FakeProcess
+from tests.fakes.files import FakeFiles
 from tests.unit.trees import File, Node, manifest, stream
 
 JIT = Variant("jit", "", ("--enable-experimental-jit",), ("jit",), Expectation.MACHINE_CODE)
@@ -40,7 +42,7 @@ WHERE = Circumstances((3, 15), Arch.AARCH64, JIT, emulated=True, cpu="cortex-a72
 
 
 def load_memory() -> Any:
-    spec = importlib.util.spec_from_file_location("memory", debugging.SCRIPTS / "memory.py")
+    spec = importlib.util.spec_from_file_location("memory", session.SCRIPTS / "memory.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -106,27 +108,27 @@ def test_an_executor_in_words() -> None:
 def test_a_test_runs_alone_and_then_with_its_module() -> None:
     name = "test.test_dict.DictTest.test_x"
     trial = Trial(name, "jit", "module", "test_dict", "stress", name, (("A", "1"),), ("--x",), 70)
-    alone, whole = debugging.of_trial(trial, WHERE)
+    alone, whole = session.of_trial(trial, WHERE)
     assert (alone.about, whole.about) == (f"{name} [stress]", "all of test_dict")
-    assert alone.argv[:4] == (validation.PYTHON, "-m", "test", "--verbose")
+    assert alone.argv[:4] == (target.PYTHON, "-m", "test", "--verbose")
     assert alone.argv[alone.argv.index("--match") + 1] == name
     assert "--match" not in whole.argv
     assert {alone.argv[-2:], whole.argv[-2:]} == {("--x", "test_dict")}
     assert not {"--timeout", "-j", "--junit-xml"} & {*alone.argv, *whole.argv}
     assert [(dict(each.env), each.seconds) for each in (alone, whole)] == [({"A": "1"}, 70)] * 2
-    (module,) = debugging.of_trial(replace(trial, match=""), WHERE)
+    (module,) = session.of_trial(replace(trial, match=""), WHERE)
     assert module == whole
 
 
 def test_a_script_runs_as_it_is() -> None:
     trial = Trial("ft_workload.x", "ft-smoke", "script", "/x/ft_workload.py", arguments=("x",))
-    (program,) = debugging.of_trial(trial, WHERE)
-    assert program.argv == (validation.PYTHON, "/x/ft_workload.py", "x")
+    (program,) = session.of_trial(trial, WHERE)
+    assert program.argv == (target.PYTHON, "/x/ft_workload.py", "x")
 
 
 def test_a_program_of_many_lines_has_a_name_of_one() -> None:
-    program = debugging.of_arguments(("-c", "import x\nx.f('a  b')"), WHERE)
-    assert program.argv == (validation.PYTHON, "-c", "import x\nx.f('a  b')")
+    program = session.of_arguments(("-c", "import x\nx.f('a  b')"), WHERE)
+    assert program.argv == (target.PYTHON, "-c", "import x\nx.f('a  b')")
     assert "\n" not in program.about
 
 
@@ -142,7 +144,7 @@ FILES = (
 
 
 def test_modules_are_found_among_the_files() -> None:
-    found = debugging.modules_of([*(f"{LIB}/{name}" for name in FILES), "usr/local/lib/python3.15/test_x.py"])
+    found = session.modules_of([*(f"{LIB}/{name}" for name in FILES), "usr/local/lib/python3.15/test_x.py"])
     assert found == {"test_dis", "test_dict", "test_capi", "test_capi.test_opt"}
 
 
@@ -161,7 +163,7 @@ class Gdb:
 
     def __call__(self, process: FakeProcess) -> int:
         self.argv, self.env, self.files = process.argv, dict(process.env), process.files.copy()
-        self.order = json.loads(process.files.read(f"{debugging.TOOLS}/order.json"))
+        self.order = json.loads(process.files.read(f"{session.TOOLS}/order.json"))
         if self.order["output"] is not None:
             lines = "".join(json.dumps(event) + "\n" for event in self.events)
             process.write_file(f"{self.order['output']}/report.jsonl", lines.encode())
@@ -243,7 +245,7 @@ def look(
 ) -> Sighting:
     engine.programs["ld-linux-x86-64.so.2"] = gdb
     bench = make_bench(engine, folder, variant, **more)
-    return debugging.batch(
+    return session.batch(
         bench, programs or (Program("a test", ("python3", "-m", "test")),), folder=folder, step=SilentStep()
     )
 
@@ -267,23 +269,23 @@ def test_a_batch_runs_locked_in_beside_the_target(fake_engine: FakeEngine, tmp_p
     assert own.env["QEMU_CPU"] == "cortex-a72"
     assert of_gdb.arch is Arch.X86_64
     assert not fake_engine.containers
-    assert [command.timeout for command in fake_engine.commands] == [70 + 30 + debugging.MARGIN]
+    assert [command.timeout for command in fake_engine.commands] == [70 + 30 + session.MARGIN]
 
     loader, *options = gdb.argv
-    assert loader == f"{debugging.GDB}/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"
-    assert f"{debugging.GDB}/usr/bin/gdb-multiarch" in options
+    assert loader == f"{session.GDB}/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"
+    assert f"{session.GDB}/usr/bin/gdb-multiarch" in options
     assert {"-nx", "-batch"} <= set(options)
-    assert gdb.env["PYTHONHOME"] == f"{debugging.GDB}/usr"
+    assert gdb.env["PYTHONHOME"] == f"{session.GDB}/usr"
     assert gdb.files is not None
     for path in (
         loader,
-        f"{debugging.GDB}/usr/share/gdb/syscalls",
-        f"{debugging.TOOLS}/session.py",
+        f"{session.GDB}/usr/share/gdb/syscalls",
+        f"{session.TOOLS}/session.py",
         gdb.order["helper"],
     ):
         assert gdb.files.read(path)
     first, second = gdb.order["starts"]
-    assert (gdb.order["emulated"], gdb.order["go"], gdb.order["program"]) == (True, True, validation.PYTHON)
+    assert (gdb.order["emulated"], gdb.order["go"], gdb.order["program"]) == (True, True, target.PYTHON)
     assert (first["about"], first["seconds"], second["seconds"]) == ("one", 70, 30)
     assert first["env"]["A"] == "1"
     assert first["env"]["QEMU_CPU"] == "cortex-a72"
@@ -308,12 +310,12 @@ def test_a_program_that_ends_has_nothing_to_show(fake_engine: FakeEngine, tmp_pa
     ended = {"event": "exit", "code": 3}
     found = look(fake_engine, tmp_path, Gdb(START, ended, {**START, "about": "all of it"}, ended, DONE))
     assert (found.about, found.stop, found.ended, found.exit_code) == ("all of it", None, True, 3)
-    shown = sightings.shown(CELL, found, program_log="one\n" * 100 + "SyntaxError: invalid syntax\n\n")
+    shown = gdb.shown(CELL, found, program_log="one\n" * 100 + "SyntaxError: invalid syntax\n\n")
     assert "did not crash: exit status 3\n  warning: it failed in another way, or did not do what was asked" in shown
     assert shown.endswith("    SyntaxError: invalid syntax")
     assert shown.count("one") < 20
-    assert sightings.as_json(CELL, found, program_log="a\nb\n")["output"] == ["a", "b"]
-    assert "warning" not in sightings.shown(CELL, replace(found, exit_code=0))
+    assert gdb.as_json(CELL, found, program_log="a\nb\n")["output"] == ["a", "b"]
+    assert "warning" not in gdb.shown(CELL, replace(found, exit_code=0))
 
 
 @pytest.mark.parametrize("events", [(), (START,)])
@@ -329,7 +331,7 @@ def test_the_prompt_has_the_source_and_no_limit(fake_engine: FakeEngine, tmp_pat
     gdb = Gdb(status=7)
     fake_engine.programs["ld-linux-x86-64.so.2"] = gdb
     bench = make_bench(fake_engine, tmp_path)
-    assert debugging.prompt(bench, [Program("one", ("python3",))], go=False) == 7
+    assert session.prompt(bench, [Program("one", ("python3",))], go=False) == 7
     assert "-batch" not in gdb.argv
     assert (gdb.order["output"], gdb.order["go"], gdb.order["starts"][0]["seconds"]) == (None, False, None)
     assert gdb.files is not None
@@ -339,22 +341,22 @@ def test_the_prompt_has_the_source_and_no_limit(fake_engine: FakeEngine, tmp_pat
 def test_a_test_is_found_by_its_name(fake_engine: FakeEngine, tmp_path: Path) -> None:
     artifact = make_bench(fake_engine, tmp_path).artifact
     for name in ("test.test_capi.test_opt.T.test_x", "test_capi.test_opt.T.test_x"):
-        trial = debugging.find(name, artifact, WHERE, ("jit",))
+        trial = session.find(name, artifact, WHERE, ("jit",))
         assert (trial.module, trial.suite, trial.match) == (
             "test_capi.test_opt",
             "jit",
             "test.test_capi.test_opt.T.test_x",
         )
-    assert debugging.find("test_dis", artifact, WHERE, ("jit",)).match == ""
+    assert session.find("test_dis", artifact, WHERE, ("jit",)).match == ""
     for name in ("test_dict", "test.test_dict [stress]"):
-        trial = debugging.find(name, artifact, WHERE, ("jit",))
+        trial = session.find(name, artifact, WHERE, ("jit",))
         assert (trial.label, dict(trial.env)) == ("stress", {"PYTHON_JIT_STRESS": "1"})
-    assert debugging.find("test_dict [other]", artifact, WHERE, ("jit",)).env == ()
-    alone = debugging.find("test_dis.T", artifact, WHERE, ())
+    assert session.find("test_dict [other]", artifact, WHERE, ("jit",)).env == ()
+    alone = session.find("test_dis.T", artifact, WHERE, ())
     assert (alone.suite, alone.module, alone.match) == ("", "test_dis", "test.test_dis.T")
-    assert debugging.of_trial(alone, WHERE)[0].argv[-1] == "test_dis"
+    assert session.of_trial(alone, WHERE)[0].argv[-1] == "test_dis"
     with pytest.raises(UserError, match="test_dsi"):
-        debugging.find("test_dsi", artifact, WHERE, ("jit",))
+        session.find("test_dsi", artifact, WHERE, ("jit",))
 
 
 # -- what gdb's report says
@@ -362,18 +364,18 @@ def test_a_test_is_found_by_its_name(fake_engine: FakeEngine, tmp_path: Path) ->
 
 def test_half_a_line_does_not_hide_the_rest() -> None:
     lines = [json.dumps(each) for each in (START, STOP, *SECTIONS)]
-    found = sighting.read([*lines, '{"event": "section", "title": "regis', "not JSON", '{"event": "stop"}'])
+    found = findings.read([*lines, '{"event": "section", "title": "regis', "not JSON", '{"event": "stop"}'])
     assert found is not None
     assert [title for title, _ in found.sections] == ["Python stack", "native stack"]
     assert (found.whole, found.ended) == (False, False)
-    assert "gdb died" in sightings.shown(CELL, found)
-    assert sighting.read([]) is None
+    assert "gdb died" in gdb.shown(CELL, found)
+    assert findings.read([]) is None
 
 
 def test_the_most_telling_lines_come_first() -> None:
-    found = sighting.read(json.dumps(each) for each in (START, STOP, *SECTIONS, DONE))
+    found = findings.read(json.dumps(each) for each in (START, STOP, *SECTIONS, DONE))
     assert found is not None
-    lines = sightings.shown(CELL, found).splitlines()
+    lines = gdb.shown(CELL, found).splitlines()
     assert lines[:4] == [
         "3.15/aarch64/jit: a test",
         "  SIGSEGV (Segmentation fault) in JIT code",
@@ -382,11 +384,11 @@ def test_the_most_telling_lines_come_first() -> None:
     ]
     assert '      File "x.py", line 4, in f' in lines
     assert "    #0  f at x.c:3" in lines
-    text = sightings.written(CELL, found, program_log="a\n" * 500 + "the end\n")
+    text = gdb.written(CELL, found, program_log="a\n" * 500 + "the end\n")
     assert "== native stack\n\n#0  f (a=<optimized out>) at x.c:3\n" in text
     assert text.endswith("the end\n")
     assert text.count("\na") < 100
-    told = json.loads(json.dumps(sightings.as_json(CELL, found)))
+    told = json.loads(json.dumps(gdb.as_json(CELL, found)))
     assert told["stop"]["executor"]["number"] == 7
     assert told["sections"][0]["title"] == "Python stack"
 
@@ -404,4 +406,4 @@ def test_the_most_telling_lines_come_first() -> None:
     ],
 )
 def test_other_stops_in_words(stop: Stop, said: str) -> None:
-    assert said in "\n".join(sightings.summary(Sighting("x", stop, whole=True)))
+    assert said in "\n".join(gdb.summary(Sighting("x", stop, whole=True)))

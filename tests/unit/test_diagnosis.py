@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from crossjit import diagnosis
 from crossjit.model import Arch, Cell
-from crossjit.triage import Layer
+from crossjit.triage import diagnosis
+from crossjit.triage.decide import Layer
 from tests import example_runs
 
 CELL = Cell("3.15", Arch.AARCH64, "jit")

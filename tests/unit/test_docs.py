@@ -24,15 +24,16 @@ from markdown_it.token import Token
 
 from benchmarks import builds
 from benchmarks import triage as triage_benchmark
-from crossjit import engine, host, suites
-from crossjit import recipes as recipe_documents
+from crossjit import engine, host
+from crossjit.config import recipes as recipe_documents
+from crossjit.config import suites
 from crossjit.errors import EngineError, SourceError
 from crossjit.model import Arch, Cell, CellResult, Verdict
-from crossjit.report import tables
-from crossjit.runs import RunRecord
+from crossjit.runs.model import exit_code
+from crossjit.runs.record import RunRecord
 from crossjit.settings import Settings
 from crossjit.sources import request as sources
-from crossjit.store import Store
+from crossjit.stash.store import Store
 from crossjit.tasks import develop, namespace, program
 from crossjit.tasks.options import Request, remembered
 from tests import example_runs
@@ -339,7 +340,7 @@ def test_verdicts_end_with_the_codes_that_the_tables_say(page: str) -> None:
     rows = re.findall(r"^\| `(\w+)` \|.*\| (\d+) \|$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
     cell = Cell("3.15", Arch.X86_64, "jit")
     assert {name: int(number) for name, number in rows} == {
-        verdict.value: int(tables.exit_code([CellResult(cell, verdict, ())])) for verdict in Verdict
+        verdict.value: int(exit_code([CellResult(cell, verdict, ())])) for verdict in Verdict
     }
 
 

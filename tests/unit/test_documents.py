@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import AfterValidator, Field
 
-from crossjit import documents
-from crossjit.documents import Keys, Problem, locate
+from crossjit.config import documents
+from crossjit.config.documents import Keys, Problem, locate
 from crossjit.errors import DocumentError, ExitCode
 
 

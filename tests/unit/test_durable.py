@@ -13,14 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from crossjit import durable, packing, runs
 from crossjit.errors import CrossjitError, InfrastructureError
-from crossjit.host.repair import _alone
-from crossjit.images import making
+from crossjit.host.setup import _alone
+from crossjit.images import builder
 from crossjit.progress import Silent, SilentStep
+from crossjit.runs import history
 from crossjit.settings import Settings
 from crossjit.sources import cache
-from crossjit.store import Store
+from crossjit.stash import packing
+from crossjit.stash.store import Store
+from crossjit.util import files
 
 LACKING = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 
@@ -49,7 +51,7 @@ def makes_a_workspace(home: Path) -> None:
 
 
 def locks_an_image(home: Path) -> None:
-    with making._locked(home, "x", "x", Silent()):
+    with builder._locked(home, "x", "x", Silent()):
         pass
 
 
@@ -61,7 +63,7 @@ def locks_the_host(home: Path) -> None:
 def lists_runs(home: Path) -> None:
     (home / "runs/x").mkdir(parents=True)
     (home / "runs/x/alive.lock").touch()
-    runs.is_alive(Settings(home=home), "x")
+    history.is_alive(Settings(home=home), "x")
 
 
 @pytest.mark.usefixtures("without_locks")
@@ -94,12 +96,12 @@ def without_sync(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
 def test_folders_that_do_not_sync_are_borne(without_sync: Callable[[bool], None], tmp_path: Path) -> None:
     without_sync(True)
-    durable.replace(tmp_path / "x", b"x")
+    files.replace(tmp_path / "x", b"x")
     assert (tmp_path / "x").read_bytes() == b"x"
 
 
 def writes_a_file(folder: Path) -> None:
-    durable.replace(folder / "x", b"x")
+    files.replace(folder / "x", b"x")
 
 
 def packs(folder: Path) -> None:
@@ -117,7 +119,7 @@ def test_files_that_do_not_sync_are_told(
     without_sync: Callable[[bool], None], work: Callable[[Path], None], tmp_path: Path
 ) -> None:
     without_sync(False)
-    with pytest.raises(InfrastructureError) as told, durable.explained(InfrastructureError, "cannot write", tmp_path):
+    with pytest.raises(InfrastructureError) as told, files.explained(InfrastructureError, "cannot write", tmp_path):
         work(tmp_path)
     assert "CROSSJIT_HOME" in told.value.hint
     assert list(tmp_path.iterdir()) == []
@@ -129,6 +131,6 @@ def test_a_disk_that_fails_to_sync_a_folder_is_told(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="Input/output"):
-        durable.sync_folder(tmp_path)
-    with pytest.raises(CrossjitError, match="input/output"), durable.explained(InfrastructureError, "cannot", tmp_path):
-        durable.sync_folder(tmp_path)
+        files.sync_folder(tmp_path)
+    with pytest.raises(CrossjitError, match="input/output"), files.explained(InfrastructureError, "cannot", tmp_path):
+        files.sync_folder(tmp_path)

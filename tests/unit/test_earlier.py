@@ -10,15 +10,18 @@ from typing import Any, cast
 
 import pytest
 
-from crossjit import earlier, flow, recipes
-from crossjit.earlier import Earlier
+from crossjit.config import recipes
 from crossjit.errors import UserError
-from crossjit.flow import BuiltCell, Order, Prepared, Workshop
-from crossjit.manifest import SourceFacts
 from crossjit.model import Arch, Cell, CellResult, Strategy, Verdict
-from crossjit.runs import Run, RunRecord
+from crossjit.pipeline import build_cell, earlier, prepare
+from crossjit.pipeline.context import BuildContext, BuiltCell, CellRequest, PreparedCell
+from crossjit.pipeline.earlier import Earlier
+from crossjit.runs.model import Run
+from crossjit.runs.record import RunRecord
 from crossjit.settings import Settings
-from crossjit.store import Artifact, Store
+from crossjit.stash.artifact import Artifact
+from crossjit.stash.manifest import SourceFacts
+from crossjit.stash.store import Store
 from tests.unit import trees
 from tests.unit.shops import Heard
 
@@ -40,9 +43,9 @@ class World:
     """A checkout, a cell that was built from it, and the run that did so and failed."""
 
     checkout: Path
-    shop: Workshop
+    shop: BuildContext
     heard: Heard
-    order: Order
+    order: CellRequest
     artifact: Artifact
     run: Run
 
@@ -67,10 +70,10 @@ def world(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for arguments in (("init", "-q"), ("add", "-A"), (*who, "commit", "-qm", "one")):
         subprocess.run(["git", *arguments], cwd=checkout, check=True)
     heard = Heard()
-    shop = cast(Any, Workshop)(settings, None, None, None, (), Store(settings.stash), "run", {}, heard)
+    shop = cast(Any, BuildContext)(settings, None, None, None, (), Store(settings.stash), "run", {}, heard)
     recipe = recipes.find("3.15", ROOT / "recipes")
-    order = Order(CELL, recipe, recipe.variants["jit"], Strategy.NATIVE, source=str(checkout))
-    source = flow.resolve(shop, order)
+    order = CellRequest(CELL, recipe, recipe.variants["jit"], Strategy.NATIVE, source=str(checkout))
+    source = prepare.resolve(shop, order)
     facts = SourceFacts(
         str(source.kind), source.digest, source.origin, source.commit, source.diff_digest, regenerate=("regen-cases",)
     )
@@ -86,21 +89,21 @@ def test_a_checkout_that_has_not_changed_is_no_remark(world: World) -> None:
     then = world.as_it_was()
     assert world.heard.said == []
     assert then.builds
-    assert flow.resolve(then.shop, world.order).digest == world.digest
-    assert flow.resolve(then.shop, world.order).regenerate == ("regen-cases",)
+    assert prepare.resolve(then.shop, world.order).digest == world.digest
+    assert prepare.resolve(then.shop, world.order).regenerate == ("regen-cases",)
 
 
 def test_a_checkout_that_has_changed_is_told_and_left_aside(world: World) -> None:
     world.change()
-    assert flow.resolve(world.shop, world.order).digest != world.digest
+    assert prepare.resolve(world.shop, world.order).digest != world.digest
     then = world.as_it_was()
     assert world.heard.said == [
         f"{world.checkout} has changed since; the artifact {world.artifact.id} of run {world.run.id} is looked into"
     ]
     # what is built to compare with is of the same source, too
-    assert flow.resolve(then.shop, world.order).digest == world.digest
-    assert flow.resolve(then.shop, replace(world.order, cell=replace(CELL, variant="nojit"))).digest == world.digest
-    prepared = cast(Prepared, type("P", (), {"cell": CELL, "key": "cd" * 32}))
+    assert prepare.resolve(then.shop, world.order).digest == world.digest
+    assert prepare.resolve(then.shop, replace(world.order, cell=replace(CELL, variant="nojit"))).digest == world.digest
+    prepared = cast(PreparedCell, type("P", (), {"cell": CELL, "key": "cd" * 32}))
     assert then.built(prepared, Path("log")) == BuiltCell(world.artifact, from_stash=True)
     # the recipe's own source is another thing
     assert replace(world.order, source=None).wanted not in then.shop.pinned
@@ -111,7 +114,7 @@ def test_a_checkout_that_is_gone_is_not_needed(world: World) -> None:
     then = world.as_it_was()
     (said,) = world.heard.said
     assert f"{world.checkout} cannot be read any more" in said
-    assert flow.resolve(then.shop, world.order).digest == world.digest
+    assert prepare.resolve(then.shop, world.order).digest == world.digest
 
 
 def test_without_the_source_of_then_nothing_else_is_built(world: World) -> None:
@@ -125,9 +128,9 @@ def test_without_the_source_of_then_nothing_else_is_built(world: World) -> None:
 def test_without_the_artifact_of_then_only_the_same_is_built(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(world.artifact.folder)
     then = world.as_it_was()
-    monkeypatch.setattr(flow, "build_cell", lambda shop, prepared, log: prepared.key)
-    same = cast(Prepared, type("P", (), {"cell": CELL, "key": KEY}))
+    monkeypatch.setattr(build_cell, "build_cell", lambda shop, prepared, log: prepared.key)
+    same = cast(PreparedCell, type("P", (), {"cell": CELL, "key": KEY}))
     assert cast(str, then.built(same, Path("log"))) == KEY
-    other = cast(Prepared, type("P", (), {"cell": CELL, "key": "cd" * 32}))
+    other = cast(PreparedCell, type("P", (), {"cell": CELL, "key": "cd" * 32}))
     with pytest.raises(UserError, match="is gone, and its source or crossjit has changed"):
         then.built(other, Path("log"))

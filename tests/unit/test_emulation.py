@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from crossjit import emulation
 from crossjit.errors import ExitCode, UserError
+from crossjit.host import emulation
 from crossjit.model import Arch, Emulator
 
 AARCH64 = """enabled

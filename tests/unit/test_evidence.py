@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from crossjit import build, flow
-from crossjit.engine.fake import FakeProcess
+from crossjit.build import container
 from crossjit.images import Role
 from crossjit.model import Arch, CellResult, Emulator, HostAbility, Strategy
+from crossjit.pipeline import context, prepare, validate_cell
+from tests.fakes.engine import FakeProcess
 from tests.unit import test_build_python
 from tests.unit.shops import image
 from tests.unit.test_build_python import ARM, X86, Shop
@@ -26,7 +27,7 @@ def ability(version: str) -> HostAbility:
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setattr(flow, "ensure_image", lambda shop, spec, role, arch: images(role, arch))
+    monkeypatch.setattr(context, "ensure_image", lambda shop, spec, role, arch: images(role, arch))
     made = Shop(tmp_path)
     made.shop = replace(made.shop, ability=ability("7.2.22"), images=(made.spec,))
     made.probe = {"libc": "first"}
@@ -42,8 +43,8 @@ KEYS: dict[Role, str] = {}
 
 def run(shop: Shop, *, cpu: str | None = None) -> CellResult:
     order = replace(test_build_python.order("jit", ARM), cpu=cpu)
-    prepared = flow._prepare(shop.shop, order, shop.source)
-    return flow.run_cell(shop.shop, prepared, folder=shop.folder, validate=False)
+    prepared = prepare._prepare(shop.shop, order, shop.source)
+    return validate_cell.run_cell(shop.shop, prepared, folder=shop.folder, validate=False)
 
 
 def probes(shop: Shop) -> int:
@@ -112,7 +113,7 @@ class TestACellFromTheStash:
 class TestTheKeyOfAnEmulatedBuild:
     def key(self, shop: Shop, strategy: Strategy, cpu: str | None = None) -> str:
         order = replace(test_build_python.order("jit", ARM), strategy=strategy, cpu=cpu)
-        return flow._prepare(shop.shop, order, shop.source).key
+        return prepare._prepare(shop.shop, order, shop.source).key
 
     def test_has_the_emulator_and_the_cpu_model(self, shop: Shop) -> None:
         keys = [self.key(shop, Strategy.EMULATE), self.key(shop, Strategy.EMULATE, "max")]
@@ -130,7 +131,7 @@ class TestTheKeyOfAnEmulatedBuild:
         order = replace(test_build_python.order("jit", ARM), strategy=strategy)
 
         def keyed() -> Mapping[str, str]:
-            return build.bookkeeping(flow._prepare(shop.shop, order, shop.source).spec, cached=True)
+            return container.cache_environment(prepare._prepare(shop.shop, order, shop.source).spec, cached=True)
 
         before = keyed()
         changed_qemu(shop)

@@ -13,8 +13,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from crossjit.model import Arch, Cell, ModuleRun, Outcome, TestResult
-from crossjit.report import facts, junit, markdown, reproducing
-from crossjit.runs import Run
+from crossjit.report import facts, junit, markdown, reproduce
+from crossjit.runs.model import Run
 from crossjit.settings import Settings
 from tests import example_runs
 
@@ -249,16 +249,16 @@ def test_facts_are_compared_leaf_by_leaf() -> None:
 )
 def test_a_cell_alone_is_done_with_the_runs_other_options(example: Run, line: str, alone: str, shell: str) -> None:
     run = replace(example, reproduce=line)
-    assert reproducing.cell_line(run, JIT) == alone
-    assert reproducing.shell_line(run, JIT) == shell
+    assert reproduce.cell_line(run, JIT) == alone
+    assert reproduce.shell_line(run, JIT) == shell
 
 
 def test_a_cells_line_is_one_that_the_command_line_takes(example: Run) -> None:
     from crossjit.tasks import commandline, namespace
 
     failed = TestResult("jit", "test.test_dis.A.test_b", Outcome.FAILED)
-    again = reproducing.lines_for(example, JIT, failed, ModuleRun("test_dis", "", 1.0, "exit status 2", "x.log"))
-    for line in (reproducing.cell_line(example, JIT), reproducing.shell_line(example, JIT), *again):
+    again = reproduce.lines_for(example, JIT, failed, ModuleRun("test_dis", "", 1.0, "exit status 2", "x.log"))
+    for line in (reproduce.cell_line(example, JIT), reproduce.shell_line(example, JIT), *again):
         program, task, *options = shlex.split(line)
         assert program == "./inv"
         assert commandline.rewrite([task, *options], namespace) == [task, *options]
@@ -284,7 +284,7 @@ def test_one_test_again(example: Run, name: str, module: str | None, pattern: st
     )
     run = replace(example, reproduce=line)
     ran = ModuleRun(module, "", 1.0, "exit status 2", "x.log") if module else None
-    lines = reproducing.lines_for(run, JIT, TestResult("jit", name, Outcome.FAILED), ran)
+    lines = reproduce.lines_for(run, JIT, TestResult("jit", name, Outcome.FAILED), ran)
     if pattern is None:
         assert lines == ()
         return
@@ -294,8 +294,8 @@ def test_one_test_again(example: Run, name: str, module: str | None, pattern: st
         f"CROSSJIT_JOBS=3 ./inv triage --cell ./a/3.15.toml/aarch64/jit --tests {pattern} --cpu max",
     )
     refused = replace(example, reproduce="./inv triage last")
-    assert reproducing.lines_for(refused, JIT, TestResult("jit", name, Outcome.FAILED), ran) == ()
-    assert reproducing.cell_line(refused, JIT) == "./inv triage last"
+    assert reproduce.lines_for(refused, JIT, TestResult("jit", name, Outcome.FAILED), ran) == ()
+    assert reproduce.cell_line(refused, JIT) == "./inv triage last"
 
 
 @pytest.mark.parametrize("outcome", [Outcome.CRASHED, Outcome.TIMED_OUT])
@@ -305,9 +305,9 @@ def test_a_crashed_test_has_a_line_for_gdb(example: Run, outcome: Outcome) -> No
     run = replace(example, reproduce="./inv validate --arch aarch64 --cpu max")
     ran = ModuleRun("test_dict", "stress", 1.0, "killed by SIGSEGV", "x.log")
     test = TestResult("jit", "test.test_dict.T.test_x [stress]", outcome)
-    *_, line = reproducing.lines_for(run, JIT, test, ran)
+    *_, line = reproduce.lines_for(run, JIT, test, ran)
     assert line == "./inv debug --cell 3.15/aarch64/jit --test 'test.test_dict.T.test_x [stress]' --cpu max"
     known = {f"--{name}" for argument in namespace["debug"].get_arguments() for name in argument.names}
     assert {word for word in shlex.split(line) if word.startswith("--")} <= known
     script = ModuleRun("ft_workload", "", 1.0, "killed by SIGSEGV", "x.log")
-    assert len(reproducing.lines_for(run, JIT, replace(test, name="ft_workload.handover"), script)) == 2
+    assert len(reproduce.lines_for(run, JIT, replace(test, name="ft_workload.handover"), script)) == 2

@@ -11,27 +11,28 @@ from typing import Any
 import pytest
 
 import crossjit
-from crossjit import flow, validation
 from crossjit.engine.base import RUN
-from crossjit.engine.fake import FakeEngine, FakeProcess, Fault
-from crossjit.engine.fake_files import FakeFiles
 from crossjit.errors import EngineError
 from crossjit.images import ImageSpec, Role, load_all, release
 from crossjit.images.base import BASE
-from crossjit.images.making import LISTING
+from crossjit.images.builder import LISTING
 from crossjit.model import Arch
+from crossjit.pipeline import build_steps, context
+from crossjit.validation import probe as probe_module
+from tests.fakes.engine import FakeEngine, FakeProcess, Fault
+from tests.fakes.files import FakeFiles
 from tests.unit.shops import image
 from tests.unit.test_build_python import ARM, X86, Shop
 
-ensure_image = flow.ensure_image  # as it is before the tests replace it
+ensure_image = context.ensure_image  # as it is before the tests replace it
 
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    def ensured(shop: flow.Workshop, spec: ImageSpec, role: Role, arch: Arch) -> object:
+    def ensured(shop: context.BuildContext, spec: ImageSpec, role: Role, arch: Arch) -> object:
         return image(role, arch)
 
-    monkeypatch.setattr(flow, "ensure_image", ensured)
+    monkeypatch.setattr(context, "ensure_image", ensured)
     return Shop(tmp_path)
 
 
@@ -94,7 +95,7 @@ def test_what_cannot_be_packed_ends_the_build_of_which_nothing_is_left(
     def refuse(*arguments: object) -> None:
         raise EngineError("docker cannot copy")
 
-    monkeypatch.setattr(flow, "_pack", refuse)
+    monkeypatch.setattr(build_steps, "pack_trees", refuse)
     with pytest.raises(EngineError, match="cannot copy"):
         shop.build("jit", X86)
     assert not engine_of(shop).containers
@@ -102,14 +103,14 @@ def test_what_cannot_be_packed_ends_the_build_of_which_nothing_is_left(
 
 
 def test_a_container_that_does_not_go_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    probe = validation.probe
+    probe = probe_module.probe
 
     def die(*arguments: Any, **options: Any) -> object:
         facts = probe(*arguments, **options)
         engine_of(shop).die()
         return facts
 
-    monkeypatch.setattr(validation, "probe", die)
+    monkeypatch.setattr(probe_module, "probe", die)
     with pytest.raises(EngineError):
         shop.build("jit", X86)
     assert [artifact.key for artifact in shop.shop.store.artifacts()], "what was built is kept"
@@ -130,7 +131,7 @@ def test_what_is_damaged_in_the_stash_is_built_anew(shop: Shop, tree: str) -> No
 
 
 def test_a_damaged_build_python_serves_nobody(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flow, "require_emulator", lambda shop, arch: None)
+    monkeypatch.setattr(context, "require_emulator", lambda shop, arch: None)
     native = shop.build("jit", X86).artifact
     path = native.objects["install"]
     content = path.read_bytes()
@@ -143,7 +144,7 @@ def test_a_damaged_build_python_serves_nobody(shop: Shop, monkeypatch: pytest.Mo
 def test_what_dies_while_an_image_is_made_is_found_by_its_run(tmp_path: Path) -> None:
     """Else no later command removes the container that its packages are listed in."""
     shop = Shop(tmp_path).shop
-    shop = replace(shop, labels=flow.labels(shop.settings, "a-run"))
+    shop = replace(shop, labels=context.labels(shop.settings, "a-run"))
     assert isinstance(shop.engine, FakeEngine)
     (spec,) = (spec for spec in load_all(crossjit.PROJECT / "images") if spec.name == "forky")
     files = FakeFiles.base()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from crossjit.suites import VALIDATE
+from crossjit.config.suites import VALIDATE
 
 SCRIPT = VALIDATE / "ft_workload.py"
 _spec = importlib.util.spec_from_file_location("ft_workload_under_test", SCRIPT)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from crossjit import PROJECT
-from crossjit.build import SCRIPTS
+from crossjit.build.layout import SCRIPTS
 from tests.unit.test_llvm import SANITIZED, SANITIZER, compile_c
 
 FOLDER = PROJECT / "tests" / "fuzz"

@@ -118,7 +118,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
         monkeypatch.setattr(module, name, nothing_starts)
     monkeypatch.setattr(develop, "run_child", lambda argv, **options: 0)
     monkeypatch.setattr(develop, "clone", lambda: tmp_path)
-    monkeypatch.setattr("crossjit.tasks.listing.schemas", dict)
+    monkeypatch.setattr("crossjit.tasks.cells.schemas", dict)
     monkeypatch.setattr(subprocess, "Popen", nothing_starts)  # the backstop
     monkeypatch.setenv("CROSSJIT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PATH", str(tmp_path))

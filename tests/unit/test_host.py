@@ -12,7 +12,7 @@ import pytest
 from crossjit import host
 from crossjit.errors import ExitCode, InfrastructureError
 from crossjit.host.checks import checks, missing
-from crossjit.host.look import number
+from crossjit.host.inspect import number
 from crossjit.model import Arch
 from crossjit.settings import Settings
 from tests.unit.pretend_host import (
@@ -53,7 +53,7 @@ def silent(text: str) -> None:
 
 
 def repair(settings: Settings, shell: PretendHost, consent: host.Consent | None = nobody_asked) -> host.Repair:
-    return host.repair(settings, consent, silent, shell=shell)
+    return host.setup(settings, consent, silent, shell=shell)
 
 
 def status(settings: Settings, shell: PretendHost) -> dict[str, str]:
@@ -120,7 +120,7 @@ def test_buildx_must_be_new_enough(settings: Settings, able: PretendHost, buildx
 
 
 def test_room_old_engines_and_vfs_are_judged(settings: Settings, able: PretendHost) -> None:
-    seen = host.look(settings, able)
+    seen = host.inspect(settings, able)
     engine = seen.engine
 
     def judged(name: str, **changes: Any) -> str:
@@ -142,7 +142,7 @@ def test_a_machine_of_another_arch_is_told_so(settings: Settings, bookworm: Pret
 
 
 def test_missing_is_about_what_is_asked_for(settings: Settings, bookworm: PretendHost) -> None:
-    seen = host.look(settings, bookworm.with_engine())
+    seen = host.inspect(settings, bookworm.with_engine())
     assert missing(seen, (Arch.X86_64,)) == ()
     assert [check.name for check in missing(seen, (Arch.AARCH64,))] == ["binfmt aarch64"]
     assert [check.name for check in missing(seen, (Arch.X86_64,), bootstrap=True)] == ["mmdebstrap", "arch-test"]
@@ -190,7 +190,7 @@ def test_a_failed_step_leaves_no_folder(settings: Settings, bookworm: PretendHos
 
 def test_every_command_is_told_as_it_is_run(settings: Settings, bookworm: PretendHost) -> None:
     said: list[str] = []
-    done = host.repair(settings, nobody_asked, said.append, shell=bookworm)
+    done = host.setup(settings, nobody_asked, said.append, shell=bookworm)
     assert [line.partition("\n    $ ")[2] for line in said if line.startswith("setting up: ")] == [*done.commands]
     assert "apt-get" in said[0]
 
@@ -206,7 +206,7 @@ def test_an_engine_without_updates_is_told(settings: Settings, bookworm: Pretend
 
 
 def test_updates_come_from_a_source_for_these_packages_alone(settings: Settings, bookworm: PretendHost) -> None:
-    done = host.repair(settings, nobody_asked, lambda _: None, updates=True, shell=bookworm)
+    done = host.setup(settings, nobody_asked, lambda _: None, updates=True, shell=bookworm)
     assert "engine updates" not in [check.name for check in done.checks]
     sources = bookworm.written["/etc/apt/sources.list.d/crossjit-trixie.sources"].split("\n\n")
     assert [stanza.splitlines()[2] for stanza in sources] == ["Suites: trixie", "Suites: trixie-security"]
@@ -215,21 +215,21 @@ def test_updates_come_from_a_source_for_these_packages_alone(settings: Settings,
     assert "Package: *\nPin: release n=trixie\nPin-Priority: -1\n" in pins
     assert "Package: docker.io docker-cli docker-buildx\nPin: release n=trixie-security\nPin-Priority: 500\n" in pins
     changes = list(bookworm.changes)
-    assert not host.repair(settings, None, lambda _: None, updates=True, shell=bookworm).changed
+    assert not host.setup(settings, None, lambda _: None, updates=True, shell=bookworm).changed
     assert bookworm.changes == changes
 
 
 def test_updates_can_be_asked_for_later(settings: Settings, bookworm: PretendHost) -> None:
     repair(settings, bookworm)
     bookworm.changes.clear()
-    done = host.repair(settings, nobody_asked, lambda _: None, updates=True, shell=bookworm)
+    done = host.setup(settings, nobody_asked, lambda _: None, updates=True, shell=bookworm)
     assert [line.split()[0] for line in bookworm.changes] == ["tee", "tee", "env", "env"]
     assert "engine updates" not in [check.name for check in done.checks]
 
 
 def test_the_distributions_own_engine_has_updates(settings: Settings, tmp_path: Path) -> None:
     shell = PretendHost(tmp_path, TRIXIE, TRIXIE_OFFERS)
-    done = host.repair(settings, nobody_asked, lambda _: None, updates=True, shell=shell)
+    done = host.setup(settings, nobody_asked, lambda _: None, updates=True, shell=shell)
     assert "engine updates" not in [check.name for check in done.checks]
     assert not any("preferences" in line for line in shell.changes)
 
@@ -248,7 +248,7 @@ def test_trixie_has_what_it_takes(settings: Settings, tmp_path: Path) -> None:
 def test_ubuntu_with_quiet_sudo_and_a_service_manager(settings: Settings, tmp_path: Path) -> None:
     shell = PretendHost(tmp_path, NOBLE, NOBLE_OFFERS, root=False, sudo="quiet", service_manager=True)
     said: list[str] = []
-    done = host.repair(settings, nobody_asked, said.append, shell=shell)
+    done = host.setup(settings, nobody_asked, said.append, shell=shell)
     assert done.able
     assert all(command.startswith("sudo -n ") for command in done.commands if not command.startswith("printf"))
     assert "docker.io docker-buildx" in shell.changes[index(shell, " install ")]
@@ -262,7 +262,7 @@ def test_a_second_run_does_nothing_and_says_so(settings: Settings, bookworm: Pre
     repair(settings, bookworm)
     before = list(bookworm.changes)
     said: list[str] = []
-    done = host.repair(settings, None, said.append, shell=bookworm)
+    done = host.setup(settings, None, said.append, shell=bookworm)
     assert bookworm.changes == before
     assert not done.changed
     assert said == ["nothing to do: this host has all that crossjit needs"]
@@ -274,9 +274,9 @@ def test_a_second_user_of_a_prepared_host_lacks_what_only_users_need(settings: S
     shell.with_engine(buildx="0.13.1").with_emulation().with_tools()
     shell.socket_open_to.add("jane")
     assert status(settings, shell)["uidmap"] == "warn"
-    seen = host.look(settings, shell)
+    seen = host.inspect(settings, shell)
     assert [check.name for check in missing(seen, (Arch.X86_64,), bootstrap=True)] == ["uidmap"]
-    done = host.repair(settings, nobody_asked, lambda line: None, shell=shell)
+    done = host.setup(settings, nobody_asked, lambda line: None, shell=shell)
     assert done.changed
     assert "newuidmap" in shell.programs
     assert status(settings, shell)["uidmap"] == "ok"

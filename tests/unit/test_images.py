@@ -17,8 +17,6 @@ import filelock
 import pytest
 
 from crossjit.engine.base import COPY, HOME, OWNED, RUN, Owned
-from crossjit.engine.fake import Build, FakeEngine
-from crossjit.engine.fake_files import FakeFiles
 from crossjit.errors import DocumentError, EngineError, InfrastructureError, UserError
 from crossjit.images import (
     Image,
@@ -36,12 +34,14 @@ from crossjit.images import (
 from crossjit.images import listed as listed_images
 from crossjit.images import release as releases
 from crossjit.images.base import BASE, Base, BaseKind, bootstrap, mirror_of
-from crossjit.images.making import ATTEMPTS, LISTING, core_of
+from crossjit.images.builder import ATTEMPTS, LISTING, core_of
 from crossjit.images.spec import load
 from crossjit.model import Arch, ExtraPackages
 from crossjit.progress import Silent, SilentStep, Step
 from crossjit.settings import Settings
 from crossjit.settings import load as load_settings
+from tests.fakes.engine import Build, FakeEngine
+from tests.fakes.files import FakeFiles
 
 IMAGES = Path(__file__).parents[2] / "images"
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from crossjit import known_failures, outcomes
-from crossjit.circumstances import Circumstances, When
+from crossjit.config.conditions import Circumstances, When
 from crossjit.errors import DocumentError
-from crossjit.known_failures import FailureKind, KnownFailure
+from crossjit.known_failures import entries
+from crossjit.known_failures.entries import FailureKind, KnownFailure
 from crossjit.model import Arch, Outcome, TestResult, Variant
+from crossjit.validation import results
 
 REASON = "it needs vfork, which QEMU has not"
 WHERE = Circumstances((3, 15), Arch.AARCH64, Variant("jit", "", (), ()), emulated=True)
@@ -42,26 +43,26 @@ TWO = f'{ONE}\n[[failures]]\ntest = "test.test_b.C.test_x"\nkind = "hang"\nrun =
 
 def test_entries_have_places(folder: Path) -> None:
     second, first = write(folder, "b.toml", TWO), write(folder, "a.toml", ONE)
-    found = known_failures.listed(folder)
+    found = entries.listed(folder)
     assert [(each.path, each.line, each.failure.test) for each in found] == [
         (first, 3, "test.test_a.*"),
         (second, 3, "test.test_a.*"),
         (second, 9, "test.test_b.C.test_x"),
     ]
-    assert known_failures.load(folder) == tuple(each.failure for each in found)
+    assert entries.load(folder) == tuple(each.failure for each in found)
 
 
 def test_all_that_is_wrong_is_told_at_once(folder: Path) -> None:
     write(folder, "a.toml", ONE.replace('"fail"', '"fial"'))
     write(folder, "b.toml", TWO.replace("hang", "hangs"))
     with pytest.raises(DocumentError) as caught:
-        known_failures.listed(folder)
+        entries.listed(folder)
     assert len(caught.value.details) == 2
     assert "did you mean 'hang'?" in caught.value.details[-1]
 
 
 def test_what_is_listed_is_valid() -> None:
-    found = known_failures.listed()
+    found = entries.listed()
     assert found
     for each in found:
         assert each.path.read_text().splitlines()[each.line - 1] == "[[failures]]"
@@ -71,17 +72,17 @@ def test_entries_hold_in_their_circumstances_and_may_hold_whatever_is_missing() 
     always, native = entry("test.test_a.*"), entry("test.test_b.*", when=When(emulated=False))
     without = entry("test.test_c.*", when=When(lacks=("pty",)))
     listed = (always, native, without)
-    assert known_failures.holding(listed, WHERE) == (always,)
-    assert known_failures.holding(listed, replace(WHERE, capabilities={"pty": False})) == (always, without)
-    assert known_failures.possible(listed, WHERE) == (always, without)
+    assert entries.holding(listed, WHERE) == (always,)
+    assert entries.holding(listed, replace(WHERE, capabilities={"pty": False})) == (always, without)
+    assert entries.possible(listed, WHERE) == (always, without)
 
 
 def test_two_entries_may_mean_the_same_test() -> None:
     listed = [entry("test.test_a.*"), entry("test.test_a.*", FailureKind.ERROR)]
     for outcome in (Outcome.FAILED, Outcome.ERROR):
-        ((marked,), _) = outcomes.mark_known([result("test.test_a.C.test_x", outcome)], listed)
+        ((marked,), _) = results.mark_known([result("test.test_a.C.test_x", outcome)], listed)
         assert marked.known == REASON
-    ((marked,), _) = outcomes.mark_known([result("test.test_a.C.test_x", Outcome.CRASHED)], listed)
+    ((marked,), _) = results.mark_known([result("test.test_a.C.test_x", Outcome.CRASHED)], listed)
     assert marked.known is None
 
 
@@ -91,7 +92,7 @@ def test_failing_in_another_way_than_listed_says_so() -> None:
     known = result("test.test_a.C.test_y", known=REASON)
     other = result("test.test_b.C.test_x", Outcome.CRASHED)
     passed = result("test.test_a.C.test_z", Outcome.PASSED)
-    told = outcomes.told_apart([crashed, known, other, passed], listed)
+    told = results.told_apart([crashed, known, other, passed], listed)
     assert told[0].message == "log\nkilled by SIGSEGV; listed as a known fail or hang, not as crashed"
     assert told[0].known is None
     assert told[1:] == [known, other, passed]
@@ -102,14 +103,14 @@ def test_a_known_end_of_a_module_is_no_proof_of_its_other_tests(outcome: Outcome
     kind = FailureKind.CRASH if outcome is Outcome.CRASHED else FailureKind.HANG
     modules = ["test.test_b", "test.test_a"]
     ended = result("test.test_a.C.test_x [stress]", outcome, known=REASON)
-    (said,) = outcomes.cut_short([ended], [entry("test.test_a.C.*", kind)], modules)
+    (said,) = results.cut_short([ended], [entry("test.test_a.C.*", kind)], modules)
     assert said.startswith(f"test.test_a.C.test_x [stress] {outcome} as known, and the other tests of test.test_a did")
     assert "`run = false`" in said
     # an entry that means the whole module accepts it; what merely failed ended nothing
-    assert not outcomes.cut_short([ended], [entry("test.test_a*", kind)], modules)
-    assert not outcomes.cut_short([replace(ended, known=None)], [entry("test.test_a.C.*", kind)], modules)
+    assert not results.cut_short([ended], [entry("test.test_a*", kind)], modules)
+    assert not results.cut_short([replace(ended, known=None)], [entry("test.test_a.C.*", kind)], modules)
     failed = result("test.test_a.C.test_x", known=REASON)
-    assert not outcomes.cut_short([failed], [entry("test.test_a.*")], modules)
+    assert not results.cut_short([failed], [entry("test.test_a.*")], modules)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_a_known_end_of_a_module_is_no_proof_of_its_other_tests(outcome: Outcome
     ],
 )
 def test_what_is_left_out_is_counted_where_its_module_ran(test: str, modules: list[str], counted: bool) -> None:
-    found = outcomes.left_out("jit", [entry(test, FailureKind.HANG, run=False), entry(test)], modules)
+    found = results.left_out("jit", [entry(test, FailureKind.HANG, run=False), entry(test)], modules)
     assert [(each.name, each.outcome, each.known) for each in found] == (
         [(test, Outcome.SKIPPED, REASON)] if counted else []
     )
@@ -146,4 +147,4 @@ def test_what_is_left_out_is_counted_where_its_module_ran(test: str, modules: li
     ],
 )
 def test_a_pattern_may_mean_a_modules_tests(pattern: str, module: str, may: bool) -> None:
-    assert known_failures.may_begin(pattern, module) is may
+    assert entries.may_begin(pattern, module) is may

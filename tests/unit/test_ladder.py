@@ -11,15 +11,18 @@ from typing import Any
 
 import pytest
 
-from crossjit import PROJECT, flow, ladder, recipes, trials
-from crossjit.circumstances import Circumstances
-from crossjit.diagnosis import Try
-from crossjit.ladder import Ladder
+from crossjit import PROJECT
+from crossjit.config import recipes
+from crossjit.config.conditions import Circumstances
 from crossjit.model import Arch, Cell
-from crossjit.odds import Count
+from crossjit.pipeline import validate_cell
 from crossjit.progress import Silent
-from crossjit.triage import Layer, Next, Rung, Subject
-from crossjit.trials import Tally, Trial
+from crossjit.triage import experiments, rerun
+from crossjit.triage.decide import Layer, Next, Rung, Subject
+from crossjit.triage.diagnosis import Try
+from crossjit.triage.experiments import Ladder
+from crossjit.triage.odds import Count
+from crossjit.triage.rerun import Tally, Trial
 
 CELL = Cell("3.15", Arch.X86_64, "jit")
 
@@ -69,7 +72,7 @@ def test_tests_climb_together_and_the_debug_build_comes_last() -> None:
         }
     )
     tests = {trial(name): True for name in pretended.worlds}
-    found = list(ladder.diagnose(pretended, CELL, tests))
+    found = list(experiments.diagnose(pretended, CELL, tests))
     assert [(each.test, each.conclusion.layer, each.suite, each.run) for each in found] == [
         ("library", Layer.INTERPRETER, "jit", "a-run"),
         ("backend", Layer.BACKEND, "jit", "a-run"),
@@ -96,7 +99,7 @@ def test_what_does_not_fail_alone_is_tried_among_its_modules_other_tests() -> No
     )
     names = ("warmed", "gone", "whole", "library")
     tests = {trial(name, match="" if name == "whole" else name): True for name in names}
-    found = {each.test: each for each in ladder.diagnose(pretended, CELL, tests)}
+    found = {each.test: each for each in experiments.diagnose(pretended, CELL, tests)}
     said = {name: (each.conclusion.layer, each.conclusion.why) for name, each in found.items()}
     assert said == {
         "library": (Layer.INTERPRETER, "fails without the JIT, too"),
@@ -118,7 +121,7 @@ def test_what_does_not_fail_alone_is_tried_among_its_modules_other_tests() -> No
 
 def test_what_passed_when_it_was_seen_is_tried_alone_only() -> None:
     pretended = Pretended({"fine": {}})
-    (found,) = ladder.diagnose(pretended, CELL, {trial("fine", match="fine"): False})
+    (found,) = experiments.diagnose(pretended, CELL, {trial("fine", match="fine"): False})
     assert found.conclusion.layer is Layer.UNCLEAR
     assert found.conclusion.why == "it did not fail in 10 runs"
 
@@ -126,7 +129,7 @@ def test_what_passed_when_it_was_seen_is_tried_alone_only() -> None:
 @pytest.mark.parametrize("name", ["3.13", "3.14", "3.15", "main"])
 def test_a_debug_sibling_is_found_by_its_options(name: str) -> None:
     recipe = recipes.find(name, PROJECT / "recipes")
-    siblings = {each: ladder.debug_sibling(variant, recipe) for each, variant in recipe.variants.items()}
+    siblings = {each: experiments.debug_sibling(variant, recipe) for each, variant in recipe.variants.items()}
     assert {each: sibling.name for each, sibling in siblings.items() if sibling} == {
         "jit": "jit-debug",
         "ft": "ft-debug",
@@ -134,7 +137,7 @@ def test_a_debug_sibling_is_found_by_its_options(name: str) -> None:
 
 
 class Runs:
-    """Stands for `trials.run`: which rungs ran side by side, with what limits, and what a hang cost."""
+    """Stands for `rerun.run`: which rungs ran side by side, with what limits, and what a hang cost."""
 
     def __init__(self, passes: Mapping[str, float]) -> None:
         self.passes = passes  # by the rung's folder's end, the seconds of a pass; what is not there hangs
@@ -175,10 +178,10 @@ def real_ladder(monkeypatch: pytest.MonkeyPatch, runs: Runs, variant: str, tmp_p
     shop.run = "a-run"
     where = Circumstances((3, 15), Arch.X86_64, recipe.variants[variant])
     target = SimpleNamespace(cell=CELL, circumstances=where)
-    monkeypatch.setattr(flow, "target_of", lambda *_: target)
-    monkeypatch.setattr(trials, "run", runs)
+    monkeypatch.setattr(validate_cell, "target_of", lambda *_: target)
+    monkeypatch.setattr(rerun, "run", runs)
     made = Ladder(shop, prepared, None, tmp_path, builds=False)  # type: ignore[arg-type]
-    monkeypatch.setattr(made, "_place", lambda rung, debug: ladder._Place(target, {}, ""))  # type: ignore[arg-type]
+    monkeypatch.setattr(made, "_place", lambda rung, debug: experiments._Place(target, {}, ""))  # type: ignore[arg-type]
     return made
 
 
@@ -196,8 +199,8 @@ def test_runs_go_one_at_a_time_where_timing_may_matter(
             for test, tally in runs(*arguments, **options).items()
         }
 
-    monkeypatch.setattr(trials, "run", ends)
-    list(ladder.diagnose(made, CELL, {failing: True}))
+    monkeypatch.setattr(rerun, "run", ends)
+    list(experiments.diagnose(made, CELL, {failing: True}))
     assert runs.jobs.pop("again") == 1
     assert runs.jobs.pop("control") == 1
     assert set(runs.jobs.values()) == {jobs}
@@ -208,7 +211,7 @@ def test_a_hang_costs_its_whole_time_once_and_then_what_a_pass_takes(
 ) -> None:
     runs = Runs({"control": 1.0, "jit_off": 3.0, "interpreter": 8.0})
     made = real_ladder(monkeypatch, runs, "jit", tmp_path)
-    (found,) = ladder.diagnose(made, CELL, {replace(trial("test.test_x"), seconds=3000, hung=True): True})
+    (found,) = experiments.diagnose(made, CELL, {replace(trial("test.test_x"), seconds=3000, hung=True): True})
     assert "passes with the JIT off and in the tier-2 interpreter" in found.conclusion.why
     assert runs.limits["again"] == [3000, 60]
     assert set(runs.limits["optimizer_off"]) == {60}
@@ -221,7 +224,7 @@ def test_a_hang_everywhere_costs_no_more_than_a_few_whole_times(
 ) -> None:
     runs = Runs({"control": 1.0})
     made = real_ladder(monkeypatch, runs, "jit", tmp_path)
-    (found,) = ladder.diagnose(made, CELL, {replace(trial("test.test_x"), seconds=3000, hung=True): True})
+    (found,) = experiments.diagnose(made, CELL, {replace(trial("test.test_x"), seconds=3000, hung=True): True})
     assert found.conclusion.layer is Layer.INTERPRETER
     assert runs.cost < 2.01 * 3000
 
@@ -229,9 +232,9 @@ def test_a_hang_everywhere_costs_no_more_than_a_few_whole_times(
 def test_a_slow_pass_is_no_hang() -> None:
     """A limit follows from the longest pass, and is never beyond the suite's."""
     test = replace(trial("test.test_x"), seconds=3000)
-    assert trials.limit(test, None, 1) == 3000
-    assert trials.limit(test, None, 2) == 750
-    assert trials.limit(test, 0.5, 2) == 60
-    assert trials.limit(test, 120.0, 2) == 1200
-    assert trials.limit(test, 900.0, 2) == 3000
-    assert trials.limit(replace(test, seconds=30), 0.5, 2) == 30
+    assert rerun.limit(test, None, 1) == 3000
+    assert rerun.limit(test, None, 2) == 750
+    assert rerun.limit(test, 0.5, 2) == 60
+    assert rerun.limit(test, 120.0, 2) == 1200
+    assert rerun.limit(test, 900.0, 2) == 3000
+    assert rerun.limit(replace(test, seconds=30), 0.5, 2) == 30

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from crossjit.build import SCRIPTS
+from crossjit.build.layout import SCRIPTS
 from tests.conftest import lack
 
 # What it makes of an input depends on its arguments, too; what it prints, on what the input says of that.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from crossjit.build import SCRIPTS
+from crossjit.build.layout import SCRIPTS
 from tests.unit.test_llvm import SANITIZED, SANITIZER, Llvm, compile_c, program
 
 __all__ = ["program"]  # a fixture

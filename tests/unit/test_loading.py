@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from crossjit import loading
-from crossjit.images import Package, Role
+from crossjit.images import Package, Role, loading
 
 LOADER = "./python: error while loading shared libraries: {}: cannot open shared object file: No such file or directory"
 

@@ -10,8 +10,9 @@ from typing import BinaryIO, cast
 
 import pytest
 
-from crossjit import named_tests, sources
+from crossjit import sources
 from crossjit.errors import UserError
+from crossjit.pipeline import named_tests
 
 SOURCE = cast(sources.Source, type("Source", (), {"version": "3.15.0"}))
 

@@ -16,15 +16,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from crossjit.diagnosis import keep
 from crossjit.errors import BuildError, ExitCode
 from crossjit.report import output
-from crossjit.report.tables import Look
 from crossjit.report.terminal import Terminal
-from crossjit.runs import Run
+from crossjit.report.terminal_style import Look
+from crossjit.runs.model import Run
 from crossjit.settings import Settings
 from crossjit.tasks import framework
-from crossjit.triage import Layer
+from crossjit.triage.decide import Layer
+from crossjit.triage.diagnosis import keep
 from tests import example_runs
 from tests.example_runs import HOSTILE
 from tests.written import CONTROL, GITHUB, OURS, check, check_characters, commands

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossjit import packing, tars
 from crossjit.errors import StashError, TreeError
-from crossjit.packing import Packed, Rest
+from crossjit.stash import packing
+from crossjit.stash.packing import Packed, Rest
+from crossjit.util.tar import without
 from tests.unit.trees import INSTALL, File, Folder, Hardlink, Node, Symlink, tar
 
 
@@ -453,7 +454,7 @@ def test_a_part_of_a_tree_can_be_left_out(tmp_path: Path) -> None:
     }
     packed = pack(tar(nodes), tmp_path)
     with packing.unpack_stream(packed.path) as stream:
-        content = tars.without(stream, re.compile(rb"lib/test/")).read()
+        content = without(stream, re.compile(rb"lib/test/")).read()
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
         left = {member.name: file.read() for member in archive if (file := archive.extractfile(member))}
     whole = {path: node.content for path, node in nodes.items() if isinstance(node, File)}

@@ -12,15 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossjit import reason
-from crossjit.diagnosis import keep
 from crossjit.model import Arch, Cell, CellResult, Outcome, SuiteResult, TestResult, Verdict
 from crossjit.report import cells, failures, html
-from crossjit.report.room import Room, some
-from crossjit.report.text import headline, listed, printable, shortened
-from crossjit.runs import Run, RunError, RunState
+from crossjit.report.size_budget import Room, some
+from crossjit.report.text import headline
+from crossjit.runs.model import Run, RunError, RunState
 from crossjit.settings import Settings
-from crossjit.triage import Layer
+from crossjit.triage.decide import Layer
+from crossjit.triage.diagnosis import keep
+from crossjit.util.text import join_words, printable, shortened
+from crossjit.validation import reason
 from tests import example_runs
 
 VOID = {"meta", "link", "br", "img"}
@@ -379,4 +380,9 @@ def test_text_is_made_short_and_listed() -> None:
     assert shortened("abcdefghijk", 10) == "abcd…ghijk"
     assert reason.of("one\n two \n \n") == "two"
     assert reason.of("") == ""
-    assert [listed(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
+    assert [join_words(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
+        "",
+        "a",
+        "a and b",
+        "a, b and c",
+    ]

@@ -8,10 +8,12 @@ from typing import cast
 
 import pytest
 
-from crossjit import PROJECT, paths, runs
+from crossjit import PROJECT
 from crossjit.errors import UserError
+from crossjit.runs import command_line, model
 from crossjit.settings import Settings
-from crossjit.tasks import options, workshop
+from crossjit.tasks import options, session
+from crossjit.util import paths
 
 
 @pytest.fixture(autouse=True)
@@ -67,8 +69,8 @@ def test_a_line_that_lacks_a_value_is_left_to_the_parser(line: list[str]) -> Non
 
 
 def test_the_line_to_do_it_again_names_the_program_in_full(now: Path) -> None:
-    argv = [workshop.program_path(), *options.in_full(["validate", "--source", "it's here"])]
-    line = runs.reproduction(Settings(home=now), argv)
+    argv = [session.program_path(), *options.in_full(["validate", "--source", "it's here"])]
+    line = command_line.reproduction(Settings(home=now), argv)
     assert line == f"{PROJECT}/inv validate --source '{now}/it'\"'\"'s here'"
 
 
@@ -77,7 +79,7 @@ def test_what_a_run_recorded_is_taken_in_another_folder(
 ) -> None:
     """Before, the other folder's `cpython` was taken without a word."""
     request = options.read(source="cpython", recipe=["mine.toml"])
-    run = cast(runs.Run, SimpleNamespace(request=options.remembered(request), id="x", reproduce=""))
+    run = cast(model.Run, SimpleNamespace(request=options.remembered(request), id="x", reproduce=""))
     (tmp_path / "other/cpython").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "other")
     again = options.recalled(run)

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossjit import plan
+from crossjit.config.recipes import Git, Recipe
 from crossjit.errors import ExitCode, InfrastructureError, UserError
 from crossjit.model import Arch, Cell, Emulator, HostAbility, Strategy, Variant
-from crossjit.plan import Known, PlannedStep, Selector
-from crossjit.recipes import Git, Recipe
+from crossjit.pipeline import plan
+from crossjit.pipeline.plan import Available, PlannedStep, Selector
 
 X86, ARM = Arch.X86_64, Arch.AARCH64
 
@@ -235,7 +235,7 @@ def test_emulating_is_tried_where_it_may_work() -> None:
 
 
 def planned(
-    strategy: Strategy, known: Known | None = None, *, validate: bool = True, able: bool = True
+    strategy: Strategy, known: Available | None = None, *, validate: bool = True, able: bool = True
 ) -> list[PlannedStep]:
     arch = X86 if strategy is Strategy.NATIVE else ARM
     variant = RECIPES["3.15"].variants["jit"]
@@ -276,16 +276,16 @@ def test_an_emulated_cell_compiles_under_emulation() -> None:
 def test_without_an_emulator_a_cross_cell_compiles_and_then_is_stuck() -> None:
     steps = planned(Strategy.CROSS, able=False)
     assert {step.name for step in steps if step.obstacle} == {"probe", "suite ft-smoke", "suite jit"}
-    stashed = planned(Strategy.CROSS, Known(artifact=True), able=False, validate=False)
+    stashed = planned(Strategy.CROSS, Available(artifact=True), able=False, validate=False)
     assert not any(step.obstacle for step in stashed)
 
 
 def test_what_is_there_is_not_made_again() -> None:
-    left = [step.name for step in planned(Strategy.CROSS, Known(True, True, artifact=True)) if not step.satisfied]
+    left = [step.name for step in planned(Strategy.CROSS, Available(True, True, artifact=True)) if not step.satisfied]
     assert left == ["target image", "suite ft-smoke", "suite jit"]
-    steps = planned(Strategy.CROSS, Known(True, True, artifact=True), validate=False)
+    steps = planned(Strategy.CROSS, Available(True, True, artifact=True), validate=False)
     assert all(step.satisfied for step in steps)
-    steps = planned(Strategy.CROSS, Known(build_python="3.15/x86_64/jit"), validate=False)
+    steps = planned(Strategy.CROSS, Available(build_python="3.15/x86_64/jit"), validate=False)
     assert {step.name: step.by for step in steps if step.by} == {"build Python": "3.15/x86_64/jit"}
     left = [step.name for step in steps if not step.satisfied]
     assert left == ["source", "toolchain image", "target image", "configure", "make", "install", "probe", "stash"]

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from crossjit.suites import VALIDATE
+from crossjit.config.suites import VALIDATE
 
 PROBE = VALIDATE / "probe.py"
 

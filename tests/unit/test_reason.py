@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from crossjit import reason
+from crossjit.validation import reason
 
 # What `assert_python_ok` of CPython's tests raises for a child that crashed, as 3.14 writes it.
 CHILD_CRASHED = """\

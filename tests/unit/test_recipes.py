@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import crossjit
-from crossjit import recipes, suites
+from crossjit.config import recipes, suites
+from crossjit.config.recipes import Archive, Git
 from crossjit.errors import DocumentError, ExitCode, UserError
 from crossjit.model import Arch, Expectation, ExtraPackages
-from crossjit.recipes import Archive, Git
-from crossjit.tasks.listing import schemas
+from crossjit.tasks.cells import schemas
 
 SHIPPED = crossjit.PROJECT / "recipes"
 SHA = "ab" * 32

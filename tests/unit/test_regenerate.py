@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import pytest
 
-from crossjit import documents
+from crossjit.config import documents
 from crossjit.sources.regenerate import RULES, Rules, left_to_do, stale
 
 TARGETS = (

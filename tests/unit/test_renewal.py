@@ -14,18 +14,21 @@ from pathlib import Path
 import pytest
 
 import crossjit
-from crossjit import build, flow, recipes, renewal
-from crossjit.build import BUILD, BUILD_PYTHON, GENERATED, INSTALL, SOURCE, SUPPORT
+from crossjit.build import layout, test_overlay
+from crossjit.build.layout import BUILD, BUILD_PYTHON, GENERATED, INSTALL, SOURCE, SUPPORT
+from crossjit.config import recipes
 from crossjit.engine.base import EngineFacts
-from crossjit.engine.fake import FakeEngine, FakeProcess, Fault
 from crossjit.errors import EngineError
-from crossjit.flow import Order, Workshop
 from crossjit.images import Role, load_all
-from crossjit.manifest import ArtifactKind
 from crossjit.model import Arch, Cell, HostAbility, Strategy, Verdict
+from crossjit.pipeline import build_cell, context, prepare, validate_cell
+from crossjit.pipeline.context import BuildContext, CellRequest
 from crossjit.settings import Settings
 from crossjit.sources import Kind, Source
-from crossjit.store import Artifact, Store
+from crossjit.stash.artifact import Artifact
+from crossjit.stash.manifest import ArtifactKind
+from crossjit.stash.store import Store
+from tests.fakes.engine import FakeEngine, FakeProcess, Fault
 from tests.unit.shops import Heard, image
 
 X86, ARM = Arch.X86_64, Arch.AARCH64
@@ -64,7 +67,7 @@ class Shop:
         for role, arch in ((Role.TOOLCHAIN, X86), (Role.TARGET, X86), (Role.TARGET, ARM)):
             self.engine.add_image(image(role, arch).reference, arch=arch)
         settings = Settings(home=folder / "home")
-        self.shop = Workshop(
+        self.shop = BuildContext(
             settings=settings,
             engine=self.engine,
             facts=EngineFacts("fake", "1", "1", X86, cores=2, memory=8 << 30),
@@ -93,7 +96,7 @@ class Shop:
         return 0
 
     def _install_tests(self, process: FakeProcess) -> int:
-        assert process.files.read(renewal.MAKEFILE) == self.makefile.encode()
+        assert process.files.read(test_overlay.MAKEFILE) == self.makefile.encode()
         folder = process.argv[process.argv.index("--folder") + 1]
         for path in process.files.below(f"{SOURCE}/Lib/test"):
             if not process.files.is_folder(path):
@@ -103,7 +106,7 @@ class Shop:
         return 0
 
     def compile(self, process: FakeProcess) -> int:
-        assert process.argv[1] == f"{build.TOOLS}/compile_library.py"
+        assert process.argv[1] == f"{layout.TOOLS}/compile_library.py"
         process.files.read(process.argv[1])
         python = process.files.read(process.path(process.argv[0]))
         for path in process.files.below(INSTALL):
@@ -150,21 +153,21 @@ class Shop:
         archive.write_bytes(packed.getvalue())
         return Source(kind, "3.15.0", (3, 15), digest, archive, "cpython", "x", llvm="21", core=core)
 
-    def prepared(self, source: Source, arch: Arch = X86) -> flow.Prepared:
+    def prepared(self, source: Source, arch: Arch = X86) -> context.PreparedCell:
         strategy = Strategy.NATIVE if arch is X86 else Strategy.CROSS
-        order = Order(Cell("3.15", arch, "jit"), RECIPE, RECIPE.variants["jit"], strategy)
+        order = CellRequest(Cell("3.15", arch, "jit"), RECIPE, RECIPE.variants["jit"], strategy)
         spec = load_all(crossjit.PROJECT / "images")[0]
-        return flow.specified(order, source, spec, image(Role.TOOLCHAIN, X86), X86)
+        return prepare.make_prepared(order, source, spec, image(Role.TOOLCHAIN, X86), X86)
 
-    def build(self, source: Source, arch: Arch = X86, *, rebuild: bool = False) -> flow.BuiltCell:
+    def build(self, source: Source, arch: Arch = X86, *, rebuild: bool = False) -> context.BuiltCell:
         log = self.folder / "build.log"
-        return flow.build_cell(self.shop, self.prepared(source, arch), log=log, rebuild=rebuild)
+        return build_cell.build_cell(self.shop, self.prepared(source, arch), log=log, rebuild=rebuild)
 
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setattr(flow, "ensure_image", lambda shop, spec, role, arch: image(role, arch))
-    monkeypatch.setattr(flow, "require_emulator", lambda shop, arch: None)
+    monkeypatch.setattr(context, "ensure_image", lambda shop, spec, role, arch: image(role, arch))
+    monkeypatch.setattr(context, "require_emulator", lambda shop, arch: None)
     return Shop(tmp_path)
 
 
@@ -213,7 +216,9 @@ def test_one_is_made_of_another_that_was_made_so(shop: Shop) -> None:
 
 def test_the_result_says_of_what(shop: Shop) -> None:
     before = shop.build(shop.source())
-    result = flow.run_cell(shop.shop, shop.prepared(shop.source(OTHER_TESTS)), folder=shop.folder, validate=False)
+    result = validate_cell.run_cell(
+        shop.shop, shop.prepared(shop.source(OTHER_TESTS)), folder=shop.folder, validate=False
+    )
     assert result.made_of == before.artifact.full_id
     assert result.verdict is not Verdict.INFRA
 
@@ -265,7 +270,7 @@ def test_a_cross_build_has_no_other_python_than_its_build_python(shop: Shop) -> 
 class TestItIsBuilt:
     """Where it might come out other than built, or is asked for."""
 
-    def built(self, shop: Shop, source: Source, arch: Arch = X86) -> flow.BuiltCell:
+    def built(self, shop: Shop, source: Source, arch: Arch = X86) -> context.BuiltCell:
         built = shop.build(source, arch)
         assert "make" in built.seconds
         assert built.artifact.manifest.made_of is None

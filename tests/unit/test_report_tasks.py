@@ -13,11 +13,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from crossjit.diagnosis import keep
 from crossjit.model import Verdict
-from crossjit.runs import Run
+from crossjit.runs.model import Run
 from crossjit.settings import Settings
-from crossjit.triage import Layer
+from crossjit.triage.decide import Layer
+from crossjit.triage.diagnosis import keep
 from tests import example_runs
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from crossjit.channels import read_event
-from crossjit.suites import VALIDATE
+from crossjit.config.suites import VALIDATE
 
 RUNNER = VALIDATE / "runner.py"
 

@@ -14,14 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from crossjit import runs
-from crossjit.engine.fake import FakeEngine
-from crossjit.engine.heard import heard
+from crossjit.engine.recording import heard
 from crossjit.errors import BuildError, ExitCode, InfrastructureError, Interrupted, UserError
 from crossjit.model import Arch, Cell, CellResult, Outcome, Strategy, SuiteResult, TestResult, Verdict
 from crossjit.progress import Silent, Tee
-from crossjit.runs import EventKind, Recorder, Run, RunRecord, RunState, Status
+from crossjit.runs import command_line, history, record
+from crossjit.runs.model import EventKind, Run, RunState, Status
+from crossjit.runs.record import Recorder, RunRecord
 from crossjit.settings import Settings
+from tests.fakes.engine import FakeEngine
 
 JIT = Cell("3.15", Arch.AARCH64, "jit")
 FT = Cell("3.15", Arch.AARCH64, "ft")
@@ -67,25 +68,25 @@ def test_a_run_is_on_disk_from_its_first_second(settings: Settings) -> None:
         assert written["state"] == "running"
         assert written["argv"] == list(ARGV)
         assert written["facts"] == {"cores": 2}
-        run = runs.load(settings)
+        run = history.load(settings)
         assert run == record.run
         assert (run.id, run.state, run.exit_code, run.cells) == (record.id, RunState.RUNNING, None, (JIT, FT))
         assert run.folder == settings.runs / record.id
         assert run.reproduce == "/somewhere/bin/invoke validate --arch aarch64 --source 'a b'"
-        assert runs.is_alive(settings, record.id)
-        assert runs.living(settings) == (record.id,)
+        assert history.is_alive(settings, record.id)
+        assert history.living(settings) == (record.id,)
         assert run.results() == ()
-    run = runs.load(settings)
+    run = history.load(settings)
     assert (run.state, run.exit_code, run.error) == (RunState.FINISHED, 0, None)
     assert run.finished is not None
     assert run.finished > run.started
-    assert not runs.is_alive(settings, run.id)
-    assert runs.living(settings) == ()
+    assert not history.is_alive(settings, run.id)
+    assert history.living(settings) == ()
 
 
 def test_the_reproducing_line_has_the_settings_that_matter(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, engine="podman", jobs=3, source_mirrors=("/a", "/b c"))
-    assert runs.reproduction(settings, ["/x/crossjit", "build"]) == (
+    assert command_line.reproduction(settings, ["/x/crossjit", "build"]) == (
         "CROSSJIT_ENGINE=podman CROSSJIT_JOBS=3 CROSSJIT_SOURCE_MIRROR='/a /b c' /x/crossjit build"
     )
 
@@ -98,9 +99,9 @@ def test_results_come_back(settings: Settings) -> None:
         record.add_facts({"engine": "docker"})
         record.set_cell(vacuous)
         record.set_cell(RESULT)
-        assert runs.load(settings).results() == (RESULT, vacuous)
+        assert history.load(settings).results() == (RESULT, vacuous)
         record.finish(ExitCode.VACUOUS)
-    run = runs.load(settings)
+    run = history.load(settings)
     assert run.results() == (RESULT, vacuous)
     assert run.verdicts == {"3.15/aarch64/jit": Verdict.PASS, "3.15/aarch64/ft": Verdict.VACUOUS}
     assert run.exit_code == 4
@@ -152,7 +153,7 @@ def test_what_is_no_text_does_not_stop_the_record(settings: Settings) -> None:
     with RunRecord.start(settings, ("invoke", "a\udcff"), {}) as record:
         record.recorder.say("a\udcff")
         record.set_cell(CellResult(JIT, Verdict.FAIL, ("b\udcff",)))
-    run = runs.load(settings)
+    run = history.load(settings)
     assert run.argv == ("invoke", "a?")
     assert run.results()[0].reasons == ("b?",)
     assert [event.text for event in run.events()] == ["a?"]
@@ -171,7 +172,7 @@ def test_what_is_no_text_does_not_stop_the_record(settings: Settings) -> None:
 def test_what_ended_a_run_is_recorded(settings: Settings, error: BaseException, exit_code: int, message: str) -> None:
     with pytest.raises(type(error)), RunRecord.start(settings, ARGV, {}, cells=[JIT]):
         raise error
-    run = runs.load(settings)
+    run = history.load(settings)
     assert (run.state, run.exit_code) == (RunState.FINISHED, exit_code)
     assert run.error is not None
     assert run.error.message == message
@@ -195,9 +196,9 @@ def test_a_killed_run_tells_where_it_died(settings: Settings) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     assert in_child(work) == -signal.SIGKILL
-    run = runs.load(settings)
+    run = history.load(settings)
     assert (run.state, run.exit_code, run.facts) == (RunState.ABORTED, None, {"cores": 2})
-    assert not runs.is_alive(settings, run.id)
+    assert not history.is_alive(settings, run.id)
     assert [event.name for event in run.open_steps()] == ["build", "make"]
     done, aborted = run.results()
     assert done.verdict is Verdict.PASS
@@ -216,7 +217,7 @@ def test_steps_are_recorded(settings: Settings) -> None:
             raise BuildError("no space")
         with pytest.raises(Interrupted), recorder.step("suites"):
             raise Interrupted("Ctrl-C")
-        said, *others = runs.load(settings).events()
+        said, *others = history.load(settings).events()
     assert (said.kind, said.text) == (EventKind.SAY, "hello")
     assert [(event.kind, event.step, event.name) for event in others] == [
         (EventKind.START, 1, "make"),
@@ -244,7 +245,7 @@ def test_commands_in_containers_are_recorded(settings: Settings) -> None:
             container.run(("true",), cwd="/")
             container.run(("false", "x" * 1000))
         assert [thing.name for thing in listening.owned({})] == []
-    first, second = runs.load(settings).events()
+    first, second = history.load(settings).events()
     assert (first.kind, first.text, first.detail) == (EventKind.COMMAND, "true", "exit status 0")
     assert first.seconds is not None
     assert second.detail == "exit status 1"
@@ -258,7 +259,7 @@ def test_half_written_events_are_left_out(settings: Settings) -> None:
             file.write(
                 b'null\n{"kind": "dance"}\n\xff\xfe\n{"at": 1.5, "kind": "say", "new key": 1, "text": "two"}\n{"at": 1'
             )
-    assert [event.text for event in runs.load(settings).events()] == ["one", "two"]
+    assert [event.text for event in history.load(settings).events()] == ["one", "two"]
 
 
 def test_events_of_threads_stay_whole(tmp_path: Path) -> None:
@@ -282,20 +283,20 @@ def test_events_of_threads_stay_whole(tmp_path: Path) -> None:
 
 def test_find_a_run(settings: Settings) -> None:
     with pytest.raises(UserError, match="no runs yet"):
-        runs.load(settings)
+        history.load(settings)
     ids = []
     for _ in range(3):
         with RunRecord.start(settings, ARGV, {}) as record:
             ids.append(record.id)
-    assert [run.id for run in runs.list_runs(settings)] == ids[::-1]
-    assert runs.load(settings, "last").id == ids[2]
-    assert runs.load(settings, ids[0]).id == ids[0]
+    assert [run.id for run in history.list_runs(settings)] == ids[::-1]
+    assert history.load(settings, "last").id == ids[2]
+    assert history.load(settings, ids[0]).id == ids[0]
     with pytest.raises(UserError, match="3 runs") as caught:
-        runs.load(settings, "20")
+        history.load(settings, "20")
     assert sorted(caught.value.details) == sorted(ids)
     for nothing in ("1999", "../" + ids[0]):
         with pytest.raises(UserError, match="no run is"):
-            runs.load(settings, nothing)
+            history.load(settings, nothing)
 
 
 def test_records_that_cannot_be_read_are_left_out(settings: Settings) -> None:
@@ -306,7 +307,7 @@ def test_records_that_cannot_be_read_are_left_out(settings: Settings) -> None:
         (settings.runs / name / "run.json").write_text(content)
     (settings.runs / "none").mkdir()
     (settings.runs / "file").write_text("")
-    assert [run.id for run in runs.list_runs(settings)] == [record.id]
+    assert [run.id for run in history.list_runs(settings)] == [record.id]
 
 
 @pytest.mark.parametrize("content", ["{}", '{"cell"', "[1]"])
@@ -314,21 +315,21 @@ def test_a_damaged_record_is_told_as_that(settings: Settings, content: str) -> N
     with RunRecord.start(settings, ARGV, {}, cells=(JIT,)) as record:
         record.set_cell(RESULT)
         record.finish(ExitCode.PASS)
-    run = runs.load(settings, record.id)
+    run = history.load(settings, record.id)
     (run.cell_folder(JIT) / "result.json").write_text(content)
     (result,) = run.results()
     assert result.verdict is Verdict.INFRA
     assert "its record is damaged" in result.reasons[0]
     (run.folder / "run.json").write_text(content)
     with pytest.raises(InfrastructureError, match=f"the record of run {run.id} is damaged"):
-        runs.load(settings, run.id)
+        history.load(settings, run.id)
 
 
 def test_a_record_of_a_newer_crossjit_is_read(settings: Settings) -> None:
     with RunRecord.start(settings, ARGV, {}) as record:
         path = record.folder / "run.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "mood": "good"}))
-    assert runs.load(settings).id == record.id
+    assert history.load(settings).id == record.id
 
 
 def test_prune_keeps_the_newest_and_the_living(settings: Settings) -> None:
@@ -339,19 +340,19 @@ def test_prune_keeps_the_newest_and_the_living(settings: Settings) -> None:
                 ids.append(record.id)
         (settings.runs / "20000101-000000-dead").mkdir()  # died before it wrote anything
         gone = ("20000101-000000-dead", *sorted(ids[:2]))
-        assert runs.prune(settings, keep=2, dry_run=True) == gone
-        assert len(runs.list_runs(settings)) == 5
-        assert runs.prune(settings, keep=2) == gone
-        assert [run.id for run in runs.list_runs(settings)] == [ids[3], ids[2], oldest.id]
-        assert runs.prune(settings, keep=2) == ()
-    assert runs.prune(settings, keep=0) == tuple(sorted([*ids[2:], oldest.id]))
-    assert runs.list_runs(settings) == ()
+        assert history.prune(settings, keep=2, dry_run=True) == gone
+        assert len(history.list_runs(settings)) == 5
+        assert history.prune(settings, keep=2) == gone
+        assert [run.id for run in history.list_runs(settings)] == [ids[3], ids[2], oldest.id]
+        assert history.prune(settings, keep=2) == ()
+    assert history.prune(settings, keep=0) == tuple(sorted([*ids[2:], oldest.id]))
+    assert history.list_runs(settings) == ()
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../runs", "nothing"])
 def test_what_is_no_run_is_not_alive(settings: Settings, name: str) -> None:
     with RunRecord.start(settings, ARGV, {}):
-        assert not runs.is_alive(settings, name)
+        assert not history.is_alive(settings, name)
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
@@ -383,7 +384,7 @@ def test_a_disk_that_fills_up_covers_no_other_error(tmp_path: Path) -> None:
                     record.set_cell(RESULT)
                 raise BuildError("make failed")
         assert (record.folder / "run.json").read_bytes() == before
-        run: Run = runs.load(settings)
+        run: Run = history.load(settings)
         assert run.state is RunState.ABORTED
         filler.close()
     finally:
@@ -408,14 +409,14 @@ def test_tee_tells_all(tmp_path: Path) -> None:
 def test_last_is_what_was_to_give_verdicts(settings: Settings) -> None:
     with RunRecord.start(settings, ["invoke", "shell"], {}, looks=True) as shell:
         pass
-    assert runs.load(settings).id == shell.id, "there is nothing else"
+    assert history.load(settings).id == shell.id, "there is nothing else"
     with RunRecord.start(settings, ["invoke", "validate"], {}) as validated:
         pass
     with RunRecord.start(settings, ["invoke", "debug"], {}, looks=True) as debugged:
         pass
-    assert [run.id for run in runs.list_runs(settings)] == [debugged.id, validated.id, shell.id]
-    assert runs.load(settings).id == validated.id
-    assert runs.load(settings, debugged.id).id == debugged.id
+    assert [run.id for run in history.list_runs(settings)] == [debugged.id, validated.id, shell.id]
+    assert history.load(settings).id == validated.id
+    assert history.load(settings, debugged.id).id == debugged.id
 
 
 def test_a_clock_that_was_wrong_for_a_day_makes_no_old_run_the_last(
@@ -427,22 +428,22 @@ def test_a_clock_that_was_wrong_for_a_day_makes_no_old_run_the_last(
             return datetime.now(tz) + timedelta(days=1)
 
     with monkeypatch.context() as patched:
-        patched.setattr(runs, "datetime", Tomorrow)
+        patched.setattr(record, "datetime", Tomorrow)
         with RunRecord.start(settings, ARGV, {}) as wrong:
             pass
     with RunRecord.start(settings, ARGV, {}) as right:
         pass
     assert wrong.run.started > right.run.started
-    assert [run.id for run in runs.list_runs(settings)] == [right.id, wrong.id]
-    assert runs.load(settings).id == right.id
-    assert runs.prune(settings, keep=1) == (wrong.id,)
+    assert [run.id for run in history.list_runs(settings)] == [right.id, wrong.id]
+    assert history.load(settings).id == right.id
+    assert history.prune(settings, keep=1) == (wrong.id,)
 
 
 def test_what_runs_without_a_record_is_there_as_long_as_it_lives(settings: Settings) -> None:
     (settings.runs / "20260101-000000-dead").mkdir(parents=True)  # of one that was killed
-    with runs.presence(settings) as identity:
-        assert runs.is_alive(settings, identity)
-        assert runs.living(settings) == (identity,)
-        assert runs.list_runs(settings) == ()
-    assert not runs.is_alive(settings, identity)
+    with history.presence(settings) as identity:
+        assert history.is_alive(settings, identity)
+        assert history.living(settings) == (identity,)
+        assert history.list_runs(settings) == ()
+    assert not history.is_alive(settings, identity)
     assert not [path for path in settings.runs.iterdir() if path.is_dir()]

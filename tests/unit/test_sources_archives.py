@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossjit import budget
 from crossjit.errors import SourceError, StashError
 from crossjit.sources import Kind, Source, open_tar, subset_tar
 from crossjit.sources.inspection import Inspection, inspect
 from crossjit.sources.tarball import MTIME, Entry, pack
+from crossjit.util import budget
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from crossjit.config.recipes import Git
 from crossjit.errors import DownloadError, SourceError
 from crossjit.progress import Silent, SilentStep
-from crossjit.recipes import Git
 from crossjit.settings import Settings
 from crossjit.sources import Kind, Source, checkout, git, open_tar, resolve, stamps
 from crossjit.sources.repository import resolve_local

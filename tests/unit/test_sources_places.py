@@ -24,10 +24,9 @@ from pathlib import Path
 
 import pytest
 
-from crossjit import budget
+from crossjit.config.recipes import Archive
 from crossjit.errors import CrossjitError, DownloadError, EngineError, SourceError, StashError
 from crossjit.progress import Silent
-from crossjit.recipes import Archive
 from crossjit.settings import Settings
 from crossjit.sources import (
     Kind,
@@ -35,13 +34,14 @@ from crossjit.sources import (
     Source,
     host_pool_mirrors,
     known,
+    locations,
     open_tar,
-    places,
     request,
     resolve,
 )
 from crossjit.tasks import namespace
 from crossjit.tasks.commandline import CrossjitProgram
+from crossjit.util import budget
 
 PATCHLEVEL = '#define PY_MAJOR_VERSION 3\n#define PY_MINOR_VERSION 15\n#define PY_VERSION "{version}"\n'
 IMPATIENT = Patience(name=0.5, connect=0.5, stall=1.0, attempts=2)
@@ -256,8 +256,8 @@ def test_no_mirror_at_all_is_told(tmp_path: Path) -> None:
         get(recipe("debian:main/p/x.tar.xz"), tmp_path)
     assert "apt names no Debian mirror here" in caught.value.details[0]
     with pytest.raises(SourceError, match="is no place"):
-        list(places.candidates("3.15", ("debian:main",), (), tuple))
-    (place,) = places.candidates("3.15", ("ftp://host/x.tar.xz",), (), tuple)
+        list(locations.candidates("3.15", ("debian:main",), (), tuple))
+    (place,) = locations.candidates("3.15", ("ftp://host/x.tar.xz",), (), tuple)
     assert "only http" in place.missing
 
 
@@ -617,7 +617,7 @@ def test_what_is_no_source_is_told_with_a_hint(
 
 def test_apts_repositories_become_mirrors() -> None:
     listing = "http://one/debian/\nhttp://one/debian/\n\ncdrom:[x]/\nhttps://two/security\nmirror+file:/etc/x\n"
-    assert places.pool_mirrors_of(listing) == ("http://one/debian", "https://two/security")
+    assert locations.pool_mirrors_of(listing) == ("http://one/debian", "https://two/security")
 
 
 def test_a_host_without_apt_has_no_mirrors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from crossjit.build import SCRIPTS
+from crossjit.build.layout import SCRIPTS
 from tests.conftest import lack
 from tests.unit.test_llvm import SANITIZER, program
 

@@ -21,11 +21,13 @@ from pathlib import Path
 
 import pytest
 
-from crossjit import manifest as manifests
-from crossjit import sequence, verified
 from crossjit.errors import StashError, UserError
 from crossjit.model import Arch, Cell
-from crossjit.store import Artifact, Store
+from crossjit.stash import manifest as manifests
+from crossjit.stash import verified
+from crossjit.stash.artifact import Artifact
+from crossjit.stash.store import Store
+from crossjit.util import sequence
 from tests.unit.shops import Heard
 from tests.unit.trees import INSTALL, SUPPORT, File, Symlink, manifest, stream
 
@@ -711,7 +713,7 @@ class TestAClockThatWasWrongForADay:
             def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
                 return datetime.now(tz) + off[0]
 
-        monkeypatch.setattr("crossjit.store.datetime", Clock)
+        monkeypatch.setattr("crossjit.stash.store.datetime", Clock)
         return off
 
     def test_makes_no_old_artifact_the_newest(self, store: Store, clock: list[timedelta]) -> None:

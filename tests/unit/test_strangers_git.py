@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from crossjit.budget import BUDGET
 from crossjit.errors import DownloadError, SourceError
 from crossjit.progress import Silent
 from crossjit.settings import Settings
 from crossjit.sources import Source, git, resolve, stamps
+from crossjit.util.budget import BUDGET
 from tests.unit.measured import measure
 from tests.unit.test_sources_git import get as get
 from tests.unit.test_sources_git import members, run, text

@@ -19,13 +19,13 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 from crossjit import errors
-from crossjit.engine.fake import FakeEngine
 from crossjit.errors import ExitCode, UserError
 from crossjit.model import Arch, Cell, CellResult, Strategy, SuiteResult, Verdict
 from crossjit.tasks import build as build_tasks
 from crossjit.tasks import framework, options
 from crossjit.tasks.commandline import CrossjitProgram
 from crossjit.tasks.framework import Command, command
+from tests.fakes.engine import FakeEngine
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -605,7 +605,7 @@ def test_every_list_has_json() -> None:
 
 
 def test_help_names_every_recipe_and_variant() -> None:
-    from crossjit import recipes
+    from crossjit.config import recipes
 
     found = recipes.load_all(ROOT / "recipes")
     for name, recipe in found.items():
@@ -615,7 +615,7 @@ def test_help_names_every_recipe_and_variant() -> None:
 
 
 def test_help_names_the_default_cpus() -> None:
-    from crossjit import emulation
+    from crossjit.host import emulation
 
     for arch, cpu in emulation.DEFAULT_CPU.items():
         assert f"{cpu} for {arch}" in options.HELP["cpu"]

@@ -13,13 +13,15 @@ from dataclasses import replace
 
 import pytest
 
-from crossjit import reason
 from crossjit.errors import BuildError, EngineError, ExitCode, Interrupted
 from crossjit.model import Arch, Cell, CellResult, Outcome, Strategy, SuiteResult, TestResult, Verdict
 from crossjit.report import tables
-from crossjit.report.tables import Look, duration, look_of, render
+from crossjit.report.tables import render
 from crossjit.report.terminal import Terminal
-from crossjit.wording import size
+from crossjit.report.terminal_style import Look, look_of
+from crossjit.runs import model
+from crossjit.util.text import duration, size
+from crossjit.validation import reason
 
 PLAIN = Look(unicode=True)
 ESCAPE = "\x1b"
@@ -387,7 +389,7 @@ def test_results_as_json() -> None:
 )
 def test_the_worst_verdict_decides_the_exit_code(verdicts: list[Verdict], code: int) -> None:
     cell = Cell("3.15", Arch.X86_64, "jit")
-    assert tables.exit_code([CellResult(cell, verdict, ()) for verdict in verdicts]) == ExitCode(code)
+    assert model.exit_code([CellResult(cell, verdict, ()) for verdict in verdicts]) == ExitCode(code)
 
 
 def test_an_error_as_text() -> None:

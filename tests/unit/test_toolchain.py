@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from crossjit import build
-from crossjit.build import COMPILERS, SCRIPTS, TOOLS
+from crossjit.build import layout
+from crossjit.build.layout import COMPILERS, SCRIPTS, TOOLS
 from tests.conftest import lack
 
 CONFIGURE = """#!/bin/sh
@@ -450,7 +450,7 @@ def test_nor_with_more_files_than_are_worth_a_look(built: Build) -> None:
 
 # -- how the scripts end
 
-FAULT = build.SCRIPT_FAULT
+FAULT = layout.SCRIPT_FAULT
 
 
 def ended(script: str, *arguments: str, cwd: Path, **environ: str) -> int:
@@ -873,8 +873,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 @pytest.mark.parametrize(
     ("how", "status"),
     [
-        ("raise OSError(errno.ENOSPC, 'full')", build.SCRIPT_FAULT),
-        ("os.kill(os.getpid(), 9)", build.SCRIPT_FAULT),  # as the kernel does for memory
+        ("raise OSError(errno.ENOSPC, 'full')", layout.SCRIPT_FAULT),
+        ("os.kill(os.getpid(), 9)", layout.SCRIPT_FAULT),  # as the kernel does for memory
         ("os.kill(os.getpid(), 11)", 1),
         ("raise OSError(errno.EACCES, 'denied')", 1),
     ],

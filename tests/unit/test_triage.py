@@ -10,8 +10,8 @@ from math import comb
 import pytest
 
 from crossjit.model import Arch
-from crossjit.odds import CHANCE, MANY, STEADY, Count, chance, passes_wanted
-from crossjit.triage import Conclusion, Layer, Next, Rung, Subject, step
+from crossjit.triage.decide import Conclusion, Layer, Next, Rung, Subject, step
+from crossjit.triage.odds import CHANCE, MANY, STEADY, Count, chance, passes_wanted
 
 JIT_RUNGS = {Rung.JIT_OFF, Rung.STRESS, Rung.OPTIMIZER_OFF, Rung.INTERPRETER, Rung.DEBUG, Rung.OTHER_ARCH}
 NATIVE = Subject(Arch.X86_64, jit=True, free_threaded=False, emulated=False, can=frozenset(JIT_RUNGS))

@@ -9,17 +9,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from crossjit import diagnosis, earlier, flow, ladder
-from crossjit.circumstances import Circumstances
-from crossjit.diagnosis import Diagnosis
+from crossjit.config.conditions import Circumstances
 from crossjit.errors import Interrupted
 from crossjit.model import Cell, Expectation, Variant
-from crossjit.runs import Run, RunRecord
+from crossjit.pipeline import earlier, prepare
+from crossjit.runs.model import Run
+from crossjit.runs.record import RunRecord
 from crossjit.settings import Settings
 from crossjit.tasks import triage
 from crossjit.tasks.options import Request
-from crossjit.triage import Layer
-from crossjit.trials import Trial
+from crossjit.triage import diagnosis, experiments
+from crossjit.triage.decide import Layer
+from crossjit.triage.diagnosis import Diagnosis
+from crossjit.triage.rerun import Trial
 from tests import example_runs
 
 JIT = Variant("jit", "", (), ("jit",), Expectation.MACHINE_CODE)
@@ -42,11 +44,11 @@ def record(settings: Settings, looked_into: Run, monkeypatch: pytest.MonkeyPatch
         raise Interrupted("Ctrl-C")
 
     rungs = SimpleNamespace(where=Circumstances((3, 15), cell.arch, JIT, emulated=True))
-    monkeypatch.setattr(flow, "prepare", lambda shop, orders: [SimpleNamespace(cell=order.cell) for order in orders])
+    monkeypatch.setattr(prepare, "prepare", lambda shop, orders: [SimpleNamespace(cell=order.cell) for order in orders])
     then = SimpleNamespace(shop=None, builds=False, built=lambda prepared, log: None)
     monkeypatch.setattr(earlier, "as_it_was", lambda shop, orders, run: then)
-    monkeypatch.setattr(ladder, "Ladder", lambda *arguments, builds: rungs)
-    monkeypatch.setattr(ladder, "diagnose", concluded)
+    monkeypatch.setattr(experiments, "Ladder", lambda *arguments, builds: rungs)
+    monkeypatch.setattr(experiments, "diagnose", concluded)
     with RunRecord.start(settings, ("invoke", "triage"), {}, cells=[cell]) as record:
 
         @contextlib.contextmanager

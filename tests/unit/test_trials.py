@@ -11,16 +11,20 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from crossjit import known_failures, suites, trials, validation
-from crossjit.circumstances import Circumstances
-from crossjit.engine.fake import FakeEngine, FakeProcess
+from crossjit.config import suites
+from crossjit.config.conditions import Circumstances
 from crossjit.images import Image, Role
-from crossjit.known_failures import FailureKind, KnownFailure
+from crossjit.known_failures import entries
+from crossjit.known_failures.entries import FailureKind, KnownFailure
 from crossjit.model import Arch, Cell, Expectation, ModuleRun, Outcome, SuiteResult, TestResult, Variant
-from crossjit.odds import Count
 from crossjit.progress import SilentStep
-from crossjit.trials import Trial
-from crossjit.validation import Ran, Target
+from crossjit.triage import rerun
+from crossjit.triage.odds import Count
+from crossjit.triage.rerun import Trial
+from crossjit.validation import run_suite
+from crossjit.validation.run_suite import Ran
+from crossjit.validation.target import SCRIPTS, Target
+from tests.fakes.engine import FakeEngine, FakeProcess
 
 JIT = Variant("jit", "", ("--enable-experimental-jit",), ("jit",), Expectation.MACHINE_CODE)
 NATIVE = Circumstances((3, 15), Arch.X86_64, JIT)
@@ -48,24 +52,24 @@ MODULES = (("test_capi.test_opt", ""), ("test_capi", ""), ("test_dict", "stress"
     ],
 )
 def test_a_test_is_found_in_the_module_that_ran_it(name: str, module: str, match: str, label: str) -> None:
-    (trial,) = trials.of_results(result_of(name, modules=MODULES), NATIVE, [name])
+    (trial,) = rerun.of_results(result_of(name, modules=MODULES), NATIVE, [name])
     assert (trial.module, trial.match, trial.label, str(trial)) == (module, match, label, name)
     assert dict(trial.env) == ({"PYTHON_JIT_STRESS": "1"} if label else {})
-    (slow,) = trials.of_results(result_of(name, modules=MODULES), EMULATED, [name])
+    (slow,) = rerun.of_results(result_of(name, modules=MODULES), EMULATED, [name])
     assert slow.seconds > trial.seconds
 
 
 def test_what_no_module_ran_is_left_out() -> None:
     result = result_of("test.test_other.C.test_x", "test.test_dis.C.test_y", modules=MODULES)
-    assert trials.of_results(result, NATIVE, ["test.test_other.C.test_x"]) == ()
-    assert trials.of_results(result, NATIVE, []) == ()
+    assert rerun.of_results(result, NATIVE, ["test.test_other.C.test_x"]) == ()
+    assert rerun.of_results(result, NATIVE, []) == ()
 
 
 def test_a_scripts_checks_are_trials_of_the_script() -> None:
     where = replace(NATIVE, variant=replace(JIT, free_threaded=True))
     result = result_of("ft_workload.list_pop", suite="ft-smoke", modules=(("ft_workload", ""),))
-    (trial,) = trials.of_results(result, where, ["ft_workload.list_pop"])
-    assert (trial.kind, trial.module, trial.match) == ("script", f"{validation.SCRIPTS}/ft_workload.py", "")
+    (trial,) = rerun.of_results(result, where, ["ft_workload.list_pop"])
+    assert (trial.kind, trial.module, trial.match) == ("script", f"{SCRIPTS}/ft_workload.py", "")
     assert trial.arguments[-1] == "list_pop"
 
 
@@ -90,7 +94,7 @@ def answering(engine: FakeEngine, ends: Mapping[str, Mapping[str, Any]]) -> list
     orders: list[dict[str, Any]] = []
 
     def program(process: FakeProcess) -> int:
-        order = json.loads(process.files.read(validation.ORDER))
+        order = json.loads(process.files.read(run_suite.ORDER))
         orders.append(order)
         jobs = [
             {"id": f"{number:03}-t", "kind": item["kind"], "name": item["name"], "label": item["label"]}
@@ -102,9 +106,9 @@ def answering(engine: FakeEngine, ends: Mapping[str, Mapping[str, Any]]) -> list
             told = {"status": 0, "signal": None, "timed_out": False, **ends.get(item["label"], {})}
             report = told.pop("report", None)
             identity = about["id"]
-            process.write_file(f"{validation.RESULTS}/{identity}/{identity}.log", b"")
+            process.write_file(f"{run_suite.RESULTS}/{identity}/{identity}.log", b"")
             if report is not None:
-                process.write_file(f"{validation.RESULTS}/{identity}/{identity}.xml", report.encode())
+                process.write_file(f"{run_suite.RESULTS}/{identity}/{identity}.xml", report.encode())
             end = {"memory_kills": 0, "seconds": 1.0, "junit": f"{identity}.xml" if report is not None else None}
             line = {"event": "end", **about, **told, **end, "checks": None, "log": f"{identity}.log", "tail": ""}
             process.write_line(json.dumps(line))
@@ -141,7 +145,7 @@ def test_failures_crashes_and_hangs_are_counted_and_skips_are_not(
             "1.0": {"report": case(other.name)},
         },
     )
-    counts = trials.run(
+    counts = rerun.run(
         fake_engine,
         target,
         [trial, other],
@@ -165,21 +169,19 @@ def test_what_runs_among_others_is_judged_by_itself_or_by_their_end(
 ) -> None:
     mine, yours = "test.test_dis.C.test_mine", "test.test_dis.C.test_yours"
     alone = Trial(mine, "jit", "module", "test_dis", match=mine, seconds=60)
-    trial = trials.among(alone)
-    other = trials.among(replace(alone, name=yours, match=yours))
+    trial = rerun.among(alone)
+    other = rerun.among(replace(alone, name=yours, match=yours))
     assert trial is not None
     assert other is not None
     assert (trial.match, trial.among) == ("", True)
-    assert trials.among(trial) is None
+    assert rerun.among(trial) is None
     both = (
         '<testsuites><testsuite tests="2" errors="0" failures="1">'
         f'<testcase name="{mine}" time="0.1"><failure>no</failure></testcase>'
         f'<testcase name="{yours}" time="0.1"/></testsuite></testsuites>'
     )
     orders = answering(fake_engine, {"0.0": {"status": 2, "report": both}, "0.1": {"status": -11, "signal": "SIGSEGV"}})
-    counts = trials.run(
-        fake_engine, target, [trial, other], 2, env={}, jobs=1, folder=tmp_path / "t", step=SilentStep()
-    )
+    counts = rerun.run(fake_engine, target, [trial, other], 2, env={}, jobs=1, folder=tmp_path / "t", step=SilentStep())
     assert counts[trial].count == Count(failed=2, crashed=1)
     assert counts[other].count == Count(failed=1, passed=1, crashed=1)
     (order,) = orders
@@ -194,26 +196,26 @@ def test_a_listed_crash_does_not_count_as_that_of_a_test_beside_it(
         KnownFailure(test=f"test.test_dis.C.test_{kind}", kind=kind, reason="because of the emulator", run=run)
         for kind, run in ((FailureKind.CRASH, False), (FailureKind.FAIL, True))
     )
-    monkeypatch.setattr(known_failures, "load", lambda: (crash, failure))
+    monkeypatch.setattr(entries, "load", lambda: (crash, failure))
     alone = Trial("test.test_dis.C.test_x", "jit", "module", "test_dis", match="test.test_dis.C.test_x")
     orders = answering(fake_engine, {})
-    for trial in (alone, trials.among(alone)):
+    for trial in (alone, rerun.among(alone)):
         assert trial is not None
-        trials.run(fake_engine, target, [trial], 1, env={}, jobs=1, folder=tmp_path / "t", step=SilentStep())
+        rerun.run(fake_engine, target, [trial], 1, env={}, jobs=1, folder=tmp_path / "t", step=SilentStep())
     assert [order["ignore"] for order in orders] == [[], [crash.test]]
 
 
 def test_where_it_is_slower_a_test_gets_the_time_of_its_suite() -> None:
     trial = Trial("test.test_dis", "jit", "module", "test_dis", seconds=100)
     suite, debug = suites.load("jit"), replace(NATIVE, variant=replace(JIT, debug=True))
-    assert trials.lasting(trial, NATIVE, NATIVE) == trial
-    assert trials.lasting(trial, NATIVE, debug).seconds == 100 * suite.debug_factor
-    assert trials.lasting(trial, NATIVE, EMULATED).seconds == 100 * suite.emulated_factor
-    assert trials.lasting(trial, EMULATED, debug) == trial
+    assert rerun.lasting(trial, NATIVE, NATIVE) == trial
+    assert rerun.lasting(trial, NATIVE, debug).seconds == 100 * suite.debug_factor
+    assert rerun.lasting(trial, NATIVE, EMULATED).seconds == 100 * suite.emulated_factor
+    assert rerun.lasting(trial, EMULATED, debug) == trial
 
 
 def test_the_control_is_a_module_that_every_suite_has_time_for() -> None:
-    assert trials.control(EMULATED).seconds > trials.control(NATIVE).seconds
+    assert rerun.control(EMULATED).seconds > rerun.control(NATIVE).seconds
     assert suites.load("jit").timeout >= 60
 
 
@@ -234,4 +236,4 @@ def test_the_control_is_a_module_that_every_suite_has_time_for() -> None:
 def test_what_a_script_says_counts_for_what_was_tried(name: str, results: dict[str, Outcome], count: Count) -> None:
     trial = Trial(name, "ft-smoke", "script", "/libexec/ft_workload.py")
     ran = [TestResult("ft-smoke", each, outcome) for each, outcome in results.items()]
-    assert trials._tally(trial, [Ran(tuple(ran), 1.0)]).count == count
+    assert rerun._tally(trial, [Ran(tuple(ran), 1.0)]).count == count

@@ -9,17 +9,20 @@ from pathlib import Path
 import pytest
 
 import crossjit
-from crossjit import budget, build, caches, cleaning, flow, trust
-from crossjit.build import CACHE
+from crossjit.build import cache_volume, container, layout
+from crossjit.build.layout import CACHE
+from crossjit.config.recipes import Archive, Git
 from crossjit.engine.base import HOME, OWNED, RUN
-from crossjit.engine.fake import FakeEngine, FakeProcess
 from crossjit.errors import EngineError
 from crossjit.images import Role, load_all
-from crossjit.manifest import ArtifactKind
 from crossjit.model import Arch
-from crossjit.recipes import Archive, Git
-from crossjit.runs import RunRecord
+from crossjit.pipeline import build_cell, cleanup, context, prepare
+from crossjit.runs.record import RunRecord
 from crossjit.settings import Settings
+from crossjit.sources import trust
+from crossjit.stash.manifest import ArtifactKind
+from crossjit.util import budget
+from tests.fakes.engine import FakeEngine, FakeProcess
 from tests.unit import test_build_python, test_renewal
 from tests.unit.shops import image
 from tests.unit.test_build_python import ARM, X86
@@ -37,16 +40,16 @@ class Shop(test_build_python.Shop):
         process.write_line('{"configure": {"bytes": 4096, "files": 1, "limit": 8192}}')
         return 0
 
-    def built(self, source: str | None = None, arch: Arch = X86, *, variant: str = "jit") -> flow.BuiltCell:
+    def built(self, source: str | None = None, arch: Arch = X86, *, variant: str = "jit") -> context.BuiltCell:
         order = test_build_python.order(variant, arch, source=source)
-        prepared = flow.specified(order, self.source, self.spec, image(Role.TOOLCHAIN, X86), X86)
-        return flow.build_cell(self.shop, prepared, log=self.folder / "build.log")
+        prepared = prepare.make_prepared(order, self.source, self.spec, image(Role.TOOLCHAIN, X86), X86)
+        return build_cell.build_cell(self.shop, prepared, log=self.folder / "build.log")
 
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setattr(flow, "ensure_image", lambda shop, spec, role, arch: image(role, arch))
-    monkeypatch.setattr(flow, "require_emulator", lambda shop, arch: None)
+    monkeypatch.setattr(context, "ensure_image", lambda shop, spec, role, arch: image(role, arch))
+    monkeypatch.setattr(context, "require_emulator", lambda shop, arch: None)
     return Shop(tmp_path)
 
 
@@ -125,14 +128,16 @@ class TestArtifacts:
 
 
 def test_a_strangers_artifact_is_no_base_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flow, "ensure_image", lambda shop, spec, role, arch: image(role, arch))
+    monkeypatch.setattr(context, "ensure_image", lambda shop, spec, role, arch: image(role, arch))
     shop = test_renewal.Shop(tmp_path)
 
-    def built(changes: dict[str, str], source: str | None) -> flow.BuiltCell:
+    def built(changes: dict[str, str], source: str | None) -> context.BuiltCell:
         order = test_build_python.order("jit", X86, source=source)
         toolchain = image(Role.TOOLCHAIN, X86)
-        prepared = flow.specified(order, shop.source(changes), load_all(crossjit.PROJECT / "images")[0], toolchain, X86)
-        return flow.build_cell(shop.shop, prepared, log=tmp_path / "build.log")
+        prepared = prepare.make_prepared(
+            order, shop.source(changes), load_all(crossjit.PROJECT / "images")[0], toolchain, X86
+        )
+        return build_cell.build_cell(shop.shop, prepared, log=tmp_path / "build.log")
 
     built({}, PULL_REQUEST)
     assert built(test_renewal.OTHER_TESTS, None).artifact.manifest.made_of is None
@@ -163,7 +168,7 @@ class TestCaches:
 
     @pytest.mark.parametrize("part", ["configure", "stencils", "llvm", "pyc", "ccache"])
     def test_what_a_stranger_writes_is_read_by_nobody_else(self, shop: Shop, part: str) -> None:
-        place = f"{build.CACHE}/{part}/entry"
+        place = f"{layout.CACHE}/{part}/entry"
         self.poisoning(shop, (place, f"/cache-below/{part}/entry"))
         shop.built(PULL_REQUEST)
         assert self.refused == [f"/cache-below/{part}/entry"]
@@ -181,13 +186,13 @@ class TestCaches:
         assert seen[-1], "it is their own"
 
     def test_a_stranger_reads_what_is_trusted(self, shop: Shop) -> None:
-        self.poisoning(shop, (f"{build.CACHE}/configure/good",))
+        self.poisoning(shop, (f"{layout.CACHE}/configure/good",))
         shop.built()
         seen: list[bool] = []
 
         def configure(process: FakeProcess) -> int:
             seen.append(process.files.exists("/cache-below/configure/good"))
-            seen.append(process.files.exists(f"{build.CACHE}/configure/good"))
+            seen.append(process.files.exists(f"{layout.CACHE}/configure/good"))
             return shop.configure(process)
 
         shop.engine.programs["configure"] = configure
@@ -198,7 +203,7 @@ class TestCaches:
         shop.built(PULL_REQUEST)
         (volume,) = (name for name in shop.engine.volumes if "source-" in name)
         *_, last = (each for each in shop.engine.started if volume in each.volumes)
-        assert last.volumes == {volume: build.CACHE}, "nothing else is in reach"
+        assert last.volumes == {volume: layout.CACHE}, "nothing else is in reach"
         (argv,) = (each.argv for each in shop.engine.commands if each.container == last.name)
         assert argv[-1] == "sizes"
         assert not shop.engine.containers
@@ -209,20 +214,20 @@ class TestCaches:
 
         shop.engine.programs["python3"] = python
         assert not shop.built(PULL_REQUEST).from_stash
-        assert list(shop.engine.volumes) == [caches.name(shop.shop.settings)]
+        assert list(shop.engine.volumes) == [cache_volume.name(shop.shop.settings)]
 
 
 def test_the_volumes_of_few_strangers_are_kept(tmp_path: Path) -> None:
     engine, settings = FakeEngine(), Settings(home=tmp_path / "home")
     domains = [trust.domain_of(f"https://example.org/cpython#pull/{number}/head") for number in range(7)]
-    caches.ensure(engine, settings)
-    caches.ensure(engine, settings, trust.CHECKOUTS)
+    cache_volume.ensure(engine, settings)
+    cache_volume.ensure(engine, settings, trust.CHECKOUTS)
     for age, domain in enumerate(domains):
-        caches.ensure(engine, settings, domain)
+        cache_volume.ensure(engine, settings, domain)
         used = 1_800_000_000 + age
         os.utime(settings.home / "strangers" / domain, (used, used))
-    left = {caches.domain_of(volume) for volume in caches.find(engine, settings)}
-    assert left == {trust.RECIPES, trust.CHECKOUTS, *domains[-caches.STRANGERS :]}
+    left = {cache_volume.domain_of(volume) for volume in cache_volume.find(engine, settings)}
+    assert left == {trust.RECIPES, trust.CHECKOUTS, *domains[-cache_volume.STRANGERS :]}
 
 
 def test_a_volume_in_use_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,16 +238,16 @@ def test_a_volume_in_use_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(engine, "remove", refuse)
     for number in range(7):
-        caches.ensure(engine, settings, trust.domain_of(f"https://example.org/cpython#pull/{number}/head"))
-    assert len(caches.find(engine, settings)) == 7
+        cache_volume.ensure(engine, settings, trust.domain_of(f"https://example.org/cpython#pull/{number}/head"))
+    assert len(cache_volume.find(engine, settings)) == 7
     assert len(list((settings.home / "strangers").iterdir())) == 7, "so that it goes later"
 
 
 def test_volumes_say_whose_they_are(tmp_path: Path) -> None:
     engine, settings = FakeEngine(), Settings(home=tmp_path / "home")
-    caches.ensure(engine, settings, trust.domain_of(PULL_REQUEST), PULL_REQUEST)
-    (volume,) = caches.find(engine, settings)
-    assert volume.labels[caches.SOURCE] == PULL_REQUEST
+    cache_volume.ensure(engine, settings, trust.domain_of(PULL_REQUEST), PULL_REQUEST)
+    (volume,) = cache_volume.find(engine, settings)
+    assert volume.labels[cache_volume.SOURCE] == PULL_REQUEST
     assert (volume.labels[OWNED], volume.labels[HOME]) == ("cache", settings.identity)
     assert RUN not in volume.labels, "it outlives its run"
 
@@ -256,7 +261,7 @@ def test_volumes_say_whose_they_are(tmp_path: Path) -> None:
     ],
 )
 def test_a_strangers_build_has_less_disk(domain: str, disk: int) -> None:
-    assert build.build_limits(FakeEngine().facts(), domain=domain).disk == disk
+    assert container.build_limits(FakeEngine().facts(), domain=domain).disk == disk
     assert budget.STRANGER_DISK < budget.OWN_DISK
 
 
@@ -264,50 +269,50 @@ def test_a_strangers_build_has_smaller_caches(shop: Shop) -> None:
     shop.shop = replace(shop.shop, cached=True)
     shop.built(PULL_REQUEST)
     shop.built()
-    volume = caches.name(shop.shop.settings, trust.domain_of(PULL_REQUEST))
+    volume = cache_volume.name(shop.shop.settings, trust.domain_of(PULL_REQUEST))
     writing = [each for each in shop.engine.started if CACHE in each.volumes.values()]
     small: dict[bool, set[str]] = {True: set(), False: set()}
     for each in writing:
         small["CROSSJIT_CACHE_SMALL" in each.env].update(name for name, at in each.volumes.items() if at == CACHE)
-    assert small == {True: {volume}, False: {caches.name(shop.shop.settings)}}
+    assert small == {True: {volume}, False: {cache_volume.name(shop.shop.settings)}}
 
 
 class TestStrangersBuildThatDies:
     """What it wrote to its volume is not bounded: the next command removes it."""
 
     def left(self, shop: Shop, domain: str = trust.domain_of(PULL_REQUEST)) -> Path:
-        path = caches.mark(shop.shop.settings, domain, "20260101-000000-dead")
-        caches.ensure(shop.engine, shop.shop.settings, domain)
+        path = cache_volume.mark(shop.shop.settings, domain, "20260101-000000-dead")
+        cache_volume.ensure(shop.engine, shop.shop.settings, domain)
         return path
 
     def test_the_volume_is_removed(self, shop: Shop) -> None:
         mark = self.left(shop)
-        caches.ensure(shop.engine, shop.shop.settings)
-        caches.ensure(shop.engine, shop.shop.settings, trust.domain_of(OTHER))
-        name = caches.name(shop.shop.settings, trust.domain_of(PULL_REQUEST))
-        assert [thing.name for thing in cleaning.sweep(shop.engine, shop.shop.settings).removed] == [name]
+        cache_volume.ensure(shop.engine, shop.shop.settings)
+        cache_volume.ensure(shop.engine, shop.shop.settings, trust.domain_of(OTHER))
+        name = cache_volume.name(shop.shop.settings, trust.domain_of(PULL_REQUEST))
+        assert [thing.name for thing in cleanup.sweep(shop.engine, shop.shop.settings).removed] == [name]
         assert name not in shop.engine.volumes
         assert len(shop.engine.volumes) == 2
         assert not mark.exists()
-        assert cleaning.sweep(shop.engine, shop.shop.settings) == cleaning.Cleaned()
+        assert cleanup.sweep(shop.engine, shop.shop.settings) == cleanup.Cleaned()
 
     def test_one_that_a_living_build_uses_is_kept(self, shop: Shop) -> None:
         mark = self.left(shop)
         settings = shop.shop.settings
         with RunRecord.start(settings, ["invoke", "build"], {}) as record:
-            other = caches.mark(settings, trust.domain_of(PULL_REQUEST), record.id)
-            assert cleaning.sweep(shop.engine, settings).removed == ()
+            other = cache_volume.mark(settings, trust.domain_of(PULL_REQUEST), record.id)
+            assert cleanup.sweep(shop.engine, settings).removed == ()
             assert mark.exists()
             assert other.exists()
-        assert len(cleaning.sweep(shop.engine, settings).removed) == 1
+        assert len(cleanup.sweep(shop.engine, settings).removed) == 1
 
     def test_one_that_the_engine_does_not_let_go_goes_later(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         mark = self.left(shop)
         with monkeypatch.context() as patch:
             patch.setattr(shop.engine, "remove", refuse)
-            assert cleaning.sweep(shop.engine, shop.shop.settings).removed == ()
+            assert cleanup.sweep(shop.engine, shop.shop.settings).removed == ()
             assert mark.exists()
-        assert len(cleaning.sweep(shop.engine, shop.shop.settings).removed) == 1
+        assert len(cleanup.sweep(shop.engine, shop.shop.settings).removed) == 1
 
     def test_an_interrupted_build_leaves_the_note(self, shop: Shop) -> None:
         def interrupted(process: FakeProcess) -> int:
@@ -317,13 +322,15 @@ class TestStrangersBuildThatDies:
         shop.engine.programs["make"] = interrupted
         with pytest.raises(KeyboardInterrupt):
             shop.built(PULL_REQUEST)
-        assert [domain for _, domain, _ in caches.unbounded(shop.shop.settings)] == [trust.domain_of(PULL_REQUEST)]
+        assert [domain for _, domain, _ in cache_volume.unbounded(shop.shop.settings)] == [
+            trust.domain_of(PULL_REQUEST)
+        ]
 
     def test_a_finished_build_leaves_none(self, shop: Shop) -> None:
         shop.shop = replace(shop.shop, cached=True)
         shop.built(PULL_REQUEST)
         assert (shop.shop.settings.home / "strangers" / "unbounded").is_dir(), "there was one"
-        assert caches.unbounded(shop.shop.settings) == []
+        assert cache_volume.unbounded(shop.shop.settings) == []
 
 
 def refuse(thing: object) -> None:

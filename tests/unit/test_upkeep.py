@@ -10,16 +10,19 @@ import pytest
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from crossjit import known_failures, runs, upkeep
-from crossjit.circumstances import Circumstances, When
-from crossjit.inventory import Inventory
-from crossjit.known_failures import FailureKind, KnownFailure, Listed
+from crossjit.config.conditions import Circumstances, When
+from crossjit.known_failures import audit
+from crossjit.known_failures import entries as entries_module
+from crossjit.known_failures.audit import History, State, Subject
+from crossjit.known_failures.entries import FailureKind, KnownFailure, Listed
+from crossjit.known_failures.test_inventory import Inventory
 from crossjit.model import Arch, Cell, CellResult, Outcome, SuiteResult, TestResult, Variant, Verdict
-from crossjit.runs import RunRecord
+from crossjit.runs.history import list_runs
+from crossjit.runs.record import RunRecord
 from crossjit.settings import Settings
-from crossjit.store import INSTALL, Store
+from crossjit.stash.artifact import INSTALL
+from crossjit.stash.store import Store
 from crossjit.tasks.known_failures import check_known_failures, list_known_failures
-from crossjit.upkeep import History, State, Subject
 from tests.unit.trees import File, manifest, stream
 
 JIT = Variant("jit", "", (), ())
@@ -42,7 +45,7 @@ def history(run: str, *outcomes: Outcome, where: Circumstances = EMULATED, test:
 def judge(
     each: Listed, histories: Iterable[History] = (), subjects: Iterable[Subject] = (SUBJECT,)
 ) -> tuple[State, str]:
-    (judged,) = upkeep.judge([each], tuple(subjects), tuple(histories))
+    (judged,) = audit.judge([each], tuple(subjects), tuple(histories))
     assert judged.listed is each
     return judged.state, judged.why
 
@@ -144,8 +147,8 @@ def record(settings: Settings, *suites: SuiteResult) -> str:
         return run.id
 
 
-def recorded(settings: Settings) -> upkeep.Recorded:
-    return [(run.id, result) for run in runs.list_runs(settings) for result in run.results()]
+def recorded(settings: Settings) -> audit.Recorded:
+    return [(run.id, result) for run in list_runs(settings) for result in run.results()]
 
 
 @pytest.fixture
@@ -171,14 +174,14 @@ def test_tests_are_known_from_artifacts_and_from_runs(settings: Settings, stash:
         ),
         SuiteResult("old", (TestResult("old", "test.test_a.C.test_unknown", Outcome.PASSED),), 1.0),
     )
-    found = upkeep.subjects(stash.artifacts(), recorded(settings), ["test.test_a.*"])
+    found = audit.subjects(stash.artifacts(), recorded(settings), ["test.test_a.*"])
     assert [(each.recipe, each.python) for each in found] == [("3.13", (3, 13)), ("3.15", (3, 15))]
     old, new = found
     assert new.seen == {TEST, "test.test_a.C.test_seen"}
     assert new.may_have(TEST)
     assert not new.may_have("test.test_a.C.test_old")
     assert old.may_have("test.test_a.C.test_old")
-    (history,) = upkeep.histories(recorded(settings))
+    (history,) = audit.histories(recorded(settings))
     assert history.outcomes == {TEST: {Outcome.FAILED}, "test.test_a.C.test_seen": {Outcome.SKIPPED}}
     assert history.where.capabilities == {"pty": False}
     assert history.where.facts() == EMULATED.facts()
@@ -191,7 +194,7 @@ def home(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def entries(monkeypatch: pytest.MonkeyPatch, *found: Listed) -> None:
-    monkeypatch.setattr(known_failures, "listed", lambda: found)
+    monkeypatch.setattr(entries_module, "listed", lambda: found)
 
 
 def test_the_check_says_what_is_wrong_and_where(
@@ -243,7 +246,7 @@ def test_the_shipped_list_can_be_listed_and_checked_with_nothing_there(
     home: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     list_known_failures(Context())
-    number = len(known_failures.listed())
+    number = len(entries_module.listed())
     assert capsys.readouterr().out.count(".toml:") == number
     list_known_failures(Context(), json=True)
     assert len(json.loads(capsys.readouterr().out)) == number

@@ -12,13 +12,14 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from crossjit import durations, known_failures, outcomes, suites, validation
 from crossjit.channels import Ended
-from crossjit.circumstances import Circumstances, When, in_range
-from crossjit.engine.fake import FakeEngine, FakeProcess, Fault, Program
+from crossjit.config import suites
+from crossjit.config.conditions import Circumstances, When, in_range
+from crossjit.config.test_selection import ALL_TESTS, TestSelection, parse_shard
 from crossjit.errors import DocumentError, EngineError, InfrastructureError, OutOfMemoryError, UserError
 from crossjit.images import Image, Package, Role
-from crossjit.known_failures import FailureKind, KnownFailure
+from crossjit.known_failures import entries
+from crossjit.known_failures.entries import FailureKind, KnownFailure
 from crossjit.model import (
     Arch,
     Cell,
@@ -31,13 +32,16 @@ from crossjit.model import (
     Variant,
     Verdict,
 )
-from crossjit.portion import WHOLE, Portion, parse_shard
 from crossjit.progress import Silent
 from crossjit.report import tables
-from crossjit.suite_folder import SuiteFolder
 from crossjit.tasks import options
-from crossjit.validation import Target
-from crossjit.verdict import judge
+from crossjit.validation import durations, job_list, run_suite
+from crossjit.validation import probe as probe_module
+from crossjit.validation.results import left_out, mark_known, of_module
+from crossjit.validation.resume import SuiteFolder
+from crossjit.validation.target import Target
+from crossjit.validation.verdict import judge
+from tests.fakes.engine import FakeEngine, FakeProcess, Fault, Program
 
 JIT = Variant("jit", "", ("--enable-experimental-jit",), ("jit",), Expectation.MACHINE_CODE)
 INTERP = replace(JIT, name="interp", expects=Expectation.UOPS)
@@ -196,15 +200,15 @@ def test_all_data_is_valid() -> None:
         for script in loaded.scripts:
             assert (suites.VALIDATE / script.file).is_file()
         for where in (EMULATED, NATIVE):
-            known = known_failures.holding(known_failures.load(), where)
-            order = suites.order(loaded, where, known, "/scripts", WHOLE)
+            known = entries.holding(entries.load(), where)
+            order = job_list.order(loaded, where, known, "/scripts", ALL_TESTS)
             assert order["items"]
     assert {"jit", "ft-smoke"} <= set(suites.names())
 
 
 def test_emulation_gets_more_time_and_caveats() -> None:
     loaded = suites.load("jit")
-    slow, fast = (suites.order(loaded, where, (), "/s", WHOLE) for where in (EMULATED, NATIVE))
+    slow, fast = (job_list.order(loaded, where, (), "/s", ALL_TESTS) for where in (EMULATED, NATIVE))
     assert slow["limit"] == loaded.limit * loaded.emulated_factor
     assert fast["limit"] == loaded.limit
     said = " ".join(suites.caveats("ft-smoke", EMULATED))
@@ -216,7 +220,7 @@ def test_emulation_gets_more_time_and_caveats() -> None:
 
 def test_stress_needs_a_jit_and_a_python_that_knows_it() -> None:
     def stressed(where: Circumstances) -> bool:
-        items: Any = suites.order(suites.load("jit"), where, (), "/s", WHOLE)["items"]
+        items: Any = job_list.order(suites.load("jit"), where, (), "/s", ALL_TESTS)["items"]
         return any("PYTHON_JIT_STRESS" in item["env"] for item in items)
 
     assert stressed(EMULATED)
@@ -225,7 +229,7 @@ def test_stress_needs_a_jit_and_a_python_that_knows_it() -> None:
 
 
 def test_the_optimizers_own_tests_run_without_stress_and_once() -> None:
-    items: Any = suites.order(suites.load("jit-stress"), NATIVE, (), "/s", WHOLE)["items"]
+    items: Any = job_list.order(suites.load("jit-stress"), NATIVE, (), "/s", ALL_TESTS)["items"]
     optimizer = "test_capi.test_opt"
     by_name = {item["name"]: item for item in items}
     assert by_name[optimizer]["env"] == {}
@@ -246,14 +250,14 @@ def test_lists_of_modules_stand_where_they_are_named(tmp_path: Path) -> None:
     )
     loaded = suites.load("s", tmp_path)
     assert loaded.groups[0].modules == ("test_b", "test_c")
-    items: Any = suites.order(loaded, NATIVE, (), "/s", WHOLE)["items"]
+    items: Any = job_list.order(loaded, NATIVE, (), "/s", ALL_TESTS)["items"]
     assert [(item["name"], item["label"]) for item in items] == [("test_b", ""), ("test_c", ""), ("test_b", "stress")]
     suite.write_text(
         'summary = "s"\ntimeout = 1\nlimit = 1\n[[groups]]\nmodules = ["@language", "test_p.*"]\n'
         'without = ["test_b", "test_p.test_x"]\n[[groups]]\nmodules = ["test_c"]\n'
         '[weights]\ntest_c = 9\n"test_p.test_y" = 5\n'
     )
-    items = suites.order(suites.load("s", tmp_path), NATIVE, (), "/s", WHOLE)["items"]
+    items = job_list.order(suites.load("s", tmp_path), NATIVE, (), "/s", ALL_TESTS)["items"]
     assert [(item["name"], item["without"], item["weights"]) for item in items] == [
         ("test_c", [], {"test_c": 9}),
         ("test_p.*", ["test_b", "test_p.test_x"], {"test_p.test_y": 5}),
@@ -305,7 +309,7 @@ def test_a_wrong_range_and_an_unknown_suite_are_told(tmp_path: Path) -> None:
         'when = { python = "3.15" }\n'
     )
     with pytest.raises(DocumentError) as caught:
-        known_failures.load(tmp_path)
+        entries.load(tmp_path)
     assert caught.value.details[0].startswith(f"{folder / 'emulation.toml'}:5:")
     assert "no part of a range" in caught.value.details[0]
     with pytest.raises(UserError, match="did you mean 'jit'"):
@@ -316,12 +320,12 @@ def test_required_tests_that_did_not_run_are_told() -> None:
     ran = [replace(PASSED, name=f"test.test_x.C.test_{number}") for number in range(600)]
     generated = replace(PASSED, name="test.test_generated_cases.C.test_x")
     skipped = replace(SKIPPED, name="test.test_capi.test_opt.C.test_x")
-    (said,) = suites.missing(suites.load("jit"), EMULATED, [*ran, generated, skipped])
+    (said,) = job_list.missing(suites.load("jit"), EMULATED, [*ran, generated, skipped])
     assert "test.test_capi.test_opt.*" in said
     assert "nothing tested the optimizer" in said
     stressed = replace(PASSED, name="test.test_capi.test_opt.C.test_x [stress]")
-    assert not suites.missing(suites.load("jit"), EMULATED, [*ran, generated, stressed])
-    assert not suites.missing(suites.load("jit"), replace(EMULATED, variant=NOJIT), [*ran, generated, skipped])
+    assert not job_list.missing(suites.load("jit"), EMULATED, [*ran, generated, stressed])
+    assert not job_list.missing(suites.load("jit"), replace(EMULATED, variant=NOJIT), [*ran, generated, skipped])
 
 
 def known(test: str, kind: FailureKind = FailureKind.FAIL, **fields: Any) -> KnownFailure:
@@ -329,35 +333,37 @@ def known(test: str, kind: FailureKind = FailureKind.FAIL, **fields: Any) -> Kno
 
 
 def test_failing_as_listed_is_known_failing_otherwise_is_not() -> None:
-    (marked,), notes = outcomes.mark_known([FAILED], [known("test.test_a.*")])
+    (marked,), notes = mark_known([FAILED], [known("test.test_a.*")])
     assert marked.known == "it needs vfork, which QEMU has not"
     assert not notes
-    (marked,), notes = outcomes.mark_known([FAILED], [known("test.test_a.*", FailureKind.CRASH)])
+    (marked,), notes = mark_known([FAILED], [known("test.test_a.*", FailureKind.CRASH)])
     assert marked.known is None
-    (marked,), notes = outcomes.mark_known(
+    (marked,), notes = mark_known(
         [replace(CRASHED, name="test.test_b.C.test_z [stress]")], [known("test.test_b.C.test_z", FailureKind.CRASH)]
     )
     assert marked.known
 
 
 def test_a_listed_test_that_passes_is_marked_and_noted_unless_others_of_the_entry_fail() -> None:
-    (marked,), notes = outcomes.mark_known([PASSED], [known("test.test_a.*")])
+    (marked,), notes = mark_known([PASSED], [known("test.test_a.*")])
     assert marked.passed_unexpectedly
     assert not marked.failed_as_known
     assert marked.known == "it needs vfork, which QEMU has not"
     assert notes == ("unexpected pass: test.test_a.* is listed as a known fail (it needs vfork, which QEMU has not)",)
-    results, notes = outcomes.mark_known([PASSED, FAILED], [known("test.test_a.*")])
+    results, notes = mark_known([PASSED, FAILED], [known("test.test_a.*")])
     assert [result.passed_unexpectedly for result in results] == [False, False]
     assert not notes
-    assert not outcomes.mark_known([SKIPPED], [known("test.test_a.*")])[1]
+    assert not mark_known([SKIPPED], [known("test.test_a.*")])[1]
 
 
 def test_what_is_not_run_is_ignored_by_regrtest_and_counted_as_skipped() -> None:
     entry = known("test.test_a.C.test_hang", FailureKind.HANG, run=False)
-    assert suites.order(suites.load("jit"), EMULATED, [entry], "/s", WHOLE)["ignore"] == ["test.test_a.C.test_hang"]
-    (result,) = outcomes.left_out("jit", [entry, known("test.test_a.*")], ["test_a"])
+    assert job_list.order(suites.load("jit"), EMULATED, [entry], "/s", ALL_TESTS)["ignore"] == [
+        "test.test_a.C.test_hang"
+    ]
+    (result,) = left_out("jit", [entry, known("test.test_a.*")], ["test_a"])
     assert result.outcome is Outcome.SKIPPED
-    assert not outcomes.left_out("jit", [entry], ["test_b"])
+    assert not left_out("jit", [entry], ["test_b"])
 
 
 def test_conditions_must_all_hold() -> None:
@@ -446,7 +452,7 @@ def event(**fields: object) -> dict[str, Any]:
 
 def found(folder: Path, log: str = "", **fields: object) -> dict[str, TestResult]:
     (folder / "000-test_s.log").write_text(log)
-    module = outcomes.of_module("jit", Ended.read(event(tail=log[-6000:], **fields)), folder)
+    module = of_module("jit", Ended.read(event(tail=log[-6000:], **fields)), folder)
     return {result.name: result for result in module.results}
 
 
@@ -536,7 +542,7 @@ def test_each_end_is_one_outcome(
 def test_an_altered_environment_is_a_note(tmp_path: Path) -> None:
     (tmp_path / "000-test_s.log").write_text("")
     ended = Ended.read(event(status=3))
-    assert "altered" in outcomes.of_module("jit", ended, tmp_path).notes[0]
+    assert "altered" in of_module("jit", ended, tmp_path).notes[0]
 
 
 def test_a_groups_label_is_part_of_the_name(tmp_path: Path) -> None:
@@ -631,10 +637,10 @@ def runner(*events: Mapping[str, object], files: Mapping[str, bytes], status: in
         assert process.argv[1].endswith("runner.py")
         assert process.env["PYTHON_JIT"] == "0"
         for name, content in files.items():
-            process.write_file(f"{validation.RESULTS}/{name.partition('.')[0]}/{name}", content)
+            process.write_file(f"{run_suite.RESULTS}/{name.partition('.')[0]}/{name}", content)
         for each in events:
             if each.get("event") == "end" and each["log"] not in files:
-                process.write_file(f"{validation.RESULTS}/{each['id']}/{each['log']}", b"")
+                process.write_file(f"{run_suite.RESULTS}/{each['id']}/{each['log']}", b"")
             process.write_line(json.dumps(each))
         return status
 
@@ -652,7 +658,7 @@ FILES = {"000-test_s.xml": GREEN, "000-test_s.log": b"test_x (test.test_s.C.test
 
 
 def go(engine: FakeEngine, target: Target, folder: Path, **options: Any) -> SuiteResult:
-    return validation.run_suite(engine, target, "jit", jobs=2, folder=folder, progress=Silent(), **options)
+    return run_suite.run_suite(engine, target, "jit", jobs=2, folder=folder, progress=Silent(), **options)
 
 
 def test_a_suite_runs_locked_in_and_its_files_are_kept(fake_engine: FakeEngine, target: Target, tmp_path: Path) -> None:
@@ -681,13 +687,13 @@ def test_everything_is_where_the_target_looks_for_it(fake_engine: FakeEngine, ta
         order = process.argv[process.argv.index("--suite-json") + 1]
         for path in (order, process.argv[1], "/usr/local/lib/Tools/cases_generator/analyzer.py"):
             seen[path] = process.files.read(path)
-        process.write_file(f"{validation.RESULTS}/x.log", b"")
+        process.write_file(f"{run_suite.RESULTS}/x.log", b"")
         process.write_line(json.dumps(DONE))
         return 0
 
     fake_engine.programs["python3"] = capable(program)
     go(fake_engine, target, tmp_path)
-    assert json.loads(seen[validation.ORDER])["limit"] > 0
+    assert json.loads(seen[run_suite.ORDER])["limit"] > 0
     assert seen["/usr/local/libexec/validate/runner.py"] == (suites.VALIDATE / "runner.py").read_bytes()
 
 
@@ -697,7 +703,7 @@ def ordered(engine: FakeEngine, *events: Mapping[str, object]) -> list[dict[str,
     play = runner(*events, files=FILES)
 
     def program(process: FakeProcess) -> int:
-        orders.append(json.loads(process.files.read(validation.ORDER)))
+        orders.append(json.loads(process.files.read(run_suite.ORDER)))
         return int(play(process))
 
     engine.programs["python3"] = capable(program)
@@ -748,13 +754,13 @@ def test_two_halves_of_different_things_are_no_result(fake_engine: FakeEngine, t
     with pytest.raises(UserError, match="changed since then: artifact"):
         go(fake_engine, replace(target, artifact="another"), tmp_path / "second", earlier=tmp_path / "first")
     with pytest.raises(UserError, match="changed since then: shard"):
-        go(fake_engine, target, tmp_path / "second", earlier=tmp_path / "first", portion=Portion(shard=(1, 2)))
+        go(fake_engine, target, tmp_path / "second", earlier=tmp_path / "first", portion=TestSelection(shard=(1, 2)))
     assert len(fake_engine.started) == 1
 
 
 def test_a_part_need_not_have_run_what_the_whole_must(fake_engine: FakeEngine, target: Target, tmp_path: Path) -> None:
     orders = ordered(fake_engine, PLAN, START, END, DONE)
-    result = go(fake_engine, target, tmp_path, portion=Portion(shard=(2, 3), tests=("test_s",)))
+    result = go(fake_engine, target, tmp_path, portion=TestSelection(shard=(2, 3), tests=("test_s",)))
     assert (orders[0]["shard"], orders[0]["tests"]) == ([2, 3], ["test_s"])
     assert result.unproved == ()
     assert "no more than a part of it ran: shard 2/3; tests test_s" in result.notes
@@ -801,7 +807,7 @@ def test_known_failures_rest_on_what_the_target_is_found_to_lack(
     ignored: list[Any] = []
 
     def program(process: FakeProcess) -> int:
-        ignored.append(json.loads(process.files.read(validation.ORDER))["ignore"])
+        ignored.append(json.loads(process.files.read(run_suite.ORDER))["ignore"])
         return play(process)
 
     fake_engine.programs["python3"] = capable(program, NO_PTY)
@@ -891,7 +897,7 @@ def test_a_known_crash_leaves_unproved_what_it_took_along(
     assert [(each.outcome, each.known is not None) for each in result.results] == [(Outcome.CRASHED, True)]
     assert any("the other tests of test.test_s did not run" in reason for reason in result.unproved)
     assert judge(CELL, JIT, facts("machine code"), [result])[0] is Verdict.VACUOUS
-    asked_for = go(fake_engine, target, tmp_path, data=data, portion=Portion(tests=("test.test_s.C.test_x",)))
+    asked_for = go(fake_engine, target, tmp_path, data=data, portion=TestSelection(tests=("test.test_s.C.test_x",)))
     assert asked_for.unproved == ()
 
 
@@ -943,7 +949,7 @@ def test_an_engines_failure_is_never_a_tests(
 
 def probe(engine: FakeEngine, target: Target) -> dict[str, object]:
     variant, emulation = target.variant, target.emulation
-    with validation.probing(
+    with probe_module.probing(
         engine,
         engine.facts(),
         target.image,
@@ -952,7 +958,7 @@ def probe(engine: FakeEngine, target: Target) -> dict[str, object]:
         name="crossjit-probe",
         labels={},
     ) as container:
-        return validation.probe(
+        return probe_module.probe(
             container,
             tree,
             cell=CELL,

@@ -7,8 +7,8 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from crossjit.manifest import ArtifactKind, Manifest, SourceFacts
 from crossjit.model import Arch, Cell, Strategy
+from crossjit.stash.manifest import ArtifactKind, Manifest, SourceFacts
 
 
 @dataclass(frozen=True)

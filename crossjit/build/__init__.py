@@ -1,0 +1,1 @@
+"""Building a source in a toolchain container."""

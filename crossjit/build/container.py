@@ -1,0 +1,207 @@
+"""A toolchain container: opened with its caches and limits, and populated with a source and our scripts."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import BinaryIO
+
+from crossjit import channels, sources
+from crossjit.build import compilers, logic
+from crossjit.build.layout import (
+    BUILD,
+    BUILD_PYTHON,
+    BUILDER,
+    CACHE,
+    CACHE_BELOW,
+    CACHE_SCRIPT,
+    COMPILERS,
+    GENERATED,
+    INSTALL,
+    LLVM,
+    ROOT,
+    SCRIPTS,
+    SMALL_CACHE,
+    SOURCE,
+    SUPPORT,
+    TOOLS,
+)
+from crossjit.build.spec import BuildSpec
+from crossjit.channels import MalformedError
+from crossjit.engine.base import READ_ONLY, Container, Engine, EngineFacts, Limits
+from crossjit.errors import InfrastructureError
+from crossjit.images import Image
+from crossjit.model import Arch, Strategy
+from crossjit.sources import Source, trust
+from crossjit.util.budget import BUILD_MEMORY, OWN_DISK, STRANGER_DISK
+from crossjit.util.tar import packed
+
+_LLVM_TOOLS = ("clang", "llvm-dwarfdump", "llvm-objdump", "llvm-readobj")
+_LLVM_STAND_IN = f"{TOOLS}/llvm"  # under the tools' names, too; linked statically, it starts in half the time
+_COMPILE_LLVM_STAND_IN = ("/usr/bin/gcc", "-O1", "-static", "-o", _LLVM_STAND_IN, f"{TOOLS}/llvm.c")
+_COMPILERS = ("gcc", "g++", *(f"{arch.triple}-{name}" for arch in Arch for name in ("gcc", "g++")))
+LOG_TAIL = 25  # lines of a command that failed
+MEMORY_PER_JOB = 1 << 30  # bytes; the largest compiler process of a CPython build takes less than that
+
+
+def jobs_for(facts: EngineFacts, wanted: int) -> int:
+    """Return make's parallelism: what the user wants, else the engine's cores as far as its memory allows."""
+    return wanted or max(1, min(facts.cores, facts.memory // MEMORY_PER_JOB))
+
+
+def populate(container: Container, spec: BuildSpec, source: Source) -> None:
+    """Put the source, the folders to build in and our scripts into a fresh container: all but a cross build's own
+    Python, which goes into BUILD_PYTHON.
+    """
+    folders = (ROOT, BUILD, INSTALL, SUPPORT, GENERATED, BUILD_PYTHON, TOOLS, COMPILERS, LLVM, f"{LLVM}/bin", CACHE)
+    container.put(scripts(spec.llvm, folders, compilers.stand_ins(spec.compilers)), "/")
+    if spec.llvm is not None:
+        require_success(container, _COMPILE_LLVM_STAND_IN)
+    with sources.open_tar(source) as tar:
+        container.put(tar, ROOT)
+    # What is unpacked belongs to root or whoever packed it; a copy belongs to the builder, who is to write to it.
+    take = ("cp", "-R", "--preserve=mode,timestamps") if source.regenerate else ("mv",)
+    require_success(container, (*take, f"{ROOT}/{source.top}", SOURCE))
+
+
+def container_name(subject: str, run: str) -> str:
+    """Name a container after what it does and the run that started it."""
+    return f"crossjit-{re.sub(r'[^A-Za-z0-9_.-]+', '-', subject)}-{run}-{os.urandom(2).hex()}"
+
+
+def build_limits(facts: EngineFacts, share: int = BUILD_MEMORY, domain: str = trust.RECIPES) -> Limits:
+    """Return what a build of a trust domain may use: a share of the memory, in percent, disk, and a day, since it may
+    be emulated on a slow machine.
+    """
+    disk = STRANGER_DISK if trust.is_stranger(domain) else OWN_DISK
+    return Limits(memory=facts.memory * share // 100, seconds=24 * 3600, disk=disk)
+
+
+def open_container(
+    engine: Engine,
+    toolchain: Image,
+    spec: BuildSpec,
+    *,
+    facts: EngineFacts,
+    name: str,
+    labels: Mapping[str, str],
+    emulation: Mapping[str, str],
+    cache: str | None = None,
+    below: str | None = None,
+    memory: int = BUILD_MEMORY,
+) -> AbstractContextManager[Container]:
+    """Start the container of one build: no network, no capabilities, the unprivileged builder.
+
+    `cache` is a volume's name; without one the build does everything itself. `below` is another's, mounted read-only:
+    the build takes from there what it does not find in `cache`. `memory` is its share in percent.
+    """
+    volumes = {cache: CACHE} if cache is not None else {}
+    if below is not None:
+        volumes[below] = f"{CACHE_BELOW}{READ_ONLY}"
+    return engine.container(
+        toolchain.reference,
+        arch=toolchain.arch,
+        name=name,
+        labels=labels,
+        env={
+            **spec.environment,
+            **emulation,
+            **cache_environment(spec, cached=cache is not None, below=below is not None),
+        },
+        user=f"{BUILDER}:{BUILDER}",
+        network=False,
+        limits=build_limits(facts, memory, spec.domain),
+        volumes=volumes,
+    )
+
+
+def cache_environment(spec: BuildSpec, *, cached: bool, below: bool = False) -> Mapping[str, str]:
+    """Return what ccache and our scripts go by. No output depends on it, so it is not in the build key."""
+    toolchain = " ".join(filter(None, (spec.toolchain, spec.packages, logic.scripts_digest(), spec.emulator)))
+    here = {
+        "CROSSJIT_SOURCE": SOURCE,
+        "CROSSJIT_TOOLCHAIN": toolchain,
+        "CROSSJIT_LLVM": f"/usr/lib/llvm-{spec.llvm}",
+        "CROSSJIT_HEADERS": f"{TOOLS}/headers",
+        "CROSSJIT_CACHE_LOG": f"{TOOLS}/log",
+        "CROSSJIT_COMPILER": spec.python,
+        "CROSSJIT_UNANSWERED": f"{TOOLS}/unanswered",
+        "CROSSJIT_COMPILED": f"{CACHE if cached else TOOLS}/pyc",
+    }
+    if not cached:
+        return {**here, "CCACHE_DISABLE": "1"}
+    if spec.strategy is not Strategy.EMULATE:  # neither was tried under QEMU
+        here["CROSSJIT_PREAMBLES"] = f"{TOOLS}/preambles"
+        here["CROSSJIT_LLVM_SERVERS"] = f"{TOOLS}/servers"
+        here["CROSSJIT_LLVM_PROGRAMS"] = " ".join(_LLVM_TOOLS)
+    storage = f"file:{CACHE}/ccache|update-mtime=true"
+    if below:
+        here["CROSSJIT_CACHE_BELOW"] = CACHE_BELOW
+        here["CROSSJIT_COMPILED_BELOW"] = f"{CACHE_BELOW}/pyc"
+        storage += f" file:{CACHE_BELOW}/ccache|read-only=true"
+    if trust.is_stranger(spec.domain):
+        here |= SMALL_CACHE
+    return {
+        **here,
+        "CROSSJIT_CACHE": CACHE,
+        # ccache fails where its own folder is damaged or cannot be written, and compiles where its remote storage is
+        "CCACHE_DIR": f"{TOOLS}/ccache",
+        "CCACHE_REMOTE_ONLY": "true",
+        "CCACHE_REMOTE_STORAGE": storage,
+        "CCACHE_COMPILERCHECK": f"string:{toolchain}",
+        "CCACHE_STATSLOG": f"{TOOLS}/ccache.log",
+    }
+
+
+def cache_report(
+    container: Container, remark: Callable[[str], object] = lambda text: None
+) -> dict[str, tuple[int, int]]:
+    """Ask where a cell was built how often each cache had an answer and how often not, by its name: (hits, misses).
+
+    The caches are trimmed meanwhile. What cannot be read is worth a remark, and nothing.
+    """
+    try:
+        return channels.cache_report(first_line(container, (*CACHE_SCRIPT, "report")))
+    except MalformedError as error:
+        remark(f"the caches' hits and misses cannot be read: {error}")
+        return {}
+
+
+def scripts(llvm: str | None, folders: Sequence[str] = (), more: Sequence[str] = ()) -> BinaryIO:
+    """Make a tar of what runs in a toolchain container: our scripts, and what stands for compilers and LLVM's tools.
+
+    Before them come the builder's empty folders. `more` are compilers' names beside the usual ones.
+    """
+    ours = (*sorted(SCRIPTS.glob("*.py")), SCRIPTS / "compiler.sh", *sorted(SCRIPTS.glob("*.c")))
+    files = {f"{TOOLS}/{path.name}": path.read_bytes() for path in ours}
+    links = {f"{COMPILERS}/{name}": f"{TOOLS}/compiler.sh" for name in (*_COMPILERS, *more)}
+    if llvm is not None:
+        names = (name for tool in _LLVM_TOOLS for name in (tool, f"{tool}-{llvm}"))
+        links |= {f"{LLVM}/bin/{name}": _LLVM_STAND_IN for name in names}
+    return packed(files, dict.fromkeys(folders, BUILDER), links=links, owner=BUILDER, mode=0o755)
+
+
+def require_success(container: Container, argv: tuple[str, ...], *, cwd: str | None = None) -> None:
+    """Run a command of ours that has no reason to fail."""
+    lines: deque[str] = deque(maxlen=LOG_TAIL)
+    completed = container.run(argv, cwd=cwd, on_line=lines.append)
+    if completed.returncode:
+        raise InfrastructureError(
+            f"{shlex.join(argv)} failed in the build container: {completed.how}", details=tuple(lines)
+        )
+
+
+def first_line(container: Container, argv: tuple[str, ...], *, cwd: str | None = None) -> str:
+    """Run a command and return the first line of its output."""
+    found: deque[str] = deque(maxlen=1)
+
+    def take(line: str) -> None:
+        if not found:
+            found.append(line)
+
+    container.run(argv, cwd=cwd, on_line=take)
+    return "".join(found)

@@ -1,0 +1,188 @@
+"""Run a build's commands in a toolchain container, and say why one failed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TextIO
+
+from crossjit.build.container import LOG_TAIL, first_line, require_success
+from crossjit.build.layout import BUILD, CACHE_SCRIPT, CONFIGURE_SCRIPT, SCRIPT_FAULT, TOOLS
+from crossjit.build.spec import _SUPPORT, BackgroundTask, BuildSpec, Command
+from crossjit.engine.base import Container
+from crossjit.errors import BuildError, ScriptError
+from crossjit.images import Role, loading
+from crossjit.progress import Progress, Step
+
+DRY_RUN_BYTES = 8 << 20
+DRY_RUN_SECONDS = 600  # asking make what there is to do; without an answer the work is done uncounted
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build left in its container while it is open: phases with wall seconds, and the compiler that it used."""
+
+    seconds: Mapping[str, float]
+    compiler: str
+
+    def after(self, phase: str, seconds: float) -> BuildResult:
+        """Return it with the time of one more phase."""
+        return replace(self, seconds={**self.seconds, phase: seconds})
+
+
+# What compiled it is what its Makefile says, whatever was asked for.
+_USED_COMPILER = (
+    r"""cc=$(sed -n 's/^CC[[:space:]]*=[[:space:]]*//p' Makefile 2>/dev/null | head -n 1); ${cc:-cc} --version"""
+)
+
+
+def run_build(
+    container: Container,
+    spec: BuildSpec,
+    *,
+    unpack: Callable[[], None],
+    subject: str,
+    jobs: int,
+    log: TextIO,
+    progress: Progress,
+) -> BuildResult:
+    """Run the spec's commands in a toolchain container that `unpack` fills; leaves INSTALL, SUPPORT and GENERATED
+    filled.
+
+    Raises BuildError with the relevant lines, the command and how it ended; engine failures come through as they are.
+    """
+    seconds = run_commands(
+        container, unpack, spec.commands, subject=subject, jobs=jobs, log=log, progress=progress, ahead=spec.ahead
+    )
+    return BuildResult(seconds=seconds, compiler=first_line(container, ("sh", "-c", _USED_COMPILER), cwd=BUILD))
+
+
+def run_commands(
+    container: Container,
+    unpack: Callable[[], None],
+    commands: Iterable[Command],
+    *,
+    subject: str,
+    jobs: int,
+    log: TextIO,
+    progress: Progress,
+    ahead: BackgroundTask | None = None,
+) -> dict[str, float]:
+    """Put into a container what is built of, and run commands there, one after the other.
+
+    Returns wall seconds by phase. Raises BuildError.
+    """
+    started = time.monotonic()
+    with progress.step("unpack", subject):
+        unpack()
+    seconds = {"unpack": time.monotonic() - started}
+    for command in commands:
+        started = time.monotonic()
+        with progress.step(command.phase, subject) as step:
+            beside = ahead.beside(command.phase, jobs) if ahead else ()
+            _run(container, command, jobs, log, step, beside)
+        seconds[command.phase] = seconds.get(command.phase, 0.0) + time.monotonic() - started
+    return seconds
+
+
+def _run(container: Container, command: Command, jobs: int, log: TextIO, step: Step, through: tuple[str, ...]) -> None:
+    argv = command.argv
+    expected: frozenset[str] = frozenset()
+    match command.phase:
+        case "configure":
+            through = (*through, *CONFIGURE_SCRIPT)
+        case "regenerate":
+            argv = (*argv, f"-j{jobs}")
+            step.update(detail=argv[1])
+        case "make":
+            require_success(container, (*CACHE_SCRIPT, "before-make"), cwd=command.cwd)
+            expected = _make_commands(container, command)
+            argv = (*argv, f"-j{jobs}")
+        case "compile":
+            argv = (*argv, "--jobs", str(jobs))
+    done = 0
+    tail: deque[str] = deque(maxlen=400)
+
+    def on_line(line: str) -> None:
+        nonlocal done
+        log.write(line + "\n")
+        tail.append(line)
+        step.line(line)
+        if line in expected:
+            done += 1
+            step.update(done=done, total=len(expected), detail=_target_of(line))
+        elif command.phase == "configure" and line.startswith("checking "):
+            step.update(detail=line.partition("...")[0])
+
+    log.write(f"$ cd {command.cwd} && {shlex.join(argv)}\n")
+    completed = container.run((*through, *argv), cwd=command.cwd, on_line=on_line)
+    log.write(f"# {completed.how} after {completed.seconds:.1f} s\n")
+    log.flush()
+    if completed.returncode == SCRIPT_FAULT and _is_ours((*through, *argv)):
+        raise ScriptError(
+            f"{command.phase} failed: our own script did, or the machine",
+            hint="see whether the disk is full; the whole log is in the run record",
+            details=tuple(tail)[-LOG_TAIL:],
+        )
+    if completed.returncode:
+        if trouble := loading.trouble(tail, Role.TOOLCHAIN):
+            raise trouble
+        raise BuildError(
+            f"{command.phase} failed: {completed.how}",
+            hint="the whole log is in the run record; a source that builds elsewhere may need another image or LLVM",
+            details=(f"$ cd {command.cwd} && {shlex.join(argv)}", *relevant_lines(tail)),
+        )
+    if command.phase == "make":
+        require_success(container, (*CACHE_SCRIPT, "after-make"), cwd=command.cwd)
+
+
+def _is_ours(argv: Sequence[str]) -> bool:
+    """Tell whether a command runs a script of ours, which ends with SCRIPT_FAULT for what is not the command's."""
+    return any(word.startswith(f"{TOOLS}/") or word == _SUPPORT for word in argv)
+
+
+def _make_commands(container: Container, command: Command) -> frozenset[str]:
+    """Ask make what it would run, so that the share of work done is counted and not guessed.
+
+    With `-k`, since the rules of 3.15 for the stencils fail in a dry run: they call make again and look for its result.
+    No more is kept than a build of CPython comes near to: beyond it the work is done uncounted.
+    """
+    found: set[str] = set()
+    size = 0
+
+    def take(line: str) -> None:
+        nonlocal size
+        if size < DRY_RUN_BYTES and (" -o " in line or "/Tools/jit/build.py" in line):
+            found.add(line)
+            size += len(line)
+
+    container.run((*command.argv, "-n", "-k"), cwd=command.cwd, on_line=take, timeout=DRY_RUN_SECONDS)
+    return frozenset(found) if size < DRY_RUN_BYTES else frozenset()
+
+
+def _target_of(line: str) -> str:
+    found = re.search(r" -o (\S+)", line)
+    if found:
+        return found[1]
+    return "stencils" if "Tools/jit/build.py" in line else line.split(" ", 1)[0]
+
+
+_TROUBLE = re.compile(r"(?:\berror\b|\bError\b|ERROR|undefined reference|No such file|Traceback|fatal|\*\*\*)")
+
+
+def relevant_lines(lines: Sequence[str] | deque[str], limit: int = LOG_TAIL) -> tuple[str, ...]:
+    """Pick what a person wants to see of a failed command's output: trouble with what stands around it, and the end.
+
+    Only what is shown is chosen by its words; whether something failed is known from the exit status alone.
+    """
+    lines = list(lines)
+    first = next((number for number, line in enumerate(lines) if _TROUBLE.search(line)), None)
+    if first is None or first >= len(lines) - limit:
+        return tuple(lines[-limit:])
+    head = lines[max(0, first - 2) : first + limit // 2]
+    end = lines[-(limit - len(head)) :]
+    return (*head, "…", *end)

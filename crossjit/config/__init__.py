@@ -1,0 +1,1 @@
+"""What people write: recipes, suites, conditions, and the documents that they are in."""

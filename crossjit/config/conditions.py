@@ -1,0 +1,199 @@
+"""In what a suite runs, and conditions on it: ranges of versions, archs, variants, emulation, missing capabilities."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import fnmatch
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Annotated, Any
+
+import pydantic
+from packaging.specifiers import SpecifierSet
+
+import crossjit
+from crossjit.config import documents
+from crossjit.errors import did_you_mean
+from crossjit.model import Arch, Expectation, Variant
+
+Version = tuple[int, ...]
+
+_CLAUSE = re.compile(r"\s*(>=|<=|==|!=|>|<)\s*\d+(\.\d+)+\s*")
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """In what a suite runs.
+
+    `cpu` is the model that QEMU plays and `qemu` its version (`7.2.22`); both None where nothing is emulated, `qemu`
+    also where it cannot be known. `capabilities` says of those that were probed in the target whether they are there.
+    """
+
+    python: tuple[int, int]
+    arch: Arch
+    variant: Variant
+    emulated: bool = False
+    cpu: str | None = None
+    qemu: str | None = None
+    capabilities: Mapping[str, bool] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, object]:
+        """Return all but the capabilities as values that JSON can hold, for `recalled` to read."""
+        return {
+            "python": ".".join(map(str, self.python)),
+            "arch": self.arch.value,
+            "variant": self.variant.name,
+            "expects": self.variant.expects.value,
+            "debug": self.variant.debug,
+            "free_threaded": self.variant.free_threaded,
+            "emulated": self.emulated,
+            "cpu": self.cpu,
+            "qemu": self.qemu,
+        }
+
+
+def recalled(facts: Mapping[str, Any], capabilities: Mapping[str, bool]) -> Circumstances | None:
+    """Make circumstances of what `facts` said; the variant has what conditions ask of it. None for other facts."""
+    try:
+        major, minor = numbers(facts["python"])
+        variant = Variant(
+            facts["variant"],
+            summary="",
+            configure=(),
+            suites=(),
+            expects=Expectation(facts["expects"]),
+            debug=facts["debug"],
+            free_threaded=facts["free_threaded"],
+        )
+        where = Circumstances((major, minor), Arch(facts["arch"]), variant, facts["emulated"], facts["cpu"])
+        return dataclasses.replace(where, qemu=facts["qemu"], capabilities=capabilities)
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
+def numbers(version: str) -> Version:
+    """Return a version's numbers: (7, 2, 22) of `7.2.22`."""
+    return tuple(map(int, version.split(".")))
+
+
+def in_range(version: Version, wanted: str) -> bool:
+    """Tell whether a version is in a range such as `>=3.14, <3.16`. Raises ValueError for a range that is none.
+
+    As many numbers are compared as the range gives: 8.2.3 is `==8.2` and `<=8.2`, and not `>8.2`.
+    """
+    for clause in wanted.split(","):
+        if _CLAUSE.fullmatch(clause) is None:
+            raise ValueError(f"{clause.strip()!r} is no part of a range of versions; write it like '>=3.14, <3.16'")
+    return all(
+        each.contains(".".join(map(str, version[: each.version.count(".") + 1]))) for each in SpecifierSet(wanted)
+    )
+
+
+def _check_range(wanted: str) -> str:
+    in_range((0,), wanted)
+    return wanted
+
+
+def _check_python(wanted: str) -> str:
+    if re.search(r"\d\.\d+\.", wanted):
+        raise ValueError(f"{wanted!r}: of Python's version only the first two numbers are known: '>=3.14, <3.16'")
+    return wanted
+
+
+@cache
+def capability_names() -> tuple[str, ...]:
+    """Return the names of all capabilities that the scripts in `validate/` look for.
+
+    They are read from the scripts' tables of canaries: those are programs for another Python, and another machine.
+    """
+    sources = (path.read_text(encoding="utf-8") for path in sorted(crossjit.VALIDATE.glob("canaries_*.py")))
+    return tuple(name.replace("_", "-") for source in sources for name in _table(ast.parse(source)))
+
+
+def _table(tree: ast.Module) -> Iterator[str]:
+    """Read the names that a module's `CANARIES = (…)` holds."""
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id="CANARIES")], value=ast.Tuple(elts=elements)):
+                yield from (element.id for element in elements if isinstance(element, ast.Name))
+
+
+def _check_capability(name: str) -> str:
+    if name not in capability_names():
+        raise ValueError(f"{name!r} is no capability that is probed{did_you_mean(name, capability_names())}")
+    return name
+
+
+def _describe_capability(schema: dict[str, Any]) -> None:
+    schema["enum"] = list(capability_names())
+
+
+PythonRange = Annotated[str, pydantic.AfterValidator(_check_range), pydantic.AfterValidator(_check_python)]
+QemuRange = Annotated[str, pydantic.AfterValidator(_check_range)]
+Capability = Annotated[
+    str, pydantic.AfterValidator(_check_capability), pydantic.Field(json_schema_extra=_describe_capability)
+]
+
+
+@documents.table
+class When:
+    """Conditions; all that are given must hold."""
+
+    python: PythonRange | None = None
+    """A range of Python's versions: `>=3.14, <3.16`."""
+    arch: tuple[Arch, ...] = ()
+    """One of these archs."""
+    variant: tuple[str, ...] = ()
+    """One of these variants."""
+    expects: tuple[Expectation, ...] = ()
+    """A variant that expects one of these of the probe."""
+    emulated: bool | None = None
+    """Whether the target runs under QEMU."""
+    free_threaded: bool | None = None
+    """Whether the variant is free-threaded."""
+    cpu: tuple[str, ...] = ()
+    """QEMU plays a CPU model that matches one of these patterns."""
+    qemu: QemuRange | None = None
+    """The target runs under a QEMU of these versions: `<8.2`, `>=7.2.5, <8.1`."""
+    lacks: tuple[Capability, ...] = ()
+    """None of these capabilities is there, as probed in the target; what was not probed does not count as missing."""
+
+    def holds(self, where: Circumstances) -> bool:
+        """Tell whether all conditions hold."""
+        return all(
+            (
+                self.python is None or in_range(where.python, self.python),
+                not self.arch or where.arch in self.arch,
+                not self.variant or where.variant.name in self.variant,
+                not self.expects or where.variant.expects in self.expects,
+                self.emulated is None or where.emulated is self.emulated,
+                self.free_threaded is None or where.variant.free_threaded is self.free_threaded,
+                not self.cpu or any(fnmatch.fnmatchcase(where.cpu or "", pattern) for pattern in self.cpu),
+                self.qemu is None or (where.qemu is not None and in_range(numbers(where.qemu), self.qemu)),
+                all(where.capabilities.get(name) is False for name in self.lacks),
+            )
+        )
+
+    @property
+    def words(self) -> str:
+        """The conditions for a person: `QEMU <8.2, without pty`; empty where there are none."""
+        yes_no = {True: "", False: "not "}
+        return ", ".join(
+            filter(
+                None,
+                (
+                    f"Python {self.python}" if self.python else "",
+                    " or ".join(self.arch),
+                    " or ".join(self.variant),
+                    f"expecting {' or '.join(self.expects)}" if self.expects else "",
+                    "" if self.emulated is None else f"{yes_no[self.emulated]}emulated",
+                    "" if self.free_threaded is None else f"{yes_no[self.free_threaded]}free-threaded",
+                    f"CPU model {' or '.join(self.cpu)}" if self.cpu else "",
+                    f"QEMU {self.qemu}" if self.qemu else "",
+                    f"without {' and '.join(self.lacks)}" if self.lacks else "",
+                ),
+            )
+        )

@@ -1,0 +1,1 @@
+"""A crash under gdb, in the container it happened in."""

@@ -1,0 +1,337 @@
+"""Running a program under gdb in its target: until it crashes, with nobody there or with the user at gdb's prompt.
+
+gdb is put beside the target's own files, in the same container, so that it sees what the program sees: a program of the
+host's arch is gdb's child, another is run by QEMU, which is told to wait for gdb. What gdb does is in `debug/`.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import crossjit
+from crossjit import sources
+from crossjit.build import layout
+from crossjit.config import suites
+from crossjit.config.conditions import Circumstances
+from crossjit.debugger import findings
+from crossjit.debugger.findings import Sighting
+from crossjit.engine.base import Container, Engine
+from crossjit.errors import InfrastructureError, UserError
+from crossjit.images import Image, Role
+from crossjit.known_failures import entries
+from crossjit.model import Arch, Expectation, ModuleRun, Outcome, SuiteResult, TestResult
+from crossjit.pipeline import context, validate_cell
+from crossjit.pipeline.context import BuildContext, BuiltCell, PreparedCell
+from crossjit.progress import Step
+from crossjit.sources import Source
+from crossjit.stash.artifact import GENERATED, INSTALL, Artifact
+from crossjit.triage import rerun
+from crossjit.triage.rerun import Trial
+from crossjit.util import files, safe_files
+from crossjit.util.budget import SUITE_MEMORY
+from crossjit.util.tar import packed
+from crossjit.validation import probe
+from crossjit.validation import target as target_module
+from crossjit.validation.target import Target
+
+SCRIPTS = crossjit.PROJECT / "debug"
+TOOLS = "/usr/local/libexec/debug"  # in the target: our scripts, and below it
+GDB = f"{TOOLS}/root"  # the debug image's /usr, and
+ARTIFACT = f"{TOOLS}/generated"  # what the build made beside the install tree
+HELPER = "python-gdb.py"  # CPython's own, of `Tools/gdb/libpython.py`
+OUTPUT = f"{target_module.HOME}/debug"
+SCRATCH = f"{target_module.HOME}/scratch"
+
+REPORT, PROGRAM_LOG = "report.jsonl", "program.log"
+
+# What gdb needs of its image's /usr. It is started through the loader that belongs to it: the target's C library may be
+# another one, or of another arch.
+_PARTS = ("bin/gdb-multiarch", "lib", "share/gdb")
+_LOADERS: Mapping[Arch, str] = {Arch.X86_64: "ld-linux-x86-64.so.2", Arch.AARCH64: "ld-linux-aarch64.so.1"}
+
+# Debug builds say what the JIT does: each trace as it is recorded and optimized, the last before the crash at the end.
+TALKATIVE = {"PYTHON_LLTRACE": "2", "PYTHON_OPT_DEBUG": "1"}
+# What a program said before it crashed is not left in its buffers; this holds for C's stdio, too.
+UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
+
+MEMORY = 6 << 30  # bytes: a suite's module, and gdb with CPython's symbols
+MARGIN = 900  # seconds beside the program's own: installing, and gdb's looking around
+
+
+@dataclass(frozen=True)
+class Program:
+    """What is run under gdb. `env` is added to the target's, `seconds` is how long it may run with nobody there."""
+
+    about: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    seconds: int = 600
+
+
+def of_arguments(arguments: Sequence[str], where: Circumstances) -> Program:
+    """Run the cell's Python with these arguments."""
+    argv = (target_module.PYTHON, *arguments)
+    return Program(" ".join(shlex.join(argv).split()), argv, seconds=rerun.control(where).seconds)
+
+
+def of_probe(told: Mapping[str, object]) -> Program:
+    """Run the probe."""
+    script = f"{target_module.SCRIPTS}/probe.py"
+    return Program("the probe", (target_module.PYTHON, script, "--told", json.dumps(told)), seconds=probe.PROBE_SECONDS)
+
+
+def of_trial(trial: Trial, where: Circumstances) -> tuple[Program, ...]:
+    """Run a test as its suite ran it: alone, then its whole module if it takes that to crash.
+
+    In one process, as the suite's runner has regrtest do it, but without its time-out, which would end a program that
+    somebody looks at.
+    """
+    env = dict(trial.env)
+    if trial.kind == "script":
+        argv = (target_module.PYTHON, trial.module, *trial.arguments)
+        return (Program(str(trial), argv, env, trial.seconds),)
+    suite = suites.load(trial.suite) if trial.suite else None
+    resources = ",".join(suite.resources) if suite and suite.resources else "none"
+    known = entries.possible(entries.load(), where)
+    ignored = [word for test in entries.left_out(known) for word in ("--ignore", test)]
+    regrtest = (target_module.PYTHON, "-m", "test", "--verbose", "--tempdir", SCRATCH, "--use", resources)
+    rest = (*ignored, *trial.arguments, trial.module)  # the last pattern that fits a test decides
+    whole = Program(f"all of {trial.module}", (*regrtest, *rest), env, trial.seconds)
+    if not trial.match:
+        return (whole,)
+    return (Program(str(trial), (*regrtest, "--match", trial.match, *rest), env, trial.seconds), whole)
+
+
+def find(test: str, artifact: Artifact, where: Circumstances, names: Iterable[str]) -> Trial:
+    """Make a trial of a test's or module's name, as the first of these suites that has the module would run it.
+
+    A name with a label, `test_dict [stress]`, is of the group of that label; one without is of the first. Raises
+    UserError for a name that begins with no test module of the artifact.
+    """
+    bare, bracket, label = test.removeprefix("test.").partition(" [")
+    modules = modules_of(artifact.files()[INSTALL])
+    fitting = [name for name in modules if bare == name or bare.startswith(f"{name}.")]
+    if not fitting:
+        raise UserError(
+            f"this CPython has no test module that {test!r} begins with",
+            hint="give a module, such as test_dict, or a test's full name as `./inv runs show` has it",
+        )
+    module = max(fitting, key=len)
+    name = f"test.{bare}"
+    for suite in names:
+        labels = [label.removesuffix("]")] if bracket else ["", *(group.label for group in suites.load(suite).groups)]
+        for each in labels:
+            named = f"{name} [{each}]" if each else name
+            ran = (ModuleRun(module, each, 0.0, "", ""),)
+            result = SuiteResult(suite, (TestResult(suite, named, Outcome.CRASHED),), 0.0, modules=ran)
+            if found := rerun.of_results(result, where, [named]):
+                return found[0]
+    match = "" if bare == module else name
+    return Trial(name, "", "module", module, match=match, seconds=rerun.control(where).seconds)
+
+
+def modules_of(files: Iterable[str]) -> frozenset[str]:
+    """Find regrtest's names of the test modules and packages among an install tree's files."""
+    found = set()
+    for file in files:
+        _, _, inside = file.partition("/test/")
+        path = inside.removesuffix("/__init__.py").removesuffix(".py")
+        parts = path.split("/")
+        if path != inside and all(part.startswith("test_") for part in parts):
+            found.add(".".join(parts))
+    return frozenset(found)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A built cell, its source, and the image that gdb comes from; `arch` and `memory` are the machine's."""
+
+    engine: Engine
+    arch: Arch
+    memory: int
+    target: Target
+    artifact: Artifact
+    source: Source
+    image: Image
+
+    @property
+    def emulated(self) -> bool:
+        """Whether QEMU runs the program."""
+        return bool(self.target.emulation)
+
+    @property
+    def has_helper(self) -> bool:
+        """Whether the artifact has CPython's helper for gdb."""
+        return GENERATED in self.artifact.objects and any(
+            name.rpartition("/")[2] == HELPER for name in self.artifact.files()[GENERATED]
+        )
+
+
+def bench(shop: BuildContext, prepared: PreparedCell, built: BuiltCell) -> Bench:
+    """Have all that is needed; the images are made if they are not there."""
+    arch = shop.facts.arch
+    return Bench(
+        engine=shop.engine,
+        arch=arch,
+        memory=shop.facts.memory,
+        target=validate_cell.target_of(shop, prepared, built, "debug"),
+        artifact=built.artifact,
+        source=prepared.source,
+        image=context.ensure_image(shop, prepared.image, Role.DEBUG, arch),
+    )
+
+
+def batch(bench: Bench, programs: Sequence[Program], *, folder: Path, step: Step) -> Sighting:
+    """Run the programs one after the other until one crashes or has no time left; say what gdb saw.
+
+    `folder` gets what the program wrote. Raises InfrastructureError where gdb tells nothing, EngineError and its kin
+    for what is the engine's.
+    """
+    variant = bench.target.variant
+    if variant.debug and variant.expects is not Expectation.NONE:
+        programs = [replace(program, env={**program.env, **TALKATIVE}) for program in programs]
+    seconds = sum(program.seconds for program in programs)
+    said: deque[str] = deque(maxlen=30)
+
+    def on_line(line: str) -> None:
+        said.append(line)
+        step.line(line)
+
+    target = bench.target
+    with bench.engine.container(
+        target.image.reference,
+        arch=target.cell.arch,
+        name=target.name,
+        labels=target.labels,
+        env=target.environment,
+        user=f"{target_module.TESTER}:{target_module.TESTER}",
+        network=False,
+        limits=target_module.target_limits(min(MEMORY, bench.memory * SUITE_MEMORY // 100), seconds + 3 * MARGIN),
+    ) as container:
+        step.update(detail="installing")
+        furnish(bench, container, order(bench, programs, go=True, output=OUTPUT))
+        step.update(detail=programs[0].about)
+        completed = container.run(
+            command(bench.arch, "-batch"), cwd=target_module.HOME, on_line=on_line, timeout=seconds + MARGIN
+        )
+        report = _text(container, f"{OUTPUT}/{REPORT}")
+        with files.explained(InfrastructureError, "cannot keep what the program wrote", folder):
+            files.replace(folder / PROGRAM_LOG, _text(container, f"{OUTPUT}/{PROGRAM_LOG}").encode())
+    found = findings.read(report.split("\n"))
+    if found is None or (found.stop is None and not found.ended):
+        raise InfrastructureError(
+            f"gdb did not come to see anything: {completed.how}",
+            hint="what it said last is above; without --batch it can be asked",
+            details=tuple(said),
+        )
+    return found
+
+
+def prompt(bench: Bench, programs: Sequence[Program], *, go: bool) -> int:
+    """Hand the terminal to gdb; with `go` the programs run until one crashes, else the first stands at its beginning.
+
+    Returns gdb's exit status.
+    """
+    target = bench.target
+    wanted = order(bench, programs, go=go, output=None)
+
+    def prepare(container: Container) -> None:
+        furnish(bench, container, wanted)
+        _put_source(bench, container)
+
+    return bench.engine.shell(
+        target.image.reference,
+        arch=target.cell.arch,
+        name=target.name,
+        labels=target.labels,
+        prepare=prepare,
+        argv=command(bench.arch),
+        env=target.environment,
+        user=f"{target_module.TESTER}:{target_module.TESTER}",
+        cwd=target_module.HOME,
+    )
+
+
+def order(bench: Bench, programs: Sequence[Program], *, go: bool, output: str | None) -> dict[str, object]:
+    """Say what `debug/session.py` is to do: its JSON."""
+    common = {**bench.target.environment, "TMPDIR": SCRATCH, **UNBUFFERED}
+    return {
+        "program": target_module.PYTHON,
+        "helper": f"{ARTIFACT}/{HELPER}" if bench.has_helper else None,
+        "emulated": bench.emulated,
+        "go": go,
+        "output": output,
+        "starts": [
+            {
+                "about": program.about,
+                "argv": list(program.argv),
+                "env": {**common, **program.env},
+                "cwd": SCRATCH,
+                "seconds": None if output is None else program.seconds,
+            }
+            for program in programs
+        ],
+    }
+
+
+def command(arch: Arch, *options: str) -> tuple[str, ...]:
+    """Return gdb's command line in a target; `arch` is the host's, and gdb's own.
+
+    >>> command(Arch.X86_64, "-batch")[-4:]
+    ('-nx', '-quiet', '-batch', '--eval-command=python import sys; sys.path.insert(0, …); import session; …')
+    """
+    libraries = f"{GDB}/usr/lib/{arch.triple}"
+    return (
+        "env",
+        f"PYTHONHOME={GDB}/usr",
+        f"GCONV_PATH={libraries}/gconv",
+        f"{libraries}/{_LOADERS[arch]}",
+        "--library-path",
+        libraries,
+        f"{GDB}/usr/bin/gdb-multiarch",
+        f"--data-directory={GDB}/usr/share/gdb",
+        "-nx",
+        "-quiet",
+        *options,
+        f"--eval-command=python import sys; sys.path.insert(0, {TOOLS!r}); import session; session.main()",
+    )
+
+
+def furnish(bench: Bench, container: Container, order: Mapping[str, object]) -> None:
+    """Put the artifact, gdb, CPython's helper, our scripts and their order into a target's container."""
+    bench.target.install(container)
+    parents = {f"{GDB}/usr/{part}".rpartition("/")[0] for part in _PARTS}
+    scripts = {f"{TOOLS}/{path.name}": path.read_bytes() for path in sorted(SCRIPTS.glob("*.py"))}
+    files = {**scripts, f"{TOOLS}/order.json": json.dumps(order).encode()}
+    ours = dict.fromkeys((TOOLS, GDB, f"{GDB}/usr", *sorted(parents), ARTIFACT), 0)
+    container.put(packed(files, {**ours, OUTPUT: target_module.TESTER, SCRATCH: target_module.TESTER}), "/")
+    if GENERATED in bench.artifact.objects:
+        with bench.artifact.open(GENERATED) as tar:
+            container.put(tar, ARTIFACT)
+    name = f"{bench.target.name}-gdb"
+    with bench.engine.container(bench.image.reference, arch=bench.arch, name=name, labels=bench.target.labels) as image:
+        for part in _PARTS:
+            with image.get(f"/usr/{part}") as tar:
+                container.put(tar, f"{GDB}/usr/{part}".rpartition("/")[0])
+
+
+def _put_source(bench: Bench, container: Container) -> None:
+    """Put the source where it was when it was compiled, so that gdb shows it."""
+    container.put(packed(folders={layout.ROOT: target_module.TESTER}), "/")
+    with sources.open_tar(bench.source) as tar:
+        container.put(tar, layout.ROOT)
+    container.run(("mv", f"{layout.ROOT}/{bench.source.top}", layout.SOURCE))
+
+
+def _text(container: Container, path: str) -> str:
+    """Read the end of a file of the container; nothing where there is none. Raises BudgetError, UnfitFilesError."""
+    try:
+        with container.get(path) as stream:
+            return safe_files.first_file(stream).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""

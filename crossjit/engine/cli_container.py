@@ -1,0 +1,270 @@
+"""A running container of docker or podman: commands run through the client, killed with their children, tar streams."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+import subprocess
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import BinaryIO, cast
+
+from crossjit.engine import disk_usage
+from crossjit.engine.base import Completed, Limits, LineSink
+from crossjit.engine.cli_client import KILL_PATIENCE, MORE_MEMORY, CliClient
+from crossjit.engine.confinement import KEEPER, no_proxies, without_proxies
+from crossjit.engine.disk import DiskWatch
+from crossjit.engine.process import Ended, feed, finish, follow, reading
+from crossjit.errors import EngineError, OutOfMemoryError
+from crossjit.util.budget import BUDGET, BoundedReader, LogCount
+
+# How often the kernel has killed for memory in this container (cgroup v2, v1). It runs nothing but the shell itself:
+# PATH may begin with folders that commands can write to.
+_COUNT = """\
+kills=0
+for file in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; do
+  [ -r "$file" ] && while read -r key value; do [ "$key" = oom_kill ] && kills=$value; done <"$file"
+done
+"""
+
+# Every command starts through this. Its first line on stderr shows that the engine did its part, so that anything that
+# goes wrong before it is the engine's failure and everything after it is the command's. It tells the process's id,
+# which the command keeps, and how often the kernel has killed so far. From there on stderr is stdout: one pipe, so the
+# order of lines is the command's own.
+_START = f"""\
+{_COUNT}echo "crossjit $$ $kills" >&2
+exec 2>&1
+exec "$@"
+"""
+_STARTED = re.compile(r"crossjit (\d+) (\d+)")
+
+# Ending the client leaves the command running, so this ends it from inside: all that is in the command's session, comes
+# of it, or carries its mark in the environment (which finds what went off into a session of its own). Everything found
+# is stopped first, so that nothing new is started while it looks. It runs as the same user: no capability is needed.
+_MARK = "CROSSJIT_COMMAND"
+_KILL = """\
+PATH=/usr/bin:/bin
+mark=$1 first=$2 known=" $2 " rounds=0
+while [ $((rounds += 1)) -le 50 ]; do
+  alive=
+  grown=yes
+  while [ "$grown" ]; do
+    grown=
+    for folder in /proc/[0-9]*; do
+      pid=${folder#/proc/}
+      { read -r line <"$folder/stat"; } 2>/dev/null || continue
+      set -- ${line##*) }
+      [ "$1" = Z ] && continue
+      case $known in
+        *" $pid "*) ;;
+        *)
+          mine=
+          [ "$first" ] && [ "$4" = "$first" ] && mine=yes
+          case $known in *" $2 "*) mine=yes ;; esac
+          [ "$mine" ] || case "$(tr '\\0' '\\n' 2>/dev/null <"$folder/environ")" in *"$mark"*) mine=yes ;; esac
+          [ "$mine" ] || continue
+          known="$known$pid "
+          ;;
+      esac
+      case $alive in
+        *" $pid "*) ;;
+        *) kill -STOP "$pid" 2>/dev/null; alive="$alive $pid "; grown=yes ;;
+      esac
+    done
+  done
+  [ "$alive" ] || exit 0
+  kill -KILL $alive 2>/dev/null
+done
+exit 1
+"""
+
+
+def exit_status(code: int) -> int:
+    """Turn the client's exit status into subprocess's: negative for a signal.
+
+    The engine reports a death by signal n as 128+n, which a command may also exit with by itself (a shell does when its
+    child dies so); 129 to 159 are taken for signals 1 to 31 either way.
+    """
+    return 128 - code if 128 < code < 160 else code
+
+
+class CliContainer:
+    """A running container. Implements `engine.base.Container`."""
+
+    def __init__(
+        self,
+        client: CliClient,
+        identity: str,
+        name: str,
+        limits: Limits,
+        *,
+        user: str | None,
+        network: bool,
+        writable: bool,
+        in_memory: tuple[str, ...],
+        volumes: tuple[str, ...],
+    ) -> None:
+        self.id = identity
+        self._cli = client
+        self._name = name
+        self._limits = limits
+        self._user = user or "0"
+        self._network = network
+        self._writable = writable
+        self._in_memory = in_memory
+        self._volumes = volumes  # folders of those that are writable
+        self._kills = 0
+        self._disk = DiskWatch(self._size, limits.disk, client.root) if limits.disk is not None else None
+
+    @property
+    def environment(self) -> dict[str, str] | None:
+        """The client's environment where it runs something in the container; None for our own."""
+        return None if self._network else without_proxies()
+
+    def exec(self, *flags: str, user: str | None = None) -> tuple[str, ...]:
+        """Return the client's command line up to what is to be run in the container, as its user or another."""
+        bare = () if self._network or self._cli.name == "podman" else no_proxies(self._cli.name)
+        return (*self._cli.command, "exec", *bare, *flags, "--user", user or self._user, self.id)
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: str | None = None,
+        on_line: LineSink | None = None,
+        timeout: float | None = None,
+    ) -> Completed:
+        """Run a command to its end and pass on its output line by line."""
+        mark = secrets.token_hex(12)
+        flags = ["--env", f"{_MARK}={mark}"]
+        for key, value in (env or {}).items():
+            flags += ["--env", f"{key}={value}"]
+        if cwd is not None:
+            flags += ["--workdir", cwd]
+        command = (*self.exec(*flags, user=user), "/bin/sh", "-c", _START, "crossjit", *argv)
+        said: deque[str] = deque(maxlen=30)
+        start: list[int] = []
+
+        def hear(line: str) -> None:
+            if not start and (found := _STARTED.fullmatch(line)):
+                start.extend((int(found[1]), int(found[2])))
+            else:
+                said.append(line)
+
+        def end() -> None:
+            self._kill(mark, start[0] if start else None, user)
+
+        began = time.monotonic()
+        try:
+            done = follow(
+                command,
+                on_line=on_line or (lambda line: None),
+                on_error_line=hear,
+                timeout=timeout,
+                on_timeout=end,
+                count=LogCount(argv[0]),
+                look=None if self._disk is None else partial(self._disk.look, argv[0]),
+                env=self.environment,
+            )
+        except Exception:
+            with contextlib.suppress(EngineError):  # the first error is the one to tell
+                end()
+            raise
+        seconds = time.monotonic() - began
+        returncode = -9 if done.timed_out else exit_status(done.returncode)
+        if not start:
+            self._cli.require_running(self.id, self._name)
+            if returncode >= 0:
+                raise self._cli.error(f"start {argv[0]} in {self._name}", "\n".join(said))
+            # what an earlier command left running has killed it: that is the source's doing
+            start = [0, self._kills]
+        self._kills = start[1]
+        if returncode != 0:
+            self._cli.require_running(self.id, self._name)
+            if self._memory_kills() > start[1]:
+                raise OutOfMemoryError(
+                    f"the kernel killed something in {self._name} for its memory while {argv[0]} ran",
+                    hint=MORE_MEMORY,
+                    details=(f"limit: {self._limits.memory} bytes",) if self._limits.memory is not None else (),
+                )
+        return Completed(tuple(argv), returncode, seconds)
+
+    def _memory_kills(self) -> int:
+        """Ask how often the kernel has killed something in the container for its memory."""
+        # as the user whom no command can send a signal to
+        try:
+            ended = finish((*self.exec(user=KEEPER), "/bin/sh", "-c", f"{_COUNT}echo $kills"), timeout=KILL_PATIENCE)
+        except subprocess.TimeoutExpired:
+            ended = Ended(1, "", "")
+        if ended.returncode == 0 and ended.stdout.strip().isdecimal():
+            return int(ended.stdout)
+        for _ in range(20):  # nothing can be run in it: it may have ended, which the engine learns a little later
+            self._cli.require_running(self.id, self._name)
+            time.sleep(0.1)
+        return 0
+
+    def _kill(self, mark: str, first: int | None, user: str | None) -> None:
+        """Kill a command with all that it started."""
+        arguments = ("/bin/sh", "-c", _KILL, "crossjit", f"{_MARK}={mark}", "" if first is None else str(first))
+        try:
+            ended = finish((*self.exec(user=user), *arguments), timeout=KILL_PATIENCE)
+        except subprocess.TimeoutExpired:
+            ended = Ended(1, "", "")
+        if ended.returncode != 0:
+            # no process to be had (a fork bomb), or processes of another user: a restart ends everything
+            self._cli.require_running(self.id, self._name)
+            self._cli.call(f"restart {self._name}", "container", "restart", "--time", "0", self.id)
+
+    def _size(self, exact: bool) -> int:
+        """Tell how many bytes of the engine's disk the container has, for `DiskWatch`."""
+        about = (self._cli, self.id, self._name, self.exec(), self._user, self._volumes)
+        return disk_usage.measure(*about, limit=self._limits.disk or 0, exact=exact)
+
+    def put(self, tar: BinaryIO, destination: str) -> None:
+        """Unpack an uncompressed tar stream into an existing folder; owners and modes are the tar's.
+
+        In a container that is not writable, and in its folders in memory, the container's own `tar` unpacks as the
+        container's user; owners that it may not set are an EngineError.
+        """
+        if not self._writable or self._is_in_memory(destination):
+            unpack = ("/bin/tar", "--extract", "--file=-", "--same-permissions", "--same-owner", "--numeric-owner")
+            ended = feed((*self.exec("--interactive"), *unpack, f"--directory={destination}"), tar)
+        else:
+            ended = feed((*self._cli.command, "cp", "-", f"{self.id}:{destination}"), tar)
+        if ended.returncode != 0:
+            self._cli.require_running(self.id, self._name)
+            raise self._cli.error(f"copy into {destination} of {self._name}", ended.stderr)
+
+    @contextlib.contextmanager
+    def get(self, path: str) -> Iterator[BinaryIO]:
+        """Open a tar stream of a file or folder."""
+
+        def failed(ended: Ended, begun: bool) -> Exception:
+            self._cli.require_running(self.id, self._name)
+            if not begun and not self._exists(path):
+                return FileNotFoundError(2, f"there is no such file in {self._name}", path)
+            return self._cli.error(f"copy {path} out of {self._name}", ended.stderr)
+
+        if not self._is_in_memory(path):
+            command = (*self._cli.command, "cp", f"{self.id}:{path}", "-")
+        elif self._exists(path):
+            folder, _, last = path.rstrip("/").rpartition("/")
+            pack = ("/bin/tar", "--create", "--file=-", "--numeric-owner", f"--directory={folder or '/'}", "--", last)
+            command = (*self.exec(), *pack)
+        else:
+            raise failed(Ended(1, "", ""), False)
+        with reading(command, failed) as stream:
+            yield cast(BinaryIO, BoundedReader(stream, f"{path} of {self._name}", BUDGET.stream))
+
+    def _exists(self, path: str) -> bool:
+        look = '[ -e "$1" ] || [ -L "$1" ]'
+        return finish((*self.exec(), "/bin/sh", "-c", look, "crossjit", path), timeout=KILL_PATIENCE).returncode != 1
+
+    def _is_in_memory(self, path: str) -> bool:
+        """Tell whether the engine's own copying does not reach a path: it sees the writable layer only."""
+        return any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in self._in_memory)

@@ -1,0 +1,1 @@
+"""Known failures: entries, their audit, and the tests that there are."""

@@ -1,0 +1,214 @@
+"""Keeping the list of known failures right: which entries mean no test, and which no run has needed."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+
+import crossjit
+from crossjit.config.conditions import Circumstances, in_range, numbers, recalled
+from crossjit.known_failures.entries import KnownFailure, Listed, literal_head
+from crossjit.known_failures.test_inventory import Inventory, family, matching, of_artifact
+from crossjit.model import CellResult, Outcome, SuiteResult
+from crossjit.stash.artifact import Artifact
+from crossjit.util.text import pluralize
+
+
+class State(StrEnum):
+    """What is to be said of an entry."""
+
+    NEEDED = "needed"
+    NOT_TRIED = "not tried"
+    NOT_NEEDED = "not needed"
+    NO_TEST = "no such test"
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether somebody has to look at the entry."""
+        return self in (State.NOT_NEEDED, State.NO_TEST)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An entry, and what is to be said of it; `why` tells what that rests on."""
+
+    listed: Listed
+    state: State
+    why: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A CPython whose tests are known: those of its sources, None where these are not here, and those seen in runs."""
+
+    recipe: str
+    python: tuple[int, int]
+    tests: Inventory | None = None
+    seen: frozenset[str] = frozenset()
+
+    def may_have(self, pattern: str) -> bool:
+        """Tell whether there is, or may be, a test that matches."""
+        return bool(matching(self._seen, pattern)) or (self.tests is not None and self.tests.may_have(pattern))
+
+    def names(self, beginning: str) -> tuple[str, ...]:
+        """Return the names that are known and begin so."""
+        return (*matching(self._seen, f"{beginning}*"), *(self.tests.matching(f"{beginning}*") if self.tests else ()))
+
+    @cached_property
+    def _seen(self) -> list[str]:
+        return sorted(self.seen)
+
+
+@dataclass(frozen=True)
+class History:
+    """One suite of a cell in a run: in what it ran, and outcomes by tests' names (groups may repeat one)."""
+
+    run: str
+    where: Circumstances
+    outcomes: Mapping[str, frozenset[Outcome]] = field(default_factory=dict)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The tests' names, sorted."""
+        return sorted(self.outcomes)
+
+
+Recorded = Sequence[tuple[str, CellResult]]
+"""Runs' ids, newest first, each with a cell's result."""
+
+
+def subjects(artifacts: Iterable[Artifact], recorded: Recorded, patterns: Iterable[str]) -> tuple[Subject, ...]:
+    """Collect what tests there are, as far as the patterns ask: of each recipe's newest artifact, and what ran.
+
+    `artifacts` are sorted, newest first. Raises StashError for one that is damaged.
+    """
+    patterns = tuple(patterns)
+    tests: dict[tuple[str, tuple[int, int]], Inventory] = {}
+    done: set[str] = set()
+    for artifact in artifacts:
+        recipe, python = artifact.manifest.recipe, _python(artifact.manifest.version)
+        if recipe is not None and python is not None and recipe not in done:
+            done.add(recipe)
+            tests[recipe, python] = of_artifact(artifact, patterns)
+    seen: dict[tuple[str, tuple[int, int]], set[str]] = defaultdict(set)
+    for _, result in recorded:
+        for suite in result.suites:
+            if (where := _where(suite)) is not None:
+                seen[result.cell.recipe, where.python].update(_outcomes(suite))
+    return tuple(
+        Subject(*key, tests=tests.get(key), seen=frozenset(seen.get(key, ()))) for key in sorted({*tests, *seen})
+    )
+
+
+def histories(recorded: Recorded) -> tuple[History, ...]:
+    """Collect what became of tests, of suites that recorded in what they ran."""
+    return tuple(
+        History(run, where, _outcomes(suite))
+        for run, result in recorded
+        for suite in result.suites
+        if (where := _where(suite)) is not None
+    )
+
+
+def judge(
+    listed: Iterable[Listed], subjects: Sequence[Subject], histories: Sequence[History], recipes: Iterable[str] = ()
+) -> tuple[Judged, ...]:
+    """Say of each entry whether its tests exist, and whether a run has needed it; `recipes` are the names of all.
+
+    An entry is not needed if its tests ran where its conditions held, and none failed as it says. One whose tests ran
+    in no such run (not in that suite, skipped, or left out by the entry itself) is not tried.
+    """
+    recipes = tuple(recipes)
+    return tuple(_judge(each, subjects, histories, recipes) for each in listed)
+
+
+def _judge(listed: Listed, subjects: Sequence[Subject], histories: Sequence[History], recipes: Sequence[str]) -> Judged:
+    failure = listed.failure
+    if (missing := _missing(failure, subjects, recipes)) is not None:
+        return Judged(listed, State.NO_TEST, missing)
+    held = [history for history in histories if failure.when.holds(history.where)]
+    if not held:
+        why = "its conditions held in no run" if histories else "there is no run that recorded its circumstances"
+        return Judged(listed, State.NOT_TRIED, why)
+    needed: dict[str, None] = {}
+    otherwise: dict[str, set[Outcome]] = defaultdict(set)
+    for history in held:
+        for name in matching(history.names, failure.test):
+            outcomes = history.outcomes[name] - {Outcome.SKIPPED}
+            if failure.kind.outcome in outcomes:
+                needed[history.run] = None
+            elif outcomes:
+                otherwise[history.run] |= outcomes
+    if needed:
+        return Judged(listed, State.NEEDED, f"failed so in {_runs(needed)}")
+    if otherwise:
+        how = " or ".join(sorted({str(outcome) for outcomes in otherwise.values() for outcome in outcomes}))
+        return Judged(listed, State.NOT_NEEDED, f"{how} in {_runs(otherwise)}, and {failure.kind} in none")
+    why = "it is left out, so that no run can tell" if not failure.run else "its tests ran in no run where it holds"
+    return Judged(listed, State.NOT_TRIED, why)
+
+
+def _missing(failure: KnownFailure, subjects: Sequence[Subject], recipes: Sequence[str]) -> str | None:
+    """Say why an entry can mean no test; None where it does or may mean one, or there is nothing to look in."""
+    wanted = failure.when.python
+    looked = [each for each in subjects if wanted is None or in_range(each.python, wanted)]
+    if any(subject.may_have(failure.test) for subject in looked):
+        return None
+    head = literal_head(failure.test)
+    if not head.startswith("test."):
+        # doctests are called after what they are of, checks after their script: no test's source tells of them
+        known = {"test", *sys.stdlib_module_names, *(path.stem for path in crossjit.VALIDATE.glob("*.py"))}
+        whole = "." in head or head == failure.test  # the first part of the name
+        if not whole or head.partition(".")[0] in known:
+            return None
+        return "tests' names begin with `test.`, with the module that a doctest is of, or with the name of a script"
+    looked = [each for each in looked if each.tests is not None]
+    if not looked:
+        return None
+    near = _near(failure.test, looked)
+    meant = f"; did you mean {near!r}?" if near else ""
+    # a recipe that is not here may have it, and then the entry can say that it is about that
+    left = [name for name in recipes if name not in {each.recipe for each in looked}] if wanted is None else []
+    where = f" (those of {', '.join(left)} are not in the stash; an entry about them says `python`)" if left else ""
+    return f"no test of {', '.join(dict.fromkeys(each.recipe for each in looked))} matches{where}{meant}"
+
+
+def _near(pattern: str, subjects: Iterable[Subject]) -> str | None:
+    """Return the name of the same module or package that is most like a pattern, if any is much like it."""
+    names = {name for subject in subjects for name in subject.names(f"{family(pattern)}.")}
+    return next(iter(difflib.get_close_matches(pattern, names, n=1, cutoff=0.8)), None)
+
+
+def _runs(runs: Iterable[str]) -> str:
+    """Name the newest of some runs, and count the others."""
+    newest, *others = runs
+    return f"run {newest}" + (f" and {pluralize(len(others), 'other')}" if others else "")
+
+
+def _outcomes(suite: SuiteResult) -> dict[str, frozenset[Outcome]]:
+    found: dict[str, set[Outcome]] = defaultdict(set)
+    for result in suite.results:
+        if result.known is None or result.outcome is not Outcome.SKIPPED:  # else it only stands for an entry
+            found[result.name.partition(" [")[0]].add(result.outcome)
+    return {name: frozenset(outcomes) for name, outcomes in found.items()}
+
+
+def _where(suite: SuiteResult) -> Circumstances | None:
+    works = {
+        name: fact["works"] for name, fact in suite.capabilities.items() if isinstance(fact, dict) and "works" in fact
+    }
+    return recalled(suite.circumstances, {name: value for name, value in works.items() if isinstance(value, bool)})
+
+
+def _python(version: str) -> tuple[int, int] | None:
+    """Return the first two numbers of `3.15.0rc2`; None where it has none."""
+    try:
+        major, minor = numbers(".".join(version.split(".")[:2]))
+    except ValueError:
+        return None
+    return major, minor

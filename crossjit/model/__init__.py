@@ -1,0 +1,24 @@
+"""What things are: platforms, cells, results. All of it imports nothing of the package."""
+
+from crossjit.model.cells import TOOLS, Cell, Expectation, ExtraPackages, Strategy, Variant
+from crossjit.model.platform import Arch, Emulator, HostAbility
+from crossjit.model.results import CellResult, Crash, ModuleRun, Outcome, SuiteResult, TestResult, Verdict
+
+__all__ = [
+    "Arch",
+    "Cell",
+    "CellResult",
+    "Crash",
+    "Emulator",
+    "Expectation",
+    "ExtraPackages",
+    "HostAbility",
+    "ModuleRun",
+    "Outcome",
+    "Strategy",
+    "SuiteResult",
+    "TOOLS",
+    "TestResult",
+    "Variant",
+    "Verdict",
+]

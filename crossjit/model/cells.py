@@ -1,0 +1,107 @@
+"""What is built and validated: cells, variants, and the strategy by which one is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from crossjit.model.platform import Arch
+
+
+class Strategy(StrEnum):
+    """How a cell is built on this host."""
+
+    NATIVE = "native"
+    CROSS = "cross"
+    EMULATE = "emulate"
+
+
+class Expectation(StrEnum):
+    """What the probe must find for a green to prove something about the JIT."""
+
+    MACHINE_CODE = "machine-code"
+    UOPS = "uops"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class ExtraPackages:
+    """Debian packages that a variant needs beside an image's own, as `image.toml` has them.
+
+    `toolchain` are programs of the toolchain image, `libraries` what is linked to, for both archs; `target` is what the
+    built CPython loads.
+    """
+
+    toolchain: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
+    target: tuple[str, ...] = ()
+
+
+TOOLS = "{tools}"  # in a variant's environment: the folder of CPython's Tools
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to configure CPython, from `recipes/variants.toml`.
+
+    `configure` holds arguments for configure; `expects` what the probe must find; `suites` the names of the suites
+    that `validate` runs, in order, after the probe. `environment` is what it is built and run with, `packages` what the
+    images get for it, `arches` what it can be built for.
+    """
+
+    name: str
+    summary: str
+    configure: tuple[str, ...]
+    suites: tuple[str, ...]
+    expects: Expectation = Expectation.NONE
+    debug: bool = False
+    free_threaded: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+    packages: ExtraPackages = field(default_factory=ExtraPackages)
+    arches: tuple[Arch, ...] = tuple(Arch)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether its program loads libpython."""
+        said = [each.partition("=") for each in self.configure]
+        last = next((each for each in reversed(said) if each[0] in ("--enable-shared", "--disable-shared")), None)
+        return last is not None and last[0] == "--enable-shared" and last[2] != "no"
+
+    def variables(self, tools: str) -> Mapping[str, str]:
+        """Return its environment where CPython's Tools are in this folder."""
+        return {name: value.replace(TOOLS, tools) for name, value in self.environment.items()}
+
+    @property
+    def needs_llvm(self) -> bool:
+        """Whether configure looks for clang; `interpreter` needs none (upstream's `Tools/jit/README.md`)."""
+        return any(
+            argument.startswith("--enable-experimental-jit") and not argument.endswith(("=no", "=interpreter"))
+            for argument in self.configure
+        )
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether what it compiles from Python is what a build without options does: only the JIT's option is given.
+
+        Free-threaded builds differ in marshal's reference flags, which follow from reference counts.
+        """
+        plain = all(argument.startswith("--enable-experimental-jit") for argument in self.configure)
+        return plain and not self.debug and not self.free_threaded
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """recipe x arch x variant: the unit of work, of caching, of CI. Written `3.15/aarch64/jit`."""
+
+    recipe: str
+    arch: Arch
+    variant: str
+
+    def __str__(self) -> str:
+        return f"{self.recipe}/{self.arch}/{self.variant}"
+
+    @property
+    def slug(self) -> str:
+        """The name with characters that are safe in file and container names: `3.15-aarch64-jit`."""
+        return f"{self.recipe}-{self.arch}-{self.variant}"

@@ -1,0 +1,70 @@
+"""A cross build's own Python: a native cell's, or one that is built once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from crossjit.build import build_python, execute, layout
+from crossjit.build.container import populate
+from crossjit.engine.base import Container
+from crossjit.pipeline.build_steps import build_container, make_manifest, on_wait, pack_tree, preconfigured, run_logged
+from crossjit.pipeline.context import BuildContext, PreparedCell
+from crossjit.stash.artifact import INSTALL, Artifact
+from crossjit.stash.manifest import ArtifactKind
+from crossjit.stash.store import Store
+
+
+def put_build_python(container: Container, python: Artifact) -> None:
+    """Unpack a build Python where a cross build looks for it."""
+    with python.open() as tar:
+        container.put(tar, layout.BUILD_PYTHON)
+
+
+def ensure_build_python(
+    shop: BuildContext, prepared: PreparedCell, log: Path, *, following: PreparedCell | None = None
+) -> Artifact | None:
+    """Have the Python that runs CPython's own tools in a cross build: a native cell's, or made once and kept.
+
+    While one is made, configure answers for the `following` cell.
+    """
+    wanted = prepared.build_python
+    if wanted is None:
+        return None
+    if found := _found_build_python(shop, prepared):
+        return found
+    spec = wanted.own
+    subject = f"build Python {prepared.source.version}"
+    with shop.store.lock(spec.key, on_wait=on_wait(shop, subject)):
+        if found := _found_build_python(shop, prepared):
+            return found
+        own_log = log.with_name("build-python.log")
+        with (
+            preconfigured(shop, following),
+            build_container(shop, prepared, spec, f"build-{subject}") as container,
+            shop.store.staging(spec.key) as staging,
+        ):
+            unpack = partial(populate, container, spec, prepared.source)
+            built = run_logged(shop, container, spec, execute.run_build, unpack, subject, own_log)
+            with shop.progress.step("pack", subject):
+                pack_tree(container, staging, INSTALL, layout.INSTALL, below=layout.PREFIX)
+            return staging.commit(
+                replace(
+                    make_manifest(shop, prepared, spec, ArtifactKind.BUILD_PYTHON, built),
+                    images={"toolchain": prepared.toolchain.facts()},
+                )
+            )
+
+
+def find_build_python(store: Store, prepared: PreparedCell) -> Artifact | None:
+    """Return what the stash has as a cross build's Python: of its own trust domain, or of the recipes' own sources."""
+    found = build_python.find(store, prepared.build_python) if prepared.build_python else None
+    return found or (find_build_python(store, prepared.trusted) if prepared.trusted else None)
+
+
+def _found_build_python(shop: BuildContext, prepared: PreparedCell) -> Artifact | None:
+    found = find_build_python(shop.store, prepared)
+    if found is not None and found.manifest.kind is ArtifactKind.CELL:
+        shop.progress.say(f"{prepared.cell}: {found.manifest.subject} ({found.id}) is its build Python")
+    return found

@@ -1,0 +1,153 @@
+"""The steps that building a cell and building its build Python have in common."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+
+import crossjit
+from crossjit.build import cache_volume, layout, preconfigure
+from crossjit.build.container import container_name, open_container
+from crossjit.build.execute import BuildResult
+from crossjit.build.spec import BuildSpec
+from crossjit.engine.base import Container
+from crossjit.images import Image
+from crossjit.pipeline.context import BuildContext, PreparedCell, optional_step, qemu_version
+from crossjit.sources import trust
+from crossjit.stash.artifact import GENERATED, INSTALL, SUPPORT
+from crossjit.stash.manifest import ArtifactKind, Manifest, SourceFacts
+from crossjit.stash.store import Packed, Staging
+from crossjit.util.budget import BUILD_MEMORY, CONFIGURE_MEMORY
+from crossjit.validation import evidence
+from crossjit.validation import target as target_module
+
+
+def run_logged(
+    shop: BuildContext,
+    container: Container,
+    spec: BuildSpec,
+    make: Callable[..., BuildResult],
+    unpack: Callable[[], None],
+    subject: str,
+    log: Path,
+) -> BuildResult:
+    """Have something made in a container, as `execute.run_build` does, with its whole output in `log`."""
+    with log.open("w", encoding="utf-8", buffering=1) as output:
+        return make(container, spec, unpack=unpack, subject=subject, jobs=shop.jobs, log=output, progress=shop.progress)
+
+
+def pack_trees(container: Container, staging: Staging) -> Packed:
+    """Take the trees that a build leaves; return the install tree."""
+    packed = pack_tree(container, staging, INSTALL, layout.INSTALL, below=layout.PREFIX)
+    for name, folder in ((SUPPORT, layout.SUPPORT), (GENERATED, layout.GENERATED)):
+        pack_tree(container, staging, name, folder)
+    return packed
+
+
+def pack_tree(container: Container, staging: Staging, name: str, folder: str, *, below: str = "") -> Packed:
+    """Take one tree out of a container."""
+    with container.get(folder) as tar:
+        return staging.add(name, tar, below=below)
+
+
+def probe_conditions(shop: BuildContext, prepared: PreparedCell, image: Image) -> evidence.Conditions:
+    """Say in what a probe of a cell would run now."""
+    arch, order = prepared.cell.arch, prepared.order
+    environment = target_module.environment(order.variant, shop.emulation(arch, order.cpu))
+    return evidence.conditions(image, environment, qemu_version(shop, arch), shop.facts)
+
+
+@contextlib.contextmanager
+def build_container(
+    shop: BuildContext, prepared: PreparedCell, spec: BuildSpec, purpose: str, memory: int = BUILD_MEMORY
+) -> Iterator[Container]:
+    """Start the container of a build, with its trust domain's caches; what a stranger's leaves there is bounded."""
+    cache = below = mark = None
+    if shop.cached:
+        if trust.is_stranger(spec.domain):
+            mark = cache_volume.mark(shop.settings, spec.domain, shop.run)
+        cache, *others = (
+            cache_volume.ensure(
+                shop.engine, shop.settings, domain, prepared.source.origin if domain == spec.domain else ""
+            )
+            for domain in trust.serving(spec.domain)
+        )
+        below = others[0] if others else None
+    with (
+        contextlib.ExitStack() as after,
+        open_container(
+            shop.engine,
+            prepared.toolchain,
+            spec,
+            facts=shop.facts,
+            name=container_name(purpose, shop.run),
+            labels=shop.labels,
+            emulation=shop.emulation(prepared.toolchain.arch, prepared.order.cpu),
+            cache=cache,
+            below=below,
+            memory=memory,
+        ) as container,
+    ):
+        if cache is not None and mark is not None:
+            after.push(partial(_bound, shop, prepared.toolchain, cache, spec.domain, mark))
+        yield container
+
+
+def _bound(
+    shop: BuildContext, image: Image, volume: str, domain: str, mark: Path, kind: type[BaseException] | None, *_: object
+) -> None:
+    """Bound a stranger's cache behind its build, unless that was interrupted: then the next command removes it."""
+    if kind is None or issubclass(kind, Exception):
+        name = container_name("cache", shop.run)
+        about = (shop.engine, image, volume, domain, name, shop.labels, mark)
+        optional_step(shop, f"bounding {volume}", partial(cache_volume.bound, *about))
+
+
+def preconfigured(shop: BuildContext, prepared: PreparedCell | None) -> AbstractContextManager[None]:
+    """Have configure answer for a build to come while the block runs, where that may save time."""
+    worth = (
+        prepared and shop.cached and shop.jobs > 1 and preconfigure.are_new(prepared.spec, prepared.source, shop.store)
+    )
+    if prepared is None or not worth:
+        return contextlib.nullcontext()
+    spec, source = prepared.spec, prepared.source
+    opened = build_container(shop, prepared, spec, f"configure-{prepared.cell.slug}", CONFIGURE_MEMORY)
+    return preconfigure.asked(opened, lambda container: preconfigure.ask(container, spec, source))
+
+
+def make_manifest(
+    shop: BuildContext, prepared: PreparedCell, spec: BuildSpec, kind: ArtifactKind, built: BuildResult
+) -> Manifest:
+    """Describe what was built, as far as the build says it."""
+    source = prepared.source
+    return Manifest(
+        kind=kind,
+        build_key=spec.key,
+        version=source.version,
+        arch=spec.arch,
+        source=SourceFacts(
+            kind=str(source.kind),
+            digest=source.digest,
+            origin=source.origin,
+            commit=source.commit,
+            diff_digest=source.diff_digest,
+            llvm=source.llvm,
+            regenerate=source.regenerate,
+        ),
+        strategy=spec.strategy,
+        configure=spec.configure_line,
+        llvm=prepared.toolchain.llvm_version(spec.llvm) if spec.llvm else None,
+        compiler=built.compiler,
+        core_key=spec.core_key,
+        domain=spec.domain,
+        seconds={name: round(value, 3) for name, value in built.seconds.items()},
+        crossjit=crossjit.__version__,
+    )
+
+
+def on_wait(shop: BuildContext, subject: str) -> Callable[[], None]:
+    """Return what says that another process holds a lock."""
+    return lambda: shop.progress.say(f"{subject}: another process is building it; waiting to take its result")

@@ -1,0 +1,97 @@
+"""What `--tests` names, checked before anything is built: a module that no suite of a run has would run nothing."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Collection, Iterable
+from pathlib import PurePath
+
+from crossjit import sources
+from crossjit.config import suites
+from crossjit.errors import UserError
+from crossjit.sources import Source
+
+
+def require(patterns: Iterable[str], chosen: Iterable[str]) -> None:
+    """Raise UserError for a pattern that no test of the suites can match, as far as their documents tell.
+
+    A single word such as `test_opmap` may be a method of any module, so it passes; see `require_modules`.
+    """
+    names = tuple(dict.fromkeys(chosen))
+    for pattern in patterns:
+        if not _is_word(pattern) and not any(_has(name, pattern) for name in names):
+            raise _refused(pattern, names)
+
+
+def require_modules(patterns: Iterable[str], chosen: Iterable[str], resolved: Collection[Source]) -> None:
+    """Raise UserError for a pattern that no test of the sources can match: its module is not there, or in no suite.
+
+    The sources are read only where the suites' documents leave a doubt.
+    """
+    names = tuple(dict.fromkeys(chosen))
+    firsts = {pattern: first for pattern in patterns if (first := _first(pattern)) and first.startswith("test_")}
+    for word in [word for word in firsts if _is_word(word) and any(_has(name, word) for name in names)]:
+        del firsts[word]
+    modules = {module for source in resolved for module in _modules(source)} if firsts else set()
+    versions = ", ".join(dict.fromkeys(source.version for source in resolved))
+    for pattern, first in firsts.items():
+        if first in modules and _is_word(pattern):
+            raise _refused(pattern, names)
+        if modules and first not in modules and not _is_word(pattern):
+            raise UserError(
+                f"CPython {versions} has no module {first!r}, which --tests {pattern!r} begins with",
+                hint="give a module, such as test_dict, or a test's full name as `./inv runs show` has it",
+            )
+
+
+def _is_word(pattern: str) -> bool:
+    """Whether it is a module's name, or a method's."""
+    return "." not in pattern.removeprefix("test.")
+
+
+def _refused(pattern: str, names: tuple[str, ...]) -> UserError:
+    first = _first(pattern) or pattern
+    what = f"the suite {names[0]} has no" if len(names) == 1 else f"none of the suites {', '.join(names)} has"
+    having = [name for name in sorted(suites.names(), key=_is_full) if _has(name, pattern)]
+    hint = f"add --suite {having[0]}" if having else "begin with the module, as in test_dis.DisTests"
+    return UserError(f"{what} {first}", hint=hint)
+
+
+def _is_full(name: str) -> bool:
+    return any("*" in group.modules for group in suites.load(name).groups)
+
+
+def _first(pattern: str) -> str | None:
+    """Return the name that a pattern begins with, None where that is a pattern itself."""
+    first = pattern.removeprefix("test.").partition(".")[0]
+    return None if re.search(r"[*?\[]", first) else first
+
+
+def _has(name: str, pattern: str) -> bool:
+    """Whether a suite may have what a pattern names, whatever the conditions of its groups."""
+    first = _first(pattern)
+    suite = suites.load(name)
+    if first is None or first in {PurePath(script.file).stem for script in suite.scripts}:
+        return True
+    words = pattern.removeprefix("test.").split(".")
+    for module in (module for group in suite.groups for module in group.modules):
+        parts = module.removesuffix(".*").split(".")
+        if module == "*" and first.startswith("test_"):
+            return True
+        if all(part == word or re.search(r"[*?\[]", word) for part, word in zip(parts, words, strict=False)):
+            return True
+    return False
+
+
+def _modules(source: Source) -> frozenset[str]:
+    """Read the names of the test modules and packages that a source has."""
+    found = set()
+    with sources.open_tar(source) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+        for member in tar:
+            match member.name.split("/"):
+                case [_, "Lib", "test", name] if name.endswith(".py"):
+                    found.add(name.removesuffix(".py"))
+                case [_, "Lib", "test", name, "__init__.py"]:
+                    found.add(name)
+    return frozenset(name for name in found if name.startswith("test_"))

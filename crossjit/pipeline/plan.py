@@ -1,0 +1,286 @@
+"""What will be done, before anything is: which cells, by which strategy, in which steps. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from crossjit.config.recipes import Recipe, name_of, unknown_recipe
+from crossjit.errors import InfrastructureError, UserError, did_you_mean
+from crossjit.model import Arch, Cell, HostAbility, Strategy, Variant
+
+E = TypeVar("E", bound=StrEnum)
+
+ALL = "all"
+AUTO = "auto"
+
+RUNNERS: Mapping[Arch, str] = {Arch.X86_64: "ubuntu-24.04", Arch.AARCH64: "ubuntu-24.04-arm"}
+"""GitHub's hosted runners, by the arch that they run natively."""
+
+# What others call them. `auto` and `all` are no values but are taken where values are.
+_ARCH_NAMES = {
+    "amd64": Arch.X86_64,
+    "x64": Arch.X86_64,
+    "x86-64": Arch.X86_64,
+    "arm64": Arch.AARCH64,
+    "armv8": Arch.AARCH64,
+}
+
+
+@dataclass(frozen=True)
+class Selector:
+    """Which cells are meant. Empty is the default: the default recipe, the host's arch, each recipe's default variants.
+
+    `recipes` are names or paths of recipes' files; `all` among recipes or variants means all there are.
+    """
+
+    recipes: tuple[str, ...] = ()
+    arches: tuple[Arch, ...] = ()
+    variants: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The chosen cells, and sentences about what was asked for and left out."""
+
+    cells: tuple[Cell, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Available:
+    """What is there already, as far as somebody has looked. `artifact` says that the build key is in the stash.
+
+    `build_python` names what is or will be there to be a cross build's own Python, and would otherwise be built.
+    """
+
+    source: bool = False
+    toolchain: bool = False
+    target: bool = False
+    build_python: str | None = None
+    artifact: bool = False
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One step of a cell: the arch of the programs that it runs, and whether its result is there already.
+
+    `emulated` says that those run under QEMU; `obstacle` why they cannot run here, None if they can or nobody knows;
+    `by` names what its result is taken from where that is another cell's or step's.
+    """
+
+    name: str
+    arch: Arch
+    satisfied: bool = False
+    emulated: bool = False
+    obstacle: str | None = None
+    by: str | None = None
+
+
+def select(recipes: Mapping[str, Recipe], selector: Selector, host_arch: Arch) -> Selection:
+    """Choose cells, always in the same order: recipes as in the mapping, archs as in the enum, variants as offered.
+
+    A variant that one of the recipes offers and another does not is left out there, with a note, and so is one that is
+    not for an arch. Raises UserError for a recipe that is not in the mapping, for variants that none of the chosen
+    recipes offers, and where nothing is left.
+    """
+    chosen = _chosen_recipes(recipes, selector.recipes)
+    arches = [arch for arch in Arch if arch in (selector.arches or (host_arch,))]
+    everything = ALL in selector.variants
+    wanted = () if everything else tuple(dict.fromkeys(selector.variants))
+    _require_offered(chosen, wanted)
+    cells = tuple(
+        Cell(recipe.name, arch, variant)
+        for recipe in chosen
+        for arch in arches
+        for variant in recipe.variants
+        if everything or variant in (wanted or recipe.default_variants)
+        if arch in recipe.variants[variant].arches
+    )
+    if not cells:
+        raise UserError(
+            f"{_listed(chosen)} offers none of these variants for {' and '.join(arches)}",
+            hint="`./inv cells` lists what there is",
+        )
+    return Selection(
+        cells=cells,
+        notes=tuple(
+            f"{recipe.name} does not offer {variant}{f' for {arch}' if arch else ''}: it is left out there"
+            for recipe in chosen
+            for variant in wanted
+            for arch in _not_offered(recipe, variant, arches)
+        ),
+    )
+
+
+def _listed(recipes: Iterable[Recipe]) -> str:
+    return ", ".join(recipe.name for recipe in recipes)
+
+
+def _not_offered(recipe: Recipe, variant: str, arches: Iterable[Arch]) -> Iterable[Arch | None]:
+    """Return for which of the archs a recipe does not offer a variant; None stands for all."""
+    if variant not in recipe.variants:
+        return (None,)
+    return [arch for arch in arches if arch not in recipe.variants[variant].arches]
+
+
+def all_cells(recipes: Mapping[str, Recipe]) -> tuple[Cell, ...]:
+    """Return every cell of the recipes."""
+    return select(recipes, Selector((ALL,), tuple(Arch), (ALL,)), Arch.X86_64).cells
+
+
+def parse_arches(texts: Iterable[str]) -> tuple[Arch, ...]:
+    """Read archs, each text one or several with commas; `all` is all. Raises UserError with the choices."""
+    words = _words(texts)
+    if ALL in words:
+        return tuple(Arch)
+    return tuple(dict.fromkeys(parse_arch(word) for word in words))
+
+
+def parse_arch(text: str) -> Arch:
+    """Read an arch. Raises UserError with the choices; what others call it is suggested, not taken."""
+    return _member("arch", text, Arch, _ARCH_NAMES)
+
+
+def parse_strategy(text: str) -> Strategy | None:
+    """Read a strategy; None is `auto`. Raises UserError with the choices."""
+    return None if text == AUTO else _member("strategy", text, Strategy, {}, also=(AUTO,))
+
+
+def parse_cell(text: str) -> Cell:
+    """Read a cell as it is written, `3.15/aarch64/jit`. Whether the recipe offers it is not checked."""
+    parts = text.split("/")
+    if len(parts) != 3 or not all(parts):
+        raise UserError(f"{text!r} is no cell", hint="write recipe/arch/variant, such as 3.15/aarch64/jit")
+    return Cell(parts[0], parse_arch(parts[1]), parts[2])
+
+
+def choose_strategy(requested: Strategy | None, ability: HostAbility, arch: Arch) -> Strategy:
+    """Choose how to build for an arch; None is `auto`: native where that works, else cross.
+
+    Raises UserError for a strategy that makes no sense for this arch here, InfrastructureError for a missing emulator.
+    """
+    foreign = arch is not ability.arch
+    if requested is None:
+        return Strategy.CROSS if foreign else Strategy.NATIVE
+    if requested is Strategy.NATIVE and foreign:
+        raise UserError(
+            f"{arch} cannot be built natively: the engine's machine is {ability.arch}",
+            hint="take --strategy cross or emulate, or leave it out for cross",
+        )
+    if requested is not Strategy.NATIVE and not foreign:
+        verb = "cross-built" if requested is Strategy.CROSS else "built under emulation"
+        raise UserError(
+            f"{arch} cannot be {verb}: it is what the engine's machine runs itself",
+            hint="take --strategy native for it, or leave it out",
+        )
+    if requested is Strategy.EMULATE and (reason := obstacle(ability, arch)):
+        raise InfrastructureError(
+            f"{arch} cannot be built under emulation: {reason}",
+            hint="./inv setup installs QEMU and registers it; ./inv doctor says what is missing",
+        )
+    return requested
+
+
+def obstacle(ability: HostAbility, arch: Arch) -> str | None:
+    """Say why programs of this arch cannot be run here; None if they can, or if only trying will tell."""
+    if ability.runs(arch) is not False:
+        return None
+    emulator = ability.emulators.get(arch)
+    if emulator is None:
+        return f"no emulator is registered for {arch}"
+    if not emulator.enabled:
+        return f"the emulator {emulator.name} is registered but disabled"
+    return f"the emulator {emulator.name} is registered without the flag F, so containers would need it inside"
+
+
+def steps(
+    cell: Cell,
+    variant: Variant,
+    strategy: Strategy,
+    ability: HostAbility,
+    known: Available | None = None,
+    *,
+    validate: bool = True,
+) -> tuple[PlannedStep, ...]:
+    """List a cell's steps in the order in which they are taken; `validate` adds the variant's suites.
+
+    A cross build compiles without an emulator; its probe, without which nothing is stashed, and its suites need one.
+    """
+    known = known or Available()
+    here, there = ability.arch, cell.arch
+    compiler = there if strategy is Strategy.EMULATE else here
+
+    def step(name: str, arch: Arch, satisfied: bool, by: str | None = None) -> PlannedStep:
+        blocked = None if satisfied else obstacle(ability, arch)
+        return PlannedStep(name, arch, satisfied, emulated=arch is not here, obstacle=blocked, by=by)
+
+    planned = [step("source", here, known.source), step("toolchain image", compiler, known.toolchain)]
+    # the target image is put together without running anything of its own arch
+    planned.append(step("target image", here, known.target or (known.artifact and not validate)))
+    if strategy is Strategy.CROSS:
+        by = None if known.artifact else known.build_python
+        planned.append(step("build Python", here, known.artifact or by is not None, by))
+    planned += (step(name, compiler, known.artifact) for name in ("configure", "make", "install"))
+    planned.append(step("probe", there, known.artifact))
+    planned.append(step("stash", here, known.artifact))
+    if validate:
+        planned += (step(f"suite {suite}", there, False) for suite in variant.suites)
+    return tuple(planned)
+
+
+def matrix(cells: Iterable[Cell], words: Mapping[str, str] | None = None) -> dict[str, list[dict[str, str]]]:
+    """Make the matrix of a GitHub Actions job, each cell on a runner of its own arch.
+
+    `words` are how recipes are to be named, by their names: those of a file elsewhere are found by its path alone.
+    """
+    named = words or {}
+    return {
+        "include": [
+            {
+                "cell": "/".join((named.get(cell.recipe, cell.recipe), cell.arch, cell.variant)),
+                "recipe": named.get(cell.recipe, cell.recipe),
+                "arch": cell.arch.value,
+                "variant": cell.variant,
+                "runner": RUNNERS[cell.arch],
+            }
+            for cell in cells
+        ]
+    }
+
+
+def _chosen_recipes(recipes: Mapping[str, Recipe], wanted: Iterable[str]) -> list[Recipe]:
+    names = {name_of(word): word for word in wanted}
+    for name, word in names.items():
+        if name not in recipes and name != ALL:
+            raise unknown_recipe(word, recipes)
+    if ALL in names:
+        return list(recipes.values())
+    return [recipe for name, recipe in recipes.items() if (name in names if names else recipe.default)]
+
+
+def _require_offered(chosen: Iterable[Recipe], wanted: Iterable[str]) -> None:
+    """Raise UserError for variants that none of the recipes offers."""
+    offered = list(dict.fromkeys(variant for recipe in chosen for variant in recipe.variants))
+    unknown = [variant for variant in wanted if variant not in offered]
+    said = tuple(f"there is no variant {variant!r}{did_you_mean(variant, offered)}" for variant in unknown)
+    if said:
+        hint = f"{_listed(chosen)}: choose from {', '.join(offered)}"
+        raise UserError(said[0], hint=hint, details=said[1:])
+
+
+def _words(texts: Iterable[str]) -> tuple[str, ...]:
+    parts = (part.strip() for text in texts for part in text.split(","))
+    return tuple(dict.fromkeys(part for part in parts if part))
+
+
+def _member(what: str, text: str, kind: type[E], aliases: Mapping[str, E], also: tuple[str, ...] = ()) -> E:
+    choices = (*also, *(member.value for member in kind))
+    for member in kind:
+        if text == member.value:
+            return member
+    alias = aliases.get(text.casefold())
+    near = did_you_mean(alias.value if alias else text, choices)
+    raise UserError(f"there is no {what} {text!r}{near}", hint=f"choose from {', '.join(choices)}")

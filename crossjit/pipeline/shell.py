@@ -1,0 +1,58 @@
+"""Shells in a target or toolchain container."""
+
+from __future__ import annotations
+
+from crossjit.build import layout
+from crossjit.build.container import cache_environment, container_name, populate
+from crossjit.engine.base import Container
+from crossjit.pipeline.build_python import ensure_build_python, put_build_python
+from crossjit.pipeline.context import BuildContext, BuiltCell, PreparedCell
+from crossjit.pipeline.validate_cell import target_of
+from crossjit.validation import target as target_module
+
+
+def target_shell(shop: BuildContext, prepared: PreparedCell, built: BuiltCell) -> int:
+    """Open a shell in the cell's target image with its artifact installed; return the shell's exit status."""
+    cell = prepared.cell
+    target = target_of(shop, prepared, built, "shell")
+    return shop.engine.shell(
+        target.image.reference,
+        arch=cell.arch,
+        name=target.name,
+        labels=target.labels,
+        prepare=target.install,
+        argv=("bash",),
+        env=target.environment,
+        user=f"{target_module.TESTER}:{target_module.TESTER}",
+        cwd=target_module.HOME,
+    )
+
+
+def toolchain_shell(shop: BuildContext, prepared: PreparedCell) -> int:
+    """Open a shell in the toolchain image, with the source, the build Python and the build's environment in place.
+
+    A build Python is built first if there is none in the stash. Returns the shell's exit status.
+    """
+    subject = str(prepared.cell)
+    own_python = ensure_build_python(shop, prepared, shop.settings.runs / shop.run / "build.log")
+
+    def prepare(container: Container) -> None:
+        populate(container, prepared.spec, prepared.source)
+        if own_python is not None:
+            put_build_python(container, own_python)
+
+    return shop.engine.shell(
+        prepared.toolchain.reference,
+        arch=prepared.toolchain.arch,
+        name=container_name(f"shell-{subject}", shop.run),
+        labels=shop.labels,
+        prepare=prepare,
+        argv=("bash",),
+        env={
+            **prepared.spec.environment,
+            **cache_environment(prepared.spec, cached=False),
+            **shop.emulation(prepared.toolchain.arch, prepared.order.cpu),
+        },
+        user=f"{layout.BUILDER}:{layout.BUILDER}",
+        cwd=layout.BUILD,
+    )

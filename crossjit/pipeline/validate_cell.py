@@ -1,0 +1,135 @@
+"""From a built cell to its verdict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from crossjit.build.container import container_name
+from crossjit.errors import Interrupted, UserError
+from crossjit.images import Role
+from crossjit.model import CellResult, SuiteResult, Verdict
+from crossjit.pipeline.build_cell import build_cell
+from crossjit.pipeline.build_steps import probe_conditions
+from crossjit.pipeline.context import (
+    BuildContext,
+    BuiltCell,
+    PreparedCell,
+    ensure_image,
+    optional_step,
+    qemu_version,
+    require_emulator,
+)
+from crossjit.runs import bug_report
+from crossjit.stash.artifact import SUPPORT
+from crossjit.validation import durations, evidence, run_suite
+from crossjit.validation import target as target_module
+from crossjit.validation.verdict import judge
+
+
+def validate_cell(
+    shop: BuildContext, prepared: PreparedCell, built: BuiltCell, *, folder: Path, earlier: Path | None = None
+) -> tuple[SuiteResult, ...]:
+    """Run the order's suites on a built cell, in order. `folder` gets what the suites wrote.
+
+    `earlier` is the cell's folder in a run that died: what its suites got done is not done again.
+    """
+    portion = prepared.order.portion
+    results = []
+    for name in prepared.order.suites:
+        target = target_of(shop, prepared, built, name)
+        result = run_suite.run_suite(
+            shop.engine,
+            target,
+            name,
+            jobs=shop.jobs,
+            folder=folder,
+            progress=shop.progress,
+            portion=portion,
+            earlier=earlier,
+            durations=durations.load(shop.settings.home, name, target.circumstances),
+        )
+        if not portion.tests:
+            told = (shop.settings.home, name, target.circumstances, result.modules)
+            optional_step(shop, "remembering how long modules took", durations.record, *told)
+        results.append(result)
+    return tuple(results)
+
+
+def target_of(shop: BuildContext, prepared: PreparedCell, built: BuiltCell, purpose: str) -> target_module.Target:
+    """Return what a built cell's suites run in; its image is made if it is not there. `purpose` names the container."""
+    require_emulator(shop, prepared.cell.arch)
+    return target_module.Target(
+        image=ensure_image(shop, prepared.image, Role.TARGET, prepared.cell.arch),
+        artifact=built.artifact.full_id,
+        tree=built.artifact.open,
+        cell=prepared.cell,
+        variant=prepared.order.variant,
+        python=prepared.source.python,
+        name=container_name(f"{purpose}-{prepared.cell.slug}", shop.run),
+        labels=shop.labels,
+        support=partial(built.artifact.open, SUPPORT),
+        emulation=shop.emulation(prepared.cell.arch, prepared.order.cpu),
+        qemu=qemu_version(shop, prepared.cell.arch),
+        packages=prepared.toolchain.packages,
+    )
+
+
+def run_cell(
+    shop: BuildContext,
+    prepared: PreparedCell,
+    *,
+    folder: Path,
+    validate: bool,
+    rebuild: bool = False,
+    earlier: Path | None = None,
+    following: PreparedCell | None = None,
+) -> CellResult:
+    """Take one cell from nothing to its verdict; what goes wrong on the way is the verdict, with its reason.
+
+    A build that fails is CPython's failure; an engine that fails is ours, and so is whatever else goes wrong. Only an
+    interruption gets through, and what is wrong with the request: an earlier run that cannot be taken up.
+    """
+    cell = prepared.cell
+    result = CellResult(cell, Verdict.INFRA, (), build_key=prepared.key, strategy=prepared.order.strategy)
+    seconds: dict[str, float] = {}
+    try:
+        built = build_cell(shop, prepared, log=folder / "build.log", rebuild=rebuild, following=following)
+        seconds.update(built.seconds)
+        manifest = built.artifact.manifest
+        probe = _current_probe(shop, prepared, built)
+        result = replace(
+            result,
+            artifact=built.artifact.id,
+            from_stash=built.from_stash,
+            strategy=manifest.strategy,
+            probe=probe,
+            seconds=seconds,
+            caches=dict(built.caches),
+            made_of=manifest.made_of,
+        )
+        suite_results: tuple[SuiteResult, ...] = ()
+        if validate:
+            suite_results = validate_cell(shop, prepared, built, folder=folder, earlier=earlier)
+            seconds.update({suite.suite: suite.seconds for suite in suite_results})
+        decided, reasons = judge(cell, prepared.order.variant, probe, suite_results)
+        return replace(result, verdict=decided, reasons=reasons, suites=suite_results, seconds=seconds)
+    except (Interrupted, UserError):
+        raise
+    except Exception as error:
+        return replace(bug_report.result_of(shop.settings.home, result, error), seconds=seconds)
+
+
+def _current_probe(shop: BuildContext, prepared: PreparedCell, built: BuiltCell) -> dict[str, object]:
+    """Return the facts of a probe that ran in what a probe would run in now: the build's, or those of a new one."""
+    manifest = built.artifact.manifest
+    if not built.from_stash:
+        return manifest.probe
+    target = target_of(shop, prepared, built, "probe")
+    now = probe_conditions(shop, prepared, target.image)
+    changed = evidence.changed(manifest.probed_in, now)
+    if not changed and "unfinished" not in manifest.probe:
+        return manifest.probe
+    shop.progress.say(f"{prepared.cell}: it is probed again ({changed or 'it did not finish'})")
+    return evidence.probe(shop.engine, shop.facts, target, prepared.toolchain.packages, shop.progress)

@@ -1,0 +1,128 @@
+"""The runs that are on record."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from crossjit.errors import InfrastructureError, UserError
+from crossjit.runs.model import RUN_FILE, Run, RunState, run_errors, run_type
+from crossjit.settings import Settings
+from crossjit.util import files
+
+LAST = "last"  # names the newest run that was to give verdicts
+
+
+def load(settings: Settings, name: str = LAST) -> Run:
+    """Read a run record by its id, the beginning of one, or `last`.
+
+    Raises UserError unless just one matches, InfrastructureError for a record that is damaged.
+
+    `last` is the newest that built or validated something, not one that only looked, unless there is nothing else.
+    """
+    runs = list_runs(settings)
+    if name == LAST and runs:
+        return next((run for run in runs if not run.looks), runs[0])
+    found = [run for run in runs if run.id.startswith(name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(
+            f"{name!r} is the beginning of {len(found)} runs",
+            hint="give more of it",
+            details=tuple(run.id for run in found),
+        )
+    damaged = [
+        folder for folder in run_folders(settings) if folder.name.startswith(name) and (folder / RUN_FILE).exists()
+    ]
+    if damaged:
+        raise InfrastructureError(
+            f"the record of run {damaged[0].name} is damaged: {damaged[0] / RUN_FILE} cannot be read",
+            hint="its logs are in that folder",
+        )
+    raise UserError(
+        "there are no runs yet" if not runs else f"no run is {name!r}",
+        hint="`./inv runs list` shows them",
+    )
+
+
+def list_runs(settings: Settings) -> tuple[Run, ...]:
+    """Return all runs, newest first. Records that cannot be read are left out; needs no right to write."""
+    runs = (_read(folder) for folder in run_folders(settings))
+    ordered = sorted((run for run in runs if run), key=lambda run: (run.sequence, run.started, run.id), reverse=True)
+    return tuple(ordered)
+
+
+@contextlib.contextmanager
+def presence(settings: Settings) -> Iterator[str]:
+    """Have an id that counts as a living run's for the block: for labels of what starts containers without a record.
+
+    Nothing is left of it. Raises InfrastructureError.
+    """
+    with contextlib.ExitStack() as stack:
+        with run_errors(settings.runs):
+            settings.runs.mkdir(parents=True, exist_ok=True)
+            files.remove_dead(
+                settings.runs, lambda folder: not (folder / RUN_FILE).exists()
+            )  # of those that were killed
+            folder = stack.enter_context(new_folder(settings.runs, datetime.now(UTC)))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder.name
+
+
+def is_alive(settings: Settings, run_id: str) -> bool:
+    """Whether the process of a run still lives, by its lock; one that has no record does not."""
+    return "/" not in run_id and run_id not in ("", ".", "..") and files.is_alive(settings.runs / run_id)
+
+
+def living(settings: Settings) -> tuple[str, ...]:
+    """Return the ids of the runs whose process lives, this one's too."""
+    return tuple(sorted(folder.name for folder in run_folders(settings) if files.is_alive(folder)))
+
+
+def prune(settings: Settings, *, keep: int, dry_run: bool = False) -> tuple[str, ...]:
+    """Remove all but the `keep` newest records, never a living run's; return ids. Raises InfrastructureError."""
+    kept = {run.id for run in list_runs(settings)[: max(keep, 0)]}
+    with run_errors(settings.runs):
+        if dry_run:
+            return tuple(folder.name for folder in files.dead_folders(settings.runs) if folder.name not in kept)
+        removed = files.remove_dead(settings.runs, lambda folder: folder.name not in kept)
+        return tuple(folder.name for folder in removed)
+
+
+@contextlib.contextmanager
+def new_folder(runs: Path, started: datetime) -> Iterator[Path]:
+    """Make a run's folder, whose lock is held for the block."""
+    with contextlib.ExitStack() as stack:
+        folder = None
+        while folder is None:
+            name = f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+            with contextlib.suppress(FileExistsError):
+                folder = stack.enter_context(files.living_folder(runs, name))
+        yield folder
+
+
+def run_folders(settings: Settings) -> list[Path]:
+    """List the folders of all runs."""
+    try:
+        return [path for path in settings.runs.iterdir() if path.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _read(folder: Path) -> Run | None:
+    # The lock first: a run that ends in between has then written that it is finished.
+    alive = files.is_alive(folder)
+    try:
+        run = run_type().validate_python(json.loads((folder / RUN_FILE).read_bytes()))
+    except (OSError, ValueError):
+        return None
+    if run.state is RunState.RUNNING and not alive:
+        run = replace(run, state=RunState.ABORTED)
+    return replace(run, folder=folder, id=folder.name)

@@ -1,0 +1,257 @@
+"""Run records: what one invocation did, on disk from its first second, readable whenever and however it ended.
+
+runs/sequence                           the number of the run that began last
+runs/<id>/run.json                      what was asked, on what, the cells and their verdicts; replaced whole
+runs/<id>/events.jsonl                  steps, remarks, and commands in containers, as they came, a line each
+runs/<id>/alive.lock                    held as long as the process lives
+runs/<id>/cells/<recipe-arch-variant>/  logs of a cell, and its result.json when it has one
+  …/triage/<id>.json                    what that run of triage concluded about its tests
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shlex
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from crossjit.engine.base import Completed
+from crossjit.errors import CrossjitError, ExitCode, InfrastructureError
+from crossjit.model import Cell, CellResult
+from crossjit.progress import Step
+from crossjit.runs.command_line import COMMAND_WIDTH, reproduction
+from crossjit.runs.history import list_runs, new_folder
+from crossjit.runs.model import (
+    EVENTS_FILE,
+    RESULT_FILE,
+    RUN_FILE,
+    Event,
+    EventKind,
+    Run,
+    RunError,
+    RunState,
+    Status,
+    event_type,
+    exit_code_of_error,
+    result_type,
+    run_errors,
+    run_type,
+    to_json,
+)
+from crossjit.settings import Settings
+from crossjit.util import files, sequence
+
+
+class _RecordedStep:
+    def __init__(self) -> None:
+        self.done: int | None = None
+        self.total: int | None = None
+        self.detail = ""
+
+    def update(self, *, done: int | None = None, total: int | None = None, detail: str = "") -> None:
+        self.done = done if done is not None else self.done
+        self.total = total if total is not None else self.total
+        self.detail = detail or self.detail
+
+    def line(self, text: str) -> None:
+        """Drop it: commands' output is in the cells' logs."""
+
+
+class Recorder:
+    """Listens to progress and appends events to a file. Steps may come from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def step(self, name: str, subject: str = "") -> Iterator[Step]:
+        """Record the step's start, end, time and how it ended. Raises InfrastructureError on a full disk."""
+        with self._lock:
+            number = next(self._numbers)
+        self._append(Event(time.time(), EventKind.START, number, name, subject))
+        recorded = _RecordedStep()
+        began = time.monotonic()
+
+        def finish(status: Status, text: str = "") -> None:
+            self._append(
+                Event(
+                    at=time.time(),
+                    kind=EventKind.FINISH,
+                    step=number,
+                    name=name,
+                    subject=subject,
+                    text=text,
+                    status=status,
+                    seconds=round(time.monotonic() - began, 3),
+                    done=recorded.done,
+                    total=recorded.total,
+                    detail=recorded.detail,
+                )
+            )
+
+        try:
+            yield recorded
+        except BaseException as error:
+            # what went wrong in the step must not be covered by a disk that is full, which may be the reason for it
+            with contextlib.suppress(InfrastructureError):
+                finish(
+                    Status.INTERRUPTED if exit_code_of_error(error) == ExitCode.INTERRUPTED else Status.FAILED,
+                    str(error),
+                )
+            raise
+        finish(Status.OK)
+
+    def say(self, text: str) -> None:
+        """Record a remark."""
+        self._append(Event(time.time(), EventKind.SAY, text=text))
+
+    def command(self, completed: Completed) -> None:
+        """Record a command that ended in a container: what is not in any of these is time of ours."""
+        text = shlex.join(completed.argv)
+        short = text if len(text) <= COMMAND_WIDTH else f"{text[:COMMAND_WIDTH]}…"
+        self._append(
+            Event(time.time(), EventKind.COMMAND, text=short, seconds=round(completed.seconds, 3), detail=completed.how)
+        )
+
+    def _append(self, event: Event) -> None:
+        line = to_json(event_type().dump_python(event, mode="json", exclude_defaults=True), indent=None)
+        with run_errors(self._path.parent), self._lock:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            try:
+                os.write(descriptor, line)
+            finally:
+                os.close(descriptor)
+
+
+class RunRecord:
+    """The record of the run under way; `RunRecord.start` gives one."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._lock = threading.Lock()
+        self.recorder = Recorder(run.folder / EVENTS_FILE)
+
+    @classmethod
+    @contextlib.contextmanager
+    def start(
+        cls,
+        settings: Settings,
+        argv: Sequence[str],
+        facts: Mapping[str, object],
+        *,
+        reproduce: str | None = None,
+        request: Mapping[str, object] | None = None,
+        cells: Sequence[Cell] = (),
+        looks: bool = False,
+    ) -> Iterator[RunRecord]:
+        """Begin a record; it is on disk when the block begins, and tells that the run lives until the block ends.
+
+        `argv` is the command line, its first word the program; `reproduce` the line that does the same again, by
+        default `argv` with the settings that differ from the defaults. A block that ends without `finish` is recorded
+        as finished with the exit code of what it raised, or 0. Raises InfrastructureError where nothing can be written.
+        """
+        started = datetime.now(UTC)
+        with contextlib.ExitStack() as stack:
+            with run_errors(settings.runs):
+                folder = stack.enter_context(new_folder(settings.runs, started))
+                number = sequence.next_number(settings.runs / "sequence", lambda: _newest_number(settings))
+            run = Run(
+                id=folder.name,
+                argv=tuple(argv),
+                reproduce=reproduce or reproduction(settings, argv),
+                started=started,
+                request=dict(request or {}),
+                facts=dict(facts),
+                cells=tuple(cells),
+                sequence=number,
+                looks=looks,
+                folder=folder,
+            )
+            record = cls(run)
+            record._replace()
+            try:
+                yield record
+            except BaseException as error:
+                with contextlib.suppress(InfrastructureError):
+                    record.finish(exit_code_of_error(error), error)
+                raise
+            record.finish(ExitCode.PASS)
+
+    @property
+    def id(self) -> str:
+        """The run's id, `YYYYmmdd-HHMMSS-xxxx` in UTC: the value of the label `crossjit.run`."""
+        return self._run.id
+
+    @property
+    def folder(self) -> Path:
+        """The record's folder."""
+        return self._run.folder
+
+    @property
+    def run(self) -> Run:
+        """What is recorded by now."""
+        return self._run
+
+    def set_cells(self, cells: Sequence[Cell]) -> None:
+        """Record what is to be done, so that a run that dies says what it did not come to."""
+        self._replace(cells=tuple(cells))
+
+    def add_facts(self, facts: Mapping[str, object]) -> None:
+        """Record facts that were not known at the start."""
+        self._replace(facts={**self._run.facts, **facts})
+
+    def cell_folder(self, cell: Cell) -> Path:
+        """Make the folder for a cell's logs (`build.log`, one per suite) and return it."""
+        folder = self._run.cell_folder(cell)
+        with run_errors(self.folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def adopt(self, earlier: Run, cell: Cell) -> None:
+        """Take over a cell's logs from an earlier run."""
+        with run_errors(self.folder):
+            shutil.copytree(earlier.cell_folder(cell), self.cell_folder(cell), dirs_exist_ok=True)
+
+    def set_cell(self, result: CellResult) -> None:
+        """Record a cell's result."""
+        path = self.cell_folder(result.cell) / RESULT_FILE
+        document = result_type().dump_python(result, mode="json")
+        with run_errors(self.folder):
+            files.replace(path, to_json(document))
+        with self._lock:
+            cells = self._run.cells if result.cell in self._run.cells else (*self._run.cells, result.cell)
+            verdicts = {**self._run.verdicts, str(result.cell): result.verdict}
+            self._write(replace(self._run, cells=cells, verdicts=verdicts))
+
+    def finish(self, exit_code: int, error: BaseException | str | None = None) -> None:
+        """Record how the run ended; only the first time counts."""
+        if self._run.state is RunState.FINISHED:
+            return
+        if isinstance(error, CrossjitError):
+            shown: RunError | None = RunError(error.message, error.hint, error.details)
+        else:
+            shown = None if error is None else RunError(str(error) or type(error).__name__)
+        self._replace(state=RunState.FINISHED, finished=datetime.now(UTC), exit_code=int(exit_code), error=shown)
+
+    def _replace(self, **changes: object) -> None:
+        with self._lock:
+            self._write(replace(self._run, **changes))  # type: ignore[arg-type]
+
+    def _write(self, run: Run) -> None:
+        document = run_type().dump_python(run, mode="json", exclude={"folder"})
+        with run_errors(run.folder):
+            files.replace(run.folder / RUN_FILE, to_json(document))
+        self._run = run
+
+
+def _newest_number(settings: Settings) -> int:
+    return max((run.sequence for run in list_runs(settings)), default=0)

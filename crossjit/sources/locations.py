@@ -1,0 +1,152 @@
+"""Where a recipe's archive may be: the user's mirrors, URLs, and the pool of whatever Debian mirror apt is set to."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import urllib.parse
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossjit.errors import CrossjitError, SourceError
+from crossjit.sources.request import local_path
+from crossjit.util.paths import full_path
+
+PoolMirrors = Callable[[], Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """One place to look: a local path or a URL, or the reason why there is none. `name` is for people."""
+
+    name: str
+    path: Path | None = None
+    url: str | None = None
+    missing: str = ""
+
+
+class PlaceError(Exception):
+    """A place did not give the file; the message says why. `dead` if nothing else can be had from its host either."""
+
+    def __init__(self, reason: str, *, dead: bool = False) -> None:
+        super().__init__(reason)
+        self.dead = dead
+
+
+class TransientError(PlaceError):
+    """It may work if it is asked again."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long, in seconds: `name` for a host's address, `connect` for a connection, `stall` without a byte.
+
+    `attempts` is how often what is transient is tried.
+    """
+
+    name: float = 1.5
+    connect: float = 1.5
+    stall: float = 30.0
+    attempts: int = 3
+
+
+PATIENCE = Patience()
+
+
+def upstream_name(version: str) -> str:
+    """Return the name that python.org gives a release's archive."""
+    return f"Python-{version}.tar.xz"
+
+
+def file_name(location: str) -> str:
+    """Return the last component of a place, a URL or a path."""
+    path = re.split("[?#]", location)[0] if "://" in location else location.rpartition(":")[2]
+    return urllib.parse.unquote(path.rpartition("/")[2])
+
+
+def redacted(url: str) -> str:
+    """Return a URL without the user and the password in it, for logs and manifests."""
+    scheme, mark, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{authority.rpartition('@')[2]}{slash}{path}" if mark else url
+
+
+def candidates(
+    version: str, places: Sequence[str], mirrors: Sequence[str], pool_mirrors: PoolMirrors
+) -> Iterator[Place]:
+    """Yield the places in the order in which they are asked: the user's mirrors, then the recipe's.
+
+    A mirror may hold the file under upstream's name or any of the recipe's places' own. `pool_mirrors` is called when
+    the first `debian:<component>/<pool path>` is reached, and not before.
+    """
+    names = list(dict.fromkeys([upstream_name(version), *map(file_name, places)]))
+    for mirror in mirrors:
+        for name in names:
+            yield _at(mirror, name)
+    bases: Sequence[str] | None = None
+    for place in places:
+        if not place.startswith("debian:"):
+            yield _located(place)
+            continue
+        component, slash, path = place.removeprefix("debian:").partition("/")
+        if not (component and slash and path):
+            raise SourceError(
+                f"{place!r} is no place", hint="write debian:<component>/<path below the pool's component>"
+            )
+        if bases is None:
+            try:
+                bases = pool_mirrors()
+            except CrossjitError as error:
+                yield Place(place, missing=error.message)
+                bases = ()
+                continue
+        if not bases:
+            yield Place(place, missing="apt names no Debian mirror here")
+        for base in bases:
+            yield _at(base, f"pool/{component}/{path}")
+
+
+def _at(folder: str, name: str) -> Place:
+    if "://" in folder and not folder.startswith("file://"):
+        return _located(f"{folder.rstrip('/')}/{urllib.parse.quote(name, safe='/~+:')}")
+    base = local_path(folder) if folder.startswith("file://") else full_path(folder)
+    return Place(str(base / name), path=base / name)
+
+
+def _located(url: str) -> Place:
+    if url.startswith("file://"):
+        return Place(url, path=local_path(url))
+    if url.lower().startswith(("http://", "https://")):
+        return Place(redacted(url), url=url)
+    return Place(redacted(url), missing="only http, https and file URLs are understood")
+
+
+def host_pool_mirrors() -> tuple[str, ...]:
+    """Ask this host's apt which repositories it is set to; return their base URIs, empty where there is no apt.
+
+    Raises nothing: a host without apt, or with one that does not answer, has no mirror to offer.
+    """
+    if shutil.which("apt-get") is None:
+        return ()
+    try:
+        # The repositories that packages come from; they are listed even before the first `apt-get update`.
+        answer = subprocess.run(
+            ["apt-get", "indextargets", "--no-release-info", "--format", "$(REPO_URI)", "Created-By: Packages"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    return pool_mirrors_of(answer.stdout)
+
+
+def pool_mirrors_of(listing: str) -> tuple[str, ...]:
+    """Pick the base URIs that we can download from out of apt's list, one a line, each once, in apt's order."""
+    uris = (line.strip().rstrip("/") for line in listing.splitlines())
+    return tuple(dict.fromkeys(uri for uri in uris if uri.startswith(("http://", "https://", "file://"))))

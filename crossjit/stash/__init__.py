@@ -1,0 +1,1 @@
+"""The stash: artifacts by build key, their manifests, and how trees are packed."""

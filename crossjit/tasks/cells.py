@@ -1,0 +1,134 @@
+"""`cells` and `schema`: what the recipes hold, and what editors may know of them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from invoke.context import Context
+
+from crossjit import PROJECT
+from crossjit.errors import UserError
+from crossjit.tasks import options
+from crossjit.tasks.framework import command, show, show_json, show_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crossjit.config.recipes import Recipe
+    from crossjit.model import Cell
+
+FORMATS = ("table", "json", "github")
+
+_FILTER = "default: all"
+
+
+@command(
+    iterable=["arch", "recipe", "variant"],
+    help={
+        "arch": f"only these: x86_64 or aarch64; {options.MANY}; {_FILTER}",
+        "recipe": f"only these: 3.13, 3.14, 3.15, main, or the path of a recipe's file; {options.MANY}; {_FILTER}",
+        "variant": f"only these: {options.VARIANTS}; {options.MANY}; {_FILTER}",
+        "format": "table, json, or github, which is the matrix object of a GitHub Actions job; default: table",
+        "json": "the same as --format json; default: off",
+    },
+)
+def cells(
+    context: Context,
+    arch: list[str] | None = None,
+    recipe: list[str] | None = None,
+    variant: list[str] | None = None,
+    format: str = "table",
+    json: bool = False,
+) -> None:
+    """List every cell of the recipes."""
+    from crossjit.config import recipes, suites
+    from crossjit.pipeline import plan
+
+    chosen = options.one_of("format", "json" if json else format, FORMATS)
+    request = options.read(arch=arch, recipe=recipe, variant=variant)
+    found = recipes.gather(request.recipes, PROJECT / "recipes", suites=suites.names())
+    selector = plan.Selector(
+        recipes=request.recipes or (plan.ALL,),
+        arches=request.arches or plan.parse_arches([plan.ALL]),
+        variants=request.variants or (plan.ALL,),
+    )
+    listed = plan.select(found, selector, selector.arches[0]).cells
+    if chosen == "github":
+        paths = {recipes.name_of(word): word for word in options.words(recipe)}
+        show(_line(plan.matrix(listed, paths)))  # one line, as `name=value` in $GITHUB_OUTPUT needs it
+    elif chosen == "json":
+        show_json([_facts(cell, found) for cell in listed])
+    else:
+        show_table(("cell", "default", "suites", "what"), [_row(cell, found) for cell in listed])
+
+
+@command(help={"check": "write nothing, and end with 2 if a file is not current; default: off"})
+def schema(context: Context, check: bool = False) -> None:
+    """Write the JSON schemas that editors use: recipes/schema/*.json.
+
+    They are made from the types that read the documents.
+    """
+    folder = PROJECT / "recipes" / "schema"
+    stale = []
+    for name, text in schemas().items():
+        path = folder / name
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(path)
+        if not check:
+            folder.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    shown = tuple(str(path.relative_to(PROJECT)) for path in stale)
+    if check and stale:
+        raise UserError(
+            f"{len(stale)} of the JSON schemas are not current", hint="`./inv schema` writes them", details=shown
+        )
+    for line in shown:
+        show(f"written: {line}")
+    if not stale:
+        show("the JSON schemas are current")
+
+
+def schemas() -> dict[str, str]:
+    """Return the schemas' files by name."""
+    from crossjit.config import recipes, suites
+    from crossjit.images.spec import ImageDocument
+    from crossjit.known_failures import entries
+    from crossjit.sources.regenerate import Rules
+
+    others = {
+        "image": ImageDocument,
+        "suite": suites.Suite,
+        "known-failures": entries.KnownFailures,
+        "caveats": suites.Caveats,
+        "regenerate": Rules,
+    }
+    return {name: json.dumps(value, indent=2) + "\n" for name, value in recipes.schemas(others).items()}
+
+
+def _line(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _row(cell: Cell, recipes: Mapping[str, Recipe]) -> tuple[str, ...]:
+    facts = _facts(cell, recipes)
+    suites = facts["suites"]
+    assert isinstance(suites, list)
+    return str(cell), "yes" if facts["default"] else "-", ", ".join(["probe", *suites]), str(facts["summary"])
+
+
+def _facts(cell: Cell, recipes: Mapping[str, Recipe]) -> dict[str, object]:
+    recipe = recipes[cell.recipe]
+    variant = recipe.variants[cell.variant]
+    return {
+        "cell": str(cell),
+        "recipe": cell.recipe,
+        "arch": cell.arch.value,
+        "variant": cell.variant,
+        "default": cell.variant in recipe.default_variants,
+        "summary": variant.summary,
+        "configure": list(variant.configure),
+        "expects": variant.expects.value,
+        "suites": list(variant.suites),
+    }

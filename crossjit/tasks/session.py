@@ -1,0 +1,187 @@
+"""Opening the machine's side of a run: the host made able, the engine, the record, and who listens."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+import crossjit
+from crossjit.errors import EngineError
+from crossjit.model import Arch, Cell, HostAbility
+from crossjit.settings import make_home
+from crossjit.tasks.framework import asker, note, telling
+from crossjit.tasks.options import Request, in_full, remembered
+from crossjit.util.paths import full_path
+
+if TYPE_CHECKING:
+    from crossjit.config.recipes import Recipe
+    from crossjit.pipeline.context import BuildContext, CellRequest
+    from crossjit.pipeline.forecast import PlannedCell
+    from crossjit.runs.record import RunRecord
+    from crossjit.settings import Settings
+
+# How kernels call our archs: Linux one way, macOS, whose engines run Linux in a virtual machine, the other.
+_MACHINES = {arch.value: arch for arch in Arch} | {"arm64": Arch.AARCH64, "amd64": Arch.X86_64}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run that has begun."""
+
+    shop: BuildContext
+    record: RunRecord
+    orders: tuple[CellRequest, ...]
+
+
+@contextlib.contextmanager
+def opened(
+    request: Request, *, one: bool = False, reproduce: str | None = None, looks: bool = False
+) -> Iterator[Opened]:
+    """Begin a run over the request's cells, or over the first of them where `one` is all that is wanted.
+
+    `reproduce` is the line that does the same again, where that is not the command line; `looks` says that the cells
+    are to get no verdicts. What is wrong with the request
+    is said before the host is touched or anything is recorded.
+    """
+    from crossjit import engine, host, images
+    from crossjit.config import suites
+    from crossjit.engine.recording import heard
+    from crossjit.pipeline import cleanup, context, forecast, named_tests, plan
+    from crossjit.progress import Tee
+    from crossjit.report.terminal import Terminal
+    from crossjit.runs.record import RunRecord
+    from crossjit.stash.store import Store
+
+    settings = _configured(request)
+    make_home(settings)
+    recipes = _recipes(request)
+    # The engine may be of another arch than this machine, so the cells are chosen again when it has been asked.
+    cells = plan.select(recipes, request.selector, _host_arch()).cells
+    for name in request.portion.suites:
+        suites.load(name)
+    own = [name for cell in cells for name in recipes[cell.recipe].variants[cell.variant].suites]
+    named_tests.require(request.portion.tests, request.portion.suites or own)
+    specs = images.configured(settings)
+    arches = request.arches or (_host_arch(),)
+    # Where apt is, mmdebstrap is to be had; elsewhere the base image must come from a registry.
+    bootstrap = settings.prepare and bool(shutil.which("apt-get"))
+    able = host.ensure(settings, asker(), note, arches=arches, bootstrap=bootstrap)
+    client = engine.connect(settings)
+    facts = client.facts()
+    ability = able.host.ability or HostAbility(facts.arch, {})
+    selection = plan.select(recipes, request.selector, facts.arch)
+    cells = selection.cells[:1] if one else selection.cells
+    orders = forecast.arranged([_order(cell, recipes[cell.recipe], request, ability) for cell in cells])
+    described = {"crossjit": crossjit.__version__, "engine": asdict(facts), "ability": asdict(ability)}
+    with (
+        telling(client),
+        Terminal() as terminal,
+        RunRecord.start(
+            settings,
+            [program_path(), *in_full(sys.argv[1:])],
+            described,
+            reproduce=reproduce,
+            request=remembered(request),
+            cells=tuple(order.cell for order in orders),
+            looks=looks,
+        ) as record,
+    ):
+        progress = Tee(terminal, record.recorder)
+        for remark in selection.notes:
+            progress.say(remark)
+        for line in cleanup.sweep(client, settings).lines:
+            progress.say(f"removed what a run that died had left: {line}")
+        shop = context.BuildContext(
+            settings=settings,
+            engine=heard(client, record.recorder.command),
+            facts=facts,
+            ability=ability,
+            images=specs,
+            store=Store(settings.stash, progress=progress),
+            run=record.id,
+            labels=context.labels(settings, record.id),
+            progress=progress,
+            cached=request.cached,
+        )
+        yield Opened(shop, record, orders)
+
+
+def program_path() -> str:
+    """Return what runs crossjit from any folder: `inv` of the clone, or whatever this process was started by."""
+    wrapper = crossjit.PROJECT / "inv"
+    return str(wrapper if wrapper.is_file() else full_path(sys.argv[0]))
+
+
+def foresee(request: Request) -> tuple[tuple[PlannedCell, ...], HostAbility]:
+    """Look at what is there for the request's cells already. Starts nothing; an engine that does not answer is none."""
+    from crossjit import engine, host, images
+    from crossjit.engine.base import Engine
+    from crossjit.pipeline import forecast, plan
+    from crossjit.stash.store import Store
+
+    settings = _configured(request)
+    recipes = _recipes(request)
+    client: Engine | None = engine.connect(settings)
+    try:
+        arch = client.facts().arch if client is not None else _host_arch()
+    except EngineError:
+        client, arch = None, _host_arch()
+    ability = host.inspect(settings, host.LocalShell()).ability or HostAbility(arch, {})
+    specs = images.configured(settings)
+    store = Store(settings.stash)
+    selection = plan.select(recipes, request.selector, arch)
+    for remark in selection.notes:
+        note(remark)
+    orders = forecast.arranged([_order(cell, recipes[cell.recipe], request, ability) for cell in selection.cells])
+    return (
+        tuple(
+            forecast.forecast(order, settings, arch, specs, store, client, before=orders[:number])
+            for number, order in enumerate(orders)
+        ),
+        ability,
+    )
+
+
+def _recipes(request: Request) -> Mapping[str, Recipe]:
+    """Load the recipes to choose from, those that the request names by path among them."""
+    from crossjit.config import recipes, suites
+
+    return recipes.gather(request.recipes, crossjit.PROJECT / "recipes", suites=suites.names())
+
+
+def _configured(request: Request) -> Settings:
+    """Read the settings, with what the request says of them."""
+    from crossjit import settings
+
+    loaded = settings.load()
+    return replace(loaded, jobs=request.jobs) if request.jobs else loaded
+
+
+def _order(cell: Cell, recipe: Recipe, request: Request, ability: HostAbility) -> CellRequest:
+    from crossjit.host import emulation
+    from crossjit.pipeline import context, plan
+
+    if request.cpu is not None and cell.arch is not ability.arch:
+        emulation.check_cpu(request.cpu, ability.emulators.get(cell.arch))
+    return context.CellRequest(
+        cell=cell,
+        recipe=recipe,
+        variant=recipe.variants[cell.variant],
+        strategy=plan.choose_strategy(request.strategy, ability, cell.arch),
+        source=request.source,
+        cpu=request.cpu,
+        portion=request.portion,
+    )
+
+
+def _host_arch() -> Arch:
+    """Return this machine's own arch; an unknown one is told by whoever needs an engine for it."""
+    from crossjit.pipeline.plan import parse_arch
+
+    machine = platform.machine()
+    return _MACHINES.get(machine.casefold()) or parse_arch(machine)

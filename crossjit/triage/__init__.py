@@ -1,0 +1,1 @@
+"""Which layer a failure belongs to: experiments, reruns and the rules that decide."""

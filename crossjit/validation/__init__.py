@@ -1,0 +1,1 @@
+"""Running suites on a build, and the verdict."""

@@ -1,0 +1,126 @@
+"""The probe: whether a build makes machine code, and is what was asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import BinaryIO
+
+from crossjit import channels
+from crossjit.channels import MalformedError, ProbeFacts
+from crossjit.engine.base import Completed, Container, Engine, EngineFacts
+from crossjit.images import Image, Package, Role, loading
+from crossjit.model import TOOLS, Cell, Variant
+from crossjit.progress import Progress, Step
+from crossjit.util.budget import PROBE_MEMORY
+from crossjit.util.tar import without
+from crossjit.validation.target import (
+    MARGIN,
+    MEMORY,
+    PYTHON,
+    SCRIPTS,
+    TESTS,
+    Opener,
+    environment,
+    install,
+    open_container,
+    target_limits,
+)
+
+PROBE_SECONDS = 300  # native: it takes 2
+EMULATED = 10  # times as long under QEMU
+CONTROL = "i=0; while [ $i -lt 200000 ]; do i=$((i + 1)); done"  # half a second natively
+CONTROL_SECONDS = 60
+LINE = 1000  # characters of a line of a probe without facts that are kept
+
+
+def probing(
+    engine: Engine,
+    facts: EngineFacts,
+    image: Image,
+    *,
+    variant: Variant,
+    emulation: Mapping[str, str],
+    name: str,
+    labels: Mapping[str, str],
+) -> AbstractContextManager[Container]:
+    """Start the container that a cell is probed in, of its target image. Raises EngineError."""
+    limits = target_limits(min(MEMORY, facts.memory * PROBE_MEMORY // 100), 2 * probe_seconds(emulation) + MARGIN)
+    return open_container(engine, image, image.arch, name, labels, environment(variant, emulation), limits)
+
+
+def probe_seconds(emulation: Mapping[str, str]) -> int:
+    """Return how long a probe may take: some hundred times of what it does."""
+    return PROBE_SECONDS * (EMULATED if emulation else 1)
+
+
+def probe(
+    container: Container,
+    tree: Opener,
+    *,
+    cell: Cell,
+    variant: Variant,
+    emulation: Mapping[str, str],
+    progress: Progress,
+    support: Opener | None = None,
+    packages: tuple[Package, ...] = (),
+) -> dict[str, object]:
+    """Install a tree without its tests in a container, run `validate/probe.py` there, and return its facts.
+
+    They are as `ProbeFacts` has them. A probe that crashes, or says something else, is a finding about the build: then
+    they are {"crashed": how, "output": lines}. So is one that hangs where a control shows that the machine is not to
+    blame; where it may be, they are {"unfinished": why, "output": lines}. `support` is put there if the variant's
+    environment names CPython's Tools; `packages` are the toolchain's. Raises EngineError and its kin for what is the
+    engine's, InfrastructureError for what cannot be loaded.
+    """
+    told = {"emulated": bool(emulation), "cpu": emulation.get("QEMU_CPU")}
+    lines: deque[str] = deque(maxlen=200)
+    seconds = probe_seconds(emulation)
+
+    @contextlib.contextmanager
+    def without_tests() -> Iterator[BinaryIO]:
+        with tree() as tar:
+            yield without(tar, TESTS)
+
+    with progress.step("probe", str(cell)) as step:
+        step.update(detail="installing")
+        wants_tools = any(TOOLS in value for value in variant.environment.values())
+        install(container, variant, without_tests, support if wants_tools else None)
+        step.update(detail="running")
+        completed = container.run(
+            (PYTHON, f"{SCRIPTS}/probe.py", "--told", json.dumps(told)), on_line=lines.append, timeout=seconds
+        )
+        said = {"output": [line[:LINE] for line in lines][-40:], "told": told}
+        if ran_out(completed, seconds):
+            return {**hung(container, seconds, step), **said}
+    if completed.returncode:
+        if trouble := loading.trouble(lines, Role.TARGET, packages):
+            raise trouble
+        return {"crashed": completed.how, **said}
+    reports = [line for line in lines if line.startswith("{")]
+    try:
+        facts = channels.read(ProbeFacts, reports[-1] if reports else "")
+    except MalformedError as error:
+        return {"crashed": f"{completed.how}, and its facts cannot be read: {error}", **said}
+    if trouble := loading.trouble(facts.modules.failed.values() if facts.modules else (), Role.TARGET, packages):
+        raise trouble
+    return channels.value_of(reports[-1])
+
+
+def ran_out(completed: Completed, seconds: float) -> bool:
+    """Whether a command was killed since its time was over."""
+    return completed.returncode == -signal.SIGKILL and completed.seconds >= seconds
+
+
+def hung(container: Container, seconds: int, step: Step) -> dict[str, object]:
+    """Say of a probe whose time was over whether the machine may be to blame: a shell counts, which takes a second."""
+    step.update(detail="running a control")
+    control = container.run(("/bin/sh", "-c", CONTROL), timeout=CONTROL_SECONDS)
+    if control.returncode == 0:
+        return {"crashed": f"no end in {seconds:,} s, where the machine ran a control in {control.seconds:.1f} s"}
+    why = f"no end in {seconds:,} s, and a control did not finish either ({control.how}): the machine is too slow"
+    return {"unfinished": why}

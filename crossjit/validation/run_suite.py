@@ -1,0 +1,221 @@
+"""What runs in the target, and what comes of it: the probe, the suites, and the verdict."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from crossjit.channels import Ended, MalformedError
+from crossjit.config import suites
+from crossjit.config.conditions import Circumstances
+from crossjit.config.test_selection import ALL_TESTS, TestSelection
+from crossjit.engine.base import Container, Engine
+from crossjit.errors import OutOfMemoryError
+from crossjit.images import Role, loading
+from crossjit.known_failures import entries
+from crossjit.known_failures.entries import KnownFailure
+from crossjit.model import SuiteResult, TestResult
+from crossjit.progress import Progress, Step
+from crossjit.util.budget import BudgetError
+from crossjit.util.safe_files import UnfitFilesError
+from crossjit.util.tar import packed
+from crossjit.validation import capabilities, job_list, results, suite_result
+from crossjit.validation.capabilities import Probed
+from crossjit.validation.probe import ran_out
+from crossjit.validation.resume import SuiteFolder
+from crossjit.validation.runner_events import RunnerEvents
+from crossjit.validation.suite_result import Heard
+from crossjit.validation.target import (
+    HOME,
+    MARGIN,
+    NO_LIBRARY,
+    PYTHON,
+    SCRIPTS,
+    TESTER,
+    Target,
+    _memory,
+    open_container,
+    target_limits,
+)
+
+RESULTS = f"{HOME}/results"
+ORDER = f"{HOME}/suite.json"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What came of an item that ran: its tests' outcomes, and the seconds that its process took."""
+
+    results: tuple[TestResult, ...]
+    seconds: float
+
+
+def run_suite(
+    engine: Engine,
+    target: Target,
+    name: str,
+    *,
+    jobs: int,
+    folder: Path,
+    progress: Progress,
+    portion: TestSelection = ALL_TESTS,
+    earlier: Path | None = None,
+    durations: Mapping[str, float] | None = None,
+    data: Path = suites.VALIDATE,
+) -> SuiteResult:
+    """Run a suite in the target image and return its outcomes.
+
+    It runs as the unprivileged tester, without network and capabilities, `jobs` modules at a time, those first that
+    took longest by `durations` (seconds by module). What the modules wrote is left in `folder/<suite>/` (made anew), as
+    they end. `portion` says which part of the suite runs; `earlier` is the `folder` of a run that died in it: what that
+    got done is taken over. `data` is where suites, known failures and caveats are read from.
+
+    Raises UserError for a suite that is not there or cannot be taken up, DocumentError for data that is wrong,
+    EngineError and its kin for what is the engine's: these are never a test's failure.
+    """
+    where = target.circumstances
+    suite = suites.load(name, data)
+    listed = entries.load(data)
+    foreseen = job_list.order(suite, where, entries.possible(listed, where), SCRIPTS, portion)
+    kept = SuiteFolder(folder / name)
+    kept.start(foreseen, target.subject)
+    if earlier is not None:
+        kept.take(SuiteFolder(earlier / name), foreseen, target.subject)
+    events = RunnerEvents(kept.ended())
+    done = [ended.key for ended in events.ended]
+    probed, known = Probed(), entries.holding(listed, where)
+
+    def order(container: Container) -> Mapping[str, object]:
+        """Ask the target what it lacks, and order what is to be run then."""
+        nonlocal where, probed, known
+        step.update(detail="probing capabilities")
+        probed = capabilities.probe(container, PYTHON, f"{SCRIPTS}/capabilities.py")
+        where = replace(where, capabilities=probed.known)
+        known = entries.holding(listed, where)
+        ordered = job_list.order(suite, where, known, SCRIPTS, portion)
+        return {**ordered, "seconds": dict(durations or {}), "done": done}
+
+    with progress.step(name, str(target.cell)) as step:
+        heard = _run(engine, target, order, events, kept, seconds=_limit(foreseen), jobs=jobs, step=step)
+    result, starved = suite_result.compose(name, suite, where, known, heard, kept.path, data, portion)
+    _check_memory(target, starved)
+    return _with_capabilities(result, where, known, probed)
+
+
+def _limit(order: Mapping[str, Any]) -> int:
+    """Return the seconds that an order's items may take together."""
+    return int(order["limit"])
+
+
+def _with_capabilities(
+    result: SuiteResult, where: Circumstances, known: tuple[KnownFailure, ...], probed: Probed
+) -> SuiteResult:
+    """Add in what the suite ran, what the target is capable of, and what of that mattered."""
+    problems = [probed.problem] if probed.problem else []
+    return replace(
+        result,
+        problems=(*result.problems, *problems),
+        limits=(*result.limits, *(problems if probed.our_limit else [])),
+        notes=(*result.notes, *capabilities.excuses(probed, result.results, known)),
+        circumstances=where.facts(),
+        capabilities=probed.facts,
+    )
+
+
+def run_items(
+    engine: Engine, target: Target, order: Mapping[str, object], *, jobs: int, folder: Path, step: Step
+) -> dict[str, Ran]:
+    """Run an order's items as suites run theirs; return what came of them by the items' labels.
+
+    `folder` is made anew and gets what the modules wrote. An item that did not run is left out. Raises EngineError and
+    its kin for what is the engine's.
+    """
+    kept, events = SuiteFolder(folder), RunnerEvents()
+    kept.start(order, target.subject)
+    heard = _run(engine, target, lambda _: order, events, kept, seconds=_limit(order), jobs=jobs, step=step)
+    found = [(ended, results.of_module("", replace(ended, label=""), folder).results) for ended in events.ended]
+    bad = {ended.id for ended, results in found if any(result.outcome.is_bad for result in results)}
+    _check_memory(target, suite_result.starved([(ended, {ended.id}) for ended in events.ended], bad))
+    for problem in (*heard.problems, *events.problems):
+        step.line(problem)
+    return {ended.label: Ran(results, ended.seconds) for ended, results in found}
+
+
+def _run(
+    engine: Engine,
+    target: Target,
+    order: Callable[[Container], Mapping[str, object]],
+    events: RunnerEvents,
+    kept: SuiteFolder,
+    *,
+    seconds: int,
+    jobs: int,
+    step: Step,
+) -> Heard:
+    """Install everything in a container of its own, and have the runner work through what is ordered there."""
+    problems: list[str] = []
+    limits = target_limits(_memory(engine.facts(), jobs), seconds + 2 * MARGIN)
+    with open_container(
+        engine, target.image, target.cell.arch, target.name, target.labels, target.environment, limits
+    ) as container:
+        step.update(detail="installing")
+        target.install(container)
+        told = order(container)
+        container.put(packed({ORDER: json.dumps(told).encode()}, {RESULTS: TESTER}), "/")
+
+        def on_line(line: str) -> None:
+            try:
+                event = events.understand(line)
+            except MalformedError as error:
+                events.refuse(line, error.message)
+                kept.hear(f"! {line}")
+                step.line(line)
+                return
+            if isinstance(event, Ended):
+                # its files first: a module that is on record as ended has them
+                problems.extend(_keep(container, kept, event))
+            kept.hear(line)
+            last.append(line)
+            if event is None:
+                step.line(line)
+                return
+            events.accept(event)
+            if isinstance(event, Ended) and event.status not in results.NORMAL:
+                step.line(f"{event}: {event.how}")
+            running = ", ".join(map(str, events.running.values()))
+            step.update(done=len(events.ended), total=events.total, detail=running)
+
+        last: deque[str] = deque(maxlen=20)
+        completed = container.run(
+            (PYTHON, f"{SCRIPTS}/runner.py", "--suite-json", ORDER, "--output", RESULTS, "--jobs", str(jobs)),
+            env={"PYTHON_JIT": "0"},
+            on_line=on_line,
+            timeout=seconds + MARGIN,
+        )
+    if completed.returncode == NO_LIBRARY and (trouble := loading.trouble(last, Role.TARGET, target.packages)):
+        raise trouble
+    return Heard(events, completed, tuple(problems), ran_out=ran_out(completed, seconds + MARGIN))
+
+
+def _keep(container: Container, kept: SuiteFolder, ended: Ended) -> Iterator[str]:
+    """Keep the files of a module that ended; say what is wrong with them."""
+    try:
+        with container.get(f"{RESULTS}/{ended.id}") as tar:
+            kept.keep(tar, ended)
+    except FileNotFoundError:
+        yield f"{ended}: what it left is gone"
+    except (UnfitFilesError, BudgetError) as error:
+        yield f"{ended}: {error.message}"
+
+
+def _check_memory(target: Target, starved: Sequence[str]) -> None:
+    """Raise OutOfMemoryError if modules went wrong while the kernel killed for memory: that is no test's outcome."""
+    if starved:
+        raise OutOfMemoryError(
+            f"{target.cell}: the kernel killed {', '.join(starved[:10])}, or what they started, for memory",
+            hint="give the engine more memory, or run fewer modules at a time: CROSSJIT_JOBS=1",
+        )

@@ -1,0 +1,118 @@
+"""The runner's lines as they come: which jobs run, how they end, and what is wrong with what it says. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from crossjit.channels import Done, Ended, Job, MalformedError, Missing, NotStarted, Plan, Start, read_event
+from crossjit.util.budget import BUDGET
+from crossjit.util.text import pluralize
+
+SHOWN = 5  # problems of a kind that are told one by one
+BRIEF = 160  # characters of a line that is wrong
+
+Event = Plan | Start | Ended | NotStarted | Done
+
+
+class RunnerEvents:
+    """What the runner has said. What contradicts that is a problem, and is not taken for true."""
+
+    def __init__(self, taken: Sequence[Ended] = ()) -> None:
+        """`taken` ended in an earlier run, and do not run again."""
+        self.ended = list(taken)
+        self.left: list[NotStarted] = []
+        self.missing: list[Missing] = []
+        self.running: dict[str, Job] = {}
+        self.done = False
+        self.taken = len(taken)
+        self._taken = {job.key for job in taken}
+        self._has_plan = False
+        self._planned: dict[str, Job] = {}
+        self._waiting: dict[str, Job] = {}
+        self._refused: list[str] = []
+        self._number = 0
+
+    @property
+    def total(self) -> int:
+        """How many jobs there are, with those of the earlier run."""
+        return len(self._planned)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What was wrong with the lines."""
+        more = self._number - len(self._refused)
+        rest = f"{pluralize(more, 'more line')} of the runner cannot be used"
+        return (*self._refused, *([rest] if more else []))
+
+    @property
+    def unended(self) -> tuple[Job, ...]:
+        """The jobs that were planned, and of which no end is known."""
+        return (*self.running.values(), *self._waiting.values())
+
+    def understand(self, line: str) -> Event | None:
+        """Read a line: None for one that is not an event. Raises MalformedError for one that cannot be true."""
+        if not line.startswith("{"):
+            return None
+        event = read_event(line)
+        if self.done:
+            raise MalformedError("it comes after the end")
+        match event:
+            case Plan():
+                self._check_plan(event)
+            case Start() | NotStarted():
+                self._check_job(event, self._waiting)
+            case Ended():
+                self._check_job(event, self.running)
+                if not event.has_own_names:
+                    raise MalformedError(f"{event.id} names a file that is not its own")
+            case Done() if self.unended or not self._has_plan:
+                what = f"{names(self.unended)} did not end" if self.unended else "there was no plan"
+                raise MalformedError(f"it says that all is done, but {what}")
+        return event
+
+    def refuse(self, line: str, reason: str) -> None:
+        """Remember a line that cannot be used."""
+        self._number += 1
+        if len(self._refused) < SHOWN:
+            self._refused.append(f"a line of the runner cannot be used ({reason}): {line[:BRIEF]!r}")
+
+    def accept(self, event: Event) -> None:
+        """Take in an event that was understood."""
+        match event:
+            case Plan():
+                self._has_plan = True
+                self.missing += event.missing
+                self._planned |= {job.id: job for job in event.modules}
+                self._waiting |= {job.id: job for job in event.modules if job.key not in self._taken}
+            case Start():
+                self.running[event.id] = self._waiting.pop(event.id)
+            case Ended():
+                del self.running[event.id]
+                self.ended.append(event)
+            case NotStarted():
+                del self._waiting[event.id]
+                self.left.append(event)
+            case Done():
+                self.done = True
+
+    def _check_plan(self, plan: Plan) -> None:
+        identities = [job.id for job in plan.modules]
+        if self.running or self.left or len(self.ended) > self.taken:
+            raise MalformedError("a plan comes after the first module")
+        if len({*identities, *self._planned}) < len(identities) + len(self._planned):
+            raise MalformedError("a plan names a module twice")
+        if len(self._planned) + len(identities) + len(plan.missing) + len(self.missing) > BUDGET.tests:
+            raise MalformedError("a plan has too many modules")
+
+    @staticmethod
+    def _check_job(job: Job, among: dict[str, Job]) -> None:
+        planned = among.get(job.id)
+        if planned is None or (planned.kind, planned.name, planned.label) != (job.kind, job.name, job.label):
+            raise MalformedError(f"{job.id} was not to come now")
+
+
+def names(jobs: Iterable[Job]) -> str:
+    """Name a few jobs."""
+    several = list(jobs)
+    more = f" and {len(several) - SHOWN} more" if len(several) > SHOWN else ""
+    return ", ".join(map(str, several[:SHOWN])) + more or "nothing"
