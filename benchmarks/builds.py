@@ -223,7 +223,7 @@ def measure(arguments: argparse.Namespace, recipe: Recipe, edits: trees.Edits, c
                     write()
             finally:
                 ending.undisturbed(round_.remove)
-    return int(any(each.status.is_bad for each in results.found))
+    return int(any(each.status.is_failure for each in results.found))
 
 
 def main() -> int:

@@ -35,7 +35,7 @@ class Status(StrEnum):
     NOT_TAKEN = "not taken"
 
     @property
-    def is_bad(self) -> bool:
+    def is_failure(self) -> bool:
         """Whether the benchmark ends with 1 for it."""
         return self in (Status.MISSED, Status.FAILED)
 

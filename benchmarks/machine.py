@@ -11,10 +11,10 @@ from pathlib import Path
 import crossjit
 from benchmarks.trees import git
 from crossjit.engine.base import EngineFacts
-from crossjit.model import HostAbility
+from crossjit.model import EmulationSupport
 
 
-def describe(engine: EngineFacts, ability: HostAbility | None) -> dict[str, object]:
+def describe(engine: EngineFacts, ability: EmulationSupport | None) -> dict[str, object]:
     """Gather what a time depends on; `ability` says what plays the other arch."""
     emulators = ability.emulators.values() if ability else ()
     return {

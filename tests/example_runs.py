@@ -22,8 +22,8 @@ from crossjit.runs import history, model
 from crossjit.runs.model import Run
 from crossjit.runs.record import RunRecord
 from crossjit.settings import Settings
-from crossjit.triage.decide import Conclusion, Layer, Rung
-from crossjit.triage.diagnosis import Diagnosis, Try, keep
+from crossjit.triage.decide import Conclusion, Experiment, Layer
+from crossjit.triage.diagnosis import Diagnosis, ExperimentResult, keep
 from crossjit.triage.odds import Count
 
 # What tests can be called and can say, if they want to do harm; the control characters are those of a terminal.
@@ -259,15 +259,15 @@ GUARD, SETTRACE = (
 def diagnosis(cell: Cell, test: str, layer: Layer, why: str, *, suite: str = "jit", message: str = "") -> Diagnosis:
     """What triage may conclude, with a table of every rung that there is."""
     tries = tuple(
-        Try(
+        ExperimentResult(
             rung,
-            replace(cell, variant="interp") if rung is Rung.INTERPRETER else cell,
-            "PYTHON_JIT=0" if rung is Rung.JIT_OFF else "",
-            Count(passed=3) if rung is Rung.JIT_OFF else Count(failed=3),
-            "" if rung is Rung.JIT_OFF else message,
+            replace(cell, variant="interp") if rung is Experiment.INTERPRETER else cell,
+            "PYTHON_JIT=0" if rung is Experiment.JIT_OFF else "",
+            Count(passed=3) if rung is Experiment.JIT_OFF else Count(failed=3),
+            "" if rung is Experiment.JIT_OFF else message,
             12.5,
         )
-        for rung in Rung
+        for rung in Experiment
     )
     conclusion = Conclusion(layer, why, Count(failed=5))
     return Diagnosis(cell, suite, test, conclusion, tries, TRIAGE, datetime(2026, 11, 24, 7, 30, tzinfo=UTC))

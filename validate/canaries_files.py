@@ -6,7 +6,7 @@ import select
 import shutil
 import subprocess
 
-from canary import PATIENCE, Missing, buffer, call, ctypes, error_name, require
+from feature_check import PATIENCE, Unsupported, buffer, call, ctypes, error_name, require
 
 
 def mount_points():
@@ -35,7 +35,7 @@ def pty():
     for name, descriptor in (("the terminal", slave), ("its other end", master)):
         ctypes.set_errno(0)
         if call("isatty", descriptor) != 1:
-            raise Missing(f"isatty says no of {name}: {error_name(ctypes.get_errno())}")
+            raise Unsupported(f"isatty says no of {name}: {error_name(ctypes.get_errno())}")
     _, attributes = keep = buffer(256)
     call("tcgetattr", slave, attributes)
     call("tcsetattr", slave, 0, attributes)

@@ -9,10 +9,10 @@ import resource
 import struct
 import time
 
-from canary import (
+from feature_check import (
     TICK,
-    Missing,
-    Unclear,
+    Inconclusive,
+    Unsupported,
     buffer,
     call,
     check,
@@ -50,7 +50,7 @@ def executable_memory():
     """
     code = RETURN.get(os.uname().machine)
     if code is None:
-        raise Unclear(f"there is no machine code of {os.uname().machine} to try it with")
+        raise Inconclusive(f"there is no machine code of {os.uname().machine} to try it with")
     size = ctypes.c_size_t(mmap.PAGESIZE)
     address = call("mmap", None, size, 3, 0x22, -1, ctypes.c_long(0), result="c_void_p")
     ctypes.memmove(address, code, len(code))
@@ -91,7 +91,7 @@ def memory_limits():
     except OSError as error:
         require(error.errno == errno.ENOMEM, f"more than the limit gives {error_name(error.errno)}")
         return "more than the limit is refused"
-    raise Missing("more than the limit is given all the same")
+    raise Unsupported("more than the limit is given all the same")
 
 
 def stack_of_this_thread():

@@ -11,10 +11,10 @@ import struct
 import sys
 import time
 
-from canary import (
+from feature_check import (
     PATIENCE,
-    Missing,
-    Unclear,
+    Inconclusive,
+    Unsupported,
     buffer,
     call,
     ctypes,
@@ -77,7 +77,7 @@ def vfork_errno():
 
     with_fork = unstartable(starter(preexec_fn=lambda: None))  # which makes it take fork
     if with_fork != UNSTARTABLE:
-        raise Unclear(f"with fork, too, {with_fork}")
+        raise Inconclusive(f"with fork, too, {with_fork}")
     said = unstartable(starter())
     require(said == UNSTARTABLE, said)
     return said
@@ -142,7 +142,7 @@ def fault_handlers():
             written = b"Segmentation fault" in file.read()
         said.append(f"{how(status)}, {'told' if written else 'not told'} to a file")
     if said[0] != "killed by SIGSEGV, told to a file":
-        raise Unclear(f"with stdin, stdout and stderr, too, a memory fault is {said[0]}")
+        raise Inconclusive(f"with stdin, stdout and stderr, too, a memory fault is {said[0]}")
     require(said[1] == said[0], f"a memory fault without stdin, stdout and stderr is {said[1]}")
     return f"a memory fault is {said[1]}"
 
@@ -162,7 +162,7 @@ def core_dumps():
         pattern = file.read().strip()
         require(left or os.WCOREDUMP(status), f"no core is dumped; core_pattern is {pattern}")
         return f"a core is dumped{' to ' + left[0] if left else ''}; core_pattern is {pattern}"
-    raise Unclear("core_pattern cannot be read")
+    raise Inconclusive("core_pattern cannot be read")
 
 
 TRACE_ME, TRACE_CONTINUE, TRACE_ATTACH, TRACE_DETACH = 0, 7, 16, 17
@@ -188,7 +188,7 @@ def ptrace():
     pid = fork(traced)
     status = os.waitpid(pid, os.WUNTRACED)[1]
     if os.WIFEXITED(status):
-        raise Missing(f"PTRACE_TRACEME gives {error_name(os.WEXITSTATUS(status))}")
+        raise Unsupported(f"PTRACE_TRACEME gives {error_name(os.WEXITSTATUS(status))}")
     trace(TRACE_CONTINUE, pid)
     succeed(pid, "a traced child that goes on")
     pid = fork(lambda: time.sleep(60))

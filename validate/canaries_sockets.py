@@ -6,7 +6,7 @@ import os
 import select
 import struct
 
-from canary import PATIENCE, buffer, call, ctypes, require
+from feature_check import PATIENCE, buffer, call, ctypes, require
 
 CONTROL_HEADER = struct.Struct("Nii")  # of an ancillary item: its length with the header, level, type
 MESSAGE = "PIPNPNi0P"  # struct msghdr: name, iovec, control, each with its length; flags

@@ -9,7 +9,7 @@ import struct
 import sys
 import time
 
-from canary import PATIENCE, TICK, buffer, call, check, ctypes, error_name, error_of, fork, require, wait
+from feature_check import PATIENCE, TICK, buffer, call, check, ctypes, error_name, error_of, fork, require, wait
 
 
 def seconds_of(*values):

@@ -17,18 +17,18 @@ PATIENCE = 10.0  # seconds for one canary, which needs a small part of one, unde
 TICK = 0.02  # seconds: how long timers in canaries run
 
 
-class Missing(Exception):  # noqa: N818 - it is the finding, not an error of ours
+class Unsupported(Exception):  # noqa: N818 - it is the finding, not an error of ours
     """The capability is not there: what came instead."""
 
 
-class Unclear(Exception):  # noqa: N818
+class Inconclusive(Exception):  # noqa: N818
     """Nothing can be said about the capability."""
 
 
 def require(condition, message):
     """Raise Missing unless the condition holds (an assert would go with -O)."""
     if not condition:
-        raise Missing(message)
+        raise Unsupported(message)
 
 
 def call(name, *arguments, result="c_int"):
@@ -123,7 +123,7 @@ def program(name):
         path = f"{folder}/{name}"
         if os.access(path, os.X_OK):
             return path
-    raise Unclear(f"there is no {name} here to try it with")
+    raise Inconclusive(f"there is no {name} here to try it with")
 
 
 def run(name, *arguments, closed=()):

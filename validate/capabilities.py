@@ -29,7 +29,7 @@ import canaries_memory
 import canaries_processes
 import canaries_sockets
 import canaries_time
-from canary import PATIENCE, Missing, Unclear, error_name, how
+from feature_check import PATIENCE, Inconclusive, Unsupported, error_name, how
 
 LIMIT = 120.0  # seconds for all of them
 DETAIL = 1000  # characters that are told of one
@@ -43,21 +43,21 @@ CANARIES = (
 )
 
 
-def name_of(canary):
+def name_of(feature_check):
     """Name a canary's capability: `posix-spawn-errno`."""
-    return canary.__name__.replace("_", "-")
+    return feature_check.__name__.replace("_", "-")
 
 
-def answer(canary):
+def answer(feature_check):
     """Try a canary in this process."""
     try:
-        return {"works": True, "detail": canary()}
-    except Missing as missing:
+        return {"works": True, "detail": feature_check()}
+    except Unsupported as missing:
         return {"works": False, "detail": str(missing)}
     except OSError as error:
         text = error.strerror or str(error)
         return {"works": False, "detail": f"{text} ({error_name(error.errno)})" if error.errno else text}
-    except Unclear as unclear:
+    except Inconclusive as unclear:
         return {"works": None, "detail": str(unclear)}
     except Exception as error:
         line = traceback.extract_tb(error.__traceback__)[-1].lineno
@@ -70,7 +70,7 @@ def short(fact):
     return {**fact, "detail": fact["detail"][:DETAIL]}
 
 
-def ask(canary, patience=PATIENCE, channel=None):
+def ask(feature_check, patience=PATIENCE, channel=None):
     """Try a canary in a process and a folder of its own, which are gone afterwards with all that it started."""
     with (
         tempfile.TemporaryDirectory(prefix="canary-", ignore_cleanup_errors=True) as folder,
@@ -86,7 +86,7 @@ def ask(canary, patience=PATIENCE, channel=None):
                     os.close(channel)
                 os.dup2(noise.fileno(), 1)
                 os.dup2(noise.fileno(), 2)
-                os.write(said.fileno(), json.dumps(short(answer(canary))).encode())
+                os.write(said.fileno(), json.dumps(short(answer(feature_check))).encode())
             finally:
                 os._exit(0)
         status = end(pid, patience)
@@ -125,13 +125,13 @@ def main():
     parser.add_argument("--list", action="store_true", help="only tell what each canary shows")
     parser.add_argument("names", nargs="*", help="names of capabilities (default: all)")
     arguments = parser.parse_args()
-    canaries = {name_of(canary): canary for canary in CANARIES}
+    canaries = {name_of(feature_check): feature_check for feature_check in CANARIES}
     unknown = set(arguments.names) - set(canaries)
     if unknown:
         parser.error(f"no such capability: {', '.join(sorted(unknown))}")
     chosen = {name: canaries[name] for name in arguments.names or canaries}
     if arguments.list:
-        print(json.dumps({name: canary.__doc__.partition("\n")[0] for name, canary in chosen.items()}))
+        print(json.dumps({name: feature_check.__doc__.partition("\n")[0] for name, feature_check in chosen.items()}))
         return
     # a canary that crashes leaves no core: what it shows is told
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
@@ -139,9 +139,9 @@ def main():
     os.dup2(2, 1)
     deadline = time.monotonic() + LIMIT
     found = {}
-    for name, canary in chosen.items():
+    for name, feature_check in chosen.items():
         if time.monotonic() < deadline:
-            found[name] = ask(canary, channel=channel)
+            found[name] = ask(feature_check, channel=channel)
         else:
             found[name] = {"works": None, "detail": "there was no time left for it"}
     with os.fdopen(channel, "w", encoding="utf-8") as file:

@@ -157,7 +157,7 @@ def find(store: Store, wanted: BuildPython) -> Artifact | None:
     cells = wanted.cells.values()
     looks = (
         *(partial(store.find, spec.key) for spec in (wanted.own, *cells)),
-        *(partial(store.find_by_core, spec.core_key) for spec in cells if spec.core_key),
+        *(partial(store.find_by_core, spec.base_key) for spec in cells if spec.base_key),
     )
     found = (artifact for look in looks if (artifact := look()) is not None and artifact.is_intact())
     return next((artifact for artifact in found if not {"crashed", "unfinished"} & {*artifact.manifest.probe}), None)

@@ -20,7 +20,7 @@ from crossjit import channels
 from crossjit.build import layout
 from crossjit.build.container import scripts
 from crossjit.channels import MalformedError
-from crossjit.engine.base import HOME, OWNED, Engine, Owned
+from crossjit.engine.base import HOME, OWNED, Engine, EngineObject
 from crossjit.errors import CrossjitError, InfrastructureError
 from crossjit.images import Image
 from crossjit.settings import Settings
@@ -69,13 +69,13 @@ def labels(settings: Settings, domain: str = trust.RECIPES, source: str = "") ->
     return {OWNED: "cache", HOME: settings.identity, DOMAIN: domain, SOURCE: source}
 
 
-def find(engine: Engine, settings: Settings) -> tuple[Owned, ...]:
+def find(engine: Engine, settings: Settings) -> tuple[EngineObject, ...]:
     """Return all volumes, that of the recipes' own sources first."""
     owned = engine.owned({OWNED: "cache", HOME: settings.identity})
     return tuple(sorted((thing for thing in owned if thing.kind == "volume"), key=lambda thing: thing.name))
 
 
-def domain_of(volume: Owned) -> str:
+def domain_of(volume: EngineObject) -> str:
     """Return the trust domain whose builds write to a volume."""
     return volume.labels.get(DOMAIN) or trust.RECIPES
 
@@ -98,7 +98,7 @@ def parts(
         volumes={volume: layout.CACHE},
     ) as inside:
         inside.put(scripts(None, (layout.CACHE,)), "/")
-        argv = ("python3", f"{layout.TOOLS}/cache.py", "sizes")
+        argv = ("python3", f"{layout.TOOLS}/build_cache.py", "sizes")
         completed = inside.run(argv, on_line=lines.append, timeout=LOOK_SECONDS)
     try:
         if completed.returncode or not lines:
@@ -146,7 +146,7 @@ def unbounded(settings: Settings) -> list[tuple[Path, str, str]]:
 
 def remove(engine: Engine, volume: str) -> None:
     """Remove a volume. Raises EngineError if a build uses it."""
-    engine.remove(Owned("volume", volume, volume, {}))
+    engine.remove(EngineObject("volume", volume, volume, {}))
 
 
 def _use(engine: Engine, settings: Settings, domain: str) -> None:

@@ -42,7 +42,7 @@ from crossjit.util.tar import packed
 
 _LLVM_TOOLS = ("clang", "llvm-dwarfdump", "llvm-objdump", "llvm-readobj")
 _LLVM_STAND_IN = f"{TOOLS}/llvm"  # under the tools' names, too; linked statically, it starts in half the time
-_COMPILE_LLVM_STAND_IN = ("/usr/bin/gcc", "-O1", "-static", "-o", _LLVM_STAND_IN, f"{TOOLS}/llvm.c")
+_COMPILE_LLVM_STAND_IN = ("/usr/bin/gcc", "-O1", "-static", "-o", _LLVM_STAND_IN, f"{TOOLS}/llvm_cache.c")
 _COMPILERS = ("gcc", "g++", *(f"{arch.triple}-{name}" for arch in Arch for name in ("gcc", "g++")))
 LOG_TAIL = 25  # lines of a command that failed
 MEMORY_PER_JOB = 1 << 30  # bytes; the largest compiler process of a CPython build takes less than that

@@ -129,7 +129,7 @@ def _run(container: Container, command: Command, jobs: int, log: TextIO, step: S
             details=tuple(tail)[-LOG_TAIL:],
         )
     if completed.returncode:
-        if trouble := loading.trouble(tail, Role.TOOLCHAIN):
+        if trouble := loading.missing_library(tail, Role.TOOLCHAIN):
             raise trouble
         raise BuildError(
             f"{command.phase} failed: {completed.how}",

@@ -16,16 +16,16 @@ GENERATED = f"{ROOT}/generated"
 BUILD_PYTHON = f"{ROOT}/python"
 TOOLS = f"{ROOT}/tools"
 LLVM = f"{ROOT}/llvm"
-COMPILERS = f"{TOOLS}/compilers"  # cache.py finds it beside itself
+COMPILERS = f"{TOOLS}/compilers"  # build_cache.py finds it beside itself
 CACHE = "/cache"
-SMALL_CACHE = {"CROSSJIT_CACHE_SMALL": "1"}  # for strangers: the smaller limits of entries.py
+SMALL_CACHE = {"CROSSJIT_CACHE_SMALL": "1"}  # for strangers: the smaller limits of cache_entries.py
 CACHE_BELOW = "/cache-below"  # another volume, of which a build may read what it does not find in its own
 BUILDER = 1000  # the uid of `builder` in the toolchain images
 SCRIPTS = logic.SCRIPTS
 SCRIPT_FAULT = 97  # how a script of ours ends if it fails itself, and not what it runs
-CACHE_SCRIPT = ("python3", f"{TOOLS}/cache.py")
+CACHE_SCRIPT = ("python3", f"{TOOLS}/build_cache.py")
 CONFIGURE_SCRIPT = (*CACHE_SCRIPT, "configure", "--")
-RUN_ALONGSIDE = ("python3", f"{TOOLS}/beside.py")
+RUN_ALONGSIDE = ("python3", f"{TOOLS}/run_alongside.py")
 
 
 def python_of(source: Source) -> str:

@@ -37,8 +37,8 @@ ENVIRONMENT: Mapping[str, str] = {
     "HOME": ROOT,
     "LANG": "C.UTF-8",
     "LC_ALL": "C.UTF-8",
-    # clang by toolchain/llvm.c, compilers by toolchain/compiler.sh and ccache, whether there is a cache or not: the
-    # outputs are the same. configure gets the compilers themselves, from toolchain/cache.py.
+    # clang by toolchain/llvm_cache.c, compilers by toolchain/compiler.sh and ccache, whether there is a cache or not:
+    # the outputs are the same. configure gets the compilers themselves, from toolchain/build_cache.py.
     # Compilers first: a clang that compiles CPython itself is none of the stencils'.
     "PATH": f"{COMPILERS}:{LLVM}/bin:/usr/local/bin:/usr/bin:/bin",
     "PYTHONHASHSEED": "0",
@@ -89,7 +89,7 @@ class BuildSpec:
     the digest of crossjit's own part in it, `python` one of all that what the library is byte-compiled to depends on,
     beside the library and the script that does it. `core`
     decides nothing either: it is the digest of the source without its tests, empty where the rest of the output might
-    depend on these, and builds that differ in nothing else have one `core_key`. Nor does `ahead`. `domain` is the
+    depend on these, and builds that differ in nothing else have one `base_key`. Nor does `ahead`. `domain` is the
     source's trust domain: what one domain builds has other keys than what another does. `emulator` is the QEMU that the
     compiler runs under and the CPU model that it plays, empty where it runs by itself.
     """
@@ -116,7 +116,7 @@ class BuildSpec:
         return self._digest(self.source)
 
     @property
-    def core_key(self) -> str | None:
+    def base_key(self) -> str | None:
         """What builds of sources that differ in their tests only have in common; None where that is not known."""
         return self._digest(self.core) if self.core else None
 

@@ -9,7 +9,7 @@ from crossjit.channels.capabilities import Capabilities, Capability
 from crossjit.channels.gdb import Begun, Exit, Section, Stop, Uop, Whole, read_line
 from crossjit.channels.probe import Executor, ProbeFacts, ProbeRecord, Workload, probe_record
 from crossjit.channels.reading import MalformedError, read, value_of
-from crossjit.channels.runner import Check, Done, Ended, Event, Job, Missing, NotStarted, Plan, Start, read_event
+from crossjit.channels.runner import Check, Done, Event, Job, Missing, ModuleExit, NotStarted, Plan, Start, read_event
 
 __all__ = [
     "Begun",
@@ -17,7 +17,7 @@ __all__ = [
     "Capability",
     "Check",
     "Done",
-    "Ended",
+    "ModuleExit",
     "Event",
     "Executor",
     "Exit",

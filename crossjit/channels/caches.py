@@ -1,4 +1,4 @@
-"""What the caches of builds say of themselves (`toolchain/cache.py`). Pure."""
+"""What the caches of builds say of themselves (`toolchain/build_cache.py`). Pure."""
 
 from __future__ import annotations
 

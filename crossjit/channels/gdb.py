@@ -1,4 +1,4 @@
-"""What gdb's report says (`debug/session.py`). Pure."""
+"""What gdb's report says (`gdb/session.py`). Pure."""
 
 from __future__ import annotations
 

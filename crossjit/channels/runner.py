@@ -78,7 +78,7 @@ class NotStarted(Job):
 
 
 @documents.table
-class Ended(Job):
+class ModuleExit(Job):
     """A job ended. Files are named as in its own folder.
 
     `timed_out` says that its time was over, `suite_timed_out` that this was what the suite had left. `memory_kills`
@@ -101,13 +101,13 @@ class Ended(Job):
     event: Literal["end"] = "end"
 
     @model_validator(mode="after")
-    def _agrees_with_itself(self) -> Ended:
+    def _agrees_with_itself(self) -> ModuleExit:
         if (self.status < 0) is not (self.signal is not None):
             raise ValueError("status and signal contradict each other")
         return self
 
     @classmethod
-    def read(cls, event: Mapping[str, Any]) -> Ended:
+    def read(cls, event: Mapping[str, Any]) -> ModuleExit:
         """Make one of the runner's `end` event. Raises MalformedError."""
         return read(cls, json.dumps(event))
 
@@ -149,10 +149,10 @@ class Done:
     event: Literal["done"]
 
 
-Event = Annotated[Plan | Start | Ended | NotStarted | Done, Field(discriminator="event")]
+Event = Annotated[Plan | Start | ModuleExit | NotStarted | Done, Field(discriminator="event")]
 
 
-def read_event(line: str) -> Plan | Start | Ended | NotStarted | Done:
+def read_event(line: str) -> Plan | Start | ModuleExit | NotStarted | Done:
     """Read a line of the runner's. Raises MalformedError."""
     return read(Event, line)  # type: ignore[arg-type]
 

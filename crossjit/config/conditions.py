@@ -25,7 +25,7 @@ _CLAUSE = re.compile(r"\s*(>=|<=|==|!=|>|<)\s*\d+(\.\d+)+\s*")
 
 
 @dataclass(frozen=True)
-class Circumstances:
+class TargetEnvironment:
     """In what a suite runs.
 
     `cpu` is the model that QEMU plays and `qemu` its version (`7.2.22`); both None where nothing is emulated, `qemu`
@@ -41,7 +41,7 @@ class Circumstances:
     capabilities: Mapping[str, bool] = field(default_factory=dict)
 
     def facts(self) -> dict[str, object]:
-        """Return all but the capabilities as values that JSON can hold, for `recalled` to read."""
+        """Return all but the capabilities as values that JSON can hold, for `from_record` to read."""
         return {
             "python": ".".join(map(str, self.python)),
             "arch": self.arch.value,
@@ -55,7 +55,7 @@ class Circumstances:
         }
 
 
-def recalled(facts: Mapping[str, Any], capabilities: Mapping[str, bool]) -> Circumstances | None:
+def from_record(facts: Mapping[str, Any], capabilities: Mapping[str, bool]) -> TargetEnvironment | None:
     """Make circumstances of what `facts` said; the variant has what conditions ask of it. None for other facts."""
     try:
         major, minor = numbers(facts["python"])
@@ -68,7 +68,7 @@ def recalled(facts: Mapping[str, Any], capabilities: Mapping[str, bool]) -> Circ
             debug=facts["debug"],
             free_threaded=facts["free_threaded"],
         )
-        where = Circumstances((major, minor), Arch(facts["arch"]), variant, facts["emulated"], facts["cpu"])
+        where = TargetEnvironment((major, minor), Arch(facts["arch"]), variant, facts["emulated"], facts["cpu"])
         return dataclasses.replace(where, qemu=facts["qemu"], capabilities=capabilities)
     except (KeyError, ValueError, TypeError):
         return None
@@ -161,7 +161,7 @@ class When:
     lacks: tuple[Capability, ...] = ()
     """None of these capabilities is there, as probed in the target; what was not probed does not count as missing."""
 
-    def holds(self, where: Circumstances) -> bool:
+    def holds(self, where: TargetEnvironment) -> bool:
         """Tell whether all conditions hold."""
         return all(
             (

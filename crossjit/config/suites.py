@@ -10,7 +10,7 @@ import pydantic
 
 import crossjit
 from crossjit.config import documents
-from crossjit.config.conditions import Circumstances, When
+from crossjit.config.conditions import TargetEnvironment, When
 from crossjit.errors import UserError, did_you_mean
 
 VALIDATE = crossjit.VALIDATE
@@ -103,7 +103,7 @@ class Suite:
     """How long modules take, in any unit; those that neither this names nor `validate/modules.toml` have 1. The longest
     run first."""
 
-    def factor(self, where: Circumstances) -> int:
+    def factor(self, where: TargetEnvironment) -> int:
         """Return how many times the native time of a release build everything gets."""
         return (self.emulated_factor if where.emulated else 1) * (self.debug_factor if where.variant.debug else 1)
 
@@ -164,7 +164,7 @@ def _with_sets(suite: str, group: Group, sets: Mapping[str, tuple[str, ...]]) ->
     return replace(group, modules=tuple(dict.fromkeys(modules)))
 
 
-def caveats(name: str, where: Circumstances, folder: Path = VALIDATE) -> tuple[str, ...]:
+def caveats(name: str, where: TargetEnvironment, folder: Path = VALIDATE) -> tuple[str, ...]:
     """Load what a suite's result is no evidence of in these circumstances. Raises DocumentError."""
     loaded = documents.load(folder / "caveats.toml", Caveats).caveats
     return tuple(each.text for each in loaded if name in (each.suites or (name,)) and each.when.holds(where))

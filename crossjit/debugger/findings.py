@@ -1,4 +1,4 @@
-"""What gdb saw where a program stopped: the lines of `debug/session.py` as values. Pure."""
+"""What gdb saw where a program stopped: the lines of `gdb/session.py` as values. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SECTIONS = 50  # of a report that are kept
 
 
 @dataclass(frozen=True)
-class Sighting:
+class GdbReport:
     """One program under gdb. `about` says which; `stop` is None if it came to its end, with `exit_code`, if any.
 
     `sections` are titles and texts, the most telling first; `whole` is False if gdb died over them. `wrong` counts the
@@ -31,12 +31,12 @@ class Sighting:
         return next((text for name, text in self.sections if name == title), "")
 
 
-def read(lines: Iterable[str]) -> Sighting | None:
+def read(lines: Iterable[str]) -> GdbReport | None:
     """Read a report's lines: what is told of the last program that was started. None if none was.
 
     A line that cannot be used is left out, and counted.
     """
-    found: Sighting | None = None
+    found: GdbReport | None = None
     whole, wrong = False, 0
     for line in filter(None, lines):
         try:
@@ -46,7 +46,7 @@ def read(lines: Iterable[str]) -> Sighting | None:
             continue
         match told:
             case Begun():
-                found = Sighting(told.about)
+                found = GdbReport(told.about)
             case Whole():
                 whole = True
             case _ if found is None:

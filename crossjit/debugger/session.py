@@ -1,7 +1,7 @@
 """Running a program under gdb in its target: until it crashes, with nobody there or with the user at gdb's prompt.
 
 gdb is put beside the target's own files, in the same container, so that it sees what the program sees: a program of the
-host's arch is gdb's child, another is run by QEMU, which is told to wait for gdb. What gdb does is in `debug/`.
+host's arch is gdb's child, another is run by QEMU, which is told to wait for gdb. What gdb does is in `gdb/`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import crossjit
 from crossjit import sources
 from crossjit.build import layout
 from crossjit.config import suites
-from crossjit.config.conditions import Circumstances
+from crossjit.config.conditions import TargetEnvironment
 from crossjit.debugger import findings
-from crossjit.debugger.findings import Sighting
+from crossjit.debugger.findings import GdbReport
 from crossjit.engine.base import Container, Engine
 from crossjit.errors import InfrastructureError, UserError
 from crossjit.images import Image, Role
@@ -31,7 +31,7 @@ from crossjit.progress import Step
 from crossjit.sources import Source
 from crossjit.stash.artifact import GENERATED, INSTALL, Artifact
 from crossjit.triage import rerun
-from crossjit.triage.rerun import Trial
+from crossjit.triage.rerun import TestRerun
 from crossjit.util import files, safe_files
 from crossjit.util.budget import SUITE_MEMORY
 from crossjit.util.tar import packed
@@ -39,7 +39,7 @@ from crossjit.validation import probe
 from crossjit.validation import target as target_module
 from crossjit.validation.target import Target
 
-SCRIPTS = crossjit.PROJECT / "debug"
+SCRIPTS = crossjit.PROJECT / "gdb"
 TOOLS = "/usr/local/libexec/debug"  # in the target: our scripts, and below it
 GDB = f"{TOOLS}/root"  # the debug image's /usr, and
 ARTIFACT = f"{TOOLS}/generated"  # what the build made beside the install tree
@@ -73,10 +73,10 @@ class Program:
     seconds: int = 600
 
 
-def of_arguments(arguments: Sequence[str], where: Circumstances) -> Program:
+def of_arguments(arguments: Sequence[str], where: TargetEnvironment) -> Program:
     """Run the cell's Python with these arguments."""
     argv = (target_module.PYTHON, *arguments)
-    return Program(" ".join(shlex.join(argv).split()), argv, seconds=rerun.control(where).seconds)
+    return Program(" ".join(shlex.join(argv).split()), argv, seconds=rerun.sanity_test(where).seconds)
 
 
 def of_probe(told: Mapping[str, object]) -> Program:
@@ -85,7 +85,7 @@ def of_probe(told: Mapping[str, object]) -> Program:
     return Program("the probe", (target_module.PYTHON, script, "--told", json.dumps(told)), seconds=probe.PROBE_SECONDS)
 
 
-def of_trial(trial: Trial, where: Circumstances) -> tuple[Program, ...]:
+def of_trial(trial: TestRerun, where: TargetEnvironment) -> tuple[Program, ...]:
     """Run a test as its suite ran it: alone, then its whole module if it takes that to crash.
 
     In one process, as the suite's runner has regrtest do it, but without its time-out, which would end a program that
@@ -98,7 +98,7 @@ def of_trial(trial: Trial, where: Circumstances) -> tuple[Program, ...]:
     suite = suites.load(trial.suite) if trial.suite else None
     resources = ",".join(suite.resources) if suite and suite.resources else "none"
     known = entries.possible(entries.load(), where)
-    ignored = [word for test in entries.left_out(known) for word in ("--ignore", test)]
+    ignored = [word for test in entries.deselected(known) for word in ("--ignore", test)]
     regrtest = (target_module.PYTHON, "-m", "test", "--verbose", "--tempdir", SCRATCH, "--use", resources)
     rest = (*ignored, *trial.arguments, trial.module)  # the last pattern that fits a test decides
     whole = Program(f"all of {trial.module}", (*regrtest, *rest), env, trial.seconds)
@@ -107,7 +107,7 @@ def of_trial(trial: Trial, where: Circumstances) -> tuple[Program, ...]:
     return (Program(str(trial), (*regrtest, "--match", trial.match, *rest), env, trial.seconds), whole)
 
 
-def find(test: str, artifact: Artifact, where: Circumstances, names: Iterable[str]) -> Trial:
+def find(test: str, artifact: Artifact, where: TargetEnvironment, names: Iterable[str]) -> TestRerun:
     """Make a trial of a test's or module's name, as the first of these suites that has the module would run it.
 
     A name with a label, `test_dict [stress]`, is of the group of that label; one without is of the first. Raises
@@ -132,7 +132,7 @@ def find(test: str, artifact: Artifact, where: Circumstances, names: Iterable[st
             if found := rerun.of_results(result, where, [named]):
                 return found[0]
     match = "" if bare == module else name
-    return Trial(name, "", "module", module, match=match, seconds=rerun.control(where).seconds)
+    return TestRerun(name, "", "module", module, match=match, seconds=rerun.sanity_test(where).seconds)
 
 
 def modules_of(files: Iterable[str]) -> frozenset[str]:
@@ -148,7 +148,7 @@ def modules_of(files: Iterable[str]) -> frozenset[str]:
 
 
 @dataclass(frozen=True)
-class Bench:
+class DebugTarget:
     """A built cell, its source, and the image that gdb comes from; `arch` and `memory` are the machine's."""
 
     engine: Engine
@@ -172,21 +172,21 @@ class Bench:
         )
 
 
-def bench(shop: BuildContext, prepared: PreparedCell, built: BuiltCell) -> Bench:
+def bench(ctx: BuildContext, prepared: PreparedCell, built: BuiltCell) -> DebugTarget:
     """Have all that is needed; the images are made if they are not there."""
-    arch = shop.facts.arch
-    return Bench(
-        engine=shop.engine,
+    arch = ctx.facts.arch
+    return DebugTarget(
+        engine=ctx.engine,
         arch=arch,
-        memory=shop.facts.memory,
-        target=validate_cell.target_of(shop, prepared, built, "debug"),
+        memory=ctx.facts.memory,
+        target=validate_cell.target_of(ctx, prepared, built, "debug"),
         artifact=built.artifact,
         source=prepared.source,
-        image=context.ensure_image(shop, prepared.image, Role.DEBUG, arch),
+        image=context.ensure_image(ctx, prepared.image, Role.DEBUG, arch),
     )
 
 
-def batch(bench: Bench, programs: Sequence[Program], *, folder: Path, step: Step) -> Sighting:
+def batch(bench: DebugTarget, programs: Sequence[Program], *, folder: Path, step: Step) -> GdbReport:
     """Run the programs one after the other until one crashes or has no time left; say what gdb saw.
 
     `folder` gets what the program wrote. Raises InfrastructureError where gdb tells nothing, EngineError and its kin
@@ -214,13 +214,13 @@ def batch(bench: Bench, programs: Sequence[Program], *, folder: Path, step: Step
         limits=target_module.target_limits(min(MEMORY, bench.memory * SUITE_MEMORY // 100), seconds + 3 * MARGIN),
     ) as container:
         step.update(detail="installing")
-        furnish(bench, container, order(bench, programs, go=True, output=OUTPUT))
+        install_gdb(bench, container, order(bench, programs, go=True, output=OUTPUT))
         step.update(detail=programs[0].about)
         completed = container.run(
             command(bench.arch, "-batch"), cwd=target_module.HOME, on_line=on_line, timeout=seconds + MARGIN
         )
         report = _text(container, f"{OUTPUT}/{REPORT}")
-        with files.explained(InfrastructureError, "cannot keep what the program wrote", folder):
+        with files.translate_os_errors(InfrastructureError, "cannot keep what the program wrote", folder):
             files.replace(folder / PROGRAM_LOG, _text(container, f"{OUTPUT}/{PROGRAM_LOG}").encode())
     found = findings.read(report.split("\n"))
     if found is None or (found.stop is None and not found.ended):
@@ -232,7 +232,7 @@ def batch(bench: Bench, programs: Sequence[Program], *, folder: Path, step: Step
     return found
 
 
-def prompt(bench: Bench, programs: Sequence[Program], *, go: bool) -> int:
+def prompt(bench: DebugTarget, programs: Sequence[Program], *, go: bool) -> int:
     """Hand the terminal to gdb; with `go` the programs run until one crashes, else the first stands at its beginning.
 
     Returns gdb's exit status.
@@ -241,7 +241,7 @@ def prompt(bench: Bench, programs: Sequence[Program], *, go: bool) -> int:
     wanted = order(bench, programs, go=go, output=None)
 
     def prepare(container: Container) -> None:
-        furnish(bench, container, wanted)
+        install_gdb(bench, container, wanted)
         _put_source(bench, container)
 
     return bench.engine.shell(
@@ -257,8 +257,8 @@ def prompt(bench: Bench, programs: Sequence[Program], *, go: bool) -> int:
     )
 
 
-def order(bench: Bench, programs: Sequence[Program], *, go: bool, output: str | None) -> dict[str, object]:
-    """Say what `debug/session.py` is to do: its JSON."""
+def order(bench: DebugTarget, programs: Sequence[Program], *, go: bool, output: str | None) -> dict[str, object]:
+    """Say what `gdb/session.py` is to do: its JSON."""
     common = {**bench.target.environment, "TMPDIR": SCRATCH, **UNBUFFERED}
     return {
         "program": target_module.PYTHON,
@@ -302,7 +302,7 @@ def command(arch: Arch, *options: str) -> tuple[str, ...]:
     )
 
 
-def furnish(bench: Bench, container: Container, order: Mapping[str, object]) -> None:
+def install_gdb(bench: DebugTarget, container: Container, order: Mapping[str, object]) -> None:
     """Put the artifact, gdb, CPython's helper, our scripts and their order into a target's container."""
     bench.target.install(container)
     parents = {f"{GDB}/usr/{part}".rpartition("/")[0] for part in _PARTS}
@@ -320,7 +320,7 @@ def furnish(bench: Bench, container: Container, order: Mapping[str, object]) -> 
                 container.put(tar, f"{GDB}/usr/{part}".rpartition("/")[0])
 
 
-def _put_source(bench: Bench, container: Container) -> None:
+def _put_source(bench: DebugTarget, container: Container) -> None:
     """Put the source where it was when it was compiled, so that gdb shows it."""
     container.put(packed(folders={layout.ROOT: target_module.TESTER}), "/")
     with sources.open_tar(bench.source) as tar:

@@ -89,7 +89,7 @@ class EngineFacts:
 
 
 @dataclass(frozen=True)
-class Owned:
+class EngineObject:
     """Something that crossjit made and left in the engine."""
 
     kind: Literal["container", "volume", "image"]
@@ -202,10 +202,10 @@ class Engine(Protocol):
     def tag(self, image: str, tag: str) -> None:
         """Give an image another name."""
 
-    def owned(self, labels: Mapping[str, str | None]) -> Iterable[Owned]:
+    def owned(self, labels: Mapping[str, str | None]) -> Iterable[EngineObject]:
         """List containers (running or not), volumes and images that carry all these labels; None is any value."""
 
-    def remove(self, thing: Owned) -> None:
+    def remove(self, thing: EngineObject) -> None:
         """Remove it; it is no error if it is gone already."""
 
     def shell(

@@ -23,7 +23,7 @@ from python_on_whales.components.image.cli_wrapper import Image
 from python_on_whales.exceptions import DockerException
 
 from crossjit.engine import confinement
-from crossjit.engine.base import OWNED, READ_ONLY, Container, EngineFacts, ImageInfo, Limits, LineSink, Owned
+from crossjit.engine.base import OWNED, READ_ONLY, Container, EngineFacts, EngineObject, ImageInfo, Limits, LineSink
 from crossjit.engine.cli_client import CliClient
 from crossjit.engine.cli_container import CliContainer
 from crossjit.engine.process import follow, held_signals
@@ -39,7 +39,7 @@ class _Transient(Exception):  # noqa: N818 - never leaves this module
     """A pull failed in a way that may pass."""
 
 
-def passes(said: str) -> bool:
+def is_transient(said: str) -> bool:
     """Tell whether a failed pull is worth another try, by what the client said: it has only one exit status for all.
 
     A host that cannot be resolved is final: a machine without a registry should learn it at once.
@@ -159,7 +159,7 @@ class CliEngine:
             ):
                 with attempt:
                     ended = self.cli.try_call(*command, timeout=PULL_PATIENCE)
-                    if ended.returncode != 0 and passes(ended.stderr):
+                    if ended.returncode != 0 and is_transient(ended.stderr):
                         raise _Transient(ended.stderr)
         except _Transient as error:
             raise self.cli.error(f"pull {reference}, three times over", str(error)) from error
@@ -176,7 +176,7 @@ class CliEngine:
         if info.arch is arch:
             return info
         # engines up to 20.10 do not heed --platform; buildx does, and nothing has to run for it
-        self.remove(Owned("image", info.id, tag, labels))
+        self.remove(EngineObject("image", info.id, tag, labels))
         with tempfile.TemporaryDirectory(dir=tarball.parent, prefix=".import-") as folder:
             context = Path(folder)
             name = "rootfs" + "".join(tarball.suffixes[-2:])
@@ -234,11 +234,11 @@ class CliEngine:
 
     # -- what crossjit left
 
-    def owned(self, labels: Mapping[str, str | None]) -> list[Owned]:
+    def owned(self, labels: Mapping[str, str | None]) -> list[EngineObject]:
         """List containers (running or not), volumes and images that carry all these labels, and `crossjit.owned`."""
         wanted = (key if value is None else f"{key}={value}" for key, value in labels.items())
         filters = [("label", OWNED), *(("label", label) for label in wanted)]
-        things: list[Owned] = []
+        things: list[EngineObject] = []
         with self.cli.translated_errors("list what crossjit made"):
             containers = self.cli.library.container.list(all=True, filters=filters)  # type: ignore[arg-type]
             volumes = self.cli.library.volume.list(filters=filters)  # type: ignore[arg-type]
@@ -246,19 +246,21 @@ class CliEngine:
         # what is listed may be gone before it is looked at: another run removes its own
         for container in containers:
             with contextlib.suppress(DockerException):
-                things.append(Owned("container", container.id, container.name, dict(container.config.labels or {})))
+                things.append(
+                    EngineObject("container", container.id, container.name, dict(container.config.labels or {}))
+                )
         for volume in volumes:
             with contextlib.suppress(DockerException):
-                things.append(Owned("volume", volume.name, volume.name, dict(volume.labels or {})))
+                things.append(EngineObject("volume", volume.name, volume.name, dict(volume.labels or {})))
         for image in images:
             with contextlib.suppress(DockerException):
                 tags = image.repo_tags
                 config = image.config
                 labels_of = (config.labels if config else None) or {}
-                things.append(Owned("image", image.id, tags[0] if tags else image.id, dict(labels_of)))
+                things.append(EngineObject("image", image.id, tags[0] if tags else image.id, dict(labels_of)))
         return things
 
-    def remove(self, thing: Owned) -> None:
+    def remove(self, thing: EngineObject) -> None:
         """Remove it; it is no error if it is gone already."""
         if thing.kind == "container":
             self._discard(thing.id)

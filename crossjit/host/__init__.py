@@ -2,12 +2,12 @@
 
 from crossjit.host.checks import Check, Status
 from crossjit.host.inspect import HostInfo, inspect
-from crossjit.host.setup import Consent, Repair, check, ensure, setup
+from crossjit.host.setup import Confirm, Repair, check, ensure, setup
 from crossjit.host.shell import LocalShell, Output, Shell
 
 __all__ = [
     "Check",
-    "Consent",
+    "Confirm",
     "HostInfo",
     "LocalShell",
     "Output",

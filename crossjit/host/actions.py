@@ -70,7 +70,7 @@ class Action:
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class AptIndex:
     """What apt offers: candidates' versions by package; the distribution's mirror, and that of its security updates."""
 
     candidates: Mapping[str, str]
@@ -82,10 +82,10 @@ class Catalogue:
         return package in self.candidates and number(self.candidates[package]) >= at_least
 
 
-Stage = Callable[[HostInfo, Catalogue, Shell], tuple[Action, ...]]
+Stage = Callable[[HostInfo, AptIndex, Shell], tuple[Action, ...]]
 
 
-def catalogue(shell: Shell, codename: str) -> Catalogue:
+def catalogue(shell: Shell, codename: str) -> AptIndex:
     """Ask apt; it answers from the lists it has, and names mirrors from its configuration even without lists."""
     candidates = {}
     package = ""
@@ -101,7 +101,7 @@ def catalogue(shell: Shell, codename: str) -> Catalogue:
         row[0] for row in rows if len(row) == 3 and row[2] == "main" and row[1] in (codename, "stable", "oldstable")
     ]
     security = [row[0] for row in rows if len(row) == 3 and row[2] == "main" and row[1] == f"{codename}-security"]
-    return Catalogue(candidates, mirrors[0] if mirrors else None, security[0] if security else None)
+    return AptIndex(candidates, mirrors[0] if mirrors else None, security[0] if security else None)
 
 
 def wants_packages(host: HostInfo, shell: Shell) -> bool:
@@ -139,7 +139,7 @@ def update() -> tuple[Action, ...]:
     return (Action("updating apt's package lists", (*_APT, "update"), attempts=6),)
 
 
-def packages(host: HostInfo, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
+def packages(host: HostInfo, offered: AptIndex, shell: Shell) -> tuple[Action, ...]:
     """Install what is missing; the engine from a newer suite where the distribution's own will not do."""
     wanted = [tool for tool, path in host.tools.items() if not path]
     if not all(host.tools.values()):
@@ -166,7 +166,7 @@ def packages(host: HostInfo, offered: Catalogue, shell: Shell) -> tuple[Action, 
     return tuple(actions)
 
 
-def mount(host: HostInfo, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
+def mount(host: HostInfo, offered: AptIndex, shell: Shell) -> tuple[Action, ...]:
     """Mount binfmt_misc."""
     if host.binfmt_mounted or not _lacking(host):
         return ()
@@ -174,7 +174,7 @@ def mount(host: HostInfo, offered: Catalogue, shell: Shell) -> tuple[Action, ...
     return (Action("mounting binfmt_misc", argv),)
 
 
-def handlers(host: HostInfo, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
+def handlers(host: HostInfo, offered: AptIndex, shell: Shell) -> tuple[Action, ...]:
     """Have the distribution register its handlers, which it then does at every boot, too."""
     absent = [arch for arch in _lacking(host) if host.ability and arch not in host.ability.emulators]
     if not absent:
@@ -190,7 +190,7 @@ def handlers(host: HostInfo, offered: Catalogue, shell: Shell) -> tuple[Action, 
     return ()
 
 
-def registration(host: HostInfo, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
+def registration(host: HostInfo, offered: AptIndex, shell: Shell) -> tuple[Action, ...]:
     """Register by hand what is still missing, disabled or without flag F; this lasts until the next boot."""
     actions = []
     folder = "/proc/sys/fs/binfmt_misc"
@@ -213,7 +213,7 @@ def registration(host: HostInfo, offered: Catalogue, shell: Shell) -> tuple[Acti
     return tuple(actions)
 
 
-def daemon(host: HostInfo, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
+def daemon(host: HostInfo, offered: AptIndex, shell: Shell) -> tuple[Action, ...]:
     """Start the engine: by the service manager, by hand where there is none."""
     engine = host.engine
     if engine.name != "docker" or engine.version is not None or engine.denied or engine.elsewhere:
@@ -241,7 +241,7 @@ def daemon(host: HostInfo, offered: Catalogue, shell: Shell) -> tuple[Action, ..
     return tuple(actions)
 
 
-def access(host: HostInfo, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
+def access(host: HostInfo, offered: AptIndex, shell: Shell) -> tuple[Action, ...]:
     """Let this user at the engine: for good by the group, and until the next login by an entry on the socket."""
     if shell.is_root or not host.engine.denied:
         return ()
@@ -300,7 +300,7 @@ def _wants_qemu(host: HostInfo, shell: Shell) -> bool:
     )
 
 
-def _own_engine(host: HostInfo, offered: Catalogue) -> list[str]:
+def _own_engine(host: HostInfo, offered: AptIndex) -> list[str]:
     """Return the packages that apt offers here, [] if they are missing or too old."""
     if host.engine.name == "podman":
         return ["podman"] if offered.has("podman") else []
@@ -345,7 +345,7 @@ def _from_newer_suite(wanted: list[str], mirror: str, *, signed: bool) -> list[A
     ]
 
 
-def updates(host: HostInfo, offered: Catalogue, shell: Shell) -> tuple[Action, ...]:
+def updates(host: HostInfo, offered: AptIndex, shell: Shell) -> tuple[Action, ...]:
     """Add the newer suite to apt's sources for the packages that were installed from it, and for nothing else."""
     wanted = [package for package in host.no_updates if package in NEWER_PACKAGES]
     if not wanted or not _may_take_newer(host) or offered.mirror is None:

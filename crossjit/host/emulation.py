@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from crossjit.errors import UserError
-from crossjit.model import Arch, Emulator, HostAbility
+from crossjit.model import Arch, EmulationSupport, Emulator
 
 __all__ = [
     "BINFMT",
     "DEFAULT_CPU",
     "Emulator",
-    "HostAbility",
+    "EmulationSupport",
     "ability",
     "check_cpu",
     "cpu_models",
@@ -51,14 +51,16 @@ def environment(host_arch: Arch, arch: Arch, cpu: str | None = None) -> Mapping[
     return {"QEMU_CPU": cpu or DEFAULT_CPU[arch]}
 
 
-def ability(engine_arch: Arch, *, local: bool = True, binfmt: Path = BINFMT, ask: Ask | None = None) -> HostAbility:
+def ability(
+    engine_arch: Arch, *, local: bool = True, binfmt: Path = BINFMT, ask: Ask | None = None
+) -> EmulationSupport:
     """Find out what the engine's machine can run.
 
     `engine_arch` is the engine's own (`EngineFacts.arch`); `local` says that its kernel is this one, so that what is
     registered in `binfmt` counts (`host.inspect` finds out). `ask` runs `interpreter --version`.
     """
     emulators = registered(binfmt, ask or _ask) if local else {}
-    return HostAbility(engine_arch, {a: e for a, e in emulators.items() if a is not engine_arch}, local)
+    return EmulationSupport(engine_arch, {a: e for a, e in emulators.items() if a is not engine_arch}, local)
 
 
 def registered(binfmt: Path = BINFMT, ask: Ask | None = None) -> dict[Arch, Emulator]:

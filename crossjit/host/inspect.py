@@ -14,7 +14,7 @@ from crossjit.engine import endpoint
 from crossjit.engine.endpoint import Endpoint
 from crossjit.host import emulation
 from crossjit.host.shell import Shell
-from crossjit.model import Arch, HostAbility
+from crossjit.model import Arch, EmulationSupport
 from crossjit.settings import Settings
 
 # Bootstrap a base image where no image registry can be reached: Debian's package, and a program of it.
@@ -70,7 +70,7 @@ class HostInfo:
 
     distribution: Distribution
     engine: EngineLook
-    ability: HostAbility | None
+    ability: EmulationSupport | None
     machine: str
     binfmt_mounted: bool
     service_manager: bool

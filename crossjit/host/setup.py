@@ -20,7 +20,7 @@ from crossjit.model import Arch
 from crossjit.settings import Settings
 from crossjit.util import files
 
-Consent = Callable[[str], bool]
+Confirm = Callable[[str], bool]
 """Asks the user a question that lists the commands, and returns whether to go ahead."""
 
 Say = Callable[[str], None]
@@ -74,7 +74,7 @@ def check(settings: Settings, *, shell: Shell | None = None) -> tuple[Check, ...
 
 def ensure(
     settings: Settings,
-    consent: Consent | None,
+    consent: Confirm | None,
     say: Say,
     *,
     arches: Sequence[Arch] = tuple(Arch),
@@ -102,7 +102,7 @@ def ensure(
 
 
 def setup(
-    settings: Settings, consent: Consent | None, say: Say, *, updates: bool = False, shell: Shell | None = None
+    settings: Settings, consent: Confirm | None, say: Say, *, updates: bool = False, shell: Shell | None = None
 ) -> Repair:
     """Make the host able to build and run everything, on Debian and Ubuntu; do nothing where it is already.
 
@@ -147,7 +147,7 @@ def _require_an_engine_of_ours(host: HostInfo) -> None:
         )
 
 
-def rights(shell: Shell, consent: Consent | None) -> Rights:
+def rights(shell: Shell, consent: Confirm | None) -> Rights:
     """Find out how commands that change the host can be run."""
     if shell.is_root:
         return Rights.ROOT
@@ -164,7 +164,7 @@ def _work(host: HostInfo, shell: Shell) -> bool:
 
 
 def _authority(
-    host: HostInfo, offered: actions.Catalogue, shell: Shell, consent: Consent | None, stages: Sequence[actions.Stage]
+    host: HostInfo, offered: actions.AptIndex, shell: Shell, consent: Confirm | None, stages: Sequence[actions.Stage]
 ) -> tuple[str, ...]:
     """Return what to put before each command. Raises InfrastructureError with the commands if nobody lets us."""
     allowed = rights(shell, consent)
@@ -187,9 +187,7 @@ def _authority(
     return ("sudo",)
 
 
-def _forecast(
-    host: HostInfo, offered: actions.Catalogue, shell: Shell, stages: Sequence[actions.Stage]
-) -> list[Action]:
+def _forecast(host: HostInfo, offered: actions.AptIndex, shell: Shell, stages: Sequence[actions.Stage]) -> list[Action]:
     """List what would be done as things are now; later stages may find that an earlier one did their part."""
     planned = [*actions.recovery(shell), *actions.update()] if actions.wants_packages(host, shell) else []
     for stage in stages:

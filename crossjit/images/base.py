@@ -73,7 +73,7 @@ def decide(
     labels: Mapping[str, str],
     progress: Progress,
     bootstrapper: Bootstrapper,
-    renew: bool = False,
+    refresh: bool = False,
 ) -> Base:
     """Have a base image in the engine, and record which one it is.
 
@@ -81,7 +81,7 @@ def decide(
     host. One that was bootstrapped before is taken, unless it is to be made anew. Raises EngineError, and
     InfrastructureError where neither way works.
     """
-    base = None if renew else _there(engine, spec, arch)
+    base = None if refresh else _there(engine, spec, arch)
     if base is None:
         # One step for both ways: that no registry answers is no failure.
         with progress.step("base", spec.suite) as step:
@@ -113,7 +113,7 @@ def _had(
 
 def _keep(base: Base, spec: ImageSpec, arch: Arch, home: Path) -> None:
     record = _record(spec, arch, home)
-    with files.explained(InfrastructureError, "cannot record which base image is used", record.parent):
+    with files.translate_os_errors(InfrastructureError, "cannot record which base image is used", record.parent):
         record.parent.mkdir(parents=True, exist_ok=True)
         files.replace(record, json.dumps({**asdict(base), "asked": _asked(spec)}).encode())
 
@@ -205,7 +205,7 @@ def _bootstrap(
 def _scratch(home: Path, spec: ImageSpec, arch: Arch) -> Iterator[Path]:
     """Make an empty folder; the base's lock is held, so what is there was left by a process that was killed."""
     folder = home / "images" / f".base-{spec.suite}-{arch.debian}"
-    with files.explained(InfrastructureError, "cannot make a base image", folder.parent):
+    with files.translate_os_errors(InfrastructureError, "cannot make a base image", folder.parent):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         try:

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import filelock
 
-from crossjit.engine.base import COPY, OWNED, Engine, ImageInfo, Owned, lasting
+from crossjit.engine.base import COPY, OWNED, Engine, EngineObject, ImageInfo, lasting
 from crossjit.errors import EngineError, InfrastructureError
 from crossjit.images import base as bases
 from crossjit.images import release as releases
 from crossjit.images.base import BASE, Base, Bootstrapper
-from crossjit.images.image import Image, Package, digest_of, parse_listing, remember, remembered
+from crossjit.images.image import Image, Package, digest_of, parse_listing, remember, to_record
 from crossjit.images.release import Choice
 from crossjit.images.spec import DOCKERFILE, ImageSpec, Role, other
 from crossjit.model import Arch
@@ -48,7 +48,7 @@ def ensure(
     progress: Progress,
     labels: Mapping[str, str] | None = None,
     bootstrapper: Bootstrapper = bases.bootstrap,
-    renew: bool = False,
+    refresh: bool = False,
 ) -> Image:
     """Have an image of this role and arch in the engine; made if it is not there, by one process at a time.
 
@@ -56,7 +56,7 @@ def ensure(
     too; of the other arch it is what runs under emulation. Nothing foreign is run to make any of them. `labels` go on
     all that is started on the way, so that it is found if this process dies. The run that they name is not in the
     image's own, which outlives it. Base and image are recorded under `home`, so the second call asks no registry and no
-    mirror, and starts nothing. With `renew` it is the image of what the mirror has now.
+    mirror, and starts nothing. With `refresh` it is the image of what the mirror has now.
 
     Raises EngineError with the end of the build's log, and InfrastructureError where there is no base to stand on.
     """
@@ -68,16 +68,16 @@ def ensure(
                 engine, spec, host_arch, home, labels=labels, progress=progress, bootstrapper=bootstrapper
             )
     wanted = _Wanted(spec, role, arch, host_arch, base)
-    if not renew and (found := _known(engine, wanted, home)):
+    if not refresh and (found := _known(engine, wanted, home)):
         return found
     with _locked(home, f"image-{wanted.core[:12]}", f"the image {wanted.subject}", progress):
-        if not renew and (found := _known(engine, wanted, home)):
+        if not refresh and (found := _known(engine, wanted, home)):
             return found
         with locked_base(spec, host_arch, home, progress):
             base = bases.require(
                 engine, base, spec, host_arch, home, labels=labels, progress=progress, bootstrapper=bootstrapper
             )
-        return _make(engine, replace(wanted, base=base), home, progress, labels, renew=renew)
+        return _make(engine, replace(wanted, base=base), home, progress, labels, refresh=refresh)
 
 
 def find(engine: Engine, spec: ImageSpec, role: Role, arch: Arch, *, host_arch: Arch, home: Path) -> Image | None:
@@ -146,12 +146,12 @@ def core_of(spec: ImageSpec, role: Role, arch: Arch, host_arch: Arch, base: Base
 
 
 def _make(
-    engine: Engine, wanted: _Wanted, home: Path, progress: Progress, labels: Mapping[str, str], *, renew: bool
+    engine: Engine, wanted: _Wanted, home: Path, progress: Progress, labels: Mapping[str, str], *, refresh: bool
 ) -> Image:
     """Build an image, or take one that another state folder had made, unless it is to be of what the mirror has now."""
     spec = wanted.spec
     with progress.step("image", wanted.subject) as step:
-        release = None if renew else _made_before(engine, wanted)
+        release = None if refresh else _made_before(engine, wanted)
         info = engine.image(wanted.tag(release)) if release else None
         if release is None or info is None:
             release, info = _build(engine, wanted, labels, step)
@@ -233,7 +233,7 @@ def _known(engine: Engine, wanted: _Wanted, home: Path) -> Image | None:
     """Return the image that was chosen if it is in the engine and what is in it is known."""
     choice = releases.chosen(home, wanted.core)
     info = engine.image(wanted.tag(choice.release)) if choice else None
-    packages = remembered(home, info.id) if info else None
+    packages = to_record(home, info.id) if info else None
     if choice is None or info is None or packages is None:
         return None
     return wanted.image(choice.release, info.id, packages)
@@ -268,7 +268,7 @@ def _copy(
     try:
         yield copy
     finally:
-        engine.remove(Owned("image", info.id, copy, labels))
+        engine.remove(EngineObject("image", info.id, copy, labels))
 
 
 def _read_file(engine: Engine, reference: str, path: str, arch: Arch, labels: Mapping[str, str]) -> str:
@@ -315,7 +315,7 @@ def locked_base(
 def _locked(home: Path, name: str, what: str, progress: Progress) -> Iterator[None]:
     """Hold a lock of this state folder, and say so where another process has it."""
     folder = home / "locks"
-    with files.explained(InfrastructureError, "cannot lock an image", folder):
+    with files.translate_os_errors(InfrastructureError, "cannot lock an image", folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = files.lock(folder / f"{name}.lock")
         try:

@@ -97,12 +97,12 @@ def parse_listing(text: str) -> tuple[Package, ...]:
 def remember(home: Path, image_id: str, packages: tuple[Package, ...]) -> None:
     """Keep what is installed in an image, so that nothing has to be started to know it."""
     path = _path(home, image_id)
-    with files.explained(InfrastructureError, "cannot keep what is known of an image", path.parent):
+    with files.translate_os_errors(InfrastructureError, "cannot keep what is known of an image", path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         files.replace(path, listing(packages).encode())
 
 
-def remembered(home: Path, image_id: str) -> tuple[Package, ...] | None:
+def to_record(home: Path, image_id: str) -> tuple[Package, ...] | None:
     """Return what is installed in an image if that is kept."""
     try:
         return parse_listing(_path(home, image_id).read_text(encoding="utf-8"))

@@ -22,7 +22,7 @@ OWN = "libpython"  # what a build is to bring itself: without it, the build is a
 _TABLES = {Role.TARGET: "target", Role.TOOLCHAIN: "libraries", Role.DEBUG: "target"}  # of a variant's packages
 
 
-def trouble(lines: Iterable[str], role: Role, known: Collection[Package] = ()) -> InfrastructureError | None:
+def missing_library(lines: Iterable[str], role: Role, known: Collection[Package] = ()) -> InfrastructureError | None:
     """Return the error for what a program that did not start, or a module that was not loaded, said; None if it is none
     of these.
 

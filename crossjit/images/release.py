@@ -83,7 +83,7 @@ class Choice:
 def choose(home: Path, choice: Choice) -> None:
     """Record that an image stands for what is asked for, until another does."""
     path = _path(home, choice.core)
-    with files.explained(InfrastructureError, "cannot record which image is used", path.parent):
+    with files.translate_os_errors(InfrastructureError, "cannot record which image is used", path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         files.replace(path, json.dumps(asdict(choice)).encode())
 
@@ -102,7 +102,7 @@ def all_chosen(home: Path) -> Iterator[Choice]:
 
 def forget(home: Path, choice: Choice) -> None:
     """Remove what was recorded."""
-    with files.explained(InfrastructureError, "cannot forget an image", home / "images"):
+    with files.translate_os_errors(InfrastructureError, "cannot forget an image", home / "images"):
         _path(home, choice.core).unlink(missing_ok=True)
 
 

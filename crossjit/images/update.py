@@ -71,7 +71,7 @@ def update(
             progress=progress,
             labels=labels,
             bootstrapper=bootstrapper,
-            renew=True,
+            refresh=True,
         )
         if image.core != choice.core:
             releases.forget(home, choice)
@@ -124,5 +124,5 @@ def _renew_base(
             labels=labels,
             progress=progress,
             bootstrapper=bootstrapper,
-            renew=True,
+            refresh=True,
         )

@@ -11,8 +11,8 @@ from enum import StrEnum
 from functools import cached_property
 
 import crossjit
-from crossjit.config.conditions import Circumstances, in_range, numbers, recalled
-from crossjit.known_failures.entries import KnownFailure, Listed, literal_head
+from crossjit.config.conditions import TargetEnvironment, from_record, in_range, numbers
+from crossjit.known_failures.entries import KnownFailure, LocatedEntry, literal_head
 from crossjit.known_failures.test_inventory import Inventory, family, matching, of_artifact
 from crossjit.model import CellResult, Outcome, SuiteResult
 from crossjit.stash.artifact import Artifact
@@ -34,10 +34,10 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Judged:
+class AuditedEntry:
     """An entry, and what is to be said of it; `why` tells what that rests on."""
 
-    listed: Listed
+    listed: LocatedEntry
     state: State
     why: str
 
@@ -69,7 +69,7 @@ class History:
     """One suite of a cell in a run: in what it ran, and outcomes by tests' names (groups may repeat one)."""
 
     run: str
-    where: Circumstances
+    where: TargetEnvironment
     outcomes: Mapping[str, frozenset[Outcome]] = field(default_factory=dict)
 
     @cached_property
@@ -116,8 +116,11 @@ def histories(recorded: Recorded) -> tuple[History, ...]:
 
 
 def judge(
-    listed: Iterable[Listed], subjects: Sequence[Subject], histories: Sequence[History], recipes: Iterable[str] = ()
-) -> tuple[Judged, ...]:
+    listed: Iterable[LocatedEntry],
+    subjects: Sequence[Subject],
+    histories: Sequence[History],
+    recipes: Iterable[str] = (),
+) -> tuple[AuditedEntry, ...]:
     """Say of each entry whether its tests exist, and whether a run has needed it; `recipes` are the names of all.
 
     An entry is not needed if its tests ran where its conditions held, and none failed as it says. One whose tests ran
@@ -127,14 +130,16 @@ def judge(
     return tuple(_judge(each, subjects, histories, recipes) for each in listed)
 
 
-def _judge(listed: Listed, subjects: Sequence[Subject], histories: Sequence[History], recipes: Sequence[str]) -> Judged:
+def _judge(
+    listed: LocatedEntry, subjects: Sequence[Subject], histories: Sequence[History], recipes: Sequence[str]
+) -> AuditedEntry:
     failure = listed.failure
     if (missing := _missing(failure, subjects, recipes)) is not None:
-        return Judged(listed, State.NO_TEST, missing)
+        return AuditedEntry(listed, State.NO_TEST, missing)
     held = [history for history in histories if failure.when.holds(history.where)]
     if not held:
         why = "its conditions held in no run" if histories else "there is no run that recorded its circumstances"
-        return Judged(listed, State.NOT_TRIED, why)
+        return AuditedEntry(listed, State.NOT_TRIED, why)
     needed: dict[str, None] = {}
     otherwise: dict[str, set[Outcome]] = defaultdict(set)
     for history in held:
@@ -145,12 +150,12 @@ def _judge(listed: Listed, subjects: Sequence[Subject], histories: Sequence[Hist
             elif outcomes:
                 otherwise[history.run] |= outcomes
     if needed:
-        return Judged(listed, State.NEEDED, f"failed so in {_runs(needed)}")
+        return AuditedEntry(listed, State.NEEDED, f"failed so in {_runs(needed)}")
     if otherwise:
         how = " or ".join(sorted({str(outcome) for outcomes in otherwise.values() for outcome in outcomes}))
-        return Judged(listed, State.NOT_NEEDED, f"{how} in {_runs(otherwise)}, and {failure.kind} in none")
+        return AuditedEntry(listed, State.NOT_NEEDED, f"{how} in {_runs(otherwise)}, and {failure.kind} in none")
     why = "it is left out, so that no run can tell" if not failure.run else "its tests ran in no run where it holds"
-    return Judged(listed, State.NOT_TRIED, why)
+    return AuditedEntry(listed, State.NOT_TRIED, why)
 
 
 def _missing(failure: KnownFailure, subjects: Sequence[Subject], recipes: Sequence[str]) -> str | None:
@@ -198,11 +203,11 @@ def _outcomes(suite: SuiteResult) -> dict[str, frozenset[Outcome]]:
     return {name: frozenset(outcomes) for name, outcomes in found.items()}
 
 
-def _where(suite: SuiteResult) -> Circumstances | None:
+def _where(suite: SuiteResult) -> TargetEnvironment | None:
     works = {
         name: fact["works"] for name, fact in suite.capabilities.items() if isinstance(fact, dict) and "works" in fact
     }
-    return recalled(suite.circumstances, {name: value for name, value in works.items() if isinstance(value, bool)})
+    return from_record(suite.conditions, {name: value for name, value in works.items() if isinstance(value, bool)})
 
 
 def _python(version: str) -> tuple[int, int] | None:

@@ -15,7 +15,7 @@ import pydantic
 
 import crossjit
 from crossjit.config import documents
-from crossjit.config.conditions import Circumstances, When, capability_names
+from crossjit.config.conditions import TargetEnvironment, When, capability_names
 from crossjit.errors import DocumentError
 from crossjit.model import Outcome, TestResult
 
@@ -91,7 +91,7 @@ class KnownFailures:
 
 
 @dataclass(frozen=True)
-class Listed:
+class LocatedEntry:
     """A known failure, and where it is listed: the line is that of its first key, from 1."""
 
     failure: KnownFailure
@@ -104,24 +104,24 @@ def load(folder: Path = crossjit.VALIDATE) -> tuple[KnownFailure, ...]:
     return tuple(failure for file in _files(folder) for failure in documents.load(file, KnownFailures).failures)
 
 
-def holding(failures: Iterable[KnownFailure], where: Circumstances) -> tuple[KnownFailure, ...]:
+def holding(failures: Iterable[KnownFailure], where: TargetEnvironment) -> tuple[KnownFailure, ...]:
     """Return the known failures that hold in these circumstances."""
     return tuple(failure for failure in failures if failure.when.holds(where))
 
 
-def possible(failures: Iterable[KnownFailure], where: Circumstances) -> tuple[KnownFailure, ...]:
+def possible(failures: Iterable[KnownFailure], where: TargetEnvironment) -> tuple[KnownFailure, ...]:
     """Return the known failures that can hold in these circumstances, whatever the target turns out to lack."""
     return holding(failures, replace(where, capabilities=dict.fromkeys(capability_names(), False)))
 
 
-def left_out(failures: Iterable[KnownFailure]) -> list[str]:
+def deselected(failures: Iterable[KnownFailure]) -> list[str]:
     """Return the patterns of what is not run: it would take its module, or the target, with it."""
     return [failure.test for failure in failures if not failure.run]
 
 
-def listed(folder: Path = crossjit.VALIDATE) -> tuple[Listed, ...]:
+def listed(folder: Path = crossjit.VALIDATE) -> tuple[LocatedEntry, ...]:
     """Load the known failures of all files, each with its place. Raises DocumentError for all that is wrong."""
-    found: list[Listed] = []
+    found: list[LocatedEntry] = []
     wrong: list[DocumentError] = []
     for path in _files(folder):
         try:
@@ -131,7 +131,7 @@ def listed(folder: Path = crossjit.VALIDATE) -> tuple[Listed, ...]:
             wrong.append(error)
             continue
         lines = documents.lines(document, (("failures", number) for number in range(len(failures))))
-        found += (Listed(failure, path, line) for failure, line in zip(failures, lines, strict=True))
+        found += (LocatedEntry(failure, path, line) for failure, line in zip(failures, lines, strict=True))
     if wrong:
         raise documents.together(wrong)
     return tuple(found)

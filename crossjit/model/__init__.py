@@ -1,7 +1,7 @@
 """What things are: platforms, cells, results. All of it imports nothing of the package."""
 
 from crossjit.model.cells import TOOLS, Cell, Expectation, ExtraPackages, Strategy, Variant
-from crossjit.model.platform import Arch, Emulator, HostAbility
+from crossjit.model.platform import Arch, EmulationSupport, Emulator
 from crossjit.model.results import CellResult, Crash, ModuleRun, Outcome, SuiteResult, TestResult, Verdict
 
 __all__ = [
@@ -12,7 +12,7 @@ __all__ = [
     "Emulator",
     "Expectation",
     "ExtraPackages",
-    "HostAbility",
+    "EmulationSupport",
     "ModuleRun",
     "Outcome",
     "Strategy",

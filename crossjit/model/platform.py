@@ -58,7 +58,7 @@ class Emulator:
 
 
 @dataclass(frozen=True)
-class HostAbility:
+class EmulationSupport:
     """What the engine's machine can run: its own arch, and others through `emulators`.
 
     `local` is False where the engine is on another machine than this process (remote, Docker Desktop): then what is

@@ -19,7 +19,7 @@ class Outcome(StrEnum):
     CRASHED = "crashed"
 
     @property
-    def is_bad(self) -> bool:
+    def is_failure(self) -> bool:
         """Whether the outcome, unless it is known and listed, makes the cell fail."""
         return self not in (Outcome.PASSED, Outcome.SKIPPED)
 
@@ -51,17 +51,17 @@ class TestResult:
     known: str | None = None
 
     @property
-    def went_wrong(self) -> bool:
+    def failed(self) -> bool:
         """Whether it makes the cell fail: a bad outcome that is not known."""
-        return self.outcome.is_bad and self.known is None
+        return self.outcome.is_failure and self.known is None
 
     @property
-    def failed_as_known(self) -> bool:
+    def xfailed(self) -> bool:
         """Whether it failed as a known failure says."""
-        return self.outcome.is_bad and self.known is not None
+        return self.outcome.is_failure and self.known is not None
 
     @property
-    def passed_unexpectedly(self) -> bool:
+    def xpassed(self) -> bool:
         """Whether it is listed as a known failure and passed."""
         return self.outcome is Outcome.PASSED and self.known is not None
 
@@ -123,7 +123,7 @@ class SuiteResult:
     unproved: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     modules: tuple[ModuleRun, ...] = ()
-    circumstances: dict[str, object] = field(default_factory=dict)
+    conditions: dict[str, object] = field(default_factory=dict)
     capabilities: dict[str, object] = field(default_factory=dict)
     crashes: tuple[Crash, ...] = ()
     limits: tuple[str, ...] = ()
@@ -143,8 +143,8 @@ class CellResult:
     """A cell's verdict with its reasons, and what it rests on. Durations are wall seconds by phase.
 
     `details` are lines to show below the reasons: the command that failed and the end of what it said. `caches` says
-    how often each cache of the build had an answer and how often not, by its name: (hits, misses). `made_of` is the
-    whole id of the artifact that the cell's was made of, where nothing but tests differed.
+    how often each cache of the build had an answer and how often not, by its name: (hits, misses). `derived_from` is
+    the whole id of the artifact that the cell's was made of, where nothing but tests differed.
     """
 
     cell: Cell
@@ -159,7 +159,7 @@ class CellResult:
     seconds: dict[str, float] = field(default_factory=dict)
     details: tuple[str, ...] = ()
     caches: dict[str, tuple[int, int]] = field(default_factory=dict)
-    made_of: str | None = None
+    derived_from: str | None = None
 
     @property
     def caveats(self) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ from crossjit.validation import probe
 
 
 def build_cell(
-    shop: BuildContext,
+    ctx: BuildContext,
     prepared: PreparedCell,
     *,
     log: Path,
@@ -56,29 +56,29 @@ def build_cell(
     processes that want the same cell build it once. While one is built, configure answers for the `following` one.
     Raises BuildError, EngineError, StashError.
     """
-    found = None if rebuild else stashed(shop.store, prepared)
+    found = None if rebuild else stashed(ctx.store, prepared)
     if found is not None:
         if remark := _other_source(found.manifest, prepared):
-            shop.progress.say(remark)
+            ctx.progress.say(remark)
         return BuiltCell(found, from_stash=True)
-    require_emulator(shop, prepared.cell.arch)
-    with shop.store.lock(prepared.key, on_wait=on_wait(shop, str(prepared.cell))):
-        found = None if rebuild else stashed(shop.store, prepared)
+    require_emulator(ctx, prepared.cell.arch)
+    with ctx.store.lock(prepared.key, on_wait=on_wait(ctx, str(prepared.cell))):
+        found = None if rebuild else stashed(ctx.store, prepared)
         if found is not None:
             return BuiltCell(found, from_stash=True)
-        target = ensure_image(shop, prepared.image, Role.TARGET, prepared.cell.arch)
-        if shop.cached and not rebuild and (alike := _alike(shop, prepared)):
+        target = ensure_image(ctx, prepared.image, Role.TARGET, prepared.cell.arch)
+        if ctx.cached and not rebuild and (alike := _alike(ctx, prepared)):
             try:
-                return _make(shop, prepared, _renewing(shop, prepared, alike), target, log)
+                return _make(ctx, prepared, _renewing(ctx, prepared, alike), target, log)
             except test_overlay.UnfitError as reason:
-                shop.progress.say(f"{prepared.cell}: {alike.id} will not do, so it is built: {reason}")
-        return _make(shop, prepared, _building(shop, prepared), target, log, following)
+                ctx.progress.say(f"{prepared.cell}: {alike.id} will not do, so it is built: {reason}")
+        return _make(ctx, prepared, _building(ctx, prepared), target, log, following)
 
 
-def _alike(shop: BuildContext, prepared: PreparedCell) -> Artifact | None:
+def _alike(ctx: BuildContext, prepared: PreparedCell) -> Artifact | None:
     """Return an artifact of a source that differs in its tests only, if there is one."""
-    found = shop.store.find_by_core(prepared.spec.core_key) if prepared.spec.core_key else None
-    return found or (_alike(shop, prepared.trusted) if prepared.trusted else None)
+    found = ctx.store.find_by_core(prepared.spec.base_key) if prepared.spec.base_key else None
+    return found or (_alike(ctx, prepared.trusted) if prepared.trusted else None)
 
 
 @dataclass(frozen=True)
@@ -86,36 +86,36 @@ class BuildMethod:
     """How a cell is made in a toolchain container.
 
     `fill` puts into a fresh one all but a cross build's own Python; `make` is called as `execute.run_build` is; `pack`
-    takes the trees and returns the install tree; `report` asks how often the caches had an answer. `made_of` is the
-    artifact that most of it is taken from, if it is.
+    takes the trees and returns the install tree; `report` asks how often the caches had an answer. `derived_from` is
+    the artifact that most of it is taken from, if it is.
     """
 
     fill: Callable[[Container], None]
     make: Callable[..., BuildResult]
     pack: Callable[[Container, Staging], Packed]
     report: Callable[[Container], Mapping[str, tuple[int, int]]] = lambda container: {}
-    made_of: Artifact | None = None
+    derived_from: Artifact | None = None
 
 
-def _building(shop: BuildContext, prepared: PreparedCell) -> BuildMethod:
+def _building(ctx: BuildContext, prepared: PreparedCell) -> BuildMethod:
     """Build it from its source."""
     fill = partial(populate, spec=prepared.spec, source=prepared.source)
-    report = partial(cache_report, remark=lambda said: shop.progress.say(f"{prepared.cell}: {said}"))
+    report = partial(cache_report, remark=lambda said: ctx.progress.say(f"{prepared.cell}: {said}"))
     return BuildMethod(fill, execute.run_build, pack_trees, report)
 
 
-def _renewing(shop: BuildContext, prepared: PreparedCell, alike: Artifact) -> BuildMethod:
+def _renewing(ctx: BuildContext, prepared: PreparedCell, alike: Artifact) -> BuildMethod:
     """Make it of an artifact that differs in its tests only. Raises UnfitError."""
     base = test_overlay.open_base(alike, prepared.spec, prepared.source)
-    shop.progress.say(f"{prepared.cell}: nothing but tests differs from {alike.id}, so it is made of that")
+    ctx.progress.say(f"{prepared.cell}: nothing but tests differs from {alike.id}, so it is made of that")
     fill = partial(test_overlay.fill, source=prepared.source, base=base)
     return BuildMethod(
-        fill, partial(test_overlay.make, base=base), partial(test_overlay.pack, base=base), made_of=alike
+        fill, partial(test_overlay.make, base=base), partial(test_overlay.pack, base=base), derived_from=alike
     )
 
 
 def _make(
-    shop: BuildContext,
+    ctx: BuildContext,
     prepared: PreparedCell,
     way: BuildMethod,
     target: Image,
@@ -127,40 +127,40 @@ def _make(
     Raises UnfitError where the way is not a build.
     """
     order, subject = prepared.order, str(prepared.cell)
-    emulation = shop.emulation(prepared.cell.arch, order.cpu)
+    emulation = ctx.emulation(prepared.cell.arch, order.cpu)
     with contextlib.ExitStack() as asking, contextlib.ExitStack() as building:
         beside = building.enter_context(ThreadPoolExecutor(1))
-        container = building.enter_context(build_container(shop, prepared, prepared.spec, f"build-{subject}"))
+        container = building.enter_context(build_container(ctx, prepared, prepared.spec, f"build-{subject}"))
         filling = beside.submit(way.fill, container)  # ends with its container, if nobody waits for it
-        own_python = ensure_build_python(shop, prepared, log, following=prepared)
+        own_python = ensure_build_python(ctx, prepared, log, following=prepared)
 
         def unpack() -> None:
             filling.result()
             if own_python is not None:
                 put_build_python(container, own_python)
 
-        asking.enter_context(preconfigured(shop, following))
-        built = run_logged(shop, container, prepared.spec, way.make, unpack, subject, log)
+        asking.enter_context(preconfigured(ctx, following))
+        built = run_logged(ctx, container, prepared.spec, way.make, unpack, subject, log)
         with (
-            shop.store.staging(prepared.key) as staging,
+            ctx.store.staging(prepared.key) as staging,
             contextlib.ExitStack() as probing,
             # Containers take a second to come and to go, and the caches to count. What is given to the threads has
             # ended before the stacks are left, which close what was entered even where no thread came to it.
             ThreadPoolExecutor(2) as aside,
         ):
             its_container = probe.probing(
-                shop.engine,
-                shop.facts,
+                ctx.engine,
+                ctx.facts,
                 target,
                 variant=order.variant,
                 emulation=emulation,
-                name=container_name(f"probe-{prepared.cell.slug}", shop.run),
-                labels=shop.labels,
+                name=container_name(f"probe-{prepared.cell.slug}", ctx.run),
+                labels=ctx.labels,
             )
             opening = aside.submit(probing.enter_context, its_container)
-            reporting = aside.submit(optional_step, shop, "counting what came from the caches", way.report, container)
+            reporting = aside.submit(optional_step, ctx, "counting what came from the caches", way.report, container)
             started = time.monotonic()
-            with shop.progress.step("pack", subject):
+            with ctx.progress.step("pack", subject):
                 packed = way.pack(container, staging)
                 found = reporting.result() or {}
             leaving = [aside.submit(building.close)]
@@ -172,26 +172,26 @@ def _make(
                 cell=prepared.cell,
                 variant=order.variant,
                 emulation=emulation,
-                progress=shop.progress,
+                progress=ctx.progress,
                 support=partial(staging.open, SUPPORT),
                 packages=prepared.toolchain.packages,
             )
             leaving.append(aside.submit(probing.close))
             built = built.after("probe", time.monotonic() - started)
             manifest = replace(
-                make_manifest(shop, prepared, prepared.spec, ArtifactKind.CELL, built),
+                make_manifest(ctx, prepared, prepared.spec, ArtifactKind.CELL, built),
                 cell=prepared.cell,
                 recipe=order.recipe.name,
                 variant=order.variant.name,
                 images={"toolchain": prepared.toolchain.facts(), "target": target.facts()},
                 build_python=own_python.full_id if own_python else None,
-                made_of=way.made_of.full_id if way.made_of else None,
-                qemu=qemu_version(shop, prepared.cell.arch),
+                derived_from=way.derived_from.full_id if way.derived_from else None,
+                qemu=qemu_version(ctx, prepared.cell.arch),
                 cpu=emulation.get("QEMU_CPU"),
                 probe=dict(facts),
-                probed_in=probe_conditions(shop, prepared, target),
+                probed_in=probe_conditions(ctx, prepared, target),
             )
-            with shop.progress.step("stash", subject):
+            with ctx.progress.step("stash", subject):
                 artifact = staging.commit(manifest)
             for each in leaving:
                 each.result()

@@ -23,7 +23,7 @@ def put_build_python(container: Container, python: Artifact) -> None:
 
 
 def ensure_build_python(
-    shop: BuildContext, prepared: PreparedCell, log: Path, *, following: PreparedCell | None = None
+    ctx: BuildContext, prepared: PreparedCell, log: Path, *, following: PreparedCell | None = None
 ) -> Artifact | None:
     """Have the Python that runs CPython's own tools in a cross build: a native cell's, or made once and kept.
 
@@ -32,26 +32,26 @@ def ensure_build_python(
     wanted = prepared.build_python
     if wanted is None:
         return None
-    if found := _found_build_python(shop, prepared):
+    if found := _found_build_python(ctx, prepared):
         return found
     spec = wanted.own
     subject = f"build Python {prepared.source.version}"
-    with shop.store.lock(spec.key, on_wait=on_wait(shop, subject)):
-        if found := _found_build_python(shop, prepared):
+    with ctx.store.lock(spec.key, on_wait=on_wait(ctx, subject)):
+        if found := _found_build_python(ctx, prepared):
             return found
         own_log = log.with_name("build-python.log")
         with (
-            preconfigured(shop, following),
-            build_container(shop, prepared, spec, f"build-{subject}") as container,
-            shop.store.staging(spec.key) as staging,
+            preconfigured(ctx, following),
+            build_container(ctx, prepared, spec, f"build-{subject}") as container,
+            ctx.store.staging(spec.key) as staging,
         ):
             unpack = partial(populate, container, spec, prepared.source)
-            built = run_logged(shop, container, spec, execute.run_build, unpack, subject, own_log)
-            with shop.progress.step("pack", subject):
+            built = run_logged(ctx, container, spec, execute.run_build, unpack, subject, own_log)
+            with ctx.progress.step("pack", subject):
                 pack_tree(container, staging, INSTALL, layout.INSTALL, below=layout.PREFIX)
             return staging.commit(
                 replace(
-                    make_manifest(shop, prepared, spec, ArtifactKind.BUILD_PYTHON, built),
+                    make_manifest(ctx, prepared, spec, ArtifactKind.BUILD_PYTHON, built),
                     images={"toolchain": prepared.toolchain.facts()},
                 )
             )
@@ -63,8 +63,8 @@ def find_build_python(store: Store, prepared: PreparedCell) -> Artifact | None:
     return found or (find_build_python(store, prepared.trusted) if prepared.trusted else None)
 
 
-def _found_build_python(shop: BuildContext, prepared: PreparedCell) -> Artifact | None:
-    found = find_build_python(shop.store, prepared)
+def _found_build_python(ctx: BuildContext, prepared: PreparedCell) -> Artifact | None:
+    found = find_build_python(ctx.store, prepared)
     if found is not None and found.manifest.kind is ArtifactKind.CELL:
-        shop.progress.say(f"{prepared.cell}: {found.manifest.subject} ({found.id}) is its build Python")
+        ctx.progress.say(f"{prepared.cell}: {found.manifest.subject} ({found.id}) is its build Python")
     return found

@@ -26,7 +26,7 @@ from crossjit.validation import target as target_module
 
 
 def run_logged(
-    shop: BuildContext,
+    ctx: BuildContext,
     container: Container,
     spec: BuildSpec,
     make: Callable[..., BuildResult],
@@ -36,7 +36,7 @@ def run_logged(
 ) -> BuildResult:
     """Have something made in a container, as `execute.run_build` does, with its whole output in `log`."""
     with log.open("w", encoding="utf-8", buffering=1) as output:
-        return make(container, spec, unpack=unpack, subject=subject, jobs=shop.jobs, log=output, progress=shop.progress)
+        return make(container, spec, unpack=unpack, subject=subject, jobs=ctx.jobs, log=output, progress=ctx.progress)
 
 
 def pack_trees(container: Container, staging: Staging) -> Packed:
@@ -53,25 +53,25 @@ def pack_tree(container: Container, staging: Staging, name: str, folder: str, *,
         return staging.add(name, tar, below=below)
 
 
-def probe_conditions(shop: BuildContext, prepared: PreparedCell, image: Image) -> evidence.Conditions:
+def probe_conditions(ctx: BuildContext, prepared: PreparedCell, image: Image) -> evidence.Conditions:
     """Say in what a probe of a cell would run now."""
     arch, order = prepared.cell.arch, prepared.order
-    environment = target_module.environment(order.variant, shop.emulation(arch, order.cpu))
-    return evidence.conditions(image, environment, qemu_version(shop, arch), shop.facts)
+    environment = target_module.environment(order.variant, ctx.emulation(arch, order.cpu))
+    return evidence.conditions(image, environment, qemu_version(ctx, arch), ctx.facts)
 
 
 @contextlib.contextmanager
 def build_container(
-    shop: BuildContext, prepared: PreparedCell, spec: BuildSpec, purpose: str, memory: int = BUILD_MEMORY
+    ctx: BuildContext, prepared: PreparedCell, spec: BuildSpec, purpose: str, memory: int = BUILD_MEMORY
 ) -> Iterator[Container]:
     """Start the container of a build, with its trust domain's caches; what a stranger's leaves there is bounded."""
     cache = below = mark = None
-    if shop.cached:
+    if ctx.cached:
         if trust.is_stranger(spec.domain):
-            mark = cache_volume.mark(shop.settings, spec.domain, shop.run)
+            mark = cache_volume.mark(ctx.settings, spec.domain, ctx.run)
         cache, *others = (
             cache_volume.ensure(
-                shop.engine, shop.settings, domain, prepared.source.origin if domain == spec.domain else ""
+                ctx.engine, ctx.settings, domain, prepared.source.origin if domain == spec.domain else ""
             )
             for domain in trust.serving(spec.domain)
         )
@@ -79,47 +79,45 @@ def build_container(
     with (
         contextlib.ExitStack() as after,
         open_container(
-            shop.engine,
+            ctx.engine,
             prepared.toolchain,
             spec,
-            facts=shop.facts,
-            name=container_name(purpose, shop.run),
-            labels=shop.labels,
-            emulation=shop.emulation(prepared.toolchain.arch, prepared.order.cpu),
+            facts=ctx.facts,
+            name=container_name(purpose, ctx.run),
+            labels=ctx.labels,
+            emulation=ctx.emulation(prepared.toolchain.arch, prepared.order.cpu),
             cache=cache,
             below=below,
             memory=memory,
         ) as container,
     ):
         if cache is not None and mark is not None:
-            after.push(partial(_bound, shop, prepared.toolchain, cache, spec.domain, mark))
+            after.push(partial(_bound, ctx, prepared.toolchain, cache, spec.domain, mark))
         yield container
 
 
 def _bound(
-    shop: BuildContext, image: Image, volume: str, domain: str, mark: Path, kind: type[BaseException] | None, *_: object
+    ctx: BuildContext, image: Image, volume: str, domain: str, mark: Path, kind: type[BaseException] | None, *_: object
 ) -> None:
     """Bound a stranger's cache behind its build, unless that was interrupted: then the next command removes it."""
     if kind is None or issubclass(kind, Exception):
-        name = container_name("cache", shop.run)
-        about = (shop.engine, image, volume, domain, name, shop.labels, mark)
-        optional_step(shop, f"bounding {volume}", partial(cache_volume.bound, *about))
+        name = container_name("cache", ctx.run)
+        about = (ctx.engine, image, volume, domain, name, ctx.labels, mark)
+        optional_step(ctx, f"bounding {volume}", partial(cache_volume.bound, *about))
 
 
-def preconfigured(shop: BuildContext, prepared: PreparedCell | None) -> AbstractContextManager[None]:
+def preconfigured(ctx: BuildContext, prepared: PreparedCell | None) -> AbstractContextManager[None]:
     """Have configure answer for a build to come while the block runs, where that may save time."""
-    worth = (
-        prepared and shop.cached and shop.jobs > 1 and preconfigure.are_new(prepared.spec, prepared.source, shop.store)
-    )
+    worth = prepared and ctx.cached and ctx.jobs > 1 and preconfigure.are_new(prepared.spec, prepared.source, ctx.store)
     if prepared is None or not worth:
         return contextlib.nullcontext()
     spec, source = prepared.spec, prepared.source
-    opened = build_container(shop, prepared, spec, f"configure-{prepared.cell.slug}", CONFIGURE_MEMORY)
+    opened = build_container(ctx, prepared, spec, f"configure-{prepared.cell.slug}", CONFIGURE_MEMORY)
     return preconfigure.asked(opened, lambda container: preconfigure.ask(container, spec, source))
 
 
 def make_manifest(
-    shop: BuildContext, prepared: PreparedCell, spec: BuildSpec, kind: ArtifactKind, built: BuildResult
+    ctx: BuildContext, prepared: PreparedCell, spec: BuildSpec, kind: ArtifactKind, built: BuildResult
 ) -> Manifest:
     """Describe what was built, as far as the build says it."""
     source = prepared.source
@@ -141,13 +139,13 @@ def make_manifest(
         configure=spec.configure_line,
         llvm=prepared.toolchain.llvm_version(spec.llvm) if spec.llvm else None,
         compiler=built.compiler,
-        core_key=spec.core_key,
+        base_key=spec.base_key,
         domain=spec.domain,
         seconds={name: round(value, 3) for name, value in built.seconds.items()},
         crossjit=crossjit.__version__,
     )
 
 
-def on_wait(shop: BuildContext, subject: str) -> Callable[[], None]:
+def on_wait(ctx: BuildContext, subject: str) -> Callable[[], None]:
     """Return what says that another process holds a lock."""
-    return lambda: shop.progress.say(f"{subject}: another process is building it; waiting to take its result")
+    return lambda: ctx.progress.say(f"{subject}: another process is building it; waiting to take its result")

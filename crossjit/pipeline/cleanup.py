@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from crossjit.build import cache_volume
-from crossjit.engine.base import COPY, HOME, RUN, Engine, Owned
+from crossjit.engine.base import COPY, HOME, RUN, Engine, EngineObject
 from crossjit.errors import CrossjitError, InfrastructureError
 from crossjit.runs import history
 from crossjit.settings import Settings
@@ -17,20 +17,20 @@ KINDS = ("container", "volume", "image")  # containers first, then what they hol
 
 
 @dataclass(frozen=True)
-class Kept:
+class Skipped:
     """Something that was not removed, and why not."""
 
-    thing: Owned
+    thing: EngineObject
     reason: str
 
 
 @dataclass(frozen=True)
-class Cleaned:
+class CleanupResult:
     """What was removed from the engine and from the state folder (names of folders in the making), and what was not."""
 
-    removed: tuple[Owned, ...] = ()
+    removed: tuple[EngineObject, ...] = ()
     folders: tuple[str, ...] = ()
-    kept: tuple[Kept, ...] = ()
+    kept: tuple[Skipped, ...] = ()
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -41,7 +41,7 @@ class Cleaned:
         )
 
 
-def sweep(engine: Engine, settings: Settings) -> Cleaned:
+def sweep(engine: Engine, settings: Settings) -> CleanupResult:
     """Remove what runs left whose process died, and what is half made in the stash and `sources/`.
 
     Only things with this state folder's label and a run's label are looked at. Images stay, since they are found by key
@@ -59,12 +59,12 @@ def sweep(engine: Engine, settings: Settings) -> Cleaned:
         if reason is None:
             removed.append(thing)
         else:
-            kept.append(Kept(thing, reason))
+            kept.append(Skipped(thing, reason))
     removed += _sweep_unbounded(engine, settings)
-    return Cleaned(tuple(removed), sweep_folders(settings), tuple(kept))
+    return CleanupResult(tuple(removed), sweep_folders(settings), tuple(kept))
 
 
-def _sweep_unbounded(engine: Engine, settings: Settings) -> Iterator[Owned]:
+def _sweep_unbounded(engine: Engine, settings: Settings) -> Iterator[EngineObject]:
     """Remove the cache volumes of strangers' builds that died before what they wrote was bounded; yield these.
 
     One that a living run uses is its to bound, if it comes to that.
@@ -83,7 +83,7 @@ def _sweep_unbounded(engine: Engine, settings: Settings) -> Iterator[Owned]:
 
 def sweep_folders(settings: Settings) -> tuple[str, ...]:
     """Remove what dead processes left half made in the stash and in `sources/`. Raises StashError. Needs no engine."""
-    with files.explained(InfrastructureError, "cannot clean up", settings.sources):
+    with files.translate_os_errors(InfrastructureError, "cannot clean up", settings.sources):
         sources = files.remove_dead(settings.sources / "tmp")
     return (
         *(f"stash/tmp/{name}" for name in Store(settings.stash).sweep()),
@@ -100,15 +100,15 @@ def clean(
     images: bool = True,
     own_run: str | None = None,
     dry_run: bool = False,
-) -> Cleaned:
+) -> CleanupResult:
     """Remove all of these kinds that crossjit made for this state folder, found by label.
 
     Never what a living run other than `own_run` (the one that cleans) uses: its containers and volumes stay, and so do
     all images and caches as long as there is one, since nobody knows which it is about to use. Raises as `sweep` does.
     """
     living = set(history.living(settings)) - {own_run}
-    removed: list[Owned] = []
-    kept: list[Kept] = []
+    removed: list[EngineObject] = []
+    kept: list[Skipped] = []
     for thing in _in_order(engine, settings, {"container": containers, "volume": volumes, "image": images}):
         reason: str | None = None
         run = thing.labels.get(RUN)
@@ -121,11 +121,11 @@ def clean(
         if reason is None:
             removed.append(thing)
         else:
-            kept.append(Kept(thing, reason))
-    return Cleaned(tuple(removed), () if dry_run else sweep_folders(settings), tuple(kept))
+            kept.append(Skipped(thing, reason))
+    return CleanupResult(tuple(removed), () if dry_run else sweep_folders(settings), tuple(kept))
 
 
-def _in_order(engine: Engine, settings: Settings, wanted: dict[str, bool]) -> Iterator[Owned]:
+def _in_order(engine: Engine, settings: Settings, wanted: dict[str, bool]) -> Iterator[EngineObject]:
     """Containers first, then what they hold on to."""
     yield from (
         thing
@@ -134,7 +134,7 @@ def _in_order(engine: Engine, settings: Settings, wanted: dict[str, bool]) -> It
     )
 
 
-def _remove(engine: Engine, thing: Owned) -> str | None:
+def _remove(engine: Engine, thing: EngineObject) -> str | None:
     """Remove it; return why not, if the engine refused. Raises EngineError if it does not answer any more."""
     try:
         engine.remove(thing)

@@ -16,7 +16,7 @@ from crossjit.engine.base import HOME, OWNED, RUN, Engine, EngineFacts
 from crossjit.errors import InfrastructureError, Interrupted
 from crossjit.host import emulation
 from crossjit.images import Image, ImageSpec, Role
-from crossjit.model import Arch, Cell, HostAbility, Strategy, Variant
+from crossjit.model import Arch, Cell, EmulationSupport, Strategy, Variant
 from crossjit.progress import Progress
 from crossjit.settings import Settings
 from crossjit.sources import Source
@@ -37,7 +37,7 @@ class BuildContext:
     settings: Settings
     engine: Engine
     facts: EngineFacts
-    ability: HostAbility
+    ability: EmulationSupport
     images: tuple[ImageSpec, ...]
     store: Store
     run: str
@@ -65,7 +65,7 @@ class CellRequest:
     """What is to be done for one cell, before anything is: the recipe's variant, and what the user asked for.
 
     `source` is what `--source` said, None for the recipe's own; `image` an image's name where the user chose it;
-    `portion` which part of the suites is to run.
+    `selection` which part of the suites is to run.
     """
 
     cell: Cell
@@ -75,7 +75,7 @@ class CellRequest:
     source: str | None = None
     cpu: str | None = None
     image: str | None = None
-    portion: TestSelection = ALL_TESTS
+    selection: TestSelection = ALL_TESTS
 
     @property
     def wanted(self) -> Archive | Git | str:
@@ -85,7 +85,7 @@ class CellRequest:
     @property
     def suites(self) -> tuple[str, ...]:
         """The suites to run, in order."""
-        return self.portion.suites or self.variant.suites
+        return self.selection.suites or self.variant.suites
 
 
 @dataclass(frozen=True)
@@ -132,41 +132,41 @@ def labels(settings: Settings, run: str) -> Mapping[str, str]:
     return {OWNED: "container", HOME: settings.identity, RUN: run}
 
 
-def ensure_image(shop: BuildContext, spec: ImageSpec, role: Role, arch: Arch) -> Image:
+def ensure_image(ctx: BuildContext, spec: ImageSpec, role: Role, arch: Arch) -> Image:
     """Have an image of this role and arch, made if it is not there."""
     return images.ensure(
-        shop.engine,
+        ctx.engine,
         spec,
         role,
         arch,
-        host_arch=shop.facts.arch,
-        home=shop.settings.home,
-        progress=shop.progress,
-        labels=shop.labels,
+        host_arch=ctx.facts.arch,
+        home=ctx.settings.home,
+        progress=ctx.progress,
+        labels=ctx.labels,
     )
 
 
-def require_emulator(shop: BuildContext, arch: Arch) -> None:
+def require_emulator(ctx: BuildContext, arch: Arch) -> None:
     """Raise InfrastructureError where nothing here can run this arch."""
-    if shop.ability.runs(arch) is False:
+    if ctx.ability.runs(arch) is False:
         raise InfrastructureError(
             f"nothing on this machine can run {arch} programs",
             hint="./inv setup installs QEMU and registers it; ./inv doctor says what is missing",
         )
 
 
-def optional_step(shop: BuildContext, what: str, step: Callable[..., T], *arguments: object) -> T | None:
+def optional_step(ctx: BuildContext, what: str, step: Callable[..., T], *arguments: object) -> T | None:
     """Take a step that nothing depends on: what goes wrong in it is told, and is no cell's failure."""
     try:
         return step(*arguments)
     except Interrupted:
         raise
     except Exception as error:
-        shop.progress.say(f"{what} failed: {error}")
+        ctx.progress.say(f"{what} failed: {error}")
         return None
 
 
-def qemu_version(shop: BuildContext, arch: Arch) -> str | None:
+def qemu_version(ctx: BuildContext, arch: Arch) -> str | None:
     """Return the version of the QEMU that this arch runs under here; None where it runs natively."""
-    emulator = shop.ability.emulators.get(arch)
-    return emulator.version if emulator and shop.emulated(arch) else None
+    emulator = ctx.ability.emulators.get(arch)
+    return emulator.version if emulator and ctx.emulated(arch) else None

@@ -18,13 +18,13 @@ from crossjit.stash.artifact import Artifact
 
 @dataclass(frozen=True)
 class Earlier:
-    """The cells' artifacts of an earlier run; `shop` builds others from the sources that these were built from.
+    """The cells' artifacts of an earlier run; `ctx` builds others from the sources that these were built from.
 
     `builds` is false where such a source is no longer kept, so that nothing else can be built to compare with.
     """
 
     run: Run
-    shop: BuildContext
+    ctx: BuildContext
     artifacts: dict[Cell, Artifact] = field(default_factory=dict)
     builds: bool = True
 
@@ -41,47 +41,47 @@ class Earlier:
                 f"{prepared.cell}: the artifact of run {self.run.id} is gone, and its source or crossjit has changed",
                 hint="validate it again, and look into that run",
             )
-        return build_cell.build_cell(self.shop, prepared, log=log)
+        return build_cell.build_cell(self.ctx, prepared, log=log)
 
 
-def as_it_was(shop: BuildContext, orders: Sequence[CellRequest], run: Run) -> Earlier:
+def as_it_was(ctx: BuildContext, orders: Sequence[CellRequest], run: Run) -> Earlier:
     """Find what a run built, and from which sources; what has changed since is said."""
     artifacts: dict[Cell, Artifact] = {}
     pinned: dict[object, sources.Source] = {}
     builds = True
     for order in orders:
-        artifact = _artifact(shop, run.result(order.cell))
+        artifact = _artifact(ctx, run.result(order.cell))
         if artifact is None:
             continue
         artifacts[order.cell] = artifact
         if order.wanted in pinned:
             continue
-        source = sources.kept(artifact.manifest.source, shop.settings)
-        remark = _changed(shop, order, artifact.manifest.source.digest)
+        source = sources.kept(artifact.manifest.source, ctx.settings)
+        remark = _changed(ctx, order, artifact.manifest.source.digest)
         if source is not None:
             pinned[order.wanted] = source
         elif remark:
             builds = False
             remark += ", and what it was is no longer kept: no other build can be compared with"
         if remark:
-            shop.progress.say(f"{remark}; the artifact {artifact.id} of run {run.id} is looked into")
-    return Earlier(run, replace(shop, pinned={**shop.pinned, **pinned}), artifacts, builds)
+            ctx.progress.say(f"{remark}; the artifact {artifact.id} of run {run.id} is looked into")
+    return Earlier(run, replace(ctx, pinned={**ctx.pinned, **pinned}), artifacts, builds)
 
 
-def _artifact(shop: BuildContext, result: CellResult | None) -> Artifact | None:
+def _artifact(ctx: BuildContext, result: CellResult | None) -> Artifact | None:
     if result is None or result.artifact is None:
         return None
-    found = (artifact for artifact in shop.store.artifacts() if artifact.id == result.artifact)
+    found = (artifact for artifact in ctx.store.artifacts() if artifact.id == result.artifact)
     return next((artifact for artifact in found if artifact.is_intact()), None)
 
 
-def _changed(shop: BuildContext, order: CellRequest, digest: str) -> str:
+def _changed(ctx: BuildContext, order: CellRequest, digest: str) -> str:
     """Say whether what is on this machine under the order's path is not what was built; nothing else is asked."""
     try:
         local = order.source is not None and isinstance(
             request.parse(order.source), (request.Checkout, request.ArchiveFile, request.LocalRepository)
         )
-        if not local or prepare.resolve(shop, order).digest == digest:
+        if not local or prepare.resolve(ctx, order).digest == digest:
             return ""
         return f"{order.source} has changed since"
     except SourceError as error:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from crossjit.config.recipes import Recipe, name_of, unknown_recipe
 from crossjit.errors import InfrastructureError, UserError, did_you_mean
-from crossjit.model import Arch, Cell, HostAbility, Strategy, Variant
+from crossjit.model import Arch, Cell, EmulationSupport, Strategy, Variant
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -157,7 +157,7 @@ def parse_cell(text: str) -> Cell:
     return Cell(parts[0], parse_arch(parts[1]), parts[2])
 
 
-def choose_strategy(requested: Strategy | None, ability: HostAbility, arch: Arch) -> Strategy:
+def choose_strategy(requested: Strategy | None, ability: EmulationSupport, arch: Arch) -> Strategy:
     """Choose how to build for an arch; None is `auto`: native where that works, else cross.
 
     Raises UserError for a strategy that makes no sense for this arch here, InfrastructureError for a missing emulator.
@@ -184,7 +184,7 @@ def choose_strategy(requested: Strategy | None, ability: HostAbility, arch: Arch
     return requested
 
 
-def obstacle(ability: HostAbility, arch: Arch) -> str | None:
+def obstacle(ability: EmulationSupport, arch: Arch) -> str | None:
     """Say why programs of this arch cannot be run here; None if they can, or if only trying will tell."""
     if ability.runs(arch) is not False:
         return None
@@ -200,7 +200,7 @@ def steps(
     cell: Cell,
     variant: Variant,
     strategy: Strategy,
-    ability: HostAbility,
+    ability: EmulationSupport,
     known: Available | None = None,
     *,
     validate: bool = True,

@@ -19,14 +19,14 @@ from crossjit.stash.artifact import Artifact
 from crossjit.stash.store import Store
 
 
-def resolve(shop: BuildContext, order: CellRequest) -> Source:
+def resolve(ctx: BuildContext, order: CellRequest) -> Source:
     """Get the order's source: what the user asked for, or the recipe's. Raises SourceError, DownloadError."""
-    if order.wanted in shop.pinned:
-        return shop.pinned[order.wanted]
+    if order.wanted in ctx.pinned:
+        return ctx.pinned[order.wanted]
     return sources.resolve(
         order.wanted,
-        shop.settings,
-        progress=shop.progress,
+        ctx.settings,
+        progress=ctx.progress,
         pool_mirrors=sources.host_pool_mirrors,
     )
 
@@ -48,24 +48,24 @@ def choose_image(specs: tuple[ImageSpec, ...], order: CellRequest, source: Sourc
     return images.spec_for(llvm, specs, name=order.image).having(order.variant.packages)
 
 
-def prepare(shop: BuildContext, orders: Sequence[CellRequest]) -> tuple[PreparedCell, ...]:
+def prepare(ctx: BuildContext, orders: Sequence[CellRequest]) -> tuple[PreparedCell, ...]:
     """Get the orders' sources and toolchain images, each once, and say how each cell is built."""
     resolved: dict[object, Source] = {}
     for order in orders:
         if order.wanted not in resolved:
-            resolved[order.wanted] = resolve(shop, order)
+            resolved[order.wanted] = resolve(ctx, order)
     _require_tests(orders, resolved.values())
-    return tuple(_prepare(shop, order, resolved[order.wanted]) for order in orders)
+    return tuple(_prepare(ctx, order, resolved[order.wanted]) for order in orders)
 
 
 def _require_tests(orders: Sequence[CellRequest], resolved: Collection[Source]) -> None:
     """Raise UserError for tests that are asked for by names which nothing can have."""
     suites = [suite for order in orders for suite in order.suites]
-    for portion in dict.fromkeys(order.portion for order in orders):
-        named_tests.require_modules(portion.tests, suites, resolved)
+    for selection in dict.fromkeys(order.selection for order in orders):
+        named_tests.require_modules(selection.tests, suites, resolved)
 
 
-def prepare_each(shop: BuildContext, orders: Sequence[CellRequest]) -> tuple[PreparedCell | CellResult, ...]:
+def prepare_each(ctx: BuildContext, orders: Sequence[CellRequest]) -> tuple[PreparedCell | CellResult, ...]:
     """Prepare the orders as `prepare` does. What is ours and goes wrong on the way is the result of those it befalls.
 
     Raises UserError where an order's source or image is wrong: before hours go into others.
@@ -76,24 +76,24 @@ def prepare_each(shop: BuildContext, orders: Sequence[CellRequest]) -> tuple[Pre
     for order in orders:
         try:
             if order.wanted not in {*sources_of, *failures}:
-                sources_of[order.wanted] = resolve(shop, order)
+                sources_of[order.wanted] = resolve(ctx, order)
         except (Interrupted, UserError):
             raise
         except Exception as error:
             failures[order.wanted] = error
     _require_tests(orders, sources_of.values())
     for order in orders:
-        common = (order.wanted, compiler_arch(order, shop.facts.arch))
+        common = (order.wanted, compiler_arch(order, ctx.facts.arch))
         try:
             if failure := failures.get(order.wanted) or failures.get(common):
                 raise failure
-            done.append(_prepare(shop, order, sources_of[order.wanted]))
+            done.append(_prepare(ctx, order, sources_of[order.wanted]))
         except (Interrupted, UserError):
             raise
         except Exception as error:
             failures[common] = error
             result = CellResult(order.cell, Verdict.INFRA, (), strategy=order.strategy)
-            done.append(bug_report.result_of(shop.settings.home, result, error))
+            done.append(bug_report.result_of(ctx.settings.home, result, error))
     return tuple(done)
 
 
@@ -102,16 +102,16 @@ def compiler_arch(order: CellRequest, host_arch: Arch) -> Arch:
     return order.cell.arch if order.strategy is Strategy.EMULATE else host_arch
 
 
-def _prepare(shop: BuildContext, order: CellRequest, source: Source) -> PreparedCell:
-    image = choose_image(shop.images, order, source)
-    toolchain = ensure_image(shop, image, Role.TOOLCHAIN, compiler_arch(order, shop.facts.arch))
-    return make_prepared(order, source, image, toolchain, shop.facts.arch, _emulator(shop, order))
+def _prepare(ctx: BuildContext, order: CellRequest, source: Source) -> PreparedCell:
+    image = choose_image(ctx.images, order, source)
+    toolchain = ensure_image(ctx, image, Role.TOOLCHAIN, compiler_arch(order, ctx.facts.arch))
+    return make_prepared(order, source, image, toolchain, ctx.facts.arch, _emulator(ctx, order))
 
 
-def _emulator(shop: BuildContext, order: CellRequest) -> str:
+def _emulator(ctx: BuildContext, order: CellRequest) -> str:
     """Say which QEMU the compilers of an emulated build run under, and as which CPU model."""
     arch = order.cell.arch
-    return f"QEMU {qemu_version(shop, arch)} as {shop.emulation(arch, order.cpu).get('QEMU_CPU')}"
+    return f"QEMU {qemu_version(ctx, arch)} as {ctx.emulation(arch, order.cpu).get('QEMU_CPU')}"
 
 
 def make_prepared(

@@ -11,11 +11,11 @@ from crossjit.pipeline.validate_cell import target_of
 from crossjit.validation import target as target_module
 
 
-def target_shell(shop: BuildContext, prepared: PreparedCell, built: BuiltCell) -> int:
+def target_shell(ctx: BuildContext, prepared: PreparedCell, built: BuiltCell) -> int:
     """Open a shell in the cell's target image with its artifact installed; return the shell's exit status."""
     cell = prepared.cell
-    target = target_of(shop, prepared, built, "shell")
-    return shop.engine.shell(
+    target = target_of(ctx, prepared, built, "shell")
+    return ctx.engine.shell(
         target.image.reference,
         arch=cell.arch,
         name=target.name,
@@ -28,30 +28,30 @@ def target_shell(shop: BuildContext, prepared: PreparedCell, built: BuiltCell) -
     )
 
 
-def toolchain_shell(shop: BuildContext, prepared: PreparedCell) -> int:
+def toolchain_shell(ctx: BuildContext, prepared: PreparedCell) -> int:
     """Open a shell in the toolchain image, with the source, the build Python and the build's environment in place.
 
     A build Python is built first if there is none in the stash. Returns the shell's exit status.
     """
     subject = str(prepared.cell)
-    own_python = ensure_build_python(shop, prepared, shop.settings.runs / shop.run / "build.log")
+    own_python = ensure_build_python(ctx, prepared, ctx.settings.runs / ctx.run / "build.log")
 
     def prepare(container: Container) -> None:
         populate(container, prepared.spec, prepared.source)
         if own_python is not None:
             put_build_python(container, own_python)
 
-    return shop.engine.shell(
+    return ctx.engine.shell(
         prepared.toolchain.reference,
         arch=prepared.toolchain.arch,
-        name=container_name(f"shell-{subject}", shop.run),
-        labels=shop.labels,
+        name=container_name(f"shell-{subject}", ctx.run),
+        labels=ctx.labels,
         prepare=prepare,
         argv=("bash",),
         env={
             **prepared.spec.environment,
             **cache_environment(prepared.spec, cached=False),
-            **shop.emulation(prepared.toolchain.arch, prepared.order.cpu),
+            **ctx.emulation(prepared.toolchain.arch, prepared.order.cpu),
         },
         user=f"{layout.BUILDER}:{layout.BUILDER}",
         cwd=layout.BUILD,

@@ -29,55 +29,55 @@ from crossjit.validation.verdict import judge
 
 
 def validate_cell(
-    shop: BuildContext, prepared: PreparedCell, built: BuiltCell, *, folder: Path, earlier: Path | None = None
+    ctx: BuildContext, prepared: PreparedCell, built: BuiltCell, *, folder: Path, earlier: Path | None = None
 ) -> tuple[SuiteResult, ...]:
     """Run the order's suites on a built cell, in order. `folder` gets what the suites wrote.
 
     `earlier` is the cell's folder in a run that died: what its suites got done is not done again.
     """
-    portion = prepared.order.portion
+    selection = prepared.order.selection
     results = []
     for name in prepared.order.suites:
-        target = target_of(shop, prepared, built, name)
+        target = target_of(ctx, prepared, built, name)
         result = run_suite.run_suite(
-            shop.engine,
+            ctx.engine,
             target,
             name,
-            jobs=shop.jobs,
+            jobs=ctx.jobs,
             folder=folder,
-            progress=shop.progress,
-            portion=portion,
+            progress=ctx.progress,
+            selection=selection,
             earlier=earlier,
-            durations=durations.load(shop.settings.home, name, target.circumstances),
+            durations=durations.load(ctx.settings.home, name, target.conditions),
         )
-        if not portion.tests:
-            told = (shop.settings.home, name, target.circumstances, result.modules)
-            optional_step(shop, "remembering how long modules took", durations.record, *told)
+        if not selection.tests:
+            told = (ctx.settings.home, name, target.conditions, result.modules)
+            optional_step(ctx, "remembering how long modules took", durations.record, *told)
         results.append(result)
     return tuple(results)
 
 
-def target_of(shop: BuildContext, prepared: PreparedCell, built: BuiltCell, purpose: str) -> target_module.Target:
+def target_of(ctx: BuildContext, prepared: PreparedCell, built: BuiltCell, purpose: str) -> target_module.Target:
     """Return what a built cell's suites run in; its image is made if it is not there. `purpose` names the container."""
-    require_emulator(shop, prepared.cell.arch)
+    require_emulator(ctx, prepared.cell.arch)
     return target_module.Target(
-        image=ensure_image(shop, prepared.image, Role.TARGET, prepared.cell.arch),
+        image=ensure_image(ctx, prepared.image, Role.TARGET, prepared.cell.arch),
         artifact=built.artifact.full_id,
         tree=built.artifact.open,
         cell=prepared.cell,
         variant=prepared.order.variant,
         python=prepared.source.python,
-        name=container_name(f"{purpose}-{prepared.cell.slug}", shop.run),
-        labels=shop.labels,
+        name=container_name(f"{purpose}-{prepared.cell.slug}", ctx.run),
+        labels=ctx.labels,
         support=partial(built.artifact.open, SUPPORT),
-        emulation=shop.emulation(prepared.cell.arch, prepared.order.cpu),
-        qemu=qemu_version(shop, prepared.cell.arch),
+        emulation=ctx.emulation(prepared.cell.arch, prepared.order.cpu),
+        qemu=qemu_version(ctx, prepared.cell.arch),
         packages=prepared.toolchain.packages,
     )
 
 
 def run_cell(
-    shop: BuildContext,
+    ctx: BuildContext,
     prepared: PreparedCell,
     *,
     folder: Path,
@@ -95,10 +95,10 @@ def run_cell(
     result = CellResult(cell, Verdict.INFRA, (), build_key=prepared.key, strategy=prepared.order.strategy)
     seconds: dict[str, float] = {}
     try:
-        built = build_cell(shop, prepared, log=folder / "build.log", rebuild=rebuild, following=following)
+        built = build_cell(ctx, prepared, log=folder / "build.log", rebuild=rebuild, following=following)
         seconds.update(built.seconds)
         manifest = built.artifact.manifest
-        probe = _current_probe(shop, prepared, built)
+        probe = _current_probe(ctx, prepared, built)
         result = replace(
             result,
             artifact=built.artifact.id,
@@ -107,29 +107,29 @@ def run_cell(
             probe=probe,
             seconds=seconds,
             caches=dict(built.caches),
-            made_of=manifest.made_of,
+            derived_from=manifest.derived_from,
         )
         suite_results: tuple[SuiteResult, ...] = ()
         if validate:
-            suite_results = validate_cell(shop, prepared, built, folder=folder, earlier=earlier)
+            suite_results = validate_cell(ctx, prepared, built, folder=folder, earlier=earlier)
             seconds.update({suite.suite: suite.seconds for suite in suite_results})
         decided, reasons = judge(cell, prepared.order.variant, probe, suite_results)
         return replace(result, verdict=decided, reasons=reasons, suites=suite_results, seconds=seconds)
     except (Interrupted, UserError):
         raise
     except Exception as error:
-        return replace(bug_report.result_of(shop.settings.home, result, error), seconds=seconds)
+        return replace(bug_report.result_of(ctx.settings.home, result, error), seconds=seconds)
 
 
-def _current_probe(shop: BuildContext, prepared: PreparedCell, built: BuiltCell) -> dict[str, object]:
+def _current_probe(ctx: BuildContext, prepared: PreparedCell, built: BuiltCell) -> dict[str, object]:
     """Return the facts of a probe that ran in what a probe would run in now: the build's, or those of a new one."""
     manifest = built.artifact.manifest
     if not built.from_stash:
         return manifest.probe
-    target = target_of(shop, prepared, built, "probe")
-    now = probe_conditions(shop, prepared, target.image)
+    target = target_of(ctx, prepared, built, "probe")
+    now = probe_conditions(ctx, prepared, target.image)
     changed = evidence.changed(manifest.probed_in, now)
     if not changed and "unfinished" not in manifest.probe:
         return manifest.probe
-    shop.progress.say(f"{prepared.cell}: it is probed again ({changed or 'it did not finish'})")
-    return evidence.probe(shop.engine, shop.facts, target, prepared.toolchain.packages, shop.progress)
+    ctx.progress.say(f"{prepared.cell}: it is probed again ({changed or 'it did not finish'})")
+    return evidence.probe(ctx.engine, ctx.facts, target, prepared.toolchain.packages, ctx.progress)

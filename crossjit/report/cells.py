@@ -12,7 +12,7 @@ from crossjit.model import Cell, CellResult, Outcome, SuiteResult, TestResult, V
 from crossjit.report import facts, reproduce
 from crossjit.report.facts import Capability, Fact
 from crossjit.report.failures import Modules
-from crossjit.report.size_budget import LINE, NAME, Room, Some, some
+from crossjit.report.size_budget import LINE, NAME, SizeBudget, Truncated, some
 from crossjit.runs.model import Run
 from crossjit.util.text import printable, shortened
 from crossjit.validation import reason
@@ -36,11 +36,11 @@ def anchor(cell: Cell) -> str:
 
 def kind(test: TestResult) -> str:
     """Say as what a test is counted: passed, went wrong, known, unexpected or skipped."""
-    if test.went_wrong:
+    if test.failed:
         return "went wrong"
-    if test.failed_as_known:
+    if test.xfailed:
         return "known"
-    if test.passed_unexpectedly:
+    if test.xpassed:
         return "unexpected"
     return "skipped" if test.outcome is Outcome.SKIPPED else "passed"
 
@@ -50,8 +50,8 @@ class CellView:
     """All about one cell."""
 
     result: CellResult
-    reasons: Some[str]
-    details: Some[str]
+    reasons: Truncated[str]
+    details: Truncated[str]
     anchor: str
     line: str
     shell: str
@@ -68,13 +68,13 @@ class SuiteView:
     suite: SuiteResult
     counts: tuple[tuple[str, int], ...]
     capabilities: tuple[Capability, ...]
-    problems: Some[str]
-    unproved: Some[str]
-    notes: Some[str]
-    caveats: Some[str]
-    odd: Some[ModuleCounts]
-    plain: Some[ModuleCounts]
-    skipped: Some[Skips]
+    problems: Truncated[str]
+    unproved: Truncated[str]
+    notes: Truncated[str]
+    caveats: Truncated[str]
+    odd: Truncated[ModuleCounts]
+    plain: Truncated[ModuleCounts]
+    skipped: Truncated[Skips]
     skipped_number: int
 
 
@@ -84,7 +84,7 @@ class Skips:
 
     reason: str
     number: int
-    tests: Some[str]
+    tests: Truncated[str]
 
 
 @dataclass
@@ -118,7 +118,7 @@ class ModuleCounts:
 
 def of(run: Run, results: Sequence[CellResult]) -> tuple[CellView, ...]:
     """Return the cells, those that did not pass first."""
-    probes, details, rooms = Room(ROOM_PROBE), Room(ROOM_DETAILS, overhead=1), _Rooms()
+    probes, details, rooms = SizeBudget(ROOM_PROBE), SizeBudget(ROOM_DETAILS, overhead=1), _Rooms()
     worst = sorted(results, key=lambda result: result.verdict is Verdict.PASS)
     views = []
     for result in worst:
@@ -144,9 +144,9 @@ def of(run: Run, results: Sequence[CellResult]) -> tuple[CellView, ...]:
 class _Rooms:
     """The rooms that all suites share."""
 
-    modules: Room = field(default_factory=lambda: Room(ROOM_MODULES, overhead=150))
-    skipped: Room = field(default_factory=lambda: Room(ROOM_SKIPPED, overhead=30))
-    lines: Room = field(default_factory=lambda: Room(ROOM_LINES, overhead=10))
+    modules: SizeBudget = field(default_factory=lambda: SizeBudget(ROOM_MODULES, overhead=150))
+    skipped: SizeBudget = field(default_factory=lambda: SizeBudget(ROOM_SKIPPED, overhead=30))
+    lines: SizeBudget = field(default_factory=lambda: SizeBudget(ROOM_LINES, overhead=10))
 
 
 def _suite(suite: SuiteResult, rooms: _Rooms) -> SuiteView:
@@ -176,18 +176,18 @@ def _suite(suite: SuiteResult, rooms: _Rooms) -> SuiteView:
     )
 
 
-def _skipped(reasons: Mapping[str, Sequence[str]], room: Room) -> Some[Skips]:
+def _skipped(reasons: Mapping[str, Sequence[str]], room: SizeBudget) -> Truncated[Skips]:
     """Return reasons with their tests, as far as there is room; the most frequent reason first."""
     order = sorted(reasons.items(), key=lambda each: (-len(each[1]), each[0]))
     shown: list[Skips] = []
     for number, (said, names) in enumerate(order):
         if not room.holds(said):
-            return Some(tuple(shown), sum(len(names) for _, names in order[number:]))
+            return Truncated(tuple(shown), sum(len(names) for _, names in order[number:]))
         shown.append(Skips(said or "without a reason", len(names), some(names, room, str)))
-    return Some(tuple(shown))
+    return Truncated(tuple(shown))
 
 
-def _lines(lines: Sequence[str], room: Room, *, times: int = 1) -> Some[str]:
+def _lines(lines: Sequence[str], room: SizeBudget, *, times: int = 1) -> Truncated[str]:
     """Take lines as far as there is room; `times` is how often they stand on the page."""
     return some((shortened(line, LINE) for line in lines), room, lambda line: line * times)
 

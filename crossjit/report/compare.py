@@ -62,8 +62,8 @@ class CellComparison:
     fixed: tuple[Moved, ...] = ()
     no_longer_run: tuple[Moved, ...] = ()
     otherwise: tuple[Moved, ...] = ()
-    came: tuple[Moved, ...] = ()
-    went: tuple[Moved, ...] = ()
+    added: tuple[Moved, ...] = ()
+    removed: tuple[Moved, ...] = ()
     suites_came: tuple[str, ...] = ()
     suites_went: tuple[str, ...] = ()
     newly_slow: tuple[Slower, ...] = ()
@@ -83,8 +83,8 @@ class Comparison:
     """Two runs. `came` and `went` are cells that only one of them has; `changed` are facts about the hosts."""
 
     cells: tuple[CellComparison, ...]
-    came: tuple[Cell, ...]
-    went: tuple[Cell, ...]
+    added: tuple[Cell, ...]
+    removed: tuple[Cell, ...]
     changed: tuple[Change, ...]
 
     @property
@@ -108,8 +108,8 @@ def compare(
     old, new = ({result.cell: result for result in results} for results in (before, after))
     return Comparison(
         cells=tuple(_compare_cell(old[cell], new[cell], diagnoses or {}) for cell in new if cell in old),
-        came=tuple(cell for cell in new if cell not in old),
-        went=tuple(cell for cell in old if cell not in new),
+        added=tuple(cell for cell in new if cell not in old),
+        removed=tuple(cell for cell in old if cell not in new),
         changed=facts.changed({"run": facts_before or {}}, {"run": facts_after or {}}),
     )
 
@@ -129,13 +129,13 @@ def _compare_cell(before: CellResult, after: CellResult, diagnoses: Diagnoses) -
         moved = Moved(suite, name, state_was, state_now, _about(now), layer)
         if now is None:
             went += [moved] if suite in both else []  # a suite that is gone is one thing that is gone
-        elif now.went_wrong and not (was and was.went_wrong):
+        elif now.failed and not (was and was.failed):
             newly_failing.append(moved)
         elif was is None:
             came += [moved] if suite in both else []
         elif state_was == state_now:
             continue
-        elif was.outcome.is_bad and now.outcome is Outcome.PASSED:
+        elif was.outcome.is_failure and now.outcome is Outcome.PASSED:
             fixed.append(moved)
         elif was.outcome is Outcome.PASSED and now.outcome is Outcome.SKIPPED:
             no_longer_run.append(moved)
@@ -151,8 +151,8 @@ def _compare_cell(before: CellResult, after: CellResult, diagnoses: Diagnoses) -
         fixed=tuple(fixed),
         no_longer_run=tuple(no_longer_run),
         otherwise=tuple(otherwise),
-        came=tuple(came),
-        went=tuple(went),
+        added=tuple(came),
+        removed=tuple(went),
         suites_came=tuple(suite for suite in suites_after if suite not in both),
         suites_went=tuple(suite for suite in suites_before if suite not in both),
         newly_slow=slow,
@@ -175,11 +175,11 @@ def _tests(result: CellResult) -> dict[tuple[str, str], TestResult]:
 def _state(test: TestResult | None) -> str:
     if test is None:
         return ABSENT
-    return f"{test.outcome.value} as known" if test.failed_as_known else test.outcome.value
+    return f"{test.outcome.value} as known" if test.xfailed else test.outcome.value
 
 
 def _about(test: TestResult | None) -> str:
-    return reason.of(test.message) if test is not None and test.went_wrong else ""
+    return reason.of(test.message) if test is not None and test.failed else ""
 
 
 def _problems(before: CellResult, after: CellResult) -> list[Moved]:
@@ -243,7 +243,7 @@ def _changed(before: CellResult, after: CellResult) -> tuple[Change, ...]:
 
 def _circumstances(suite: SuiteResult) -> dict[str, Any]:
     """Return in what a suite ran, but for what its target was capable of, which is told for itself."""
-    told: Mapping[str, Any] = getattr(suite, "circumstances", None) or {}
+    told: Mapping[str, Any] = getattr(suite, "conditions", None) or {}
     return {name: value for name, value in told.items() if name != "capabilities"}
 
 
@@ -256,7 +256,7 @@ def _facts(result: CellResult) -> dict[str, Any]:
         "build key": result.build_key[:12] if result.build_key else None,
         "probe": result.probe,
         "no evidence": list(result.caveats),
-        "circumstances": {suite.suite: _circumstances(suite) for suite in result.suites if _circumstances(suite)},
+        "conditions": {suite.suite: _circumstances(suite) for suite in result.suites if _circumstances(suite)},
         "capability": {
             each.name: f"{_WORKS[each.works]}{f' ({each.detail})' if each.detail else ''}"
             for suite in result.suites
@@ -272,7 +272,9 @@ def as_text(comparison: Comparison, *, before: str, after: str, limit: int = 20)
     """Say it for a person; of each kind at most `limit`, with how many more there are."""
     parts = [f"before: {before}\nafter:  {after}"]
     parts += [_cell_text(cell, limit) for cell in comparison.cells]
-    alone = [f"only after:  {cell}" for cell in comparison.came] + [f"only before: {cell}" for cell in comparison.went]
+    alone = [f"only after:  {cell}" for cell in comparison.added] + [
+        f"only before: {cell}" for cell in comparison.removed
+    ]
     parts += ["\n".join(alone)] if alone else []
     if comparison.changed:
         parts.append("\n".join(["the host:", *_changes("facts that changed", comparison.changed, limit)]))
@@ -285,7 +287,7 @@ def _conclusion(comparison: Comparison) -> list[str]:
     cells = comparison.cells
     failing = sum(len(cell.newly_failing) for cell in cells)
     worse = [str(cell.cell) for cell in cells if cell.before is Verdict.PASS and cell.after is not Verdict.PASS]
-    gone = sum(len(cell.no_longer_run) + len(cell.went) for cell in cells)
+    gone = sum(len(cell.no_longer_run) + len(cell.removed) for cell in cells)
     said = [f"{failing:,} newly failing" if failing else "nothing newly fails"]
     said += [f"not passing any more: {', '.join(worse)}"] if worse else []
     said += [f"{pluralize(gone, 'test')} not run any more"] if gone else []
@@ -301,8 +303,8 @@ def _cell_text(cell: CellComparison, limit: int) -> str:
         ("fixed", cell.fixed),
         ("no longer run", cell.no_longer_run),
         ("changed otherwise", cell.otherwise),
-        ("came", cell.came),
-        ("went", cell.went),
+        ("came", cell.added),
+        ("went", cell.removed),
     ):
         lines += _section(title, [_moved_text(each) for each in moved], limit)
     lines += [f"  only after: suite {suite}" for suite in cell.suites_came]
@@ -342,7 +344,7 @@ def as_json(comparison: Comparison, *, before: str, after: str) -> dict[str, obj
         "after": after,
         "worse": comparison.is_worse,
         "cells": [asdict(cell) | {"cell": str(cell.cell)} for cell in comparison.cells],
-        "came": [str(cell) for cell in comparison.came],
-        "went": [str(cell) for cell in comparison.went],
+        "came": [str(cell) for cell in comparison.added],
+        "went": [str(cell) for cell in comparison.removed],
         "changed": [asdict(change) for change in comparison.changed],
     }

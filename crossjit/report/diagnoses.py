@@ -21,7 +21,7 @@ Diagnoses = Mapping[tuple[Cell, str, str], Diagnosis]  # by cell, suite and the 
 
 
 @dataclass(frozen=True)
-class Rung:
+class Experiment:
     """A row of the table that a conclusion rests on. `cell` is empty where it is the one that the test failed in."""
 
     changed: str
@@ -41,10 +41,10 @@ def of(run: Run, cells: Iterable[Cell] | None = None) -> Diagnoses:
     }
 
 
-def rungs(found: Diagnosis) -> tuple[Rung, ...]:
+def rungs(found: Diagnosis) -> tuple[Experiment, ...]:
     """Return the table that a conclusion rests on."""
     return tuple(
-        Rung(
+        Experiment(
             changed=tried.rung.value,
             cell="" if tried.cell == found.cell else str(tried.cell),
             how=shortened(tried.how, LINE),

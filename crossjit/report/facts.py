@@ -61,10 +61,10 @@ def capabilities(suite: SuiteResult) -> tuple[Capability, ...]:
     return tuple(sorted(found, key=lambda each: (each.works is True, each.works is None, each.name)))
 
 
-Teller = Callable[[Mapping[str, Any]], str | None]
+Formatter = Callable[[Mapping[str, Any]], str | None]
 
 
-def _told(registry: Mapping[str, Teller], facts: Mapping[str, Any]) -> tuple[Fact, ...]:
+def _told(registry: Mapping[str, Formatter], facts: Mapping[str, Any]) -> tuple[Fact, ...]:
     found = []
     for name, tell in registry.items():
         # a record may be of another version, or what ran may have written anything
@@ -138,7 +138,7 @@ def _emulators(facts: Mapping[str, Any]) -> str:
     )
 
 
-_PROBE: Mapping[str, Teller] = {
+_PROBE: Mapping[str, Formatter] = {
     "Python": _version,
     "machine code": _machine_code,
     "JIT": _jit,
@@ -154,7 +154,7 @@ _PROBE: Mapping[str, Teller] = {
     "could not be told": lambda probe: ", ".join(probe["errors"]),
 }
 
-_RUN: Mapping[str, Teller] = {
+_RUN: Mapping[str, Formatter] = {
     "crossjit": lambda facts: str(facts["crossjit"]),
     "engine": _engine,
     "buildx": lambda facts: str(facts["engine"]["buildx"] or ""),
@@ -162,7 +162,7 @@ _RUN: Mapping[str, Teller] = {
 }
 
 # What differs between any two runs, and says nothing.
-_RESTLESS = (
+VOLATILE = (
     "probe.workloads.*.seconds",
     "probe.steps_active",
     "probe.executable_memory.bytes",
@@ -181,7 +181,7 @@ def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change
     old, new = dict(_leaves(before)), dict(_leaves(after))
     found = []
     for path in dict.fromkeys((*old, *new)):
-        if old.get(path) == new.get(path) or any(fnmatch.fnmatchcase(path, pattern) for pattern in _RESTLESS):
+        if old.get(path) == new.get(path) or any(fnmatch.fnmatchcase(path, pattern) for pattern in VOLATILE):
             continue
         found.append(_change(path, old.get(path), new.get(path)))
     return tuple(found)

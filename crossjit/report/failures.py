@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from crossjit.model import Cell, CellResult, ModuleRun, SuiteResult, TestResult
 from crossjit.report import diagnoses, reproduce
-from crossjit.report.diagnoses import Diagnoses, Rung
-from crossjit.report.size_budget import LINE, NAME, OUTPUT, Room, Some, some
+from crossjit.report.diagnoses import Diagnoses, Experiment
+from crossjit.report.size_budget import LINE, NAME, OUTPUT, SizeBudget, Truncated, some
 from crossjit.report.text import WORST_FIRST
 from crossjit.runs.model import Run
 from crossjit.triage.diagnosis import Diagnosis
@@ -31,7 +31,7 @@ class Failures:
 
     number: int
     shown: tuple[Failure, ...]
-    named: Some[Failure]
+    named: Truncated[Failure]
     layers: tuple[tuple[str, int], ...] = ()
 
 
@@ -78,7 +78,7 @@ class Occurrence:
     log: str
     lines: tuple[str, ...]
     diagnosis: Diagnosis | None
-    rungs: tuple[Rung, ...]
+    rungs: tuple[Experiment, ...]
 
 
 def of(run: Run, results: Sequence[CellResult]) -> Failures:
@@ -89,11 +89,11 @@ def of(run: Run, results: Sequence[CellResult]) -> Failures:
         for suite in result.suites:
             modules = Modules(suite.modules)
             for test in suite.results:
-                if test.went_wrong:
+                if test.failed:
                     found[suite.suite, test.name].append(_occurrence(run, result, suite, test, modules, concluded))
     order = sorted(found.items(), key=lambda each: (_severity(each[1]), -len(each[1]), each[0]))
     failures = [Failure(suite, shortened(name, NAME), tuple(times)) for (suite, name), times in order]
-    room = Room(ROOM_OUTPUT, overhead=700)
+    room = SizeBudget(ROOM_OUTPUT, overhead=700)
     number = 0
     for failure in failures:
         texts = [
@@ -105,7 +105,7 @@ def of(run: Run, results: Sequence[CellResult]) -> Failures:
         number += 1
     names = some(
         failures[number:],
-        Room(ROOM_NAMES, overhead=120),
+        SizeBudget(ROOM_NAMES, overhead=120),
         lambda each: f"{each.name}{each.about}{each.layers}{each.cells}",
     )
     layers = Counter(
@@ -176,7 +176,7 @@ class Reason:
     """A known failure's reason, and the tests that it is about, each with where."""
 
     reason: str
-    tests: Some[tuple[str, str, str]]
+    tests: Truncated[tuple[str, str, str]]
     number: int
 
 
@@ -188,7 +188,7 @@ def by_reason(results: Sequence[CellResult], wanted: Callable[[TestResult], bool
             for test in suite.results:
                 if wanted(test):
                     found[test.known or ""][shortened(test.name, NAME), test.outcome.value].append(str(result.cell))
-    room = Room(ROOM_NAMES // 2)
+    room = SizeBudget(ROOM_NAMES // 2)
     return tuple(
         Reason(
             shortened(reason, LINE),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from crossjit.channels import Stop, Uop
-from crossjit.debugger.findings import Sighting
+from crossjit.debugger.findings import GdbReport
 from crossjit.model import Cell
 from crossjit.util.text import pluralize
 
@@ -18,7 +18,7 @@ WIDTH = 160  # characters of such a line
 OUTPUT = 60  # lines of the program's output that are written beside what gdb saw
 
 
-def shown(cell: Cell, found: Sighting, *, program_log: str = "") -> str:
+def shown(cell: Cell, found: GdbReport, *, program_log: str = "") -> str:
     """Return the most telling lines: where it is, the tops of the stacks, and the end of what the program wrote."""
     lines = [f"{cell}: {found.about}", *(f"  {line}" for line in summary(found))]
     for title in ("Python stack", "native stack"):
@@ -31,7 +31,7 @@ def shown(cell: Cell, found: Sighting, *, program_log: str = "") -> str:
     return "\n".join(lines)
 
 
-def written(cell: Cell, found: Sighting, *, program_log: str) -> str:
+def written(cell: Cell, found: GdbReport, *, program_log: str) -> str:
     """Return all of it, as it stands in the run record; of the program's output the end."""
     parts = ["\n".join([f"{cell}: {found.about}", *summary(found)])]
     parts += (f"== {title}\n\n{text.rstrip()}" for title, text in found.sections)
@@ -40,7 +40,7 @@ def written(cell: Cell, found: Sighting, *, program_log: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def as_json(cell: Cell, found: Sighting, *, program_log: str = "") -> dict[str, object]:
+def as_json(cell: Cell, found: GdbReport, *, program_log: str = "") -> dict[str, object]:
     """Return all of it as values that JSON can hold; `offset` and `size` in bytes, `output` its last lines."""
     return {
         "cell": str(cell),
@@ -55,14 +55,14 @@ def as_json(cell: Cell, found: Sighting, *, program_log: str = "") -> dict[str, 
     }
 
 
-def summary(found: Sighting) -> Iterator[str]:
+def summary(found: GdbReport) -> Iterator[str]:
     """Say where it is in a few lines."""
     yield from _stopped(found)
     if found.wrong:
         yield f"{pluralize(found.wrong, 'line')} of gdb's report cannot be used"
 
 
-def _stopped(found: Sighting) -> Iterator[str]:
+def _stopped(found: GdbReport) -> Iterator[str]:
     if found.stop is None:
         yield "it came to its end, and did not crash" + (
             "" if found.exit_code is None else f": exit status {found.exit_code}"

@@ -86,11 +86,11 @@ def _case(run: Run, result: CellResult, test: TestResult, modules: Modules, foun
     place, _, name = bare.rpartition(".")
     classname = " ".join(filter(None, (f"{result.cell}.{test.suite}", place)))
     element = _element("testcase", classname=classname, name=name + space + label, time=f"{test.seconds:.3f}")
-    if test.failed_as_known:
+    if test.xfailed:
         element.append(_said("skipped", "", f"known failure: {test.known}", test.message))
     elif test.outcome is Outcome.SKIPPED:
         element.append(_said("skipped", "", reason.of(test.message), ""))
-    elif test.outcome.is_bad:
+    elif test.outcome.is_failure:
         about = reason.of(test.message) or test.outcome.value
         concluded = found.get((result.cell, test.suite, test.name))
         triage = f"triage (run {concluded.run}): {concluded}" if concluded else ""
@@ -99,7 +99,7 @@ def _case(run: Run, result: CellResult, test: TestResult, modules: Modules, foun
         lines = reproduce.lines_for(run, result.cell, test, modules.of(test.name))
         if lines:
             element.append(_text("system-out", "\n".join(lines)))
-    elif test.passed_unexpectedly:
+    elif test.xpassed:
         element.append(_text("system-out", f"an unexpected pass: listed as a known failure ({test.known})"))
     return element
 

@@ -11,7 +11,7 @@ from crossjit.model import CellResult, SuiteResult, Verdict
 from crossjit.report import diagnoses, failures, output, reproduce
 from crossjit.report.cells import kind
 from crossjit.report.failures import Failure
-from crossjit.report.size_budget import LINE, Room, some
+from crossjit.report.size_budget import LINE, SizeBudget, some
 from crossjit.report.text import headline
 from crossjit.runs.model import Run
 from crossjit.util.text import duration, pluralize, printable, shortened
@@ -91,7 +91,7 @@ def _failures(run: Run, results: Sequence[CellResult]) -> list[str]:
     found = failures.of(run, results)
     if not found.number:
         return []
-    room = Room(ROOM_OUTPUT, overhead=400)
+    room = SizeBudget(ROOM_OUTPUT, overhead=400)
     shown = some(found.shown[:SHOWN], room, _weighed)
     blocks = [f"### {pluralize(found.number, 'test')} went wrong"]
     for failure in shown.items:
@@ -125,7 +125,7 @@ def _weighed(failure: Failure) -> str:
 
 
 def _unexpected(results: Sequence[CellResult]) -> list[str]:
-    found = failures.by_reason(results, lambda test: test.passed_unexpectedly)
+    found = failures.by_reason(results, lambda test: test.xpassed)
     if not found:
         return []
     lines = [f"- {pluralize(each.number, 'test')} listed as known: {escaped(each.reason)}" for each in found[:LINES]]

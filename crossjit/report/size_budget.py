@@ -16,7 +16,7 @@ LINE = 400  # characters of a line that sums something up
 OUTPUT = 4000  # characters of one test's output
 
 
-class Room:
+class SizeBudget:
     """A number of bytes of the page that content of one kind may take."""
 
     def __init__(self, size: int, overhead: int = 60) -> None:
@@ -36,17 +36,17 @@ class Room:
 
 
 @dataclass(frozen=True)
-class Some(Generic[T]):
+class Truncated(Generic[T]):
     """As many of something as there was room for, and how many more there are."""
 
     items: tuple[T, ...]
     more: int = 0
 
 
-def some(items: Iterable[T], room: Room, text: Callable[[T], str]) -> Some[T]:
+def some(items: Iterable[T], room: SizeBudget, text: Callable[[T], str]) -> Truncated[T]:
     """Take items as long as there is room for what `text` makes of them."""
     everything = list(items)
     for number, item in enumerate(everything):
         if not room.holds(text(item)):
-            return Some(tuple(everything[:number]), len(everything) - number)
-    return Some(tuple(everything))
+            return Truncated(tuple(everything[:number]), len(everything) - number)
+    return Truncated(tuple(everything))

@@ -91,7 +91,7 @@ def results_text(
         said = [*result.reasons, *(f"no evidence {caveat}" for caveat in result.caveats)]
         said += [f"{line}" for suite in result.suites for line in _bad(suite, partial(about, result.cell))]
         said += [f"from the caches: {_cached(result)}"] if _cached(result) else []
-        said += [f"made of {result.made_of[:12]}, which has other tests"] if result.made_of else []
+        said += [f"made of {result.derived_from[:12]}, which has other tests"] if result.derived_from else []
         if said:
             parts.append(
                 "\n".join(
@@ -122,12 +122,12 @@ def _row(result: CellResult) -> tuple[str, ...]:
 def _counts(suite: SuiteResult) -> str:
     """Say what a suite counted: `jit 2,113 run, 57 skipped, 1 failed, 3 known`."""
     counts = Counter(
-        "passed unexpectedly" if result.passed_unexpectedly else "known" if result.known else result.outcome.value
+        "passed unexpectedly" if result.xpassed else "known" if result.known else result.outcome.value
         for result in suite.results
     )
     words = (
         Outcome.SKIPPED.value,
-        *(outcome.value for outcome in Outcome if outcome.is_bad),
+        *(outcome.value for outcome in Outcome if outcome.is_failure),
         *("known", "passed unexpectedly"),
     )
     said = [f"{suite.tests_run:,} run", *(f"{counts[word]:,} {word}" for word in words if counts[word])]
@@ -149,7 +149,7 @@ def _bad(suite: SuiteResult, about: Callable[[TestResult], object], limit: int =
 
     Where it is known what that is about, this is a second line of the same text.
     """
-    bad = [result for result in suite.results if result.went_wrong]
+    bad = [result for result in suite.results if result.failed]
     lines = []
     for result in bad[:limit]:
         said, found = shortened(reason.of(result.message), LINE), about(result)
@@ -184,7 +184,7 @@ def cell_json(result: CellResult, *, whole: bool = False) -> dict[str, object]:
         "artifact": result.artifact,
         "build_key": result.build_key,
         "from_stash": result.from_stash,
-        "made_of": result.made_of,
+        "derived_from": result.derived_from,
         "strategy": result.strategy.value if result.strategy else None,
         "caches": {part: {"hits": hits, "misses": misses} for part, (hits, misses) in result.caches.items()},
         "probe": dict(result.probe),
@@ -204,10 +204,10 @@ def _suite_json(suite: SuiteResult) -> dict[str, object]:
         "unproved": list(suite.unproved),
         "notes": list(suite.notes),
         "crashes": [asdict(crash) for crash in suite.crashes],
-        "circumstances": dict(suite.circumstances),
+        "conditions": dict(suite.conditions),
         "capabilities": dict(suite.capabilities),
-        "bad": [_test_json(result) for result in suite.results if result.outcome.is_bad],
-        "unexpected_passes": [_test_json(result) for result in suite.results if result.passed_unexpectedly],
+        "bad": [_test_json(result) for result in suite.results if result.outcome.is_failure],
+        "unexpected_passes": [_test_json(result) for result in suite.results if result.xpassed],
     }
 
 

@@ -30,7 +30,7 @@ def explained(error: Exception, home: Path) -> CrossjitError:
     if isinstance(error, OSError):
         where = Path(os.fsdecode(error.filename)).parent if isinstance(error.filename, (str, bytes)) else home
         try:
-            with files.explained(InfrastructureError, "the disk refused", where):
+            with files.translate_os_errors(InfrastructureError, "the disk refused", where):
                 raise error
         except InfrastructureError as refused:
             return refused

@@ -91,7 +91,7 @@ def prune(settings: Settings, *, keep: int, dry_run: bool = False) -> tuple[str,
     kept = {run.id for run in list_runs(settings)[: max(keep, 0)]}
     with run_errors(settings.runs):
         if dry_run:
-            return tuple(folder.name for folder in files.dead_folders(settings.runs) if folder.name not in kept)
+            return tuple(folder.name for folder in files.stale_dirs(settings.runs) if folder.name not in kept)
         removed = files.remove_dead(settings.runs, lambda folder: folder.name not in kept)
         return tuple(folder.name for folder in removed)
 
@@ -104,7 +104,7 @@ def new_folder(runs: Path, started: datetime) -> Iterator[Path]:
         while folder is None:
             name = f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
             with contextlib.suppress(FileExistsError):
-                folder = stack.enter_context(files.living_folder(runs, name))
+                folder = stack.enter_context(files.locked_dir(runs, name))
         yield folder
 
 

@@ -195,7 +195,7 @@ def exit_code_of_error(error: BaseException) -> int:
 
 def run_errors(folder: Path) -> contextlib.AbstractContextManager[None]:
     """Turn an OSError inside into InfrastructureError."""
-    return files.explained(InfrastructureError, "cannot write the run record", folder)
+    return files.translate_os_errors(InfrastructureError, "cannot write the run record", folder)
 
 
 def to_json(document: object, indent: int | None = 2) -> bytes:

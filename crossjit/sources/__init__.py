@@ -16,14 +16,14 @@ from crossjit.settings import Settings
 from crossjit.sources import archive, cache, checkout, repository, request
 from crossjit.sources.inspection import require_archive
 from crossjit.sources.located import locate
-from crossjit.sources.locations import PATIENCE, Patience, PoolMirrors, host_pool_mirrors
+from crossjit.sources.locations import TIMEOUTS, PoolMirrors, Timeouts, host_pool_mirrors
 from crossjit.sources.model import Kind, Source
 from crossjit.sources.tarball import decompressed, open_tar, subset_tar
 from crossjit.stash.manifest import SourceFacts
 
 __all__ = [
     "Kind",
-    "Patience",
+    "Timeouts",
     "PoolMirrors",
     "Source",
     "decompressed",
@@ -71,7 +71,7 @@ def resolve(
     progress: Progress,
     pool_mirrors: PoolMirrors = host_pool_mirrors,
     work: Path | None = None,
-    patience: Patience = PATIENCE,
+    timeouts: Timeouts = TIMEOUTS,
 ) -> Source:
     """Bring a recipe's source, or what the user's `--source` names, into the state folder and say what it is.
 
@@ -85,14 +85,14 @@ def resolve(
     work = work or settings.sources / "tmp"
     if isinstance(spec, Archive):
         return archive.resolve_recipe(
-            spec, settings, progress=progress, pool_mirrors=pool_mirrors, work=work, patience=patience
+            spec, settings, progress=progress, pool_mirrors=pool_mirrors, work=work, timeouts=timeouts
         )
     wanted = request.repository(spec.url, spec.ref) if isinstance(spec, Git) else request.parse(spec)
     match wanted:
         case request.ArchiveFile(path):
             return archive.resolve_file(path, settings, progress=progress, work=work)
         case request.ArchiveUrl(url):
-            return archive.resolve_url(url, settings, progress=progress, work=work, patience=patience)
+            return archive.resolve_url(url, settings, progress=progress, work=work, timeouts=timeouts)
         case request.RemoteRepository():
             return repository.resolve_remote(wanted, settings, progress=progress, work=work)
         case request.LocalRepository():

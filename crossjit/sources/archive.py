@@ -10,15 +10,15 @@ from crossjit.errors import DownloadError, SourceError
 from crossjit.progress import Progress, Step
 from crossjit.settings import Settings
 from crossjit.sources import cache
-from crossjit.sources.cache import Stored
+from crossjit.sources.cache import CachedSource
 from crossjit.sources.download import Fetched, TooLargeError, fetch
 from crossjit.sources.inspection import inspect
 from crossjit.sources.locations import (
-    PATIENCE,
-    Patience,
+    TIMEOUTS,
     Place,
     PlaceError,
     PoolMirrors,
+    Timeouts,
     candidates,
     file_name,
     redacted,
@@ -35,7 +35,7 @@ def resolve_recipe(
     progress: Progress,
     pool_mirrors: PoolMirrors,
     work: Path,
-    patience: Patience,
+    timeouts: Timeouts,
 ) -> Source:
     """Return the archive with the recipe's digest, from the cache or the first place that has it.
 
@@ -50,7 +50,7 @@ def resolve_recipe(
             stored = (
                 cache.find(settings, archive.sha256)
                 or _verify_again(settings, archive.sha256, work)
-                or _fetch_first(archive, settings, step, pool_mirrors, work, patience)
+                or _fetch_first(archive, settings, step, pool_mirrors, work, timeouts)
             )
     source = source_of(stored, archive.sha256)
     if source.version != archive.version:
@@ -68,8 +68,8 @@ def known(archive: Archive, settings: Settings) -> Source | None:
 
 
 def _fetch_first(
-    archive: Archive, settings: Settings, step: Step, pool_mirrors: PoolMirrors, work: Path, patience: Patience
-) -> Stored:
+    archive: Archive, settings: Settings, step: Step, pool_mirrors: PoolMirrors, work: Path, timeouts: Timeouts
+) -> CachedSource:
     failures: list[str] = []
     dead: dict[str, str] = {}
     with cache.workspace(work) as folder:
@@ -81,7 +81,7 @@ def _fetch_first(
             try:
                 if host in dead:
                     raise PlaceError(dead[host])
-                fetched = fetch(place, target, step, patience)
+                fetched = fetch(place, target, step, timeouts)
                 _require_digest(fetched, archive.sha256)
             except PlaceError as error:
                 if error.dead and host:
@@ -104,14 +104,14 @@ def _require_digest(fetched: Fetched, digest: str) -> None:
         raise PlaceError(f"its sha256 is {fetched.digest}, not {digest}: cut short, damaged or another file")
 
 
-def _admit(settings: Settings, digest: str, file: Path, place: Place) -> Stored:
+def _admit(settings: Settings, digest: str, file: Path, place: Place) -> CachedSource:
     """Inspect a file of a workspace and store it. Needs the digest's lock."""
     tree = file.with_name(cache.TREE)
     facts = inspect(file, place.name, tree)
-    return cache.admit(settings, digest, file, tree=tree, name=_name(place), origin=place.name, facts=facts)
+    return cache.add(settings, digest, file, tree=tree, name=_name(place), origin=place.name, facts=facts)
 
 
-def _verify_again(settings: Settings, digest: str, work: Path) -> Stored | None:
+def _verify_again(settings: Settings, digest: str, work: Path) -> CachedSource | None:
     """Take a stored file that has changed since it was verified only if its digest still holds."""
     file = cache.leftover(settings, digest)
     if file is None:
@@ -121,7 +121,7 @@ def _verify_again(settings: Settings, digest: str, work: Path) -> Stored | None:
             return None
         with cache.workspace(work) as folder:
             facts = inspect(file, str(file), folder / cache.TREE)
-            return cache.renew(settings, file, tree=folder / cache.TREE, origin=str(file), facts=facts)
+            return cache.refresh(settings, file, tree=folder / cache.TREE, origin=str(file), facts=facts)
     except (OSError, SourceError):
         return None
 
@@ -140,21 +140,21 @@ def resolve_file(path: Path, settings: Settings, *, progress: Progress, work: Pa
         stored = cache.find(settings, digest)
         if stored is not None:
             return source_of(stored, digest, origin=str(path))
-        return _take(Place(str(path), path=path), settings, step, work, PATIENCE)
+        return _take(Place(str(path), path=path), settings, step, work, TIMEOUTS)
 
 
-def resolve_url(url: str, settings: Settings, *, progress: Progress, work: Path, patience: Patience) -> Source:
+def resolve_url(url: str, settings: Settings, *, progress: Progress, work: Path, timeouts: Timeouts) -> Source:
     """Return a user's archive from a URL; downloaded each time, as nothing else tells whether it is the same."""
     with progress.step("source", file_name(url)) as step:
-        return _take(Place(redacted(url), url=url), settings, step, work, patience)
+        return _take(Place(redacted(url), url=url), settings, step, work, timeouts)
 
 
-def _take(place: Place, settings: Settings, step: Step, work: Path, patience: Patience) -> Source:
+def _take(place: Place, settings: Settings, step: Step, work: Path, timeouts: Timeouts) -> Source:
     with cache.workspace(work) as folder:
         target = folder / "archive"
         step.update(detail=place.name)
         try:
-            fetched = fetch(place, target, step, patience)
+            fetched = fetch(place, target, step, timeouts)
         except TooLargeError as error:
             raise SourceError(
                 f"{place.name} is refused: {error}", hint="give an archive of CPython's source"
@@ -178,7 +178,7 @@ def _name(place: Place) -> str:
     return name if name not in taken and "/" not in name and "\0" not in name else "archive"
 
 
-def source_of(stored: Stored, digest: str, *, origin: str | None = None) -> Source:
+def source_of(stored: CachedSource, digest: str, *, origin: str | None = None) -> Source:
     """Make a Source of an archive that is stored."""
     facts = stored.record.facts
     return Source(

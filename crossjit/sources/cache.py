@@ -41,7 +41,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Stored:
+class CachedSource:
     """A file in the cache, with what is known of it."""
 
     path: Path
@@ -58,7 +58,7 @@ def storing(path: Path) -> Iterator[None]:
     """Turn what the operating system says against writing into a StashError."""
     what = f"cannot write to {path}"
     try:
-        with files.explained(StashError, what, path):
+        with files.translate_os_errors(StashError, what, path):
             yield
     except OSError as error:
         raise StashError(
@@ -91,12 +91,12 @@ def workspace(parent: Path) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         with storing(parent):
             files.remove_dead(parent)
-            folder = stack.enter_context(files.living_folder(parent, uuid.uuid4().hex))
+            folder = stack.enter_context(files.locked_dir(parent, uuid.uuid4().hex))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         yield folder
 
 
-def find(settings: Settings, digest: str) -> Stored | None:
+def find(settings: Settings, digest: str) -> CachedSource | None:
     """Look up what was stored and verified under a digest; None if there is nothing, or it has changed since."""
     folder = settings.sources / digest
     try:
@@ -105,7 +105,7 @@ def find(settings: Settings, digest: str) -> Stored | None:
         status = path.stat()
     except (OSError, ValidationError):
         return None
-    stored = Stored(path, record)
+    stored = CachedSource(path, record)
     if (status.st_size, status.st_mtime_ns) != (record.size, record.mtime_ns) or not stored.tree.is_file():
         return None
     return stored
@@ -119,9 +119,9 @@ def leftover(settings: Settings, digest: str) -> Path | None:
     return files[0] if len(files) == 1 else None
 
 
-def admit(
+def add(
     settings: Settings, digest: str, file: Path, *, tree: Path | None = None, name: str, origin: str, facts: TreeFacts
-) -> Stored:
+) -> CachedSource:
     """Store a verified file of a workspace under its digest, with its facts, in one rename. Needs the digest's lock.
 
     `tree` is what builds are given instead of the file.
@@ -141,20 +141,20 @@ def admit(
             final.rename(stage.with_suffix(".damaged"))
         stage.rename(final)
         files.sync_folder(settings.sources)
-    return Stored(final / name, record)
+    return CachedSource(final / name, record)
 
 
-def renew(settings: Settings, file: Path, *, tree: Path, origin: str, facts: TreeFacts) -> Stored:
+def refresh(settings: Settings, file: Path, *, tree: Path, origin: str, facts: TreeFacts) -> CachedSource:
     """Put the facts of a stored file that was verified again, and its tree, beside it. Needs the digest's lock."""
     with storing(settings.sources):
         status = file.stat()
         tree = tree.replace(file.with_name(TREE))
         record = Record(file.name, tree.name, status.st_size, status.st_mtime_ns, origin, facts)
         files.replace(file.with_name(FACTS), _record_type().dump_json(record, indent=2))
-    return Stored(file, record)
+    return CachedSource(file, record)
 
 
-def forget(path: Path) -> None:
+def invalidate(path: Path) -> None:
     """Have a stored file that turned out to be damaged verified before it is used again."""
     with contextlib.suppress(OSError):
         path.with_name(FACTS).unlink()

@@ -18,9 +18,9 @@ from crossjit.sources import cache, regenerate, stamps
 from crossjit.sources.inspection import Inspection, leads_outside
 from crossjit.sources.located import Repository, Window, locate, window_on
 from crossjit.sources.model import Kind, Source
-from crossjit.sources.repository import admit, source_of
+from crossjit.sources.repository import add, source_of
 from crossjit.sources.request import Checkout
-from crossjit.sources.tarball import PACKING, Entry, components, is_read, pack
+from crossjit.sources.tarball import PACKING, Entry, components, is_build_input, pack
 from crossjit.util.budget import BUDGET
 
 
@@ -47,7 +47,7 @@ def resolve_checkout(request: Checkout, settings: Settings, *, progress: Progres
             digest = pack(tree.entries(), folder / "source", inspection.take)
             diff_digest = tree.diff_digest()
             name = f"{head[:12]}-{diff_digest[:12]}" if diff_digest else head[:12]
-            stored = admit(settings, digest, folder / "source", name, inspection, step)
+            stored = add(settings, digest, folder / "source", name, inspection, step)
             seen.keep(settings, digest, diff_digest)
         changed = {path for path in changes.changed if not path.endswith("/")}
         make = regenerate.stale(changed, *_readers(request.path, view, head))
@@ -153,7 +153,7 @@ class _WorkingTree:
                     yield Entry(name, link=link)
                 elif stat.S_ISREG(status.st_mode):
                     changed = name in self.changes.changed
-                    if not changed and not is_read(name):
+                    if not changed and not is_build_input(name):
                         continue
                     with path.open("rb") as file:
                         status = os.fstat(file.fileno())
@@ -176,7 +176,7 @@ class _WorkingTree:
 
     def _miss(self, name: str) -> None:
         # Of a sparse checkout git says that nothing is missing, but what is packed differs from HEAD where it is read.
-        if is_read(name):
+        if is_build_input(name):
             self.absent.add(name)
 
     def _note(self, name: str, kind: str, digest: str) -> None:

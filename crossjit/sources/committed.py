@@ -18,7 +18,7 @@ from typing import BinaryIO, cast
 
 from crossjit.errors import SourceError
 from crossjit.sources.located import Window
-from crossjit.sources.tarball import Entry, is_read
+from crossjit.sources.tarball import Entry, is_build_input
 from crossjit.util.budget import TreeCount
 
 ATTRIBUTES = ".gitattributes"
@@ -68,7 +68,7 @@ def _listed(window: Window, commit: str, label: str) -> tuple[list[_Blob], list[
             about, _, path = line.partition("\t")
             mode, kind, name = map(sys.intern, about.split(" "))  # a tree may stand in another many times
             count.add(path)
-            if kind == "blob" and is_read(path):
+            if kind == "blob" and is_build_input(path):
                 listed.append(_Blob(mode, name, path))
             if path.rpartition("/")[2] == ATTRIBUTES and mode.startswith("100"):
                 attributes.append(_Blob(mode, name, path))

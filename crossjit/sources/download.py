@@ -13,7 +13,7 @@ import tenacity
 
 from crossjit.progress import Step
 from crossjit.sources.cache import CHUNK, storing
-from crossjit.sources.locations import Patience, Place, PlaceError, TransientError
+from crossjit.sources.locations import Place, PlaceError, Timeouts, TransientError
 from crossjit.util import budget, files
 
 
@@ -32,7 +32,7 @@ class Fetched:
     size: int
 
 
-def fetch(place: Place, target: Path, step: Step, patience: Patience) -> Fetched:
+def fetch(place: Place, target: Path, step: Step, timeouts: Timeouts) -> Fetched:
     """Bring what is at a place into a new file, synced; bytes done and in total go to `step`.
 
     What is transient (a lost connection, a server's 5xx) is tried again, after a moment. Raises PlaceError if the place
@@ -45,14 +45,14 @@ def fetch(place: Place, target: Path, step: Step, patience: Patience) -> Fetched
             raise PlaceError(place.missing)
         for attempt in tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(TransientError),
-            stop=tenacity.stop_after_attempt(patience.attempts),
+            stop=tenacity.stop_after_attempt(timeouts.attempts),
             wait=tenacity.wait_exponential_jitter(multiplier=0.3, max=3.0),
             reraise=True,
         ):
             with attempt:
                 if attempt.retry_state.attempt_number > 1:
                     step.update(done=0, detail=f"{place.name}, attempt {attempt.retry_state.attempt_number}")
-                return _download(place.url, target, step, patience)
+                return _download(place.url, target, step, timeouts)
         raise AssertionError("unreachable: the last error is raised again")
     except BaseException:
         with contextlib.suppress(OSError):
@@ -96,10 +96,10 @@ def _receive(chunks: Iterator[bytes], target: Path, step: Step, total: int | Non
     return Fetched(digest.hexdigest(), size)
 
 
-def _download(url: str, target: Path, step: Step, patience: Patience) -> Fetched:
+def _download(url: str, target: Path, step: Step, timeouts: Timeouts) -> Fetched:
     from crossjit.sources import http  # urllib3 takes 50 ms, and most commands download nothing
 
-    with http.asking(url, patience) as answer:
+    with http.asking(url, timeouts) as answer:
         fetched = _receive(answer.chunks, target, step, answer.total)
     if answer.total is not None and fetched.size != answer.total:
         raise TransientError(f"cut short: {fetched.size} of {answer.total} bytes came")

@@ -20,7 +20,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, ProtocolError, Pr
 from urllib3.util import make_headers, parse_url
 
 from crossjit.sources.cache import CHUNK
-from crossjit.sources.locations import Patience, PlaceError, TransientError
+from crossjit.sources.locations import PlaceError, Timeouts, TransientError
 
 TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
 MOST_REDIRECTS = 10
@@ -35,32 +35,32 @@ class Answer:
 
 
 @contextlib.contextmanager
-def asking(url: str, patience: Patience) -> Iterator[Answer]:
+def asking(url: str, timeouts: Timeouts) -> Iterator[Answer]:
     """Ask for a file. Raises PlaceError if it does not come, TransientError if it may come another time."""
-    with _explained(patience):
-        response = _ask(url, patience)
+    with _explained(timeouts):
+        response = _ask(url, timeouts)
     with contextlib.closing(response):
         if not 200 <= response.status < 300:
             kind = TransientError if response.status in TRANSIENT_STATUS else PlaceError
             raise kind(f"the server answers {response.status} {response.reason or ''}".rstrip())
         length = response.headers.get("Content-Length", "")
-        yield Answer(int(length) if length.isdecimal() else None, _chunks(response, patience))
+        yield Answer(int(length) if length.isdecimal() else None, _chunks(response, timeouts))
 
 
-def _chunks(response: urllib3.BaseHTTPResponse, patience: Patience) -> Iterator[bytes]:
-    with _explained(patience):
+def _chunks(response: urllib3.BaseHTTPResponse, timeouts: Timeouts) -> Iterator[bytes]:
+    with _explained(timeouts):
         while chunk := response.read1(CHUNK):  # what has come, at once, not when a whole chunk is there
             yield chunk
 
 
-def _ask(url: str, patience: Patience) -> urllib3.BaseHTTPResponse:
+def _ask(url: str, timeouts: Timeouts) -> urllib3.BaseHTTPResponse:
     """Ask with the URL's credentials, if it has any, and do not pass them on where a redirect leads to."""
     headers = make_headers(
         user_agent=_agent(), basic_auth=parse_url(url).auth_decoded_joined, basic_auth_encoding="utf-8"
     )
     for _ in range(MOST_REDIRECTS):
         url = parse_url(url)._replace(auth=None).url
-        response = _pool_manager(url, patience).request(
+        response = _pool_manager(url, timeouts).request(
             "GET",
             url,
             headers=headers,
@@ -86,14 +86,14 @@ def _agent() -> str:
         return "crossjit"
 
 
-def _pool_manager(url: str, patience: Patience) -> urllib3.PoolManager:
+def _pool_manager(url: str, timeouts: Timeouts) -> urllib3.PoolManager:
     """Make a client for HTTP and HTTPS that asks the environment's proxy for this URL, if there is one."""
 
     class Plain(_Connection):
-        timeouts = patience
+        timeouts = timeouts
 
     class Secure(_Connection, HTTPSConnection):
-        timeouts = patience
+        timeouts = timeouts
 
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Plain
@@ -107,9 +107,9 @@ def _pool_manager(url: str, patience: Patience) -> urllib3.PoolManager:
         address = parse_url(proxy)
         credentials = make_headers(proxy_basic_auth=address.auth_decoded_joined, proxy_basic_auth_encoding="utf-8")
         proxy = address._replace(scheme=address.scheme or "http", auth=None).url
-        manager: urllib3.PoolManager = urllib3.ProxyManager(proxy, timeout=patience.stall, proxy_headers=credentials)
+        manager: urllib3.PoolManager = urllib3.ProxyManager(proxy, timeout=timeouts.stall, proxy_headers=credentials)
     else:
-        manager = urllib3.PoolManager(timeout=patience.stall)
+        manager = urllib3.PoolManager(timeout=timeouts.stall)
     manager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
     return manager
 
@@ -117,7 +117,7 @@ def _pool_manager(url: str, patience: Patience) -> urllib3.PoolManager:
 class _Connection(HTTPConnection):
     """A connection that is made soon or not at all; TLS and proxies' tunnels have as long as the answer has."""
 
-    timeouts = Patience()
+    timeouts = Timeouts()
 
     def _new_conn(self) -> socket.socket:
         addresses = _count_addresses(self.host, self.port, self.timeouts.name)
@@ -155,19 +155,19 @@ def _count_addresses(host: str, port: int, seconds: float) -> int:
 
 
 @contextlib.contextmanager
-def _explained(patience: Patience) -> Iterator[None]:
+def _explained(timeouts: Timeouts) -> Iterator[None]:
     """Turn what urllib3 raises into PlaceErrors."""
     try:
         yield
     except (HTTPError, ValueError) as error:  # ValueError: a URL that cannot be one
-        raise _as_place_error(error, patience) from error
+        raise _as_place_error(error, timeouts) from error
 
 
-def _as_place_error(error: Exception, patience: Patience) -> PlaceError:
+def _as_place_error(error: Exception, timeouts: Timeouts) -> PlaceError:
     cause = error.args[-1] if isinstance(error, (ProxyError, ProtocolError, SSLError)) else error
     match cause:
         case ReadTimeoutError():
-            return PlaceError(f"stalled: no byte for {patience.stall:g} s", dead=True)
+            return PlaceError(f"stalled: no byte for {timeouts.stall:g} s", dead=True)
         case ssl.SSLCertVerificationError():
             return PlaceError(f"its certificate is not trusted: {cause.verify_message}", dead=True)
     if isinstance(error, (ProxyError, ProtocolError, SSLError)):

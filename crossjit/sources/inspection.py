@@ -18,11 +18,11 @@ from crossjit.errors import SourceError
 from crossjit.sources.model import TreeFacts
 from crossjit.sources.tarball import (
     DAMAGED,
-    Copied,
+    TeeReader,
     components,
     compressing,
     decompressed,
-    is_read,
+    is_build_input,
     recompress,
 )
 from crossjit.util.budget import TreeCount
@@ -55,12 +55,12 @@ def inspect(path: Path, label: str, tree: Path | None = None) -> TreeFacts:
         try:
             stream = stack.enter_context(decompressed(path))
             count = inspection.count
-            copied = Copied(stream, count, stack.enter_context(compressing(tree))) if tree else None
+            copied = TeeReader(stream, count, stack.enter_context(compressing(tree))) if tree else None
             reader = copied or TrackingReader(stream, count)
             with opened(reader) as tar:
                 for member in members(tar, reader):
-                    keep = is_read("/".join(components(member.name)[1:]))
-                    whole |= keep and member.islnk() and not is_read("/".join(components(member.linkname)[1:]))
+                    keep = is_build_input("/".join(components(member.name)[1:]))
+                    whole |= keep and member.islnk() and not is_build_input("/".join(components(member.linkname)[1:]))
                     if copied:
                         copied.decide(keep, end=tar.offset)
                     content = tar.extractfile(member) if member.isfile() else None

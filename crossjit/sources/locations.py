@@ -40,7 +40,7 @@ class TransientError(PlaceError):
 
 
 @dataclass(frozen=True)
-class Patience:
+class Timeouts:
     """How long, in seconds: `name` for a host's address, `connect` for a connection, `stall` without a byte.
 
     `attempts` is how often what is transient is tried.
@@ -52,7 +52,7 @@ class Patience:
     attempts: int = 3
 
 
-PATIENCE = Patience()
+TIMEOUTS = Timeouts()
 
 
 def upstream_name(version: str) -> str:

@@ -13,7 +13,7 @@ from crossjit.errors import DownloadError, SourceError
 from crossjit.progress import Progress, Step
 from crossjit.settings import Settings
 from crossjit.sources import cache, committed, git
-from crossjit.sources.cache import Stored
+from crossjit.sources.cache import CachedSource
 from crossjit.sources.inspection import Inspection
 from crossjit.sources.located import Repository, locate, window
 from crossjit.sources.locations import redacted
@@ -179,7 +179,7 @@ def commit_of(repository: Repository, ref: str) -> str:
     return commit.text
 
 
-def _known(settings: Settings, commit: str) -> Stored | None:
+def _known(settings: Settings, commit: str) -> CachedSource | None:
     """Look up what was packed for a commit: its tree, and so its tar, never changes."""
     try:
         digest, _, rules = (settings.sources / "commits" / commit).read_text().strip().partition(" ")
@@ -197,27 +197,27 @@ def _committed(objects: Path, commit: str, origin: str, settings: Settings, step
         inspection = Inspection(origin)
         with committed.entries(window(objects, commit, folder), commit, origin) as entries:
             digest = pack(entries, folder / "source", inspection.take)
-        stored = admit(settings, digest, folder / "source", commit[:12], inspection, step)
+        stored = add(settings, digest, folder / "source", commit[:12], inspection, step)
     with cache.storing(settings.sources):
         (settings.sources / "commits").mkdir(exist_ok=True)
         files.replace(settings.sources / "commits" / commit, f"{digest} {_RULES}".encode())
     return source_of(Kind.GIT, stored, origin, commit)
 
 
-def admit(settings: Settings, digest: str, file: Path, name: str, inspection: Inspection, step: Step) -> Stored:
+def add(settings: Settings, digest: str, file: Path, name: str, inspection: Inspection, step: Step) -> CachedSource:
     """Store a packed tree that was inspected as it was packed, unless it is there already."""
     facts = inspection.facts()
     with cache.locked(settings, digest, step):
         stored = cache.find(settings, digest)
         if stored is None:
             origin = inspection.label
-            stored = cache.admit(settings, digest, file, name=f"{TOP}-{name}.tar.zst", origin=origin, facts=facts)
+            stored = cache.add(settings, digest, file, name=f"{TOP}-{name}.tar.zst", origin=origin, facts=facts)
     return stored
 
 
 def source_of(
     kind: Kind,
-    stored: Stored,
+    stored: CachedSource,
     origin: str,
     commit: str,
     diff_digest: str | None = None,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from crossjit.settings import Settings
 from crossjit.sources import cache
-from crossjit.sources.cache import Stored
+from crossjit.sources.cache import CachedSource
 from crossjit.util import files
 
 YOUNG = 2.0  # seconds; no file system's time stamps are coarser
@@ -30,7 +30,7 @@ class Stamps:
     digest: str
     settled: bool
 
-    def known(self, settings: Settings) -> tuple[Stored, str | None] | None:
+    def known(self, settings: Settings) -> tuple[CachedSource, str | None] | None:
         """Return what the tree was packed to, and the digest of its changes, if it is as it was then."""
         try:
             stamps, packed, diff = json.loads(self._kept(settings).read_bytes())

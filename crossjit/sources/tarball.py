@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from crossjit.errors import SourceError, StashError
-from crossjit.sources.cache import CHUNK, forget, storing
+from crossjit.sources.cache import CHUNK, invalidate, storing
 from crossjit.sources.model import Source
 from crossjit.util import files, tar
 from crossjit.util.budget import BUDGET, TreeCount
@@ -54,7 +54,7 @@ Take = Callable[[tarfile.TarInfo, "BinaryIO | None"], "BinaryIO | None"]
 """Sees each member before it is written, and gives its content to be read."""
 
 
-def is_read(path: str) -> bool:
+def is_build_input(path: str) -> bool:
     """Tell whether anything reads a path, which is without the top folder."""
     return not path.startswith(UNREAD) or path.startswith(READ)
 
@@ -111,7 +111,7 @@ class _Xz(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def compressing(target: Path) -> Iterator[Sink]:
+def compressing(target: Path) -> Iterator[HashingWriter]:
     """Open a new file to write a tar to, compressed so that it opens fast and tells of damage, and synced."""
     parameter = zstd.CompressionParameter
     options: dict[int, int] = {
@@ -121,7 +121,7 @@ def compressing(target: Path) -> Iterator[Sink]:
     }
     with storing(target), target.open("wb") as raw:
         with zstd.ZstdFile(raw, "wb", options=options) as compressed:
-            sink = Sink(cast(BinaryIO, compressed), target)
+            sink = HashingWriter(cast(BinaryIO, compressed), target)
             yield sink
             sink.flush()
         files.sync_file(raw)
@@ -134,10 +134,10 @@ def recompress(path: Path, target: Path) -> None:
             sink.write(piece)
 
 
-class Copied(tar.TrackingReader):
+class TeeReader(tar.TrackingReader):
     """A stream that is written elsewhere as it is read, but for the members of its tar that are left out."""
 
-    def __init__(self, stream: BinaryIO, count: TreeCount, sink: Sink) -> None:
+    def __init__(self, stream: BinaryIO, count: TreeCount, sink: HashingWriter) -> None:
         super().__init__(stream, count)
         self._sink = sink
         self._end = 0
@@ -176,7 +176,7 @@ def open_tar(source: Source) -> Iterator[BinaryIO]:
         with decompressed(stored) as stream:
             yield stream
     except DAMAGED as error:
-        forget(stored)
+        invalidate(stored)
         raise StashError(f"the stored source {stored} is damaged: {error}", hint=hint) from error
 
 
@@ -193,7 +193,7 @@ def subset_tar(source: Source, prefixes: Sequence[str]) -> Iterator[BinaryIO]:
         result = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
     try:
         with storing(folder):
-            sink = Sink(cast(BinaryIO, result), folder)
+            sink = HashingWriter(cast(BinaryIO, result), folder)
             _write_subset(source, [prefix.strip("/") for prefix in prefixes], sink)
             sink.flush()
             result.seek(0)
@@ -203,7 +203,7 @@ def subset_tar(source: Source, prefixes: Sequence[str]) -> Iterator[BinaryIO]:
             result.close()
 
 
-def _write_subset(source: Source, prefixes: Sequence[str], sink: Sink) -> None:
+def _write_subset(source: Source, prefixes: Sequence[str], sink: HashingWriter) -> None:
     found: set[str] = set()
     with open_tar(source) as stream:
         writer = _Writer(sink)
@@ -255,7 +255,7 @@ def pack(entries: Iterable[Entry], target: Path, take: Take = lambda member, con
     with compressing(target) as sink:
         writer = _Writer(sink, take)
         for entry in entries:
-            if not is_read(entry.path):
+            if not is_build_input(entry.path):
                 _drain(entry)
                 continue
             member = tarfile.TarInfo(f"{TOP}/{entry.path}")
@@ -285,7 +285,7 @@ def _unreadable(entry: Entry, error: Exception) -> SourceError:
     return SourceError(f"{entry.path} cannot be read, or changed while it was read: {error}", hint="run it again")
 
 
-class Sink(io.RawIOBase):
+class HashingWriter(io.RawIOBase):
     """Hashes what passes through; errors in writing come out as StashError, which tells them from errors in reading."""
 
     def __init__(self, stream: BinaryIO, target: Path) -> None:
@@ -319,7 +319,7 @@ class Sink(io.RawIOBase):
 class _Writer:
     """Writes members, each folder before the first thing in it, owned by root."""
 
-    def __init__(self, sink: Sink, take: Take = lambda member, content: content) -> None:
+    def __init__(self, sink: HashingWriter, take: Take = lambda member, content: content) -> None:
         stream = cast(BinaryIO, sink)
         self._tar = tarfile.TarFile(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT, copybufsize=CHUNK)
         self._take = take

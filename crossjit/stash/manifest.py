@@ -64,9 +64,9 @@ class Manifest:
     is stashed. `sequence` grows from artifact to artifact, which `created` does not where a clock is set: it tells
     which is newer, and is 0 in those of before there was one. `probed_in` says in what the probe ran (see `evidence`).
     `images` maps `toolchain` and `target` to facts of them, `seconds` maps phases to wall time; `build_python` is the
-    whole id of the artifact whose Python ran CPython's own tools in a cross build. `core_key` is common to builds whose
-    sources differ in their tests only, and `made_of` the whole id of such an artifact that this one was made of instead
-    of being compiled; both are None where there is no such thing. `domain` is the source's trust domain.
+    whole id of the artifact whose Python ran CPython's own tools in a cross build. `base_key` is common to builds whose
+    sources differ in their tests only, and `derived_from` the whole id of such an artifact that this one was made of
+    instead of being compiled; both are None where there is no such thing. `domain` is the source's trust domain.
 
     Versioning: within a schema, keys may be added with a default; readers ignore keys that they do not know, and
     rewriting a manifest drops them (nothing rewrites one). A change that an older reader would misunderstand counts
@@ -87,8 +87,8 @@ class Manifest:
     llvm: str | None = None
     compiler: str | None = None
     build_python: str | None = None
-    core_key: str | None = None
-    made_of: str | None = None
+    base_key: str | None = None
+    derived_from: str | None = None
     domain: str = ""
     qemu: str | None = None
     cpu: str | None = None

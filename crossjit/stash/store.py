@@ -53,7 +53,7 @@ from crossjit.util import files, sequence
 __all__ = [
     "Artifact",
     "ArtifactKind",
-    "Collected",
+    "GcResult",
     "Manifest",
     "Packed",
     "Rest",
@@ -69,7 +69,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class Collected:
+class GcResult:
     """What `gc` removed, or would: artifacts' names, objects' digests, folders in the making; `size` in bytes."""
 
     artifacts: tuple[str, ...]
@@ -89,7 +89,7 @@ class Staging:
 
     def add(self, name: str, tar_stream: BinaryIO, *, below: str = "", rest: Rest | None = None) -> Packed:
         """Pack a tree from an uncompressed tar stream of one folder; see `packing.pack`. Raises StashError."""
-        with files.explained(StashError, "cannot write to the stash", self._store.path):
+        with files.translate_os_errors(StashError, "cannot write to the stash", self._store.path):
             packed = packing.pack(tar_stream, self._folder / f"{name}.tar.zst", below=below, rest=rest)
         self._packed[name] = packed
         return packed
@@ -101,7 +101,7 @@ class Staging:
     def take(self, name: str, artifact: Artifact) -> Packed:
         """Have a tree of another artifact, which is intact, in this one, too. Raises StashError."""
         tree, path = artifact.manifest.trees[name], self._folder / f"{name}.tar.zst"
-        with files.explained(StashError, "cannot write to the stash", self._store.path):
+        with files.translate_os_errors(StashError, "cannot write to the stash", self._store.path):
             files.write(path, artifact.objects[name].read_bytes())
         packed = Packed(path, tree.object, tree.size, tree.digest, artifact.files()[name], tree.unpacked)
         self._packed[name] = packed
@@ -129,13 +129,13 @@ class Staging:
             MANIFEST_NAME: manifests.dump(manifest),
         }
         contents[SUMS_NAME] = read_sums({name: sha256(data) for name, data in contents.items()})
-        with files.explained(StashError, "cannot write to the stash", self._store.path):
+        with files.translate_os_errors(StashError, "cannot write to the stash", self._store.path):
             made = self._folder / "artifact"
             made.mkdir()
             for name, data in contents.items():
                 files.write(made / name, data)
             files.sync_folder(made)
-            self._store._admit(made, self._key, self._packed, self._folder / "replaced")
+            self._store._publish(made, self._key, self._packed, self._folder / "replaced")
         artifact = self._store.find(self._key)
         if artifact is None:
             raise StashError(f"artifact {self._key} vanished as it was stashed", hint="run it again")
@@ -173,14 +173,14 @@ class Store:
         self._progress.say(f"artifact {found.id} is damaged and counts as absent: `./inv stash verify {found.id}`")
         return None
 
-    def find_by_core(self, core_key: str) -> Artifact | None:
+    def find_by_core(self, base_key: str) -> Artifact | None:
         """Return the newest complete artifact of those that have this core key, or None."""
         found = [
             artifact
             for folder in self._folders()
-            if mentions(folder / MANIFEST_NAME, core_key)
+            if mentions(folder / MANIFEST_NAME, base_key)
             and (artifact := self.find(folder.name))
-            and artifact.manifest.core_key == core_key
+            and artifact.manifest.base_key == base_key
         ]
         return max(found, key=lambda artifact: artifact.manifest.age, default=None)
 
@@ -242,7 +242,7 @@ class Store:
         with contextlib.ExitStack() as stack:
             with self._writing():
                 name = f"{key[:SHORT_ID]}-{secrets.token_hex(4)}"
-                folder = stack.enter_context(files.living_folder(self._temporary, name))
+                folder = stack.enter_context(files.locked_dir(self._temporary, name))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             yield Staging(self, key, folder)
 
@@ -277,7 +277,7 @@ class Store:
                 f"artifact {artifact.id} is damaged",
                 hint=f"`./inv stash verify {artifact.id}` tells what is hit; building the cell again heals it",
             )
-        with files.explained(StashError, f"cannot export to {folder}", folder.parent):
+        with files.translate_os_errors(StashError, f"cannot export to {folder}", folder.parent):
             if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
                 raise UserError(f"{folder} is no folder", hint="give one that is empty, or a new name")
             if folder.exists() and any(folder.iterdir()):
@@ -298,7 +298,7 @@ class Store:
         with self._writing():
             return tuple(folder.name for folder in files.remove_dead(self._temporary))
 
-    def gc(self, *, keep_days: float | None = None, keep_last: int | None = None, dry_run: bool = False) -> Collected:
+    def gc(self, *, keep_days: float | None = None, keep_last: int | None = None, dry_run: bool = False) -> GcResult:
         """Remove old and damaged artifacts, objects that none refers to, and what dead processes left in the making.
 
         An artifact is old if it is older than `keep_days` and not among the `keep_last` newest of its cell; without
@@ -312,20 +312,20 @@ class Store:
             keep = self._to_keep(keep_days, keep_last)
             remaining = []
             for folder in self._folders():
-                if folder.name in keep or not self._condemn(folder, dry_run=dry_run):
+                if folder.name in keep or not self._delete(folder, dry_run=dry_run):
                     remaining.append(folder)
                 else:
                     names.append(folder.name)
             unused = self._unused_objects(remaining)
             size = sum(path.stat().st_size for path in unused)
-            temporary = files.dead_folders(self._temporary)
+            temporary = files.stale_dirs(self._temporary)
             if not dry_run:
                 for path in unused:
                     path.unlink()
                     (self.path / VERIFIED_NAME / path.name.partition(".")[0]).unlink(missing_ok=True)
                 temporary = files.remove_dead(self._temporary)
         digests = tuple(path.name.partition(".")[0] for path in unused)
-        return Collected(tuple(names), digests, tuple(folder.name for folder in temporary), size)
+        return GcResult(tuple(names), digests, tuple(folder.name for folder in temporary), size)
 
     def _next_number(self) -> int:
         """Return the number of an artifact that is newer than all that are there. Raises StashError."""
@@ -360,7 +360,7 @@ class Store:
             return []
 
     def _writing(self) -> AbstractContextManager[None]:
-        return files.explained(StashError, "cannot write to the stash", self.path)
+        return files.translate_os_errors(StashError, "cannot write to the stash", self.path)
 
     def _lock(self, key: str) -> filelock.BaseFileLock:
         self._artifact_folder(key)
@@ -372,7 +372,7 @@ class Store:
 
     def _read(self, folder: Path) -> Artifact:
         """Read an artifact. Raises FileNotFoundError where there is none, StashError where it is not complete."""
-        with files.explained(StashError, "cannot read the stash", self.path):
+        with files.translate_os_errors(StashError, "cannot read the stash", self.path):
             manifest = manifests.parse((folder / MANIFEST_NAME).read_bytes())
             if manifest.build_key != folder.name or INSTALL not in manifest.trees:
                 raise StashError("the manifest is another one's", hint="building the cell again heals it")
@@ -387,7 +387,7 @@ class Store:
                     raise StashError(f"{name}: {objects[name]} has {size} bytes instead of {tree.size}", hint="")
         return Artifact(manifest, folder, objects)
 
-    def _admit(self, made: Path, key: str, packed: Mapping[str, Packed], replaced: Path) -> None:
+    def _publish(self, made: Path, key: str, packed: Mapping[str, Packed], replaced: Path) -> None:
         """Move objects and artifact folder to their places, in this order; an artifact that is there goes aside."""
         final = self._artifact_folder(key)
         self._locks.mkdir(exist_ok=True)
@@ -466,7 +466,7 @@ class Store:
                 keep.add(artifact.key)
         return keep
 
-    def _condemn(self, folder: Path, *, dry_run: bool) -> bool:
+    def _delete(self, folder: Path, *, dry_run: bool) -> bool:
         """Remove an artifact unless its key is locked; whether it went, or would."""
         lock = self._lock(folder.name)
         if dry_run and not self._locks.is_dir():
@@ -475,7 +475,7 @@ class Store:
             return False
         try:
             if not dry_run:
-                with files.living_folder(self._temporary, f"gc-{secrets.token_hex(4)}") as aside:
+                with files.locked_dir(self._temporary, f"gc-{secrets.token_hex(4)}") as aside:
                     folder.rename(aside / "artifact")  # out of sight as a whole first; if we die now it is swept
                     shutil.rmtree(aside)
         finally:

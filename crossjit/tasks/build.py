@@ -14,8 +14,8 @@ from crossjit.model import CellResult, Verdict
 from crossjit.report import tables, terminal_style
 from crossjit.runs import model
 from crossjit.tasks.framework import note, show, show_json, show_table
-from crossjit.tasks.options import SELECTORS, Request, describe, recalled, requesting
-from crossjit.tasks.session import Opened, foresee, opened
+from crossjit.tasks.options import SELECTORS, Request, cell_command, describe, from_record
+from crossjit.tasks.session import RunSession, foresee, opened
 
 if TYPE_CHECKING:
     from crossjit.pipeline.context import PreparedCell
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 _REBUILD = "build even what is in the stash; default: take it from there"
 
 
-@requesting(*SELECTORS, "no_cache", help=describe("json", rebuild=_REBUILD))
+@cell_command(*SELECTORS, "no_cache", help=describe("json", rebuild=_REBUILD))
 def build(context: Context, request: Request, rebuild: bool = False, json: bool = False) -> ExitCode:
     """Build cells, probe whether they really JIT, and stash them."""
     return _run(request, validate=False, rebuild=rebuild, json=json)
 
 
-@requesting(
+@cell_command(
     *SELECTORS,
     *("no_cache", "suite", "shard", "tests"),
     help=describe(
@@ -55,7 +55,7 @@ def validate(
         raise UserError(
             "--resume takes what is to be done from the run that it goes on with", hint="leave the other options out"
         )
-    return _run(replace(recalled(before), jobs=request.jobs), validate=True, rebuild=False, json=json, before=before)
+    return _run(replace(from_record(before), jobs=request.jobs), validate=True, rebuild=False, json=json, before=before)
 
 
 def _interrupted(name: str) -> Run:
@@ -70,7 +70,7 @@ def _interrupted(name: str) -> Run:
 
 
 def _run(request: Request, *, validate: bool, rebuild: bool, json: bool, before: Run | None = None) -> ExitCode:
-    run: Opened | None = None
+    run: RunSession | None = None
     results: list[CellResult] = []
     try:
         with opened(request, reproduce=before.reproduce if before else None) as run:
@@ -91,12 +91,14 @@ def _run(request: Request, *, validate: bool, rebuild: bool, json: bool, before:
     return model.exit_code(results)
 
 
-def _deal_with(run: Opened, results: list[CellResult], *, validate: bool, rebuild: bool, before: Run | None) -> None:
+def _deal_with(
+    run: RunSession, results: list[CellResult], *, validate: bool, rebuild: bool, before: Run | None
+) -> None:
     """Add each cell's result when it is known and recorded. What goes wrong in one is its result; others go on."""
     from crossjit.pipeline import context, prepare
 
     # All cells first, so that what is wrong with one's source or image is said before hours go into another.
-    cells = prepare.prepare_each(run.shop, run.orders)
+    cells = prepare.prepare_each(run.ctx, run.orders)
     for cell, following in zip(cells, (*cells[1:], None), strict=True):
         if isinstance(cell, context.PreparedCell):
             then = following if isinstance(following, context.PreparedCell) else None
@@ -111,7 +113,7 @@ def _deal_with(run: Opened, results: list[CellResult], *, validate: bool, rebuil
         results.append(result)
 
 
-def _show(run: Opened, results: Sequence[CellResult], *, json: bool) -> None:
+def _show(run: RunSession, results: Sequence[CellResult], *, json: bool) -> None:
     """Print the run's end: what is known of each cell, and how to do it again."""
     record = run.record.run
     if json:
@@ -136,7 +138,7 @@ def _is_final(finished: CellResult) -> bool:
 
 
 def _run_cell(
-    run: Opened,
+    run: RunSession,
     cell: PreparedCell,
     *,
     validate: bool,
@@ -152,19 +154,19 @@ def _run_cell(
         if before is not None:
             finished = before.result(cell.cell)
             if finished is not None and finished.build_key == cell.key and _is_final(finished):
-                run.shop.progress.say(f"{cell.cell}: {finished.verdict} in run {before.id}")
+                run.ctx.progress.say(f"{cell.cell}: {finished.verdict} in run {before.id}")
                 run.record.adopt(before, cell.cell)
                 return finished
             earlier = before.cell_folder(cell.cell)
         folder = run.record.cell_folder(cell.cell)
     except (OSError, InfrastructureError) as error:
-        return bug_report.result_of(run.shop.settings.home, CellResult(cell.cell, Verdict.INFRA, ()), error)
+        return bug_report.result_of(run.ctx.settings.home, CellResult(cell.cell, Verdict.INFRA, ()), error)
     return validate_cell.run_cell(
-        run.shop, cell, folder=folder, validate=validate, rebuild=rebuild, earlier=earlier, following=following
+        run.ctx, cell, folder=folder, validate=validate, rebuild=rebuild, earlier=earlier, following=following
     )
 
 
-@requesting(*SELECTORS, help=describe("json", build_only="leave the suites out, as `build` does; default: off"))
+@cell_command(*SELECTORS, help=describe("json", build_only="leave the suites out, as `build` does; default: off"))
 def plan(context: Context, request: Request, build_only: bool = False, json: bool = False) -> None:
     """Say what `validate` would do, cell by cell, and what is there already; start nothing."""
     from crossjit.pipeline.plan import steps as list_steps
@@ -226,7 +228,7 @@ def _planned_json(cell: PlannedCell, steps: Sequence[PlannedStep]) -> dict[str, 
     }
 
 
-@requesting(
+@cell_command(
     *SELECTORS,
     help={"toolchain": "the toolchain image with the source and the build's environment; default: the target image"},
 )
@@ -240,13 +242,13 @@ def shell(context: Context, request: Request, toolchain: bool = False) -> int:
     from crossjit.pipeline.shell import target_shell, toolchain_shell
 
     with opened(request, one=True, looks=True) as run:
-        (prepared,) = prepare.prepare(run.shop, run.orders)
+        (prepared,) = prepare.prepare(run.ctx, run.orders)
         if toolchain:
             note(f"configure is called here as: {prepared.spec.configure_line}")
-            status = toolchain_shell(run.shop, prepared)
+            status = toolchain_shell(run.ctx, prepared)
         else:
             folder = run.record.cell_folder(prepared.cell)
-            built = build_cell.build_cell(run.shop, prepared, log=folder / "build.log")
-            status = target_shell(run.shop, prepared, built)
+            built = build_cell.build_cell(run.ctx, prepared, log=folder / "build.log")
+            status = target_shell(run.ctx, prepared, built)
         run.record.finish(ExitCode.PASS)
     return status

@@ -12,7 +12,7 @@ from crossjit.util.text import size
 
 if TYPE_CHECKING:
     from crossjit.build.cache_volume import Part
-    from crossjit.engine.base import Engine, Owned
+    from crossjit.engine.base import Engine, EngineObject
     from crossjit.images import Image
     from crossjit.settings import Settings
 
@@ -65,7 +65,7 @@ def clear_cache(context: Context, json: bool = False) -> None:
         show("\n".join(f"removed volume {volume.name}" for volume in found) or "nothing is kept")
 
 
-def _json(volume: Owned, part: Part) -> dict[str, object]:
+def _json(volume: EngineObject, part: Part) -> dict[str, object]:
     from crossjit.build import cache_volume
 
     whose = {
@@ -76,7 +76,7 @@ def _json(volume: Owned, part: Part) -> dict[str, object]:
     return {**whose, "name": part.name, "bytes": part.size, "files": part.files, "limit": part.limit}
 
 
-def _row(volume: Owned, part: Part) -> tuple[str, ...]:
+def _row(volume: EngineObject, part: Part) -> tuple[str, ...]:
     from crossjit.build import cache_volume
     from crossjit.sources import trust
 

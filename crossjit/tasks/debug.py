@@ -14,11 +14,11 @@ from crossjit.config.test_selection import ALL_TESTS
 from crossjit.errors import ExitCode, InfrastructureError, UserError
 from crossjit.model import CellResult, Outcome
 from crossjit.tasks.framework import note, show, show_json, words_after_dashes
-from crossjit.tasks.options import MAKING, Request, describe, number, of_cell, recalled, requesting
+from crossjit.tasks.options import MAKING, Request, cell_command, describe, from_record, number, of_cell
 from crossjit.tasks.session import opened
 
 if TYPE_CHECKING:
-    from crossjit.debugger.session import Bench, Program
+    from crossjit.debugger.session import DebugTarget, Program
     from crossjit.runs.model import Run
 
 JSON = "debug.json"  # in a cell's folder of the run record
@@ -35,7 +35,7 @@ class Wanted:
     arguments: tuple[str, ...] = ()
 
 
-@requesting(
+@cell_command(
     *MAKING,
     iterable=["run"],
     rest="run",
@@ -101,7 +101,7 @@ def of_run(names: Sequence[str], test: str) -> Wanted:
     # the last that came to a result: one that only looked at something, as this one will, is not meant
     ended = (run.id for run in history.list_runs(loaded) if any(run.result(cell) for cell in run.cells))
     found = history.load(loaded, next(ended, "last") if names[0] == "last" else names[0])
-    request = replace(recalled(found), portion=ALL_TESTS)
+    request = replace(from_record(found), selection=ALL_TESTS)
     ranked = [
         (rank, result, name)
         for result in found.results()
@@ -144,13 +144,13 @@ def _debug(wanted: Wanted, *, batch: bool, seconds: int | None, json: bool) -> i
         cell = wanted.result.cell if wanted.result is not None else None
         orders = [order for order in run.orders if cell in (None, order.cell)]
         run.record.set_cells([order.cell for order in orders])
-        then = earlier.as_it_was(run.shop, orders, wanted.before) if wanted.before else None
-        shop = then.shop if then else run.shop
-        (prepared,) = prepare.prepare(shop, orders)
+        then = earlier.as_it_was(run.ctx, orders, wanted.before) if wanted.before else None
+        ctx = then.ctx if then else run.ctx
+        (prepared,) = prepare.prepare(ctx, orders)
         folder = run.record.cell_folder(prepared.cell)
         log = folder / "build.log"
-        built = then.built(prepared, log) if then else build_cell.build_cell(shop, prepared, log=log)
-        bench = session.bench(shop, prepared, built)
+        built = then.built(prepared, log) if then else build_cell.build_cell(ctx, prepared, log=log)
+        bench = session.bench(ctx, prepared, built)
         programs = _programs(bench, wanted)
         if not batch:
             note(f"{prepared.cell}: {programs[0].about}")
@@ -159,7 +159,7 @@ def _debug(wanted: Wanted, *, batch: bool, seconds: int | None, json: bool) -> i
             return status
         if seconds is not None:
             programs = [replace(program, seconds=seconds) for program in programs]
-        with run.shop.progress.step("debug", str(prepared.cell)) as step:
+        with run.ctx.progress.step("debug", str(prepared.cell)) as step:
             found = session.batch(bench, programs, folder=folder, step=step)
         said = _read(folder / session.PROGRAM_LOG)
         told = {"run": run.record.id, **gdb.as_json(prepared.cell, found, program_log=said)}
@@ -167,7 +167,7 @@ def _debug(wanted: Wanted, *, batch: bool, seconds: int | None, json: bool) -> i
         folders = [folder, *([wanted.before.cell_folder(prepared.cell)] if wanted.before else [])]
         files = [each / gdb.SEEN for each in folders]
         for file in files:
-            with files_module.explained(InfrastructureError, "cannot write what gdb saw", file.parent):
+            with files_module.translate_os_errors(InfrastructureError, "cannot write what gdb saw", file.parent):
                 files_module.replace(file, text.encode("utf-8", "replace"))
         files_module.replace(folder / JSON, (documents.dumps(told, indent=2) + "\n").encode())
         code = ExitCode.PASS if found.stop is not None else ExitCode.VACUOUS
@@ -180,12 +180,12 @@ def _debug(wanted: Wanted, *, batch: bool, seconds: int | None, json: bool) -> i
     return code
 
 
-def _programs(bench: Bench, wanted: Wanted) -> list[Program]:
+def _programs(bench: DebugTarget, wanted: Wanted) -> list[Program]:
     """Say what is to be run, in the order in which it is tried."""
     from crossjit.debugger import session
     from crossjit.triage import rerun
 
-    where = bench.target.circumstances
+    where = bench.target.conditions
     if wanted.arguments:
         return [session.of_arguments(wanted.arguments, where)]
     if wanted.result is None:

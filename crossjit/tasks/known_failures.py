@@ -13,8 +13,8 @@ from crossjit.tasks.options import describe
 from crossjit.util.text import pluralize
 
 if TYPE_CHECKING:
-    from crossjit.known_failures.audit import Judged
-    from crossjit.known_failures.entries import Listed
+    from crossjit.known_failures.audit import AuditedEntry
+    from crossjit.known_failures.entries import LocatedEntry
 
 
 @command(name="list", default=True, help=describe("json"))
@@ -74,7 +74,7 @@ def check_known_failures(context: Context, json: bool = False) -> ExitCode:
     return ExitCode.PRODUCT if wrong else ExitCode.PASS
 
 
-def _described(judged: tuple[Judged, ...]) -> str:
+def _described(judged: tuple[AuditedEntry, ...]) -> str:
     from crossjit.known_failures.audit import State
 
     lines = [f"{_place(each.listed)}: {each.listed.failure.test}: {each.state}: {each.why}" for each in judged]
@@ -83,7 +83,7 @@ def _described(judged: tuple[Judged, ...]) -> str:
     return "\n".join([*lines, f"{pluralize(len(judged), 'known failure')}: {summary or 'nothing to check'}"])
 
 
-def _facts(listed: Listed) -> dict[str, object]:
+def _facts(listed: LocatedEntry) -> dict[str, object]:
     failure = listed.failure
     return {
         "file": str(listed.path),
@@ -97,7 +97,7 @@ def _facts(listed: Listed) -> dict[str, object]:
     }
 
 
-def _place(listed: Listed) -> str:
+def _place(listed: LocatedEntry) -> str:
     """Say where an entry stands, as short as can be from here."""
     path = listed.path
     return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{listed.line}"

@@ -66,7 +66,7 @@ class Request:
     source: str | None = None
     cpu: str | None = None
     jobs: int = 0
-    portion: TestSelection = ALL_TESTS
+    selection: TestSelection = ALL_TESTS
     cached: bool = True
 
     @property
@@ -87,7 +87,7 @@ def describe(*names: str, **others: str) -> dict[str, str]:
     return {name: HELP[name] for name in names} | others
 
 
-def requesting(*names: str, **arguments: Any) -> Callable[[Callable[..., Any]], Command]:
+def cell_command(*names: str, **arguments: Any) -> Callable[[Callable[..., Any]], Command]:
     """Make a function a task whose second parameter, a Request, comes from the options of `read` with these names.
 
     What follows in its own signature are options of its own. `arguments` are those of `command`; `help` is for its own.
@@ -140,7 +140,7 @@ def read(
         source=_source_in_full(source) if source else None,
         cpu=cpu or None,
         jobs=number("jobs", jobs, at_least=1) if jobs else 0,
-        portion=TestSelection(suites=words(suite), shard=parse_shard(shard), tests=words(tests)),
+        selection=TestSelection(suites=words(suite), shard=parse_shard(shard), tests=words(tests)),
         cached=not no_cache,
     )
 
@@ -181,10 +181,12 @@ def of_cell(request: Request, cell: str, *, tests: Iterable[str] = ()) -> Reques
     if not (any(recipe) and arch and variant):
         raise UserError(f"--cell {cell!r} is no cell", hint="write it as recipe/arch/variant: 3.15/aarch64/jit")
     named = read(arch=[arch], recipe=["/".join(recipe)], variant=[variant], tests=tests)
-    return replace(request, arches=named.arches, recipes=named.recipes, variants=named.variants, portion=named.portion)
+    return replace(
+        request, arches=named.arches, recipes=named.recipes, variants=named.variants, selection=named.selection
+    )
 
 
-def remembered(request: Request) -> dict[str, object]:
+def to_record(request: Request) -> dict[str, object]:
     """Return a request as values that a run record can hold."""
     from pydantic import TypeAdapter
 
@@ -192,7 +194,7 @@ def remembered(request: Request) -> dict[str, object]:
     return value
 
 
-def recalled(run: Run) -> Request:
+def from_record(run: Run) -> Request:
     """Return the request of an earlier run. Raises UserError where its record holds none that can be read."""
     from pydantic import TypeAdapter, ValidationError
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import crossjit
 from crossjit.errors import EngineError
-from crossjit.model import Arch, Cell, HostAbility
+from crossjit.model import Arch, Cell, EmulationSupport
 from crossjit.settings import make_home
 from crossjit.tasks.framework import asker, note, telling
-from crossjit.tasks.options import Request, in_full, remembered
+from crossjit.tasks.options import Request, in_full, to_record
 from crossjit.util.paths import full_path
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ _MACHINES = {arch.value: arch for arch in Arch} | {"arm64": Arch.AARCH64, "amd64
 
 
 @dataclass(frozen=True)
-class Opened:
+class RunSession:
     """A run that has begun."""
 
-    shop: BuildContext
+    ctx: BuildContext
     record: RunRecord
     orders: tuple[CellRequest, ...]
 
@@ -41,7 +41,7 @@ class Opened:
 @contextlib.contextmanager
 def opened(
     request: Request, *, one: bool = False, reproduce: str | None = None, looks: bool = False
-) -> Iterator[Opened]:
+) -> Iterator[RunSession]:
     """Begin a run over the request's cells, or over the first of them where `one` is all that is wanted.
 
     `reproduce` is the line that does the same again, where that is not the command line; `looks` says that the cells
@@ -62,10 +62,10 @@ def opened(
     recipes = _recipes(request)
     # The engine may be of another arch than this machine, so the cells are chosen again when it has been asked.
     cells = plan.select(recipes, request.selector, _host_arch()).cells
-    for name in request.portion.suites:
+    for name in request.selection.suites:
         suites.load(name)
     own = [name for cell in cells for name in recipes[cell.recipe].variants[cell.variant].suites]
-    named_tests.require(request.portion.tests, request.portion.suites or own)
+    named_tests.require(request.selection.tests, request.selection.suites or own)
     specs = images.configured(settings)
     arches = request.arches or (_host_arch(),)
     # Where apt is, mmdebstrap is to be had; elsewhere the base image must come from a registry.
@@ -73,7 +73,7 @@ def opened(
     able = host.ensure(settings, asker(), note, arches=arches, bootstrap=bootstrap)
     client = engine.connect(settings)
     facts = client.facts()
-    ability = able.host.ability or HostAbility(facts.arch, {})
+    ability = able.host.ability or EmulationSupport(facts.arch, {})
     selection = plan.select(recipes, request.selector, facts.arch)
     cells = selection.cells[:1] if one else selection.cells
     orders = forecast.arranged([_order(cell, recipes[cell.recipe], request, ability) for cell in cells])
@@ -86,7 +86,7 @@ def opened(
             [program_path(), *in_full(sys.argv[1:])],
             described,
             reproduce=reproduce,
-            request=remembered(request),
+            request=to_record(request),
             cells=tuple(order.cell for order in orders),
             looks=looks,
         ) as record,
@@ -96,7 +96,7 @@ def opened(
             progress.say(remark)
         for line in cleanup.sweep(client, settings).lines:
             progress.say(f"removed what a run that died had left: {line}")
-        shop = context.BuildContext(
+        ctx = context.BuildContext(
             settings=settings,
             engine=heard(client, record.recorder.command),
             facts=facts,
@@ -108,7 +108,7 @@ def opened(
             progress=progress,
             cached=request.cached,
         )
-        yield Opened(shop, record, orders)
+        yield RunSession(ctx, record, orders)
 
 
 def program_path() -> str:
@@ -117,7 +117,7 @@ def program_path() -> str:
     return str(wrapper if wrapper.is_file() else full_path(sys.argv[0]))
 
 
-def foresee(request: Request) -> tuple[tuple[PlannedCell, ...], HostAbility]:
+def foresee(request: Request) -> tuple[tuple[PlannedCell, ...], EmulationSupport]:
     """Look at what is there for the request's cells already. Starts nothing; an engine that does not answer is none."""
     from crossjit import engine, host, images
     from crossjit.engine.base import Engine
@@ -131,7 +131,7 @@ def foresee(request: Request) -> tuple[tuple[PlannedCell, ...], HostAbility]:
         arch = client.facts().arch if client is not None else _host_arch()
     except EngineError:
         client, arch = None, _host_arch()
-    ability = host.inspect(settings, host.LocalShell()).ability or HostAbility(arch, {})
+    ability = host.inspect(settings, host.LocalShell()).ability or EmulationSupport(arch, {})
     specs = images.configured(settings)
     store = Store(settings.stash)
     selection = plan.select(recipes, request.selector, arch)
@@ -162,7 +162,7 @@ def _configured(request: Request) -> Settings:
     return replace(loaded, jobs=request.jobs) if request.jobs else loaded
 
 
-def _order(cell: Cell, recipe: Recipe, request: Request, ability: HostAbility) -> CellRequest:
+def _order(cell: Cell, recipe: Recipe, request: Request, ability: EmulationSupport) -> CellRequest:
     from crossjit.host import emulation
     from crossjit.pipeline import context, plan
 
@@ -175,7 +175,7 @@ def _order(cell: Cell, recipe: Recipe, request: Request, ability: HostAbility) -
         strategy=plan.choose_strategy(request.strategy, ability, cell.arch),
         source=request.source,
         cpu=request.cpu,
-        portion=request.portion,
+        selection=request.selection,
     )
 
 

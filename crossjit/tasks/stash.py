@@ -188,7 +188,7 @@ def _described(artifact: Artifact) -> str:
         "configure": manifest.configure,
         "compiler": manifest.compiler,
         "build Python": manifest.build_python,
-        "made of": manifest.made_of,
+        "made of": manifest.derived_from,
         "trust domain": manifest.domain,
         "LLVM": manifest.llvm,
         "QEMU": " as ".join(word for word in (manifest.qemu, manifest.cpu) if word),

@@ -15,20 +15,20 @@ from crossjit.config.test_selection import ALL_TESTS
 from crossjit.errors import ExitCode, InfrastructureError, UserError
 from crossjit.report import terminal_style
 from crossjit.tasks.framework import note, show, show_json
-from crossjit.tasks.options import MAKING, Request, describe, of_cell, recalled, requesting, words
+from crossjit.tasks.options import MAKING, Request, cell_command, describe, from_record, of_cell, words
 from crossjit.tasks.session import opened
 
 if TYPE_CHECKING:
     from crossjit.model import Cell, CellResult, SuiteResult
     from crossjit.runs.model import Run
     from crossjit.triage.diagnosis import Diagnosis
-    from crossjit.triage.experiments import Ladder
-    from crossjit.triage.rerun import Trial
+    from crossjit.triage.experiments import Experiments
+    from crossjit.triage.rerun import TestRerun
 
 NAMED = 10  # tests that passed and are looked into all the same, because they were named
 
 
-@requesting(
+@cell_command(
     *MAKING,
     iterable=["run", "tests"],
     rest="run",
@@ -69,7 +69,7 @@ def triage(
         if not request.leaves_all_open:
             raise UserError("a run says itself how its cells are built", hint="these options are for --cell")
         before = _failed(run or ["last"])
-        again = replace(recalled(before), portion=ALL_TESTS, jobs=request.jobs)
+        again = replace(from_record(before), selection=ALL_TESTS, jobs=request.jobs)
         record, found = _triage(again, before, words(tests), builds=not no_builds)
     if json:
         show_json({"run": record, "diagnoses": [diagnosis.as_json(each) for each in found]})
@@ -93,7 +93,7 @@ def _failed(names: Sequence[str]) -> Run:
 
 
 def _bad(result: CellResult) -> set[str]:
-    return {each.name for suite in result.suites for each in suite.results if each.went_wrong}
+    return {each.name for suite in result.suites for each in suite.results if each.failed}
 
 
 def _triage(
@@ -105,20 +105,20 @@ def _triage(
 
     diagnoses: list[Diagnosis] = []
     with opened(request, looks=True) as run:
-        orders, shop, then = run.orders, run.shop, None
+        orders, ctx, then = run.orders, run.ctx, None
         if before is not None:
             failing = {result.cell for result in before.results() if _bad(result)}
             orders = tuple(order for order in orders if order.cell in failing)
             run.record.set_cells([order.cell for order in orders])
-            then = earlier.as_it_was(shop, orders, before)
-            shop, builds = then.shop, builds and then.builds
-        for prepared in prepare.prepare(shop, orders):
+            then = earlier.as_it_was(ctx, orders, before)
+            ctx, builds = then.ctx, builds and then.builds
+        for prepared in prepare.prepare(ctx, orders):
             folder = run.record.cell_folder(prepared.cell)
             log = folder / "build.log"
-            built = then.built(prepared, log) if then else build_cell.build_cell(shop, prepared, log=log)
+            built = then.built(prepared, log) if then else build_cell.build_cell(ctx, prepared, log=log)
             found = before.result(prepared.cell) if before else None
-            results = found.suites if found else validate_cell.validate_cell(shop, prepared, built, folder=folder)
-            rungs = experiments.Ladder(shop, prepared, built, folder, builds=builds)
+            results = found.suites if found else validate_cell.validate_cell(ctx, prepared, built, folder=folder)
+            rungs = experiments.Experiments(ctx, prepared, built, folder, builds=builds)
             wanted = _trials(prepared.cell, rungs, results, patterns)
             folders = [folder, *([before.cell_folder(prepared.cell)] if before else [])]
             concluded: list[Diagnosis] = []
@@ -136,24 +136,28 @@ def _keep(folders: Sequence[Path], run: str, concluded: Sequence[Diagnosis]) -> 
     from crossjit.util import files
 
     for folder in folders:
-        with files.explained(InfrastructureError, "cannot write what was concluded", folder):
+        with files.translate_os_errors(InfrastructureError, "cannot write what was concluded", folder):
             try:
                 diagnosis.keep(folder, run, concluded)
             except FileNotFoundError:
                 note(f"{folder} is gone: what was concluded is in the record of run {run} alone")
 
 
-def _trials(cell: Cell, ladder: Ladder, results: Sequence[SuiteResult], patterns: tuple[str, ...]) -> dict[Trial, bool]:
+def _trials(
+    cell: Cell, ladder: Experiments, results: Sequence[SuiteResult], patterns: tuple[str, ...]
+) -> dict[TestRerun, bool]:
     """Choose what to look into, and whether it failed: the tests that did; where none did, the few that were named."""
     from crossjit.triage import rerun
 
-    found: list[Trial] = []
-    ran: list[Trial] = []
+    found: list[TestRerun] = []
+    ran: list[TestRerun] = []
     for suite in results:
-        bad = [each.name for each in suite.results if each.went_wrong]
+        bad = [each.name for each in suite.results if each.failed]
         meant = [name for name in bad if not patterns or any(_matches(name, pattern) for pattern in patterns)]
         found += rerun.of_results(suite, ladder.where, meant)
-        ran += rerun.of_results(suite, ladder.where, [each.name for each in suite.results if not each.outcome.is_bad])
+        ran += rerun.of_results(
+            suite, ladder.where, [each.name for each in suite.results if not each.outcome.is_failure]
+        )
     if found:
         return dict.fromkeys(found, True)
     if patterns or not 0 < len(ran) <= NAMED:

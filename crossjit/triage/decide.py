@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from crossjit.model import Arch
-from crossjit.triage.odds import CHANCE, MANY, STEADY, Count, chance, passes_wanted, runs_wanted
+from crossjit.triage.odds import CHANCE, REPEATS_FLAKY, REPEATS_STABLE, Count, chance, passes_wanted, runs_wanted
 from crossjit.util.text import pluralize
 
 
-class Rung(StrEnum):
+class Experiment(StrEnum):
     """What is changed before a test runs again; `SEEN` is how it ended before anybody asked."""
 
     SEEN = "as it was seen"
@@ -57,7 +57,7 @@ class Subject:
     jit: bool
     free_threaded: bool
     emulated: bool
-    can: frozenset[Rung] = field(default_factory=frozenset)
+    can: frozenset[Experiment] = field(default_factory=frozenset)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Next:
     else they would take from each other the cores and the moment that a failure may depend on.
     """
 
-    rung: Rung
+    rung: Experiment
     times: int
     stress: bool = False
     debug: bool = False
@@ -101,7 +101,7 @@ class Conclusion:
         return f"{self.layer}{where}"
 
 
-Tried = Mapping[Rung, Count]
+Tried = Mapping[Experiment, Count]
 
 
 def step(subject: Subject, tried: Tried, debug: Tried | None = None) -> Next | Conclusion:
@@ -109,14 +109,14 @@ def step(subject: Subject, tried: Tried, debug: Tried | None = None) -> Next | C
 
     `debug` is what was tried with the debug build; `tried` all the rest.
     """
-    again = tried.get(Rung.AGAIN, Count())
+    again = tried.get(Experiment.AGAIN, Count())
     dear = _is_dear(tried)
     wanted = int(not again.ran + again.absent) if dear else runs_wanted(again)
-    if wanted and (Rung.CONTROL in tried or again.ran + again.absent < STEADY):
-        return Next(Rung.AGAIN, wanted)
-    if Rung.CONTROL not in tried:
-        return Next(Rung.CONTROL, 1)
-    if not tried[Rung.CONTROL].passes:
+    if wanted and (Experiment.CONTROL in tried or again.ran + again.absent < REPEATS_STABLE):
+        return Next(Experiment.AGAIN, wanted)
+    if Experiment.CONTROL not in tried:
+        return Next(Experiment.CONTROL, 1)
+    if not tried[Experiment.CONTROL].passes:
         return Conclusion(Layer.ENVIRONMENT, "a test that must pass anywhere fails here as well", again)
     if again.ran == 0:
         return Conclusion(Layer.UNCLEAR, "the test did not run again", again)
@@ -132,9 +132,9 @@ def _is_dear(tried: Tried) -> bool:
 
     Then one run on each rung has to do until one passes.
     """
-    again = tried.get(Rung.AGAIN, Count())
-    hangs = again.hung or (not again.ran and tried.get(Rung.SEEN, Count()).hung)
-    timed = (count for rung, count in tried.items() if rung not in (Rung.SEEN, Rung.CONTROL))
+    again = tried.get(Experiment.AGAIN, Count())
+    hangs = again.hung or (not again.ran and tried.get(Experiment.SEEN, Count()).hung)
+    timed = (count for rung, count in tried.items() if rung not in (Experiment.SEEN, Experiment.CONTROL))
     return bool(hangs) and not any(count.passed for count in timed)
 
 
@@ -149,7 +149,7 @@ class _Case:
     debug: bool = False
     dear: bool = False
 
-    def next(self, rung: Rung) -> Next | None:
+    def next(self, rung: Experiment) -> Next | None:
         """Return the rung if it is possible and not settled: one failure settles it, or enough passes."""
         there = self.tried.get(rung, Count())
         if rung not in self.subject.can or there.failed or there.absent:
@@ -158,20 +158,20 @@ class _Case:
         if left <= 0:
             return None
         together = not (self.subject.free_threaded or self.again.depends_on_timing)
-        return Next(rung, min(left, MANY), self.stress, self.debug, together)
+        return Next(rung, min(left, REPEATS_FLAKY), self.stress, self.debug, together)
 
-    def once(self, rung: Rung) -> Next | None:
+    def once(self, rung: Experiment) -> Next | None:
         """Return a rung that may make the failure steady, if it is possible and was not tried."""
         if rung in self.tried or rung not in self.subject.can:
             return None
-        return Next(rung, MANY, self.stress, self.debug)
+        return Next(rung, REPEATS_FLAKY, self.stress, self.debug)
 
-    def cures(self, rung: Rung) -> bool:
+    def fixes(self, rung: Experiment) -> bool:
         """Whether the test passes on that rung, so often that it is hardly chance."""
         there = self.tried.get(rung, Count())
         return there.passes and chance(self.again, there) < CHANCE
 
-    def keeps(self, rung: Rung) -> bool:
+    def still_fails(self, rung: Experiment) -> bool:
         """Whether the test fails on that rung as well."""
         return self.tried.get(rung, Count()).failed > 0
 
@@ -183,16 +183,16 @@ class _Case:
         """
         if found.layer not in (Layer.FLAKY, Layer.UNCLEAR) or not self.again.failed:
             return False
-        if self.subject.free_threaded and self.tried.get(Rung.GIL_ON, Count()).passes:
+        if self.subject.free_threaded and self.tried.get(Experiment.GIL_ON, Count()).passes:
             return True
-        steady = self.again.fails or self.tried.get(Rung.STRESS, Count()).fails
-        only = Rung.JIT_OFF in self.tried and not self.keeps(Rung.JIT_OFF)
+        steady = self.again.fails or self.tried.get(Experiment.STRESS, Count()).fails
+        only = Experiment.JIT_OFF in self.tried and not self.still_fails(Experiment.JIT_OFF)
         return only and (not steady or self.again.crashed > 0)
 
     def concludes(self, layer: Layer, why: str) -> Conclusion:
         return Conclusion(layer, why, self.again)
 
-    def too_seldom(self, rung: Rung, changed: str) -> Conclusion:
+    def too_seldom(self, rung: Experiment, changed: str) -> Conclusion:
         """Conclude nothing from passes on a rung that are too few."""
         there = self.tried[rung]
         odds = chance(self.again, there)
@@ -208,23 +208,25 @@ def _settle(case: _Case) -> Next | Conclusion:
     subject = case.subject
     if not case.again.failed:
         runs = pluralize(case.again.ran, "run")
-        if not case.tried.get(Rung.SEEN, Count()).failed:
+        if not case.tried.get(Experiment.SEEN, Count()).failed:
             return case.concludes(Layer.UNCLEAR, f"it did not fail in {runs}")
         return case.concludes(Layer.FLAKY, f"failed when it was seen, and not in {runs} after that")
     if subject.free_threaded:
-        if more := case.next(Rung.GIL_ON):
+        if more := case.next(Experiment.GIL_ON):
             return more
-        if case.cures(Rung.GIL_ON):
+        if case.fixes(Experiment.GIL_ON):
             return case.concludes(Layer.FREE_THREADING, "passes in the same build with the GIL on")
     if subject.jit:
-        if more := case.next(Rung.JIT_OFF):
+        if more := case.next(Experiment.JIT_OFF):
             return more
-        if not case.keeps(Rung.JIT_OFF) and (case.cures(Rung.JIT_OFF) or not case.tried[Rung.JIT_OFF].ran):
+        if not case.still_fails(Experiment.JIT_OFF) and (
+            case.fixes(Experiment.JIT_OFF) or not case.tried[Experiment.JIT_OFF].ran
+        ):
             return _with_the_jit(case)
-        if not case.again.fails and not case.keeps(Rung.JIT_OFF):
-            if more := case.once(Rung.STRESS):
+        if not case.again.fails and not case.still_fails(Experiment.JIT_OFF):
+            if more := case.once(Experiment.STRESS):
                 return more
-            stressed = case.tried.get(Rung.STRESS, Count())
+            stressed = case.tried.get(Experiment.STRESS, Count())
             if stressed.fails:
                 return _with_the_jit(replace(case, again=stressed, stress=True))
     return _without_the_jit(case) if case.again.fails else _at_times(case)
@@ -233,8 +235,8 @@ def _settle(case: _Case) -> Next | Conclusion:
 def _at_times(case: _Case) -> Conclusion:
     """Conclude about a test that fails at times, and that no switch of its own build cures for certain."""
     kept = []
-    for rung, changed in ((Rung.GIL_ON, "with the GIL on"), (Rung.JIT_OFF, "with the JIT off")):
-        if case.keeps(rung):
+    for rung, changed in ((Experiment.GIL_ON, "with the GIL on"), (Experiment.JIT_OFF, "with the JIT off")):
+        if case.still_fails(rung):
             kept.append(changed)
         elif rung in case.tried and case.tried[rung].passed:
             return case.too_seldom(rung, changed)
@@ -247,32 +249,35 @@ def _at_times(case: _Case) -> Conclusion:
 def _with_the_jit(case: _Case) -> Next | Conclusion:
     """Go on with a test that fails only with the JIT on, or runs only then."""
     arch = case.subject.arch
-    if more := case.next(Rung.OPTIMIZER_OFF) or case.next(Rung.OTHER_CPU):
+    if more := case.next(Experiment.OPTIMIZER_OFF) or case.next(Experiment.OTHER_CPU):
         return more
-    if case.subject.emulated and case.cures(Rung.OTHER_CPU):
+    if case.subject.emulated and case.fixes(Experiment.OTHER_CPU):
         return case.concludes(Layer.EMULATOR, "passes when QEMU plays another CPU model")
-    if more := case.next(Rung.INTERPRETER):
+    if more := case.next(Experiment.INTERPRETER):
         return more
-    only = "passes with the JIT off" if case.tried[Rung.JIT_OFF].ran else "needs the JIT to run"
-    for rung, changed in ((Rung.INTERPRETER, "in the tier-2 interpreter"), (Rung.OTHER_ARCH, "on the other arch")):
-        if case.tried.get(rung, Count()).passes and not (case.cures(rung) or case.next(rung)):
+    only = "passes with the JIT off" if case.tried[Experiment.JIT_OFF].ran else "needs the JIT to run"
+    for rung, changed in (
+        (Experiment.INTERPRETER, "in the tier-2 interpreter"),
+        (Experiment.OTHER_ARCH, "on the other arch"),
+    ):
+        if case.tried.get(rung, Count()).passes and not (case.fixes(rung) or case.next(rung)):
             return case.too_seldom(rung, changed)
-    if case.keeps(Rung.INTERPRETER):
-        passes = "passes without the optimizer and " if case.cures(Rung.OPTIMIZER_OFF) else ""
+    if case.still_fails(Experiment.INTERPRETER):
+        passes = "passes without the optimizer and " if case.fixes(Experiment.OPTIMIZER_OFF) else ""
         return case.concludes(
             Layer.OPTIMIZER, f"{only}, {passes}fails in the tier-2 interpreter, which has no machine code"
         )
-    if not case.cures(Rung.INTERPRETER):
-        if case.cures(Rung.OPTIMIZER_OFF):
+    if not case.fixes(Experiment.INTERPRETER):
+        if case.fixes(Experiment.OPTIMIZER_OFF):
             return case.concludes(
                 Layer.UNCLEAR, f"{only} and without the optimizer; no tier-2 interpreter to compare with"
             )
         return case.concludes(Layer.UNCLEAR, f"{only}; no tier-2 interpreter to compare with")
-    if more := case.next(Rung.OTHER_ARCH):
+    if more := case.next(Experiment.OTHER_ARCH):
         return more
-    if case.keeps(Rung.OTHER_ARCH):
+    if case.still_fails(Experiment.OTHER_ARCH):
         return case.concludes(Layer.JIT, f"{only} and in the tier-2 interpreter, fails as machine code of both archs")
-    if case.cures(Rung.OTHER_ARCH):
+    if case.fixes(Experiment.OTHER_ARCH):
         return case.concludes(
             Layer.BACKEND, f"{only}, in the tier-2 interpreter and on the other arch: {arch}'s machine code"
         )
@@ -284,12 +289,12 @@ def _in_the_debug_build(case: _Case) -> Next | Conclusion | None:
 
     What fails there may be another thing than what does without assertions, so the conclusion names the build.
     """
-    if more := case.once(Rung.DEBUG):
+    if more := case.once(Experiment.DEBUG):
         return more
-    case = replace(case, again=case.tried.get(Rung.DEBUG, Count()))
+    case = replace(case, again=case.tried.get(Experiment.DEBUG, Count()))
     found = _free_threading_in_the_debug_build(case) if case.again.failed and case.subject.free_threaded else None
     if found is None and case.again.fails and case.subject.jit:
-        found = case.next(Rung.JIT_OFF) or (None if case.keeps(Rung.JIT_OFF) else _with_the_jit(case))
+        found = case.next(Experiment.JIT_OFF) or (None if case.still_fails(Experiment.JIT_OFF) else _with_the_jit(case))
     if found is None or isinstance(found, Next):
         return found
     often = "each time" if case.again.fails else f"{case.again.failed} of {case.again.ran} times"
@@ -298,9 +303,9 @@ def _in_the_debug_build(case: _Case) -> Next | Conclusion | None:
 
 def _free_threading_in_the_debug_build(case: _Case) -> Next | Conclusion | None:
     """Go on with a race, which need not fail each time with assertions either."""
-    if more := case.next(Rung.GIL_ON):
+    if more := case.next(Experiment.GIL_ON):
         return more
-    if case.cures(Rung.GIL_ON):
+    if case.fixes(Experiment.GIL_ON):
         return case.concludes(Layer.FREE_THREADING, "passes in the same build with the GIL on")
     return None
 
@@ -309,25 +314,25 @@ def _without_the_jit(case: _Case) -> Next | Conclusion:
     """Go on with a test that fails without the JIT, too."""
     emulated = case.subject.emulated
     if emulated:
-        if more := case.next(Rung.OTHER_CPU):
+        if more := case.next(Experiment.OTHER_CPU):
             return more
-        if case.cures(Rung.OTHER_CPU):
+        if case.fixes(Experiment.OTHER_CPU):
             return case.concludes(Layer.EMULATOR, "passes when QEMU plays another CPU model")
-        if more := case.next(Rung.NATIVE):
+        if more := case.next(Experiment.NATIVE):
             return more
     without = "fails without the JIT, too" if case.subject.jit else "fails"
-    if emulated and not case.keeps(Rung.NATIVE):
-        if not case.cures(Rung.NATIVE):
+    if emulated and not case.still_fails(Experiment.NATIVE):
+        if not case.fixes(Experiment.NATIVE):
             return case.concludes(Layer.UNCLEAR, f"{without}; nothing native to compare with")
-        if more := case.next(Rung.REFERENCE):
+        if more := case.next(Experiment.REFERENCE):
             return more
-        if case.cures(Rung.REFERENCE):
+        if case.fixes(Experiment.REFERENCE):
             return case.concludes(
                 Layer.INTERPRETER, f"{without}, not natively on the host's arch, and not with the recipe's own source"
             )
         return case.concludes(Layer.EMULATOR, f"{without}, and passes natively on the host's arch")
     if case.subject.free_threaded:
-        if not case.tried.get(Rung.GIL_ON, Count()).ran:
+        if not case.tried.get(Experiment.GIL_ON, Count()).ran:
             return case.concludes(Layer.UNCLEAR, "the test does not run with the GIL on")
         return case.concludes(Layer.INTERPRETER, "fails with the GIL on, too")
     native = " and natively" if emulated else ""

@@ -16,7 +16,7 @@ from typing import Any
 from crossjit.errors import UserError
 from crossjit.model import Cell
 from crossjit.pipeline.plan import parse_cell
-from crossjit.triage.decide import Conclusion, Layer, Rung
+from crossjit.triage.decide import Conclusion, Experiment, Layer
 from crossjit.triage.odds import Count
 from crossjit.util import files
 
@@ -26,21 +26,21 @@ _COUNTED_LATER = ("crashed", "hung")  # not in records of all versions
 
 
 @dataclass(frozen=True)
-class Try:
+class ExperimentResult:
     """One rung as it was climbed for one test. `cell` is what ran, `how` what was changed, `seconds` wall time."""
 
-    rung: Rung
+    rung: Experiment
     cell: Cell
     how: str
     count: Count
     message: str
     seconds: float
 
-    def is_like(self, other: Try) -> bool:
+    def is_like(self, other: ExperimentResult) -> bool:
         """Whether both are of the same rung, climbed in the same way."""
         return (self.rung, self.cell, self.how) == (other.rung, other.cell, other.how)
 
-    def joined(self, more: Try) -> Try:
+    def joined(self, more: ExperimentResult) -> ExperimentResult:
         """Return two that are alike as one."""
         return replace(
             self,
@@ -61,7 +61,7 @@ class Diagnosis:
     suite: str
     test: str
     conclusion: Conclusion
-    tries: tuple[Try, ...]
+    tries: tuple[ExperimentResult, ...]
     run: str
     at: datetime
 
@@ -108,8 +108,8 @@ def of_json(told: Mapping[str, Any]) -> Diagnosis:
         test=told["test"],
         conclusion=Conclusion(Layer(told["layer"]), told["why"], odds),
         tries=tuple(
-            Try(
-                Rung(tried["changed"]),
+            ExperimentResult(
+                Experiment(tried["changed"]),
                 parse_cell(tried["cell"]),
                 tried["how"],
                 Count(*(tried[name] for name in _COUNTED), *(tried.get(name, 0) for name in _COUNTED_LATER)),

@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from crossjit.config.conditions import Circumstances
+from crossjit.config.conditions import TargetEnvironment
 from crossjit.config.recipes import Recipe
 from crossjit.errors import CrossjitError, Interrupted
 from crossjit.model import Arch, Cell, Expectation, Variant
 from crossjit.pipeline import build_cell, plan, prepare, validate_cell
 from crossjit.pipeline.context import BuildContext, BuiltCell, CellRequest, PreparedCell
 from crossjit.triage import rerun
-from crossjit.triage.decide import Conclusion, Next, Rung, Subject, step
-from crossjit.triage.diagnosis import Diagnosis, Try
+from crossjit.triage.decide import Conclusion, Experiment, Next, Subject, step
+from crossjit.triage.diagnosis import Diagnosis, ExperimentResult
 from crossjit.triage.odds import Count
-from crossjit.triage.rerun import Tally, Trial
+from crossjit.triage.rerun import RerunCounts, TestRerun
 from crossjit.validation.target import Target
 
 PYDEBUG = "--with-pydebug"
@@ -28,14 +28,14 @@ STRESS = {"PYTHON_JIT_STRESS": "1"}
 JIT_OFF = {"PYTHON_JIT": "0"}
 
 # What is set beside a test's own environment, on the rungs that need no other build.
-_SWITCHES: Mapping[Rung, Mapping[str, str]] = {
-    Rung.AGAIN: {},
-    Rung.CONTROL: {},
-    Rung.JIT_OFF: JIT_OFF,
-    Rung.STRESS: STRESS,
-    Rung.OPTIMIZER_OFF: {"PYTHON_UOPS_OPTIMIZE": "0"},
-    Rung.GIL_ON: {"PYTHON_GIL": "1", "FT_WORKLOAD_ANYWAY": "1"},
-    Rung.OTHER_CPU: {},
+_SWITCHES: Mapping[Experiment, Mapping[str, str]] = {
+    Experiment.AGAIN: {},
+    Experiment.CONTROL: {},
+    Experiment.JIT_OFF: JIT_OFF,
+    Experiment.STRESS: STRESS,
+    Experiment.OPTIMIZER_OFF: {"PYTHON_UOPS_OPTIMIZE": "0"},
+    Experiment.GIL_ON: {"PYTHON_GIL": "1", "FT_WORKLOAD_ANYWAY": "1"},
+    Experiment.OTHER_CPU: {},
 }
 
 
@@ -48,20 +48,22 @@ class _Place:
     how: str
 
 
-class Ladder:
+class Experiments:
     """The rungs for one cell. Other builds are made, or taken from the stash, when they are first wanted."""
 
     def __init__(
-        self, shop: BuildContext, prepared: PreparedCell, built: BuiltCell, folder: Path, *, builds: bool
+        self, ctx: BuildContext, prepared: PreparedCell, built: BuiltCell, folder: Path, *, builds: bool
     ) -> None:
-        self._shop = shop
+        self._shop = ctx
         self._prepared = prepared
         self._folder = folder
         self._builds = builds
-        self._target = validate_cell.target_of(shop, prepared, built, "triage")
-        self._places: dict[tuple[Rung, bool], _Place | str] = {}
-        self._passes: dict[Trial, dict[int, float]] = {}  # seconds of the longest, by the suite's factor where it was
-        self._hangs: Counter[Trial] = Counter()
+        self._target = validate_cell.target_of(ctx, prepared, built, "triage")
+        self._places: dict[tuple[Experiment, bool], _Place | str] = {}
+        self._passes: dict[
+            TestRerun, dict[int, float]
+        ] = {}  # seconds of the longest, by the suite's factor where it was
+        self._hangs: Counter[TestRerun] = Counter()
 
     @property
     def subject(self) -> Subject:
@@ -71,40 +73,40 @@ class Ladder:
         asserts = debug_sibling(variant, self._prepared.order.recipe) is not None
         emulated = self._shop.emulated(arch)
         can = {
-            Rung.JIT_OFF: jit,
-            Rung.STRESS: jit and self._prepared.source.python >= (3, 15),
-            Rung.OPTIMIZER_OFF: jit,
-            Rung.GIL_ON: variant.free_threaded,
-            Rung.OTHER_CPU: emulated,
-            Rung.NATIVE: emulated,
-            Rung.INTERPRETER: jit and INTERPRETER in self._prepared.order.recipe.variants,
-            Rung.DEBUG: asserts and (jit or variant.free_threaded),
-            Rung.OTHER_ARCH: jit and self._shop.ability.runs(_other(arch)) is not False,
-            Rung.REFERENCE: self._prepared.order.source is not None,
+            Experiment.JIT_OFF: jit,
+            Experiment.STRESS: jit and self._prepared.source.python >= (3, 15),
+            Experiment.OPTIMIZER_OFF: jit,
+            Experiment.GIL_ON: variant.free_threaded,
+            Experiment.OTHER_CPU: emulated,
+            Experiment.NATIVE: emulated,
+            Experiment.INTERPRETER: jit and INTERPRETER in self._prepared.order.recipe.variants,
+            Experiment.DEBUG: asserts and (jit or variant.free_threaded),
+            Experiment.OTHER_ARCH: jit and self._shop.ability.runs(_other(arch)) is not False,
+            Experiment.REFERENCE: self._prepared.order.source is not None,
         }
         return Subject(arch, jit, variant.free_threaded, emulated, frozenset(rung for rung in can if can[rung]))
 
     @property
-    def run(self) -> str:
+    def run_id(self) -> str:
         """The id of the run that climbs."""
         return self._shop.run
 
     @property
-    def where(self) -> Circumstances:
+    def where(self) -> TargetEnvironment:
         """In what the cell's suites run."""
-        return self._target.circumstances
+        return self._target.conditions
 
-    def climb(self, tests: Sequence[Trial], then: Next) -> dict[Trial, Try]:
+    def run(self, tests: Sequence[TestRerun], then: Next) -> dict[TestRerun, ExperimentResult]:
         """Run the tests on a rung. What cannot be had (a build that fails) is a rung on which nothing ran."""
         began = time.monotonic()
         place = self._place(then.rung, debug=then.debug)
         if isinstance(place, str):
             cell = self._prepared.cell
-            return {test: Try(then.rung, cell, place, Count(absent=then.times), "", 0.0) for test in tests}
+            return {test: ExperimentResult(then.rung, cell, place, Count(absent=then.times), "", 0.0) for test in tests}
         env = {**(STRESS if then.stress else {}), **place.env}
-        there = place.target.circumstances
+        there = place.target.conditions
         as_there = {test: self._as_there(test, there) for test in tests}
-        run = [rerun.control(there)] if then.rung is Rung.CONTROL else [*as_there.values()]
+        run = [rerun.sanity_test(there)] if then.rung is Experiment.CONTROL else [*as_there.values()]
         with self._shop.progress.step("triage", f"{place.target.cell}: {then.rung}") as step:
             tallies = rerun.run(
                 self._shop.engine,
@@ -119,19 +121,19 @@ class Ladder:
         seconds = round(time.monotonic() - began, 1)
         tries = {}
         for test in tests:
-            tally = tallies.get(as_there[test]) or next(iter(tallies.values()), Tally())
+            tally = tallies.get(as_there[test]) or next(iter(tallies.values()), RerunCounts())
             hows = [place.how, *(f"{name}={value}" for name, value in env.items())]
-            if then.rung is not Rung.CONTROL:
+            if then.rung is not Experiment.CONTROL:
                 self._learn(test, tally, there)
-                hows += ["among its module's other tests"] if test.among else []
+                hows += ["among its module's other tests"] if test.with_others else []
                 hows += [f"{as_there[test].seconds} s at most"] if tally.count.hung else []
             how = ", ".join(filter(None, hows))
-            tries[test] = Try(then.rung, place.target.cell, how, tally.count, tally.message, seconds)
+            tries[test] = ExperimentResult(then.rung, place.target.cell, how, tally.count, tally.message, seconds)
         return tries
 
-    def _as_there(self, test: Trial, there: Circumstances) -> Trial:
+    def _as_there(self, test: TestRerun, there: TargetEnvironment) -> TestRerun:
         """Give a test its time on a rung; where it hangs, no more than it takes to see that."""
-        lasting = rerun.lasting(test, self.where, there)
+        lasting = rerun.scale_timeout(test, self.where, there)
         if not (test.hung or self._hangs[test]):
             return lasting
         factor = rerun.factor(test.suite, there)
@@ -139,14 +141,14 @@ class Ladder:
         longest = max(passes, default=None)
         return replace(lasting, seconds=rerun.limit(lasting, longest, self._hangs[test]))
 
-    def _learn(self, test: Trial, tally: Tally, there: Circumstances) -> None:
+    def _learn(self, test: TestRerun, tally: RerunCounts, there: TargetEnvironment) -> None:
         """Remember what a pass takes, and where it hung."""
         self._hangs[test] += int(tally.count.hung > 0)
         if tally.longest is not None:
             factor, passes = rerun.factor(test.suite, there), self._passes.setdefault(test, {})
             passes[factor] = max(tally.longest, passes.get(factor, 0.0))
 
-    def _place(self, rung: Rung, *, debug: bool) -> _Place | str:
+    def _place(self, rung: Experiment, *, debug: bool) -> _Place | str:
         """Return where a rung's tests run; why not, in words, where that cannot be had."""
         if (rung, debug) not in self._places:
             try:
@@ -157,41 +159,41 @@ class Ladder:
                 self._places[rung, debug] = error.message
         return self._places[rung, debug]
 
-    def _make_with_debug(self, rung: Rung) -> _Place | str:
+    def _make_with_debug(self, rung: Experiment) -> _Place | str:
         """Return a rung of the ladder that begins at the debug build."""
         order = self._prepared.order
         variant = debug_sibling(order.variant, order.recipe)
         assert variant is not None
-        if rung is Rung.DEBUG:
+        if rung is Experiment.DEBUG:
             return self._sibling(order, {}, variant=variant)
-        if rung is Rung.OTHER_ARCH:
+        if rung is Experiment.OTHER_ARCH:
             return self._sibling(order, {}, variant=variant, arch=_other(order.cell.arch))
-        if rung is Rung.INTERPRETER:
+        if rung is Experiment.INTERPRETER:
             interpreter = order.recipe.variants[INTERPRETER]
             other = debug_sibling(interpreter, order.recipe) or _with_pydebug(interpreter)
             return self._sibling(order, {}, variant=other)
-        begun = self._place(Rung.DEBUG, debug=True)
+        begun = self._place(Experiment.DEBUG, debug=True)
         return begun if isinstance(begun, str) else self._switched(rung, begun.target)
 
-    def _switched(self, rung: Rung, target: Target) -> _Place:
+    def _switched(self, rung: Experiment, target: Target) -> _Place:
         """Return the same build with something set, or as another CPU model."""
-        if rung is not Rung.OTHER_CPU:
+        if rung is not Experiment.OTHER_CPU:
             return _Place(target, _SWITCHES[rung], "")
         now = target.emulation["QEMU_CPU"]
         cpu = "max" if now != "max" else str(self._shop.emulation(target.cell.arch, None)["QEMU_CPU"])
         return _Place(replace(target, emulation={**target.emulation, "QEMU_CPU": cpu}), {}, f"QEMU as {cpu}")
 
-    def _make(self, rung: Rung) -> _Place | str:
+    def _make(self, rung: Experiment) -> _Place | str:
         order = self._prepared.order
         if rung in _SWITCHES:
             return self._switched(rung, self._target)
         off = JIT_OFF if order.variant.expects is Expectation.MACHINE_CODE else {}
         match rung:
-            case Rung.NATIVE:
+            case Experiment.NATIVE:
                 return self._sibling(order, off, arch=self._shop.facts.arch)
-            case Rung.OTHER_ARCH:
+            case Experiment.OTHER_ARCH:
                 return self._sibling(order, {}, arch=_other(order.cell.arch))
-            case Rung.INTERPRETER:
+            case Experiment.INTERPRETER:
                 return self._sibling(order, {}, variant=order.recipe.variants[INTERPRETER])
             case _:
                 return self._sibling(replace(order, source=None), off)
@@ -211,7 +213,7 @@ class Ladder:
         return _Place(validate_cell.target_of(self._shop, prepared, built, "triage"), env, prepared.source.version)
 
 
-def diagnose(ladder: Ladder, cell: Cell, tests: Mapping[Trial, bool]) -> Iterator[Diagnosis]:
+def diagnose(ladder: Experiments, cell: Cell, tests: Mapping[TestRerun, bool]) -> Iterator[Diagnosis]:
     """Climb until each test's layer is known, and yield each as soon as it is.
 
     Tests that want the same rung next run there together. `tests` says of each whether it failed when it was seen. One
@@ -220,48 +222,52 @@ def diagnose(ladder: Ladder, cell: Cell, tests: Mapping[Trial, bool]) -> Iterato
     """
     subject = ladder.subject
     climbing = {
-        test: _Climb(Try(Rung.SEEN, cell, "", Count(int(failed), int(not failed), hung=int(test.hung)), "", 0.0))
+        test: _Climb(
+            ExperimentResult(
+                Experiment.SEEN, cell, "", Count(int(failed), int(not failed), hung=int(test.hung)), "", 0.0
+            )
+        )
         for test, failed in tests.items()
     }
     while climbing:
-        wanted: dict[Next, list[Trial]] = {}
-        for test, climb in [*climbing.items()]:
-            then = step(subject, climb.tried, climb.debug)
-            if isinstance(then, Conclusion) and then.is_gone and (more := rerun.among(test)):
+        wanted: dict[Next, list[TestRerun]] = {}
+        for test, run in [*climbing.items()]:
+            then = step(subject, run.tried, run.debug)
+            if isinstance(then, Conclusion) and then.is_gone and (more := rerun.with_module(test)):
                 del climbing[test]
-                test, climb = more, climb.begin_again()
-                climbing[test] = climb
-                then = step(subject, climb.tried, climb.debug)
+                test, run = more, run.begin_again()
+                climbing[test] = run
+                then = step(subject, run.tried, run.debug)
             if isinstance(then, Conclusion):
                 del climbing[test]
-                then = then.among_others() if test.among else then
-                yield Diagnosis(cell, test.suite, str(test), then, tuple(climb.tries), ladder.run, datetime.now(UTC))
+                then = then.among_others() if test.with_others else then
+                yield Diagnosis(cell, test.suite, str(test), then, tuple(run.tries), ladder.run_id, datetime.now(UTC))
             else:
                 wanted.setdefault(then, []).append(test)
         if wanted:
-            cheapest = min(wanted, key=lambda then: (then.debug, list(Rung).index(then.rung)))
-            for test, outcome in ladder.climb(wanted[cheapest], cheapest).items():
+            cheapest = min(wanted, key=lambda then: (then.debug, list(Experiment).index(then.rung)))
+            for test, outcome in ladder.run(wanted[cheapest], cheapest).items():
                 climbing[test].add(outcome, debug=cheapest.debug)
 
 
 class _Climb:
     """How far a test has come: its table, and the counts of each rung, those of the debug build's ladder apart."""
 
-    def __init__(self, seen: Try) -> None:
-        self.tries: list[Try] = []
-        self._latest: Try | None = None
-        self.tried: dict[Rung, Count] = {}
-        self.debug: dict[Rung, Count] = {}
+    def __init__(self, seen: ExperimentResult) -> None:
+        self.tries: list[ExperimentResult] = []
+        self._latest: ExperimentResult | None = None
+        self.tried: dict[Experiment, Count] = {}
+        self.debug: dict[Experiment, Count] = {}
         self.add(seen, debug=False)
 
     def begin_again(self) -> _Climb:
         """Return a climb with the same table, in which only how it was seen and the control count from here on."""
         again = _Climb(self.tries[0])
         again.tries = self.tries
-        again.tried[Rung.CONTROL] = self.tried[Rung.CONTROL]
+        again.tried[Experiment.CONTROL] = self.tried[Experiment.CONTROL]
         return again
 
-    def add(self, outcome: Try, *, debug: bool) -> None:
+    def add(self, outcome: ExperimentResult, *, debug: bool) -> None:
         """Count a rung that was climbed."""
         counts = self.debug if debug else self.tried
         counts[outcome.rung] = counts.get(outcome.rung, Count()) + outcome.count

@@ -13,7 +13,7 @@ from math import comb
 
 # How often a test runs where it began: enough to tell one that always fails from one that does so every third time;
 # for one that does not, twice as often each time, until it failed `ENOUGH` times or ran `MOST` times.
-STEADY, MANY, MOST = 5, 10, 40
+REPEATS_STABLE, REPEATS_FLAKY, MOST = 5, 10, 40
 ENOUGH = 4
 PATIENCE = 100  # passes that are waited for, at most, under a changed condition
 CHANCE = 0.01  # the accepted error of one comparison
@@ -83,12 +83,12 @@ def chance(often: Count, seldom: Count) -> float:
 def runs_wanted(again: Count) -> int:
     """Return how many more runs it takes to know how often a test fails; 0 where that is known well enough."""
     ran = again.ran + again.absent
-    if ran < STEADY:
-        return STEADY - ran
+    if ran < REPEATS_STABLE:
+        return REPEATS_STABLE - ran
     if again.fails or not again.ran:
         return 0
-    if ran < MANY:
-        return MANY - ran
+    if ran < REPEATS_FLAKY:
+        return REPEATS_FLAKY - ran
     return min(ran, MOST - ran) if 0 < again.failed < ENOUGH else 0
 
 

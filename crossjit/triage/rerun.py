@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crossjit.config import suites
-from crossjit.config.conditions import Circumstances
+from crossjit.config.conditions import TargetEnvironment
 from crossjit.config.test_selection import ALL_TESTS
 from crossjit.engine.base import Engine
 from crossjit.known_failures import entries
@@ -32,7 +32,7 @@ _FIXTURES = ("setUpClass", "tearDownClass", "setUpModule", "tearDownModule")
 
 
 @dataclass(frozen=True)
-class Trial:
+class TestRerun:
     """A test that can be run again as its suite ran it.
 
     `name` is its full name without a label; `module` regrtest's or a script's path in the target; `match` what regrtest
@@ -50,7 +50,7 @@ class Trial:
     env: tuple[tuple[str, str], ...] = ()
     arguments: tuple[str, ...] = ()
     seconds: int = 600
-    among: bool = False
+    with_others: bool = False
     hung: bool = False
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Tally:
+class RerunCounts:
     """How often a test failed, what it said the first time, and the seconds that the longest pass took, if any did."""
 
     count: Count = field(default_factory=Count)
@@ -66,7 +66,7 @@ class Tally:
     longest: float | None = None
 
 
-def of_results(result: SuiteResult, where: Circumstances, names: Iterable[str]) -> tuple[Trial, ...]:
+def of_results(result: SuiteResult, where: TargetEnvironment, names: Iterable[str]) -> tuple[TestRerun, ...]:
     """Make trials of a suite's results with these full names (with their labels). Names of no module are left out."""
     suite = suites.load(result.suite)
     items: Any = job_list.order(suite, where, (), target.SCRIPTS, ALL_TESTS)["items"]
@@ -77,7 +77,7 @@ def of_results(result: SuiteResult, where: Circumstances, names: Iterable[str]) 
 
 def _trial(
     result: TestResult, modules: Sequence[ModuleRun], items: Sequence[Mapping[str, Any]], suite: str
-) -> Trial | None:
+) -> TestRerun | None:
     name, _, label = result.name.removesuffix("]").partition(" [")
     for module in sorted(modules, key=lambda module: -len(module.name)):
         prefixes = (module.name, f"test.{module.name}")
@@ -86,7 +86,7 @@ def _trial(
             if item is not None:
                 script = item["kind"] == "script"
                 check = name.partition(".")[2] if script else ""
-                return Trial(
+                return TestRerun(
                     name=name,
                     suite=suite,
                     kind=item["kind"],
@@ -123,29 +123,29 @@ def _match(name: str, module: str) -> str:
     return name
 
 
-def among(trial: Trial) -> Trial | None:
+def with_module(trial: TestRerun) -> TestRerun | None:
     """Return the trial of a test among its module's other tests; None where it did not run alone."""
-    return replace(trial, match="", among=True) if trial.match else None
+    return replace(trial, match="", with_others=True) if trial.match else None
 
 
 def run(
     engine: Engine,
     target: Target,
-    trials: Sequence[Trial],
+    trials: Sequence[TestRerun],
     times: int,
     *,
     env: Mapping[str, str],
     jobs: int,
     folder: Path,
     step: Step,
-) -> dict[Trial, Tally]:
+) -> dict[TestRerun, RerunCounts]:
     """Run each trial several times in one container of the target, with `env` beside its own; return the counts.
 
     What several trials take alike, such as one module, runs once for all of them. A crash and a hang are
     failures. Raises EngineError and its kin for what is the engine's.
     """
     # the same, whatever it is asked for
-    runs = {trial: replace(trial, name="", among=False, hung=False) for trial in trials}
+    runs = {trial: replace(trial, name="", with_others=False, hung=False) for trial in trials}
     numbers = {run: number for number, run in enumerate(dict.fromkeys(runs.values()))}
     items = [
         job_list.item(
@@ -160,12 +160,12 @@ def run(
         for run, number in numbers.items()
         for time in range(times)
     ]
-    listed = entries.load() if any(trial.among for trial in trials) else ()
+    listed = entries.load() if any(trial.with_others for trial in trials) else ()
     order = {
         "limit": sum(run.seconds for run in numbers) * times + 600,
         "resources": [],
         # else these would take all of their module with them, on every rung
-        "ignore": entries.left_out(entries.possible(listed, target.circumstances)),
+        "ignore": entries.deselected(entries.possible(listed, target.conditions)),
         "items": items,
         "shard": None,
         "tests": [],
@@ -179,18 +179,18 @@ def run(
     }
 
 
-def lasting(trial: Trial, here: Circumstances, there: Circumstances) -> Trial:
+def scale_timeout(trial: TestRerun, here: TargetEnvironment, there: TargetEnvironment) -> TestRerun:
     """Give a trial the time that its suite has where it is slower: that it takes longer there is no failure."""
     suite = suites.load(trial.suite)
     return replace(trial, seconds=trial.seconds * max(1, suite.factor(there) // suite.factor(here)))
 
 
-def factor(suite: str, where: Circumstances) -> int:
+def factor(suite: str, where: TargetEnvironment) -> int:
     """Return how many times its native time a suite's test may take."""
     return suites.load(suite).factor(where)
 
 
-def limit(trial: Trial, longest: float | None, hangs: int) -> int:
+def limit(trial: TestRerun, longest: float | None, hangs: int) -> int:
     """Return the seconds after which a run of a test that hangs is ended.
 
     `longest` is what a pass takes there, None if that is not known; `hangs` on how many rungs it used up its time.
@@ -203,17 +203,17 @@ def limit(trial: Trial, longest: float | None, hangs: int) -> int:
     return trial.seconds if hangs < WHOLE_TIMES else min(trial.seconds, max(LEAST, trial.seconds // SHARE))
 
 
-def control(where: Circumstances) -> Trial:
+def sanity_test(where: TargetEnvironment) -> TestRerun:
     """Return the test that passes wherever tests can be run at all."""
     factor = suites.load("jit").factor(where)
-    return Trial(f"test.{CONTROL}", "control", "module", CONTROL, seconds=120 * factor)
+    return TestRerun(f"test.{CONTROL}", "control", "module", CONTROL, seconds=120 * factor)
 
 
-def _tally(trial: Trial, runs: Sequence[Ran]) -> Tally:
+def _tally(trial: TestRerun, runs: Sequence[Ran]) -> RerunCounts:
     count, message, longest = Count(), "", None
     for ran in runs:
         about = list(_about(trial, ran.results))
-        bad = [result for result in about if result.outcome.is_bad]
+        bad = [result for result in about if result.outcome.is_failure]
         if bad:
             crashed, hung = (
                 int(any(result.outcome is outcome for result in bad))
@@ -226,10 +226,10 @@ def _tally(trial: Trial, runs: Sequence[Ran]) -> Tally:
             longest = max(longest or 0.0, ran.seconds)
         else:
             count += Count(absent=1)
-    return Tally(count, message, longest)
+    return RerunCounts(count, message, longest)
 
 
-def _about(trial: Trial, results: Sequence[TestResult]) -> Iterator[TestResult]:
+def _about(trial: TestRerun, results: Sequence[TestResult]) -> Iterator[TestResult]:
     """Leave out what a script says of other checks, or a module of other tests, unless it ended badly as a whole.
 
     A trial of the script itself is one of its end: then what passed says that it ran.
@@ -237,7 +237,7 @@ def _about(trial: Trial, results: Sequence[TestResult]) -> Iterator[TestResult]:
     script = Path(trial.module).stem
     for result in results:
         ran = trial.name == script and result.outcome is Outcome.PASSED
-        if trial.among:
+        if trial.with_others:
             meant = result.name == trial.name or result.outcome in (Outcome.CRASHED, Outcome.TIMED_OUT)
         else:
             meant = trial.kind == "module" or result.name in (trial.name, script) or ran

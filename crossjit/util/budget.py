@@ -57,8 +57,8 @@ BUILD_MEMORY, CONFIGURE_MEMORY, PROBE_MEMORY = 60, 10, 20
 SUITE_MEMORY = 75
 
 # Bytes of the engine's disk that a container may have: what its commands write, and its own cache volume. CPython's
-# largest build (3.15 with ASan) writes 0.9 GiB. A stranger's cache is bounded to 0.25 GiB (`toolchain/entries.py`),
-# that of others to 4.8 GiB, and theirs are shared.
+# largest build (3.15 with ASan) writes 0.9 GiB. A stranger's cache is bounded to 0.25 GiB, that of others to 4.8 GiB
+# (`toolchain/cache_entries.py`), and theirs are shared.
 STRANGER_DISK, OWN_DISK, TARGET_DISK = 2 << 30, 16 << 30, 2 << 30
 ANSWER = 8 << 20  # bytes kept of what a short command says; the rest is read and dropped
 

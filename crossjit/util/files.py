@@ -27,7 +27,7 @@ _BROKEN = frozenset({errno.EIO, errno.ESTALE, errno.EFBIG, errno.ENAMETOOLONG, e
 
 
 @contextlib.contextmanager
-def explained(kind: type[InfrastructureError], what: str, folder: Path) -> Iterator[None]:
+def translate_os_errors(kind: type[InfrastructureError], what: str, folder: Path) -> Iterator[None]:
     """Turn what the disk refuses inside the block into an error of `kind`: `what` says what could not be done.
 
     Other OSErrors (a broken pipe, a missing file) are not the disk's and pass as they are.
@@ -113,7 +113,7 @@ def _flocked(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def living_folder(parent: Path, name: str) -> Iterator[Path]:
+def locked_dir(parent: Path, name: str) -> Iterator[Path]:
     """Make the folder `parent/name` and hold its `alive.lock` for the block: the kernel lets go of it if we are killed.
 
     Making and locking happen under a lock of the parent's that `remove_dead` takes too, so that nobody takes a new
@@ -142,7 +142,7 @@ def is_alive(folder: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     try:
-        with explained(InfrastructureError, "cannot tell what is in use", folder):
+        with translate_os_errors(InfrastructureError, "cannot tell what is in use", folder):
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -151,7 +151,7 @@ def is_alive(folder: Path) -> bool:
     return False
 
 
-def dead_folders(parent: Path) -> tuple[Path, ...]:
+def stale_dirs(parent: Path) -> tuple[Path, ...]:
     """Return what is in `parent` and has no living owner, sorted by name."""
     if not parent.is_dir():
         return ()
@@ -162,10 +162,10 @@ def dead_folders(parent: Path) -> tuple[Path, ...]:
 
 def remove_dead(parent: Path, condemned: Callable[[Path], bool] = lambda folder: True) -> tuple[Path, ...]:
     """Remove the dead folders in `parent` that `condemned` picks, and return them."""
-    if not dead_folders(parent):
+    if not stale_dirs(parent):
         return ()
     with _flocked(parent / _MAKING):
-        removed = tuple(folder for folder in dead_folders(parent) if condemned(folder))
+        removed = tuple(folder for folder in stale_dirs(parent) if condemned(folder))
         for folder in removed:
             with contextlib.suppress(FileNotFoundError):  # its owner is just removing it
                 shutil.rmtree(folder)

@@ -52,7 +52,7 @@ def probe(container: Container, python: str, script: str) -> Probed:
 
 def excuses(probed: Probed, results: Iterable[TestResult], known: Sequence[KnownFailure]) -> tuple[str, ...]:
     """Say in a line what is missing in the target that tests fail for as known; nothing if no test does."""
-    failed = [result for result in results if result.failed_as_known]
+    failed = [result for result in results if result.xfailed]
     missing = {
         name: probed.facts[name]["detail"]
         for entry in known

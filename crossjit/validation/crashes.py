@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from crossjit.channels import Ended
+from crossjit.channels import ModuleExit
 from crossjit.model import Crash, Outcome, TestResult
 from crossjit.util import safe_files
 
@@ -22,7 +22,7 @@ _BEGINNING = re.compile(
 )
 
 
-def of_module(ended: Ended, results: Iterable[TestResult], folder: Path) -> tuple[Crash, ...]:
+def of_module(ended: ModuleExit, results: Iterable[TestResult], folder: Path) -> tuple[Crash, ...]:
     """Say how a module's or script's process crashed or hung, if it did; its log is in `folder`."""
     test = next((each.name for each in results if each.outcome in (Outcome.CRASHED, Outcome.TIMED_OUT)), None)
     if test is None:

@@ -6,15 +6,15 @@ import fnmatch
 import json
 from collections.abc import Iterable
 
-from crossjit.config.conditions import Circumstances
+from crossjit.config.conditions import TargetEnvironment
 from crossjit.config.suites import Suite
 from crossjit.config.test_selection import TestSelection
-from crossjit.known_failures.entries import KnownFailure, left_out
+from crossjit.known_failures.entries import KnownFailure, deselected
 from crossjit.model import Outcome, TestResult
 
 
 def order(
-    suite: Suite, where: Circumstances, known: Iterable[KnownFailure], scripts: str, portion: TestSelection
+    suite: Suite, where: TargetEnvironment, known: Iterable[KnownFailure], scripts: str, selection: TestSelection
 ) -> dict[str, object]:
     """Say what `validate/runner.py` is to do: its JSON. `scripts` is the folder of our scripts in the target."""
     factor = suite.factor(where)
@@ -54,10 +54,10 @@ def order(
     return {
         "limit": suite.limit * factor,
         "resources": list(suite.resources),
-        "ignore": left_out(known),
+        "ignore": deselected(known),
         "items": items,
-        "shard": list(portion.shard) if portion.shard else None,
-        "tests": list(portion.tests),
+        "shard": list(selection.shard) if selection.shard else None,
+        "tests": list(selection.tests),
     }
 
 
@@ -78,7 +78,7 @@ def item(kind: str, name: str, timeout: int, **more: object) -> dict[str, object
     }
 
 
-def missing(suite: Suite, where: Circumstances, results: Iterable[TestResult]) -> tuple[str, ...]:
+def missing(suite: Suite, where: TargetEnvironment, results: Iterable[TestResult]) -> tuple[str, ...]:
     """Say which required tests did not run."""
     ran = [result.name.partition(" [")[0] for result in results if result.outcome is not Outcome.SKIPPED]
     said = []

@@ -98,7 +98,7 @@ def probe(
         if ran_out(completed, seconds):
             return {**hung(container, seconds, step), **said}
     if completed.returncode:
-        if trouble := loading.trouble(lines, Role.TARGET, packages):
+        if trouble := loading.missing_library(lines, Role.TARGET, packages):
             raise trouble
         return {"crashed": completed.how, **said}
     reports = [line for line in lines if line.startswith("{")]
@@ -106,7 +106,9 @@ def probe(
         facts = channels.read(ProbeFacts, reports[-1] if reports else "")
     except MalformedError as error:
         return {"crashed": f"{completed.how}, and its facts cannot be read: {error}", **said}
-    if trouble := loading.trouble(facts.modules.failed.values() if facts.modules else (), Role.TARGET, packages):
+    if trouble := loading.missing_library(
+        facts.modules.failed.values() if facts.modules else (), Role.TARGET, packages
+    ):
         raise trouble
     return channels.value_of(reports[-1])
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from crossjit.channels import Check, Ended, MalformedError, junit, read
+from crossjit.channels import Check, MalformedError, ModuleExit, junit, read
 from crossjit.known_failures.entries import KnownFailure
 from crossjit.model import Outcome, TestResult
 from crossjit.util import safe_files
@@ -39,14 +39,14 @@ _CHECK_OUTCOMES = {
 
 
 @dataclass(frozen=True)
-class Found:
+class ModuleResults:
     """A module's outcomes, and what is worth a note."""
 
     results: tuple[TestResult, ...]
     notes: tuple[str, ...] = ()
 
 
-def of_module(suite: str, ended: Ended, folder: Path) -> Found:
+def of_module(suite: str, ended: ModuleExit, folder: Path) -> ModuleResults:
     """Collect what a module's or script's report, exit status and log in `folder` say.
 
     One that the suite's time was over for says nothing by its end.
@@ -64,7 +64,7 @@ def of_module(suite: str, ended: Ended, folder: Path) -> Found:
         notes.append(f"{ended.name} left its environment altered (regrtest: env changed)")
     label = f" [{ended.label}]" if ended.label else ""
     results = [replace(result, name=f"{result.name[:NAME]}{label}") for result in results]
-    return Found(tuple(results), tuple(notes))
+    return ModuleResults(tuple(results), tuple(notes))
 
 
 def mark_known(
@@ -101,7 +101,7 @@ def _unexpected_pass(result: TestResult, entries: Iterable[KnownFailure]) -> Tes
     return replace(result, known=next((entry.reason for entry in entries if entry.matches(result.name)), None))
 
 
-def left_out(suite: str, known: Iterable[KnownFailure], modules: Iterable[str]) -> tuple[TestResult, ...]:
+def deselected(suite: str, known: Iterable[KnownFailure], modules: Iterable[str]) -> tuple[TestResult, ...]:
     """Make skipped results of the entries that are not run, as far as they are about modules of the suite."""
     places = [f"test.{module}".split(".") for module in modules]
     return tuple(
@@ -118,11 +118,11 @@ def _within(pattern: Sequence[str], place: Sequence[str]) -> bool:
     return all(fnmatch.fnmatchcase(name, part) for name, part in zip(place, pattern, strict=False))
 
 
-def told_apart(results: Iterable[TestResult], known: Sequence[KnownFailure]) -> list[TestResult]:
+def annotate_mismatch(results: Iterable[TestResult], known: Sequence[KnownFailure]) -> list[TestResult]:
     """Say of tests that went wrong, and in another way than they are listed with, that they are listed."""
     told = []
     for result in results:
-        if result.went_wrong:
+        if result.failed:
             kinds = " or ".join(dict.fromkeys(entry.kind.value for entry in known if entry.matches(result.name)))
             if kinds:
                 said = f"listed as a known {kinds}, not as {result.outcome}"
@@ -151,7 +151,7 @@ def cut_short(results: Iterable[TestResult], known: Sequence[KnownFailure], modu
     return tuple(said)
 
 
-def _reported(suite: str, ended: Ended, folder: Path, text: str) -> Iterator[TestResult]:
+def _reported(suite: str, ended: ModuleExit, folder: Path, text: str) -> Iterator[TestResult]:
     """Go through regrtest's JUnit XML, and through the log for what that leaves out.
 
     The XML has no name for a test of which only subtests failed, and nothing at all for `setUpClass` and the like; it
@@ -168,7 +168,7 @@ def _reported(suite: str, ended: Ended, folder: Path, text: str) -> Iterator[Tes
     bad = set()
     for case in report.cases:
         result = _case(suite, case)
-        if result.outcome.is_bad:
+        if result.outcome.is_failure:
             bad.add(result.name)
         yield result
     if report.bad:
@@ -209,7 +209,7 @@ def _headings(suite: str, text: str) -> Iterator[TestResult]:
     yield from found.values()
 
 
-def _ending(suite: str, ended: Ended, text: str, results: Sequence[TestResult], name: str) -> Iterator[TestResult]:
+def _ending(suite: str, ended: ModuleExit, text: str, results: Sequence[TestResult], name: str) -> Iterator[TestResult]:
     """Say what the process's end adds to the results: a crash, a hang, a module that skipped itself or did not load.
 
     `name` is what was running at the end.
@@ -228,14 +228,14 @@ def _ending(suite: str, ended: Ended, text: str, results: Sequence[TestResult], 
             yield TestResult(suite, ended.test, Outcome.SKIPPED, ended.seconds, _why_skipped(ended))
     elif ended.status != FAILED:
         yield TestResult(suite, name, Outcome.CRASHED, ended.seconds, _cut(about))
-    elif not any(result.outcome.is_bad for result in results):
+    elif not any(result.outcome.is_failure for result in results):
         yield TestResult(suite, ended.test, Outcome.ERROR, ended.seconds, _cut(about))
 
 
 _TIME_OUT = re.compile(r"Timeout \(\d+:\d\d:\d\d(?:\.\d+)?\)!$", re.M)
 
 
-def _faulthandler_ended(ended: Ended, text: str) -> bool:
+def _faulthandler_ended(ended: ModuleExit, text: str) -> bool:
     """Whether regrtest's own time-out came: faulthandler wrote `Timeout (0:05:00)!` and ended the process with 1."""
     return ended.kind == "module" and ended.status == 1 and bool(_TIME_OUT.search(text))
 
@@ -244,7 +244,7 @@ def _cut(message: str) -> str:
     return reason.cut(message[-RUNNING_END:], MESSAGE)
 
 
-def _why_skipped(ended: Ended) -> str:
+def _why_skipped(ended: ModuleExit) -> str:
     said = re.search(r"^\S* ?skipped -- (.*)$", ended.tail, re.M)
     return said[1] if said else "no tests ran"
 
@@ -267,7 +267,7 @@ def _running(text: str) -> str | None:
     return None
 
 
-def _checks(suite: str, ended: Ended, lines: Sequence[str]) -> Iterator[TestResult]:
+def _checks(suite: str, ended: ModuleExit, lines: Sequence[str]) -> Iterator[TestResult]:
     """Read a script's JSON lines; those that are no checks are one error."""
     wrong, first = max(0, len(lines) - BUDGET.tests), ""
     for line in lines[: BUDGET.tests]:
@@ -285,7 +285,7 @@ def _checks(suite: str, ended: Ended, lines: Sequence[str]) -> Iterator[TestResu
         )
 
 
-def _running_check(ended: Ended, lines: Sequence[str]) -> str | None:
+def _running_check(ended: ModuleExit, lines: Sequence[str]) -> str | None:
     """Find the check that a script was in at its end: the one that the last line says has started."""
     with contextlib.suppress(MalformedError, IndexError):
         check = read(Check, lines[-1])

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from crossjit.channels import Ended, MalformedError, read
+from crossjit.channels import MalformedError, ModuleExit, read
 from crossjit.errors import InfrastructureError, UserError
 from crossjit.known_failures.entries import may_begin
 from crossjit.util import files, safe_files
@@ -38,7 +38,7 @@ def _as_good(name: str, then: Any, now: Any) -> bool:
     return json.dumps(then) == json.dumps(now)
 
 
-class SuiteFolder:
+class SuiteLog:
     """One suite's folder of one cell of a run. Writing raises InfrastructureError for what the disk refuses."""
 
     def __init__(self, path: Path) -> None:
@@ -62,7 +62,7 @@ class SuiteFolder:
         with self._writing(), (self.path / LOG).open("ab") as log:
             log.write(content)
 
-    def keep(self, tar: BinaryIO, ended: Ended) -> None:
+    def keep(self, tar: BinaryIO, ended: ModuleExit) -> None:
         """Keep the files of a module that ended, of the tar of its folder.
 
         Raises UnfitFilesError for files that are not what the module's end says, BudgetError for too much.
@@ -73,11 +73,11 @@ class SuiteFolder:
         if absent:
             raise UnfitFilesError(f"there is no {', '.join(absent)}")
 
-    def ended(self) -> tuple[Ended, ...]:
+    def ended(self) -> tuple[ModuleExit, ...]:
         """Return the modules that ended and whose files are here, in order; none where there is no such folder."""
         return tuple(ended for _, ended in self._ends())
 
-    def _ends(self) -> Iterator[tuple[str, Ended]]:
+    def _ends(self) -> Iterator[tuple[str, ModuleExit]]:
         """Go through the lines of the modules that ended and whose files are here."""
         try:
             log = safe_files.open_file(self.path, LOG)
@@ -86,11 +86,11 @@ class SuiteFolder:
         with log:
             for line in (raw.decode("utf-8", "replace") for raw in log if raw.startswith(b"{")):
                 with contextlib.suppress(MalformedError):  # an event of another kind, or of a version that took any
-                    ended = read(Ended, line.rstrip("\n"))
+                    ended = read(ModuleExit, line.rstrip("\n"))
                     if ended.has_own_names and all(safe_files.is_file(self.path, name) for name in ended.files):
                         yield line.rstrip("\n"), ended
 
-    def take(self, earlier: SuiteFolder, order: Mapping[str, object], subject: Mapping[str, object]) -> None:
+    def take(self, earlier: SuiteLog, order: Mapping[str, object], subject: Mapping[str, object]) -> None:
         """Take over what an earlier run of the same got done.
 
         What was ended by a limit that is not the module's own is not taken, and runs again. Raises UserError if that
@@ -129,4 +129,4 @@ class SuiteFolder:
             raise UserError(f"{self.path.name} cannot go on where it stopped: {error}", hint=_ANEW) from error
 
     def _writing(self) -> Any:
-        return files.explained(InfrastructureError, "cannot keep what the suite wrote", self.path)
+        return files.translate_os_errors(InfrastructureError, "cannot keep what the suite wrote", self.path)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from crossjit.channels import Ended, MalformedError
+from crossjit.channels import MalformedError, ModuleExit
 from crossjit.config import suites
-from crossjit.config.conditions import Circumstances
+from crossjit.config.conditions import TargetEnvironment
 from crossjit.config.test_selection import ALL_TESTS, TestSelection
 from crossjit.engine.base import Container, Engine
 from crossjit.errors import OutOfMemoryError
@@ -26,7 +26,7 @@ from crossjit.util.tar import packed
 from crossjit.validation import capabilities, job_list, results, suite_result
 from crossjit.validation.capabilities import Probed
 from crossjit.validation.probe import ran_out
-from crossjit.validation.resume import SuiteFolder
+from crossjit.validation.resume import SuiteLog
 from crossjit.validation.runner_events import RunnerEvents
 from crossjit.validation.suite_result import Heard
 from crossjit.validation.target import (
@@ -62,7 +62,7 @@ def run_suite(
     jobs: int,
     folder: Path,
     progress: Progress,
-    portion: TestSelection = ALL_TESTS,
+    selection: TestSelection = ALL_TESTS,
     earlier: Path | None = None,
     durations: Mapping[str, float] | None = None,
     data: Path = suites.VALIDATE,
@@ -71,20 +71,20 @@ def run_suite(
 
     It runs as the unprivileged tester, without network and capabilities, `jobs` modules at a time, those first that
     took longest by `durations` (seconds by module). What the modules wrote is left in `folder/<suite>/` (made anew), as
-    they end. `portion` says which part of the suite runs; `earlier` is the `folder` of a run that died in it: what that
-    got done is taken over. `data` is where suites, known failures and caveats are read from.
+    they end. `selection` says which part of the suite runs; `earlier` is the `folder` of a run that died in it: what
+    that got done is taken over. `data` is where suites, known failures and caveats are read from.
 
     Raises UserError for a suite that is not there or cannot be taken up, DocumentError for data that is wrong,
     EngineError and its kin for what is the engine's: these are never a test's failure.
     """
-    where = target.circumstances
+    where = target.conditions
     suite = suites.load(name, data)
     listed = entries.load(data)
-    foreseen = job_list.order(suite, where, entries.possible(listed, where), SCRIPTS, portion)
-    kept = SuiteFolder(folder / name)
+    foreseen = job_list.order(suite, where, entries.possible(listed, where), SCRIPTS, selection)
+    kept = SuiteLog(folder / name)
     kept.start(foreseen, target.subject)
     if earlier is not None:
-        kept.take(SuiteFolder(earlier / name), foreseen, target.subject)
+        kept.take(SuiteLog(earlier / name), foreseen, target.subject)
     events = RunnerEvents(kept.ended())
     done = [ended.key for ended in events.ended]
     probed, known = Probed(), entries.holding(listed, where)
@@ -96,12 +96,12 @@ def run_suite(
         probed = capabilities.probe(container, PYTHON, f"{SCRIPTS}/capabilities.py")
         where = replace(where, capabilities=probed.known)
         known = entries.holding(listed, where)
-        ordered = job_list.order(suite, where, known, SCRIPTS, portion)
+        ordered = job_list.order(suite, where, known, SCRIPTS, selection)
         return {**ordered, "seconds": dict(durations or {}), "done": done}
 
     with progress.step(name, str(target.cell)) as step:
         heard = _run(engine, target, order, events, kept, seconds=_limit(foreseen), jobs=jobs, step=step)
-    result, starved = suite_result.compose(name, suite, where, known, heard, kept.path, data, portion)
+    result, starved = suite_result.compose(name, suite, where, known, heard, kept.path, data, selection)
     _check_memory(target, starved)
     return _with_capabilities(result, where, known, probed)
 
@@ -112,7 +112,7 @@ def _limit(order: Mapping[str, Any]) -> int:
 
 
 def _with_capabilities(
-    result: SuiteResult, where: Circumstances, known: tuple[KnownFailure, ...], probed: Probed
+    result: SuiteResult, where: TargetEnvironment, known: tuple[KnownFailure, ...], probed: Probed
 ) -> SuiteResult:
     """Add in what the suite ran, what the target is capable of, and what of that mattered."""
     problems = [probed.problem] if probed.problem else []
@@ -121,7 +121,7 @@ def _with_capabilities(
         problems=(*result.problems, *problems),
         limits=(*result.limits, *(problems if probed.our_limit else [])),
         notes=(*result.notes, *capabilities.excuses(probed, result.results, known)),
-        circumstances=where.facts(),
+        conditions=where.facts(),
         capabilities=probed.facts,
     )
 
@@ -134,11 +134,11 @@ def run_items(
     `folder` is made anew and gets what the modules wrote. An item that did not run is left out. Raises EngineError and
     its kin for what is the engine's.
     """
-    kept, events = SuiteFolder(folder), RunnerEvents()
+    kept, events = SuiteLog(folder), RunnerEvents()
     kept.start(order, target.subject)
     heard = _run(engine, target, lambda _: order, events, kept, seconds=_limit(order), jobs=jobs, step=step)
     found = [(ended, results.of_module("", replace(ended, label=""), folder).results) for ended in events.ended]
-    bad = {ended.id for ended, results in found if any(result.outcome.is_bad for result in results)}
+    bad = {ended.id for ended, results in found if any(result.outcome.is_failure for result in results)}
     _check_memory(target, suite_result.starved([(ended, {ended.id}) for ended in events.ended], bad))
     for problem in (*heard.problems, *events.problems):
         step.line(problem)
@@ -150,7 +150,7 @@ def _run(
     target: Target,
     order: Callable[[Container], Mapping[str, object]],
     events: RunnerEvents,
-    kept: SuiteFolder,
+    kept: SuiteLog,
     *,
     seconds: int,
     jobs: int,
@@ -175,7 +175,7 @@ def _run(
                 kept.hear(f"! {line}")
                 step.line(line)
                 return
-            if isinstance(event, Ended):
+            if isinstance(event, ModuleExit):
                 # its files first: a module that is on record as ended has them
                 problems.extend(_keep(container, kept, event))
             kept.hear(line)
@@ -184,7 +184,7 @@ def _run(
                 step.line(line)
                 return
             events.accept(event)
-            if isinstance(event, Ended) and event.status not in results.NORMAL:
+            if isinstance(event, ModuleExit) and event.status not in results.NORMAL:
                 step.line(f"{event}: {event.how}")
             running = ", ".join(map(str, events.running.values()))
             step.update(done=len(events.ended), total=events.total, detail=running)
@@ -196,12 +196,12 @@ def _run(
             on_line=on_line,
             timeout=seconds + MARGIN,
         )
-    if completed.returncode == NO_LIBRARY and (trouble := loading.trouble(last, Role.TARGET, target.packages)):
+    if completed.returncode == NO_LIBRARY and (trouble := loading.missing_library(last, Role.TARGET, target.packages)):
         raise trouble
     return Heard(events, completed, tuple(problems), ran_out=ran_out(completed, seconds + MARGIN))
 
 
-def _keep(container: Container, kept: SuiteFolder, ended: Ended) -> Iterator[str]:
+def _keep(container: Container, kept: SuiteLog, ended: ModuleExit) -> Iterator[str]:
     """Keep the files of a module that ended; say what is wrong with them."""
     try:
         with container.get(f"{RESULTS}/{ended.id}") as tar:

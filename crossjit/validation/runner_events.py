@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from crossjit.channels import Done, Ended, Job, MalformedError, Missing, NotStarted, Plan, Start, read_event
+from crossjit.channels import Done, Job, MalformedError, Missing, ModuleExit, NotStarted, Plan, Start, read_event
 from crossjit.util.budget import BUDGET
 from crossjit.util.text import pluralize
 
 SHOWN = 5  # problems of a kind that are told one by one
 BRIEF = 160  # characters of a line that is wrong
 
-Event = Plan | Start | Ended | NotStarted | Done
+Event = Plan | Start | ModuleExit | NotStarted | Done
 
 
 class RunnerEvents:
     """What the runner has said. What contradicts that is a problem, and is not taken for true."""
 
-    def __init__(self, taken: Sequence[Ended] = ()) -> None:
+    def __init__(self, taken: Sequence[ModuleExit] = ()) -> None:
         """`taken` ended in an earlier run, and do not run again."""
         self.ended = list(taken)
         self.left: list[NotStarted] = []
@@ -61,7 +61,7 @@ class RunnerEvents:
                 self._check_plan(event)
             case Start() | NotStarted():
                 self._check_job(event, self._waiting)
-            case Ended():
+            case ModuleExit():
                 self._check_job(event, self.running)
                 if not event.has_own_names:
                     raise MalformedError(f"{event.id} names a file that is not its own")
@@ -86,7 +86,7 @@ class RunnerEvents:
                 self._waiting |= {job.id: job for job in event.modules if job.key not in self._taken}
             case Start():
                 self.running[event.id] = self._waiting.pop(event.id)
-            case Ended():
+            case ModuleExit():
                 del self.running[event.id]
                 self.ended.append(event)
             case NotStarted():

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crossjit.channels import Ended
+from crossjit.channels import ModuleExit
 from crossjit.config import suites
-from crossjit.config.conditions import Circumstances
+from crossjit.config.conditions import TargetEnvironment
 from crossjit.config.suites import Suite
 from crossjit.config.test_selection import TestSelection
 from crossjit.engine.base import Completed
@@ -17,7 +17,7 @@ from crossjit.model import Crash, SuiteResult, TestResult
 from crossjit.util.budget import BUDGET
 from crossjit.util.text import pluralize
 from crossjit.validation import crashes, job_list
-from crossjit.validation.results import cut_short, left_out, mark_known, of_module, told_apart
+from crossjit.validation.results import annotate_mismatch, cut_short, deselected, mark_known, of_module
 from crossjit.validation.runner_events import RunnerEvents, names
 
 CRASHES = 200  # of a suite that are kept with what they wrote
@@ -36,12 +36,12 @@ class Heard:
 def compose(
     name: str,
     suite: Suite,
-    where: Circumstances,
+    where: TargetEnvironment,
     known: tuple[KnownFailure, ...],
     heard: Heard,
     logs: Path,
     data: Path,
-    portion: TestSelection,
+    selection: TestSelection,
 ) -> tuple[SuiteResult, tuple[str, ...]]:
     """Put a suite's result together, and name the modules that went wrong while the kernel killed for memory.
 
@@ -50,10 +50,10 @@ def compose(
     events = heard.events
     found = _collect(name, events.ended, logs)
     results, unexpected = mark_known(found.results, known)
-    results = told_apart(results, known)
-    bad = {result.name for result in results if result.went_wrong}
-    lost = cut_short(results, known, [ended.test for ended in events.ended]) if not portion.tests else ()
-    results += left_out(name, known, [ended.name for ended in events.ended])
+    results = annotate_mismatch(results, known)
+    bad = {result.name for result in results if result.failed}
+    lost = cut_short(results, known, [ended.test for ended in events.ended]) if not selection.tests else ()
+    results += deselected(name, known, [ended.name for ended in events.ended])
     limits = tuple(_limits(heard))
     result = SuiteResult(
         suite=name,
@@ -61,8 +61,8 @@ def compose(
         seconds=round(heard.completed.seconds, 3),
         caveats=suites.caveats(name, where, data),
         problems=(*_problems(heard), *found.problems, *limits),
-        unproved=(*(job_list.missing(suite, where, results) if portion.is_whole else ()), *lost),
-        notes=(*_notes(events, portion), *found.notes, *unexpected),
+        unproved=(*(job_list.missing(suite, where, results) if selection.is_whole else ()), *lost),
+        notes=(*_notes(events, selection), *found.notes, *unexpected),
         modules=tuple(ended.module_run for ended in events.ended),
         crashes=tuple(found.crashes),
         limits=limits,
@@ -70,7 +70,7 @@ def compose(
     return result, starved(found.tests, bad)
 
 
-def starved(tests: Sequence[tuple[Ended, Set[str]]], bad: Set[str]) -> tuple[str, ...]:
+def starved(tests: Sequence[tuple[ModuleExit, Set[str]]], bad: Set[str]) -> tuple[str, ...]:
     """Name the modules that failed while the kernel killed something in the container for its memory.
 
     `tests` are modules with their tests' names, `bad` the names of those that went wrong. Which of a module's processes
@@ -88,13 +88,13 @@ class _Collected:
     """What the modules' files say; `tests` are the modules with their tests' names."""
 
     results: list[TestResult] = field(default_factory=list)
-    tests: list[tuple[Ended, frozenset[str]]] = field(default_factory=list)
+    tests: list[tuple[ModuleExit, frozenset[str]]] = field(default_factory=list)
     crashes: list[Crash] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
-def _collect(name: str, modules: Sequence[Ended], logs: Path) -> _Collected:
+def _collect(name: str, modules: Sequence[ModuleExit], logs: Path) -> _Collected:
     collected, size = _Collected(), 0
     for ended in modules:
         found = of_module(name, ended, logs)
@@ -111,9 +111,9 @@ def _collect(name: str, modules: Sequence[Ended], logs: Path) -> _Collected:
     return collected
 
 
-def _notes(events: RunnerEvents, portion: TestSelection) -> Iterator[str]:
-    if not portion.is_whole:
-        yield f"no more than a part of it ran: {portion}"
+def _notes(events: RunnerEvents, selection: TestSelection) -> Iterator[str]:
+    if not selection.is_whole:
+        yield f"no more than a part of it ran: {selection}"
     if events.taken:
         yield f"{pluralize(events.taken, 'module')} of an earlier run, which this one goes on with"
     yield from (_absent(item.name) for item in events.missing if item.optional)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from crossjit.config import suites
-from crossjit.config.conditions import Circumstances
+from crossjit.config.conditions import TargetEnvironment
 from crossjit.engine.base import Container, Engine, EngineFacts, Limits
 from crossjit.errors import InfrastructureError
 from crossjit.images import Image, Package
@@ -70,11 +70,11 @@ class Target:
         install(container, self.variant, self.tree, self.support)
 
     @property
-    def circumstances(self) -> Circumstances:
+    def conditions(self) -> TargetEnvironment:
         """In what the suites run, as far as it is known before the target is asked."""
         emulated = bool(self.emulation)
         cpu = self.emulation.get("QEMU_CPU")
-        return Circumstances(self.python, self.cell.arch, self.variant, emulated, cpu, self.qemu)
+        return TargetEnvironment(self.python, self.cell.arch, self.variant, emulated, cpu, self.qemu)
 
     @property
     def subject(self) -> dict[str, object]:

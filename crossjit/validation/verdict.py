@@ -109,7 +109,7 @@ def _reason(probe: ProbeRecord, other: Sequence[Executor]) -> str:
 
 def _failures(suites: Sequence[SuiteResult]) -> Iterator[str]:
     for suite in suites:
-        bad = [result for result in suite.results if result.went_wrong]
+        bad = [result for result in suite.results if result.failed]
         if bad:
             names = ", ".join(_named(result) for result in bad[:SHOWN])
             more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
@@ -143,7 +143,7 @@ def _proved(probe: ProbeRecord, suites: Sequence[SuiteResult]) -> Iterator[str]:
     if probe.gil and not probe.gil.enabled:
         yield "the GIL is off"
     for suite in suites:
-        known = sum(result.failed_as_known for result in suite.results)
+        known = sum(result.xfailed for result in suite.results)
         counts = [f"{suite.tests_run:,} tests run", f"{suite.count(Outcome.SKIPPED):,} skipped"]
         counts += [f"{known} failed as known"] if known else []
         yield f"{suite.suite}: {', '.join(counts)}"

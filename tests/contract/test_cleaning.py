@@ -9,14 +9,14 @@ from uuid import uuid4
 
 import pytest
 
-from crossjit.engine.base import HOME, OWNED, RUN, Owned
+from crossjit.engine.base import HOME, OWNED, RUN, EngineObject
 from crossjit.pipeline import cleanup
 from crossjit.runs.record import RunRecord
 from crossjit.settings import Settings
 from tests.contract.bench import HOST_ARCH, Bench
 
 
-def ours(bench: Bench, settings: Settings) -> list[Owned]:
+def ours(bench: Bench, settings: Settings) -> list[EngineObject]:
     return list(bench.engine.owned({HOME: settings.identity}))
 
 
@@ -53,7 +53,7 @@ def test_sweep_removes_the_container_of_a_killed_run_only(tidy: Bench, settings:
             assert cleanup.sweep(tidy.engine, settings).lines == (f"container {dead}",)
             assert [thing.name for thing in ours(tidy, settings)] == [living]
             assert container.run(["true"]).returncode == 0
-            assert cleanup.sweep(tidy.engine, settings) == cleanup.Cleaned()
+            assert cleanup.sweep(tidy.engine, settings) == cleanup.CleanupResult()
     assert ours(tidy, settings) == []
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from crossjit.engine.cli_container import exit_status
-from crossjit.engine.cli_engine import CliEngine, passes
+from crossjit.engine.cli_engine import CliEngine, is_transient
 from crossjit.engine.process import held_signals
 from crossjit.errors import EngineError
 
@@ -30,7 +30,7 @@ from crossjit.errors import EngineError
     ],
 )
 def test_which_failures_of_a_pull_may_pass(said: str, expected: bool) -> None:
-    assert passes(f"Error response from daemon: {said}") is expected
+    assert is_transient(f"Error response from daemon: {said}") is expected
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from crossjit.engine.base import Container, Limits, Owned
+from crossjit.engine.base import Container, EngineObject, Limits
 from crossjit.engine.cli_engine import CliEngine
 from crossjit.engine.process import finish
 from crossjit.errors import EngineError
@@ -186,7 +186,7 @@ def test_an_images_build_has_the_environments_proxies(
         for question in (("image", "inspect", made.id), ("history", "--no-trunc", made.id)):
             assert SECRET not in real_bench.engine.cli.call("look", *question)
     finally:
-        real_bench.engine.remove(Owned("image", made.id, made.id, {}))
+        real_bench.engine.remove(EngineObject("image", made.id, made.id, {}))
 
 
 # -- which engine it is

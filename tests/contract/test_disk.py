@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from crossjit.engine import disk, disk_usage
-from crossjit.engine.base import Container, Limits, Owned
+from crossjit.engine.base import Container, EngineObject, Limits
 from crossjit.engine.cli_engine import CliEngine
 from crossjit.errors import EngineError
 from crossjit.util.budget import BudgetError
@@ -28,7 +28,7 @@ def limited(bench: Bench, size: int) -> Iterator[Container]:
         with bench.container(user="worker", limits=Limits(disk=size), volumes={volume: "/cache"}) as container:
             yield container
     finally:
-        bench.engine.remove(Owned("volume", volume, volume, {}))
+        bench.engine.remove(EngineObject("volume", volume, volume, {}))
 
 
 def processes(bench: Bench, container: Container) -> list[str]:

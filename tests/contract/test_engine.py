@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import pytest
 
-from crossjit.engine.base import OWNED, Container, Limits, Owned
+from crossjit.engine.base import OWNED, Container, EngineObject, Limits
 from crossjit.errors import CrossjitError, EngineError, OutOfMemoryError
 from crossjit.model import Arch
 from tests.contract.bench import (
@@ -44,7 +44,7 @@ from tests.fakes.engine import FakeEngine
 MIB = 1 << 20
 
 
-def containers(bench: Bench, **labels: str) -> list[Owned]:
+def containers(bench: Bench, **labels: str) -> list[EngineObject]:
     return [thing for thing in bench.engine.owned({MARK: bench.mark, **labels}) if thing.kind == "container"]
 
 
@@ -297,7 +297,7 @@ def test_a_volume_outlives_its_containers(bench: Bench) -> None:
         (found,) = (thing for thing in bench.engine.owned({MARK: bench.mark}) if thing.kind == "volume")
         assert found.name == name
     finally:
-        bench.engine.remove(Owned("volume", name, name, {}))
+        bench.engine.remove(EngineObject("volume", name, name, {}))
     assert not [thing for thing in bench.engine.owned({MARK: bench.mark}) if thing.kind == "volume"]
 
 
@@ -440,7 +440,7 @@ def test_things_without_our_label_are_not_ours(bench: Bench) -> None:
             assert bench.engine.owned({"x": mark}) == []
             assert made.id not in {thing.id for thing in bench.engine.owned({})}
     finally:
-        bench.engine.remove(Owned("image", made.id, tag, {}))
+        bench.engine.remove(EngineObject("image", made.id, tag, {}))
 
 
 def test_start_and_removal_cost_less_than_a_second(real_bench: Bench) -> None:
@@ -687,7 +687,7 @@ def everything(bench: Bench, tmp_path: Path) -> list[Any]:
         lambda: engine.tag(bench.image, "crossjit-contract:x"),
         lambda: engine.owned({}),
         *(
-            lambda kind=kind: engine.remove(Owned(kind, "crossjit-contract-none", "none", {}))
+            lambda kind=kind: engine.remove(EngineObject(kind, "crossjit-contract-none", "none", {}))
             for kind in ("container", "volume", "image")
         ),
     ]

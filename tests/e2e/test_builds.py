@@ -212,14 +212,14 @@ def test_where_only_tests_changed_nothing_is_compiled_and_the_tree_is_the_same(
         (after,) = driver.run(*build, "--arch", arch).json["cells"]
         assert (after["strategy"], after["verdict"], after["from_stash"]) == (strategy, "pass", False)
         assert list(after["seconds"]) == ["unpack", "tests", "compile", "pack", "probe"]
-        assert after["made_of"].startswith(before["artifact"])
+        assert after["derived_from"].startswith(before["artifact"])
         renewed = stash.find(after["build_key"])
         assert renewed is not None
         assert f"usr/local/lib/python3.15/test/data/{arch}.sh" in renewed.files()["install"]
 
         (built,) = driver.run(*build, "--arch", arch, "--rebuild").json["cells"]
         assert "make" in built["seconds"]
-        assert built["made_of"] is None
+        assert built["derived_from"] is None
         whole = stash.find(built["build_key"])
         assert whole is not None
         assert (whole.full_id, whole.manifest.trees) == (renewed.full_id, renewed.manifest.trees)

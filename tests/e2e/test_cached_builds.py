@@ -115,7 +115,7 @@ def test_a_change_is_built_as_without_a_cache(
     hits = {part: counts["hits"] for part, counts in cell["caches"].items()}
     for tree in {tree for edit in edits for tree in edit.changes}:
         assert cached.manifest.trees[tree] != source.before.manifest.trees[tree], f"{tree}: the change did nothing"
-    assert any(hits.values()) or cell["made_of"], "nothing was taken from the caches"
+    assert any(hits.values()) or cell["derived_from"], "nothing was taken from the caches"
     assert differing(cached, plain) == {}
     assert (cached.manifest.trees, cached.full_id) == (plain.manifest.trees, plain.full_id)
 
@@ -156,10 +156,10 @@ def stencils(container: Container, cases: str, env: Mapping[str, str]) -> bytes:
     """Make the stencils of these uops in an environment, as a build does, and take them away."""
     container.put(packed({CASES: cases.encode()}, {}, owner=0, mode=0o644), layout.SOURCE)
     if env:
-        ran(container, "python3", f"{layout.TOOLS}/cache.py", "before-make", env=env)
+        ran(container, "python3", f"{layout.TOOLS}/build_cache.py", "before-make", env=env)
     ran(container, "make", "regen-jit", env=env)
     if env:
-        ran(container, "python3", f"{layout.TOOLS}/cache.py", "after-make", env=env)
+        ran(container, "python3", f"{layout.TOOLS}/build_cache.py", "after-make", env=env)
     with container.get(layout.BUILD) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
         made = [
             file.read().split(b"\n", 2)[2]  # the two lines before are a digest and the command

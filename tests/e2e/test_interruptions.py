@@ -142,7 +142,7 @@ exit 1
 """
 
 
-# Stands for toolchain/cache.py: configure is run, the rest is nothing.
+# Stands for toolchain/build_cache.py: configure is run, the rest is nothing.
 PYTHON = """#!/bin/sh
 [ "$2" != configure ] || { shift 3; exec "$@"; }
 """

@@ -232,7 +232,7 @@ def test_what_is_precompiled_changes_no_stencil(recipe: str) -> None:
         made = []
         for env in ({}, cache_environment(spec, cached=True)):
             if env:
-                ran(container, "python3", f"{layout.TOOLS}/cache.py", "before-make", env=env)
+                ran(container, "python3", f"{layout.TOOLS}/build_cache.py", "before-make", env=env)
             ran(container, "make", "regen-jit", env=env)
             with container.get(layout.BUILD) as stream:
                 made.append(dict(_stencils(stream)))
@@ -317,12 +317,12 @@ def test_where_only_tests_changed_it_is_what_would_have_been_built(driver: Drive
     (tests / "unlisted" / "test_more.py").write_text("import unittest\n")
 
     cell, renewed = built()
-    assert cell["made_of"] == before.full_id
+    assert cell["derived_from"] == before.full_id
     assert "make" not in cell["seconds"]
     log = (real.last_run().cell_folder(Cell("3.15", arch, "nojit")) / "build.log").read_text()
     assert '"kept": 0' in log, "the cache was empty"
     cell, whole = built("--no-cache", "--rebuild")
-    assert cell["made_of"] is None
+    assert cell["derived_from"] is None
     assert (whole.manifest.trees, whole.full_id) == (renewed.manifest.trees, renewed.full_id)
     assert whole.files() == renewed.files()
     assert whole.manifest.tree_digest != before.manifest.tree_digest

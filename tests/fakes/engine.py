@@ -21,7 +21,17 @@ from enum import Enum
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from crossjit.engine.base import OWNED, READ_ONLY, Completed, Container, EngineFacts, ImageInfo, Limits, LineSink, Owned
+from crossjit.engine.base import (
+    OWNED,
+    READ_ONLY,
+    Completed,
+    Container,
+    EngineFacts,
+    EngineObject,
+    ImageInfo,
+    Limits,
+    LineSink,
+)
 from crossjit.engine.process import Lines
 from crossjit.errors import EngineError, Leftover, OutOfMemoryError
 from crossjit.model import Arch
@@ -550,16 +560,16 @@ class FakeEngine:
             self.volumes[name] = dict(labels)
             self.kept[name] = {}
 
-    def owned(self, labels: Mapping[str, str | None]) -> list[Owned]:
+    def owned(self, labels: Mapping[str, str | None]) -> list[EngineObject]:
         """List what carries all these labels, and `crossjit.owned`."""
         self.check()
-        things = [Owned("container", one.id, one.started.name, one.labels) for one in self.containers.values()]
-        things += [Owned("volume", name, name, labels_of) for name, labels_of in self.volumes.items()]
+        things = [EngineObject("container", one.id, one.started.name, one.labels) for one in self.containers.values()]
+        things += [EngineObject("volume", name, name, labels_of) for name, labels_of in self.volumes.items()]
         seen: set[str] = set()
         for tag, image in self.images.items():
             if image.id not in seen:
                 seen.add(image.id)
-                things.append(Owned("image", image.id, tag, image.labels))
+                things.append(EngineObject("image", image.id, tag, image.labels))
         wanted = {OWNED: None, **labels}
         return [
             one
@@ -567,7 +577,7 @@ class FakeEngine:
             if all(key in one.labels and value in (None, one.labels[key]) for key, value in wanted.items())
         ]
 
-    def remove(self, thing: Owned) -> None:
+    def remove(self, thing: EngineObject) -> None:
         """Remove it; it is no error if it is gone already."""
         self.check()
         if thing.kind == "container":

@@ -1,6 +1,6 @@
-/* What llvm.c makes of its arguments, of an entry of the cache, and of an input's beginning. The first byte says which. */
+/* What llvm_cache.c makes of its arguments, of an entry of the cache, and of an input's beginning. The first byte says which. */
 #define main program_main
-#include "llvm.c"
+#include "llvm_cache.c"
 #undef main
 #include <sys/mman.h>
 

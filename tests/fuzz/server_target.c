@@ -1,5 +1,5 @@
-/* What llvm_server.c makes of a request that comes to it. */
-#include "llvm_server.c"
+/* What llvm_forkserver.c makes of a request that comes to it. */
+#include "llvm_forkserver.c"
 #include <stdint.h>
 
 static void within(const char *text, const char *texts, size_t size)

@@ -24,26 +24,26 @@ from tests.unit.test_build_python import ARM, RECIPE, X86, Shop
 
 
 @pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setattr(context, "ensure_image", lambda shop, spec, role, arch: image(role, arch))
-    monkeypatch.setattr(context, "require_emulator", lambda shop, arch: None)
+def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    monkeypatch.setattr(context, "ensure_image", lambda ctx, spec, role, arch: image(role, arch))
+    monkeypatch.setattr(context, "require_emulator", lambda ctx, arch: None)
     made = Shop(tmp_path)
-    made.shop = replace(made.shop, cached=True)
+    made.ctx = replace(made.ctx, cached=True)
     return made
 
 
-def prepared(shop: Shop, arch: Arch, strategy: Strategy | None = None) -> PreparedCell:
+def prepared(ctx: Shop, arch: Arch, strategy: Strategy | None = None) -> PreparedCell:
     strategy = strategy or (Strategy.NATIVE if arch is X86 else Strategy.CROSS)
     order = CellRequest(Cell("3.15", arch, "jit"), RECIPE, RECIPE.variants["jit"], strategy)
-    return prepare.make_prepared(order, shop.source, shop.spec, image(Role.TOOLCHAIN, X86), X86)
+    return prepare.make_prepared(order, ctx.source, ctx.spec, image(Role.TOOLCHAIN, X86), X86)
 
 
-def made(shop: Shop, cell: PreparedCell, following: PreparedCell | None = None) -> list[str]:
+def made(ctx: Shop, cell: PreparedCell, following: PreparedCell | None = None) -> list[str]:
     """Build a cell, and name the containers that were configured in, without what makes their names unique."""
-    engine = shop.shop.engine
+    engine = ctx.ctx.engine
     assert isinstance(engine, FakeEngine)
     before = len(engine.commands)
-    build_cell.build_cell(shop.shop, cell, log=shop.folder / "build.log", following=following)
+    build_cell.build_cell(ctx.ctx, cell, log=ctx.folder / "build.log", following=following)
     assert engine.containers == {}
     configured = [each.container for each in engine.commands[before:] if "configure" in each.argv]
     return [name.removeprefix("crossjit-").partition("-run-")[0] for name in configured]
@@ -55,23 +55,23 @@ ASKED = "configure-3.15-aarch64-jit"
 
 
 class TestConfigureIsAsked:
-    def test_while_a_cross_builds_own_python_is_built(self, shop: Shop) -> None:
-        found = made(shop, prepared(shop, ARM))
+    def test_while_a_cross_builds_own_python_is_built(self, ctx: Shop) -> None:
+        found = made(ctx, prepared(ctx, ARM))
         assert sorted(found) == sorted([ASKED, OWN, CROSS])
         assert found[-1] == CROSS, "by then the answers are there"
-        asked, own = shop.served
+        asked, own = ctx.served
         assert asked == (layout.SCRIPTS / "build_python.sh").read_text(), "the Python is not there yet"
         assert "O1" in own
 
-    def test_while_the_cell_before_it_is_built(self, shop: Shop) -> None:
-        assert sorted(made(shop, prepared(shop, X86), prepared(shop, ARM))) == sorted([NATIVE, ASKED])
-        assert made(shop, prepared(shop, ARM)) == [CROSS]
+    def test_while_the_cell_before_it_is_built(self, ctx: Shop) -> None:
+        assert sorted(made(ctx, prepared(ctx, X86), prepared(ctx, ARM))) == sorted([NATIVE, ASKED])
+        assert made(ctx, prepared(ctx, ARM)) == [CROSS]
 
-    def test_of_what_it_is_asked_in_the_build(self, shop: Shop) -> None:
+    def test_of_what_it_is_asked_in_the_build(self, ctx: Shop) -> None:
         """Whatever differed would make another key in the cache."""
-        made(shop, prepared(shop, X86), prepared(shop, ARM))
-        made(shop, prepared(shop, ARM))
-        engine = shop.shop.engine
+        made(ctx, prepared(ctx, X86), prepared(ctx, ARM))
+        made(ctx, prepared(ctx, ARM))
+        engine = ctx.ctx.engine
         assert isinstance(engine, FakeEngine)
         started = {each.name.partition("-run-")[0]: each for each in engine.started}
         asked, built = started[f"crossjit-{ASKED}"], started[f"crossjit-{CROSS}"]
@@ -85,43 +85,43 @@ class TestConfigureIsAsked:
         assert (asking.cwd, asking.env) == (building.cwd, building.env)
         assert asking.argv == building.argv[building.argv.index("--") + 1 :], "but for what runs beside it"
 
-    def test_for_a_checkout_of_what_was_built_from_an_archive(self, shop: Shop) -> None:
-        made(shop, prepared(shop, ARM))
-        shop.source = replace(shop.source, kind=Kind.CHECKOUT, digest="e" * 64)
-        assert sorted(made(shop, prepared(shop, X86), prepared(shop, ARM))) == sorted([ASKED, NATIVE])
+    def test_for_a_checkout_of_what_was_built_from_an_archive(self, ctx: Shop) -> None:
+        made(ctx, prepared(ctx, ARM))
+        ctx.source = replace(ctx.source, kind=Kind.CHECKOUT, digest="e" * 64)
+        assert sorted(made(ctx, prepared(ctx, X86), prepared(ctx, ARM))) == sorted([ASKED, NATIVE])
 
 
 class TestConfigureIsNotAsked:
-    def test_without_a_cache(self, shop: Shop) -> None:
-        shop.shop = replace(shop.shop, cached=False)
-        assert made(shop, prepared(shop, ARM)) == [OWN, CROSS]
+    def test_without_a_cache(self, ctx: Shop) -> None:
+        ctx.ctx = replace(ctx.ctx, cached=False)
+        assert made(ctx, prepared(ctx, ARM)) == [OWN, CROSS]
 
-    def test_where_all_cores_have_work(self, shop: Shop) -> None:
-        shop.shop = replace(shop.shop, settings=replace(shop.shop.settings, jobs=1))
-        assert made(shop, prepared(shop, ARM)) == [OWN, CROSS]
+    def test_where_all_cores_have_work(self, ctx: Shop) -> None:
+        ctx.ctx = replace(ctx.ctx, settings=replace(ctx.ctx.settings, jobs=1))
+        assert made(ctx, prepared(ctx, ARM)) == [OWN, CROSS]
 
-    def test_for_what_was_built_before(self, shop: Shop) -> None:
-        made(shop, prepared(shop, ARM))
-        shop.source = replace(shop.source, digest="e" * 64)
-        assert made(shop, prepared(shop, X86), prepared(shop, ARM)) == [NATIVE]
+    def test_for_what_was_built_before(self, ctx: Shop) -> None:
+        made(ctx, prepared(ctx, ARM))
+        ctx.source = replace(ctx.source, digest="e" * 64)
+        assert made(ctx, prepared(ctx, X86), prepared(ctx, ARM)) == [NATIVE]
 
-    def test_for_a_shell_in_which_nothing_is_built(self, shop: Shop) -> None:
-        engine = shop.engine
+    def test_for_a_shell_in_which_nothing_is_built(self, ctx: Shop) -> None:
+        engine = ctx.engine
         engine.programs["bash"] = lambda process: 0
-        (shop.shop.settings.runs / shop.shop.run).mkdir(parents=True)
-        assert shell.toolchain_shell(shop.shop, prepared(shop, ARM)) == 0
+        (ctx.ctx.settings.runs / ctx.ctx.run).mkdir(parents=True)
+        assert shell.toolchain_shell(ctx.ctx, prepared(ctx, ARM)) == 0
         assert [each.name.partition("-run-")[0] for each in engine.started] == [
             f"crossjit-{OWN}",
             "crossjit-shell-3.15-aarch64-jit",
         ]
 
-    def test_while_nothing_is_built(self, shop: Shop) -> None:
-        made(shop, prepared(shop, X86))
-        assert made(shop, prepared(shop, X86), prepared(shop, ARM)) == []
+    def test_while_nothing_is_built(self, ctx: Shop) -> None:
+        made(ctx, prepared(ctx, X86))
+        assert made(ctx, prepared(ctx, X86), prepared(ctx, ARM)) == []
 
-    def test_under_emulation_which_takes_longer_than_what_it_is_beside(self, shop: Shop) -> None:
-        emulated = prepared(shop, ARM, Strategy.EMULATE)
-        assert made(shop, prepared(shop, X86), emulated) == [NATIVE]
+    def test_under_emulation_which_takes_longer_than_what_it_is_beside(self, ctx: Shop) -> None:
+        emulated = prepared(ctx, ARM, Strategy.EMULATE)
+        assert made(ctx, prepared(ctx, X86), emulated) == [NATIVE]
 
 
 class TestAsking:

@@ -77,7 +77,7 @@ class TestBounds:
         assert given.status is status
 
     def test_what_makes_the_benchmark_fail(self) -> None:
-        assert {status for status in Status if status.is_bad} == {Status.MISSED, Status.FAILED}
+        assert {status for status in Status if status.is_failure} == {Status.MISSED, Status.FAILED}
 
     def test_one_round_that_was_stopped_makes_a_lower_bound(self) -> None:
         both = Found(FASTER, (Sample(9, 9), Sample(8, 8, Kind.STOPPED)))

@@ -132,33 +132,33 @@ class TestOurPartInIt:
         monkeypatch.setattr(logic, "whole_digest", lambda: "another")
         changed = make_spec(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
         assert changed.key != spec.key
-        assert replace(changed, core="c").core_key != replace(spec, core="c").core_key
+        assert replace(changed, core="c").base_key != replace(spec, core="c").base_key
 
 
 class TestTheCoreKey:
     """What builds have in common of which one can be made of another."""
 
-    def core_key(self, source: Source, variant: Variant = JIT, **changes: Any) -> str | None:
+    def base_key(self, source: Source, variant: Variant = JIT, **changes: Any) -> str | None:
         changed = replace(source, **{"kind": Kind.CHECKOUT, "core": "c", **changes})
-        return make_spec(changed, variant, Arch.X86_64, Strategy.NATIVE, toolchain()).core_key
+        return make_spec(changed, variant, Arch.X86_64, Strategy.NATIVE, toolchain()).base_key
 
     def test_does_not_depend_on_tests(self, source: Source) -> None:
-        assert self.core_key(source) == self.core_key(source, digest="e" * 64)
-        assert self.core_key(source) == self.core_key(source, kind=Kind.GIT, commit="abc")
+        assert self.base_key(source) == self.base_key(source, digest="e" * 64)
+        assert self.base_key(source) == self.base_key(source, kind=Kind.GIT, commit="abc")
 
     def test_depends_on_all_else(self, source: Source) -> None:
         keys = [
-            self.core_key(source),
-            self.core_key(source, core="d"),
-            self.core_key(source, llvm="22"),
-            self.core_key(source, variant=FT),
+            self.base_key(source),
+            self.base_key(source, core="d"),
+            self.base_key(source, llvm="22"),
+            self.base_key(source, variant=FT),
         ]
         assert len(set(keys)) == len(keys)
 
     def test_is_not_there_where_the_rest_may_depend_on_tests(self, source: Source) -> None:
-        assert self.core_key(source, core="") is None
-        assert self.core_key(source, kind=Kind.ARCHIVE) is None
-        assert self.core_key(source, regenerate=("regen-cases",)) is None
+        assert self.base_key(source, core="") is None
+        assert self.base_key(source, kind=Kind.ARCHIVE) is None
+        assert self.base_key(source, regenerate=("regen-cases",)) is None
 
     def test_changes_no_build_key(self, source: Source) -> None:
         checkout = replace(source, kind=Kind.CHECKOUT)
@@ -295,8 +295,8 @@ def succeed(process: FakeProcess) -> int:
 
 
 def python(process: FakeProcess) -> int:
-    """Stand for toolchain/beside.py and cache.py: what they are to run is run, and the rest is told."""
-    assert process.argv[1] in (f"{layout.TOOLS}/beside.py", f"{layout.TOOLS}/cache.py")
+    """Stand for toolchain/run_alongside.py and build_cache.py: what they are to run is run, and the rest is told."""
+    assert process.argv[1] in (f"{layout.TOOLS}/run_alongside.py", f"{layout.TOOLS}/build_cache.py")
     process.files.read(process.argv[1])
     if "--" in process.argv:
         return process.run(process.argv[process.argv.index("--") + 1 :])
@@ -412,7 +412,7 @@ class TestCompiling:
             assert bool(beside) is bool(ahead)
             if beside:
                 end = ("--ahead", f"{SOURCE}/Lib", "--library", "python3.15t", *ahead, "--")
-                assert beside[1] == f"{layout.TOOLS}/beside.py"
+                assert beside[1] == f"{layout.TOOLS}/run_alongside.py"
                 assert beside[-len(end) :] == end
                 compiling = next(command.argv for command in spec.commands if command.phase == "compile")
                 assert beside[2 : -len(end)] == compiling
@@ -431,7 +431,7 @@ class TestCompiling:
     def test_what_is_done_ahead_decides_nothing(self, source: Source) -> None:
         spec = make_spec(source, JIT, Arch.X86_64, Strategy.NATIVE, toolchain())
         without = replace(spec, ahead=None)
-        assert (spec.key, spec.core_key) == (without.key, without.core_key)
+        assert (spec.key, spec.base_key) == (without.key, without.base_key)
 
     def test_what_stands_for_llvm_is_compiled_where_it_is_needed(self, source: Source) -> None:
         """By the image's own compiler, not through ccache."""
@@ -450,7 +450,7 @@ class TestCompiling:
                 assert [command.argv[0] for command in engine.commands].count("/usr/bin/gcc") == compiling
                 if compiling:
                     files = engine.containers[container.id].files
-                    expected = b"of " + (layout.SCRIPTS / "llvm.c").read_bytes()
+                    expected = b"of " + (layout.SCRIPTS / "llvm_cache.c").read_bytes()
                     assert {files.read(f"{layout.LLVM}/bin/{name}") for name in LLVM_NAMES} == {expected}
 
     def test_compilers_are_run_through_the_script_that_stands_for_them(self, source: Source) -> None:

@@ -21,7 +21,7 @@ from crossjit.config.recipes import Recipe
 from crossjit.engine.base import EngineFacts
 from crossjit.errors import BuildError
 from crossjit.images import ImageSpec, Role, load_all
-from crossjit.model import Arch, Cell, HostAbility, Strategy
+from crossjit.model import Arch, Cell, EmulationSupport, Strategy
 from crossjit.pipeline import build_cell, context, forecast, prepare
 from crossjit.pipeline.context import BuildContext, CellRequest
 from crossjit.pipeline.plan import Available
@@ -68,11 +68,11 @@ class Shop:
         for role, arch in ((Role.TOOLCHAIN, X86), (Role.TARGET, X86), (Role.TARGET, ARM)):
             engine.add_image(image(role, arch).reference, arch=arch)
         settings = Settings(home=folder / "home")
-        self.shop = BuildContext(
+        self.ctx = BuildContext(
             settings=settings,
             engine=engine,
             facts=EngineFacts("fake", "1", "1", X86, cores=2, memory=8 << 30),
-            ability=HostAbility(X86, {}),
+            ability=EmulationSupport(X86, {}),
             images=(),
             store=Store(settings.stash),
             run="run",
@@ -120,13 +120,13 @@ class Shop:
         toolchain = image(Role.TOOLCHAIN, X86)
         prepared = prepare.make_prepared(order(variant, arch), source, self.spec, toolchain, X86)
         log = self.folder / f"{variant}-{arch}.log"
-        return build_cell.build_cell(self.shop, prepared, log=log)
+        return build_cell.build_cell(self.ctx, prepared, log=log)
 
 
 @pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setattr(context, "ensure_image", lambda shop, spec, role, arch: image(role, arch))
-    monkeypatch.setattr(context, "require_emulator", lambda shop, arch: None)
+def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    monkeypatch.setattr(context, "ensure_image", lambda ctx, spec, role, arch: image(role, arch))
+    monkeypatch.setattr(context, "require_emulator", lambda ctx, arch: None)
     return Shop(tmp_path)
 
 
@@ -136,91 +136,91 @@ def test_variants_that_differ_in_the_jit_alone_may_serve_the_plainest_first() ->
     assert "tail" not in build_python.serving(replace(RECIPE, variants={"tail": tail}))
 
 
-def test_its_own_depends_on_no_tests_and_stands_for_plain_builds(shop: Shop) -> None:
+def test_its_own_depends_on_no_tests_and_stands_for_plain_builds(ctx: Shop) -> None:
     def specified(**changes: Any) -> build_python.BuildPython:
-        source = replace(shop.source, **{"core": "c", **changes})
+        source = replace(ctx.source, **{"core": "c", **changes})
         return build_python.make_spec(RECIPE, source, X86, image(Role.TOOLCHAIN, X86))
 
     wanted, other_tests = specified(), specified(digest="e" * 64)
     assert wanted.own.key == other_tests.own.key
     assert wanted.cells["jit"].key != other_tests.cells["jit"].key
     assert wanted.own.key != specified(core="d").own.key
-    assert wanted.own.core_key is None
+    assert wanted.own.base_key is None
     assert {spec.python for spec in wanted.cells.values()} == {wanted.own.python}
 
 
 class TestACrossBuild:
-    def test_takes_the_python_of_a_native_cell(self, shop: Shop) -> None:
-        native = shop.build("jit", X86)
-        cross = shop.build("jit", ARM)
-        assert shop.served == ["--enable-experimental-jit=yes"]
+    def test_takes_the_python_of_a_native_cell(self, ctx: Shop) -> None:
+        native = ctx.build("jit", X86)
+        cross = ctx.build("jit", ARM)
+        assert ctx.served == ["--enable-experimental-jit=yes"]
         assert cross.artifact.manifest.build_python == native.artifact.full_id
-        assert {each.manifest.kind for each in shop.shop.store.artifacts()} == {ArtifactKind.CELL}
-        assert shop.heard.said == [f"3.15/aarch64/jit: 3.15/x86_64/jit ({native.artifact.id}) is its build Python"]
-        assert shop.environments[-1]["PYTHON_JIT"] == "0"
-        assert "PYTHON_JIT" not in shop.environments[0]
+        assert {each.manifest.kind for each in ctx.ctx.store.artifacts()} == {ArtifactKind.CELL}
+        assert ctx.heard.said == [f"3.15/aarch64/jit: 3.15/x86_64/jit ({native.artifact.id}) is its build Python"]
+        assert ctx.environments[-1]["PYTHON_JIT"] == "0"
+        assert "PYTHON_JIT" not in ctx.environments[0]
 
-    def test_tells_how_often_the_caches_had_an_answer(self, shop: Shop) -> None:
-        assert shop.build("jit", ARM).caches == {"configure": (1, 0)}
+    def test_tells_how_often_the_caches_had_an_answer(self, ctx: Shop) -> None:
+        assert ctx.build("jit", ARM).caches == {"configure": (1, 0)}
 
-    def test_takes_the_plainest(self, shop: Shop) -> None:
+    def test_takes_the_plainest(self, ctx: Shop) -> None:
         for variant in ("jit", "interp", "nojit"):
-            shop.build(variant, X86)
-        shop.build("ft", ARM)
-        assert shop.served == ["nojit"]
+            ctx.build(variant, X86)
+        ctx.build("ft", ARM)
+        assert ctx.served == ["nojit"]
 
     @pytest.mark.parametrize("variant", ["ft", "jit-debug"])
-    def test_makes_its_own_where_none_will_do(self, shop: Shop, variant: str) -> None:
-        shop.build(variant, X86)
-        cross = shop.build("jit", ARM)
-        assert shop.served == ["CFLAGS=-O1 -g0"]
-        (own,) = (each for each in shop.shop.store.artifacts() if each.manifest.kind is ArtifactKind.BUILD_PYTHON)
+    def test_makes_its_own_where_none_will_do(self, ctx: Shop, variant: str) -> None:
+        ctx.build(variant, X86)
+        cross = ctx.build("jit", ARM)
+        assert ctx.served == ["CFLAGS=-O1 -g0"]
+        (own,) = (each for each in ctx.ctx.store.artifacts() if each.manifest.kind is ArtifactKind.BUILD_PYTHON)
         assert cross.artifact.manifest.build_python == own.full_id
-        assert not shop.heard.said
+        assert not ctx.heard.said
 
-    def test_makes_its_own_where_the_cell_is_of_another_source(self, shop: Shop) -> None:
-        shop.build("jit", X86, digest="e" * 64)
-        shop.build("jit", ARM)
-        assert shop.served == ["CFLAGS=-O1 -g0"]
+    def test_makes_its_own_where_the_cell_is_of_another_source(self, ctx: Shop) -> None:
+        ctx.build("jit", X86, digest="e" * 64)
+        ctx.build("jit", ARM)
+        assert ctx.served == ["CFLAGS=-O1 -g0"]
 
-    def test_takes_what_was_made_for_a_source_that_has_other_tests(self, shop: Shop) -> None:
-        shop.source = replace(shop.source, core="c" * 64)
-        first = shop.build("jit", ARM)
-        second = shop.build("jit", ARM, digest="e" * 64)
+    def test_takes_what_was_made_for_a_source_that_has_other_tests(self, ctx: Shop) -> None:
+        ctx.source = replace(ctx.source, core="c" * 64)
+        first = ctx.build("jit", ARM)
+        second = ctx.build("jit", ARM, digest="e" * 64)
         assert not second.from_stash
         assert second.artifact.manifest.build_python == first.artifact.manifest.build_python
 
-    def test_takes_a_cell_of_a_source_that_has_other_tests(self, shop: Shop) -> None:
-        shop.source = replace(shop.source, kind=Kind.CHECKOUT, core="c" * 64)
-        native = shop.build("jit", X86)
-        cross = shop.build("jit", ARM, digest="e" * 64)
+    def test_takes_a_cell_of_a_source_that_has_other_tests(self, ctx: Shop) -> None:
+        ctx.source = replace(ctx.source, kind=Kind.CHECKOUT, core="c" * 64)
+        native = ctx.build("jit", X86)
+        cross = ctx.build("jit", ARM, digest="e" * 64)
         assert cross.artifact.manifest.build_python == native.artifact.full_id
-        shop.source = replace(shop.source, core="a" * 64)
-        shop.build("jit", ARM, digest="f" * 64)
-        assert shop.served == ["--enable-experimental-jit=yes", "CFLAGS=-O1 -g0"]
+        ctx.source = replace(ctx.source, core="a" * 64)
+        ctx.build("jit", ARM, digest="f" * 64)
+        assert ctx.served == ["--enable-experimental-jit=yes", "CFLAGS=-O1 -g0"]
 
-    def test_makes_its_own_where_the_cell_crashed_in_its_probe(self, shop: Shop) -> None:
-        shop.probe = {"crashed": "SIGSEGV"}
-        shop.build("jit", X86)
-        shop.build("jit", ARM)
-        assert shop.served == ["CFLAGS=-O1 -g0"]
+    def test_makes_its_own_where_the_cell_crashed_in_its_probe(self, ctx: Shop) -> None:
+        ctx.probe = {"crashed": "SIGSEGV"}
+        ctx.build("jit", X86)
+        ctx.build("jit", ARM)
+        assert ctx.served == ["CFLAGS=-O1 -g0"]
 
-    def test_is_unpacked_while_its_python_is_made(self, shop: Shop) -> None:
-        shop.build("jit", ARM)
-        opened = [each.name.removeprefix("crossjit-").partition("-run-")[0] for each in shop.engine.started]
+    def test_is_unpacked_while_its_python_is_made(self, ctx: Shop) -> None:
+        ctx.build("jit", ARM)
+        opened = [each.name.removeprefix("crossjit-").partition("-run-")[0] for each in ctx.engine.started]
         assert opened == ["build-3.15-aarch64-jit", "build-build-Python-3.15.0", "probe-3.15-aarch64-jit"]
 
-    def test_leaves_nothing_where_its_python_cannot_be_made(self, shop: Shop) -> None:
-        shop.broken = True
+    def test_leaves_nothing_where_its_python_cannot_be_made(self, ctx: Shop) -> None:
+        ctx.broken = True
         with pytest.raises(BuildError, match="make failed"):
-            shop.build("jit", ARM)
-        assert not shop.engine.containers
-        assert not list(shop.shop.store.artifacts())
+            ctx.build("jit", ARM)
+        assert not ctx.engine.containers
+        assert not list(ctx.ctx.store.artifacts())
 
-    def test_has_the_same_key_whichever_served(self, shop: Shop) -> None:
-        cross = shop.build("jit", ARM)
-        shop.build("nojit", X86)
-        again = shop.build("jit", ARM)
+    def test_has_the_same_key_whichever_served(self, ctx: Shop) -> None:
+        cross = ctx.build("jit", ARM)
+        ctx.build("nojit", X86)
+        again = ctx.build("jit", ARM)
         assert again.from_stash
         assert again.artifact.full_id == cross.artifact.full_id
 

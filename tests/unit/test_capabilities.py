@@ -68,16 +68,18 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_each_canary_tells_which_tests_rest_on_it(script: ModuleType) -> None:
-    for canary in script.CANARIES:
-        assert "Rest on it: " in canary.__doc__ or "No test rests on it" in canary.__doc__, canary.__name__
+    for feature_check in script.CANARIES:
+        assert "Rest on it: " in feature_check.__doc__ or "No test rests on it" in feature_check.__doc__, (
+            feature_check.__name__
+        )
 
 
 def missing(script: ModuleType) -> str:
-    raise script.Missing("it gives nothing")
+    raise script.Unsupported("it gives nothing")
 
 
 def unclear(script: ModuleType) -> str:
-    raise script.Unclear("there is no sh to try it with")
+    raise script.Inconclusive("there is no sh to try it with")
 
 
 def refused(script: ModuleType) -> str:
@@ -113,7 +115,7 @@ def noise(script: ModuleType) -> str:
 
 
 @pytest.mark.parametrize(
-    ("canary", "works", "detail"),
+    ("feature_check", "works", "detail"),
     [
         (missing, False, "it gives nothing"),
         (unclear, None, "there is no sh to try it with"),
@@ -127,16 +129,16 @@ def noise(script: ModuleType) -> str:
 )
 def test_what_a_canary_does_is_a_fact_and_not_the_end(
     script: ModuleType,
-    canary: Callable[[ModuleType], str],
+    feature_check: Callable[[ModuleType], str],
     works: bool | None,
     detail: str,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    fact = script.ask(lambda: canary(script), patience=1.0)
+    fact = script.ask(lambda: feature_check(script), patience=1.0)
     assert fact["works"] is works
     assert fact["detail"].startswith(detail)
     assert capfd.readouterr() == ("", "")
-    if canary is noise:
+    if feature_check is noise:
         assert not Path(fact["detail"].removeprefix("in ")).exists()
     assert _gone("cj-canary-child")
 

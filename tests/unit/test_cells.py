@@ -19,7 +19,7 @@ from crossjit.pipeline import build_steps, context, prepare, validate_cell
 from crossjit.runs.record import RunRecord
 from crossjit.tasks import build as tasks
 from crossjit.tasks.options import Request
-from crossjit.tasks.session import Opened
+from crossjit.tasks.session import RunSession
 from crossjit.validation import durations, run_suite
 from tests.fakes.engine import FakeProcess
 from tests.unit import test_build_python
@@ -30,16 +30,16 @@ FULL = OSError(errno.ENOSPC, "No space left on device", "/somewhere/build.log")
 
 
 @pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setattr(context, "ensure_image", lambda shop, spec, role, arch: image(role, arch))
-    monkeypatch.setattr(context, "require_emulator", lambda shop, arch: None)
+def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    monkeypatch.setattr(context, "ensure_image", lambda ctx, spec, role, arch: image(role, arch))
+    monkeypatch.setattr(context, "require_emulator", lambda ctx, arch: None)
     return Shop(tmp_path)
 
 
-def run(shop: Shop, *, validate: bool = False) -> CellResult:
+def run(ctx: Shop, *, validate: bool = False) -> CellResult:
     order = test_build_python.order("jit", X86)
-    prepared = prepare.make_prepared(order, shop.source, shop.spec, image(Role.TOOLCHAIN, X86), X86)
-    return validate_cell.run_cell(shop.shop, prepared, folder=shop.folder, validate=validate)
+    prepared = prepare.make_prepared(order, ctx.source, ctx.spec, image(Role.TOOLCHAIN, X86), X86)
+    return validate_cell.run_cell(ctx.ctx, prepared, folder=ctx.folder, validate=validate)
 
 
 def failing(error: BaseException) -> Any:
@@ -50,93 +50,93 @@ def failing(error: BaseException) -> Any:
 
 
 class TestWhatGoesWrongInACell:
-    def test_a_full_disk_is_its_infra(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_full_disk_is_its_infra(self, ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(build_steps, "run_logged", failing(FULL))
-        result = run(shop)
+        result = run(ctx)
         assert result.verdict is Verdict.INFRA
         assert "no space left on device (/somewhere/build.log)" in result.reasons[0]
         assert "free some space" in result.reasons[1]
-        assert not list(shop.folder.glob("home/crashes/*")), "that is no bug"
+        assert not list(ctx.folder.glob("home/crashes/*")), "that is no bug"
 
-    def test_so_is_a_bug_whose_traceback_is_kept(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_so_is_a_bug_whose_traceback_is_kept(self, ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("CROSSJIT_DEBUG", raising=False)
         monkeypatch.setattr(build_steps, "run_logged", failing(KeyError("surprise")))
-        result = run(shop)
+        result = run(ctx)
         assert result.verdict is Verdict.INFRA
         assert "a bug in crossjit: KeyError: 'surprise'" in result.reasons[0]
-        (kept,) = shop.folder.glob("home/crashes/*")
+        (kept,) = ctx.folder.glob("home/crashes/*")
         assert str(kept) in result.reasons[1]
         assert "Traceback (most recent call last)" in kept.read_text()
 
     @pytest.mark.parametrize("error", [Interrupted("Ctrl-C"), KeyboardInterrupt(), UserError("no such run")])
     def test_an_interruption_and_a_wrong_request_get_through(
-        self, shop: Shop, monkeypatch: pytest.MonkeyPatch, error: BaseException
+        self, ctx: Shop, monkeypatch: pytest.MonkeyPatch, error: BaseException
     ) -> None:
         monkeypatch.setattr(build_steps, "run_logged", failing(error))
         with pytest.raises(type(error)):
-            run(shop)
+            run(ctx)
 
 
 class TestWhatIsOptional:
-    def test_counting_what_came_from_the_caches(self, shop: Shop) -> None:
+    def test_counting_what_came_from_the_caches(self, ctx: Shop) -> None:
         def python(process: FakeProcess) -> int:
             if process.argv[-1] == "report":
                 raise EngineError("docker did not answer")
-            return shop.python(process)
+            return ctx.python(process)
 
-        shop.engine.programs["python3"] = python
-        result = run(shop)
+        ctx.engine.programs["python3"] = python
+        result = run(ctx)
         assert result.artifact
         assert result.caches == {}
-        assert any("docker did not answer" in said for said in shop.heard.said)
+        assert any("docker did not answer" in said for said in ctx.heard.said)
 
     @pytest.mark.parametrize("error", [FULL, InfrastructureError("cannot remember")])
     def test_remembering_how_long_modules_took(
-        self, shop: Shop, monkeypatch: pytest.MonkeyPatch, error: Exception
+        self, ctx: Shop, monkeypatch: pytest.MonkeyPatch, error: Exception
     ) -> None:
         monkeypatch.setattr(run_suite, "run_suite", lambda *_, **__: SuiteResult("jit", (), 1.0))
         monkeypatch.setattr(durations, "record", failing(error))
-        result = run(shop, validate=True)
+        result = run(ctx, validate=True)
         assert [suite.suite for suite in result.suites] == ["jit"]
-        assert any("how long modules took" in said for said in shop.heard.said)
+        assert any("how long modules took" in said for said in ctx.heard.said)
 
-    def test_configure_ahead(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_configure_ahead(self, ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(preconfigure, "are_new", lambda *_: True)
         monkeypatch.setattr(preconfigure, "ask", failing(FULL))
         order = test_build_python.order("ft", X86)
-        following = prepare.make_prepared(order, shop.source, shop.spec, image(Role.TOOLCHAIN, X86), X86)
-        shop.shop = replace(shop.shop, cached=True)
+        following = prepare.make_prepared(order, ctx.source, ctx.spec, image(Role.TOOLCHAIN, X86), X86)
+        ctx.ctx = replace(ctx.ctx, cached=True)
         first = prepare.make_prepared(
-            test_build_python.order("jit", X86), shop.source, shop.spec, image(Role.TOOLCHAIN, X86), X86
+            test_build_python.order("jit", X86), ctx.source, ctx.spec, image(Role.TOOLCHAIN, X86), X86
         )
-        result = validate_cell.run_cell(shop.shop, first, folder=shop.folder, validate=False, following=following)
+        result = validate_cell.run_cell(ctx.ctx, first, folder=ctx.folder, validate=False, following=following)
         assert result.artifact
 
 
 class TestTheOthersGoOn:
     @pytest.fixture(autouse=True)
-    def two_cells(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def two_cells(self, ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         """A run over two cells, nothing of which is shown."""
         self.orders = [test_build_python.order(variant, X86) for variant in ("jit", "ft")]
         self.results: list[CellResult] = []
         self.records: list[RunRecord] = []
-        monkeypatch.setattr(prepare, "resolve", lambda shop_, order: shop.source)
+        monkeypatch.setattr(prepare, "resolve", lambda shop_, order: ctx.source)
         monkeypatch.setattr(run_suite, "judge", lambda *_: (Verdict.PASS, ("it JITs",)))
         monkeypatch.setattr(tasks, "_show", lambda run, results, json: self.results.extend(results))
 
         @contextlib.contextmanager
-        def opened(request: Request, **options: object) -> Iterator[Opened]:
+        def opened(request: Request, **options: object) -> Iterator[RunSession]:
             cells = [order.cell for order in self.orders]
-            with RunRecord.start(shop.shop.settings, ["invoke", "build"], {}, cells=cells) as record:
+            with RunRecord.start(ctx.ctx.settings, ["invoke", "build"], {}, cells=cells) as record:
                 self.records.append(record)
-                yield Opened(replace(shop.shop, images=(shop.spec,)), record, tuple(self.orders))
+                yield RunSession(replace(ctx.ctx, images=(ctx.spec,)), record, tuple(self.orders))
 
         monkeypatch.setattr(tasks, "opened", opened)
 
     def verdicts(self) -> list[str]:
         return [f"{result.verdict}: {result.reasons[0]}" for result in self.results]
 
-    def test_after_a_log_that_cannot_be_written(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_after_a_log_that_cannot_be_written(self, ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         real = build_steps.run_logged
         failures = iter([FULL])
 
@@ -153,7 +153,7 @@ class TestTheOthersGoOn:
         assert code == 3
         assert [*self.records[0].run.verdicts.values()] == [Verdict.INFRA, Verdict.PASS]
 
-    def test_after_a_folder_that_cannot_be_made(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_after_a_folder_that_cannot_be_made(self, ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         real = RunRecord.cell_folder
 
         def folder(self: RunRecord, cell: Any) -> Path:
@@ -168,7 +168,7 @@ class TestTheOthersGoOn:
         assert "no space left on device" in first
         assert second == "pass: it JITs"
 
-    def test_after_a_result_that_cannot_be_recorded(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_after_a_result_that_cannot_be_recorded(self, ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         error = InfrastructureError("cannot write the run record", hint="free some space")
         monkeypatch.setattr(RunRecord, "set_cell", failing(error))
         code = tasks._run(Request(), validate=False, rebuild=False, json=False)
@@ -177,8 +177,8 @@ class TestTheOthersGoOn:
         assert all(result.artifact for result in self.results), "what was done is told all the same"
         assert code == 3
 
-    def test_where_an_image_cannot_be_had(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-        def ensured(shop: object, spec: object, role: Role, arch: Arch) -> object:
+    def test_where_an_image_cannot_be_had(self, ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        def ensured(ctx: object, spec: object, role: Role, arch: Arch) -> object:
             if next(failures, None):
                 raise EngineError("docker cannot pull")
             return image(role, arch)
@@ -189,10 +189,10 @@ class TestTheOthersGoOn:
         tasks._run(Request(), validate=False, rebuild=False, json=False)
         assert self.verdicts() == ["infra: docker cannot pull", "pass: it JITs"]
 
-    def test_a_source_that_cannot_be_had_is_asked_for_once(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_source_that_cannot_be_had_is_asked_for_once(self, ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         asked: list[object] = []
 
-        def resolve(shop: object, order: object) -> object:
+        def resolve(ctx: object, order: object) -> object:
             asked.append(order)
             raise DownloadError("no place had it")
 
@@ -201,7 +201,7 @@ class TestTheOthersGoOn:
         assert self.verdicts() == ["infra: no place had it"] * 2
         assert len(asked) == 1
 
-    def test_a_wrong_source_ends_the_run(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_wrong_source_ends_the_run(self, ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(prepare, "resolve", failing(SourceError("there is no such source")))
         with pytest.raises(SourceError):
             tasks._run(Request(), validate=False, rebuild=False, json=False)

@@ -505,9 +505,9 @@ def test_a_bomb_of_entities_does_not_go_off(tmp_path: Path) -> None:
 
 
 def read_end(fields: Mapping[str, Any]) -> Any:
-    from crossjit.channels import Ended
+    from crossjit.channels import ModuleExit
 
-    return Ended.read(fields)
+    return ModuleExit.read(fields)
 
 
 def test_caches_that_were_never_asked_do_not_break_what_is_shown() -> None:

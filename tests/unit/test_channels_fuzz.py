@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossjit.build.container import cache_report
-from crossjit.channels import Ended
+from crossjit.channels import ModuleExit
 from crossjit.debugger import findings
 from crossjit.engine.base import Container
 from crossjit.errors import CrossjitError
@@ -244,7 +244,7 @@ def check_cache_report(line: str) -> None:
 
 def check_module(content: bytes, log: bytes, fields: Mapping[str, object]) -> None:
     """Collect what a module left: its report, and how it crashed."""
-    ended = Ended.read(event(**fields))
+    ended = ModuleExit.read(event(**fields))
     with tempfile.TemporaryDirectory() as place:
         for name in ("000-test_s.xml", "000-test_s.jsonl"):
             Path(place, name).write_bytes(content)

@@ -7,13 +7,13 @@ import pytest
 
 from crossjit import VALIDATE
 from crossjit.config import conditions, documents
-from crossjit.config.conditions import Circumstances, When, capability_names, in_range
+from crossjit.config.conditions import TargetEnvironment, When, capability_names, in_range
 from crossjit.errors import DocumentError
 from crossjit.model import Arch, Expectation, Variant
 
 JIT = Variant("jit", "", ("--enable-experimental-jit",), ("jit",), Expectation.MACHINE_CODE)
 FT = replace(JIT, name="ft", expects=Expectation.NONE, free_threaded=True)
-EMULATED = Circumstances((3, 15), Arch.AARCH64, JIT, emulated=True, cpu="cortex-a72", qemu="7.2.22")
+EMULATED = TargetEnvironment((3, 15), Arch.AARCH64, JIT, emulated=True, cpu="cortex-a72", qemu="7.2.22")
 
 
 @pytest.mark.parametrize(
@@ -117,15 +117,15 @@ def test_the_names_are_those_of_the_canaries() -> None:
 
 def test_facts_can_be_recalled() -> None:
     where = replace(EMULATED, capabilities={"pty": False}, variant=replace(FT, debug=True))
-    recalled = conditions.recalled(where.facts(), where.capabilities)
-    assert recalled is not None
-    assert recalled.facts() == where.facts()
-    assert recalled.capabilities == {"pty": False}
+    from_record = conditions.from_record(where.facts(), where.capabilities)
+    assert from_record is not None
+    assert from_record.facts() == where.facts()
+    assert from_record.capabilities == {"pty": False}
     for when in (When(free_threaded=True, lacks=("pty",)), When(expects=(Expectation.NONE,), qemu="<8.2")):
-        assert when.holds(recalled)
-    assert conditions.recalled({}, {}) is None
-    assert conditions.recalled({**where.facts(), "arch": "riscv64"}, {}) is None
-    assert conditions.recalled({**where.facts(), "python": "3"}, {}) is None
+        assert when.holds(from_record)
+    assert conditions.from_record({}, {}) is None
+    assert conditions.from_record({**where.facts(), "arch": "riscv64"}, {}) is None
+    assert conditions.from_record({**where.facts(), "python": "3"}, {}) is None
 
 
 def test_conditions_in_words() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from crossjit.engine.base import COPY, HOME, OWNED, RUN, Container, Owned
+from crossjit.engine.base import COPY, HOME, OWNED, RUN, Container, EngineObject
 from crossjit.errors import EngineError
 from crossjit.model import Arch
 from crossjit.pipeline import cleanup
@@ -25,7 +25,7 @@ def labels(settings: Settings, kind: str, run: str | None = None) -> dict[str, s
     return {OWNED: kind, HOME: settings.identity, **({RUN: run} if run else {})}
 
 
-def names(things: tuple[Owned, ...]) -> list[str]:
+def names(things: tuple[EngineObject, ...]) -> list[str]:
     return sorted(thing.name for thing in things)
 
 
@@ -70,7 +70,7 @@ def test_sweep_removes_what_dead_runs_left_and_nothing_else(engine: FakeEngine, 
         assert all(is_there(engine, one) for one in (living, others, unknown, foreign))
         assert sorted(engine.volumes) == ["cache", "living-volume"]
         assert engine.image("toolchain") is not None
-        assert cleanup.sweep(engine, settings) == cleanup.Cleaned()
+        assert cleanup.sweep(engine, settings) == cleanup.CleanupResult()
 
 
 def test_sweep_removes_the_copies_that_a_dead_run_made_of_images(engine: FakeEngine, settings: Settings) -> None:
@@ -125,7 +125,7 @@ def test_clean_removes_all_of_ours(engine: FakeEngine, settings: Settings) -> No
         assert is_there(engine, foreign)
     assert list(engine.volumes) == ["mine"]
     assert list(engine.images) == ["base"]
-    assert cleanup.clean(engine, settings) == cleanup.Cleaned()
+    assert cleanup.clean(engine, settings) == cleanup.CleanupResult()
 
 
 @pytest.mark.parametrize("kind", ["container", "volume", "image"])
@@ -162,7 +162,7 @@ def test_clean_spares_what_a_living_run_uses(engine: FakeEngine, settings: Setti
 
 def test_what_the_engine_does_not_let_go_is_kept_with_the_reason(engine: FakeEngine, settings: Settings) -> None:
     class Holds(FakeEngine):
-        def remove(self, thing: Owned) -> None:
+        def remove(self, thing: EngineObject) -> None:
             if thing.kind == "image":
                 raise EngineError("docker cannot remove the image: it is in use")
             super().remove(thing)
@@ -177,7 +177,7 @@ def test_what_the_engine_does_not_let_go_is_kept_with_the_reason(engine: FakeEng
 
 def test_an_engine_that_dies_meanwhile_is_an_error(engine: FakeEngine, settings: Settings) -> None:
     class Dies(FakeEngine):
-        def remove(self, thing: Owned) -> None:
+        def remove(self, thing: EngineObject) -> None:
             self.die()
             super().remove(thing)
 

@@ -118,7 +118,7 @@ def test_problems_count_as_failures() -> None:
 def test_a_suite_that_is_gone_is_one_thing() -> None:
     before, after = cell({"a": "passed", "b": "passed"}), cell(suites=())
     one = compared(before, after)
-    assert (one.suites_went, one.went) == (("jit",), ())
+    assert (one.suites_went, one.removed) == (("jit",), ())
     assert compared(after, before).suites_came == ("jit",)
     said = compare.as_text(compare.compare([before], [after]), before="A", after="B")
     assert said.splitlines()[-1] == "nothing newly fails; jit did not run"
@@ -156,8 +156,8 @@ def test_slow_tests() -> None:
 def test_facts_that_changed() -> None:
     before = cell(strategy=Strategy.NATIVE, build_key="a" * 64, probe=example_runs.probe())
     emulated = replace(before.suites[0], caveats=("about speed",))
-    object.__setattr__(before.suites[0], "circumstances", {"qemu": "7.2", "capabilities": {}})
-    object.__setattr__(emulated, "circumstances", {"qemu": "10.0", "capabilities": {"ptrace": False}})
+    object.__setattr__(before.suites[0], "conditions", {"qemu": "7.2", "capabilities": {}})
+    object.__setattr__(emulated, "conditions", {"qemu": "10.0", "capabilities": {"ptrace": False}})
     object.__setattr__(emulated, "capabilities", {"ptrace": {"works": False, "detail": "ENOSYS"}})
     after = replace(
         before, strategy=Strategy.CROSS, build_key="b" * 64, probe=example_runs.probe(emulated=True), suites=(emulated,)
@@ -185,7 +185,7 @@ def test_cells_of_one_run_only_and_the_hosts() -> None:
         facts_before={"crossjit": "1", "engine": {"memory": 1}},
         facts_after={"crossjit": "2"},
     )
-    assert comparison.went == (other.cell,)
+    assert comparison.removed == (other.cell,)
     said = compare.as_text(comparison, before="A", after="B")
     assert "only before: 3.15/x86_64/jit" in said
     assert "run.crossjit: 1 -> 2" in said

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from crossjit.channels import Ended
+from crossjit.channels import ModuleExit
 from crossjit.errors import UserError
 from crossjit.model import Arch, Cell, CellResult, Crash, Outcome, SuiteResult, TestResult, Verdict
 from crossjit.report.crashes import crashes_text
@@ -56,7 +56,7 @@ Thread 0x000000550333f020 [python3.15] (most recent call first):
 
 def found(folder: Path, log: str, **fields: object) -> Sequence[Crash]:
     (folder / "000-test_s.log").write_text(log)
-    ended = Ended.read({**EVENT, **fields})
+    ended = ModuleExit.read({**EVENT, **fields})
     return crashes.of_module(ended, results.of_module("jit", ended, folder).results, folder)
 
 
@@ -81,7 +81,7 @@ def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
     (crash,) = found(tmp_path, "", command=[], env={}, timed_out=True, signal="SIGKILL", status=-9)
     assert (crash.command, crash.traceback, crash.how) == ("", (), "killed after its time was over")
     earlier = {name: value for name, value in EVENT.items() if name not in ("command", "env")}
-    assert Ended.read(earlier).command == ()
+    assert ModuleExit.read(earlier).command == ()
 
 
 @pytest.mark.parametrize("status", [0, 2])

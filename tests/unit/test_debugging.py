@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from crossjit.channels import Stop, Uop
-from crossjit.config.conditions import Circumstances
+from crossjit.config.conditions import TargetEnvironment
 from crossjit.debugger import findings, session
-from crossjit.debugger.findings import Sighting
-from crossjit.debugger.session import Bench, Program
+from crossjit.debugger.findings import GdbReport
+from crossjit.debugger.session import DebugTarget, Program
 from crossjit.errors import InfrastructureError, UserError
 from crossjit.images import Image, Role
 from crossjit.model import Arch, Cell, Expectation, Variant
@@ -26,7 +26,7 @@ from crossjit.report import gdb
 from crossjit.sources import Kind, Source
 from crossjit.stash import packing
 from crossjit.stash.store import Store
-from crossjit.triage.rerun import Trial
+from crossjit.triage.rerun import TestRerun
 from crossjit.validation import target
 from crossjit.validation.target import Target
 from tests.fakes.engine import FakeEngine, FakeProcess
@@ -35,10 +35,10 @@ from tests.unit.trees import File, Node, manifest, stream
 
 JIT = Variant("jit", "", ("--enable-experimental-jit",), ("jit",), Expectation.MACHINE_CODE)
 CELL = Cell("3.15", Arch.AARCH64, "jit")
-WHERE = Circumstances((3, 15), Arch.AARCH64, JIT, emulated=True, cpu="cortex-a72")
+WHERE = TargetEnvironment((3, 15), Arch.AARCH64, JIT, emulated=True, cpu="cortex-a72")
 
 
-# -- debug/memory.py: what gdb's Python reads
+# -- gdb/memory.py: what gdb's Python reads
 
 
 def load_memory() -> Any:
@@ -107,7 +107,7 @@ def test_an_executor_in_words() -> None:
 
 def test_a_test_runs_alone_and_then_with_its_module() -> None:
     name = "test.test_dict.DictTest.test_x"
-    trial = Trial(name, "jit", "module", "test_dict", "stress", name, (("A", "1"),), ("--x",), 70)
+    trial = TestRerun(name, "jit", "module", "test_dict", "stress", name, (("A", "1"),), ("--x",), 70)
     alone, whole = session.of_trial(trial, WHERE)
     assert (alone.about, whole.about) == (f"{name} [stress]", "all of test_dict")
     assert alone.argv[:4] == (target.PYTHON, "-m", "test", "--verbose")
@@ -121,7 +121,7 @@ def test_a_test_runs_alone_and_then_with_its_module() -> None:
 
 
 def test_a_script_runs_as_it_is() -> None:
-    trial = Trial("ft_workload.x", "ft-smoke", "script", "/x/ft_workload.py", arguments=("x",))
+    trial = TestRerun("ft_workload.x", "ft-smoke", "script", "/x/ft_workload.py", arguments=("x",))
     (program,) = session.of_trial(trial, WHERE)
     assert program.argv == (target.PYTHON, "/x/ft_workload.py", "x")
 
@@ -204,7 +204,7 @@ DONE = {"event": "done"}
 
 def make_bench(
     engine: FakeEngine, folder: Path, variant: Variant = JIT, generated: Mapping[str, Node] = GENERATED
-) -> Bench:
+) -> DebugTarget:
     def image(role: Role, arch: Arch) -> Image:
         files = FakeFiles.base()
         if role is Role.DEBUG:
@@ -237,12 +237,12 @@ def make_bench(
         emulation={"QEMU_CPU": "cortex-a72"},
     )
     source = Source(Kind.ARCHIVE, "3.15.0", (3, 15), "cd" * 32, archive, "Python-3.15.0", "x")
-    return Bench(engine, Arch.X86_64, 8 << 30, target, artifact, source, image(Role.DEBUG, Arch.X86_64))
+    return DebugTarget(engine, Arch.X86_64, 8 << 30, target, artifact, source, image(Role.DEBUG, Arch.X86_64))
 
 
 def look(
     engine: FakeEngine, folder: Path, gdb: Gdb, *programs: Program, variant: Variant = JIT, **more: Any
-) -> Sighting:
+) -> GdbReport:
     engine.programs["ld-linux-x86-64.so.2"] = gdb
     bench = make_bench(engine, folder, variant, **more)
     return session.batch(
@@ -406,4 +406,4 @@ def test_the_most_telling_lines_come_first() -> None:
     ],
 )
 def test_other_stops_in_words(stop: Stop, said: str) -> None:
-    assert said in "\n".join(gdb.summary(Sighting("x", stop, whole=True)))
+    assert said in "\n".join(gdb.summary(GdbReport("x", stop, whole=True)))

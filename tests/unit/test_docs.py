@@ -35,7 +35,7 @@ from crossjit.settings import Settings
 from crossjit.sources import request as sources
 from crossjit.stash.store import Store
 from crossjit.tasks import develop, namespace, program
-from crossjit.tasks.options import Request, remembered
+from crossjit.tasks.options import Request, to_record
 from tests import example_runs
 from tests.unit.trees import SUPPORT, manifest, stream
 
@@ -165,7 +165,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         staging.add("support", stream(SUPPORT, top="support"))
         staging.commit(manifest(key))
     results = example_runs.results()
-    request = remembered(Request())
+    request = to_record(Request())
     with RunRecord.start(
         settings, example_runs.ARGV, example_runs.FACTS, cells=[each.cell for each in results], request=request
     ) as record:

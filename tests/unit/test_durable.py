@@ -119,7 +119,10 @@ def test_files_that_do_not_sync_are_told(
     without_sync: Callable[[bool], None], work: Callable[[Path], None], tmp_path: Path
 ) -> None:
     without_sync(False)
-    with pytest.raises(InfrastructureError) as told, files.explained(InfrastructureError, "cannot write", tmp_path):
+    with (
+        pytest.raises(InfrastructureError) as told,
+        files.translate_os_errors(InfrastructureError, "cannot write", tmp_path),
+    ):
         work(tmp_path)
     assert "CROSSJIT_HOME" in told.value.hint
     assert list(tmp_path.iterdir()) == []
@@ -132,5 +135,8 @@ def test_a_disk_that_fails_to_sync_a_folder_is_told(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="Input/output"):
         files.sync_folder(tmp_path)
-    with pytest.raises(CrossjitError, match="input/output"), files.explained(InfrastructureError, "cannot", tmp_path):
+    with (
+        pytest.raises(CrossjitError, match="input/output"),
+        files.translate_os_errors(InfrastructureError, "cannot", tmp_path),
+    ):
         files.sync_folder(tmp_path)

@@ -43,14 +43,14 @@ class World:
     """A checkout, a cell that was built from it, and the run that did so and failed."""
 
     checkout: Path
-    shop: BuildContext
+    ctx: BuildContext
     heard: Heard
     order: CellRequest
     artifact: Artifact
     run: Run
 
     def as_it_was(self) -> Earlier:
-        return earlier.as_it_was(self.shop, [self.order], self.run)
+        return earlier.as_it_was(self.ctx, [self.order], self.run)
 
     def change(self) -> None:
         (self.checkout / "Lib/os.py").write_text("import sys, more\n")
@@ -70,43 +70,43 @@ def world(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for arguments in (("init", "-q"), ("add", "-A"), (*who, "commit", "-qm", "one")):
         subprocess.run(["git", *arguments], cwd=checkout, check=True)
     heard = Heard()
-    shop = cast(Any, BuildContext)(settings, None, None, None, (), Store(settings.stash), "run", {}, heard)
+    ctx = cast(Any, BuildContext)(settings, None, None, None, (), Store(settings.stash), "run", {}, heard)
     recipe = recipes.find("3.15", ROOT / "recipes")
     order = CellRequest(CELL, recipe, recipe.variants["jit"], Strategy.NATIVE, source=str(checkout))
-    source = prepare.resolve(shop, order)
+    source = prepare.resolve(ctx, order)
     facts = SourceFacts(
         str(source.kind), source.digest, source.origin, source.commit, source.diff_digest, regenerate=("regen-cases",)
     )
-    with shop.store.staging(KEY) as staging:
+    with ctx.store.staging(KEY) as staging:
         staging.add("install", trees.stream())
         artifact = staging.commit(replace(trees.manifest(KEY, CELL), source=facts))
     with RunRecord.start(settings, ("inv", "validate"), {}, cells=(CELL,)) as record:
         record.set_cell(CellResult(CELL, Verdict.FAIL, (), artifact=artifact.id, build_key=KEY))
-    return World(checkout, shop, heard, order, artifact, record.run)
+    return World(checkout, ctx, heard, order, artifact, record.run)
 
 
 def test_a_checkout_that_has_not_changed_is_no_remark(world: World) -> None:
     then = world.as_it_was()
     assert world.heard.said == []
     assert then.builds
-    assert prepare.resolve(then.shop, world.order).digest == world.digest
-    assert prepare.resolve(then.shop, world.order).regenerate == ("regen-cases",)
+    assert prepare.resolve(then.ctx, world.order).digest == world.digest
+    assert prepare.resolve(then.ctx, world.order).regenerate == ("regen-cases",)
 
 
 def test_a_checkout_that_has_changed_is_told_and_left_aside(world: World) -> None:
     world.change()
-    assert prepare.resolve(world.shop, world.order).digest != world.digest
+    assert prepare.resolve(world.ctx, world.order).digest != world.digest
     then = world.as_it_was()
     assert world.heard.said == [
         f"{world.checkout} has changed since; the artifact {world.artifact.id} of run {world.run.id} is looked into"
     ]
     # what is built to compare with is of the same source, too
-    assert prepare.resolve(then.shop, world.order).digest == world.digest
-    assert prepare.resolve(then.shop, replace(world.order, cell=replace(CELL, variant="nojit"))).digest == world.digest
+    assert prepare.resolve(then.ctx, world.order).digest == world.digest
+    assert prepare.resolve(then.ctx, replace(world.order, cell=replace(CELL, variant="nojit"))).digest == world.digest
     prepared = cast(PreparedCell, type("P", (), {"cell": CELL, "key": "cd" * 32}))
     assert then.built(prepared, Path("log")) == BuiltCell(world.artifact, from_stash=True)
     # the recipe's own source is another thing
-    assert replace(world.order, source=None).wanted not in then.shop.pinned
+    assert replace(world.order, source=None).wanted not in then.ctx.pinned
 
 
 def test_a_checkout_that_is_gone_is_not_needed(world: World) -> None:
@@ -114,12 +114,12 @@ def test_a_checkout_that_is_gone_is_not_needed(world: World) -> None:
     then = world.as_it_was()
     (said,) = world.heard.said
     assert f"{world.checkout} cannot be read any more" in said
-    assert prepare.resolve(then.shop, world.order).digest == world.digest
+    assert prepare.resolve(then.ctx, world.order).digest == world.digest
 
 
 def test_without_the_source_of_then_nothing_else_is_built(world: World) -> None:
     world.change()
-    shutil.rmtree(world.shop.settings.sources / world.digest)
+    shutil.rmtree(world.ctx.settings.sources / world.digest)
     then = world.as_it_was()
     assert not then.builds
     assert "no other build can be compared with" in world.heard.said[0]
@@ -128,7 +128,7 @@ def test_without_the_source_of_then_nothing_else_is_built(world: World) -> None:
 def test_without_the_artifact_of_then_only_the_same_is_built(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(world.artifact.folder)
     then = world.as_it_was()
-    monkeypatch.setattr(build_cell, "build_cell", lambda shop, prepared, log: prepared.key)
+    monkeypatch.setattr(build_cell, "build_cell", lambda ctx, prepared, log: prepared.key)
     same = cast(PreparedCell, type("P", (), {"cell": CELL, "key": KEY}))
     assert cast(str, then.built(same, Path("log"))) == KEY
     other = cast(PreparedCell, type("P", (), {"cell": CELL, "key": "cd" * 32}))

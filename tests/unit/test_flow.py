@@ -28,33 +28,33 @@ ensure_image = context.ensure_image  # as it is before the tests replace it
 
 
 @pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    def ensured(shop: context.BuildContext, spec: ImageSpec, role: Role, arch: Arch) -> object:
+def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    def ensured(ctx: context.BuildContext, spec: ImageSpec, role: Role, arch: Arch) -> object:
         return image(role, arch)
 
     monkeypatch.setattr(context, "ensure_image", ensured)
     return Shop(tmp_path)
 
 
-def engine_of(shop: Shop) -> FakeEngine:
-    engine = shop.shop.engine
+def engine_of(ctx: Shop) -> FakeEngine:
+    engine = ctx.ctx.engine
     assert isinstance(engine, FakeEngine)
     return engine
 
 
-def instead_of_the_probe(shop: Shop, program: Callable[[FakeProcess], None]) -> None:
+def instead_of_the_probe(ctx: Shop, program: Callable[[FakeProcess], None]) -> None:
     """Have something done where the built Python is asked what it does."""
 
     def python(process: FakeProcess) -> int:
         if process.container.started.name.startswith("crossjit-probe"):
             program(process)
-        return shop.python(process)
+        return ctx.python(process)
 
-    engine_of(shop).programs["python3"] = python
+    engine_of(ctx).programs["python3"] = python
 
 
-def test_the_container_of_the_build_does_not_wait_for_the_probe(shop: Shop) -> None:
-    engine = engine_of(shop)
+def test_the_container_of_the_build_does_not_wait_for_the_probe(ctx: Shop) -> None:
+    engine = engine_of(ctx)
     left: list[str] = []
 
     def wait(process: FakeProcess) -> None:
@@ -64,95 +64,95 @@ def test_the_container_of_the_build_does_not_wait_for_the_probe(shop: Shop) -> N
                 return
             time.sleep(0.01)
 
-    instead_of_the_probe(shop, wait)
-    shop.build("jit", X86)
+    instead_of_the_probe(ctx, wait)
+    ctx.build("jit", X86)
     assert [name.partition("-3.15")[0] for name in left] == ["crossjit-probe"]
     assert not engine.containers
 
 
 @pytest.mark.parametrize("fault", [Fault.CONTAINER_VANISHES, Fault.OUT_OF_MEMORY])
-def test_no_container_is_left_by_a_probe_that_fails(shop: Shop, fault: Fault) -> None:
-    instead_of_the_probe(shop, lambda process: process.suffer(fault))
+def test_no_container_is_left_by_a_probe_that_fails(ctx: Shop, fault: Fault) -> None:
+    instead_of_the_probe(ctx, lambda process: process.suffer(fault))
     with pytest.raises(EngineError):
-        shop.build("jit", X86)
-    assert not engine_of(shop).containers
-    assert not shop.shop.store.artifacts()
+        ctx.build("jit", X86)
+    assert not engine_of(ctx).containers
+    assert not ctx.ctx.store.artifacts()
 
 
-def test_no_container_is_left_by_an_interruption(shop: Shop) -> None:
+def test_no_container_is_left_by_an_interruption(ctx: Shop) -> None:
     def interrupt(process: FakeProcess) -> None:
         raise KeyboardInterrupt
 
-    instead_of_the_probe(shop, interrupt)
+    instead_of_the_probe(ctx, interrupt)
     with pytest.raises(KeyboardInterrupt):
-        shop.build("jit", X86)
-    assert not engine_of(shop).containers
+        ctx.build("jit", X86)
+    assert not engine_of(ctx).containers
 
 
 def test_what_cannot_be_packed_ends_the_build_of_which_nothing_is_left(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    ctx: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*arguments: object) -> None:
         raise EngineError("docker cannot copy")
 
     monkeypatch.setattr(build_steps, "pack_trees", refuse)
     with pytest.raises(EngineError, match="cannot copy"):
-        shop.build("jit", X86)
-    assert not engine_of(shop).containers
-    assert not shop.shop.store.sweep()
+        ctx.build("jit", X86)
+    assert not engine_of(ctx).containers
+    assert not ctx.ctx.store.sweep()
 
 
-def test_a_container_that_does_not_go_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_container_that_does_not_go_is_told(ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     probe = probe_module.probe
 
     def die(*arguments: Any, **options: Any) -> object:
         facts = probe(*arguments, **options)
-        engine_of(shop).die()
+        engine_of(ctx).die()
         return facts
 
     monkeypatch.setattr(probe_module, "probe", die)
     with pytest.raises(EngineError):
-        shop.build("jit", X86)
-    assert [artifact.key for artifact in shop.shop.store.artifacts()], "what was built is kept"
+        ctx.build("jit", X86)
+    assert [artifact.key for artifact in ctx.ctx.store.artifacts()], "what was built is kept"
 
 
 @pytest.mark.parametrize("tree", ["install", "support"])
-def test_what_is_damaged_in_the_stash_is_built_anew(shop: Shop, tree: str) -> None:
-    first = shop.build("jit", X86).artifact
-    assert shop.build("jit", X86).from_stash
+def test_what_is_damaged_in_the_stash_is_built_anew(ctx: Shop, tree: str) -> None:
+    first = ctx.build("jit", X86).artifact
+    assert ctx.build("jit", X86).from_stash
     path = first.objects[tree]
     content = path.read_bytes()
     path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
-    again = shop.build("jit", X86)
+    again = ctx.build("jit", X86)
     assert not again.from_stash
     assert again.artifact.full_id == first.full_id
-    assert not shop.shop.store.verify(again.artifact)
-    assert shop.build("jit", X86).from_stash
+    assert not ctx.ctx.store.verify(again.artifact)
+    assert ctx.build("jit", X86).from_stash
 
 
-def test_a_damaged_build_python_serves_nobody(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context, "require_emulator", lambda shop, arch: None)
-    native = shop.build("jit", X86).artifact
+def test_a_damaged_build_python_serves_nobody(ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context, "require_emulator", lambda ctx, arch: None)
+    native = ctx.build("jit", X86).artifact
     path = native.objects["install"]
     content = path.read_bytes()
     path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
-    cross = shop.build("jit", ARM).artifact
+    cross = ctx.build("jit", ARM).artifact
     assert cross.manifest.build_python != native.full_id
-    assert shop.served == ["CFLAGS=-O1 -g0"]
+    assert ctx.served == ["CFLAGS=-O1 -g0"]
 
 
 def test_what_dies_while_an_image_is_made_is_found_by_its_run(tmp_path: Path) -> None:
     """Else no later command removes the container that its packages are listed in."""
-    shop = Shop(tmp_path).shop
-    shop = replace(shop, labels=context.labels(shop.settings, "a-run"))
-    assert isinstance(shop.engine, FakeEngine)
+    ctx = Shop(tmp_path).ctx
+    ctx = replace(ctx, labels=context.labels(ctx.settings, "a-run"))
+    assert isinstance(ctx.engine, FakeEngine)
     (spec,) = (spec for spec in load_all(crossjit.PROJECT / "images") if spec.name == "forky")
     files = FakeFiles.base()
     files.write(LISTING, b"gcc-16 amd64 16.2.0-3\n")
     files.write(release.FILE, f"forky={'5a' * 32}\n".encode())
-    shop.engine.stages.update(toolchain=files, listing=files, release=files)
+    ctx.engine.stages.update(toolchain=files, listing=files, release=files)
     base = {BASE: f"bootstrap:forky@{'5a' * 6}"}  # without it another is made on this host
-    shop.engine.add_image("crossjit/base-forky-amd64:bootstrap", arch=Arch.X86_64, labels=base)
-    made = ensure_image(shop, spec, Role.TOOLCHAIN, Arch.X86_64)
-    assert [each.labels[RUN] for each in shop.engine.started] == ["a-run", "a-run"]  # for the mirror, for packages
-    assert RUN not in shop.engine.images[made.reference].labels
+    ctx.engine.add_image("crossjit/base-forky-amd64:bootstrap", arch=Arch.X86_64, labels=base)
+    made = ensure_image(ctx, spec, Role.TOOLCHAIN, Arch.X86_64)
+    assert [each.labels[RUN] for each in ctx.engine.started] == ["a-run", "a-run"]  # for the mirror, for packages
+    assert RUN not in ctx.engine.images[made.reference].labels

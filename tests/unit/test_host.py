@@ -52,7 +52,7 @@ def silent(text: str) -> None:
     pass
 
 
-def repair(settings: Settings, shell: PretendHost, consent: host.Consent | None = nobody_asked) -> host.Repair:
+def repair(settings: Settings, shell: PretendHost, consent: host.Confirm | None = nobody_asked) -> host.Repair:
     return host.setup(settings, consent, silent, shell=shell)
 
 

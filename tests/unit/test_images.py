@@ -16,7 +16,7 @@ from typing import Any
 import filelock
 import pytest
 
-from crossjit.engine.base import COPY, HOME, OWNED, RUN, Owned
+from crossjit.engine.base import COPY, HOME, OWNED, RUN, EngineObject
 from crossjit.errors import DocumentError, EngineError, InfrastructureError, UserError
 from crossjit.images import (
     Image,
@@ -778,7 +778,7 @@ def test_what_dies_while_an_image_is_made_is_found_by_its_run(
     kept = []
     remove = FakeEngine.remove
 
-    def watch(self: FakeEngine, thing: Owned) -> None:
+    def watch(self: FakeEngine, thing: EngineObject) -> None:
         kept.append(dict(thing.labels) | self.images[thing.name].labels)
         remove(self, thing)
 

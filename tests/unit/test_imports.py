@@ -196,7 +196,7 @@ def test_what_runs_in_the_target_is_stdlib_only(script: Path) -> None:
     assert "crossjit" not in roots
 
 
-GDB_SCRIPTS = sorted((ROOT / "debug").glob("*.py"))
+GDB_SCRIPTS = sorted((ROOT / "gdb").glob("*.py"))
 
 
 @pytest.mark.parametrize("script", GDB_SCRIPTS, ids=lambda path: path.name)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from crossjit.config.conditions import Circumstances, When
+from crossjit.config.conditions import TargetEnvironment, When
 from crossjit.errors import DocumentError
 from crossjit.known_failures import entries
 from crossjit.known_failures.entries import FailureKind, KnownFailure
@@ -14,7 +14,7 @@ from crossjit.model import Arch, Outcome, TestResult, Variant
 from crossjit.validation import results
 
 REASON = "it needs vfork, which QEMU has not"
-WHERE = Circumstances((3, 15), Arch.AARCH64, Variant("jit", "", (), ()), emulated=True)
+WHERE = TargetEnvironment((3, 15), Arch.AARCH64, Variant("jit", "", (), ()), emulated=True)
 
 
 def entry(test: str, kind: FailureKind = FailureKind.FAIL, **fields: Any) -> KnownFailure:
@@ -92,7 +92,7 @@ def test_failing_in_another_way_than_listed_says_so() -> None:
     known = result("test.test_a.C.test_y", known=REASON)
     other = result("test.test_b.C.test_x", Outcome.CRASHED)
     passed = result("test.test_a.C.test_z", Outcome.PASSED)
-    told = results.told_apart([crashed, known, other, passed], listed)
+    told = results.annotate_mismatch([crashed, known, other, passed], listed)
     assert told[0].message == "log\nkilled by SIGSEGV; listed as a known fail or hang, not as crashed"
     assert told[0].known is None
     assert told[1:] == [known, other, passed]
@@ -130,7 +130,7 @@ def test_a_known_end_of_a_module_is_no_proof_of_its_other_tests(outcome: Outcome
     ],
 )
 def test_what_is_left_out_is_counted_where_its_module_ran(test: str, modules: list[str], counted: bool) -> None:
-    found = results.left_out("jit", [entry(test, FailureKind.HANG, run=False), entry(test)], modules)
+    found = results.deselected("jit", [entry(test, FailureKind.HANG, run=False), entry(test)], modules)
     assert [(each.name, each.outcome, each.known) for each in found] == (
         [(test, Outcome.SKIPPED, REASON)] if counted else []
     )

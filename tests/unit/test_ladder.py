@@ -13,62 +13,64 @@ import pytest
 
 from crossjit import PROJECT
 from crossjit.config import recipes
-from crossjit.config.conditions import Circumstances
+from crossjit.config.conditions import TargetEnvironment
 from crossjit.model import Arch, Cell
 from crossjit.pipeline import validate_cell
 from crossjit.progress import Silent
 from crossjit.triage import experiments, rerun
-from crossjit.triage.decide import Layer, Next, Rung, Subject
-from crossjit.triage.diagnosis import Try
-from crossjit.triage.experiments import Ladder
+from crossjit.triage.decide import Experiment, Layer, Next, Subject
+from crossjit.triage.diagnosis import ExperimentResult
+from crossjit.triage.experiments import Experiments
 from crossjit.triage.odds import Count
-from crossjit.triage.rerun import Tally, Trial
+from crossjit.triage.rerun import RerunCounts, TestRerun
 
 CELL = Cell("3.15", Arch.X86_64, "jit")
 
 
-class Pretended(Ladder):
+class Pretended(Experiments):
     """A ladder on which tests end as told: by rung, and by whether it is the debug build's, how often of ten."""
 
-    def __init__(self, worlds: Mapping[str, Mapping[tuple[Rung, bool], float]]) -> None:
+    def __init__(self, worlds: Mapping[str, Mapping[tuple[Experiment, bool], float]]) -> None:
         self.worlds = worlds
-        self.climbed: list[tuple[Rung, bool, list[str]]] = []
-        self.ran: Counter[tuple[str, Rung, bool]] = Counter()
+        self.climbed: list[tuple[Experiment, bool, list[str]]] = []
+        self.ran: Counter[tuple[str, Experiment, bool]] = Counter()
 
     @property
     def subject(self) -> Subject:
-        return Subject(Arch.X86_64, jit=True, free_threaded=False, emulated=False, can=frozenset(Rung))
+        return Subject(Arch.X86_64, jit=True, free_threaded=False, emulated=False, can=frozenset(Experiment))
 
     @property
-    def run(self) -> str:
+    def run_id(self) -> str:
         return "a-run"
 
-    def climb(self, tests: Sequence[Trial], then: Next) -> dict[Trial, Try]:
+    def run(self, tests: Sequence[TestRerun], then: Next) -> dict[TestRerun, ExperimentResult]:
         self.climbed.append((then.rung, then.debug, [test.name for test in tests]))
         tries = {}
         for test in tests:
-            name = f"{test.name} among" if test.among else test.name
-            tenths = 0 if then.rung is Rung.CONTROL else self.worlds[name].get((then.rung, then.debug), 0)
+            name = f"{test.name} among" if test.with_others else test.name
+            tenths = 0 if then.rung is Experiment.CONTROL else self.worlds[name].get((then.rung, then.debug), 0)
             before = self.ran[name, then.rung, then.debug]
             self.ran[name, then.rung, then.debug] = after = before + then.times
             failed = int(after * tenths / 10 + 0.9) - int(before * tenths / 10 + 0.9)
-            tries[test] = Try(then.rung, CELL, "", Count(failed=failed, passed=then.times - failed), "", 1.0)
+            tries[test] = ExperimentResult(
+                then.rung, CELL, "", Count(failed=failed, passed=then.times - failed), "", 1.0
+            )
         return tries
 
 
-def trial(name: str, match: str = "") -> Trial:
-    return Trial(name, "jit", "module", "test_x", match=match)
+def trial(name: str, match: str = "") -> TestRerun:
+    return TestRerun(name, "jit", "module", "test_x", match=match)
 
 
 def test_tests_climb_together_and_the_debug_build_comes_last() -> None:
     pretended = Pretended(
         {
-            "backend": {(rung, False): 10 for rung in (Rung.AGAIN, Rung.OPTIMIZER_OFF)},
+            "backend": {(rung, False): 10 for rung in (Experiment.AGAIN, Experiment.OPTIMIZER_OFF)},
             "asserts": {
-                **{(rung, False): 0.5 for rung in (Rung.AGAIN, Rung.STRESS)},
-                **{(rung, True): 10 for rung in (Rung.DEBUG, Rung.INTERPRETER)},
+                **{(rung, False): 0.5 for rung in (Experiment.AGAIN, Experiment.STRESS)},
+                **{(rung, True): 10 for rung in (Experiment.DEBUG, Experiment.INTERPRETER)},
             },
-            "library": {(rung, False): 10 for rung in Rung},
+            "library": {(rung, False): 10 for rung in Experiment},
         }
     )
     tests = {trial(name): True for name in pretended.worlds}
@@ -78,11 +80,17 @@ def test_tests_climb_together_and_the_debug_build_comes_last() -> None:
         ("backend", Layer.BACKEND, "jit", "a-run"),
         ("asserts", Layer.OPTIMIZER, "jit", "a-run"),
     ]
-    assert pretended.climbed[0] == (Rung.AGAIN, False, ["backend", "asserts", "library"])
+    assert pretended.climbed[0] == (Experiment.AGAIN, False, ["backend", "asserts", "library"])
     debug = [*dict.fromkeys(rung for rung, debug, _ in pretended.climbed if debug)]
-    assert debug == [Rung.DEBUG, Rung.JIT_OFF, Rung.OPTIMIZER_OFF, Rung.OTHER_CPU, Rung.INTERPRETER]
+    assert debug == [
+        Experiment.DEBUG,
+        Experiment.JIT_OFF,
+        Experiment.OPTIMIZER_OFF,
+        Experiment.OTHER_CPU,
+        Experiment.INTERPRETER,
+    ]
     assert all(debug for _, debug, _ in pretended.climbed[-len(debug) :])
-    assert [tried.rung for tried in found[2].tries][:2] == [Rung.SEEN, Rung.AGAIN]
+    assert [tried.rung for tried in found[2].tries][:2] == [Experiment.SEEN, Experiment.AGAIN]
     assert len(found[2].tries) == 6 + len(set(debug))
 
 
@@ -90,11 +98,11 @@ def test_what_does_not_fail_alone_is_tried_among_its_modules_other_tests() -> No
     pretended = Pretended(
         {
             "warmed": {},
-            "warmed among": {(rung, False): 10 for rung in (Rung.AGAIN, Rung.OPTIMIZER_OFF)},
+            "warmed among": {(rung, False): 10 for rung in (Experiment.AGAIN, Experiment.OPTIMIZER_OFF)},
             "gone": {},
             "gone among": {},
             "whole": {},
-            "library": {(rung, False): 10 for rung in Rung},
+            "library": {(rung, False): 10 for rung in Experiment},
         }
     )
     names = ("warmed", "gone", "whole", "library")
@@ -115,7 +123,13 @@ def test_what_does_not_fail_alone_is_tried_among_its_modules_other_tests() -> No
         ),
     }
     tries = [(tried.rung, tried.count.ran) for tried in found["warmed"].tries]
-    assert tries[:5] == [(Rung.SEEN, 1), (Rung.AGAIN, 5), (Rung.CONTROL, 1), (Rung.AGAIN, 5), (Rung.AGAIN, 5)]
+    assert tries[:5] == [
+        (Experiment.SEEN, 1),
+        (Experiment.AGAIN, 5),
+        (Experiment.CONTROL, 1),
+        (Experiment.AGAIN, 5),
+        (Experiment.AGAIN, 5),
+    ]
     assert found["warmed"].conclusion.odds == Count(failed=5)
 
 
@@ -149,13 +163,13 @@ class Runs:
         self,
         _engine: object,
         _target: object,
-        tests: Sequence[Trial],
+        tests: Sequence[TestRerun],
         times: int,
         *,
         jobs: int,
         folder: Path,
         **_: object,
-    ) -> dict[Trial, Tally]:
+    ) -> dict[TestRerun, RerunCounts]:
         rung = folder.name.partition("-")[2]
         self.jobs[rung] = jobs
         tallies = {}
@@ -164,23 +178,23 @@ class Runs:
             self.limits.setdefault(rung, []).append(test.seconds)
             self.cost += times * (test.seconds if seconds is None else seconds)
             count = Count(failed=times, hung=times) if seconds is None else Count(passed=times)
-            tallies[test] = Tally(count, "", seconds)
+            tallies[test] = RerunCounts(count, "", seconds)
         return tallies
 
 
-def real_ladder(monkeypatch: pytest.MonkeyPatch, runs: Runs, variant: str, tmp_path: Path) -> Ladder:
+def real_ladder(monkeypatch: pytest.MonkeyPatch, runs: Runs, variant: str, tmp_path: Path) -> Experiments:
     """Make a ladder whose tests are not run, on a machine that would run four at a time."""
     recipe = recipes.find("3.15", PROJECT / "recipes")
     order = SimpleNamespace(recipe=recipe, variant=recipe.variants[variant], source=None, cell=CELL)
     prepared = SimpleNamespace(order=order, cell=CELL, source=SimpleNamespace(python=(3, 15)))
     ability = SimpleNamespace(runs=lambda arch: False)
-    shop = SimpleNamespace(progress=Silent(), engine=None, jobs=4, emulated=lambda arch: False, ability=ability)
-    shop.run = "a-run"
-    where = Circumstances((3, 15), Arch.X86_64, recipe.variants[variant])
-    target = SimpleNamespace(cell=CELL, circumstances=where)
+    ctx = SimpleNamespace(progress=Silent(), engine=None, jobs=4, emulated=lambda arch: False, ability=ability)
+    ctx.run = "a-run"
+    where = TargetEnvironment((3, 15), Arch.X86_64, recipe.variants[variant])
+    target = SimpleNamespace(cell=CELL, conditions=where)
     monkeypatch.setattr(validate_cell, "target_of", lambda *_: target)
     monkeypatch.setattr(rerun, "run", runs)
-    made = Ladder(shop, prepared, None, tmp_path, builds=False)  # type: ignore[arg-type]
+    made = Experiments(ctx, prepared, None, tmp_path, builds=False)  # type: ignore[arg-type]
     monkeypatch.setattr(made, "_place", lambda rung, debug: experiments._Place(target, {}, ""))  # type: ignore[arg-type]
     return made
 
@@ -193,7 +207,7 @@ def test_runs_go_one_at_a_time_where_timing_may_matter(
     made = real_ladder(monkeypatch, runs, variant, tmp_path)
     failing = trial("test.test_x.C.test_y", match="test.test_x.C.test_y")
 
-    def ends(*arguments: Any, **options: Any) -> dict[Trial, Tally]:
+    def ends(*arguments: Any, **options: Any) -> dict[TestRerun, RerunCounts]:
         return {
             test: replace(tally, count=replace(tally.count, hung=0))
             for test, tally in runs(*arguments, **options).items()
@@ -216,7 +230,7 @@ def test_a_hang_costs_its_whole_time_once_and_then_what_a_pass_takes(
     assert runs.limits["again"] == [3000, 60]
     assert set(runs.limits["optimizer_off"]) == {60}
     assert runs.cost < 2 * 3000
-    assert {tried.how for tried in found.tries if tried.rung is Rung.AGAIN} == {"3000 s at most", "60 s at most"}
+    assert {tried.how for tried in found.tries if tried.rung is Experiment.AGAIN} == {"3000 s at most", "60 s at most"}
 
 
 def test_a_hang_everywhere_costs_no_more_than_a_few_whole_times(

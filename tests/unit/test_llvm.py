@@ -1,4 +1,4 @@
-"""toolchain/llvm.c, compiled here, in front of tools that say that they ran."""
+"""toolchain/llvm_cache.c, compiled here, in front of tools that say that they ran."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def compile_c(source: Path, target: Path, *options: str) -> Path:
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("llvm") / "llvm"
-    return compile_c(SCRIPTS / "llvm.c", path, "-O1", "-Wall", "-Wextra", "-Werror", *SANITIZED)
+    return compile_c(SCRIPTS / "llvm_cache.c", path, "-O1", "-Wall", "-Wextra", "-Werror", *SANITIZED)
 
 
 @dataclass(frozen=True)

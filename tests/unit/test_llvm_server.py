@@ -1,4 +1,4 @@
-"""toolchain/llvm_server.c, compiled here and preloaded into a program that tells if it runs where it was loaded."""
+"""toolchain/llvm_forkserver.c, compiled here and preloaded into a program that tells if it runs where it was loaded."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ MOST = 5  # at a time
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With room for few at a time, so that some have to wait."""
     target = tmp_path_factory.mktemp("server") / "server.so"
-    return compiled(SCRIPTS / "llvm_server.c", target, "-shared", "-fPIC", f"-DMOST={MOST}")
+    return compiled(SCRIPTS / "llvm_forkserver.c", target, "-shared", "-fPIC", f"-DMOST={MOST}")
 
 
 def preloaded(library: Path) -> dict[str, str]:

@@ -27,7 +27,7 @@ def test_a_librarys_package_is_told_by_its_name(library: str, package: str | Non
 
 
 def test_a_package_that_is_not_known_is_guessed_and_said_so() -> None:
-    found = loading.trouble([LOADER.format("libtsan.so.2")], Role.TOOLCHAIN)
+    found = loading.missing_library([LOADER.format("libtsan.so.2")], Role.TOOLCHAIN)
     assert found is not None
     assert found.message == "the toolchain image lacks libtsan.so.2, which this build loads"
     assert found.hint == (
@@ -36,7 +36,7 @@ def test_a_package_that_is_not_known_is_guessed_and_said_so() -> None:
 
 
 def test_a_kernel_that_threadsanitizer_cannot_work_with_is_told() -> None:
-    found = loading.trouble(["==7==FATAL: ThreadSanitizer: unexpected memory mapping 0x5d-0x5e"], Role.TARGET)
+    found = loading.missing_library(["==7==FATAL: ThreadSanitizer: unexpected memory mapping 0x5d-0x5e"], Role.TARGET)
     assert found is not None and "vm.mmap_rnd_bits=28" in found.hint
 
 
@@ -50,4 +50,4 @@ def test_a_kernel_that_threadsanitizer_cannot_work_with_is_told() -> None:
     ],
 )
 def test_what_else_is_said_is_no_such_trouble(line: str) -> None:
-    assert loading.trouble([line], Role.TARGET) is None
+    assert loading.missing_library([line], Role.TARGET) is None

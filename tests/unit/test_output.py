@@ -104,7 +104,7 @@ def test_errors_end_with_words_only(monkeypatch: pytest.MonkeyPatch) -> None:
 def hostile(settings: Settings) -> Run:
     run = example_runs.record(settings, example_runs.hostile(), also=())
     for result in run.results():
-        bad = [test for suite in result.suites for test in suite.results if test.outcome.is_bad]
+        bad = [test for suite in result.suites for test in suite.results if test.outcome.is_failure]
         found = [
             example_runs.diagnosis(result.cell, test.name, Layer.UNCLEAR, text, message=text)
             for test, text in zip(bad, HOSTILE, strict=False)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from crossjit.model import Arch, Cell, CellResult, Outcome, SuiteResult, TestResult, Verdict
 from crossjit.report import cells, failures, html
-from crossjit.report.size_budget import Room, some
+from crossjit.report.size_budget import SizeBudget, some
 from crossjit.report.text import headline
 from crossjit.runs.model import Run, RunError, RunState
 from crossjit.settings import Settings
@@ -247,7 +247,7 @@ def test_tables_of_triage_take_room_as_well(settings: Settings) -> None:
     results = example_runs.full_run(bad=3000)
     run = example_runs.record(settings, results, also=())
     for result in results:
-        tests = [test.name for test in result.suites[0].results if test.went_wrong]
+        tests = [test.name for test in result.suites[0].results if test.failed]
         found = [
             example_runs.diagnosis(result.cell, name, Layer.FLAKY, "<why>" * 20, suite="full", message="<&'>" * 99)
             for name in tests
@@ -337,12 +337,12 @@ def test_the_worst_failures_come_first(example: Run) -> None:
 
 
 def test_room_is_what_text_takes_when_escaped() -> None:
-    room = Room(100, overhead=10)
+    room = SizeBudget(100, overhead=10)
     assert not room.holds("<" * 23)
     assert room.left == 100
     assert room.holds("<" * 20)
     assert room.left == 10
-    some_of = some(["aa", "<<", "bb"], Room(25, overhead=5), str)
+    some_of = some(["aa", "<<", "bb"], SizeBudget(25, overhead=5), str)
     assert (some_of.items, some_of.more) == (("aa", "<<"), 1)
 
 

@@ -79,10 +79,10 @@ def test_what_a_run_recorded_is_taken_in_another_folder(
 ) -> None:
     """Before, the other folder's `cpython` was taken without a word."""
     request = options.read(source="cpython", recipe=["mine.toml"])
-    run = cast(model.Run, SimpleNamespace(request=options.remembered(request), id="x", reproduce=""))
+    run = cast(model.Run, SimpleNamespace(request=options.to_record(request), id="x", reproduce=""))
     (tmp_path / "other/cpython").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "other")
-    again = options.recalled(run)
+    again = options.from_record(run)
     assert (again.source, again.recipes) == (f"{now}/cpython", (f"{now}/mine.toml",))
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from crossjit.config.recipes import Git, Recipe
 from crossjit.errors import ExitCode, InfrastructureError, UserError
-from crossjit.model import Arch, Cell, Emulator, HostAbility, Strategy, Variant
+from crossjit.model import Arch, Cell, EmulationSupport, Emulator, Strategy, Variant
 from crossjit.pipeline import plan
 from crossjit.pipeline.plan import Available, PlannedStep, Selector
 
@@ -43,8 +43,8 @@ def emulator(arch: Arch, *, fixed: bool = True, enabled: bool = True) -> Emulato
     return Emulator(arch, f"qemu-{arch}", "/usr/bin/qemu", "7.2", fixed=fixed, enabled=enabled, cpu="max")
 
 
-def host(*emulators: Emulator, arch: Arch = X86, local: bool = True) -> HostAbility:
-    return HostAbility(arch, {each.arch: each for each in emulators}, local)
+def host(*emulators: Emulator, arch: Arch = X86, local: bool = True) -> EmulationSupport:
+    return EmulationSupport(arch, {each.arch: each for each in emulators}, local)
 
 
 def chosen(recipes: tuple[str, ...] = (), arches: tuple[Arch, ...] = (), variants: tuple[str, ...] = ()) -> list[str]:
@@ -218,7 +218,7 @@ def test_a_strategy_that_makes_no_sense_is_the_users_error() -> None:
         (host(emulator(ARM, fixed=False)), "without the flag F"),
     ],
 )
-def test_emulating_needs_an_emulator(ability: HostAbility, reason: str) -> None:
+def test_emulating_needs_an_emulator(ability: EmulationSupport, reason: str) -> None:
     with pytest.raises(InfrastructureError, match=reason) as caught:
         plan.choose_strategy(Strategy.EMULATE, ability, ARM)
     assert "setup" in caught.value.hint

@@ -20,7 +20,7 @@ from crossjit.config import recipes
 from crossjit.engine.base import EngineFacts
 from crossjit.errors import EngineError
 from crossjit.images import Role, load_all
-from crossjit.model import Arch, Cell, HostAbility, Strategy, Verdict
+from crossjit.model import Arch, Cell, EmulationSupport, Strategy, Verdict
 from crossjit.pipeline import build_cell, context, prepare, validate_cell
 from crossjit.pipeline.context import BuildContext, CellRequest
 from crossjit.settings import Settings
@@ -67,11 +67,11 @@ class Shop:
         for role, arch in ((Role.TOOLCHAIN, X86), (Role.TARGET, X86), (Role.TARGET, ARM)):
             self.engine.add_image(image(role, arch).reference, arch=arch)
         settings = Settings(home=folder / "home")
-        self.shop = BuildContext(
+        self.ctx = BuildContext(
             settings=settings,
             engine=self.engine,
             facts=EngineFacts("fake", "1", "1", X86, cores=2, memory=8 << 30),
-            ability=HostAbility(X86, {}),
+            ability=EmulationSupport(X86, {}),
             images=(),
             store=Store(settings.stash, progress=self.heard),
             run="run",
@@ -161,13 +161,13 @@ class Shop:
 
     def build(self, source: Source, arch: Arch = X86, *, rebuild: bool = False) -> context.BuiltCell:
         log = self.folder / "build.log"
-        return build_cell.build_cell(self.shop, self.prepared(source, arch), log=log, rebuild=rebuild)
+        return build_cell.build_cell(self.ctx, self.prepared(source, arch), log=log, rebuild=rebuild)
 
 
 @pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setattr(context, "ensure_image", lambda shop, spec, role, arch: image(role, arch))
-    monkeypatch.setattr(context, "require_emulator", lambda shop, arch: None)
+def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    monkeypatch.setattr(context, "ensure_image", lambda ctx, spec, role, arch: image(role, arch))
+    monkeypatch.setattr(context, "require_emulator", lambda ctx, arch: None)
     return Shop(tmp_path)
 
 
@@ -181,51 +181,49 @@ OTHER_TESTS = {
 def facts(artifact: Artifact) -> object:
     """Return all that two ways to the same artifact must have in common."""
     manifest = artifact.manifest
-    return artifact.full_id, manifest.trees, manifest.core_key, manifest.compiler, artifact.files()
+    return artifact.full_id, manifest.trees, manifest.base_key, manifest.compiler, artifact.files()
 
 
 @pytest.mark.parametrize("arch", [X86, ARM])
-def test_it_is_what_would_have_been_built(shop: Shop, arch: Arch) -> None:
-    before = shop.build(shop.source(), arch)
-    shop.heard.steps.clear()
-    renewed = shop.build(shop.source(OTHER_TESTS), arch)
+def test_it_is_what_would_have_been_built(ctx: Shop, arch: Arch) -> None:
+    before = ctx.build(ctx.source(), arch)
+    ctx.heard.steps.clear()
+    renewed = ctx.build(ctx.source(OTHER_TESTS), arch)
     assert list(renewed.seconds) == ["unpack", "tests", "compile", "pack", "probe"]
-    assert shop.heard.steps == [*renewed.seconds, "stash"]
-    assert renewed.artifact.manifest.made_of == before.artifact.full_id
+    assert ctx.heard.steps == [*renewed.seconds, "stash"]
+    assert renewed.artifact.manifest.derived_from == before.artifact.full_id
     assert dict(renewed.artifact.manifest.seconds).keys() == renewed.seconds.keys()
-    assert f"nothing but tests differs from {before.artifact.id}" in shop.heard.said[-1]
+    assert f"nothing but tests differs from {before.artifact.id}" in ctx.heard.said[-1]
     installed = renewed.artifact.files()["install"]
     assert f"{LIBRARY}/test/test_new.py" in installed
     assert f"{LIBRARY}/test/__pycache__/test_new.pyc" in installed
     assert f"{LIBRARY}/test/data/some.txt" not in installed
-    assert not shop.shop.store.verify(renewed.artifact)
+    assert not ctx.ctx.store.verify(renewed.artifact)
 
-    built = shop.build(shop.source(OTHER_TESTS), arch, rebuild=True)
+    built = ctx.build(ctx.source(OTHER_TESTS), arch, rebuild=True)
     assert "make" in built.seconds
-    assert built.artifact.manifest.made_of is None
+    assert built.artifact.manifest.derived_from is None
     assert facts(built.artifact) == facts(renewed.artifact)
 
 
-def test_one_is_made_of_another_that_was_made_so(shop: Shop) -> None:
-    shop.build(shop.source())
-    second = shop.build(shop.source(OTHER_TESTS))
-    third = shop.build(shop.source({"Lib/test/test_int.py": "assert 4"}))
-    assert third.artifact.manifest.made_of == second.artifact.full_id
+def test_one_is_made_of_another_that_was_made_so(ctx: Shop) -> None:
+    ctx.build(ctx.source())
+    second = ctx.build(ctx.source(OTHER_TESTS))
+    third = ctx.build(ctx.source({"Lib/test/test_int.py": "assert 4"}))
+    assert third.artifact.manifest.derived_from == second.artifact.full_id
     assert f"{LIBRARY}/test/test_new.py" not in third.artifact.files()["install"]
 
 
-def test_the_result_says_of_what(shop: Shop) -> None:
-    before = shop.build(shop.source())
-    result = validate_cell.run_cell(
-        shop.shop, shop.prepared(shop.source(OTHER_TESTS)), folder=shop.folder, validate=False
-    )
-    assert result.made_of == before.artifact.full_id
+def test_the_result_says_of_what(ctx: Shop) -> None:
+    before = ctx.build(ctx.source())
+    result = validate_cell.run_cell(ctx.ctx, ctx.prepared(ctx.source(OTHER_TESTS)), folder=ctx.folder, validate=False)
+    assert result.derived_from == before.artifact.full_id
     assert result.verdict is not Verdict.INFRA
 
 
-def test_a_native_builds_python_is_where_it_was_built(shop: Shop) -> None:
+def test_a_native_builds_python_is_where_it_was_built(ctx: Shop) -> None:
     """It has the library beside it, which is not its own to write to, and no other library."""
-    shop.build(shop.source())
+    ctx.build(ctx.source())
     seen: dict[str, object] = {}
 
     def compile(process: FakeProcess) -> int:
@@ -235,10 +233,10 @@ def test_a_native_builds_python_is_where_it_was_built(shop: Shop) -> None:
         seen["library"] = files.read(f"{SOURCE}/Lib/os.py")
         seen["owner"] = {files.stat(path).uid for path in (SOURCE, f"{SOURCE}/Lib", f"{SOURCE}/Lib/os.py")}
         seen["installed"] = files.exists(f"{INSTALL}/{LIBRARY}/os.py")
-        return shop.compile(process)
+        return ctx.compile(process)
 
-    shop.engine.programs["python"] = compile
-    shop.build(shop.source(OTHER_TESTS))
+    ctx.engine.programs["python"] = compile
+    ctx.build(ctx.source(OTHER_TESTS))
     assert seen == {
         "python": b"\x7fELF python",
         "extension": b"\x7fELF json",
@@ -248,121 +246,121 @@ def test_a_native_builds_python_is_where_it_was_built(shop: Shop) -> None:
     }
 
 
-def test_a_cross_build_has_no_other_python_than_its_build_python(shop: Shop) -> None:
-    native = shop.build(shop.source())
-    shop.build(shop.source(), ARM)
+def test_a_cross_build_has_no_other_python_than_its_build_python(ctx: Shop) -> None:
+    native = ctx.build(ctx.source())
+    ctx.build(ctx.source(), ARM)
     seen = []
 
     def compile(process: FakeProcess) -> int:
         seen.append(process.argv[0])
         assert not process.files.exists(f"{BUILD}/python")
         assert not process.files.exists(f"{SOURCE}/Lib/os.py")
-        return shop.compile(process)
+        return ctx.compile(process)
 
-    shop.engine.programs["python3.15"] = compile
-    renewed = shop.build(shop.source(OTHER_TESTS), ARM)
+    ctx.engine.programs["python3.15"] = compile
+    renewed = ctx.build(ctx.source(OTHER_TESTS), ARM)
     assert seen == [f"{BUILD_PYTHON}/usr/local/bin/python3.15"]
     # the native cell of the source before serves, though its tests are others
     assert renewed.artifact.manifest.build_python == native.artifact.full_id
-    assert {each.manifest.kind for each in shop.shop.store.artifacts()} == {ArtifactKind.CELL}
+    assert {each.manifest.kind for each in ctx.ctx.store.artifacts()} == {ArtifactKind.CELL}
 
 
 class TestItIsBuilt:
     """Where it might come out other than built, or is asked for."""
 
-    def built(self, shop: Shop, source: Source, arch: Arch = X86) -> context.BuiltCell:
-        built = shop.build(source, arch)
+    def built(self, ctx: Shop, source: Source, arch: Arch = X86) -> context.BuiltCell:
+        built = ctx.build(source, arch)
         assert "make" in built.seconds
-        assert built.artifact.manifest.made_of is None
+        assert built.artifact.manifest.derived_from is None
         return built
 
-    def test_where_more_than_tests_differs(self, shop: Shop) -> None:
-        shop.build(shop.source())
-        self.built(shop, shop.source({"Lib/os.py": "import nt"}, core="d"))
+    def test_where_more_than_tests_differs(self, ctx: Shop) -> None:
+        ctx.build(ctx.source())
+        self.built(ctx, ctx.source({"Lib/os.py": "import nt"}, core="d"))
 
-    def test_where_it_is_not_known_whether_more_differs(self, shop: Shop) -> None:
-        shop.build(shop.source(core=""))
-        self.built(shop, shop.source(OTHER_TESTS, core=""))
+    def test_where_it_is_not_known_whether_more_differs(self, ctx: Shop) -> None:
+        ctx.build(ctx.source(core=""))
+        self.built(ctx, ctx.source(OTHER_TESTS, core=""))
 
-    def test_where_the_other_is_of_another_arch(self, shop: Shop) -> None:
-        shop.build(shop.source())
-        self.built(shop, shop.source(OTHER_TESTS), ARM)
+    def test_where_the_other_is_of_another_arch(self, ctx: Shop) -> None:
+        ctx.build(ctx.source())
+        self.built(ctx, ctx.source(OTHER_TESTS), ARM)
 
-    def test_where_a_build_goes_by_time_stamps_that_may_differ(self, shop: Shop) -> None:
-        first = shop.build(shop.source(kind=Kind.ARCHIVE))
-        assert first.artifact.manifest.core_key is None
-        self.built(shop, shop.source(OTHER_TESTS, Kind.ARCHIVE))
-        self.built(shop, shop.source(OTHER_TESTS | {"Lib/test/x": "x"}))
+    def test_where_a_build_goes_by_time_stamps_that_may_differ(self, ctx: Shop) -> None:
+        first = ctx.build(ctx.source(kind=Kind.ARCHIVE))
+        assert first.artifact.manifest.base_key is None
+        self.built(ctx, ctx.source(OTHER_TESTS, Kind.ARCHIVE))
+        self.built(ctx, ctx.source(OTHER_TESTS | {"Lib/test/x": "x"}))
 
-    def test_where_something_is_made_anew_before(self, shop: Shop) -> None:
+    def test_where_something_is_made_anew_before(self, ctx: Shop) -> None:
         def copy(process: FakeProcess) -> int:
             process.files.move(*process.argv[-2:])
             return 0
 
-        shop.engine.programs["cp"] = copy
+        ctx.engine.programs["cp"] = copy
         stale = {"regenerate": ("regen-cases",)}
-        shop.build(replace(shop.source(), **stale))  # type: ignore[arg-type]
-        self.built(shop, replace(shop.source(OTHER_TESTS), **stale))  # type: ignore[arg-type]
+        ctx.build(replace(ctx.source(), **stale))  # type: ignore[arg-type]
+        self.built(ctx, replace(ctx.source(OTHER_TESTS), **stale))  # type: ignore[arg-type]
 
-    def test_where_no_cache_is_to_be_used(self, shop: Shop) -> None:
-        shop.build(shop.source())
-        shop.shop = replace(shop.shop, cached=False)
-        self.built(shop, shop.source(OTHER_TESTS))
+    def test_where_no_cache_is_to_be_used(self, ctx: Shop) -> None:
+        ctx.build(ctx.source())
+        ctx.ctx = replace(ctx.ctx, cached=False)
+        self.built(ctx, ctx.source(OTHER_TESTS))
 
-    def test_where_the_other_is_from_before_it_had_a_core_key(self, shop: Shop) -> None:
-        first = shop.build(shop.source()).artifact
+    def test_where_the_other_is_from_before_it_had_a_core_key(self, ctx: Shop) -> None:
+        first = ctx.build(ctx.source()).artifact
         path = first.folder / "manifest.json"
         path.write_bytes(re.sub(rb'"core_key": "\w+",', b"", path.read_bytes()))
-        self.built(shop, shop.source(OTHER_TESTS))
+        self.built(ctx, ctx.source(OTHER_TESTS))
 
     @pytest.mark.parametrize("file", ["install", "support", "generated", "files.json", "manifest.json"])
-    def test_where_the_other_is_damaged(self, shop: Shop, file: str) -> None:
-        first = shop.build(shop.source()).artifact
+    def test_where_the_other_is_damaged(self, ctx: Shop, file: str) -> None:
+        first = ctx.build(ctx.source()).artifact
         path = first.objects.get(file, first.folder / file)
         content = path.read_bytes()
         where = content.index(b"16.2.0") if file == "manifest.json" else len(content) // 2
         path.write_bytes(content[:where] + bytes([content[where] ^ 1]) + content[where + 1 :])
-        self.built(shop, shop.source(OTHER_TESTS))
-        assert shop.heard.said[-1].endswith(f"{first.id} will not do, so it is built: it is damaged")
+        self.built(ctx, ctx.source(OTHER_TESTS))
+        assert ctx.heard.said[-1].endswith(f"{first.id} will not do, so it is built: it is damaged")
 
-    def test_where_tests_were_run_while_the_other_was_built(self, shop: Shop) -> None:
-        shop.makefile = "all:\t\tprofile-opt\n"
-        shop.build(shop.source())
-        self.built(shop, shop.source(OTHER_TESTS))
-        assert "its tests were run while it was built" in shop.heard.said[-1]
+    def test_where_tests_were_run_while_the_other_was_built(self, ctx: Shop) -> None:
+        ctx.makefile = "all:\t\tprofile-opt\n"
+        ctx.build(ctx.source())
+        self.built(ctx, ctx.source(OTHER_TESTS))
+        assert "its tests were run while it was built" in ctx.heard.said[-1]
 
-    def test_where_the_makefile_installs_otherwise(self, shop: Shop) -> None:
+    def test_where_the_makefile_installs_otherwise(self, ctx: Shop) -> None:
         def refuse(process: FakeProcess) -> int:
             process.write_line("the rule installs no tests")
             return 1
 
-        shop.build(shop.source())
-        shop.install_tests = refuse
-        self.built(shop, shop.source(OTHER_TESTS))
-        assert shop.heard.said[-1].endswith("tests failed: exit status 1: the rule installs no tests")
+        ctx.build(ctx.source())
+        ctx.install_tests = refuse
+        self.built(ctx, ctx.source(OTHER_TESTS))
+        assert ctx.heard.said[-1].endswith("tests failed: exit status 1: the rule installs no tests")
 
-    def test_where_more_than_tests_came_of_it(self, shop: Shop) -> None:
+    def test_where_more_than_tests_came_of_it(self, ctx: Shop) -> None:
         def stray(process: FakeProcess) -> int:
             process.write_file(f"{INSTALL}/{LIBRARY}/os.py", b"other")
-            return shop._install_tests(process)
+            return ctx._install_tests(process)
 
-        shop.build(shop.source())
-        shop.install_tests = stray
-        self.built(shop, shop.source(OTHER_TESTS))
+        ctx.build(ctx.source())
+        ctx.install_tests = stray
+        self.built(ctx, ctx.source(OTHER_TESTS))
 
-    def test_where_it_is_not_laid_out_as_cpython_is(self, shop: Shop) -> None:
+    def test_where_it_is_not_laid_out_as_cpython_is(self, ctx: Shop) -> None:
         def bare(process: FakeProcess) -> int:
             done = make(process)
             if "install" in process.argv:
                 process.files.remove(f"{INSTALL}/{LIBRARY}/config-3.15-linux")
             return done
 
-        make, shop.engine.programs["make"] = shop.engine.programs["make"], bare
-        shop.build(shop.source())
-        self.built(shop, shop.source(OTHER_TESTS))
+        make, ctx.engine.programs["make"] = ctx.engine.programs["make"], bare
+        ctx.build(ctx.source())
+        self.built(ctx, ctx.source(OTHER_TESTS))
 
-    def test_but_an_engine_that_fails_is_a_failure(self, shop: Shop) -> None:
-        shop.build(shop.source())
-        shop.engine.faults["env"] = Fault.CONTAINER_VANISHES
+    def test_but_an_engine_that_fails_is_a_failure(self, ctx: Shop) -> None:
+        ctx.build(ctx.source())
+        ctx.engine.faults["env"] = Fault.CONTAINER_VANISHES
         with pytest.raises(EngineError):
-            shop.build(shop.source(OTHER_TESTS))
+            ctx.build(ctx.source(OTHER_TESTS))

@@ -30,8 +30,8 @@ from crossjit.progress import Silent
 from crossjit.settings import Settings
 from crossjit.sources import (
     Kind,
-    Patience,
     Source,
+    Timeouts,
     host_pool_mirrors,
     known,
     locations,
@@ -44,7 +44,7 @@ from crossjit.tasks.commandline import CrossjitProgram
 from crossjit.util import budget
 
 PATCHLEVEL = '#define PY_MAJOR_VERSION 3\n#define PY_MINOR_VERSION 15\n#define PY_VERSION "{version}"\n'
-IMPATIENT = Patience(name=0.5, connect=0.5, stall=1.0, attempts=2)
+IMPATIENT = Timeouts(name=0.5, connect=0.5, stall=1.0, attempts=2)
 NAME = "Python-3.15.0rc2.tar.xz"
 
 
@@ -146,7 +146,7 @@ def get(
         Settings(home=home, source_mirrors=mirrors),
         progress=Silent(),
         pool_mirrors=pool,
-        patience=options.pop("patience", IMPATIENT),  # type: ignore[arg-type]
+        timeouts=options.pop("timeouts", IMPATIENT),  # type: ignore[arg-type]
     )
 
 

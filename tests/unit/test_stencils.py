@@ -94,7 +94,7 @@ class Stencils:
 
     def begin(self) -> None:
         """Get as far as make, as a build with the caches does."""
-        command = [sys.executable, str(SCRIPTS / "cache.py"), "before-make"]
+        command = [sys.executable, str(SCRIPTS / "build_cache.py"), "before-make"]
         subprocess.run(command, cwd=self.where, env={**self.environ, **self.cache}, check=True)
 
     def make(self, cached: bool, uop: str = "_ADD") -> bytes:

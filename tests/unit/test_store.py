@@ -280,11 +280,11 @@ def test_find_by_prefix(store: Store) -> None:
 def test_the_newest_of_a_core_is_found(store: Store) -> None:
     core = "12" * 32
     artifacts = []
-    for key, core_key in ((KEY, core), (OTHER, core), ("beef" * 16, "cd" * 32)):
+    for key, base_key in ((KEY, core), (OTHER, core), ("beef" * 16, "cd" * 32)):
         with store.lock(key), store.staging(key) as staging:
             staging.add("install", stream({**INSTALL, "content": File(key.encode())}))
             staging.add("support", stream(SUPPORT, top="support"))
-            artifacts.append(staging.commit(dataclasses.replace(manifest(key), core_key=core_key)))
+            artifacts.append(staging.commit(dataclasses.replace(manifest(key), base_key=base_key)))
     stash(store, "f00d" * 16)
     assert store.find_by_core(core) == artifacts[1]
     date(store, artifacts[1], 1)

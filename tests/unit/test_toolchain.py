@@ -83,7 +83,7 @@ class Build:
         }
 
     def run(self, *arguments: str, **environ: str) -> str:
-        command = [sys.executable, str(SCRIPTS / "cache.py"), *arguments]
+        command = [sys.executable, str(SCRIPTS / "build_cache.py"), *arguments]
         done = subprocess.run(
             command, cwd=self.where, env={**self.environ, **environ}, capture_output=True, text=True, check=False
         )
@@ -205,7 +205,7 @@ def test_what_stands_for_a_build_python_tells_its_version_and_no_more(built: Bui
 
 def test_a_configure_that_fails_is_not_kept(built: Build) -> None:
     built.write("configure", "#!/bin/sh\nexit 77\n")
-    command = [sys.executable, str(SCRIPTS / "cache.py"), "configure", "--", str(built.source / "configure")]
+    command = [sys.executable, str(SCRIPTS / "build_cache.py"), "configure", "--", str(built.source / "configure")]
     for _ in range(2):
         assert subprocess.run(command, cwd=built.where, env=built.environ, check=False).returncode == 77
     assert not list((built.folder / "cache").rglob("*.tar"))
@@ -332,7 +332,7 @@ def test_what_bounds_a_cache_follows_no_link(built: Build, monkeypatch: pytest.M
     outside.mkdir()
     (outside / "file").write_text("")
     (outside / "file").chmod(0o400)
-    remove = runpy.run_path(str(SCRIPTS / "entries.py"))["remove"]
+    remove = runpy.run_path(str(SCRIPTS / "cache_entries.py"))["remove"]
     link = built.folder / "link"
     link.symlink_to(outside)
     with monkeypatch.context() as patched:
@@ -424,7 +424,7 @@ def test_hits_and_misses_are_the_first_line_whatever_is_odd(built: Build) -> Non
         with Path(path).open("ab") as file:
             file.write(b"\nllvm\nllvm hit\nllvm hits\nno part hit\n\xff\xfe miss\n")
     expected = {"configure": {"hit": 0, "miss": 1}, "llvm": {"hit": 1, "miss": 0}}
-    command = [sys.executable, str(SCRIPTS / "cache.py"), "report"]
+    command = [sys.executable, str(SCRIPTS / "build_cache.py"), "report"]
     cache = {"CROSSJIT_CACHE": "/dev/null/cache"}  # what is there can neither be kept nor removed
     done = subprocess.run(
         command, cwd=built.where, env={**built.environ, **cache}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -435,7 +435,7 @@ def test_hits_and_misses_are_the_first_line_whatever_is_odd(built: Build) -> Non
 
 
 def test_nor_with_more_files_than_are_worth_a_look(built: Build) -> None:
-    module = runpy.run_path(str(SCRIPTS / "entries.py"))
+    module = runpy.run_path(str(SCRIPTS / "cache_entries.py"))
     folder = built.folder / "pyc"
     folder.mkdir()
     for number in range(11):
@@ -461,35 +461,35 @@ def ended(script: str, *arguments: str, cwd: Path, **environ: str) -> int:
 @pytest.mark.parametrize("status", [1, 3, FAULT])
 def test_what_a_script_runs_ends_with_its_own_status_but_for_one(built: Build, status: int) -> None:
     built.write("configure", f"#!/bin/sh\nexit {status}\n")
-    configure = (str(SCRIPTS / "cache.py"), "configure", "--", str(built.source / "configure"))
+    configure = (str(SCRIPTS / "build_cache.py"), "configure", "--", str(built.source / "configure"))
     expected = 1 if status == FAULT else status
-    assert ended("cache.py", *configure[1:], cwd=built.where, **built.environ) == expected
+    assert ended("build_cache.py", *configure[1:], cwd=built.where, **built.environ) == expected
     other = ("sleep", "50", "--")
-    assert ended("beside.py", *other, "sh", "-c", f"exit {status}", cwd=built.where, **built.environ) == expected
-    assert ended("beside.py", *other, sys.executable, *configure, cwd=built.where, **built.environ) == expected
+    assert ended("run_alongside.py", *other, "sh", "-c", f"exit {status}", cwd=built.where, **built.environ) == expected
+    assert ended("run_alongside.py", *other, sys.executable, *configure, cwd=built.where, **built.environ) == expected
 
 
 def test_a_script_that_fails_itself_has_a_status_of_its_own(built: Build) -> None:
     """Also through another."""
     environ = {name: value for name, value in built.environ.items() if name != "PATH"}
     configure = ("configure", "--", str(built.source / "configure"))
-    assert ended("cache.py", *configure, cwd=built.where, **environ) == FAULT
-    script = (sys.executable, str(SCRIPTS / "cache.py"))
-    assert ended("beside.py", "true", "--", *script, *configure, cwd=built.where, **environ) == FAULT
-    assert ended("beside.py", "true", cwd=built.where, **environ) == FAULT
+    assert ended("build_cache.py", *configure, cwd=built.where, **environ) == FAULT
+    script = (sys.executable, str(SCRIPTS / "build_cache.py"))
+    assert ended("run_alongside.py", "true", "--", *script, *configure, cwd=built.where, **environ) == FAULT
+    assert ended("run_alongside.py", "true", cwd=built.where, **environ) == FAULT
 
 
 @pytest.mark.parametrize(("mode", "status"), [(0o644, 126), (None, 127)])
 def test_what_cannot_be_run_is_no_fault_of_a_scripts(built: Build, mode: int | None, status: int) -> None:
     configure = built.source / "configure"
     configure.unlink() if mode is None else configure.chmod(mode)
-    assert ended("cache.py", "configure", "--", str(configure), cwd=built.where, **built.environ) == status
-    assert ended("beside.py", "true", "--", str(configure), cwd=built.where, **built.environ) == status
+    assert ended("build_cache.py", "configure", "--", str(configure), cwd=built.where, **built.environ) == status
+    assert ended("run_alongside.py", "true", "--", str(configure), cwd=built.where, **built.environ) == status
 
 
 def test_beside_a_command_there_may_be_nothing(built: Build) -> None:
     environ = {**built.environ, "PATH": "/nonexistent"}  # not even `nice`
-    assert ended("beside.py", "true", "--", "/bin/sh", "-c", "exit 3", cwd=built.where, **environ) == 3
+    assert ended("run_alongside.py", "true", "--", "/bin/sh", "-c", "exit 3", cwd=built.where, **environ) == 3
 
 
 # -- compiler.sh
@@ -887,13 +887,17 @@ def test_where_the_machine_has_no_more_python_is_not_to_blame(library: Path, how
     assert "package/m3.py ended with" in done.stderr
 
 
-# -- beside.py
+# -- run_alongside.py
 
 
 def run_beside(other: str, command: str) -> subprocess.CompletedProcess[str]:
     words = ["sh", "-c", other, "--", "sh", "-c", command]
     return subprocess.run(
-        [sys.executable, str(SCRIPTS / "beside.py"), *words], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, str(SCRIPTS / "run_alongside.py"), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
 
 

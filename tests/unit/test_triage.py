@@ -10,23 +10,33 @@ from math import comb
 import pytest
 
 from crossjit.model import Arch
-from crossjit.triage.decide import Conclusion, Layer, Next, Rung, Subject, step
-from crossjit.triage.odds import CHANCE, MANY, STEADY, Count, chance, passes_wanted
+from crossjit.triage.decide import Conclusion, Experiment, Layer, Next, Subject, step
+from crossjit.triage.odds import CHANCE, REPEATS_FLAKY, REPEATS_STABLE, Count, chance, passes_wanted
 
-JIT_RUNGS = {Rung.JIT_OFF, Rung.STRESS, Rung.OPTIMIZER_OFF, Rung.INTERPRETER, Rung.DEBUG, Rung.OTHER_ARCH}
+JIT_RUNGS = {
+    Experiment.JIT_OFF,
+    Experiment.STRESS,
+    Experiment.OPTIMIZER_OFF,
+    Experiment.INTERPRETER,
+    Experiment.DEBUG,
+    Experiment.OTHER_ARCH,
+}
 NATIVE = Subject(Arch.X86_64, jit=True, free_threaded=False, emulated=False, can=frozenset(JIT_RUNGS))
 EMULATED = replace(
-    NATIVE, arch=Arch.AARCH64, emulated=True, can=frozenset({*JIT_RUNGS, Rung.OTHER_CPU, Rung.NATIVE, Rung.REFERENCE})
+    NATIVE,
+    arch=Arch.AARCH64,
+    emulated=True,
+    can=frozenset({*JIT_RUNGS, Experiment.OTHER_CPU, Experiment.NATIVE, Experiment.REFERENCE}),
 )
-FREE = Subject(Arch.X86_64, jit=False, free_threaded=True, emulated=False, can=frozenset({Rung.GIL_ON}))
+FREE = Subject(Arch.X86_64, jit=False, free_threaded=True, emulated=False, can=frozenset({Experiment.GIL_ON}))
 
 # How a test ends on each rung: how often of ten it fails; None where it does not run. What is not named is as AGAIN.
-World = Mapping[Rung, float | None]
+World = Mapping[Experiment, float | None]
 
 FAILS, PASSES, ABSENT = 10, 0, None
 
 
-def climb(
+def run(
     subject: Subject,
     world: World,
     seed: int = 0,
@@ -35,26 +45,26 @@ def climb(
     crash: bool = False,
     hang: bool = False,
     beside: float = 1.0,
-) -> tuple[Conclusion, list[Rung]]:
+) -> tuple[Conclusion, list[Experiment]]:
     """Let a test of this kind climb; return the conclusion and the rungs that it took, each once in a row.
 
     In `debug` is how it ends on the rungs of the debug build, by default as on that rung; `crash` and `hang` are how it
     fails; `beside` is how many times as often it does so where copies of it run side by side.
     """
     chances = random.Random(seed)
-    tried: dict[Rung, Count] = {Rung.SEEN: Count(failed=1, hung=int(hang))}
-    in_debug: dict[Rung, Count] = {}
-    rungs: list[Rung] = []
+    tried: dict[Experiment, Count] = {Experiment.SEEN: Count(failed=1, hung=int(hang))}
+    in_debug: dict[Experiment, Count] = {}
+    rungs: list[Experiment] = []
     for _ in range(200):
         then = step(subject, tried, in_debug)
         if isinstance(then, Conclusion):
             return then, rungs
         rungs += [then.rung] if rungs[-1:] != [then.rung] else []
-        tenths = world.get(then.rung, world[Rung.AGAIN])
+        tenths = world.get(then.rung, world[Experiment.AGAIN])
         if then.debug:
-            tenths = (debug or {}).get(then.rung, (debug or {}).get(Rung.DEBUG, world[Rung.AGAIN]))
-        if then.rung is Rung.CONTROL:
-            tenths = world.get(Rung.CONTROL, PASSES)
+            tenths = (debug or {}).get(then.rung, (debug or {}).get(Experiment.DEBUG, world[Experiment.AGAIN]))
+        if then.rung is Experiment.CONTROL:
+            tenths = world.get(Experiment.CONTROL, PASSES)
         count = Count()
         for _ in range(then.times):
             fails = tenths is not None and chances.random() * 10 < tenths * (beside if then.together else 1)
@@ -67,11 +77,16 @@ def climb(
 
 def too_seldom(subject: Subject, world: World) -> int:
     """Find a seed with which a test fails again, and too seldom for a conclusion."""
-    bare = replace(subject, can=subject.can - {Rung.DEBUG})
-    return next(seed for seed in range(999) if "too seldom to tell" in climb(bare, world, seed)[0].why)
+    bare = replace(subject, can=subject.can - {Experiment.DEBUG})
+    return next(seed for seed in range(999) if "too seldom to tell" in run(bare, world, seed)[0].why)
 
 
-BACKEND = {Rung.AGAIN: FAILS, Rung.JIT_OFF: PASSES, Rung.INTERPRETER: PASSES, Rung.OTHER_ARCH: PASSES}
+BACKEND = {
+    Experiment.AGAIN: FAILS,
+    Experiment.JIT_OFF: PASSES,
+    Experiment.INTERPRETER: PASSES,
+    Experiment.OTHER_ARCH: PASSES,
+}
 
 
 @pytest.mark.parametrize(
@@ -79,41 +94,54 @@ BACKEND = {Rung.AGAIN: FAILS, Rung.JIT_OFF: PASSES, Rung.INTERPRETER: PASSES, Ru
     [
         (NATIVE, BACKEND, Layer.BACKEND),
         (EMULATED, BACKEND, Layer.BACKEND),
-        (EMULATED, {**BACKEND, Rung.OPTIMIZER_OFF: PASSES}, Layer.BACKEND),
-        (NATIVE, {**BACKEND, Rung.JIT_OFF: ABSENT}, Layer.BACKEND),
-        (NATIVE, {**BACKEND, Rung.OTHER_ARCH: FAILS}, Layer.JIT),
-        (EMULATED, {**BACKEND, Rung.OTHER_ARCH: FAILS}, Layer.JIT),
-        (NATIVE, {**BACKEND, Rung.OTHER_ARCH: ABSENT}, Layer.UNCLEAR),
-        (NATIVE, {**BACKEND, Rung.INTERPRETER: ABSENT}, Layer.UNCLEAR),
-        (EMULATED, {**BACKEND, Rung.OTHER_CPU: PASSES}, Layer.EMULATOR),
-        (NATIVE, {Rung.AGAIN: FAILS, Rung.JIT_OFF: PASSES, Rung.OPTIMIZER_OFF: PASSES}, Layer.OPTIMIZER),
-        (NATIVE, {Rung.AGAIN: FAILS, Rung.JIT_OFF: PASSES}, Layer.OPTIMIZER),
-        (NATIVE, {Rung.AGAIN: FAILS, Rung.JIT_OFF: ABSENT}, Layer.OPTIMIZER),
-        (NATIVE, {Rung.AGAIN: FAILS}, Layer.INTERPRETER),
-        (EMULATED, {Rung.AGAIN: FAILS}, Layer.INTERPRETER),
-        (EMULATED, {Rung.AGAIN: FAILS, Rung.NATIVE: PASSES, Rung.REFERENCE: PASSES}, Layer.INTERPRETER),
-        (EMULATED, {Rung.AGAIN: FAILS, Rung.NATIVE: PASSES, Rung.REFERENCE: FAILS}, Layer.EMULATOR),
-        (EMULATED, {Rung.AGAIN: FAILS, Rung.NATIVE: PASSES, Rung.REFERENCE: ABSENT}, Layer.EMULATOR),
-        (EMULATED, {Rung.AGAIN: FAILS, Rung.OTHER_CPU: PASSES}, Layer.EMULATOR),
-        (EMULATED, {Rung.AGAIN: FAILS, Rung.NATIVE: ABSENT}, Layer.UNCLEAR),
-        (FREE, {Rung.AGAIN: FAILS, Rung.GIL_ON: PASSES}, Layer.FREE_THREADING),
-        (FREE, {Rung.AGAIN: 7, Rung.GIL_ON: PASSES}, Layer.FREE_THREADING),
-        (FREE, {Rung.AGAIN: FAILS}, Layer.INTERPRETER),
-        (FREE, {Rung.AGAIN: FAILS, Rung.GIL_ON: ABSENT}, Layer.UNCLEAR),
-        (NATIVE, {Rung.AGAIN: FAILS, Rung.CONTROL: FAILS}, Layer.ENVIRONMENT),
-        (NATIVE, {Rung.AGAIN: ABSENT}, Layer.UNCLEAR),
-        (NATIVE, {**BACKEND, Rung.AGAIN: 4, Rung.STRESS: FAILS}, Layer.BACKEND),
+        (EMULATED, {**BACKEND, Experiment.OPTIMIZER_OFF: PASSES}, Layer.BACKEND),
+        (NATIVE, {**BACKEND, Experiment.JIT_OFF: ABSENT}, Layer.BACKEND),
+        (NATIVE, {**BACKEND, Experiment.OTHER_ARCH: FAILS}, Layer.JIT),
+        (EMULATED, {**BACKEND, Experiment.OTHER_ARCH: FAILS}, Layer.JIT),
+        (NATIVE, {**BACKEND, Experiment.OTHER_ARCH: ABSENT}, Layer.UNCLEAR),
+        (NATIVE, {**BACKEND, Experiment.INTERPRETER: ABSENT}, Layer.UNCLEAR),
+        (EMULATED, {**BACKEND, Experiment.OTHER_CPU: PASSES}, Layer.EMULATOR),
+        (
+            NATIVE,
+            {Experiment.AGAIN: FAILS, Experiment.JIT_OFF: PASSES, Experiment.OPTIMIZER_OFF: PASSES},
+            Layer.OPTIMIZER,
+        ),
+        (NATIVE, {Experiment.AGAIN: FAILS, Experiment.JIT_OFF: PASSES}, Layer.OPTIMIZER),
+        (NATIVE, {Experiment.AGAIN: FAILS, Experiment.JIT_OFF: ABSENT}, Layer.OPTIMIZER),
+        (NATIVE, {Experiment.AGAIN: FAILS}, Layer.INTERPRETER),
+        (EMULATED, {Experiment.AGAIN: FAILS}, Layer.INTERPRETER),
+        (
+            EMULATED,
+            {Experiment.AGAIN: FAILS, Experiment.NATIVE: PASSES, Experiment.REFERENCE: PASSES},
+            Layer.INTERPRETER,
+        ),
+        (EMULATED, {Experiment.AGAIN: FAILS, Experiment.NATIVE: PASSES, Experiment.REFERENCE: FAILS}, Layer.EMULATOR),
+        (EMULATED, {Experiment.AGAIN: FAILS, Experiment.NATIVE: PASSES, Experiment.REFERENCE: ABSENT}, Layer.EMULATOR),
+        (EMULATED, {Experiment.AGAIN: FAILS, Experiment.OTHER_CPU: PASSES}, Layer.EMULATOR),
+        (EMULATED, {Experiment.AGAIN: FAILS, Experiment.NATIVE: ABSENT}, Layer.UNCLEAR),
+        (FREE, {Experiment.AGAIN: FAILS, Experiment.GIL_ON: PASSES}, Layer.FREE_THREADING),
+        (FREE, {Experiment.AGAIN: 7, Experiment.GIL_ON: PASSES}, Layer.FREE_THREADING),
+        (FREE, {Experiment.AGAIN: FAILS}, Layer.INTERPRETER),
+        (FREE, {Experiment.AGAIN: FAILS, Experiment.GIL_ON: ABSENT}, Layer.UNCLEAR),
+        (NATIVE, {Experiment.AGAIN: FAILS, Experiment.CONTROL: FAILS}, Layer.ENVIRONMENT),
+        (NATIVE, {Experiment.AGAIN: ABSENT}, Layer.UNCLEAR),
+        (NATIVE, {**BACKEND, Experiment.AGAIN: 4, Experiment.STRESS: FAILS}, Layer.BACKEND),
     ],
 )
 def test_each_kind_of_defect_is_told(subject: Subject, world: World, layer: Layer) -> None:
-    conclusion, _ = climb(subject, world)
+    conclusion, _ = run(subject, world)
     assert conclusion.layer is layer, conclusion.why
     assert conclusion.why
 
 
 # With the JIT it fails at times, too seldom to be told from chance, and without it never; stress makes no difference.
-SELDOM = {Rung.AGAIN: 0.5, Rung.JIT_OFF: PASSES, Rung.STRESS: 0.5}
-ASSERTS = {Rung.DEBUG: FAILS, Rung.JIT_OFF: PASSES, Rung.INTERPRETER: PASSES, Rung.OTHER_ARCH: PASSES}
+SELDOM = {Experiment.AGAIN: 0.5, Experiment.JIT_OFF: PASSES, Experiment.STRESS: 0.5}
+ASSERTS = {
+    Experiment.DEBUG: FAILS,
+    Experiment.JIT_OFF: PASSES,
+    Experiment.INTERPRETER: PASSES,
+    Experiment.OTHER_ARCH: PASSES,
+}
 
 
 @pytest.mark.parametrize(
@@ -121,103 +149,103 @@ ASSERTS = {Rung.DEBUG: FAILS, Rung.JIT_OFF: PASSES, Rung.INTERPRETER: PASSES, Ru
     [
         (NATIVE, ASSERTS, Layer.BACKEND),
         (EMULATED, ASSERTS, Layer.BACKEND),
-        (NATIVE, {**ASSERTS, Rung.JIT_OFF: ABSENT}, Layer.BACKEND),
-        (NATIVE, {**ASSERTS, Rung.OTHER_ARCH: FAILS}, Layer.JIT),
-        (NATIVE, {**ASSERTS, Rung.INTERPRETER: FAILS}, Layer.OPTIMIZER),
-        (EMULATED, {**ASSERTS, Rung.OTHER_CPU: PASSES}, Layer.EMULATOR),
-        (NATIVE, {**ASSERTS, Rung.INTERPRETER: ABSENT}, Layer.UNCLEAR),
-        (NATIVE, {**ASSERTS, Rung.OTHER_ARCH: ABSENT}, Layer.UNCLEAR),
-        (NATIVE, {**ASSERTS, Rung.JIT_OFF: FAILS}, Layer.UNCLEAR),
-        (NATIVE, {**ASSERTS, Rung.JIT_OFF: 3}, Layer.UNCLEAR),
-        (NATIVE, {**ASSERTS, Rung.DEBUG: 8}, Layer.UNCLEAR),
-        (NATIVE, {**ASSERTS, Rung.DEBUG: PASSES}, Layer.UNCLEAR),
-        (NATIVE, {**ASSERTS, Rung.DEBUG: ABSENT}, Layer.UNCLEAR),
-        (replace(NATIVE, can=NATIVE.can - {Rung.DEBUG}), ASSERTS, Layer.UNCLEAR),
+        (NATIVE, {**ASSERTS, Experiment.JIT_OFF: ABSENT}, Layer.BACKEND),
+        (NATIVE, {**ASSERTS, Experiment.OTHER_ARCH: FAILS}, Layer.JIT),
+        (NATIVE, {**ASSERTS, Experiment.INTERPRETER: FAILS}, Layer.OPTIMIZER),
+        (EMULATED, {**ASSERTS, Experiment.OTHER_CPU: PASSES}, Layer.EMULATOR),
+        (NATIVE, {**ASSERTS, Experiment.INTERPRETER: ABSENT}, Layer.UNCLEAR),
+        (NATIVE, {**ASSERTS, Experiment.OTHER_ARCH: ABSENT}, Layer.UNCLEAR),
+        (NATIVE, {**ASSERTS, Experiment.JIT_OFF: FAILS}, Layer.UNCLEAR),
+        (NATIVE, {**ASSERTS, Experiment.JIT_OFF: 3}, Layer.UNCLEAR),
+        (NATIVE, {**ASSERTS, Experiment.DEBUG: 8}, Layer.UNCLEAR),
+        (NATIVE, {**ASSERTS, Experiment.DEBUG: PASSES}, Layer.UNCLEAR),
+        (NATIVE, {**ASSERTS, Experiment.DEBUG: ABSENT}, Layer.UNCLEAR),
+        (replace(NATIVE, can=NATIVE.can - {Experiment.DEBUG}), ASSERTS, Layer.UNCLEAR),
     ],
 )
 def test_what_fails_at_times_with_the_jit_may_be_told_in_the_debug_build(
     subject: Subject, debug: World, layer: Layer
 ) -> None:
-    conclusion, rungs = climb(subject, SELDOM, too_seldom(subject, SELDOM), debug=debug)
+    conclusion, rungs = run(subject, SELDOM, too_seldom(subject, SELDOM), debug=debug)
     assert conclusion.layer is layer, conclusion.why
     steady = "too seldom to tell" not in conclusion.why
     assert conclusion.why.startswith("in the debug build, where it fails each time: ") is steady
     assert steady or conclusion.layer is Layer.UNCLEAR
-    assert not steady or rungs[: rungs.index(Rung.DEBUG)] == [
-        *(Rung.AGAIN, Rung.CONTROL, Rung.AGAIN, Rung.JIT_OFF, Rung.STRESS)
+    assert not steady or rungs[: rungs.index(Experiment.DEBUG)] == [
+        *(Experiment.AGAIN, Experiment.CONTROL, Experiment.AGAIN, Experiment.JIT_OFF, Experiment.STRESS)
     ]
 
 
 def test_a_crash_that_stays_unclear_is_tried_in_the_debug_build_and_a_failure_is_not() -> None:
-    world = {**BACKEND, Rung.INTERPRETER: ABSENT}
-    conclusion, rungs = climb(NATIVE, world, debug=ASSERTS, crash=True)
+    world = {**BACKEND, Experiment.INTERPRETER: ABSENT}
+    conclusion, rungs = run(NATIVE, world, debug=ASSERTS, crash=True)
     assert conclusion.layer is Layer.BACKEND
-    assert rungs.index(Rung.INTERPRETER) < rungs.index(Rung.DEBUG)
-    conclusion, rungs = climb(NATIVE, world, debug={**ASSERTS, Rung.DEBUG: PASSES}, crash=True)
-    assert (conclusion.layer, rungs[-1]) == (Layer.UNCLEAR, Rung.DEBUG)
-    conclusion, rungs = climb(NATIVE, world, debug=ASSERTS)
-    assert (conclusion.layer, Rung.DEBUG in rungs) == (Layer.UNCLEAR, False)
+    assert rungs.index(Experiment.INTERPRETER) < rungs.index(Experiment.DEBUG)
+    conclusion, rungs = run(NATIVE, world, debug={**ASSERTS, Experiment.DEBUG: PASSES}, crash=True)
+    assert (conclusion.layer, rungs[-1]) == (Layer.UNCLEAR, Experiment.DEBUG)
+    conclusion, rungs = run(NATIVE, world, debug=ASSERTS)
+    assert (conclusion.layer, Experiment.DEBUG in rungs) == (Layer.UNCLEAR, False)
 
 
 @pytest.mark.parametrize(
     "world",
     [
-        {Rung.AGAIN: FAILS},
+        {Experiment.AGAIN: FAILS},
         BACKEND,
-        {**BACKEND, Rung.AGAIN: 4, Rung.STRESS: FAILS},
-        {Rung.AGAIN: PASSES},
-        {Rung.AGAIN: 3, Rung.JIT_OFF: 5},
-        {Rung.AGAIN: FAILS, Rung.CONTROL: FAILS},
+        {**BACKEND, Experiment.AGAIN: 4, Experiment.STRESS: FAILS},
+        {Experiment.AGAIN: PASSES},
+        {Experiment.AGAIN: 3, Experiment.JIT_OFF: 5},
+        {Experiment.AGAIN: FAILS, Experiment.CONTROL: FAILS},
     ],
 )
 def test_what_cheaper_rungs_settle_needs_no_debug_build(world: World) -> None:
     for seed in range(20):
-        conclusion, rungs = climb(NATIVE, world, seed, debug=ASSERTS, crash=True)
-        assert Rung.DEBUG not in rungs, conclusion
+        conclusion, rungs = run(NATIVE, world, seed, debug=ASSERTS, crash=True)
+        assert Experiment.DEBUG not in rungs, conclusion
 
 
 def test_the_debug_builds_ladder_is_counted_by_itself() -> None:
     tried = {
-        Rung.AGAIN: Count(failed=1, passed=39),
-        Rung.CONTROL: Count(passed=1),
-        Rung.JIT_OFF: Count(passed=100),
-        Rung.STRESS: Count(failed=1, passed=9),
+        Experiment.AGAIN: Count(failed=1, passed=39),
+        Experiment.CONTROL: Count(passed=1),
+        Experiment.JIT_OFF: Count(passed=100),
+        Experiment.STRESS: Count(failed=1, passed=9),
     }
-    assert step(NATIVE, tried) == Next(Rung.DEBUG, MANY, debug=True)
-    debug = {Rung.DEBUG: Count(failed=10)}
-    assert step(NATIVE, tried, debug) == Next(Rung.JIT_OFF, 3, debug=True, together=True)
-    debug[Rung.JIT_OFF] = Count(passed=3)
-    assert step(NATIVE, tried, debug) == Next(Rung.OPTIMIZER_OFF, 3, debug=True, together=True)
+    assert step(NATIVE, tried) == Next(Experiment.DEBUG, REPEATS_FLAKY, debug=True)
+    debug = {Experiment.DEBUG: Count(failed=10)}
+    assert step(NATIVE, tried, debug) == Next(Experiment.JIT_OFF, 3, debug=True, together=True)
+    debug[Experiment.JIT_OFF] = Count(passed=3)
+    assert step(NATIVE, tried, debug) == Next(Experiment.OPTIMIZER_OFF, 3, debug=True, together=True)
 
 
 @pytest.mark.parametrize("subject", [NATIVE, EMULATED, FREE])
 @pytest.mark.parametrize("tenths", [1, 2, 3])
 def test_what_fails_now_and_then_is_flaky_and_hardly_ever_anything_else(subject: Subject, tenths: int) -> None:
-    layers = [climb(subject, {Rung.AGAIN: tenths}, seed)[0].layer for seed in range(200)]
+    layers = [run(subject, {Experiment.AGAIN: tenths}, seed)[0].layer for seed in range(200)]
     assert layers.count(Layer.FLAKY) >= 190
     assert len([layer for layer in layers if layer not in (Layer.FLAKY, Layer.UNCLEAR)]) <= 2
 
 
 def test_the_rungs_that_need_a_build_come_last_and_only_if_needed() -> None:
-    builds = {Rung.NATIVE, Rung.INTERPRETER, Rung.OTHER_ARCH, Rung.REFERENCE}
-    _, rungs = climb(EMULATED, BACKEND)
+    builds = {Experiment.NATIVE, Experiment.INTERPRETER, Experiment.OTHER_ARCH, Experiment.REFERENCE}
+    _, rungs = run(EMULATED, BACKEND)
     assert rungs == [
-        *(Rung.AGAIN, Rung.CONTROL, Rung.JIT_OFF, Rung.OPTIMIZER_OFF, Rung.OTHER_CPU),
-        *(Rung.INTERPRETER, Rung.OTHER_ARCH),
+        *(Experiment.AGAIN, Experiment.CONTROL, Experiment.JIT_OFF, Experiment.OPTIMIZER_OFF, Experiment.OTHER_CPU),
+        *(Experiment.INTERPRETER, Experiment.OTHER_ARCH),
     ]
-    _, rungs = climb(NATIVE, {Rung.AGAIN: FAILS})
+    _, rungs = run(NATIVE, {Experiment.AGAIN: FAILS})
     assert not builds & set(rungs)
-    _, rungs = climb(NATIVE, {Rung.AGAIN: PASSES})
-    assert set(rungs) == {Rung.AGAIN, Rung.CONTROL}
+    _, rungs = run(NATIVE, {Experiment.AGAIN: PASSES})
+    assert set(rungs) == {Experiment.AGAIN, Experiment.CONTROL}
 
 
 def test_a_test_that_always_fails_runs_few_times_and_one_that_does_at_times_many() -> None:
     first = step(NATIVE, {})
-    assert first == Next(Rung.AGAIN, STEADY)
-    mixed = {Rung.AGAIN: Count(failed=1, passed=4), Rung.CONTROL: Count(passed=1)}
-    assert step(NATIVE, mixed) == Next(Rung.AGAIN, MANY - STEADY)
-    steady = {Rung.AGAIN: Count(failed=5), Rung.CONTROL: Count(passed=1)}
-    assert step(NATIVE, steady) == Next(Rung.JIT_OFF, 4, together=True)
+    assert first == Next(Experiment.AGAIN, REPEATS_STABLE)
+    mixed = {Experiment.AGAIN: Count(failed=1, passed=4), Experiment.CONTROL: Count(passed=1)}
+    assert step(NATIVE, mixed) == Next(Experiment.AGAIN, REPEATS_FLAKY - REPEATS_STABLE)
+    steady = {Experiment.AGAIN: Count(failed=5), Experiment.CONTROL: Count(passed=1)}
+    assert step(NATIVE, steady) == Next(Experiment.JIT_OFF, 4, together=True)
 
 
 @pytest.mark.parametrize(
@@ -231,14 +259,14 @@ def test_a_test_that_always_fails_runs_few_times_and_one_that_does_at_times_many
     ],
 )
 def test_how_often_it_runs_follows_from_how_often_it_fails(again: Count, more: int, passes: int) -> None:
-    tried = {Rung.AGAIN: again, Rung.CONTROL: Count(passed=1)}
+    tried = {Experiment.AGAIN: again, Experiment.CONTROL: Count(passed=1)}
     then = step(NATIVE, tried)
-    assert then == (Next(Rung.AGAIN, more) if more else Next(Rung.JIT_OFF, min(passes, MANY)))
+    assert then == (Next(Experiment.AGAIN, more) if more else Next(Experiment.JIT_OFF, min(passes, REPEATS_FLAKY)))
     assert passes_wanted(again) == passes
 
 
 def test_one_failure_settles_what_passes_would_take_long_to() -> None:
-    tried = {Rung.AGAIN: Count(4, 16), Rung.CONTROL: Count(passed=1), Rung.JIT_OFF: Count(1, 9)}
+    tried = {Experiment.AGAIN: Count(4, 16), Experiment.CONTROL: Count(passed=1), Experiment.JIT_OFF: Count(1, 9)}
     conclusion = step(NATIVE, tried)
     assert isinstance(conclusion, Conclusion)
     assert (conclusion.layer, conclusion.why) == (Layer.FLAKY, "passes and fails with the JIT off, too")
@@ -246,16 +274,16 @@ def test_one_failure_settles_what_passes_would_take_long_to() -> None:
 
 def test_under_stress_the_rest_is_tried_under_stress() -> None:
     tried = {
-        Rung.AGAIN: Count(failed=1, passed=39),
-        Rung.CONTROL: Count(passed=1),
-        Rung.JIT_OFF: Count(passed=100),
-        Rung.STRESS: Count(failed=10),
+        Experiment.AGAIN: Count(failed=1, passed=39),
+        Experiment.CONTROL: Count(passed=1),
+        Experiment.JIT_OFF: Count(passed=100),
+        Experiment.STRESS: Count(failed=10),
     }
-    assert step(NATIVE, tried) == Next(Rung.OPTIMIZER_OFF, 3, stress=True, together=True)
+    assert step(NATIVE, tried) == Next(Experiment.OPTIMIZER_OFF, 3, stress=True, together=True)
 
 
 def test_a_named_test_that_does_not_fail_is_not_called_flaky() -> None:
-    tried = {Rung.SEEN: Count(passed=1), Rung.AGAIN: Count(passed=10), Rung.CONTROL: Count(passed=1)}
+    tried = {Experiment.SEEN: Count(passed=1), Experiment.AGAIN: Count(passed=10), Experiment.CONTROL: Count(passed=1)}
     conclusion = step(NATIVE, tried)
     assert isinstance(conclusion, Conclusion)
     assert conclusion.layer is Layer.UNCLEAR
@@ -263,13 +291,15 @@ def test_a_named_test_that_does_not_fail_is_not_called_flaky() -> None:
 
 
 # A race: threads that run at once make it fail, copies of it side by side starve it, the GIL cures it.
-RACE = {Rung.AGAIN: 8, Rung.GIL_ON: PASSES}
-FREE_WITH_DEBUG = replace(FREE, can=frozenset({Rung.GIL_ON, Rung.DEBUG}))
+RACE = {Experiment.AGAIN: 8, Experiment.GIL_ON: PASSES}
+FREE_WITH_DEBUG = replace(FREE, can=frozenset({Experiment.GIL_ON, Experiment.DEBUG}))
 
 
 @pytest.mark.parametrize("tenths", [8, 6, 3, 2])
 def test_a_race_is_told_however_often_it_fails_and_runs_alone(tenths: int) -> None:
-    found = [climb(FREE, {**RACE, Rung.AGAIN: tenths}, seed, crash=True, beside=0.25)[0].layer for seed in range(200)]
+    found = [
+        run(FREE, {**RACE, Experiment.AGAIN: tenths}, seed, crash=True, beside=0.25)[0].layer for seed in range(200)
+    ]
     assert found.count(Layer.FREE_THREADING) >= (196 if tenths > 2 else 160)
     flaky = found.count(Layer.FLAKY)  # none of the first ten failed: the test is gone for all that is known
     assert flaky <= (0 if tenths > 3 else 40)
@@ -278,9 +308,9 @@ def test_a_race_is_told_however_often_it_fails_and_runs_alone(tenths: int) -> No
 
 def test_what_the_gil_cured_each_time_does_not_pass_and_fail_without_a_change() -> None:
     for seed in range(200):
-        found, rungs = climb(FREE, {**RACE, Rung.AGAIN: 1}, seed)
-        assert found.layer is not Layer.FLAKY or Rung.GIL_ON not in rungs, found.why
-    tried = {Rung.AGAIN: Count(1, 39), Rung.CONTROL: Count(passed=1), Rung.GIL_ON: Count(passed=100)}
+        found, rungs = run(FREE, {**RACE, Experiment.AGAIN: 1}, seed)
+        assert found.layer is not Layer.FLAKY or Experiment.GIL_ON not in rungs, found.why
+    tried = {Experiment.AGAIN: Count(1, 39), Experiment.CONTROL: Count(passed=1), Experiment.GIL_ON: Count(passed=100)}
     conclusion = step(FREE, tried)
     assert isinstance(conclusion, Conclusion)
     assert (conclusion.layer, conclusion.why) == (
@@ -293,29 +323,29 @@ def test_what_the_gil_cured_each_time_does_not_pass_and_fail_without_a_change() 
 @pytest.mark.parametrize(
     ("debug", "layer"),
     [
-        ({Rung.DEBUG: 8, Rung.GIL_ON: PASSES}, Layer.FREE_THREADING),
-        ({Rung.DEBUG: FAILS, Rung.GIL_ON: PASSES}, Layer.FREE_THREADING),
-        ({Rung.DEBUG: 8, Rung.GIL_ON: 5}, Layer.UNCLEAR),
-        ({Rung.DEBUG: PASSES}, Layer.UNCLEAR),
-        ({Rung.DEBUG: ABSENT}, Layer.UNCLEAR),
+        ({Experiment.DEBUG: 8, Experiment.GIL_ON: PASSES}, Layer.FREE_THREADING),
+        ({Experiment.DEBUG: FAILS, Experiment.GIL_ON: PASSES}, Layer.FREE_THREADING),
+        ({Experiment.DEBUG: 8, Experiment.GIL_ON: 5}, Layer.UNCLEAR),
+        ({Experiment.DEBUG: PASSES}, Layer.UNCLEAR),
+        ({Experiment.DEBUG: ABSENT}, Layer.UNCLEAR),
     ],
 )
 def test_a_race_that_is_too_rare_may_be_told_in_the_debug_build(debug: World, layer: Layer) -> None:
-    rare = {**RACE, Rung.AGAIN: 0.5}
-    conclusion, rungs = climb(FREE_WITH_DEBUG, rare, too_seldom(FREE, rare), debug=debug)
-    assert (conclusion.layer, Rung.DEBUG in rungs) == (layer, True)
+    rare = {**RACE, Experiment.AGAIN: 0.5}
+    conclusion, rungs = run(FREE_WITH_DEBUG, rare, too_seldom(FREE, rare), debug=debug)
+    assert (conclusion.layer, Experiment.DEBUG in rungs) == (layer, True)
     told = conclusion.why.startswith("in the debug build, where it fails ")
     assert told is (layer is Layer.FREE_THREADING)
 
 
 def test_only_what_hardly_depends_on_timing_runs_side_by_side() -> None:
-    control = {Rung.CONTROL: Count(passed=1)}
+    control = {Experiment.CONTROL: Count(passed=1)}
     steady = Count(failed=5)
 
     def together(subject: Subject, again: Count) -> bool:
-        then = step(subject, {Rung.AGAIN: again, **control})
+        then = step(subject, {Experiment.AGAIN: again, **control})
         assert isinstance(then, Next)
-        assert then.rung in (Rung.JIT_OFF, Rung.GIL_ON)
+        assert then.rung in (Experiment.JIT_OFF, Experiment.GIL_ON)
         return then.together
 
     assert together(NATIVE, steady)
@@ -323,19 +353,19 @@ def test_only_what_hardly_depends_on_timing_runs_side_by_side() -> None:
     assert not together(NATIVE, replace(steady, hung=1))
     assert not together(NATIVE, Count(8, 2))
     assert not together(FREE, steady)
-    for tried in ({}, {Rung.AGAIN: Count(1, 4), **control}):
+    for tried in ({}, {Experiment.AGAIN: Count(1, 4), **control}):
         then = step(NATIVE, tried)
         assert isinstance(then, Next)
-        assert (then.rung, then.together) == (Rung.AGAIN, False)
+        assert (then.rung, then.together) == (Experiment.AGAIN, False)
 
 
-def hanging(subject: Subject, world: World) -> tuple[Conclusion, list[tuple[Rung, int]]]:
+def hanging(subject: Subject, world: World) -> tuple[Conclusion, list[tuple[Experiment, int]]]:
     """Let what hangs on each rung that is not said to pass climb; return the runs that were made."""
-    tried: dict[Rung, Count] = {Rung.SEEN: Count(failed=1, hung=1)}
-    runs: list[tuple[Rung, int]] = []
+    tried: dict[Experiment, Count] = {Experiment.SEEN: Count(failed=1, hung=1)}
+    runs: list[tuple[Experiment, int]] = []
     while isinstance(then := step(subject, tried), Next):
         runs.append((then.rung, then.times))
-        passes = then.rung is Rung.CONTROL or world.get(then.rung) == PASSES
+        passes = then.rung is Experiment.CONTROL or world.get(then.rung) == PASSES
         count = Count(passed=then.times) if passes else Count(failed=then.times, hung=then.times)
         tried[then.rung] = tried.get(then.rung, Count()) + count
     return then, runs
@@ -343,28 +373,31 @@ def hanging(subject: Subject, world: World) -> tuple[Conclusion, list[tuple[Rung
 
 def test_while_nobody_knows_what_a_pass_takes_a_hang_costs_one_run_a_rung() -> None:
     conclusion, runs = hanging(NATIVE, {})
-    assert (conclusion.layer, runs) == (Layer.INTERPRETER, [(Rung.AGAIN, 1), (Rung.CONTROL, 1), (Rung.JIT_OFF, 1)])
-    conclusion, runs = hanging(NATIVE, {**BACKEND, Rung.AGAIN: FAILS})
+    assert (conclusion.layer, runs) == (
+        Layer.INTERPRETER,
+        [(Experiment.AGAIN, 1), (Experiment.CONTROL, 1), (Experiment.JIT_OFF, 1)],
+    )
+    conclusion, runs = hanging(NATIVE, {**BACKEND, Experiment.AGAIN: FAILS})
     assert conclusion.layer is Layer.BACKEND
     assert runs[:6] == [
-        *((Rung.AGAIN, 1), (Rung.CONTROL, 1), (Rung.JIT_OFF, 1)),  # it passed: the rest is cheap
-        *((Rung.AGAIN, STEADY - 1), (Rung.JIT_OFF, 3), (Rung.OPTIMIZER_OFF, 4)),
+        *((Experiment.AGAIN, 1), (Experiment.CONTROL, 1), (Experiment.JIT_OFF, 1)),  # it passed: the rest is cheap
+        *((Experiment.AGAIN, REPEATS_STABLE - 1), (Experiment.JIT_OFF, 3), (Experiment.OPTIMIZER_OFF, 4)),
     ]
-    conclusion, runs = hanging(FREE, {Rung.GIL_ON: PASSES})
+    conclusion, runs = hanging(FREE, {Experiment.GIL_ON: PASSES})
     assert conclusion.layer is Layer.FREE_THREADING
-    assert runs[-2:] == [(Rung.AGAIN, STEADY - 1), (Rung.GIL_ON, 3)]
+    assert runs[-2:] == [(Experiment.AGAIN, REPEATS_STABLE - 1), (Experiment.GIL_ON, 3)]
 
 
 def test_the_error_of_a_cure_is_below_what_is_accepted_for_every_failure_rate() -> None:
     """Exactly: the GIL changes nothing here, so each way through the rules to `free threading` is an error."""
-    control = {Rung.CONTROL: Count(passed=1)}
+    control = {Experiment.CONTROL: Count(passed=1)}
     for rate in (number / 100 for number in range(1, 100)):
         states, error = {Count(): 1.0}, 0.0
         while states:
             after: dict[Count, float] = {}
             for again, probability in states.items():
-                then = step(FREE, {Rung.SEEN: Count(failed=1), Rung.AGAIN: again, **control})
-                if isinstance(then, Next) and then.rung is Rung.AGAIN:
+                then = step(FREE, {Experiment.SEEN: Count(failed=1), Experiment.AGAIN: again, **control})
+                if isinstance(then, Next) and then.rung is Experiment.AGAIN:
                     for failed in range(then.times + 1):
                         count = again + Count(failed, then.times - failed)
                         odds = comb(then.times, failed) * rate**failed * (1 - rate) ** (then.times - failed)
@@ -380,11 +413,11 @@ def cured_after(again: Count) -> float:
     """Return after how many passes with the GIL on the rules say that it cures; infinity where they never do."""
     passes = 0
     while True:
-        tried = {Rung.AGAIN: again, Rung.CONTROL: Count(passed=1), Rung.GIL_ON: Count(passed=passes)}
+        tried = {Experiment.AGAIN: again, Experiment.CONTROL: Count(passed=1), Experiment.GIL_ON: Count(passed=passes)}
         then = step(FREE, tried)
         if isinstance(then, Conclusion):
             return passes if then.layer is Layer.FREE_THREADING else math.inf
-        assert then.rung is Rung.GIL_ON
+        assert then.rung is Experiment.GIL_ON
         passes += then.times
 
 

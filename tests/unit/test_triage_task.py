@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from crossjit.config.conditions import Circumstances
+from crossjit.config.conditions import TargetEnvironment
 from crossjit.errors import Interrupted
 from crossjit.model import Cell, Expectation, Variant
 from crossjit.pipeline import earlier, prepare
@@ -21,7 +21,7 @@ from crossjit.tasks.options import Request
 from crossjit.triage import diagnosis, experiments
 from crossjit.triage.decide import Layer
 from crossjit.triage.diagnosis import Diagnosis
-from crossjit.triage.rerun import Trial
+from crossjit.triage.rerun import TestRerun
 from tests import example_runs
 
 JIT = Variant("jit", "", (), ("jit",), Expectation.MACHINE_CODE)
@@ -37,23 +37,23 @@ def record(settings: Settings, looked_into: Run, monkeypatch: pytest.MonkeyPatch
     """A run of triage with an engine that is not needed: two tests have a conclusion, then comes Ctrl-C."""
     (cell,) = looked_into.cells
 
-    def concluded(rungs: object, cell: Cell, tests: dict[Trial, bool]) -> Iterator[Diagnosis]:
+    def concluded(rungs: object, cell: Cell, tests: dict[TestRerun, bool]) -> Iterator[Diagnosis]:
         for trial in list(tests)[:2]:
             assert tests[trial] is True
             yield example_runs.diagnosis(cell, str(trial), Layer.FLAKY, "passes and fails")
         raise Interrupted("Ctrl-C")
 
-    rungs = SimpleNamespace(where=Circumstances((3, 15), cell.arch, JIT, emulated=True))
-    monkeypatch.setattr(prepare, "prepare", lambda shop, orders: [SimpleNamespace(cell=order.cell) for order in orders])
-    then = SimpleNamespace(shop=None, builds=False, built=lambda prepared, log: None)
-    monkeypatch.setattr(earlier, "as_it_was", lambda shop, orders, run: then)
+    rungs = SimpleNamespace(where=TargetEnvironment((3, 15), cell.arch, JIT, emulated=True))
+    monkeypatch.setattr(prepare, "prepare", lambda ctx, orders: [SimpleNamespace(cell=order.cell) for order in orders])
+    then = SimpleNamespace(ctx=None, builds=False, built=lambda prepared, log: None)
+    monkeypatch.setattr(earlier, "as_it_was", lambda ctx, orders, run: then)
     monkeypatch.setattr(experiments, "Ladder", lambda *arguments, builds: rungs)
     monkeypatch.setattr(experiments, "diagnose", concluded)
     with RunRecord.start(settings, ("invoke", "triage"), {}, cells=[cell]) as record:
 
         @contextlib.contextmanager
         def opened(request: Request, **options: bool) -> Iterator[object]:
-            yield SimpleNamespace(shop=None, record=record, orders=(SimpleNamespace(cell=cell),))
+            yield SimpleNamespace(ctx=None, record=record, orders=(SimpleNamespace(cell=cell),))
 
         monkeypatch.setattr(triage, "opened", opened)
         yield record

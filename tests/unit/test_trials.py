@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from crossjit.config import suites
-from crossjit.config.conditions import Circumstances
+from crossjit.config.conditions import TargetEnvironment
 from crossjit.images import Image, Role
 from crossjit.known_failures import entries
 from crossjit.known_failures.entries import FailureKind, KnownFailure
@@ -20,14 +20,14 @@ from crossjit.model import Arch, Cell, Expectation, ModuleRun, Outcome, SuiteRes
 from crossjit.progress import SilentStep
 from crossjit.triage import rerun
 from crossjit.triage.odds import Count
-from crossjit.triage.rerun import Trial
+from crossjit.triage.rerun import TestRerun
 from crossjit.validation import run_suite
 from crossjit.validation.run_suite import Ran
 from crossjit.validation.target import SCRIPTS, Target
 from tests.fakes.engine import FakeEngine, FakeProcess
 
 JIT = Variant("jit", "", ("--enable-experimental-jit",), ("jit",), Expectation.MACHINE_CODE)
-NATIVE = Circumstances((3, 15), Arch.X86_64, JIT)
+NATIVE = TargetEnvironment((3, 15), Arch.X86_64, JIT)
 EMULATED = replace(NATIVE, arch=Arch.AARCH64, emulated=True)
 
 
@@ -131,7 +131,7 @@ def test_failures_crashes_and_hangs_are_counted_and_skips_are_not(
     fake_engine: FakeEngine, target: Target, tmp_path: Path
 ) -> None:
     name = "test.test_dis.C.test_x"
-    trial = Trial(name, "jit", "module", "test_dis", match=name, env=(("A", "1"),), seconds=60)
+    trial = TestRerun(name, "jit", "module", "test_dis", match=name, env=(("A", "1"),), seconds=60)
     other = replace(trial, name="test.test_dis.C.test_y", match="test.test_dis.C.test_y")
     failure = case(name, "<failure>AssertionError: 2 != 3</failure>")
     orders = answering(
@@ -168,13 +168,13 @@ def test_what_runs_among_others_is_judged_by_itself_or_by_their_end(
     fake_engine: FakeEngine, target: Target, tmp_path: Path
 ) -> None:
     mine, yours = "test.test_dis.C.test_mine", "test.test_dis.C.test_yours"
-    alone = Trial(mine, "jit", "module", "test_dis", match=mine, seconds=60)
-    trial = rerun.among(alone)
-    other = rerun.among(replace(alone, name=yours, match=yours))
+    alone = TestRerun(mine, "jit", "module", "test_dis", match=mine, seconds=60)
+    trial = rerun.with_module(alone)
+    other = rerun.with_module(replace(alone, name=yours, match=yours))
     assert trial is not None
     assert other is not None
-    assert (trial.match, trial.among) == ("", True)
-    assert rerun.among(trial) is None
+    assert (trial.match, trial.with_others) == ("", True)
+    assert rerun.with_module(trial) is None
     both = (
         '<testsuites><testsuite tests="2" errors="0" failures="1">'
         f'<testcase name="{mine}" time="0.1"><failure>no</failure></testcase>'
@@ -197,25 +197,25 @@ def test_a_listed_crash_does_not_count_as_that_of_a_test_beside_it(
         for kind, run in ((FailureKind.CRASH, False), (FailureKind.FAIL, True))
     )
     monkeypatch.setattr(entries, "load", lambda: (crash, failure))
-    alone = Trial("test.test_dis.C.test_x", "jit", "module", "test_dis", match="test.test_dis.C.test_x")
+    alone = TestRerun("test.test_dis.C.test_x", "jit", "module", "test_dis", match="test.test_dis.C.test_x")
     orders = answering(fake_engine, {})
-    for trial in (alone, rerun.among(alone)):
+    for trial in (alone, rerun.with_module(alone)):
         assert trial is not None
         rerun.run(fake_engine, target, [trial], 1, env={}, jobs=1, folder=tmp_path / "t", step=SilentStep())
     assert [order["ignore"] for order in orders] == [[], [crash.test]]
 
 
 def test_where_it_is_slower_a_test_gets_the_time_of_its_suite() -> None:
-    trial = Trial("test.test_dis", "jit", "module", "test_dis", seconds=100)
+    trial = TestRerun("test.test_dis", "jit", "module", "test_dis", seconds=100)
     suite, debug = suites.load("jit"), replace(NATIVE, variant=replace(JIT, debug=True))
-    assert rerun.lasting(trial, NATIVE, NATIVE) == trial
-    assert rerun.lasting(trial, NATIVE, debug).seconds == 100 * suite.debug_factor
-    assert rerun.lasting(trial, NATIVE, EMULATED).seconds == 100 * suite.emulated_factor
-    assert rerun.lasting(trial, EMULATED, debug) == trial
+    assert rerun.scale_timeout(trial, NATIVE, NATIVE) == trial
+    assert rerun.scale_timeout(trial, NATIVE, debug).seconds == 100 * suite.debug_factor
+    assert rerun.scale_timeout(trial, NATIVE, EMULATED).seconds == 100 * suite.emulated_factor
+    assert rerun.scale_timeout(trial, EMULATED, debug) == trial
 
 
 def test_the_control_is_a_module_that_every_suite_has_time_for() -> None:
-    assert rerun.control(EMULATED).seconds > rerun.control(NATIVE).seconds
+    assert rerun.sanity_test(EMULATED).seconds > rerun.sanity_test(NATIVE).seconds
     assert suites.load("jit").timeout >= 60
 
 
@@ -234,6 +234,6 @@ def test_the_control_is_a_module_that_every_suite_has_time_for() -> None:
     ],
 )
 def test_what_a_script_says_counts_for_what_was_tried(name: str, results: dict[str, Outcome], count: Count) -> None:
-    trial = Trial(name, "ft-smoke", "script", "/libexec/ft_workload.py")
+    trial = TestRerun(name, "ft-smoke", "script", "/libexec/ft_workload.py")
     ran = [TestResult("ft-smoke", each, outcome) for each, outcome in results.items()]
     assert rerun._tally(trial, [Ran(tuple(ran), 1.0)]).count == count

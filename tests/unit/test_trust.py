@@ -43,13 +43,13 @@ class Shop(test_build_python.Shop):
     def built(self, source: str | None = None, arch: Arch = X86, *, variant: str = "jit") -> context.BuiltCell:
         order = test_build_python.order(variant, arch, source=source)
         prepared = prepare.make_prepared(order, self.source, self.spec, image(Role.TOOLCHAIN, X86), X86)
-        return build_cell.build_cell(self.shop, prepared, log=self.folder / "build.log")
+        return build_cell.build_cell(self.ctx, prepared, log=self.folder / "build.log")
 
 
 @pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setattr(context, "ensure_image", lambda shop, spec, role, arch: image(role, arch))
-    monkeypatch.setattr(context, "require_emulator", lambda shop, arch: None)
+def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    monkeypatch.setattr(context, "ensure_image", lambda ctx, spec, role, arch: image(role, arch))
+    monkeypatch.setattr(context, "require_emulator", lambda ctx, arch: None)
     return Shop(tmp_path)
 
 
@@ -95,63 +95,63 @@ class TestDomains:
 
 class TestArtifacts:
     @pytest.mark.parametrize("other", [None, OTHER])
-    def test_what_a_stranger_built_is_taken_for_nobody_else(self, shop: Shop, other: str | None) -> None:
-        theirs = shop.built(PULL_REQUEST)
-        assert shop.built(PULL_REQUEST).from_stash
-        built = shop.built(other)
+    def test_what_a_stranger_built_is_taken_for_nobody_else(self, ctx: Shop, other: str | None) -> None:
+        theirs = ctx.built(PULL_REQUEST)
+        assert ctx.built(PULL_REQUEST).from_stash
+        built = ctx.built(other)
         assert not built.from_stash
         assert built.artifact.key != theirs.artifact.key
         assert built.artifact.manifest.source.digest == theirs.artifact.manifest.source.digest
 
-    def test_what_is_trusted_serves_a_stranger(self, shop: Shop) -> None:
-        trusted = shop.built()
+    def test_what_is_trusted_serves_a_stranger(self, ctx: Shop) -> None:
+        trusted = ctx.built()
         assert trusted.artifact.manifest.domain == trust.RECIPES
-        theirs = shop.built(PULL_REQUEST)
+        theirs = ctx.built(PULL_REQUEST)
         assert theirs.from_stash
         assert theirs.artifact == trusted.artifact
 
-    def test_it_is_marked(self, shop: Shop) -> None:
-        assert trust.is_stranger(shop.built(PULL_REQUEST).artifact.manifest.domain)
+    def test_it_is_marked(self, ctx: Shop) -> None:
+        assert trust.is_stranger(ctx.built(PULL_REQUEST).artifact.manifest.domain)
 
-    def test_a_strangers_cell_is_no_build_python_for_others(self, shop: Shop) -> None:
-        native = shop.built(PULL_REQUEST)
-        trusted = shop.built(None, ARM)
-        assert shop.served == ["CFLAGS=-O1 -g0"], "it has one made"
-        (own,) = (each for each in shop.shop.store.artifacts() if each.manifest.kind is ArtifactKind.BUILD_PYTHON)
+    def test_a_strangers_cell_is_no_build_python_for_others(self, ctx: Shop) -> None:
+        native = ctx.built(PULL_REQUEST)
+        trusted = ctx.built(None, ARM)
+        assert ctx.served == ["CFLAGS=-O1 -g0"], "it has one made"
+        (own,) = (each for each in ctx.ctx.store.artifacts() if each.manifest.kind is ArtifactKind.BUILD_PYTHON)
         assert own.manifest.domain == trust.RECIPES
         assert trusted.artifact.manifest.build_python == own.full_id
-        assert shop.built(PULL_REQUEST, ARM, variant="ft").artifact.manifest.build_python == native.artifact.full_id
+        assert ctx.built(PULL_REQUEST, ARM, variant="ft").artifact.manifest.build_python == native.artifact.full_id
 
-    def test_a_trusted_build_python_serves_a_stranger(self, shop: Shop) -> None:
-        native = shop.built()
-        assert shop.built(PULL_REQUEST, ARM, variant="ft").artifact.manifest.build_python == native.artifact.full_id
+    def test_a_trusted_build_python_serves_a_stranger(self, ctx: Shop) -> None:
+        native = ctx.built()
+        assert ctx.built(PULL_REQUEST, ARM, variant="ft").artifact.manifest.build_python == native.artifact.full_id
 
 
 def test_a_strangers_artifact_is_no_base_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context, "ensure_image", lambda shop, spec, role, arch: image(role, arch))
-    shop = test_renewal.Shop(tmp_path)
+    monkeypatch.setattr(context, "ensure_image", lambda ctx, spec, role, arch: image(role, arch))
+    ctx = test_renewal.Shop(tmp_path)
 
     def built(changes: dict[str, str], source: str | None) -> context.BuiltCell:
         order = test_build_python.order("jit", X86, source=source)
         toolchain = image(Role.TOOLCHAIN, X86)
         prepared = prepare.make_prepared(
-            order, shop.source(changes), load_all(crossjit.PROJECT / "images")[0], toolchain, X86
+            order, ctx.source(changes), load_all(crossjit.PROJECT / "images")[0], toolchain, X86
         )
-        return build_cell.build_cell(shop.shop, prepared, log=tmp_path / "build.log")
+        return build_cell.build_cell(ctx.ctx, prepared, log=tmp_path / "build.log")
 
     built({}, PULL_REQUEST)
-    assert built(test_renewal.OTHER_TESTS, None).artifact.manifest.made_of is None
+    assert built(test_renewal.OTHER_TESTS, None).artifact.manifest.derived_from is None
     renewed = built({"Lib/test/test_int.py": "assert 5"}, PULL_REQUEST)
-    assert renewed.artifact.manifest.made_of is not None, "their own, or the trusted one, will do"
+    assert renewed.artifact.manifest.derived_from is not None, "their own, or the trusted one, will do"
 
 
 class TestCaches:
     @pytest.fixture
-    def shop(self, shop: Shop) -> Shop:
-        shop.shop = replace(shop.shop, cached=True)
-        return shop
+    def ctx(self, ctx: Shop) -> Shop:
+        ctx.ctx = replace(ctx.ctx, cached=True)
+        return ctx
 
-    def poisoning(self, shop: Shop, places: tuple[str, ...]) -> None:
+    def poisoning(self, ctx: Shop, places: tuple[str, ...]) -> None:
         """Have configure do what a hostile one may: write to every cache, and to the one below."""
 
         def configure(process: FakeProcess) -> int:
@@ -160,61 +160,61 @@ class TestCaches:
                     process.write_file(place, b"poison")
                 except OSError:
                     refused.append(place)
-            return shop.configure(process)
+            return ctx.configure(process)
 
         refused: list[str] = []
         self.refused = refused
-        shop.engine.programs["configure"] = configure
+        ctx.engine.programs["configure"] = configure
 
     @pytest.mark.parametrize("part", ["configure", "stencils", "llvm", "pyc", "ccache"])
-    def test_what_a_stranger_writes_is_read_by_nobody_else(self, shop: Shop, part: str) -> None:
+    def test_what_a_stranger_writes_is_read_by_nobody_else(self, ctx: Shop, part: str) -> None:
         place = f"{layout.CACHE}/{part}/entry"
-        self.poisoning(shop, (place, f"/cache-below/{part}/entry"))
-        shop.built(PULL_REQUEST)
+        self.poisoning(ctx, (place, f"/cache-below/{part}/entry"))
+        ctx.built(PULL_REQUEST)
         assert self.refused == [f"/cache-below/{part}/entry"]
         seen: list[bool] = []
 
         def configure(process: FakeProcess) -> int:
             seen.append(process.files.exists(place))
-            return shop.configure(process)
+            return ctx.configure(process)
 
-        shop.engine.programs["configure"] = configure
-        for source in (OTHER, str(shop.folder), None):
-            shop.built(source)
+        ctx.engine.programs["configure"] = configure
+        for source in (OTHER, str(ctx.folder), None):
+            ctx.built(source)
         assert seen == [False, False, False]
-        shop.built(PULL_REQUEST, variant="ft")
+        ctx.built(PULL_REQUEST, variant="ft")
         assert seen[-1], "it is their own"
 
-    def test_a_stranger_reads_what_is_trusted(self, shop: Shop) -> None:
-        self.poisoning(shop, (f"{layout.CACHE}/configure/good",))
-        shop.built()
+    def test_a_stranger_reads_what_is_trusted(self, ctx: Shop) -> None:
+        self.poisoning(ctx, (f"{layout.CACHE}/configure/good",))
+        ctx.built()
         seen: list[bool] = []
 
         def configure(process: FakeProcess) -> int:
             seen.append(process.files.exists("/cache-below/configure/good"))
             seen.append(process.files.exists(f"{layout.CACHE}/configure/good"))
-            return shop.configure(process)
+            return ctx.configure(process)
 
-        shop.engine.programs["configure"] = configure
-        shop.built(PULL_REQUEST, variant="ft")
+        ctx.engine.programs["configure"] = configure
+        ctx.built(PULL_REQUEST, variant="ft")
         assert seen == [True, False]
 
-    def test_what_is_found_in_it_is_bounded_behind_the_build(self, shop: Shop) -> None:
-        shop.built(PULL_REQUEST)
-        (volume,) = (name for name in shop.engine.volumes if "source-" in name)
-        *_, last = (each for each in shop.engine.started if volume in each.volumes)
+    def test_what_is_found_in_it_is_bounded_behind_the_build(self, ctx: Shop) -> None:
+        ctx.built(PULL_REQUEST)
+        (volume,) = (name for name in ctx.engine.volumes if "source-" in name)
+        *_, last = (each for each in ctx.engine.started if volume in each.volumes)
         assert last.volumes == {volume: layout.CACHE}, "nothing else is in reach"
-        (argv,) = (each.argv for each in shop.engine.commands if each.container == last.name)
+        (argv,) = (each.argv for each in ctx.engine.commands if each.container == last.name)
         assert argv[-1] == "sizes"
-        assert not shop.engine.containers
+        assert not ctx.engine.containers
 
-    def test_what_cannot_be_bounded_is_removed(self, shop: Shop) -> None:
+    def test_what_cannot_be_bounded_is_removed(self, ctx: Shop) -> None:
         def python(process: FakeProcess) -> int:
-            return 97 if process.argv[-1] == "sizes" else shop.python(process)
+            return 97 if process.argv[-1] == "sizes" else ctx.python(process)
 
-        shop.engine.programs["python3"] = python
-        assert not shop.built(PULL_REQUEST).from_stash
-        assert list(shop.engine.volumes) == [cache_volume.name(shop.shop.settings)]
+        ctx.engine.programs["python3"] = python
+        assert not ctx.built(PULL_REQUEST).from_stash
+        assert list(ctx.engine.volumes) == [cache_volume.name(ctx.ctx.settings)]
 
 
 def test_the_volumes_of_few_strangers_are_kept(tmp_path: Path) -> None:
@@ -265,72 +265,70 @@ def test_a_strangers_build_has_less_disk(domain: str, disk: int) -> None:
     assert budget.STRANGER_DISK < budget.OWN_DISK
 
 
-def test_a_strangers_build_has_smaller_caches(shop: Shop) -> None:
-    shop.shop = replace(shop.shop, cached=True)
-    shop.built(PULL_REQUEST)
-    shop.built()
-    volume = cache_volume.name(shop.shop.settings, trust.domain_of(PULL_REQUEST))
-    writing = [each for each in shop.engine.started if CACHE in each.volumes.values()]
+def test_a_strangers_build_has_smaller_caches(ctx: Shop) -> None:
+    ctx.ctx = replace(ctx.ctx, cached=True)
+    ctx.built(PULL_REQUEST)
+    ctx.built()
+    volume = cache_volume.name(ctx.ctx.settings, trust.domain_of(PULL_REQUEST))
+    writing = [each for each in ctx.engine.started if CACHE in each.volumes.values()]
     small: dict[bool, set[str]] = {True: set(), False: set()}
     for each in writing:
         small["CROSSJIT_CACHE_SMALL" in each.env].update(name for name, at in each.volumes.items() if at == CACHE)
-    assert small == {True: {volume}, False: {cache_volume.name(shop.shop.settings)}}
+    assert small == {True: {volume}, False: {cache_volume.name(ctx.ctx.settings)}}
 
 
 class TestStrangersBuildThatDies:
     """What it wrote to its volume is not bounded: the next command removes it."""
 
-    def left(self, shop: Shop, domain: str = trust.domain_of(PULL_REQUEST)) -> Path:
-        path = cache_volume.mark(shop.shop.settings, domain, "20260101-000000-dead")
-        cache_volume.ensure(shop.engine, shop.shop.settings, domain)
+    def left(self, ctx: Shop, domain: str = trust.domain_of(PULL_REQUEST)) -> Path:
+        path = cache_volume.mark(ctx.ctx.settings, domain, "20260101-000000-dead")
+        cache_volume.ensure(ctx.engine, ctx.ctx.settings, domain)
         return path
 
-    def test_the_volume_is_removed(self, shop: Shop) -> None:
-        mark = self.left(shop)
-        cache_volume.ensure(shop.engine, shop.shop.settings)
-        cache_volume.ensure(shop.engine, shop.shop.settings, trust.domain_of(OTHER))
-        name = cache_volume.name(shop.shop.settings, trust.domain_of(PULL_REQUEST))
-        assert [thing.name for thing in cleanup.sweep(shop.engine, shop.shop.settings).removed] == [name]
-        assert name not in shop.engine.volumes
-        assert len(shop.engine.volumes) == 2
+    def test_the_volume_is_removed(self, ctx: Shop) -> None:
+        mark = self.left(ctx)
+        cache_volume.ensure(ctx.engine, ctx.ctx.settings)
+        cache_volume.ensure(ctx.engine, ctx.ctx.settings, trust.domain_of(OTHER))
+        name = cache_volume.name(ctx.ctx.settings, trust.domain_of(PULL_REQUEST))
+        assert [thing.name for thing in cleanup.sweep(ctx.engine, ctx.ctx.settings).removed] == [name]
+        assert name not in ctx.engine.volumes
+        assert len(ctx.engine.volumes) == 2
         assert not mark.exists()
-        assert cleanup.sweep(shop.engine, shop.shop.settings) == cleanup.Cleaned()
+        assert cleanup.sweep(ctx.engine, ctx.ctx.settings) == cleanup.CleanupResult()
 
-    def test_one_that_a_living_build_uses_is_kept(self, shop: Shop) -> None:
-        mark = self.left(shop)
-        settings = shop.shop.settings
+    def test_one_that_a_living_build_uses_is_kept(self, ctx: Shop) -> None:
+        mark = self.left(ctx)
+        settings = ctx.ctx.settings
         with RunRecord.start(settings, ["invoke", "build"], {}) as record:
             other = cache_volume.mark(settings, trust.domain_of(PULL_REQUEST), record.id)
-            assert cleanup.sweep(shop.engine, settings).removed == ()
+            assert cleanup.sweep(ctx.engine, settings).removed == ()
             assert mark.exists()
             assert other.exists()
-        assert len(cleanup.sweep(shop.engine, settings).removed) == 1
+        assert len(cleanup.sweep(ctx.engine, settings).removed) == 1
 
-    def test_one_that_the_engine_does_not_let_go_goes_later(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-        mark = self.left(shop)
+    def test_one_that_the_engine_does_not_let_go_goes_later(self, ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        mark = self.left(ctx)
         with monkeypatch.context() as patch:
-            patch.setattr(shop.engine, "remove", refuse)
-            assert cleanup.sweep(shop.engine, shop.shop.settings).removed == ()
+            patch.setattr(ctx.engine, "remove", refuse)
+            assert cleanup.sweep(ctx.engine, ctx.ctx.settings).removed == ()
             assert mark.exists()
-        assert len(cleanup.sweep(shop.engine, shop.shop.settings).removed) == 1
+        assert len(cleanup.sweep(ctx.engine, ctx.ctx.settings).removed) == 1
 
-    def test_an_interrupted_build_leaves_the_note(self, shop: Shop) -> None:
+    def test_an_interrupted_build_leaves_the_note(self, ctx: Shop) -> None:
         def interrupted(process: FakeProcess) -> int:
             raise KeyboardInterrupt
 
-        shop.shop = replace(shop.shop, cached=True)
-        shop.engine.programs["make"] = interrupted
+        ctx.ctx = replace(ctx.ctx, cached=True)
+        ctx.engine.programs["make"] = interrupted
         with pytest.raises(KeyboardInterrupt):
-            shop.built(PULL_REQUEST)
-        assert [domain for _, domain, _ in cache_volume.unbounded(shop.shop.settings)] == [
-            trust.domain_of(PULL_REQUEST)
-        ]
+            ctx.built(PULL_REQUEST)
+        assert [domain for _, domain, _ in cache_volume.unbounded(ctx.ctx.settings)] == [trust.domain_of(PULL_REQUEST)]
 
-    def test_a_finished_build_leaves_none(self, shop: Shop) -> None:
-        shop.shop = replace(shop.shop, cached=True)
-        shop.built(PULL_REQUEST)
-        assert (shop.shop.settings.home / "strangers" / "unbounded").is_dir(), "there was one"
-        assert cache_volume.unbounded(shop.shop.settings) == []
+    def test_a_finished_build_leaves_none(self, ctx: Shop) -> None:
+        ctx.ctx = replace(ctx.ctx, cached=True)
+        ctx.built(PULL_REQUEST)
+        assert (ctx.ctx.settings.home / "strangers" / "unbounded").is_dir(), "there was one"
+        assert cache_volume.unbounded(ctx.ctx.settings) == []
 
 
 def refuse(thing: object) -> None:

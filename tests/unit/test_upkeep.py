@@ -10,11 +10,11 @@ import pytest
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from crossjit.config.conditions import Circumstances, When
+from crossjit.config.conditions import TargetEnvironment, When
 from crossjit.known_failures import audit
 from crossjit.known_failures import entries as entries_module
 from crossjit.known_failures.audit import History, State, Subject
-from crossjit.known_failures.entries import FailureKind, KnownFailure, Listed
+from crossjit.known_failures.entries import FailureKind, KnownFailure, LocatedEntry
 from crossjit.known_failures.test_inventory import Inventory
 from crossjit.model import Arch, Cell, CellResult, Outcome, SuiteResult, TestResult, Variant, Verdict
 from crossjit.runs.history import list_runs
@@ -26,24 +26,24 @@ from crossjit.tasks.known_failures import check_known_failures, list_known_failu
 from tests.unit.trees import File, manifest, stream
 
 JIT = Variant("jit", "", (), ())
-EMULATED = Circumstances((3, 15), Arch.AARCH64, JIT, emulated=True, qemu="7.2.22", capabilities={"pty": False})
-NATIVE = Circumstances((3, 15), Arch.X86_64, JIT)
+EMULATED = TargetEnvironment((3, 15), Arch.AARCH64, JIT, emulated=True, qemu="7.2.22", capabilities={"pty": False})
+NATIVE = TargetEnvironment((3, 15), Arch.X86_64, JIT)
 TEST = "test.test_a.C.test_x"
 REASON = "it needs vfork, which QEMU has not"
 
 SUBJECT = Subject("3.15", (3, 15), Inventory(frozenset({TEST, "test.test_a.C.test_y"}), frozenset({"test.test_open."})))
 
 
-def listed(test: str = TEST, kind: FailureKind = FailureKind.FAIL, **fields: Any) -> Listed:
-    return Listed(KnownFailure(test, kind, REASON, **fields), Path("emulation.toml"), 4)
+def listed(test: str = TEST, kind: FailureKind = FailureKind.FAIL, **fields: Any) -> LocatedEntry:
+    return LocatedEntry(KnownFailure(test, kind, REASON, **fields), Path("emulation.toml"), 4)
 
 
-def history(run: str, *outcomes: Outcome, where: Circumstances = EMULATED, test: str = TEST) -> History:
+def history(run: str, *outcomes: Outcome, where: TargetEnvironment = EMULATED, test: str = TEST) -> History:
     return History(run, where, {test: frozenset(outcomes)})
 
 
 def judge(
-    each: Listed, histories: Iterable[History] = (), subjects: Iterable[Subject] = (SUBJECT,)
+    each: LocatedEntry, histories: Iterable[History] = (), subjects: Iterable[Subject] = (SUBJECT,)
 ) -> tuple[State, str]:
     (judged,) = audit.judge([each], tuple(subjects), tuple(histories))
     assert judged.listed is each
@@ -84,7 +84,7 @@ def test_an_entry_that_no_run_needed() -> None:
         (listed(run=False), [history("r1", Outcome.SKIPPED)], "it is left out, so that no run can tell"),
     ],
 )
-def test_an_entry_that_was_not_tried(each: Listed, histories: list[History], why: str) -> None:
+def test_an_entry_that_was_not_tried(each: LocatedEntry, histories: list[History], why: str) -> None:
     assert judge(each, histories) == (State.NOT_TRIED, why)
     assert not State.NOT_TRIED.is_wrong
 
@@ -133,12 +133,12 @@ def test_without_sources_nothing_is_said_of_a_tests_name() -> None:
 CELL = Cell("3.15", Arch.AARCH64, "jit")
 
 
-def suite(*results: TestResult, where: Circumstances = EMULATED) -> SuiteResult:
+def suite(*results: TestResult, where: TargetEnvironment = EMULATED) -> SuiteResult:
     capabilities: dict[str, object] = {
         "pty": {"works": False, "detail": "ENOSYS"},
         "ptrace": {"works": None, "detail": "the canary went wrong"},
     }
-    return SuiteResult("jit", results, 1.0, circumstances=where.facts(), capabilities=capabilities)
+    return SuiteResult("jit", results, 1.0, conditions=where.facts(), capabilities=capabilities)
 
 
 def record(settings: Settings, *suites: SuiteResult) -> str:
@@ -193,7 +193,7 @@ def home(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return settings
 
 
-def entries(monkeypatch: pytest.MonkeyPatch, *found: Listed) -> None:
+def entries(monkeypatch: pytest.MonkeyPatch, *found: LocatedEntry) -> None:
     monkeypatch.setattr(entries_module, "listed", lambda: found)
 
 

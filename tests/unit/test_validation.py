@@ -12,9 +12,9 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from crossjit.channels import Ended
+from crossjit.channels import ModuleExit
 from crossjit.config import suites
-from crossjit.config.conditions import Circumstances, When, in_range
+from crossjit.config.conditions import TargetEnvironment, When, in_range
 from crossjit.config.test_selection import ALL_TESTS, TestSelection, parse_shard
 from crossjit.errors import DocumentError, EngineError, InfrastructureError, OutOfMemoryError, UserError
 from crossjit.images import Image, Package, Role
@@ -37,8 +37,8 @@ from crossjit.report import tables
 from crossjit.tasks import options
 from crossjit.validation import durations, job_list, run_suite
 from crossjit.validation import probe as probe_module
-from crossjit.validation.results import left_out, mark_known, of_module
-from crossjit.validation.resume import SuiteFolder
+from crossjit.validation.results import deselected, mark_known, of_module
+from crossjit.validation.resume import SuiteLog
 from crossjit.validation.target import Target
 from crossjit.validation.verdict import judge
 from tests.fakes.engine import FakeEngine, FakeProcess, Fault, Program
@@ -49,8 +49,8 @@ NOJIT = replace(JIT, name="nojit", expects=Expectation.NONE)
 FT = replace(NOJIT, name="ft", free_threaded=True)
 FT_JIT = replace(FT, name="ft-jit", expects=Expectation.MACHINE_CODE)
 CELL = Cell("3.15", Arch.AARCH64, "jit")
-EMULATED = Circumstances((3, 15), Arch.AARCH64, JIT, emulated=True, cpu="cortex-a72")
-NATIVE = Circumstances((3, 15), Arch.X86_64, JIT)
+EMULATED = TargetEnvironment((3, 15), Arch.AARCH64, JIT, emulated=True, cpu="cortex-a72")
+NATIVE = TargetEnvironment((3, 15), Arch.X86_64, JIT)
 
 
 def facts(*executors: str, **changed: object) -> dict[str, object]:
@@ -219,7 +219,7 @@ def test_emulation_gets_more_time_and_caveats() -> None:
 
 
 def test_stress_needs_a_jit_and_a_python_that_knows_it() -> None:
-    def stressed(where: Circumstances) -> bool:
+    def stressed(where: TargetEnvironment) -> bool:
         items: Any = job_list.order(suites.load("jit"), where, (), "/s", ALL_TESTS)["items"]
         return any("PYTHON_JIT_STRESS" in item["env"] for item in items)
 
@@ -346,12 +346,12 @@ def test_failing_as_listed_is_known_failing_otherwise_is_not() -> None:
 
 def test_a_listed_test_that_passes_is_marked_and_noted_unless_others_of_the_entry_fail() -> None:
     (marked,), notes = mark_known([PASSED], [known("test.test_a.*")])
-    assert marked.passed_unexpectedly
-    assert not marked.failed_as_known
+    assert marked.xpassed
+    assert not marked.xfailed
     assert marked.known == "it needs vfork, which QEMU has not"
     assert notes == ("unexpected pass: test.test_a.* is listed as a known fail (it needs vfork, which QEMU has not)",)
     results, notes = mark_known([PASSED, FAILED], [known("test.test_a.*")])
-    assert [result.passed_unexpectedly for result in results] == [False, False]
+    assert [result.xpassed for result in results] == [False, False]
     assert not notes
     assert not mark_known([SKIPPED], [known("test.test_a.*")])[1]
 
@@ -361,9 +361,9 @@ def test_what_is_not_run_is_ignored_by_regrtest_and_counted_as_skipped() -> None
     assert job_list.order(suites.load("jit"), EMULATED, [entry], "/s", ALL_TESTS)["ignore"] == [
         "test.test_a.C.test_hang"
     ]
-    (result,) = left_out("jit", [entry, known("test.test_a.*")], ["test_a"])
+    (result,) = deselected("jit", [entry, known("test.test_a.*")], ["test_a"])
     assert result.outcome is Outcome.SKIPPED
-    assert not left_out("jit", [entry], ["test_b"])
+    assert not deselected("jit", [entry], ["test_b"])
 
 
 def test_conditions_must_all_hold() -> None:
@@ -452,7 +452,7 @@ def event(**fields: object) -> dict[str, Any]:
 
 def found(folder: Path, log: str = "", **fields: object) -> dict[str, TestResult]:
     (folder / "000-test_s.log").write_text(log)
-    module = of_module("jit", Ended.read(event(tail=log[-6000:], **fields)), folder)
+    module = of_module("jit", ModuleExit.read(event(tail=log[-6000:], **fields)), folder)
     return {result.name: result for result in module.results}
 
 
@@ -541,7 +541,7 @@ def test_each_end_is_one_outcome(
 
 def test_an_altered_environment_is_a_note(tmp_path: Path) -> None:
     (tmp_path / "000-test_s.log").write_text("")
-    ended = Ended.read(event(status=3))
+    ended = ModuleExit.read(event(status=3))
     assert "altered" in of_module("jit", ended, tmp_path).notes[0]
 
 
@@ -820,10 +820,10 @@ def test_known_failures_rest_on_what_the_target_is_found_to_lack(
     assert ignored == [["test.test_s.C.test_hang"]]
     assert "missing in the target, which tests fail for as known: pty (ENOSYS)" in result.notes
     assert result.capabilities == {"pty": {"works": False, "detail": "ENOSYS"}}
-    assert result.circumstances["qemu"] == "7.2.22"
+    assert result.conditions["qemu"] == "7.2.22"
     described = tables.cell_json(CellResult(CELL, Verdict.PASS, (), suites=(result,)))
     assert described["suites"][0]["capabilities"] == result.capabilities  # type: ignore[index]
-    assert described["suites"][0]["circumstances"] == result.circumstances  # type: ignore[index]
+    assert described["suites"][0]["conditions"] == result.conditions  # type: ignore[index]
 
     fake_engine.programs["python3"] = capable(program)  # with terminals, the same is a failure
     result = go(fake_engine, target, tmp_path, data=data)
@@ -1087,7 +1087,7 @@ def test_a_probe_that_crashes_is_a_finding(fake_engine: FakeEngine, target: Targ
 def test_what_the_target_wrote_cannot_leave_the_folder(tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     logs.mkdir()
-    ended = Ended.read(event())
+    ended = ModuleExit.read(event())
     fine = tar_of({f"{ended.id}/../../escaped": b"x", f"{ended.id}/{ended.log}": b"y", f"/results/{ended.log}": b"z"})
-    SuiteFolder(logs).keep(io.BytesIO(fine), ended)
+    SuiteLog(logs).keep(io.BytesIO(fine), ended)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == {logs / ended.log: b"y"}

@@ -4,8 +4,9 @@ import contextlib
 import io
 import sys
 
-import gdb
 import memory
+
+import gdb
 
 LOOPS = 100_000  # steps through linked lists of the program, which may be damaged
 

@@ -1,6 +1,6 @@
 """Run a command, and beside it another one, for as long as the first takes, on what that leaves idle.
 
-    beside.py OTHER… -- COMMAND…
+    run_alongside.py OTHER… -- COMMAND…
 
 Of phases that keep one core busy, such as configure. OTHER is work that need not be done, or can be done later: it has
 the lowest priority, and is ended with its processes when COMMAND has ended, whose exit status is ours. What it prints
@@ -29,7 +29,7 @@ def main():
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:  # as a shell has it
             print(error, file=sys.stderr)
             return 127 if isinstance(error, FileNotFoundError) else 126
-    if status == FAULT and str(pathlib.Path(__file__).with_name("cache.py")) not in command:
+    if status == FAULT and str(pathlib.Path(__file__).with_name("build_cache.py")) not in command:
         return 1
     return status if status >= 0 else 128 - status
 

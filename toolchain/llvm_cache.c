@@ -3,7 +3,7 @@
  * CROSSJIT_LLVM, unless CROSSJIT_CACHE has what that would print and write.
  *
  * A question is all that an answer depends on: the real program with its arguments, the folder that it runs in, the
- * toolchain (CROSSJIT_TOOLCHAIN), the input file and, for C, all headers of the source (a digest that cache.py has
+ * toolchain (CROSSJIT_TOOLCHAIN), the input file and, for C, all headers of the source (a digest that build_cache.py has
  * written). CPython works in a folder with a random name: MARK stands for it in what is kept. An entry of the cache
  * holds its question whole and answers no other, so that its name need only be an unlikely one. It ends with a sum, so
  * that what is damaged answers nothing.
@@ -13,7 +13,7 @@
  * What fails, warns or writes a file that names the folder is not kept. Where anything is in the way of asking or
  * keeping, the real program does it all.
  *
- * What is not kept the real program's server does, where one listens in CROSSJIT_LLVM_SERVERS (llvm_server.c). It
+ * What is not kept the real program's server does, where one listens in CROSSJIT_LLVM_SERVERS (llvm_forkserver.c). It
  * decides nothing: what does not end well there is run once more without it. What the inputs begin with clang reads
  * once, precompiled in CROSSJIT_PREAMBLES, where there is such a folder. */
 #define _GNU_SOURCE
@@ -225,7 +225,7 @@ static bool answer(const char *kept, const struct text *question, const char *ou
         if (file < 0 || close(file) || !done)
             return false;
     }
-    utimensat(AT_FDCWD, kept, NULL, 0); /* cache.py removes what was used longest ago */
+    utimensat(AT_FDCWD, kept, NULL, 0); /* build_cache.py removes what was used longest ago */
     say(STDOUT_FILENO, printed.bytes, printed.size);
     return true;
 }
@@ -380,7 +380,7 @@ struct preamble {
 };
 
 /* Find the place in CROSSJIT_PREAMBLES for this call's preamble; false if this is no such call: CPython writes the
- * input of a stencil into its folder, while the shim's is of the source, as is that of all stencils of 3.13. cache.py
+ * input of a stencil into its folder, while the shim's is of the source, as is that of all stencils of 3.13. build_cache.py
  * makes CROSSJIT_PREAMBLES if no header asks for the macro, so that a preamble is the same whichever the uop is. */
 static bool find_preamble(struct preamble *found, char **argv, const char *input, const struct text *text,
                           const char *output, const char *folder)
@@ -503,7 +503,7 @@ static void keep(char *kept, const struct text *entry)
         unlink(new);
 }
 
-/* Write down a hit or a miss, for cache.py's report. */
+/* Write down a hit or a miss, for build_cache.py's report. */
 static void note(const char *line)
 {
     const char *log = getenv("CROSSJIT_CACHE_LOG");

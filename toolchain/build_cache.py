@@ -1,14 +1,15 @@
 """What a build need not do again: configure's answers and the JIT's stencils, kept by all that they depend on.
 
-    cache.py configure -- ARGV…   run configure, or put back what it left for the same questions
-    cache.py before-make          note the headers' digest, and put back stencils of the same inputs, or get ready to
-                                 make them fast
-    cache.py after-make           keep the stencils
-    cache.py report               print hits and misses of this build, and trim what has grown too large
-    cache.py sizes                trim, and print the bytes and files of each part
+    build_cache.py configure -- ARGV…   run configure, or restore its results for the same key
+    build_cache.py before-make          record the headers' digest, and restore stencils of the same inputs, or get
+                                        ready to compile them fast
+    build_cache.py after-make           store the stencils
+    build_cache.py report               print hits and misses of this build, and trim what has grown too large
+    build_cache.py sizes                trim, and print the bytes and files of each part
 
-Runs where CPython is built, with the image's Python, in the build folder. CROSSJIT_SOURCE is the source's folder, that
-of the cache is in entries.py; CROSSJIT_TOOLCHAIN names the image, all its packages, and what crossjit does with them.
+Runs where CPython is built, with the image's Python, in the build folder. CROSSJIT_SOURCE is the source's folder, and
+cache_entries.py has that of the cache; CROSSJIT_TOOLCHAIN names the image, all its packages, and what crossjit does with
+them.
 No cache fails a build. What fails in here ends with the status FAULT, which is told from the command's.
 """
 
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import traceback
 
-from entries import LIMITS, LOG, harmless, keep, restore, trim
+from cache_entries import LIMITS, LOG, harmless, keep, restore, trim
 
 FAULT = 97  # crossjit/build/layout.py knows it, too
 
@@ -165,7 +166,7 @@ def stencils_key():
 
 
 def before_make():
-    """Note the headers' digest for llvm.c, and put back stencils of the same inputs."""
+    """Note the headers' digest for llvm_cache.c, and put back stencils of the same inputs."""
     with harmless("stencils"):
         HEADERS.write_text(digest_of_headers())
         key = stencils_key()
@@ -177,7 +178,7 @@ def before_make():
 
 
 def allow_preambles():
-    """Make the folder in which llvm.c has the stencils' preamble precompiled, if that is the same for all of them."""
+    """Make the folder for llvm_cache.c's precompiled preamble of the stencils, if they all have the same one."""
     inputs = SOURCE / "Tools" / "jit"  # its C files are not included, but compiled, or made into what is
     included = (path for path in headers() if path.parent != inputs or path.suffix != ".c")
     if PREAMBLES and not any(b"_JIT_OPCODE" in path.read_bytes() for path in included):
@@ -185,7 +186,7 @@ def allow_preambles():
 
 
 def start_servers():
-    """Have CROSSJIT_LLVM_PROGRAMS wait in CROSSJIT_LLVM_SERVERS to be asked by llvm.c; those that cannot are not asked.
+    """Start a server in CROSSJIT_LLVM_SERVERS for each of CROSSJIT_LLVM_PROGRAMS that can be one, for llvm_cache.c.
 
     They end with the container.
     """
@@ -194,7 +195,7 @@ def start_servers():
     folder = pathlib.Path(SERVERS)
     folder.mkdir(exist_ok=True)
     library = folder / "server.so"
-    source = pathlib.Path(__file__).with_name("llvm_server.c")
+    source = pathlib.Path(__file__).with_name("llvm_forkserver.c")
     if subprocess.call(["/usr/bin/gcc", "-O1", "-shared", "-fPIC", "-o", library, source]):
         return
     for program in os.environ["CROSSJIT_LLVM_PROGRAMS"].split():

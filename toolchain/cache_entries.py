@@ -112,7 +112,7 @@ def keep(part, key, names):
 
 
 def log(part, what):
-    """Write down a hit or a miss; llvm.c writes such lines, too."""
+    """Write down a hit or a miss; llvm_cache.c writes such lines, too."""
     if CACHE:
         with harmless(LOG), LOG.open("a") as file:
             file.write(f"{part} {what}\n")

@@ -4,9 +4,10 @@ import contextlib
 import os
 import pathlib
 
-import gdb
 import memory
 from cpython import code_of, compiled, python_stack, quietly, uops_of
+
+import gdb
 
 FRAMES = 60  # of a stack; a runaway recursion has thousands
 LINES = 24  # of machine code around the pc

@@ -27,9 +27,10 @@ import subprocess
 import threading
 import time
 
-import gdb
 from cpython import helper, python_stack, quietly, thread_state
 from view import View
+
+import gdb
 
 HERE = pathlib.Path(__file__).resolve().parent
 CRASHES = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGSYS", "SIGTRAP")

@@ -2,10 +2,10 @@
  * begin, and each request goes on from there in a fork. The programs are linked to a library of a hundred megabytes,
  * and to load that takes twenty of the thirty milliseconds that one of them runs for a stencil.
  *
- * Listens at CROSSJIT_LLVM_SOCKET; llvm.c asks. A request is all that a program is started with: three files for its
+ * Listens at CROSSJIT_LLVM_SOCKET; llvm_cache.c asks. A request is all that a program is started with: three files for its
  * stdin, stdout and stderr, and texts, each ending with a zero, up to the end of the stream: its folder, how many
  * arguments and variables there are, and these. The answer is the status by which wait tells how the program ended; where
- * none comes, or one of a program that did not end well, llvm.c runs it itself. */
+ * none comes, or one of a program that did not end well, llvm_cache.c runs it itself. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
