@@ -8,8 +8,8 @@
     build_cache.py sizes                trim, and print the bytes and files of each part
 
 Runs where CPython is built, with the image's Python, in the build folder. CROSSJIT_SOURCE is the source's folder, and
-cache_entries.py knows the cache's; CROSSJIT_TOOLCHAIN names the image, all its packages, and what crossjit does with them.
-No cache fails a build. What fails in here ends with the status FAULT, which is told from the command's.
+cache_entries.py knows the cache's; CROSSJIT_TOOLCHAIN names the image, all its packages, and what crossjit does with
+them. No cache fails a build. What fails in here ends with the status FAULT, which is told from the command's.
 """
 
 import contextlib

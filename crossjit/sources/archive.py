@@ -90,7 +90,7 @@ def _fetch_first(
                 step.line(failures[-1])
                 continue
             step.update(detail="checking")
-            return _admit(settings, archive.sha256, target, place)
+            return add(settings, archive.sha256, target, place)
     raise DownloadError(
         f"no place gave the archive of CPython {archive.version}",
         hint=f"set CROSSJIT_SOURCE_MIRROR to a folder or URL that holds {upstream_name(archive.version)}, "
@@ -104,7 +104,7 @@ def _require_digest(fetched: Fetched, digest: str) -> None:
         raise PlaceError(f"its sha256 is {fetched.digest}, not {digest}: cut short, damaged or another file")
 
 
-def _admit(settings: Settings, digest: str, file: Path, place: Place) -> CachedSource:
+def add(settings: Settings, digest: str, file: Path, place: Place) -> CachedSource:
     """Inspect a file of a workspace and store it. Needs the digest's lock."""
     tree = file.with_name(cache.TREE)
     facts = inspect(file, place.name, tree)
@@ -167,7 +167,7 @@ def _take(place: Place, settings: Settings, step: Step, work: Path, timeouts: Ti
             stored = cache.find(settings, fetched.digest)
             if stored is None:
                 step.update(detail="checking")
-                stored = _admit(settings, fetched.digest, target, place)
+                stored = add(settings, fetched.digest, target, place)
         return source_of(stored, fetched.digest, origin=place.name)
 
 

@@ -2,58 +2,51 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import io
 import os
-import stat
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from crossjit.errors import SourceError
 from crossjit.progress import Progress
 from crossjit.settings import Settings
-from crossjit.sources import cache, regenerate, stamps
-from crossjit.sources.inspection import Inspection, leads_outside
+from crossjit.sources import cache, regenerate
+from crossjit.sources.git import Answer
+from crossjit.sources.inspection import leads_outside
 from crossjit.sources.located import Repository, Window, locate, window_on
 from crossjit.sources.model import Kind, Source
-from crossjit.sources.repository import add, source_of
+from crossjit.sources.repository import pack_tree, source_of
 from crossjit.sources.request import Checkout
-from crossjit.sources.tarball import PACKING, Entry, components, is_build_input, pack
-from crossjit.util.budget import BUDGET
+from crossjit.sources.tarball import components, is_build_input
+
+_SUBMODULE = "160000"
 
 
 def resolve_checkout(request: Checkout, settings: Settings, *, progress: Progress, work: Path) -> Source:
-    """Pack a working tree: tracked files as they are, untracked ones that are not ignored; what was deleted is gone.
+    """Pack a working tree as git would commit it: with untracked files that are not ignored, without deleted ones.
 
-    Nothing is written to the checkout, not even to its index. `diff_digest` covers path, mode and content of all that
-    differs from HEAD; a changed mtime is no difference. `regenerate` is what these changes make stale of what HEAD has
-    generated. Submodules and nested repositories are left out. Raises SourceError if the folder is no checkout.
+    Nothing is written to the checkout, not even to its index or its objects. `diff_digest` covers path, mode and
+    content of all that differs from HEAD and is part of a source; a changed mtime is no difference. `regenerate` is
+    what these changes make stale of what HEAD has generated. Submodules and nested repositories are left out. Raises
+    SourceError if the folder is no checkout.
     """
-    with progress.step("source", str(request.path)) as step, cache.workspace(work) as folder:
-        repository = locate(request.path)
+    path = request.path
+    with progress.step("source", str(path)) as step, cache.workspace(work) as folder:
+        repository = locate(path)
         head = head_of(repository)
         step.update(detail="comparing with HEAD")
         view = window_on(repository, head, folder)
-        changes = _changes(request.path, view, head)
-        seen = stamps.take(request.path, changes.paths, head, *sorted(changes.changed), repr(PACKING))
-        if known := seen.known(settings):
-            stored, diff_digest = known
-        else:
-            step.update(detail="packing")
-            tree = _WorkingTree(request.path, changes)
-            inspection = Inspection(str(request.path))
-            digest = pack(tree.entries(), folder / "source", inspection.take)
-            diff_digest = tree.diff_digest()
-            name = f"{head[:12]}-{diff_digest[:12]}" if diff_digest else head[:12]
-            stored = add(settings, digest, folder / "source", name, inspection, step)
-            seen.keep(settings, digest, diff_digest)
-        changed = {path for path in changes.changed if not path.endswith("/")}
-        make = regenerate.stale(changed, *_readers(request.path, view, head))
-    for remark in (*changes.remarks, *regenerate.left_to_do(changed)):
-        progress.say(f"{request.path}: {remark}")
-    return source_of(Kind.CHECKOUT, stored, str(request.path), head, diff_digest, make)
+        remarks = _add_all(path, view)
+        changes = _changes(path, view, head)
+        parts = [f"{change}\0{name}\0" for name, change in changes.items() if is_build_input(name)]
+        diff_digest = hashlib.sha256(os.fsencode("".join(parts))).hexdigest() if parts else None
+        (view.folder / "info" / "attributes").unlink(missing_ok=True)  # the user's own have no say in what is packed
+        stored = pack_tree(view, head, diff_digest, str(path), settings, step)
+        make = regenerate.stale(changes, _reader(view, ""), _reader(view, head))
+    for remark in (*remarks, *regenerate.left_to_do(changes)):
+        progress.say(f"{path}: {remark}")
+    return source_of(Kind.CHECKOUT, stored, str(path), head, diff_digest, make)
 
 
 def head_of(repository: Repository) -> str:
@@ -67,48 +60,51 @@ def head_of(repository: Repository) -> str:
     return head.text
 
 
-def _readers(checkout: Path, view: Window, head: str) -> tuple[regenerate.Read, regenerate.Read]:
-    """Return readers of the working tree and of HEAD."""
+def _reader(view: Window, revision: str) -> regenerate.Read:
+    """Return what reads the files of a revision, or of the index if it is empty."""
 
-    def now(name: str) -> bytes:
-        try:
-            descriptor = os.open(checkout / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            with os.fdopen(descriptor, "rb") as file:
-                return file.read(BUDGET.names) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
-        except OSError:
-            return b""
-
-    def before(name: str) -> bytes:
-        answer = view.ask("cat-file", "blob", f"{head}:{name}")
+    def read(name: str) -> bytes:
+        answer = view.ask("cat-file", "blob", f"{revision}:{name}")
         return answer.output if answer.ok else b""
 
-    return now, before
+    return read
 
 
-@dataclass(frozen=True)
-class _Changes:
-    """All paths of a working tree, sorted as git sorts, and those of them that are not as in HEAD."""
+def _add_all(checkout: Path, view: Window) -> tuple[str, ...]:
+    """Have git add everything to the view's index and objects; return remarks on what is left out.
 
-    paths: tuple[str, ...]
-    changed: frozenset[str]
-    remarks: tuple[str, ...]
-
-
-def _changes(checkout: Path, view: Window, head: str) -> _Changes:
+    Git hashes only what its index does not show to be unchanged. Files that it was told not to look at are looked at.
+    """
+    tracked: list[str] = []
+    hidden: list[str] = []
+    gone: list[str] = []
+    for entry in _listing(checkout, view, "ls-files", "-z", "--cached", "--stage", "-v"):
+        about, _, name = entry.partition("\t")
+        tag, mode, *_ = about.split(" ")
+        tracked.append(name)
+        if tag == "S" or tag.islower():  # marked with --skip-worktree, or with --assume-unchanged
+            hidden.append(name)
+        if mode == _SUBMODULE:  # of its state git would ask a git that goes by the submodule's settings
+            gone.append(name)
+    _update_index(checkout, view, ("--force-remove",), gone)
+    for unmark in ("--no-skip-worktree", "--no-assume-unchanged"):
+        _update_index(checkout, view, (unmark,), hidden)
     view.ask("update-index", "-q", "--refresh")
-    raw = _listing(checkout, view, "diff-index", "--raw", "-z", "--no-renames", "--ignore-submodules=all", head)
-    tracked = _listing(checkout, view, "ls-files", "-z", "--cached")
+    found = _listing(checkout, view, "diff-files", "-z", "--name-status", "--no-renames")
+    changed = dict(zip(found[1::2], found[::2], strict=True))
     others = _listing(checkout, view, "ls-files", "-z", "--others", "--exclude-standard")
     stray = {
-        path: None
-        for path in others
-        if _is_stray(checkout, path) and not any(name.startswith(f"{path}/") for name in tracked)
+        name
+        for name in others
+        if _is_stray(checkout, name) and not any(other.startswith(f"{name}/") for other in tracked)
     }
-    others = [path for path in others if path not in stray]
-    changed = frozenset(path for status, path in zip(raw[::2], raw[1::2], strict=True) if status.startswith(":"))
-    paths = sorted({*tracked, *others, *changed}, key=os.fsencode)
-    remarks = (f"{path} is left out: it is untracked, and a link out of the checkout" for path in stray)
-    return _Changes(tuple(paths), changed.union(others), tuple(remarks))
+    # Where git finds an object that it is to write, it sets that one's time stamp: in the repository it must not.
+    alone = dataclasses.replace(view, environment={**view.environment, "GIT_ALTERNATE_OBJECT_DIRECTORIES": ""})
+    _update_index(checkout, alone, ("--force-remove",), (name for name, kind in changed.items() if kind == "D"))
+    added = [name for name, kind in changed.items() if kind != "D"]
+    added += (name for name in others if name not in stray and not name.endswith("/"))  # those are repositories
+    _update_index(checkout, alone, ("--add", "--remove", "--replace"), added)
+    return tuple(f"{name} is left out: it is untracked, and a link out of the checkout" for name in sorted(stray))
 
 
 def _is_stray(checkout: Path, path: str) -> bool:
@@ -119,89 +115,34 @@ def _is_stray(checkout: Path, path: str) -> bool:
         return False
 
 
+def _changes(checkout: Path, view: Window, head: str) -> dict[str, str]:
+    """Return by path what git says of each file that is not as in HEAD: its modes, its objects, the kind of change."""
+    raw = _listing(
+        checkout,
+        view,
+        "diff-index",
+        "--cached",
+        "--raw",
+        "-z",
+        "--no-abbrev",
+        "--no-renames",
+        "--ignore-submodules=all",
+        head,
+    )
+    return dict(zip(raw[1::2], raw[::2], strict=True))
+
+
+def _update_index(checkout: Path, view: Window, options: Iterable[str], names: Iterable[str]) -> None:
+    if words := b"".join(os.fsencode(name) + b"\0" for name in names):
+        _require(checkout, "update-index", view.ask("update-index", *options, "-z", "--stdin", words=words))
+
+
 def _listing(checkout: Path, view: Window, *arguments: str) -> list[str]:
-    answer = view.ask(*arguments)
-    if not answer.ok:
-        raise SourceError(f"git {arguments[0]} failed in {checkout}", hint="see what git says", details=answer.errors)
+    answer = _require(checkout, arguments[0], view.ask(*arguments))
     return [os.fsdecode(name) for name in answer.output.split(b"\0") if name]
 
 
-@dataclass
-class _WorkingTree:
-    """Reads each file once, so that the digest of the changes is of what was packed."""
-
-    root: Path
-    changes: _Changes
-    seen: dict[str, str] = field(default_factory=dict)
-    absent: set[str] = field(default_factory=set)
-
-    def entries(self) -> Iterator[Entry]:
-        """Yield what is there, in order."""
-        linked: dict[Path, bool] = {self.root: False}
-        for name in self.changes.paths:
-            path = self.root / name
-            try:
-                if name.endswith("/"):  # a repository within this one
-                    continue
-                if self._below_a_link(path.parent, linked):
-                    self._miss(name)
-                    continue
-                status = path.lstat()
-                if stat.S_ISLNK(status.st_mode):
-                    link = str(path.readlink())
-                    self._note(name, "link", hashlib.sha256(os.fsencode(link)).hexdigest())
-                    yield Entry(name, link=link)
-                elif stat.S_ISREG(status.st_mode):
-                    changed = name in self.changes.changed
-                    if not changed and not is_build_input(name):
-                        continue
-                    with path.open("rb") as file:
-                        status = os.fstat(file.fileno())
-                        executable = bool(status.st_mode & 0o100)
-                        content = _Hashing(file) if changed else file
-                        yield Entry(name, executable, size=status.st_size, content=cast(BinaryIO, content))
-                        if isinstance(content, _Hashing):
-                            self._note(name, "executable" if executable else "file", content.hash.hexdigest())
-                elif not stat.S_ISDIR(status.st_mode):  # a folder here is a submodule
-                    raise SourceError(f"{path} is neither a file nor a link", hint="remove it, or have git ignore it")
-            except (FileNotFoundError, NotADirectoryError):
-                self._miss(name)
-            except OSError as error:
-                raise SourceError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
-
-    def _below_a_link(self, folder: Path, linked: dict[Path, bool]) -> bool:
-        if folder not in linked:
-            linked[folder] = self._below_a_link(folder.parent, linked) or folder.is_symlink()
-        return linked[folder]
-
-    def _miss(self, name: str) -> None:
-        # Of a sparse checkout git says that nothing is missing, but what is packed differs from HEAD where it is read.
-        if is_build_input(name):
-            self.absent.add(name)
-
-    def _note(self, name: str, kind: str, digest: str) -> None:
-        if name in self.changes.changed:
-            self.seen[name] = f"{kind} {digest}"
-
-    def diff_digest(self) -> str | None:
-        """Return the digest of all changes, once the entries were read; None if there are none."""
-        changed = sorted((name for name in self.changes.changed | self.absent if name[-1] != "/"), key=os.fsencode)
-        if not changed:
-            return None
-        digest = hashlib.sha256()
-        for name in changed:
-            digest.update(os.fsencode(name) + b"\0" + self.seen.get(name, "deleted").encode() + b"\0")
-        return digest.hexdigest()
-
-
-class _Hashing(io.RawIOBase):
-    """A file that is hashed while it is read."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.hash = hashlib.sha256()
-        self._stream = stream
-
-    def read(self, size: int = -1, /) -> bytes:
-        data = self._stream.read(size)
-        self.hash.update(data)
-        return data
+def _require(checkout: Path, command: str, answer: Answer) -> Answer:
+    if not answer.ok:
+        raise SourceError(f"git {command} failed in {checkout}", hint="see what git says", details=answer.errors)
+    return answer

@@ -22,6 +22,7 @@ from crossjit.sources.tarball import Entry, is_build_input
 from crossjit.util.budget import TreeCount
 
 ATTRIBUTES = ".gitattributes"
+_SUBMODULE = "160000"
 _CHUNK = 1 << 16
 _LINK = 4096  # bytes that a link's target may have
 _CONVERTED = 16 << 20  # bytes of a file whose line ends are converted, which is done in memory
@@ -35,8 +36,10 @@ class _Blob:
 
 
 @contextlib.contextmanager
-def entries(window: Window, commit: str, label: str) -> Iterator[Iterator[Entry]]:
+def entries(window: Window, commit: str | None, label: str) -> Iterator[Iterator[Entry]]:
     """Give the files and links of a commit that are part of a source, in order; each is to be read before the next.
+
+    Without a commit those of the window's index are given.
 
     Only they are asked for: a partial clone may lack the others. Raises SourceError for what is missing, damaged or
     over a bound, with `label` in the message.
@@ -58,17 +61,20 @@ def _entries(stream: BinaryIO, listed: Iterable[_Blob], converted: dict[str, boo
             raise EOFError
 
 
-def _listed(window: Window, commit: str, label: str) -> tuple[list[_Blob], list[_Blob]]:
+def _listed(window: Window, commit: str | None, label: str) -> tuple[list[_Blob], list[_Blob]]:
     """Return what is part of a source, and the files of attributes. git is killed as soon as a bound is gone over."""
     count = TreeCount(label, error=SourceError, hint="give CPython's source")
     listed: list[_Blob] = []
     attributes: list[_Blob] = []
-    with window.reading("ls-tree", "-r", "-z", "--full-tree", commit) as stream:
+    index = ("ls-files", "--stage", "-z")
+    with window.reading(*(("ls-tree", "-r", "-z", "--full-tree", commit) if commit else index)) as stream:
         for line in _fields(stream, count):
             about, _, path = line.partition("\t")
-            mode, kind, name = map(sys.intern, about.split(" "))  # a tree may stand in another many times
+            mode, *between, name = map(sys.intern, about.split(" "))  # a tree may stand in another many times
+            if commit is None:  # a mode, an object and a stage; else a mode, a kind and an object
+                (name,) = between
             count.add(path)
-            if kind == "blob" and is_build_input(path):
+            if mode != _SUBMODULE and is_build_input(path):
                 listed.append(_Blob(mode, name, path))
             if path.rpartition("/")[2] == ATTRIBUTES and mode.startswith("100"):
                 attributes.append(_Blob(mode, name, path))

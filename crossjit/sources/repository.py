@@ -15,7 +15,7 @@ from crossjit.settings import Settings
 from crossjit.sources import cache, committed, git
 from crossjit.sources.cache import CachedSource
 from crossjit.sources.inspection import Inspection
-from crossjit.sources.located import Repository, locate, window
+from crossjit.sources.located import Repository, Window, locate, window
 from crossjit.sources.locations import redacted
 from crossjit.sources.model import Kind, Source
 from crossjit.sources.request import LocalRepository, RemoteRepository
@@ -179,10 +179,10 @@ def commit_of(repository: Repository, ref: str) -> str:
     return commit.text
 
 
-def _known(settings: Settings, commit: str) -> CachedSource | None:
-    """Look up what was packed for a commit: its tree, and so its tar, never changes."""
+def _known(settings: Settings, key: str) -> CachedSource | None:
+    """Look up what was packed for a commit, or for changes of one: its tree, and so its tar, never changes."""
     try:
-        digest, _, rules = (settings.sources / "commits" / commit).read_text().strip().partition(" ")
+        digest, _, rules = (settings.sources / "commits" / key).read_text().strip().partition(" ")
     except (OSError, UnicodeDecodeError):
         return None
     return cache.find(settings, digest) if rules == _RULES and re.fullmatch(r"[0-9a-f]{64}", digest) else None
@@ -190,18 +190,32 @@ def _known(settings: Settings, commit: str) -> CachedSource | None:
 
 def _committed(objects: Path, commit: str, origin: str, settings: Settings, step: Step, work: Path) -> Source:
     """Pack a commit's tree from a folder of objects."""
-    if stored := _known(settings, commit):
-        return source_of(Kind.GIT, stored, origin, commit)
-    with cache.workspace(work) as folder:
-        step.update(detail=f"packing {commit[:12]}")
-        inspection = Inspection(origin)
-        with committed.entries(window(objects, commit, folder), commit, origin) as entries:
-            digest = pack(entries, folder / "source", inspection.take)
-        stored = add(settings, digest, folder / "source", commit[:12], inspection, step)
+    stored = _known(settings, commit)
+    if stored is None:
+        with cache.workspace(work) as folder:
+            stored = pack_tree(window(objects, commit, folder), commit, None, origin, settings, step)
+    return source_of(Kind.GIT, stored, origin, commit)
+
+
+def pack_tree(
+    view: Window, commit: str, diff_digest: str | None, label: str, settings: Settings, step: Step
+) -> CachedSource:
+    """Pack a commit, or what is in the view's index if that differs from it, unless it was packed before."""
+    key, name = commit, commit[:12]
+    if diff_digest:
+        key, name = f"{commit}-{diff_digest}", f"{name}-{diff_digest[:12]}"
+    if stored := _known(settings, key):
+        return stored
+    step.update(detail=f"packing {name}")
+    inspection = Inspection(label)
+    target = view.folder.parent / "source"
+    with committed.entries(view, None if diff_digest else commit, label) as entries:
+        digest = pack(entries, target, inspection.take)
+    stored = add(settings, digest, target, name, inspection, step)
     with cache.storing(settings.sources):
         (settings.sources / "commits").mkdir(exist_ok=True)
-        files.replace(settings.sources / "commits" / commit, f"{digest} {_RULES}".encode())
-    return source_of(Kind.GIT, stored, origin, commit)
+        files.replace(settings.sources / "commits" / key, f"{digest} {_RULES}".encode())
+    return stored
 
 
 def add(settings: Settings, digest: str, file: Path, name: str, inspection: Inspection, step: Step) -> CachedSource:

@@ -34,7 +34,7 @@ from crossjit.runs.record import RunRecord
 from crossjit.settings import Settings
 from crossjit.sources import request as sources
 from crossjit.stash.store import Store
-from crossjit.tasks import develop, namespace, program
+from crossjit.tasks import develop, docs, namespace, program
 from crossjit.tasks.options import Request, to_record
 from tests import example_runs
 from tests.unit.trees import SUPPORT, manifest, stream
@@ -43,7 +43,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")) if path.is_file()
 )
-GENERATED = "docs/commands.md"
 
 NO_ENGINE = "no engine in this test"
 EXAMPLE_RUN = "20261123-1613"  # in the pages, a run that there was
@@ -277,6 +276,14 @@ def test_commands_are_read_as_a_shell_reads_them(line: str, found: list[tuple[st
     assert list(commands(line)) == found
 
 
+def test_the_page_of_all_commands_is_current() -> None:
+    page = docs.page([(name.replace(".", " "), namespace[name]) for name in namespace.task_names])
+    assert (ROOT / docs.PAGE).read_text(encoding="utf-8") == page, "`./inv docs` writes it"
+    for name in namespace.task_names:
+        section = page.partition(f"\n## {name.replace('.', ' ')}\n")[2].partition("\n## ")[0]
+        assert all(f"| `--{flag.replace('_', '-')}" in section for flag in flags(name))
+
+
 def test_the_pages_show_commands() -> None:
     assert {command.page for command in ALL} >= {"README.md", "CONTRIBUTING.md", "docs/usage.md", "docs/ci.md"}
     tasks = {name.partition(" ")[0] for command in ALL for name in [" ".join(command.words[1:])]}
@@ -286,7 +293,7 @@ def test_the_pages_show_commands() -> None:
 # What they name
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != GENERATED])
+@pytest.mark.parametrize("page", [page for page in PAGES if page != docs.PAGE])
 def test_options_that_a_page_names_are_there(page: str) -> None:
     ours = {f"--{name.replace('_', '-')}" for task in namespace.task_names for name in flags(task)}
     known = ours | {f"--{name}" for name in ("help", "list", "version", "print-completion-script")}

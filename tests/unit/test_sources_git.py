@@ -11,7 +11,6 @@ import ssl
 import subprocess
 import tarfile
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,8 @@ from crossjit.config.recipes import Git
 from crossjit.errors import DownloadError, SourceError
 from crossjit.progress import Silent, SilentStep
 from crossjit.settings import Settings
-from crossjit.sources import Kind, Source, checkout, git, open_tar, resolve, stamps
+from crossjit.sources import Kind, Source, git, open_tar, resolve
+from crossjit.sources import repository as repositories
 from crossjit.sources.repository import resolve_local
 from crossjit.sources.request import LocalRepository
 from crossjit.sources.tarball import Entry, Take, pack
@@ -85,7 +85,6 @@ def repository(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str | Git], Source]:
-    monkeypatch.setattr(stamps, "YOUNG", -1.0)  # files that were written just now are gone by, too
     return lambda spec: resolve(spec, Settings(home=tmp_path / "state"), progress=Silent(), pool_mirrors=lambda: ())
 
 
@@ -354,7 +353,7 @@ class TestKnownAgain:
             times.append(target)
             return pack(entries, target, take)
 
-        monkeypatch.setattr(checkout, "pack", noting)
+        monkeypatch.setattr(repositories, "pack", noting)
         return times
 
     @pytest.mark.parametrize("change", ["", "changed\n"])
@@ -363,19 +362,6 @@ class TestKnownAgain:
             (repository / "Lib/os.py").write_text(change)
         source = get(str(repository))
         assert [get(str(repository)), get(str(repository))] == [source, source] and len(packed) == 1
-
-    def test_not_what_was_written_just_now(
-        self, repository: Path, get: Get, packed: list[Path], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(stamps, "YOUNG", 3.0)
-        get(str(repository))
-        get(str(repository))
-        assert len(packed) == 2
-        monkeypatch.setattr(stamps, "YOUNG", 0.5)
-        time.sleep(0.6)
-        get(str(repository))
-        get(str(repository))
-        assert len(packed) == 3
 
     def test_not_what_git_takes_for_the_same(self, repository: Path, get: Get) -> None:
         """Of the same size, the same mtime, in a file that git was told not to look at."""
@@ -393,10 +379,19 @@ class TestKnownAgain:
         run(repository, "commit", "-q", "--allow-empty", "-m", "empty")
         assert get(str(repository)).commit == run(repository, "rev-parse", "HEAD") != first.commit
 
-    def test_not_where_git_forgot_a_file_that_is_there(self, repository: Path, get: Get) -> None:
-        assert get(str(repository)).diff_digest is None
+    def test_as_it_is_where_git_forgot_a_file_that_is_there(
+        self, repository: Path, get: Get, packed: list[Path]
+    ) -> None:
+        clean = get(str(repository))
         run(repository, "rm", "-q", "--cached", "Lib/os.py")
-        assert get(str(repository)).diff_digest is not None
+        assert get(str(repository)) == clean and len(packed) == 1, "it is not ignored, so a commit would have it again"
+
+    def test_by_what_git_makes_of_line_ends(self, repository: Path, get: Get) -> None:
+        clean = get(str(repository))
+        batch = repository / "PCbuild/build.bat"
+        assert b"\r\n" in batch.read_bytes()
+        batch.write_bytes(batch.read_bytes().replace(b"\r\n", b"\n"))
+        assert get(str(repository)) == clean, "what is packed is what git would commit, and check out again"
 
     def test_what_only_the_index_knows_is_no_difference(self, repository: Path, get: Get) -> None:
         (repository / "Lib/os.py").write_text("changed\n")
@@ -409,7 +404,7 @@ class TestKnownAgain:
         self, repository: Path, get: Get, packed: list[Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         get(str(repository))
-        monkeypatch.setattr(checkout, "PACKING", "otherwise")
+        monkeypatch.setattr(repositories, "_RULES", "otherwise")
         get(str(repository))
         assert len(packed) == 2
 
@@ -418,7 +413,7 @@ class TestKnownAgain:
         self, repository: Path, get: Get, packed: list[Path], tmp_path: Path, damage: str
     ) -> None:
         source = get(str(repository))
-        (kept,) = (tmp_path / "state/sources/checkouts").iterdir()
+        (kept,) = (tmp_path / "state/sources/commits").iterdir()
         match damage:
             case "gone":
                 kept.unlink()
@@ -447,6 +442,20 @@ def test_a_sparse_checkout_does_not_pass_for_a_clean_one(repository: Path, get: 
     (repository / "Lib/os.py").unlink()
     source = get(str(repository))
     assert source.diff_digest is not None and "cpython/Lib/os.py" not in members(source)
+
+
+def test_a_merge_with_conflicts_is_packed_as_it_is(repository: Path, get: Get) -> None:
+    run(repository, "branch", "other")
+    for branch in ("other", "main"):
+        run(repository, "checkout", "-q", branch)
+        (repository / "Lib/os.py").write_text(f"{branch}\n")
+        run(repository, "commit", "-qam", branch)
+    with pytest.raises(subprocess.CalledProcessError):
+        run(repository, "merge", "-q", "other")
+    source = get(str(repository))
+    assert "<<<<<<<" in text(source, "Lib/os.py") and source.diff_digest
+    (repository / "Lib/os.py").unlink()
+    assert "cpython/Lib/os.py" not in members(get(str(repository)))
 
 
 def test_a_linked_worktree_is_a_checkout(repository: Path, get: Get, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from crossjit.errors import DownloadError, SourceError
 from crossjit.progress import Silent
 from crossjit.settings import Settings
-from crossjit.sources import Source, git, resolve, stamps
+from crossjit.sources import Source, git, resolve
 from crossjit.util.budget import BUDGET
 from tests.unit.measured import measure
 from tests.unit.test_sources_git import get as get
@@ -116,6 +116,20 @@ def test_git_over_http_is_refused_with_the_right_address(get: Get) -> None:
     with pytest.raises(SourceError, match="http") as refused:
         get("http://host/cpython#main")
     assert refused.value.hint == "write https://host/cpython#main"
+
+
+def test_a_submodules_settings_do_not_count(repository: Path, get: Get, trap: Path, tmp_path: Path) -> None:
+    run(tmp_path, "init", "-q", "other")
+    (tmp_path / "other/x").touch()
+    run(tmp_path / "other", "add", "-A")
+    run(tmp_path / "other", "commit", "-qm", "x")
+    run(repository, "-c", "protocol.file.allow=always", "submodule", "add", "-q", f"{tmp_path}/other", "sub")
+    run(repository, "commit", "-qm", "a submodule")
+    run(repository / "sub", "config", "core.fsmonitor", str(trap))
+    (repository / "sub/x").write_text("changed\n")
+    source = get(str(repository))
+    assert (source.digest, source.diff_digest) == (get(f"{repository}#main").digest, None)
+    assert not caught(trap)
 
 
 def test_a_partial_clone_fetches_nothing_by_itself(repository: Path, get: Get, trap: Path) -> None:
@@ -236,7 +250,6 @@ def test_untracked_links_out_of_a_checkout_are_left_out(
     repository: Path, tmp_path: Path, get: Get, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clean = get(str(repository))
-    monkeypatch.setattr(stamps, "YOUNG", -1.0)
     (repository / "stray").symlink_to(tmp_path)
     (repository / "Makefile.pre.in").symlink_to("/dev/zero")
     (repository / "inside").symlink_to("Lib/os.py")
