@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from crossjit.pipeline.plan import PlannedStep
     from crossjit.runs.model import Run
 
-_REBUILD = "build even what is in the stash; default: take it from there"
+_REBUILD = "build even if the artifact is in the stash; default: take it from there"
 
 
 @cell_command(*SELECTORS, "no_cache", help=describe("json", rebuild=_REBUILD))
 def build(context: Context, request: Request, rebuild: bool = False, json: bool = False) -> ExitCode:
-    """Build cells, probe whether they really JIT, and stash them."""
+    """Build cells, probe whether they really run JIT code, and stash them."""
     return _run(request, validate=False, rebuild=rebuild, json=json)
 
 
@@ -39,8 +39,8 @@ def build(context: Context, request: Request, rebuild: bool = False, json: bool 
         "json",
         rebuild=_REBUILD,
         resume=(
-            "go on with a run that was interrupted, or judge a red one anew by the known failures of now: its id, the "
-            "beginning of it, or last; it gives all other options; default: begin anew"
+            "continue a run that was interrupted, or judge a failed one again by today's known failures: its id, the "
+            "beginning of its id, or last; all other options come from that run; default: start a new run"
         ),
     ),
 )
@@ -166,9 +166,9 @@ def _run_cell(
     )
 
 
-@cell_command(*SELECTORS, help=describe("json", build_only="leave the suites out, as `build` does; default: off"))
+@cell_command(*SELECTORS, help=describe("json", build_only="leave out the suites, as `build` does; default: off"))
 def plan(context: Context, request: Request, build_only: bool = False, json: bool = False) -> None:
-    """Say what `validate` would do, cell by cell, and what is there already; start nothing."""
+    """Say what `validate` would do for each cell, and what is in the stash already; starts nothing."""
     from crossjit.pipeline.plan import steps as list_steps
 
     foreseen, ability = foresee(request)
@@ -233,10 +233,10 @@ def _planned_json(cell: PlannedCell, steps: Sequence[PlannedStep]) -> dict[str, 
     help={"toolchain": "the toolchain image with the source and the build's environment; default: the target image"},
 )
 def shell(context: Context, request: Request, toolchain: bool = False) -> int:
-    """Open a shell in one cell's target image with its artifact installed, built first if it is not in the stash.
+    """Open a shell in a cell's target image, with its artifact installed; builds it if it is not in the stash.
 
-    With `--toolchain` it is the toolchain image, with the source in place, nothing built yet, and the configure line to
-    type shown. What is done inside is gone with the shell.
+    With `--toolchain` it is the toolchain image, with the source unpacked and nothing built; the configure line to type
+    is shown. What is done inside is lost when the shell ends.
     """
     from crossjit.pipeline import build_cell, prepare
     from crossjit.pipeline.shell import target_shell, toolchain_shell

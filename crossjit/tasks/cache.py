@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @command(name="show", default=True, help=describe("json"))
 def show_cache(context: Context, json: bool = False) -> None:
-    """Show what builds keep for the next ones: sizes and bounds. Hits and misses stand in each run's table.
+    """Show the build caches with their sizes and bounds. Hits and misses are in each run's table.
 
     There is a volume for the recipes' own sources, one for your checkouts and archives, and one for each other source.
     """
@@ -50,7 +50,7 @@ def show_cache(context: Context, json: bool = False) -> None:
 
 @command(name="clear", help=describe("json"))
 def clear_cache(context: Context, json: bool = False) -> None:
-    """Remove all that builds keep for the next ones. A build that uses it meanwhile keeps it, which is an error."""
+    """Remove all build caches. One that a build is using stays, which is an error."""
     from crossjit import engine, settings
     from crossjit.build import cache_volume
 

@@ -29,7 +29,7 @@ _FILTER = "default: all"
         "arch": f"only these: x86_64 or aarch64; {options.MANY}; {_FILTER}",
         "recipe": f"only these: 3.13, 3.14, 3.15, main, or the path of a recipe's file; {options.MANY}; {_FILTER}",
         "variant": f"only these: {options.VARIANTS}; {options.MANY}; {_FILTER}",
-        "format": "table, json, or github, which is the matrix object of a GitHub Actions job; default: table",
+        "format": "table, json, or github: the matrix of a GitHub Actions job; default: table",
         "json": "the same as --format json; default: off",
     },
 )
@@ -67,7 +67,7 @@ def cells(
 def schema(context: Context, check: bool = False) -> None:
     """Write the JSON schemas that editors use: recipes/schema/*.json.
 
-    They are made from the types that read the documents.
+    They are generated from the types that read the documents.
     """
     folder = PROJECT / "recipes" / "schema"
     stale = []

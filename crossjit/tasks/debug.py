@@ -15,6 +15,7 @@ from crossjit.errors import ExitCode, InfrastructureError, UserError
 from crossjit.model import CellResult, Outcome
 from crossjit.tasks.framework import note, show, show_json, words_after_dashes
 from crossjit.tasks.options import MAKING, Request, cell_command, describe, from_record, number, of_cell
+from crossjit.tasks.runs import RUN
 from crossjit.tasks.session import opened
 
 if TYPE_CHECKING:
@@ -41,14 +42,14 @@ class Wanted:
     rest="run",
     words=True,
     help=describe(
-        run="RUN may stand alone: a run's id, its beginning, or last; its first crashed test; default: last",
+        run=f"{RUN}, whose first crashed test to look at; can be given without --run; default: last",
         cell=(
-            "one cell, such as 3.15/aarch64/jit, with --test, or arguments for its Python after --; "
-            "default: that of the run"
+            "a cell, such as 3.15/aarch64/jit, together with --test, or with arguments for its Python after --; "
+            "default: the cell of the crash"
         ),
-        test="the test or module to run, by its name; with a run, the one to take; default: the first that crashed",
-        batch="run to the crash, write what is to be seen there into the run record, and end; default: gdb's prompt",
-        seconds="with --batch, how long a program may run before it is interrupted; default: what its suite gives it",
+        test="the name of the test or module to run; default: the first test of the run that crashed",
+        batch="run to the crash, record what gdb sees there, and exit; default: gdb's prompt",
+        seconds="with --batch, how long the program may run before it is interrupted; default: its suite's limit",
         json="with --batch, print JSON instead of text; default: off",
     ),
 )
@@ -64,9 +65,9 @@ def debug(
 ) -> int:
     """Look at a crash with gdb: `debug [RUN]`, or `debug --cell CELL --test TEST`, or `debug --cell CELL -- ARGUMENTS`.
 
-    Of a run it is the first test that crashed or hung: it runs again, and gdb stands at the faulting instruction, with
-    the artifact's symbols and CPython's helper (`py-bt`). A cell's program stands at its beginning. QEMU is asked where
-    the cell is emulated.
+    For a run, its first test that crashed or hung runs again, and gdb stops at the faulting instruction, with the
+    artifact's symbols and CPython's helper (`py-bt`). For a cell, gdb stops at the beginning of the program. In an
+    emulated cell, gdb talks to QEMU.
     """
     arguments = words_after_dashes(context)
     if json and not batch:

@@ -43,7 +43,7 @@ DOCS = ("mkdocs", "build", "--strict")  # fails for a link that leads nowhere
     rest="path",
     words=True,
     help=describe(
-        path="bare words are test files or folders; default: all of tests",
+        path="test files or folders; can be given without --path; default: all of tests",
         unit="only tests/unit, which need no engine; default: off",
         contract="only tests/contract, the fake engine and the real one; default: off",
         e2e="only tests/e2e, which build and validate for real; default: off",
@@ -62,10 +62,10 @@ def test(
     keyword: str = "",
     jobs: str = "2",
 ) -> ExitCode:
-    """Run crossjit's own tests: all that this machine can do.
+    """Run crossjit's own tests: all that this machine can run.
 
-    Arguments after ` -- ` are handed over to pytest. What needs an engine is skipped without one, with the reason;
-    where CI=true it fails.
+    Arguments after ` -- ` are passed to pytest. Tests that need an engine are skipped without one; with CI=true they
+    fail.
     """
     chosen = [f"tests/{name}" for name, wanted in zip(SUITES, (unit, contract, e2e), strict=True) if wanted]
     arguments = [*chosen, *words(path)] or ["tests"]
@@ -82,11 +82,11 @@ def test(
     raise InfrastructureError(f"pytest ended with {status}", hint="its output above tells why")
 
 
-@command(help={"fix": "let ruff mend what it can; default: only look"})
+@command(help={"fix": "let ruff fix what it can; default: only look"})
 def lint(context: Context, fix: bool = False) -> ExitCode:
     """Check style, types, the import rule, and the links of the documentation.
 
-    That is ruff, mypy, tests/unit/test_imports.py and MkDocs; all of them, whatever fails.
+    Runs ruff, mypy, tests/unit/test_imports.py and MkDocs, all of them, whatever fails.
     """
     with tempfile.TemporaryDirectory(prefix="crossjit-docs-") as site:
         steps = (*(LINT_FIX if fix else LINT), (*DOCS, "--site-dir", site))

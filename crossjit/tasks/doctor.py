@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from crossjit.host import Check
 
 
-@command(help=describe("json", fix="make this host able (Debian and Ubuntu); default: only look"))
+@command(help=describe("json", fix="install and configure what is missing (Debian and Ubuntu); default: only look"))
 def doctor(context: Context, fix: bool = False, json: bool = False) -> ExitCode:
-    """Tell what this host can build and run.
+    """Say what this host can build and run: natively, with a cross compiler, and emulated.
 
-    Natively, cross and emulated, and why not. Each failing line comes with its remedy. Ends with 3 if anything fails.
+    Each line that fails comes with its remedy. Ends with 3 if anything fails.
     """
     from crossjit import host, settings
 
@@ -36,16 +36,16 @@ def doctor(context: Context, fix: bool = False, json: bool = False) -> ExitCode:
 @command(
     help=describe(
         "json",
-        updates="have apt know where updates of an engine come from that was installed from a newer suite of Debian "
-        "(a source, pinned to its packages); default: leave apt's sources alone",
+        updates="if the engine was installed from a newer suite of Debian, add that suite to apt's sources, pinned to "
+        "the engine's packages, so that it gets updates; default: leave apt's sources alone",
     )
 )
 def setup(context: Context, json: bool = False, updates: bool = False) -> ExitCode:
-    """Make this host able: `doctor --fix`.
+    """Install and configure what is missing on this host, as `doctor --fix` does.
 
-    On Debian and Ubuntu it installs an engine with buildx and QEMU with binfmt, and starts the engine where no service
-    manager does. As root, or with sudo that asks nothing, it goes ahead and says what it does; at a terminal it asks
-    first; else it prints the commands and stops. An engine that works is left alone.
+    On Debian and Ubuntu it installs an engine with buildx, and QEMU with binfmt, and starts the engine if no service
+    manager does. As root, or with a sudo that needs no password, it prints each command and runs it; at a terminal it
+    asks first; otherwise it prints the commands and stops. An engine that works is left alone.
     """
     return _mend(json, updates=updates)
 

@@ -12,7 +12,7 @@ from crossjit.tasks.options import describe
 
 @command(name="list", default=True, help=describe("json"))
 def list_images(context: Context, json: bool = False) -> None:
-    """List the images that were made: when, and of which state of Debian's mirror."""
+    """List the images, with their dates and the state of Debian's mirror that they were made of."""
     from crossjit import engine, images, settings
     from crossjit.images import release
 
@@ -38,7 +38,7 @@ def list_images(context: Context, json: bool = False) -> None:
 
 @command(name="update", help=describe("json"))
 def update_images(context: Context, json: bool = False) -> None:
-    """Make the images anew where Debian's mirror has changed. Old ones stay until `clean`."""
+    """Make images again if Debian's mirror has changed since. Old ones stay until `clean`."""
     from crossjit import engine, images, settings
     from crossjit.pipeline.context import labels
     from crossjit.report.terminal import Terminal

@@ -43,10 +43,10 @@ def list_known_failures(context: Context, json: bool = False) -> None:
 
 @command(name="check", help=describe("json"))
 def check_known_failures(context: Context, json: bool = False) -> ExitCode:
-    """Look for entries that match no test of any recipe, and for entries that no run has needed.
+    """Find entries that match no test of any recipe, and entries that no run has needed.
 
-    Tests are known from the artifacts in the stash and from what ran. Ends with 1 if an entry is wrong; one that was
-    not tried, since no run was where it holds, is not.
+    Tests are known from the artifacts in the stash and from runs. Ends with 1 if an entry is wrong. An entry whose
+    conditions no run has met was not tried, which is no error.
     """
     from crossjit import PROJECT, settings
     from crossjit.config import recipes, suites

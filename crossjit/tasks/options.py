@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 SUITES = ("jit", "jit-stress", "no-opt", "ft-smoke", "full")  # a test compares it with what is there
 AUTO = "auto"  # the strategy that leaves the choice to the host
 VARIANTS = "jit, jit-debug, ft, ft-debug, ft-jit, interp, nojit, asan, tsan, ubsan"
-MANY = "may be given again, or as A,B"
+MANY = "can be repeated, or given as A,B"
 
 HELP: Mapping[str, str] = {
-    "arch": f"x86_64, aarch64 or all; {MANY}; default: the arch that the engine's containers run on",
+    "arch": f"x86_64, aarch64 or all; {MANY}; default: the engine's own",
     "recipe": f"3.13, 3.14, 3.15, main, the path of a recipe's file, or all; {MANY}; default: 3.15",
     "variant": f"{VARIANTS}, or all; {MANY}; default: the recipe's own, jit and ft",
-    "strategy": "how to build: auto, native, cross or emulate; default: auto: native where that works, else cross",
+    "strategy": "how to build: auto, native, cross or emulate; default: auto: native if possible, else cross",
     "source": (
         "what to build instead of the recipe's source: an archive, a git URL or local repository with #REF "
         "(branch, tag, commit or pull/N/head), a pull request's address on GitHub, or a checkout with its uncommitted "
@@ -37,12 +37,12 @@ HELP: Mapping[str, str] = {
         "the CPU model that QEMU plays for a foreign arch, such as max; "
         "default: cortex-a72 for aarch64, Nehalem for x86_64"
     ),
-    "jobs": "how many commands make runs at a time; default: CROSSJIT_JOBS, else what cores and memory allow",
-    "no_cache": "build without the caches of configure, compilers and stencils; default: use them",
+    "jobs": "how many commands make runs at a time; default: CROSSJIT_JOBS, else as many as cores and memory allow",
+    "no_cache": "build without caches; default: use them",
     "suite": f"which suites to run: {', '.join(SUITES)}; {MANY}; default: the variant's own",
-    "shard": "run only one of N parts of each suite, as I/N; default: all",
+    "shard": "run only part I of N of each suite, given as I/N; default: all",
     "tests": (
-        "run only these: a module (test_dis), a test's full name, or a pattern as regrtest's --match takes it; "
+        "run only these: a module (test_dis), a test's full name, or a pattern as for regrtest's --match; "
         f"{MANY}; default: all"
     ),
     "json": "print JSON instead of text; default: off",

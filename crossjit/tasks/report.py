@@ -27,11 +27,11 @@ STDOUT = "-"
     iterable=["run"],
     rest="run",
     help=describe(
-        run=f"RUN may stand alone: {RUN}; default: last",
-        html="write one HTML page that needs nothing else to this file, - for stdout; default: none",
+        run=f"{RUN}; can be given without --run; default: last",
+        html="write a self-contained HTML page to this file, - for stdout; default: none",
         junit="write JUnit XML to this file, - for stdout; default: none",
-        markdown="write the summary of a job to this file, - for stdout; default: none",
-        json="print all there is as JSON, every test with it; default: off",
+        markdown="write a summary for a CI job to this file, - for stdout; default: none",
+        json="print everything as JSON, with every test; default: off",
     ),
 )
 def report(
@@ -42,7 +42,7 @@ def report(
     markdown: str = "",
     json: bool = False,
 ) -> None:
-    """Show a run, or write it for others to read: `report [RUN] --html FILE`.
+    """Show a run, or write a report of it: `report [RUN] --html FILE`.
 
     Without a file it is text, as `runs show` has it.
     """
@@ -125,15 +125,15 @@ def _hint(path: Path) -> str:
 @command(
     help=describe(
         "json",
-        before=f"RUN_A may stand alone: {RUN}; required",
-        after="RUN_B may stand alone: what is compared with it, likewise; required",
+        before=f"the earlier run: {RUN}; can be given without --before; required",
+        after="the later run, named likewise; can be given without --after; required",
     )
 )
 def compare(context: Context, before: str, after: str, json: bool = False) -> ExitCode:
     """Compare two runs: `compare RUN_A RUN_B`.
 
-    What newly fails, was fixed, became slow, came or went, and the facts that changed. Ends with 1 if something newly
-    fails, or a cell that passed does not any more.
+    Shows what newly fails, was fixed, became slow, was added or removed, and which facts changed. Ends with 1 if
+    something newly fails or a cell no longer passes.
     """
     from crossjit import settings
     from crossjit.report import compare as comparing

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from crossjit.model import Cell
     from crossjit.runs.model import Run
 
-RUN = "a run's id, its beginning, or last"
+RUN = "a run's id, the beginning of its id, or last"
 
 
 @command(name="list", default=True, help=describe("json", last="only the newest N; 0 for all; default: 20"))
@@ -43,12 +43,14 @@ def list_runs(context: Context, last: str = "20", json: bool = False) -> None:
     name="show",
     iterable=["run"],
     rest="run",
-    help=describe("json", run=f"RUN may stand alone: {RUN}; default: last", steps="list the steps; default: off"),
+    help=describe(
+        "json", run=f"{RUN}; can be given without --run; default: last", steps="list the steps; default: off"
+    ),
 )
 def show_run(context: Context, run: list[str] | None = None, steps: bool = False, json: bool = False) -> None:
     """Show a run: `runs show [RUN]`.
 
-    Its cells, verdicts and reasons, where its logs are, and the line that does it again.
+    Prints its cells, verdicts and reasons, where its logs are, and the command that repeats it.
     """
     from crossjit import settings
     from crossjit.runs import history
@@ -67,17 +69,17 @@ def show_run(context: Context, run: list[str] | None = None, steps: bool = False
 @command(
     help=describe(
         "json",
-        keep_images="leave the images, which take minutes to make again; default: off",
-        keep_runs="remove all run records but the newest N as well; default: all records are kept",
-        dry_run="only tell what would go; default: off",
+        keep_images="keep the images, which take minutes to make again; default: off",
+        keep_runs="also remove all run records but the newest N; default: keep all records",
+        dry_run="only say what would be removed; default: off",
     )
 )
 def clean(
     context: Context, keep_images: bool = False, keep_runs: str = "", dry_run: bool = False, json: bool = False
 ) -> None:
-    """Remove what crossjit made in the engine, and what dead runs left on disk.
+    """Remove what crossjit made in the engine, and what killed runs left on disk.
 
-    Containers, volumes and images are found by label. What a living run uses stays, and so does the stash;
+    Containers, volumes and images are found by label. What a running command uses stays, and so does the stash;
     `stash gc` is for that.
     """
     from crossjit import engine, settings

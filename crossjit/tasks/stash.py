@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from crossjit.stash.artifact import Artifact
     from crossjit.stash.store import Store
 
-_ARTIFACT = "a cell such as 3.15/aarch64/jit (its newest), or the first 4 digits or more of an id or build key"
+_ARTIFACT = "a cell such as 3.15/aarch64/jit (its newest), or at least the first 4 digits of an id or build key"
 
 
 @command(name="list", default=True, help=describe("json"))
@@ -36,9 +36,9 @@ def list_artifacts(context: Context, json: bool = False) -> None:
         note(f"the stash is empty: {store.path}")
 
 
-@command(name="show", help=describe("json", artifact=f"ARTIFACT may stand alone: {_ARTIFACT}; required"))
+@command(name="show", help=describe("json", artifact=f"{_ARTIFACT}; can be given without --artifact; required"))
 def show_artifact(context: Context, artifact: str, json: bool = False) -> None:
-    """Show what is known of one: `stash show ARTIFACT`."""
+    """Show what an artifact was built from and with: `stash show ARTIFACT`."""
     from crossjit.stash import manifest
 
     found = _store().find_by_prefix(artifact)
@@ -52,12 +52,14 @@ def show_artifact(context: Context, artifact: str, json: bool = False) -> None:
     name="verify",
     iterable=["artifact"],
     rest="artifact",
-    help=describe("json", artifact=f"bare words are artifacts: {_ARTIFACT}; default: all, damaged ones too"),
+    help=describe(
+        "json", artifact=f"{_ARTIFACT}; can be given without --artifact; default: all, including damaged ones"
+    ),
 )
 def verify(context: Context, artifact: list[str] | None = None, json: bool = False) -> None:
-    """Look at every byte: `stash verify [ARTIFACT …]`.
+    """Check every byte of artifacts: `stash verify [ARTIFACT …]`.
 
-    Ends with 3 if a byte is not what it was; the file it is in is named.
+    Ends with 3 if a byte has changed, and names the file.
     """
     store = _store()
     wanted = words(artifact)
@@ -82,14 +84,14 @@ def verify(context: Context, artifact: list[str] | None = None, json: bool = Fal
 @command(
     name="export",
     help={
-        "artifact": f"ARTIFACT may stand alone: {_ARTIFACT}; required",
-        "folder": "FOLDER may stand alone: where to, a folder that is empty or not there; required",
+        "artifact": f"{_ARTIFACT}; can be given without --artifact; required",
+        "folder": "a folder that is empty or does not exist; can be given without --folder; required",
     },
 )
 def export(context: Context, artifact: str, folder: str) -> None:
-    """Unpack one: `stash export ARTIFACT FOLDER`.
+    """Unpack an artifact: `stash export ARTIFACT FOLDER`.
 
-    What comes out is the install tree, which runs anywhere on its arch, with its manifest.
+    The folder gets the install tree, which runs on any machine of its arch, and the manifest.
     """
     store = _store()
     found = store.find_by_prefix(artifact)
@@ -102,15 +104,15 @@ def export(context: Context, artifact: str, folder: str) -> None:
     name="gc",
     help=describe(
         "json",
-        keep_days="remove artifacts older than this many days; default: age removes none",
-        keep_last="of those, keep this many of each cell, newest first; alone: remove all but these; default: 0",
-        dry_run="only tell what would go; default: off",
+        keep_days="remove artifacts older than this many days; default: keep artifacts of any age",
+        keep_last="keep at least the newest N of each cell; without --keep-days, remove all others; default: 0",
+        dry_run="only say what would be removed; default: off",
     ),
 )
 def gc(context: Context, keep_days: str = "", keep_last: str = "", dry_run: bool = False, json: bool = False) -> None:
     """Remove what is damaged, unused, or old.
 
-    Old artifacts go only if asked for; what no artifact refers to and what died in the making goes always.
+    Old artifacts are removed only on request; unfinished ones, and files that no artifact refers to, always.
     """
     collected = _store().gc(
         keep_days=number("keep-days", keep_days, at_least=0) if keep_days else None,

@@ -16,6 +16,7 @@ from crossjit.errors import ExitCode, InfrastructureError, UserError
 from crossjit.report import terminal_style
 from crossjit.tasks.framework import note, show, show_json
 from crossjit.tasks.options import MAKING, Request, cell_command, describe, from_record, of_cell, words
+from crossjit.tasks.runs import RUN
 from crossjit.tasks.session import opened
 
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ NAMED = 10  # tests that passed and are looked into all the same, because they w
     rest="run",
     help=describe(
         "json",
-        run="RUN may stand alone: a run's id, its beginning, or last; all its failing tests; default: last",
-        cell="one cell, such as 3.15/aarch64/jit, instead of a run; --tests says which; default: the run's cells",
-        tests="with --cell, the tests to look into, as validate takes them; with a run, only these; default: all",
-        no_builds="use only builds that are in the stash; default: what a rung needs is built",
+        run=f"{RUN}, whose failing tests to look into; can be given without --run; default: last",
+        cell="a cell, such as 3.15/aarch64/jit, instead of a run; requires --tests; default: the run's cells",
+        tests="the tests to look into, named as for validate; default: all failing tests of the run",
+        no_builds="use only builds that are in the stash; default: build what an experiment needs",
     ),
 )
 def triage(
@@ -49,11 +50,11 @@ def triage(
     no_builds: bool = False,
     json: bool = False,
 ) -> ExitCode:
-    """Run failing tests again on a ladder of changes, and name the layer that each failure is about.
+    """Run failing tests again under controlled changes, and name the layer that each failure is about.
 
-    The same again, JIT off, optimizer off, another CPU model; then other builds: the tier-2 interpreter, one with
-    assertions, the other arch, the recipe's own source. It stops when the answer is settled. A test that fails no more
-    alone is tried with the rest of its module. Reports of the run tell what was concluded.
+    First in the same build: once more as it is, the JIT off, the optimizer off, another CPU model. Then in others: the
+    tier-2 interpreter, one with assertions, the other arch, the recipe's own source. It stops when the answer is
+    settled. A test that passes alone is tried with the rest of its module. Reports of the run show the conclusion.
     """
     from crossjit.report import diagnoses as told
     from crossjit.triage import diagnosis
