@@ -32,7 +32,6 @@ HEADERS = pathlib.Path(os.environ.get("CROSSJIT_HEADERS", "/nonexistent"))
 COMPILERS = str(pathlib.Path(__file__).with_name("compilers"))  # on PATH, what stands for the compilers
 SERVERS = os.environ.get("CROSSJIT_LLVM_SERVERS")
 PREAMBLES = os.environ.get("CROSSJIT_PREAMBLES")
-UNANSWERED = pathlib.Path(os.environ.get("CROSSJIT_UNANSWERED", "/nonexistent"))  # what build_python.sh cannot tell
 PENDING = HEADERS.with_name("stencils-key")
 
 # Variables that no program's output depends on: the caches' own, and those that are other in each container or command.
@@ -98,7 +97,7 @@ def configure(argv):
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:  # as a shell has it
         print(error, file=sys.stderr)
         return 127 if isinstance(error, FileNotFoundError) else 126
-    if status == 0 and key and not UNANSWERED.exists():
+    if status == 0 and key:
         keep("configure", key, sorted(os.listdir()))
     return status
 

@@ -1,17 +1,17 @@
-"""Find out what this machine, container and emulator let a program do, by trying: one canary for each capability.
+"""Find out what this machine, container and emulator let a program do: one feature check for each capability.
 
 Runs inside the target with nothing but the CPython under test; knows nothing of crossjit. Start it with PYTHON_JIT=0.
 
     capabilities.py [--list] [NAME …]
 
-Its last line is {"capabilities": {name: {"works": true | false | null, "detail": text}}}. A canary that crashes or
-hangs is a capability that does not work; null means that nothing can be said: the canary itself went wrong, or had no
-time.
+Its last line is {"capabilities": {name: {"works": true | false | null, "detail": text}}}. A check that crashes
+or hangs is a capability that does not work; null means that nothing can be said: the check itself went wrong, or had
+no time.
 
-Asked is the kernel, or who plays it, and not the CPython under test: a bug of that must not pass for a missing
-capability and excuse the tests that find it. So canaries call the C library through ctypes, or modules that are no more
-than its calls (os, signal, time, _socket, _thread, mmap); where more of Python is in between, a control without the
-thing in question has to work.
+The checks ask the kernel, or what stands for it, and not the CPython under test: a bug there must not pass for a
+missing capability and excuse the tests that find it. So they call the C library through ctypes, or modules that are no
+more than its calls (os, signal, time, _socket, _thread, mmap); where more of Python is in between, a control without
+the thing in question has to work.
 """
 
 import argparse
@@ -24,32 +24,32 @@ import tempfile
 import time
 import traceback
 
-import canaries_files
-import canaries_memory
-import canaries_processes
-import canaries_sockets
-import canaries_time
+import feature_checks_files
+import feature_checks_memory
+import feature_checks_processes
+import feature_checks_sockets
+import feature_checks_time
 from feature_check import PATIENCE, Inconclusive, Unsupported, error_name, how
 
 LIMIT = 120.0  # seconds for all of them
 DETAIL = 1000  # characters that are told of one
 
-CANARIES = (
-    *canaries_processes.CANARIES,
-    *canaries_memory.CANARIES,
-    *canaries_time.CANARIES,
-    *canaries_files.CANARIES,
-    *canaries_sockets.CANARIES,
+FEATURE_CHECKS = (
+    *feature_checks_processes.FEATURE_CHECKS,
+    *feature_checks_memory.FEATURE_CHECKS,
+    *feature_checks_time.FEATURE_CHECKS,
+    *feature_checks_files.FEATURE_CHECKS,
+    *feature_checks_sockets.FEATURE_CHECKS,
 )
 
 
 def name_of(feature_check):
-    """Name a canary's capability: `posix-spawn-errno`."""
+    """Name a feature check's capability: `posix-spawn-errno`."""
     return feature_check.__name__.replace("_", "-")
 
 
 def answer(feature_check):
-    """Try a canary in this process."""
+    """Try a feature check in this process."""
     try:
         return {"works": True, "detail": feature_check()}
     except Unsupported as missing:
@@ -61,19 +61,19 @@ def answer(feature_check):
         return {"works": None, "detail": str(unclear)}
     except Exception as error:
         line = traceback.extract_tb(error.__traceback__)[-1].lineno
-        said = f"the canary went wrong: {type(error).__name__}: {error} (line {line})"
+        said = f"the feature check went wrong: {type(error).__name__}: {error} (line {line})"
         return {"works": None, "detail": said}
 
 
 def short(fact):
-    """Cut what a canary tells where it is too long to be of use."""
+    """Cut what a feature check tells where it is too long to be of use."""
     return {**fact, "detail": fact["detail"][:DETAIL]}
 
 
 def ask(feature_check, patience=PATIENCE, channel=None):
-    """Try a canary in a process and a folder of its own, which are gone afterwards with all that it started."""
+    """Try a feature check in a process and a folder of its own, which are gone afterwards with all that it started."""
     with (
-        tempfile.TemporaryDirectory(prefix="canary-", ignore_cleanup_errors=True) as folder,
+        tempfile.TemporaryDirectory(prefix="check-", ignore_cleanup_errors=True) as folder,
         tempfile.TemporaryFile() as said,
         tempfile.TemporaryFile() as noise,
     ):
@@ -97,7 +97,7 @@ def ask(feature_check, patience=PATIENCE, channel=None):
             return {"works": False, "detail": f"it hangs: no answer in {patience:.0f} s"}
         noise.seek(0)
         last = noise.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
-        return {"works": False, "detail": f"the canary was {how(status)}" + (f": {last[:200]}" if last else "")}
+        return {"works": False, "detail": f"the feature check was {how(status)}" + (f": {last[:200]}" if last else "")}
 
 
 def end(pid, patience):
@@ -120,22 +120,22 @@ def end(pid, patience):
 
 
 def main():
-    """Try all canaries, or those that are named."""
+    """Try all feature checks, or those that are named."""
     parser = argparse.ArgumentParser(description="Find out what a program may do here, by trying.")
-    parser.add_argument("--list", action="store_true", help="only tell what each canary shows")
+    parser.add_argument("--list", action="store_true", help="only tell what each feature check shows")
     parser.add_argument("names", nargs="*", help="names of capabilities (default: all)")
     arguments = parser.parse_args()
-    canaries = {name_of(feature_check): feature_check for feature_check in CANARIES}
-    unknown = set(arguments.names) - set(canaries)
+    checks = {name_of(feature_check): feature_check for feature_check in FEATURE_CHECKS}
+    unknown = set(arguments.names) - set(checks)
     if unknown:
         parser.error(f"no such capability: {', '.join(sorted(unknown))}")
-    chosen = {name: canaries[name] for name in arguments.names or canaries}
+    chosen = {name: checks[name] for name in arguments.names or checks}
     if arguments.list:
         print(json.dumps({name: feature_check.__doc__.partition("\n")[0] for name, feature_check in chosen.items()}))
         return
-    # a canary that crashes leaves no core: what it shows is told
+    # a feature check that crashes leaves no core: what it shows is told
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    channel = os.dup(1)  # no canary has it
+    channel = os.dup(1)  # no feature check has it
     os.dup2(2, 1)
     deadline = time.monotonic() + LIMIT
     found = {}

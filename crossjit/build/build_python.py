@@ -33,7 +33,7 @@ from functools import partial
 
 from crossjit.build import layout, spec
 from crossjit.build.layout import INSTALL, SOURCE
-from crossjit.build.spec import BuildSpec, Command
+from crossjit.build.spec import BuildSpec, Phase
 from crossjit.config.recipes import Recipe
 from crossjit.images import Image
 from crossjit.model import Arch, Expectation, Strategy, Variant
@@ -117,15 +117,13 @@ def make_spec(recipe: Recipe, source: Source, arch: Arch, toolchain: Image, doma
 def _specify_own(source: Source, arch: Arch, toolchain: Image, domain: str) -> BuildSpec:
     """Say how one is made for a cross build: as a cell is, but no more of it than the tools need."""
     whole = spec.make_spec(source, VARIANT, arch, Strategy.NATIVE, toolchain, domain=domain)
-    others = {
-        "make": Command("make", ("make", "python", "sharedmods")),
-        "install": Command("install", ("sh", "-c", _install(source))),
-    }
+    argv = {Phase.MAKE: ("make", "python", "sharedmods"), Phase.INSTALL: ("sh", "-c", _install(source))}
+    commands = (each for each in whole.commands if each.phase is not Phase.SUPPORT)
     return replace(
         whole,
         source=source.compiled,  # what has no tests does not depend on them
         core="",
-        commands=tuple(others.get(each.phase, each) for each in whole.commands if each.phase != "support"),
+        commands=tuple(replace(each, argv=argv.get(each.phase, each.argv)) for each in commands),
         python=spec.identify_python(source, Strategy.NATIVE, toolchain),  # a plain one, for all its options
         ahead=None,
     )

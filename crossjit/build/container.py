@@ -73,12 +73,12 @@ def container_name(subject: str, run: str) -> str:
     return f"crossjit-{re.sub(r'[^A-Za-z0-9_.-]+', '-', subject)}-{run}-{os.urandom(2).hex()}"
 
 
-def build_limits(facts: EngineFacts, share: int = BUILD_MEMORY, domain: str = trust.RECIPES) -> Limits:
+def build_limits(facts: EngineFacts, domain: str = trust.RECIPES) -> Limits:
     """Return what a build of a trust domain may use: a share of the memory, in percent, disk, and a day, since it may
     be emulated on a slow machine.
     """
     disk = STRANGER_DISK if trust.is_stranger(domain) else OWN_DISK
-    return Limits(memory=facts.memory * share // 100, seconds=24 * 3600, disk=disk)
+    return Limits(memory=facts.memory * BUILD_MEMORY // 100, seconds=24 * 3600, disk=disk)
 
 
 def open_container(
@@ -92,12 +92,11 @@ def open_container(
     emulation: Mapping[str, str],
     cache: str | None = None,
     below: str | None = None,
-    memory: int = BUILD_MEMORY,
 ) -> AbstractContextManager[Container]:
     """Start the container of one build: no network, no capabilities, the unprivileged builder.
 
     `cache` is a volume's name; without one the build does everything itself. `below` is another's, mounted read-only:
-    the build takes from there what it does not find in `cache`. `memory` is its share in percent.
+    the build takes from there what it does not find in `cache`.
     """
     volumes = {cache: CACHE} if cache is not None else {}
     if below is not None:
@@ -114,7 +113,7 @@ def open_container(
         },
         user=f"{BUILDER}:{BUILDER}",
         network=False,
-        limits=build_limits(facts, memory, spec.domain),
+        limits=build_limits(facts, spec.domain),
         volumes=volumes,
     )
 
@@ -129,7 +128,6 @@ def cache_environment(spec: BuildSpec, *, cached: bool, below: bool = False) -> 
         "CROSSJIT_HEADERS": f"{TOOLS}/headers",
         "CROSSJIT_CACHE_LOG": f"{TOOLS}/log",
         "CROSSJIT_COMPILER": spec.python,
-        "CROSSJIT_UNANSWERED": f"{TOOLS}/unanswered",
         "CROSSJIT_COMPILED": f"{CACHE if cached else TOOLS}/pyc",
     }
     if not cached:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import TextIO
 
 from crossjit.build.container import LOG_TAIL, first_line, require_success
-from crossjit.build.layout import BUILD, CACHE_SCRIPT, CONFIGURE_SCRIPT, SCRIPT_FAULT, TOOLS
-from crossjit.build.spec import _SUPPORT, BackgroundTask, BuildSpec, Command
+from crossjit.build.layout import BUILD, SCRIPT_FAULT, TOOLS
+from crossjit.build.spec import SUPPORT_SCRIPT, BackgroundTask, BuildSpec, Command, Phase
 from crossjit.engine.base import Container
 from crossjit.errors import BuildError, ScriptError
 from crossjit.images import Role, loading
@@ -83,74 +83,83 @@ def run_commands(
     for command in commands:
         started = time.monotonic()
         with progress.step(command.phase, subject) as step:
-            beside = ahead.beside(command.phase, jobs) if ahead else ()
-            _run(container, command, jobs, log, step, beside)
+            alongside = ahead.alongside(command.phase, jobs) if ahead else ()
+            _run(container, command, jobs, log, step, alongside)
         seconds[command.phase] = seconds.get(command.phase, 0.0) + time.monotonic() - started
     return seconds
 
 
-def _run(container: Container, command: Command, jobs: int, log: TextIO, step: Step, through: tuple[str, ...]) -> None:
-    argv = command.argv
-    expected: frozenset[str] = frozenset()
-    match command.phase:
-        case "configure":
-            through = (*through, *CONFIGURE_SCRIPT)
-        case "regenerate":
-            argv = (*argv, f"-j{jobs}")
-            step.update(detail=argv[1])
-        case "make":
-            require_success(container, (*CACHE_SCRIPT, "before-make"), cwd=command.cwd)
-            expected = _make_commands(container, command)
-            argv = (*argv, f"-j{jobs}")
-        case "compile":
-            argv = (*argv, "--jobs", str(jobs))
-    done = 0
-    tail: deque[str] = deque(maxlen=400)
-
-    def on_line(line: str) -> None:
-        nonlocal done
-        log.write(line + "\n")
-        tail.append(line)
-        step.line(line)
-        if line in expected:
-            done += 1
-            step.update(done=done, total=len(expected), detail=_target_of(line))
-        elif command.phase == "configure" and line.startswith("checking "):
-            step.update(detail=line.partition("...")[0])
-
-    log.write(f"$ cd {command.cwd} && {shlex.join(argv)}\n")
-    completed = container.run((*through, *argv), cwd=command.cwd, on_line=on_line)
+def _run(
+    container: Container, command: Command, jobs: int, log: TextIO, step: Step, alongside: tuple[str, ...]
+) -> None:
+    """Run one command with its scripts, and raise what its failure is."""
+    argv = command.argv_for(jobs)
+    shown = f"$ cd {command.cwd} && {shlex.join(argv)}"
+    if command.before:
+        require_success(container, command.before, cwd=command.cwd)
+    output = _Output(log, step, command, _make_commands(container, command))
+    log.write(f"{shown}\n")
+    whole = (*alongside, *command.wrapper, *argv)
+    completed = container.run(whole, cwd=command.cwd, on_line=output.take)
     log.write(f"# {completed.how} after {completed.seconds:.1f} s\n")
     log.flush()
-    if completed.returncode == SCRIPT_FAULT and _is_ours((*through, *argv)):
+    if completed.returncode == SCRIPT_FAULT and _is_ours(whole):
         raise ScriptError(
             f"{command.phase} failed: our own script did, or the machine",
             hint="see whether the disk is full; the whole log is in the run record",
-            details=tuple(tail)[-LOG_TAIL:],
+            details=tuple(output.tail)[-LOG_TAIL:],
         )
     if completed.returncode:
-        if trouble := loading.missing_library(tail, Role.TOOLCHAIN):
-            raise trouble
+        if missing := loading.missing_library(output.tail, Role.TOOLCHAIN):
+            raise missing
         raise BuildError(
             f"{command.phase} failed: {completed.how}",
             hint="the whole log is in the run record; a source that builds elsewhere may need another image or LLVM",
-            details=(f"$ cd {command.cwd} && {shlex.join(argv)}", *relevant_lines(tail)),
+            details=(shown, *relevant_lines(output.tail)),
         )
-    if command.phase == "make":
-        require_success(container, (*CACHE_SCRIPT, "after-make"), cwd=command.cwd)
+    if command.after:
+        require_success(container, command.after, cwd=command.cwd)
+
+
+class _Output:
+    """What a command prints: written to the log, its end kept, and what it tells of the work done passed on.
+
+    `expected` are the lines of make that count as work.
+    """
+
+    def __init__(self, log: TextIO, step: Step, command: Command, expected: frozenset[str]) -> None:
+        self.tail: deque[str] = deque(maxlen=400)
+        self._log, self._step, self._phase = log, step, command.phase
+        self._expected = expected
+        self._done = 0
+        if command.phase is Phase.REGENERATE:
+            step.update(detail=command.argv[1])
+
+    def take(self, line: str) -> None:
+        """Take one line."""
+        self._log.write(line + "\n")
+        self.tail.append(line)
+        self._step.line(line)
+        if line in self._expected:
+            self._done += 1
+            self._step.update(done=self._done, total=len(self._expected), detail=_target_of(line))
+        elif self._phase is Phase.CONFIGURE and line.startswith("checking "):
+            self._step.update(detail=line.partition("...")[0])
 
 
 def _is_ours(argv: Sequence[str]) -> bool:
     """Tell whether a command runs a script of ours, which ends with SCRIPT_FAULT for what is not the command's."""
-    return any(word.startswith(f"{TOOLS}/") or word == _SUPPORT for word in argv)
+    return any(word.startswith(f"{TOOLS}/") or word == SUPPORT_SCRIPT for word in argv)
 
 
 def _make_commands(container: Container, command: Command) -> frozenset[str]:
-    """Ask make what it would run, so that the share of work done is counted and not guessed.
+    """Ask make what it would run, so that the share of work done is counted and not guessed; nothing in other phases.
 
     With `-k`, since the rules of 3.15 for the stencils fail in a dry run: they call make again and look for its result.
     No more is kept than a build of CPython comes near to: beyond it the work is done uncounted.
     """
+    if command.phase is not Phase.MAKE:
+        return frozenset()
     found: set[str] = set()
     size = 0
 

@@ -24,7 +24,6 @@ BUILDER = 1000  # the uid of `builder` in the toolchain images
 SCRIPTS = logic.SCRIPTS
 SCRIPT_FAULT = 97  # how a script of ours ends if it fails itself, and not what it runs
 CACHE_SCRIPT = ("python3", f"{TOOLS}/build_cache.py")
-CONFIGURE_SCRIPT = (*CACHE_SCRIPT, "configure", "--")
 RUN_ALONGSIDE = ("python3", f"{TOOLS}/run_alongside.py")
 
 

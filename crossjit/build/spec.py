@@ -7,11 +7,13 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 
 from crossjit.build import compilers, logic
 from crossjit.build.layout import (
     BUILD,
     BUILD_PYTHON,
+    CACHE_SCRIPT,
     COMPILERS,
     GENERATED,
     INSTALL,
@@ -57,24 +59,50 @@ CROSS_ANSWERS = ("ac_cv_file__dev_ptmx=yes", "ac_cv_file__dev_ptc=no", "ac_cv_bu
 # from what the process compiled before. toolchain/compile_library.py does it instead, so it is asked for nothing here.
 NOT_COMPILED = "--help"
 
+MAKE_JOBS = ("-j{jobs}",)
+
+
+class Phase(StrEnum):
+    """A part of a build, in the order in which they come."""
+
+    CONFIGURE = "configure"
+    REGENERATE = "regenerate"
+    MAKE = "make"
+    INSTALL = "install"
+    TESTS = "tests"
+    COMPILE = "compile"
+    SUPPORT = "support"
+
 
 @dataclass(frozen=True)
 class Command:
-    """One command of a build: its phase, what it runs, and in which folder. Everything here enters the build key."""
+    """One command of a build: its phase, what it runs, and in which folder. Everything here enters the build key.
 
-    phase: str
+    `wrapper` is a script of ours that runs it, `parallel` how it is told the number of jobs, which is written `{jobs}`
+    there; `before` and `after` are scripts of ours that run before it and after it succeeded.
+    """
+
+    phase: Phase
     argv: tuple[str, ...]
     cwd: str = BUILD
+    wrapper: tuple[str, ...] = ()
+    parallel: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+    def argv_for(self, jobs: int) -> tuple[str, ...]:
+        """Return the command without its wrapper, with as many jobs at a time."""
+        return (*self.argv, *(word.format(jobs=jobs) for word in self.parallel))
 
 
 @dataclass(frozen=True)
 class BackgroundTask:
     """Work for the cores that some phases leave idle, of which a later phase then has less to do."""
 
-    phases: tuple[str, ...]
+    phases: tuple[Phase, ...]
     argv: tuple[str, ...]
 
-    def beside(self, phase: str, jobs: int) -> tuple[str, ...]:
+    def alongside(self, phase: Phase, jobs: int) -> tuple[str, ...]:
         """Return what the command of a phase is put behind, so that this runs beside it; nothing if no core is idle."""
         if phase not in self.phases or jobs == 1:
             return ()
@@ -129,7 +157,7 @@ class BuildSpec:
     @property
     def configure(self) -> Command:
         """The command that configures."""
-        return next(command for command in self.commands if command.phase == "configure")
+        return next(command for command in self.commands if command.phase is Phase.CONFIGURE)
 
     @property
     def compilers(self) -> tuple[str, ...]:
@@ -159,24 +187,7 @@ def make_spec(
     `build_python` is the build key of a cross build's own Python, which stands for whatever serves as that; `domain`
     and `emulator` are as in BuildSpec.
     """
-    compiler = compilers.named(variant, arch, strategy, toolchain, source.llvm)
-    answers = CROSS_ANSWERS if strategy is Strategy.CROSS else ()  # a variant may know better
-    configure = [f"{SOURCE}/configure", *CONFIGURE, *answers, *compilers.other_arguments(variant)]
-    configure += [f"{name}={command}" for name, command in compiler.items()]
-    environment = {**ENVIRONMENT, **variant.variables(f"{SOURCE}/Tools")}
-    if strategy is Strategy.CROSS:
-        configure += [
-            f"--build={toolchain.arch.triple}",
-            f"--host={arch.triple}",
-            f"--with-build-python={BUILD_PYTHON}/{python_of(source)}",
-        ]
-        # what runs CPython's tools may be a build with the JIT, which is what is being worked on
-        environment["PYTHON_JIT"] = "0"
-        environment["PKG_CONFIG_LIBDIR"] = f"/usr/lib/{arch.triple}/pkgconfig:/usr/share/pkgconfig"
     llvm = source.llvm if variant.needs_llvm else None
-    if llvm is not None:
-        # 3.15 looks for its tools here first; before, `clang-N` on PATH is found by its name.
-        environment["LLVM_TOOLS_INSTALL_DIR"] = LLVM
     return BuildSpec(
         source=source.digest,
         arch=arch,
@@ -184,15 +195,8 @@ def make_spec(
         toolchain=toolchain.key,
         packages=toolchain.fingerprint,
         llvm=llvm,
-        commands=(
-            Command("configure", tuple(configure)),
-            *(Command("regenerate", ("make", *shlex.split(make))) for make in source.regenerate),
-            Command("make", ("make",)),
-            Command("install", ("make", "install", f"DESTDIR={INSTALL}", f"COMPILEALL_OPTS={NOT_COMPILED}")),
-            Command("compile", _compile(source, variant, strategy)),
-            Command("support", ("sh", "-c", _SUPPORT)),
-        ),
-        environment=environment,
+        commands=_commands(source, variant, strategy, _configure(source, variant, arch, strategy, toolchain)),
+        environment=_environment(variant, arch, strategy, llvm),
         build_python=build_python if strategy is Strategy.CROSS else None,
         logic=logic.whole_digest(),
         python=identify_python(source, strategy, toolchain, _deciding(variant, strategy)),
@@ -200,6 +204,52 @@ def make_spec(
         ahead=_ahead(source, variant, strategy),
         domain=domain,
         emulator=emulator if strategy is Strategy.EMULATE else "",
+    )
+
+
+def _configure(source: Source, variant: Variant, arch: Arch, strategy: Strategy, toolchain: Image) -> tuple[str, ...]:
+    """Return the configure line."""
+    crossing = strategy is Strategy.CROSS
+    answers = CROSS_ANSWERS if crossing else ()  # a variant may know better
+    line = [f"{SOURCE}/configure", *CONFIGURE, *answers, *compilers.other_arguments(variant)]
+    named = compilers.named(variant, arch, strategy, toolchain, source.llvm)
+    line += [f"{name}={command}" for name, command in named.items()]
+    if crossing:
+        line += [f"--build={toolchain.arch.triple}", f"--host={arch.triple}"]
+        line += [f"--with-build-python={BUILD_PYTHON}/{python_of(source)}"]
+    return tuple(line)
+
+
+def _environment(variant: Variant, arch: Arch, strategy: Strategy, llvm: str | None) -> Mapping[str, str]:
+    """Return the variables that the commands run with."""
+    environment = {**ENVIRONMENT, **variant.variables(f"{SOURCE}/Tools")}
+    if strategy is Strategy.CROSS:
+        # what runs CPython's tools may be a build with the JIT, which is what is being worked on
+        environment["PYTHON_JIT"] = "0"
+        environment["PKG_CONFIG_LIBDIR"] = f"/usr/lib/{arch.triple}/pkgconfig:/usr/share/pkgconfig"
+    if llvm is not None:
+        # 3.15 looks for its tools here first; before, `clang-N` on PATH is found by its name.
+        environment["LLVM_TOOLS_INSTALL_DIR"] = LLVM
+    return environment
+
+
+def _commands(source: Source, variant: Variant, strategy: Strategy, configure: tuple[str, ...]) -> tuple[Command, ...]:
+    """Return the commands, in order."""
+    install = ("make", "install", f"DESTDIR={INSTALL}", f"COMPILEALL_OPTS={NOT_COMPILED}")
+    regenerate = (("make", *shlex.split(targets)) for targets in source.regenerate)
+    return (
+        Command(Phase.CONFIGURE, configure, wrapper=(*CACHE_SCRIPT, "configure", "--")),
+        *(Command(Phase.REGENERATE, make, parallel=MAKE_JOBS) for make in regenerate),
+        Command(
+            Phase.MAKE,
+            ("make",),
+            parallel=MAKE_JOBS,
+            before=(*CACHE_SCRIPT, "before-make"),
+            after=(*CACHE_SCRIPT, "after-make"),
+        ),
+        Command(Phase.INSTALL, install),
+        Command(Phase.COMPILE, _compile(source, variant, strategy), parallel=("--jobs", "{jobs}")),
+        Command(Phase.SUPPORT, ("sh", "-c", SUPPORT_SCRIPT)),
     )
 
 
@@ -259,7 +309,7 @@ def _ahead(source: Source, variant: Variant, strategy: Strategy) -> BackgroundTa
         return None
     library = f"python{version_of(source)}{'t' if variant.free_threaded else ''}"
     return BackgroundTask(
-        phases=("configure", "install") if strategy is Strategy.CROSS else ("install",),
+        phases=(Phase.CONFIGURE, Phase.INSTALL) if strategy is Strategy.CROSS else (Phase.INSTALL,),
         argv=(*_compile(source, variant, strategy), "--ahead", f"{SOURCE}/Lib", "--library", library),
     )
 
@@ -267,7 +317,7 @@ def _ahead(source: Source, variant: Variant, strategy: Strategy) -> BackgroundTa
 # Beside the install tree: Tools/, which the tests of the cases generator and a debugger need, and what the build
 # made of the stencils, to compare and to look at. config.log stays out: it names process ids; so does what Python kept
 # of the tools that it ran, which depends on which of them ran, and in which Python.
-_SUPPORT = f"""set -e
+SUPPORT_SCRIPT = f"""set -e
 [ -d {SOURCE}/Tools ] || exit 1
 trap '[ $? -eq 0 ] || exit {SCRIPT_FAULT}' EXIT
 cp -R {SOURCE}/Tools {SUPPORT}/Tools

@@ -21,7 +21,7 @@ from crossjit import sources
 from crossjit.build import execute, layout
 from crossjit.build.execute import BuildResult
 from crossjit.build.layout import BUILD, BUILD_PYTHON, BUILDER, CACHE, ROOT, SOURCE, TOOLS
-from crossjit.build.spec import BuildSpec, Command
+from crossjit.build.spec import BuildSpec, Command, Phase
 from crossjit.engine.base import Container
 from crossjit.errors import BuildError, ScriptError, SourceError, StashError, TreeError
 from crossjit.model import Strategy
@@ -116,8 +116,8 @@ def make(
     """
     script = f"{TOOLS}/install_tests.py"
     where = ("--makefile", MAKEFILE, "--source", SOURCE, "--root", layout.INSTALL, "--folder", base.tests)
-    commands = [Command("tests", ("python3", script, *where))]
-    commands += [command for command in spec.commands if command.phase == "compile"]
+    commands = [Command(Phase.TESTS, ("python3", script, *where))]
+    commands += [command for command in spec.commands if command.phase is Phase.COMPILE]
     with _surprises():
         seconds = execute.run_commands(
             container, unpack, commands, subject=subject, jobs=jobs, log=log, progress=progress

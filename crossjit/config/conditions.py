@@ -107,17 +107,17 @@ def _check_python(wanted: str) -> str:
 def capability_names() -> tuple[str, ...]:
     """Return the names of all capabilities that the scripts in `validate/` look for.
 
-    They are read from the scripts' tables of canaries: those are programs for another Python, and another machine.
+    They are read from the scripts' tables of feature checks, which are programs for another Python and machine.
     """
-    sources = (path.read_text(encoding="utf-8") for path in sorted(crossjit.VALIDATE.glob("canaries_*.py")))
+    sources = (path.read_text(encoding="utf-8") for path in sorted(crossjit.VALIDATE.glob("feature_checks_*.py")))
     return tuple(name.replace("_", "-") for source in sources for name in _table(ast.parse(source)))
 
 
 def _table(tree: ast.Module) -> Iterator[str]:
-    """Read the names that a module's `CANARIES = (…)` holds."""
+    """Read the names that a module's `FEATURE_CHECKS = (…)` holds."""
     for node in tree.body:
         match node:
-            case ast.Assign(targets=[ast.Name(id="CANARIES")], value=ast.Tuple(elts=elements)):
+            case ast.Assign(targets=[ast.Name(id="FEATURE_CHECKS")], value=ast.Tuple(elts=elements)):
                 yield from (element.id for element in elements if isinstance(element, ast.Name))
 
 

@@ -25,7 +25,7 @@ from crossjit.errors import InfrastructureError, UserError
 from crossjit.images import Image, Role
 from crossjit.known_failures import entries
 from crossjit.model import Arch, Expectation, ModuleRun, Outcome, SuiteResult, TestResult
-from crossjit.pipeline import context, validate_cell
+from crossjit.pipeline import validate_cell
 from crossjit.pipeline.context import BuildContext, BuiltCell, PreparedCell
 from crossjit.progress import Step
 from crossjit.sources import Source
@@ -182,7 +182,7 @@ def bench(ctx: BuildContext, prepared: PreparedCell, built: BuiltCell) -> DebugT
         target=validate_cell.target_of(ctx, prepared, built, "debug"),
         artifact=built.artifact,
         source=prepared.source,
-        image=context.ensure_image(ctx, prepared.image, Role.DEBUG, arch),
+        image=ctx.ensure_image(prepared.image, Role.DEBUG, arch),
     )
 
 

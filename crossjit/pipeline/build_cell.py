@@ -21,19 +21,10 @@ from crossjit.pipeline.build_steps import (
     make_manifest,
     on_wait,
     pack_trees,
-    preconfigured,
     probe_conditions,
     run_logged,
 )
-from crossjit.pipeline.context import (
-    BuildContext,
-    BuiltCell,
-    PreparedCell,
-    ensure_image,
-    optional_step,
-    qemu_version,
-    require_emulator,
-)
+from crossjit.pipeline.context import BuildContext, BuiltCell, PreparedCell
 from crossjit.pipeline.prepare import stashed
 from crossjit.stash import packing
 from crossjit.stash.artifact import SUPPORT, Artifact
@@ -42,18 +33,12 @@ from crossjit.stash.store import Packed, Staging
 from crossjit.validation import probe
 
 
-def build_cell(
-    ctx: BuildContext,
-    prepared: PreparedCell,
-    *,
-    log: Path,
-    rebuild: bool = False,
-    following: PreparedCell | None = None,
-) -> BuiltCell:
+def build_cell(ctx: BuildContext, prepared: PreparedCell, *, log: Path, rebuild: bool = False) -> BuiltCell:
     """Take the cell from the stash, or build, probe and stash it. `log` is where the build's whole output goes.
 
     Where only tests differ from what is in the stash, it is made of that, unless nothing kept is to be used. Two
-    processes that want the same cell build it once. While one is built, configure answers for the `following` one.
+    processes that want the same cell build it once.
+
     Raises BuildError, EngineError, StashError.
     """
     found = None if rebuild else stashed(ctx.store, prepared)
@@ -61,24 +46,24 @@ def build_cell(
         if remark := _other_source(found.manifest, prepared):
             ctx.progress.say(remark)
         return BuiltCell(found, from_stash=True)
-    require_emulator(ctx, prepared.cell.arch)
+    ctx.require_emulator(prepared.cell.arch)
     with ctx.store.lock(prepared.key, on_wait=on_wait(ctx, str(prepared.cell))):
         found = None if rebuild else stashed(ctx.store, prepared)
         if found is not None:
             return BuiltCell(found, from_stash=True)
-        target = ensure_image(ctx, prepared.image, Role.TARGET, prepared.cell.arch)
-        if ctx.cached and not rebuild and (alike := _alike(ctx, prepared)):
+        target = ctx.ensure_image(prepared.image, Role.TARGET, prepared.cell.arch)
+        if ctx.cached and not rebuild and (sibling := _sibling(ctx, prepared)):
             try:
-                return _make(ctx, prepared, _renewing(ctx, prepared, alike), target, log)
+                return CellBuild(ctx, prepared, _renewing(ctx, prepared, sibling), target, log).run()
             except test_overlay.UnfitError as reason:
-                ctx.progress.say(f"{prepared.cell}: {alike.id} will not do, so it is built: {reason}")
-        return _make(ctx, prepared, _building(ctx, prepared), target, log, following)
+                ctx.progress.say(f"{prepared.cell}: {sibling.id} will not do, so it is built: {reason}")
+        return CellBuild(ctx, prepared, _building(ctx, prepared), target, log).run()
 
 
-def _alike(ctx: BuildContext, prepared: PreparedCell) -> Artifact | None:
+def _sibling(ctx: BuildContext, prepared: PreparedCell) -> Artifact | None:
     """Return an artifact of a source that differs in its tests only, if there is one."""
     found = ctx.store.find_by_core(prepared.spec.base_key) if prepared.spec.base_key else None
-    return found or (_alike(ctx, prepared.trusted) if prepared.trusted else None)
+    return found or (_sibling(ctx, prepared.trusted) if prepared.trusted else None)
 
 
 @dataclass(frozen=True)
@@ -104,98 +89,126 @@ def _building(ctx: BuildContext, prepared: PreparedCell) -> BuildMethod:
     return BuildMethod(fill, execute.run_build, pack_trees, report)
 
 
-def _renewing(ctx: BuildContext, prepared: PreparedCell, alike: Artifact) -> BuildMethod:
+def _renewing(ctx: BuildContext, prepared: PreparedCell, sibling: Artifact) -> BuildMethod:
     """Make it of an artifact that differs in its tests only. Raises UnfitError."""
-    base = test_overlay.open_base(alike, prepared.spec, prepared.source)
-    ctx.progress.say(f"{prepared.cell}: nothing but tests differs from {alike.id}, so it is made of that")
+    base = test_overlay.open_base(sibling, prepared.spec, prepared.source)
+    ctx.progress.say(f"{prepared.cell}: nothing but tests differs from {sibling.id}, so it is made of that")
     fill = partial(test_overlay.fill, source=prepared.source, base=base)
     return BuildMethod(
-        fill, partial(test_overlay.make, base=base), partial(test_overlay.pack, base=base), derived_from=alike
+        fill, partial(test_overlay.make, base=base), partial(test_overlay.pack, base=base), derived_from=sibling
     )
 
 
-def _make(
-    ctx: BuildContext,
-    prepared: PreparedCell,
-    way: BuildMethod,
-    target: Image,
-    log: Path,
-    following: PreparedCell | None = None,
-) -> BuiltCell:
-    """Make the cell in a container, pack and probe what came of it, and put it into the stash.
+@dataclass(frozen=True)
+class CellBuild:
+    """A cell being made in a toolchain container: built, packed, probed, and put into the stash.
 
-    Raises UnfitError where the way is not a build.
+    Containers take a second to come and to go, and the caches to count: what can runs beside the next step. A pool of
+    threads ends before the stacks do that they close or enter, so these close what was entered even where no thread
+    came to it.
     """
-    order, subject = prepared.order, str(prepared.cell)
-    emulation = ctx.emulation(prepared.cell.arch, order.cpu)
-    with contextlib.ExitStack() as asking, contextlib.ExitStack() as building:
-        beside = building.enter_context(ThreadPoolExecutor(1))
-        container = building.enter_context(build_container(ctx, prepared, prepared.spec, f"build-{subject}"))
-        filling = beside.submit(way.fill, container)  # ends with its container, if nobody waits for it
-        own_python = ensure_build_python(ctx, prepared, log, following=prepared)
+
+    ctx: BuildContext
+    prepared: PreparedCell
+    method: BuildMethod
+    target: Image
+    log: Path
+
+    @property
+    def subject(self) -> str:
+        """What the steps are about."""
+        return str(self.prepared.cell)
+
+    @property
+    def emulation(self) -> Mapping[str, str]:
+        """What the target needs in its environment."""
+        return self.ctx.emulation(self.prepared.cell.arch, self.prepared.order.cpu)
+
+    def run(self) -> BuiltCell:
+        """Make the cell. Raises UnfitError where the method is not a build."""
+        with contextlib.ExitStack() as building:
+            container, python, built = self._build(building)
+            with (
+                self.ctx.store.staging(self.prepared.key) as staging,
+                contextlib.ExitStack() as probing,
+                ThreadPoolExecutor(2) as pool,
+            ):
+                opening = pool.submit(probing.enter_context, self._probe_container())
+                reporting = pool.submit(self._report, container)
+                started = time.monotonic()
+                with self.ctx.progress.step("pack", self.subject):
+                    packed = self.method.pack(container, staging)
+                    caches = reporting.result()
+                closing = [pool.submit(building.close)]
+                built = built.after("pack", time.monotonic() - started)
+                started = time.monotonic()
+                facts = self._probe(opening.result(), packed, staging)
+                closing.append(pool.submit(probing.close))
+                built = built.after("probe", time.monotonic() - started)
+                with self.ctx.progress.step("stash", self.subject):
+                    artifact = staging.commit(self._manifest(built, python, facts))
+                for each in closing:
+                    each.result()
+        return BuiltCell(artifact, from_stash=False, seconds=built.seconds, caches=caches)
+
+    def _build(self, building: contextlib.ExitStack) -> tuple[Container, Artifact | None, BuildResult]:
+        """Start the container in the stack, and build in it; return it with the build Python, if there is one."""
+        pool = building.enter_context(ThreadPoolExecutor(1))
+        container = building.enter_context(
+            build_container(self.ctx, self.prepared, self.prepared.spec, f"build-{self.subject}")
+        )
+        populating = pool.submit(self.method.fill, container)  # ends with its container, if nobody waits for it
+        python = ensure_build_python(self.ctx, self.prepared, self.log)
 
         def unpack() -> None:
-            filling.result()
-            if own_python is not None:
-                put_build_python(container, own_python)
+            populating.result()
+            if python is not None:
+                put_build_python(container, python)
 
-        asking.enter_context(preconfigured(ctx, following))
-        built = run_logged(ctx, container, prepared.spec, way.make, unpack, subject, log)
-        with (
-            ctx.store.staging(prepared.key) as staging,
-            contextlib.ExitStack() as probing,
-            # Containers take a second to come and to go, and the caches to count. What is given to the threads has
-            # ended before the stacks are left, which close what was entered even where no thread came to it.
-            ThreadPoolExecutor(2) as aside,
-        ):
-            its_container = probe.probing(
-                ctx.engine,
-                ctx.facts,
-                target,
-                variant=order.variant,
-                emulation=emulation,
-                name=container_name(f"probe-{prepared.cell.slug}", ctx.run),
-                labels=ctx.labels,
-            )
-            opening = aside.submit(probing.enter_context, its_container)
-            reporting = aside.submit(optional_step, ctx, "counting what came from the caches", way.report, container)
-            started = time.monotonic()
-            with ctx.progress.step("pack", subject):
-                packed = way.pack(container, staging)
-                found = reporting.result() or {}
-            leaving = [aside.submit(building.close)]
-            built = built.after("pack", time.monotonic() - started)
-            started = time.monotonic()
-            facts = probe.probe(
-                opening.result(),
-                lambda: packing.unpack_stream(packed.path),
-                cell=prepared.cell,
-                variant=order.variant,
-                emulation=emulation,
-                progress=ctx.progress,
-                support=partial(staging.open, SUPPORT),
-                packages=prepared.toolchain.packages,
-            )
-            leaving.append(aside.submit(probing.close))
-            built = built.after("probe", time.monotonic() - started)
-            manifest = replace(
-                make_manifest(ctx, prepared, prepared.spec, ArtifactKind.CELL, built),
-                cell=prepared.cell,
-                recipe=order.recipe.name,
-                variant=order.variant.name,
-                images={"toolchain": prepared.toolchain.facts(), "target": target.facts()},
-                build_python=own_python.full_id if own_python else None,
-                derived_from=way.derived_from.full_id if way.derived_from else None,
-                qemu=qemu_version(ctx, prepared.cell.arch),
-                cpu=emulation.get("QEMU_CPU"),
-                probe=dict(facts),
-                probed_in=probe_conditions(ctx, prepared, target),
-            )
-            with ctx.progress.step("stash", subject):
-                artifact = staging.commit(manifest)
-            for each in leaving:
-                each.result()
-    return BuiltCell(artifact, from_stash=False, seconds=built.seconds, caches=found)
+        made = run_logged(self.ctx, container, self.prepared.spec, self.method.make, unpack, self.subject, self.log)
+        return container, python, made
+
+    def _report(self, container: Container) -> Mapping[str, tuple[int, int]]:
+        return self.ctx.optional("counting what came from the caches", self.method.report, container) or {}
+
+    def _probe_container(self) -> contextlib.AbstractContextManager[Container]:
+        return probe.probing(
+            self.ctx.engine,
+            self.ctx.facts,
+            self.target,
+            variant=self.prepared.order.variant,
+            emulation=self.emulation,
+            name=container_name(f"probe-{self.prepared.cell.slug}", self.ctx.run),
+            labels=self.ctx.labels,
+        )
+
+    def _probe(self, container: Container, packed: Packed, staging: Staging) -> Mapping[str, object]:
+        return probe.probe(
+            container,
+            lambda: packing.unpack_stream(packed.path),
+            cell=self.prepared.cell,
+            variant=self.prepared.order.variant,
+            emulation=self.emulation,
+            progress=self.ctx.progress,
+            support=partial(staging.open, SUPPORT),
+            packages=self.prepared.toolchain.packages,
+        )
+
+    def _manifest(self, built: BuildResult, python: Artifact | None, facts: Mapping[str, object]) -> Manifest:
+        prepared, derived_from = self.prepared, self.method.derived_from
+        return replace(
+            make_manifest(self.ctx, prepared, prepared.spec, ArtifactKind.CELL, built),
+            cell=prepared.cell,
+            recipe=prepared.order.recipe.name,
+            variant=prepared.order.variant.name,
+            images={"toolchain": prepared.toolchain.facts(), "target": self.target.facts()},
+            build_python=python.full_id if python else None,
+            derived_from=derived_from.full_id if derived_from else None,
+            qemu=self.ctx.qemu_version(prepared.cell.arch),
+            cpu=self.emulation.get("QEMU_CPU"),
+            probe=dict(facts),
+            probed_in=probe_conditions(self.ctx, prepared, self.target),
+        )
 
 
 def _other_source(manifest: Manifest, prepared: PreparedCell) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from crossjit.build import build_python, execute, layout
 from crossjit.build.container import populate
 from crossjit.engine.base import Container
-from crossjit.pipeline.build_steps import build_container, make_manifest, on_wait, pack_tree, preconfigured, run_logged
+from crossjit.pipeline.build_steps import build_container, make_manifest, on_wait, pack_tree, run_logged
 from crossjit.pipeline.context import BuildContext, PreparedCell
 from crossjit.stash.artifact import INSTALL, Artifact
 from crossjit.stash.manifest import ArtifactKind
@@ -22,13 +22,8 @@ def put_build_python(container: Container, python: Artifact) -> None:
         container.put(tar, layout.BUILD_PYTHON)
 
 
-def ensure_build_python(
-    ctx: BuildContext, prepared: PreparedCell, log: Path, *, following: PreparedCell | None = None
-) -> Artifact | None:
-    """Have the Python that runs CPython's own tools in a cross build: a native cell's, or made once and kept.
-
-    While one is made, configure answers for the `following` cell.
-    """
+def ensure_build_python(ctx: BuildContext, prepared: PreparedCell, log: Path) -> Artifact | None:
+    """Return the Python that runs CPython's own tools in a cross build: a native cell's, or one built once and kept."""
     wanted = prepared.build_python
     if wanted is None:
         return None
@@ -41,7 +36,6 @@ def ensure_build_python(
             return found
         own_log = log.with_name("build-python.log")
         with (
-            preconfigured(ctx, following),
             build_container(ctx, prepared, spec, f"build-{subject}") as container,
             ctx.store.staging(spec.key) as staging,
         ):

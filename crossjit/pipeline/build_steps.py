@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
 import crossjit
-from crossjit.build import cache_volume, layout, preconfigure
+from crossjit.build import cache_volume, layout
 from crossjit.build.container import container_name, open_container
 from crossjit.build.execute import BuildResult
 from crossjit.build.spec import BuildSpec
 from crossjit.engine.base import Container
 from crossjit.images import Image
-from crossjit.pipeline.context import BuildContext, PreparedCell, optional_step, qemu_version
+from crossjit.pipeline.context import BuildContext, PreparedCell
 from crossjit.sources import trust
 from crossjit.stash.artifact import GENERATED, INSTALL, SUPPORT
 from crossjit.stash.manifest import ArtifactKind, Manifest, SourceFacts
 from crossjit.stash.store import Packed, Staging
-from crossjit.util.budget import BUILD_MEMORY, CONFIGURE_MEMORY
 from crossjit.validation import evidence
 from crossjit.validation import target as target_module
 
@@ -57,13 +55,11 @@ def probe_conditions(ctx: BuildContext, prepared: PreparedCell, image: Image) ->
     """Say in what a probe of a cell would run now."""
     arch, order = prepared.cell.arch, prepared.order
     environment = target_module.environment(order.variant, ctx.emulation(arch, order.cpu))
-    return evidence.conditions(image, environment, qemu_version(ctx, arch), ctx.facts)
+    return evidence.conditions(image, environment, ctx.qemu_version(arch), ctx.facts)
 
 
 @contextlib.contextmanager
-def build_container(
-    ctx: BuildContext, prepared: PreparedCell, spec: BuildSpec, purpose: str, memory: int = BUILD_MEMORY
-) -> Iterator[Container]:
+def build_container(ctx: BuildContext, prepared: PreparedCell, spec: BuildSpec, purpose: str) -> Iterator[Container]:
     """Start the container of a build, with its trust domain's caches; what a stranger's leaves there is bounded."""
     cache = below = mark = None
     if ctx.cached:
@@ -88,7 +84,6 @@ def build_container(
             emulation=ctx.emulation(prepared.toolchain.arch, prepared.order.cpu),
             cache=cache,
             below=below,
-            memory=memory,
         ) as container,
     ):
         if cache is not None and mark is not None:
@@ -103,17 +98,7 @@ def _bound(
     if kind is None or issubclass(kind, Exception):
         name = container_name("cache", ctx.run)
         about = (ctx.engine, image, volume, domain, name, ctx.labels, mark)
-        optional_step(ctx, f"bounding {volume}", partial(cache_volume.bound, *about))
-
-
-def preconfigured(ctx: BuildContext, prepared: PreparedCell | None) -> AbstractContextManager[None]:
-    """Have configure answer for a build to come while the block runs, where that may save time."""
-    worth = prepared and ctx.cached and ctx.jobs > 1 and preconfigure.are_new(prepared.spec, prepared.source, ctx.store)
-    if prepared is None or not worth:
-        return contextlib.nullcontext()
-    spec, source = prepared.spec, prepared.source
-    opened = build_container(ctx, prepared, spec, f"configure-{prepared.cell.slug}", CONFIGURE_MEMORY)
-    return preconfigure.asked(opened, lambda container: preconfigure.ask(container, spec, source))
+        ctx.optional(f"bounding {volume}", partial(cache_volume.bound, *about))
 
 
 def make_manifest(

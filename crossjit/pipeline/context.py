@@ -59,6 +59,42 @@ class BuildContext:
         """Return what a container of this arch needs in its environment."""
         return emulation.environment(self.facts.arch, arch, cpu)
 
+    def qemu_version(self, arch: Arch) -> str | None:
+        """Return the version of the QEMU that this arch runs under here; None where it runs natively."""
+        emulator = self.ability.emulators.get(arch)
+        return emulator.version if emulator and self.emulated(arch) else None
+
+    def require_emulator(self, arch: Arch) -> None:
+        """Raise InfrastructureError where nothing here can run this arch."""
+        if self.ability.runs(arch) is False:
+            raise InfrastructureError(
+                f"nothing on this machine can run {arch} programs",
+                hint="./inv setup installs QEMU and registers it; ./inv doctor says what is missing",
+            )
+
+    def ensure_image(self, spec: ImageSpec, role: Role, arch: Arch) -> Image:
+        """Return an image of this role and arch, made if it is not there."""
+        return images.ensure(
+            self.engine,
+            spec,
+            role,
+            arch,
+            host_arch=self.facts.arch,
+            home=self.settings.home,
+            progress=self.progress,
+            labels=self.labels,
+        )
+
+    def optional(self, what: str, step: Callable[..., T], *arguments: object) -> T | None:
+        """Take a step that nothing depends on: what goes wrong in it is told, and is no cell's failure."""
+        try:
+            return step(*arguments)
+        except Interrupted:
+            raise
+        except Exception as error:
+            self.progress.say(f"{what} failed: {error}")
+            return None
+
 
 @dataclass(frozen=True)
 class CellRequest:
@@ -130,43 +166,3 @@ class BuiltCell:
 def labels(settings: Settings, run: str) -> Mapping[str, str]:
     """Return what everything that a run starts in the engine carries, so that it is found if the run dies."""
     return {OWNED: "container", HOME: settings.identity, RUN: run}
-
-
-def ensure_image(ctx: BuildContext, spec: ImageSpec, role: Role, arch: Arch) -> Image:
-    """Have an image of this role and arch, made if it is not there."""
-    return images.ensure(
-        ctx.engine,
-        spec,
-        role,
-        arch,
-        host_arch=ctx.facts.arch,
-        home=ctx.settings.home,
-        progress=ctx.progress,
-        labels=ctx.labels,
-    )
-
-
-def require_emulator(ctx: BuildContext, arch: Arch) -> None:
-    """Raise InfrastructureError where nothing here can run this arch."""
-    if ctx.ability.runs(arch) is False:
-        raise InfrastructureError(
-            f"nothing on this machine can run {arch} programs",
-            hint="./inv setup installs QEMU and registers it; ./inv doctor says what is missing",
-        )
-
-
-def optional_step(ctx: BuildContext, what: str, step: Callable[..., T], *arguments: object) -> T | None:
-    """Take a step that nothing depends on: what goes wrong in it is told, and is no cell's failure."""
-    try:
-        return step(*arguments)
-    except Interrupted:
-        raise
-    except Exception as error:
-        ctx.progress.say(f"{what} failed: {error}")
-        return None
-
-
-def qemu_version(ctx: BuildContext, arch: Arch) -> str | None:
-    """Return the version of the QEMU that this arch runs under here; None where it runs natively."""
-    emulator = ctx.ability.emulators.get(arch)
-    return emulator.version if emulator and ctx.emulated(arch) else None

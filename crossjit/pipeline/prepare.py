@@ -12,7 +12,7 @@ from crossjit.errors import Interrupted, UserError
 from crossjit.images import Image, ImageSpec, Role
 from crossjit.model import Arch, CellResult, Strategy, Verdict
 from crossjit.pipeline import named_tests
-from crossjit.pipeline.context import BuildContext, CellRequest, PreparedCell, ensure_image, qemu_version
+from crossjit.pipeline.context import BuildContext, CellRequest, PreparedCell
 from crossjit.runs import bug_report
 from crossjit.sources import Source, trust
 from crossjit.stash.artifact import Artifact
@@ -104,14 +104,14 @@ def compiler_arch(order: CellRequest, host_arch: Arch) -> Arch:
 
 def _prepare(ctx: BuildContext, order: CellRequest, source: Source) -> PreparedCell:
     image = choose_image(ctx.images, order, source)
-    toolchain = ensure_image(ctx, image, Role.TOOLCHAIN, compiler_arch(order, ctx.facts.arch))
+    toolchain = ctx.ensure_image(image, Role.TOOLCHAIN, compiler_arch(order, ctx.facts.arch))
     return make_prepared(order, source, image, toolchain, ctx.facts.arch, _emulator(ctx, order))
 
 
 def _emulator(ctx: BuildContext, order: CellRequest) -> str:
     """Say which QEMU the compilers of an emulated build run under, and as which CPU model."""
     arch = order.cell.arch
-    return f"QEMU {qemu_version(ctx, arch)} as {ctx.emulation(arch, order.cpu).get('QEMU_CPU')}"
+    return f"QEMU {ctx.qemu_version(arch)} as {ctx.emulation(arch, order.cpu).get('QEMU_CPU')}"
 
 
 def make_prepared(

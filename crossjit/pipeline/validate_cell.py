@@ -16,10 +16,6 @@ from crossjit.pipeline.context import (
     BuildContext,
     BuiltCell,
     PreparedCell,
-    ensure_image,
-    optional_step,
-    qemu_version,
-    require_emulator,
 )
 from crossjit.runs import bug_report
 from crossjit.stash.artifact import SUPPORT
@@ -52,16 +48,16 @@ def validate_cell(
         )
         if not selection.tests:
             told = (ctx.settings.home, name, target.conditions, result.modules)
-            optional_step(ctx, "remembering how long modules took", durations.record, *told)
+            ctx.optional("remembering how long modules took", durations.record, *told)
         results.append(result)
     return tuple(results)
 
 
 def target_of(ctx: BuildContext, prepared: PreparedCell, built: BuiltCell, purpose: str) -> target_module.Target:
     """Return what a built cell's suites run in; its image is made if it is not there. `purpose` names the container."""
-    require_emulator(ctx, prepared.cell.arch)
+    ctx.require_emulator(prepared.cell.arch)
     return target_module.Target(
-        image=ensure_image(ctx, prepared.image, Role.TARGET, prepared.cell.arch),
+        image=ctx.ensure_image(prepared.image, Role.TARGET, prepared.cell.arch),
         artifact=built.artifact.full_id,
         tree=built.artifact.open,
         cell=prepared.cell,
@@ -71,7 +67,7 @@ def target_of(ctx: BuildContext, prepared: PreparedCell, built: BuiltCell, purpo
         labels=ctx.labels,
         support=partial(built.artifact.open, SUPPORT),
         emulation=ctx.emulation(prepared.cell.arch, prepared.order.cpu),
-        qemu=qemu_version(ctx, prepared.cell.arch),
+        qemu=ctx.qemu_version(prepared.cell.arch),
         packages=prepared.toolchain.packages,
     )
 
@@ -84,7 +80,6 @@ def run_cell(
     validate: bool,
     rebuild: bool = False,
     earlier: Path | None = None,
-    following: PreparedCell | None = None,
 ) -> CellResult:
     """Take one cell from nothing to its verdict; what goes wrong on the way is the verdict, with its reason.
 
@@ -95,7 +90,7 @@ def run_cell(
     result = CellResult(cell, Verdict.INFRA, (), build_key=prepared.key, strategy=prepared.order.strategy)
     seconds: dict[str, float] = {}
     try:
-        built = build_cell(ctx, prepared, log=folder / "build.log", rebuild=rebuild, following=following)
+        built = build_cell(ctx, prepared, log=folder / "build.log", rebuild=rebuild)
         seconds.update(built.seconds)
         manifest = built.artifact.manifest
         probe = _current_probe(ctx, prepared, built)

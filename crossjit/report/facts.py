@@ -22,7 +22,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Capability:
-    """What a canary in the target found: whether something works there, None where that could not be told."""
+    """What a feature check in the target found: whether something works there, None where that could not be told."""
 
     name: str
     works: bool | None

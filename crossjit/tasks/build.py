@@ -99,10 +99,9 @@ def _deal_with(
 
     # All cells first, so that what is wrong with one's source or image is said before hours go into another.
     cells = prepare.prepare_each(run.ctx, run.orders)
-    for cell, following in zip(cells, (*cells[1:], None), strict=True):
+    for cell in cells:
         if isinstance(cell, context.PreparedCell):
-            then = following if isinstance(following, context.PreparedCell) else None
-            result = _run_cell(run, cell, validate=validate, rebuild=rebuild, before=before, following=then)
+            result = _run_cell(run, cell, validate=validate, rebuild=rebuild, before=before)
         else:
             result = cell
         try:
@@ -137,15 +136,7 @@ def _is_final(finished: CellResult) -> bool:
     return finished.verdict in (Verdict.PASS, Verdict.VACUOUS)
 
 
-def _run_cell(
-    run: RunSession,
-    cell: PreparedCell,
-    *,
-    validate: bool,
-    rebuild: bool,
-    before: Run | None,
-    following: PreparedCell | None,
-) -> CellResult:
+def _run_cell(run: RunSession, cell: PreparedCell, *, validate: bool, rebuild: bool, before: Run | None) -> CellResult:
     from crossjit.pipeline import validate_cell
     from crossjit.runs import bug_report
 
@@ -161,9 +152,7 @@ def _run_cell(
         folder = run.record.cell_folder(cell.cell)
     except (OSError, InfrastructureError) as error:
         return bug_report.result_of(run.ctx.settings.home, CellResult(cell.cell, Verdict.INFRA, ()), error)
-    return validate_cell.run_cell(
-        run.ctx, cell, folder=folder, validate=validate, rebuild=rebuild, earlier=earlier, following=following
-    )
+    return validate_cell.run_cell(run.ctx, cell, folder=folder, validate=validate, rebuild=rebuild, earlier=earlier)
 
 
 @cell_command(*SELECTORS, help=describe("json", build_only="leave out the suites, as `build` does; default: off"))

@@ -51,9 +51,9 @@ class Budget:
 
 BUDGET = Budget()
 
-# Percent of the engine's memory. What runs a source's code at one time (a build, configure for the next, a probe) never
-# has more than nine tenths together; a suite and a debugger run alone.
-BUILD_MEMORY, CONFIGURE_MEMORY, PROBE_MEMORY = 60, 10, 20
+# Percent of the engine's memory. What runs a source's code at one time (a build and a probe) never has more than nine
+# tenths together; a suite and a debugger run alone.
+BUILD_MEMORY, PROBE_MEMORY = 70, 20
 SUITE_MEMORY = 75
 
 # Bytes of the engine's disk that a container may have: what its commands write, and its own cache volume. CPython's

@@ -37,7 +37,7 @@ else:
 MEMORY = 100.0  # MiB beside what the imports take
 LARGE = 256 << 20
 INSPECT = ("from crossjit.sources.inspection import inspect", "inspect(arguments[0], 'the archive', arguments[1])")
-PACK = ("from crossjit import packing", "packing.pack(arguments[0].open('rb'), arguments[1])")
+PACK = ("from crossjit.stash import packing", "packing.pack(arguments[0].open('rb'), arguments[1])")
 
 
 def header(kind: bytes, size: int, name: str = f"{TOP}/x") -> bytes:
@@ -96,7 +96,7 @@ def test_a_large_header_is_not_read(large_header: Path, tmp_path: Path) -> None:
 def test_a_large_header_in_what_a_build_leaves_is_the_builds_fault(large_header: Path, tmp_path: Path) -> None:
     call = "packing.pack(tarball.zstd.open(arguments[0]), arguments[1])"
     cost = measure(
-        "from crossjit import packing; from crossjit.sources import tarball", call, large_header, tmp_path / "x"
+        "from crossjit.stash import packing; from crossjit.sources import tarball", call, large_header, tmp_path / "x"
     )
     assert cost.error == "BudgetError" and "header" in cost.message
     assert cost.memory < MEMORY and list(tmp_path.iterdir()) == []
@@ -200,8 +200,8 @@ def test_a_tree_without_a_part_passes_through_in_pieces(tmp_path: Path) -> None:
     with (tmp_path / "x.tar").open("wb") as file:
         file.write(header(tarfile.REGTYPE, LARGE, "x"))
         file.truncate(LARGE + 512 + 1024)
-    call = "stream = tars.without(arguments[0].open('rb'), re.compile(b'tests/'))\n    while stream.read(1 << 20): pass"
-    cost = measure("import re; from crossjit import tars", call, tmp_path / "x.tar")
+    call = "stream = tar.without(arguments[0].open('rb'), re.compile(b'tests/'))\n    while stream.read(1 << 20): pass"
+    cost = measure("import re; from crossjit.util import tar", call, tmp_path / "x.tar")
     assert cost.error == "" and cost.memory < MEMORY
 
 

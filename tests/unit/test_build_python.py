@@ -125,8 +125,8 @@ class Shop:
 
 @pytest.fixture
 def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setattr(context, "ensure_image", lambda ctx, spec, role, arch: image(role, arch))
-    monkeypatch.setattr(context, "require_emulator", lambda ctx, arch: None)
+    monkeypatch.setattr(context.BuildContext, "ensure_image", lambda ctx, spec, role, arch: image(role, arch))
+    monkeypatch.setattr(context.BuildContext, "require_emulator", lambda ctx, arch: None)
     return Shop(tmp_path)
 
 

@@ -38,10 +38,10 @@ def run(*arguments: str) -> Any:
     return json.loads(ended.stdout.splitlines()[-1])
 
 
-def test_each_canary_says_on_this_machine_whether_its_capability_is_there() -> None:
+def test_each_feature_check_says_on_this_machine_whether_its_capability_is_there() -> None:
     found = run()["capabilities"]
     assert tuple(sorted(found)) == tuple(sorted(capability_names()))
-    # a canary may find something missing here, but none goes wrong
+    # a feature check may find something missing here, but none goes wrong
     assert {name: fact["detail"] for name, fact in found.items() if fact["works"] is None} == {}
     assert all(isinstance(fact["detail"], str) and fact["detail"] for fact in found.values())
     # what any Linux has, containers' included
@@ -67,8 +67,8 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("capabilities")
 
 
-def test_each_canary_tells_which_tests_rest_on_it(script: ModuleType) -> None:
-    for feature_check in script.CANARIES:
+def test_each_feature_check_tells_which_tests_rest_on_it(script: ModuleType) -> None:
+    for feature_check in script.FEATURE_CHECKS:
         assert "Rest on it: " in feature_check.__doc__ or "No test rests on it" in feature_check.__doc__, (
             feature_check.__name__
         )
@@ -103,7 +103,7 @@ def leave(script: ModuleType) -> str:
 
 def hang(script: ModuleType) -> str:
     if os.fork() == 0:
-        Path("/proc/self/comm").write_text("cj-canary-child")
+        Path("/proc/self/comm").write_text("cj-check-child")
     time.sleep(600)
     return "woke up"
 
@@ -120,14 +120,14 @@ def noise(script: ModuleType) -> str:
         (missing, False, "it gives nothing"),
         (unclear, None, "there is no sh to try it with"),
         (refused, False, "ptrace: Function not implemented (ENOSYS)"),
-        (wrong, None, "the canary went wrong: AttributeError: no symbol robust"),
-        (crash, False, "the canary was killed by SIGSEGV: last words"),
-        (leave, False, "the canary was exit status 3"),
+        (wrong, None, "the feature check went wrong: AttributeError: no symbol robust"),
+        (crash, False, "the feature check was killed by SIGSEGV: last words"),
+        (leave, False, "the feature check was exit status 3"),
         (hang, False, "it hangs: no answer in 1 s"),
         (noise, True, "in /"),
     ],
 )
-def test_what_a_canary_does_is_a_fact_and_not_the_end(
+def test_what_a_feature_check_does_is_a_fact_and_not_the_end(
     script: ModuleType,
     feature_check: Callable[[ModuleType], str],
     works: bool | None,
@@ -140,7 +140,7 @@ def test_what_a_canary_does_is_a_fact_and_not_the_end(
     assert capfd.readouterr() == ("", "")
     if feature_check is noise:
         assert not Path(fact["detail"].removeprefix("in ")).exists()
-    assert _gone("cj-canary-child")
+    assert _gone("cj-check-child")
 
 
 def _gone(name: str) -> bool:
@@ -184,7 +184,7 @@ def saying(*lines: str, status: int = 0) -> Program:
 FACTS = {
     "pty": {"works": False, "detail": "isatty says no of the terminal: ENOSYS"},
     "timerfd": {"works": True, "detail": "it counts"},
-    "ptrace": {"works": None, "detail": "the canary went wrong"},
+    "ptrace": {"works": None, "detail": "the feature check went wrong"},
 }
 
 

@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from crossjit.build import preconfigure
 from crossjit.errors import DownloadError, EngineError, InfrastructureError, Interrupted, SourceError, UserError
 from crossjit.images import Role
 from crossjit.model import Arch, CellResult, SuiteResult, Verdict
-from crossjit.pipeline import build_steps, context, prepare, validate_cell
+from crossjit.pipeline import build_cell, build_steps, context, prepare, validate_cell
 from crossjit.runs.record import RunRecord
 from crossjit.tasks import build as tasks
 from crossjit.tasks.options import Request
@@ -31,8 +30,8 @@ FULL = OSError(errno.ENOSPC, "No space left on device", "/somewhere/build.log")
 
 @pytest.fixture
 def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setattr(context, "ensure_image", lambda ctx, spec, role, arch: image(role, arch))
-    monkeypatch.setattr(context, "require_emulator", lambda ctx, arch: None)
+    monkeypatch.setattr(context.BuildContext, "ensure_image", lambda ctx, spec, role, arch: image(role, arch))
+    monkeypatch.setattr(context.BuildContext, "require_emulator", lambda ctx, arch: None)
     return Shop(tmp_path)
 
 
@@ -51,7 +50,7 @@ def failing(error: BaseException) -> Any:
 
 class TestWhatGoesWrongInACell:
     def test_a_full_disk_is_its_infra(self, ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(build_steps, "run_logged", failing(FULL))
+        monkeypatch.setattr(build_cell, "run_logged", failing(FULL))
         result = run(ctx)
         assert result.verdict is Verdict.INFRA
         assert "no space left on device (/somewhere/build.log)" in result.reasons[0]
@@ -60,7 +59,7 @@ class TestWhatGoesWrongInACell:
 
     def test_so_is_a_bug_whose_traceback_is_kept(self, ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("CROSSJIT_DEBUG", raising=False)
-        monkeypatch.setattr(build_steps, "run_logged", failing(KeyError("surprise")))
+        monkeypatch.setattr(build_cell, "run_logged", failing(KeyError("surprise")))
         result = run(ctx)
         assert result.verdict is Verdict.INFRA
         assert "a bug in crossjit: KeyError: 'surprise'" in result.reasons[0]
@@ -72,7 +71,7 @@ class TestWhatGoesWrongInACell:
     def test_an_interruption_and_a_wrong_request_get_through(
         self, ctx: Shop, monkeypatch: pytest.MonkeyPatch, error: BaseException
     ) -> None:
-        monkeypatch.setattr(build_steps, "run_logged", failing(error))
+        monkeypatch.setattr(build_cell, "run_logged", failing(error))
         with pytest.raises(type(error)):
             run(ctx)
 
@@ -100,18 +99,6 @@ class TestWhatIsOptional:
         assert [suite.suite for suite in result.suites] == ["jit"]
         assert any("how long modules took" in said for said in ctx.heard.said)
 
-    def test_configure_ahead(self, ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(preconfigure, "are_new", lambda *_: True)
-        monkeypatch.setattr(preconfigure, "ask", failing(FULL))
-        order = test_build_python.order("ft", X86)
-        following = prepare.make_prepared(order, ctx.source, ctx.spec, image(Role.TOOLCHAIN, X86), X86)
-        ctx.ctx = replace(ctx.ctx, cached=True)
-        first = prepare.make_prepared(
-            test_build_python.order("jit", X86), ctx.source, ctx.spec, image(Role.TOOLCHAIN, X86), X86
-        )
-        result = validate_cell.run_cell(ctx.ctx, first, folder=ctx.folder, validate=False, following=following)
-        assert result.artifact
-
 
 class TestTheOthersGoOn:
     @pytest.fixture(autouse=True)
@@ -121,7 +108,7 @@ class TestTheOthersGoOn:
         self.results: list[CellResult] = []
         self.records: list[RunRecord] = []
         monkeypatch.setattr(prepare, "resolve", lambda shop_, order: ctx.source)
-        monkeypatch.setattr(run_suite, "judge", lambda *_: (Verdict.PASS, ("it JITs",)))
+        monkeypatch.setattr(validate_cell, "judge", lambda *_: (Verdict.PASS, ("it JITs",)))
         monkeypatch.setattr(tasks, "_show", lambda run, results, json: self.results.extend(results))
 
         @contextlib.contextmanager
@@ -145,7 +132,7 @@ class TestTheOthersGoOn:
                 raise error
             return real(*arguments)
 
-        monkeypatch.setattr(build_steps, "run_logged", run_once)
+        monkeypatch.setattr(build_cell, "run_logged", run_once)
         code = tasks._run(Request(), validate=False, rebuild=False, json=False)
         first, second = self.verdicts()
         assert "no space left on device" in first
@@ -184,7 +171,7 @@ class TestTheOthersGoOn:
             return image(role, arch)
 
         failures = iter([True])
-        monkeypatch.setattr(context, "ensure_image", ensured)
+        monkeypatch.setattr(context.BuildContext, "ensure_image", ensured)
         self.orders[1] = replace(self.orders[1], source="https://example.org/cpython#main")
         tasks._run(Request(), validate=False, rebuild=False, json=False)
         assert self.verdicts() == ["infra: docker cannot pull", "pass: it JITs"]

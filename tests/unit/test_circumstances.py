@@ -107,11 +107,11 @@ def test_pythons_patch_release_is_not_known(tmp_path: Path) -> None:
     assert "only the first two numbers" in caught.value.details[0]
 
 
-def test_the_names_are_those_of_the_canaries() -> None:
+def test_the_names_are_those_of_the_feature_checks() -> None:
     names = capability_names()
     assert len(names) == len(set(names))
     assert {"ptrace", "timerfd", "posix-spawn-errno", "vfork-errno", "af-alg", "ancillary-data", "pty"} <= set(names)
-    defined = "".join(path.read_text() for path in VALIDATE.glob("canaries_*.py"))
+    defined = "".join(path.read_text() for path in VALIDATE.glob("feature_checks_*.py"))
     assert all(f"def {name.replace('-', '_')}():" in defined for name in names)
 
 

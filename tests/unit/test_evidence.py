@@ -27,7 +27,7 @@ def ability(version: str) -> EmulationSupport:
 
 @pytest.fixture
 def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setattr(context, "ensure_image", lambda ctx, spec, role, arch: images(role, arch))
+    monkeypatch.setattr(context.BuildContext, "ensure_image", lambda ctx, spec, role, arch: images(role, arch))
     made = Shop(tmp_path)
     made.ctx = replace(made.ctx, ability=ability("7.2.22"), images=(made.spec,))
     made.probe = {"libc": "first"}

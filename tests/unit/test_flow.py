@@ -17,14 +17,14 @@ from crossjit.images import ImageSpec, Role, load_all, release
 from crossjit.images.base import BASE
 from crossjit.images.builder import LISTING
 from crossjit.model import Arch
-from crossjit.pipeline import build_steps, context
+from crossjit.pipeline import build_cell, context
 from crossjit.validation import probe as probe_module
 from tests.fakes.engine import FakeEngine, FakeProcess, Fault
 from tests.fakes.files import FakeFiles
 from tests.unit.shops import image
 from tests.unit.test_build_python import ARM, X86, Shop
 
-ensure_image = context.ensure_image  # as it is before the tests replace it
+ensure_image = context.BuildContext.ensure_image  # as it is before the tests replace it
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     def ensured(ctx: context.BuildContext, spec: ImageSpec, role: Role, arch: Arch) -> object:
         return image(role, arch)
 
-    monkeypatch.setattr(context, "ensure_image", ensured)
+    monkeypatch.setattr(context.BuildContext, "ensure_image", ensured)
     return Shop(tmp_path)
 
 
@@ -95,7 +95,7 @@ def test_what_cannot_be_packed_ends_the_build_of_which_nothing_is_left(
     def refuse(*arguments: object) -> None:
         raise EngineError("docker cannot copy")
 
-    monkeypatch.setattr(build_steps, "pack_trees", refuse)
+    monkeypatch.setattr(build_cell, "pack_trees", refuse)
     with pytest.raises(EngineError, match="cannot copy"):
         ctx.build("jit", X86)
     assert not engine_of(ctx).containers
@@ -131,7 +131,7 @@ def test_what_is_damaged_in_the_stash_is_built_anew(ctx: Shop, tree: str) -> Non
 
 
 def test_a_damaged_build_python_serves_nobody(ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context, "require_emulator", lambda ctx, arch: None)
+    monkeypatch.setattr(context.BuildContext, "require_emulator", lambda ctx, arch: None)
     native = ctx.build("jit", X86).artifact
     path = native.objects["install"]
     content = path.read_bytes()

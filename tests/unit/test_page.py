@@ -150,9 +150,9 @@ def test_capabilities_are_shown_where_there_are_any(example: Run) -> None:
     object.__setattr__(suite, "capabilities", told)
     cell = CellResult(Cell("3.15", Arch.X86_64, "jit"), Verdict.PASS, (), suites=(suite,))
     text = " ".join(page(example, (cell,)).text.split())
-    assert "1 of 3 canaries worked" in text
+    assert "1 of 3 feature checks worked" in text
     assert text.index("✗ does not ptrace ENOSYS") < text.index("? unknown aslr") < text.index("✓ works vfork")
-    assert "canaries" not in page(example).text
+    assert "feature checks" not in page(example).text
 
 
 def test_a_run_that_is_under_way_or_came_to_nothing(example: Run) -> None:

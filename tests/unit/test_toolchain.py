@@ -175,34 +175,6 @@ def test_configure_sees_the_compilers_themselves(built: Build) -> None:
     assert built.asked.read_text().splitlines() == ["asked", f"{before}:{after}"]
 
 
-ASKING = """#!/bin/sh
-echo asked >>"$ASKED"
-for word; do python=${word#--with-build-python=}; done
-version=$($python -c "import sys; print(f'{sys.version_info.major}.{sys.version_info.minor}')")
-echo "$version $($python -V)" >Makefile
-"""  # as CPython's own asks
-
-
-@pytest.mark.parametrize(("more", "kept"), [("", 1), ("$python -c 'import sysconfig' || true\n", 0)])
-def test_what_stands_for_a_build_python_tells_its_version_and_no_more(built: Build, more: str, kept: int) -> None:
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    python = built.folder / f"python{version}"
-    shutil.copy(SCRIPTS / "build_python.sh", python)
-    built.write("configure", ASKING + more)
-    built.environ["CROSSJIT_UNANSWERED"] = str(built.folder / "unanswered")
-    asked = ("configure", "--", str(built.source / "configure"), f"--with-build-python={python}")
-    built.run(*asked)
-    assert (built.where / "Makefile").read_text() == f"{version} Python {version}\n"
-    assert len(list((built.folder / "cache").rglob("*.tar"))) == kept
-    built.begin()
-    python.unlink()
-    (built.folder / "unanswered").unlink(missing_ok=True)
-    python.symlink_to(sys.executable)
-    built.run(*asked)
-    assert built.times_asked() == 2 - kept
-    assert (built.where / "Makefile").read_text().startswith(f"{version} Python {version}")
-
-
 def test_a_configure_that_fails_is_not_kept(built: Build) -> None:
     built.write("configure", "#!/bin/sh\nexit 77\n")
     command = [sys.executable, str(SCRIPTS / "build_cache.py"), "configure", "--", str(built.source / "configure")]

@@ -47,7 +47,7 @@ def record(settings: Settings, looked_into: Run, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(prepare, "prepare", lambda ctx, orders: [SimpleNamespace(cell=order.cell) for order in orders])
     then = SimpleNamespace(ctx=None, builds=False, built=lambda prepared, log: None)
     monkeypatch.setattr(earlier, "as_it_was", lambda ctx, orders, run: then)
-    monkeypatch.setattr(experiments, "Ladder", lambda *arguments, builds: rungs)
+    monkeypatch.setattr(experiments, "Experiments", lambda *arguments, builds: rungs)
     monkeypatch.setattr(experiments, "diagnose", concluded)
     with RunRecord.start(settings, ("invoke", "triage"), {}, cells=[cell]) as record:
 

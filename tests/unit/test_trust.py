@@ -48,8 +48,8 @@ class Shop(test_build_python.Shop):
 
 @pytest.fixture
 def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setattr(context, "ensure_image", lambda ctx, spec, role, arch: image(role, arch))
-    monkeypatch.setattr(context, "require_emulator", lambda ctx, arch: None)
+    monkeypatch.setattr(context.BuildContext, "ensure_image", lambda ctx, spec, role, arch: image(role, arch))
+    monkeypatch.setattr(context.BuildContext, "require_emulator", lambda ctx, arch: None)
     return Shop(tmp_path)
 
 
@@ -128,7 +128,7 @@ class TestArtifacts:
 
 
 def test_a_strangers_artifact_is_no_base_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context, "ensure_image", lambda ctx, spec, role, arch: image(role, arch))
+    monkeypatch.setattr(context.BuildContext, "ensure_image", lambda ctx, spec, role, arch: image(role, arch))
     ctx = test_renewal.Shop(tmp_path)
 
     def built(changes: dict[str, str], source: str | None) -> context.BuiltCell:

@@ -136,7 +136,7 @@ CELL = Cell("3.15", Arch.AARCH64, "jit")
 def suite(*results: TestResult, where: TargetEnvironment = EMULATED) -> SuiteResult:
     capabilities: dict[str, object] = {
         "pty": {"works": False, "detail": "ENOSYS"},
-        "ptrace": {"works": None, "detail": "the canary went wrong"},
+        "ptrace": {"works": None, "detail": "the feature check went wrong"},
     }
     return SuiteResult("jit", results, 1.0, conditions=where.facts(), capabilities=capabilities)
 

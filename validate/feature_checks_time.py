@@ -212,7 +212,7 @@ def real_time_signals():
     return f"all of {numbers[0]} to {numbers[-1]} arrive"
 
 
-CANARIES = (
+FEATURE_CHECKS = (
     timerfd,
     clocks,
     thread_cpu_clock,

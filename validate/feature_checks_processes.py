@@ -322,7 +322,7 @@ def pidfd():
     return "a child can be waited for by its descriptor"
 
 
-CANARIES = (
+FEATURE_CHECKS = (
     posix_spawn_errno,
     vfork_errno,
     fexecve,

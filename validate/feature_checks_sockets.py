@@ -251,7 +251,7 @@ def af_can():
     return "a filter can be set"
 
 
-CANARIES = (
+FEATURE_CHECKS = (
     ancillary_data,
     ancillary_data_truncation,
     ancillary_data_ipv6,

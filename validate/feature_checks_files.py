@@ -74,7 +74,7 @@ def linker():
     return f"ld finds {os.fsdecode(found[0])}"
 
 
-CANARIES = (
+FEATURE_CHECKS = (
     mount_points,
     pty,
     perf_map,

@@ -1,4 +1,4 @@
-"""What canaries are made of: what they can say, the C library, and processes.
+"""What feature checks are made of: what they can say, the C library, and processes.
 
 Numbers are those of Linux, the same on x86_64 and AArch64.
 """
@@ -10,11 +10,11 @@ import traceback
 
 try:
     import ctypes
-except ImportError:  # then the canaries that need it go wrong one by one, and say so
+except ImportError:  # then the feature checks that need it go wrong one by one, and say so
     ctypes = None
 
-PATIENCE = 10.0  # seconds for one canary, which needs a small part of one, under QEMU too
-TICK = 0.02  # seconds: how long timers in canaries run
+PATIENCE = 10.0  # seconds for one feature check, which needs a small part of one, under QEMU too
+TICK = 0.02  # seconds: how long timers in checks run
 
 
 class Unsupported(Exception):  # noqa: N818 - it is the finding, not an error of ours

@@ -147,7 +147,7 @@ def semaphores():
 
     Rest on it: multiprocessing and all that tests it, test_concurrent_futures, test_logging where it uses queues.
     """
-    name = f"/canary-{os.getpid()}".encode()
+    name = f"/check-{os.getpid()}".encode()
     semaphore = call("sem_open", name, os.O_CREAT | os.O_EXCL, 0o600, 0, result="c_void_p")
     require(semaphore, "sem_open gives none")
     semaphore = ctypes.c_void_p(semaphore)
@@ -165,7 +165,7 @@ def shared_memory():
 
     Rest on it: multiprocessing.shared_memory and all that tests it.
     """
-    name = f"/canary-{os.getpid()}".encode()
+    name = f"/check-{os.getpid()}".encode()
     descriptor = call("shm_open", name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
     call("shm_unlink", name)
     os.ftruncate(descriptor, mmap.PAGESIZE)
@@ -200,7 +200,7 @@ def robust_mutexes():
     return "a mutex whose owner died gives EOWNERDEAD"
 
 
-CANARIES = (
+FEATURE_CHECKS = (
     aslr,
     executable_memory,
     memory,
