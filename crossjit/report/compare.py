@@ -1,4 +1,4 @@
-"""Two runs side by side: what newly fails, what was fixed, what became slow, what came and went. Pure."""
+"""Two runs side by side: what newly fails, what was fixed, what became slow, what was added and removed. Pure."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ class CellComparison:
     otherwise: tuple[Moved, ...] = ()
     added: tuple[Moved, ...] = ()
     removed: tuple[Moved, ...] = ()
-    suites_came: tuple[str, ...] = ()
-    suites_went: tuple[str, ...] = ()
+    suites_added: tuple[str, ...] = ()
+    suites_removed: tuple[str, ...] = ()
     newly_slow: tuple[Slower, ...] = ()
     slowdown: float = 1.0
     changed: tuple[Change, ...] = ()
@@ -80,7 +80,7 @@ class CellComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs. `came` and `went` are cells that only one of them has; `changed` are facts about the hosts."""
+    """Two runs. `added` and `removed` are cells that only one of them has; `changed` are facts about the hosts."""
 
     cells: tuple[CellComparison, ...]
     added: tuple[Cell, ...]
@@ -119,7 +119,7 @@ def _compare_cell(before: CellResult, after: CellResult, diagnoses: Diagnoses) -
     suites_before, suites_after = ([suite.suite for suite in result.suites] for result in (before, after))
     both = {*suites_before} & {*suites_after}
     newly_failing = _problems(before, after)
-    fixed, no_longer_run, otherwise, came, went = [], [], [], [], []
+    fixed, no_longer_run, otherwise, added, removed = [], [], [], [], []
     for key in dict.fromkeys((*new, *old)):
         suite, name = key
         was, now = old.get(key), new.get(key)
@@ -128,11 +128,11 @@ def _compare_cell(before: CellResult, after: CellResult, diagnoses: Diagnoses) -
         layer = str(found.conclusion) if found else ""
         moved = Moved(suite, name, state_was, state_now, _about(now), layer)
         if now is None:
-            went += [moved] if suite in both else []  # a suite that is gone is one thing that is gone
+            removed += [moved] if suite in both else []  # a suite that is gone is one thing that is gone
         elif now.failed and not (was and was.failed):
             newly_failing.append(moved)
         elif was is None:
-            came += [moved] if suite in both else []
+            added += [moved] if suite in both else []
         elif state_was == state_now:
             continue
         elif was.outcome.is_failure and now.outcome is Outcome.PASSED:
@@ -151,10 +151,10 @@ def _compare_cell(before: CellResult, after: CellResult, diagnoses: Diagnoses) -
         fixed=tuple(fixed),
         no_longer_run=tuple(no_longer_run),
         otherwise=tuple(otherwise),
-        added=tuple(came),
-        removed=tuple(went),
-        suites_came=tuple(suite for suite in suites_after if suite not in both),
-        suites_went=tuple(suite for suite in suites_before if suite not in both),
+        added=tuple(added),
+        removed=tuple(removed),
+        suites_added=tuple(suite for suite in suites_after if suite not in both),
+        suites_removed=tuple(suite for suite in suites_before if suite not in both),
         newly_slow=slow,
         slowdown=slowdown,
         changed=_changed(before, after),
@@ -291,7 +291,7 @@ def _conclusion(comparison: Comparison) -> list[str]:
     said = [f"{failing:,} newly failing" if failing else "nothing newly fails"]
     said += [f"not passing any more: {', '.join(worse)}"] if worse else []
     said += [f"{pluralize(gone, 'test')} not run any more"] if gone else []
-    suites = dict.fromkeys(suite for cell in cells for suite in cell.suites_went)
+    suites = dict.fromkeys(suite for cell in cells for suite in cell.suites_removed)
     return said + ([f"{', '.join(suites)} did not run"] if suites else [])
 
 
@@ -303,12 +303,12 @@ def _cell_text(cell: CellComparison, limit: int) -> str:
         ("fixed", cell.fixed),
         ("no longer run", cell.no_longer_run),
         ("changed otherwise", cell.otherwise),
-        ("came", cell.added),
-        ("went", cell.removed),
+        ("added", cell.added),
+        ("removed", cell.removed),
     ):
         lines += _section(title, [_moved_text(each) for each in moved], limit)
-    lines += [f"  only after: suite {suite}" for suite in cell.suites_came]
-    lines += [f"  only before: suite {suite}" for suite in cell.suites_went]
+    lines += [f"  only after: suite {suite}" for suite in cell.suites_added]
+    lines += [f"  only before: suite {suite}" for suite in cell.suites_removed]
     slow = [f"{each.what} {each.name}: {duration(each.before)} -> {duration(each.after)}" for each in cell.newly_slow]
     against = f" (most modules took {cell.slowdown} times as long)" if cell.slowdown >= 1.2 else ""
     lines += _section(f"newly slow{against}", slow, limit)
@@ -344,7 +344,7 @@ def as_json(comparison: Comparison, *, before: str, after: str) -> dict[str, obj
         "after": after,
         "worse": comparison.is_worse,
         "cells": [asdict(cell) | {"cell": str(cell.cell)} for cell in comparison.cells],
-        "came": [str(cell) for cell in comparison.added],
-        "went": [str(cell) for cell in comparison.removed],
+        "added": [str(cell) for cell in comparison.added],
+        "removed": [str(cell) for cell in comparison.removed],
         "changed": [asdict(change) for change in comparison.changed],
     }

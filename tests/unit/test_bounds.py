@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossjit.errors import CrossjitError, SourceError, StashError
+from crossjit.errors import CrossjitError, SourceError, StashError, TreeError
 from crossjit.sources.inspection import inspect
 from crossjit.stash import packing
 from crossjit.util import budget
@@ -351,7 +351,7 @@ def test_no_damage_is_a_foreign_exception(
     try:
         work(bytes(content), folder)
     except CrossjitError as error:
-        assert isinstance(error, (SourceError, StashError, BudgetError)) and error.message
+        assert isinstance(error, (SourceError, StashError, TreeError, BudgetError)) and error.message
 
 
 @settings(max_examples=200, deadline=None)

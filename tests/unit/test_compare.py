@@ -62,8 +62,8 @@ def test_a_newly_failing_test_has_the_layer_that_triage_named() -> None:
         ("failed", "failed as known", "otherwise"),
         ("failed", "skipped", "otherwise"),
         ("skipped", "passed", "otherwise"),
-        (None, "passed", "came"),
-        ("failed", None, "went"),
+        (None, "passed", "added"),
+        ("failed", None, "removed"),
         ("passed", "passed", None),
         ("failed", "failed", None),
         ("failed as known", "failed as known", None),
@@ -71,7 +71,7 @@ def test_a_newly_failing_test_has_the_layer_that_triage_named() -> None:
 )
 def test_a_test_is_of_one_kind(before: str | None, after: str | None, kind: str | None) -> None:
     one = compared(*(cell({"a": state} if state else {}) for state in (before, after)))
-    kinds = ("newly_failing", "fixed", "no_longer_run", "otherwise", "came", "went")
+    kinds = ("newly_failing", "fixed", "no_longer_run", "otherwise", "added", "removed")
     found = {name: getattr(one, name) for name in kinds if getattr(one, name)}
     if kind is None:
         assert found == {}
@@ -118,8 +118,8 @@ def test_problems_count_as_failures() -> None:
 def test_a_suite_that_is_gone_is_one_thing() -> None:
     before, after = cell({"a": "passed", "b": "passed"}), cell(suites=())
     one = compared(before, after)
-    assert (one.suites_went, one.removed) == (("jit",), ())
-    assert compared(after, before).suites_came == ("jit",)
+    assert (one.suites_removed, one.removed) == (("jit",), ())
+    assert compared(after, before).suites_added == ("jit",)
     said = compare.as_text(compare.compare([before], [after]), before="A", after="B")
     assert said.splitlines()[-1] == "nothing newly fails; jit did not run"
 
@@ -170,7 +170,7 @@ def test_facts_that_changed() -> None:
         "probe.told.cpu": (None, "cortex-a72"),
         "probe.environment.QEMU_CPU": (None, "cortex-a72"),
         "no evidence": ("without", "about speed"),
-        "circumstances.jit.qemu": ("7.2", "10.0"),
+        "conditions.jit.qemu": ("7.2", "10.0"),
         "capability": (None, "known"),
     }
     unprobed = {change.name: change.after for change in compared(before, replace(before, probe={})).changed}
@@ -206,7 +206,7 @@ def test_as_text_and_as_json() -> None:
         "    jit: a: passed -> crashed (last: crashed)",
         "  fixed, 1:",
         "    jit: b: failed -> passed",
-        "  went, 30:",
+        "  removed, 30:",
         "    jit: c0: passed -> not there",
         "    jit: c1: passed -> not there",
         "    and 28 more; --json lists them all",
@@ -216,7 +216,7 @@ def test_as_text_and_as_json() -> None:
     value = json.loads(json.dumps(compare.as_json(comparison, before="A", after="B")))
     assert (value["worse"], value["cells"][0]["cell"], value["cells"][0]["after"]) == (True, "3.15/aarch64/jit", "fail")
     assert [each["name"] for each in value["cells"][0]["newly_failing"]] == ["a"]
-    assert len(value["cells"][0]["went"]) == 30
+    assert len(value["cells"][0]["removed"]) == 30
     hostile = compare.as_text(compare.compare([cell()], example_runs.hostile()), before="A", after="B")
     assert "\x1b" not in hostile
     hostile.encode()

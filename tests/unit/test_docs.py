@@ -177,7 +177,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def home(tmp_path: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a copy of that as the user's home folder, on a machine without an engine."""
     monkeypatch.setattr(engine, "connect", lambda settings: NoEngine())
-    for name in ("ensure", "check", "repair"):
+    for name in ("ensure", "check", "setup"):
         monkeypatch.setattr(host, name, nothing_starts)
     monkeypatch.setattr(develop, "run_child", lambda argv, **options: 0)
     home = tmp_path / "home"

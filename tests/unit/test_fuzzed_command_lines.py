@@ -114,7 +114,7 @@ Run = Callable[[list[str]], str | None]
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Return what runs a command line in a world of its own, and says what is wrong with how it ended."""
-    for module, name in ((engine, "connect"), (host, "ensure"), (host, "check"), (host, "repair"), (host, "look")):
+    for module, name in ((engine, "connect"), (host, "ensure"), (host, "check"), (host, "setup"), (host, "inspect")):
         monkeypatch.setattr(module, name, nothing_starts)
     monkeypatch.setattr(develop, "run_child", lambda argv, **options: 0)
     monkeypatch.setattr(develop, "clone", lambda: tmp_path)
