@@ -6,7 +6,8 @@ import contextlib
 import platform
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -45,52 +46,30 @@ def opened(
     """Begin a run over the request's cells, or over the first of them where `one` is all that is wanted.
 
     `reproduce` is the line that does the same again, where that is not the command line; `looks` says that the cells
-    are to get no verdicts. What is wrong with the request
-    is said before the host is touched or anything is recorded.
+    get no verdicts. What is wrong with the request is said before the host is touched or anything is recorded.
     """
-    from crossjit import engine, host, images
-    from crossjit.config import suites
+    from crossjit import engine, images
     from crossjit.engine.recording import heard
-    from crossjit.pipeline import cleanup, context, forecast, named_tests, plan
+    from crossjit.pipeline import cleanup, context, forecast, plan
     from crossjit.progress import Tee
     from crossjit.report.terminal import Terminal
-    from crossjit.runs.record import RunRecord
     from crossjit.stash.store import Store
 
     settings = _configured(request)
     make_home(settings)
     recipes = _recipes(request)
-    # The engine may be of another arch than this machine, so the cells are chosen again when it has been asked.
-    cells = plan.select(recipes, request.selector, _host_arch()).cells
-    for name in request.selection.suites:
-        suites.load(name)
-    own = [name for cell in cells for name in recipes[cell.recipe].variants[cell.variant].suites]
-    named_tests.require(request.selection.tests, request.selection.suites or own)
+    _require_tests(request, recipes)
     specs = images.configured(settings)
-    arches = request.arches or (_host_arch(),)
-    # Where apt is, mmdebstrap is to be had; elsewhere the base image must come from a registry.
-    bootstrap = settings.prepare and bool(shutil.which("apt-get"))
-    able = host.ensure(settings, asker(), note, arches=arches, bootstrap=bootstrap)
+    host_ability = _able_host(request, settings)
     client = engine.connect(settings)
     facts = client.facts()
-    ability = able.host.ability or EmulationSupport(facts.arch, {})
+    ability = host_ability or EmulationSupport(facts.arch, {})
     selection = plan.select(recipes, request.selector, facts.arch)
     cells = selection.cells[:1] if one else selection.cells
     orders = forecast.arranged([_order(cell, recipes[cell.recipe], request, ability) for cell in cells])
     described = {"crossjit": crossjit.__version__, "engine": asdict(facts), "ability": asdict(ability)}
-    with (
-        telling(client),
-        Terminal() as terminal,
-        RunRecord.start(
-            settings,
-            [program_path(), *in_full(sys.argv[1:])],
-            described,
-            reproduce=reproduce,
-            request=to_record(request),
-            cells=tuple(order.cell for order in orders),
-            looks=looks,
-        ) as record,
-    ):
+    recording = _record(settings, request, described, orders, reproduce, looks)
+    with telling(client), Terminal() as terminal, recording as record:
         progress = Tee(terminal, record.recorder)
         for remark in selection.notes:
             progress.say(remark)
@@ -109,6 +88,52 @@ def opened(
             cached=request.cached,
         )
         yield RunSession(ctx, record, orders)
+
+
+def _require_tests(request: Request, recipes: Mapping[str, Recipe]) -> None:
+    """Raise UserError for suites and tests that no cell of the request can have.
+
+    The engine may be of another arch than this machine, so the cells are chosen again when it has been asked.
+    """
+    from crossjit.config import suites
+    from crossjit.pipeline import named_tests, plan
+
+    cells = plan.select(recipes, request.selector, _host_arch()).cells
+    for name in request.selection.suites:
+        suites.load(name)
+    own = [name for cell in cells for name in recipes[cell.recipe].variants[cell.variant].suites]
+    named_tests.require(request.selection.tests, request.selection.suites or own)
+
+
+def _able_host(request: Request, settings: Settings) -> EmulationSupport | None:
+    """Have the host set up for the request's archs; return what it can run, None where that is not known."""
+    from crossjit import host
+
+    arches = request.arches or (_host_arch(),)
+    # Where apt is, mmdebstrap is to be had; elsewhere the base image must come from a registry.
+    bootstrap = settings.prepare and bool(shutil.which("apt-get"))
+    return host.ensure(settings, asker(), note, arches=arches, bootstrap=bootstrap).host.ability
+
+
+def _record(
+    settings: Settings,
+    request: Request,
+    described: Mapping[str, object],
+    orders: Sequence[CellRequest],
+    reproduce: str | None,
+    looks: bool,
+) -> AbstractContextManager[RunRecord]:
+    from crossjit.runs.record import RunRecord
+
+    return RunRecord.start(
+        settings,
+        [program_path(), *in_full(sys.argv[1:])],
+        described,
+        reproduce=reproduce,
+        request=to_record(request),
+        cells=tuple(order.cell for order in orders),
+        looks=looks,
+    )
 
 
 def program_path() -> str:

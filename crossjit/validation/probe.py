@@ -6,8 +6,9 @@ import contextlib
 import json
 import signal
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import BinaryIO
 
 from crossjit import channels
@@ -80,36 +81,41 @@ def probe(
     told = {"emulated": bool(emulation), "cpu": emulation.get("QEMU_CPU")}
     lines: deque[str] = deque(maxlen=200)
     seconds = probe_seconds(emulation)
-
-    @contextlib.contextmanager
-    def without_tests() -> Iterator[BinaryIO]:
-        with tree() as tar:
-            yield without(tar, TESTS)
-
     with progress.step("probe", str(cell)) as step:
         step.update(detail="installing")
         wants_tools = any(TOOLS in value for value in variant.environment.values())
-        install(container, variant, without_tests, support if wants_tools else None)
+        install(container, variant, partial(_without_tests, tree), support if wants_tools else None)
         step.update(detail="running")
-        completed = container.run(
-            (PYTHON, f"{SCRIPTS}/probe.py", "--told", json.dumps(told)), on_line=lines.append, timeout=seconds
-        )
-        said = {"output": [line[:LINE] for line in lines][-40:], "told": told}
+        argv = (PYTHON, f"{SCRIPTS}/probe.py", "--told", json.dumps(told))
+        completed = container.run(argv, on_line=lines.append, timeout=seconds)
+        context = {"output": [line[:LINE] for line in lines][-40:], "told": told}
         if ran_out(completed, seconds):
-            return {**hung(container, seconds, step), **said}
+            return {**hung(container, seconds, step), **context}
+    return _facts(completed, lines, context, packages)
+
+
+@contextlib.contextmanager
+def _without_tests(tree: Opener) -> Iterator[BinaryIO]:
+    with tree() as tar:
+        yield without(tar, TESTS)
+
+
+def _facts(
+    completed: Completed, lines: Sequence[str], context: Mapping[str, object], packages: tuple[Package, ...]
+) -> dict[str, object]:
+    """Read the facts that a probe printed. Raises InfrastructureError for what cannot be loaded."""
     if completed.returncode:
-        if trouble := loading.missing_library(lines, Role.TARGET, packages):
-            raise trouble
-        return {"crashed": completed.how, **said}
+        if missing := loading.missing_library(lines, Role.TARGET, packages):
+            raise missing
+        return {"crashed": completed.how, **context}
     reports = [line for line in lines if line.startswith("{")]
     try:
         facts = channels.read(ProbeFacts, reports[-1] if reports else "")
     except MalformedError as error:
-        return {"crashed": f"{completed.how}, and its facts cannot be read: {error}", **said}
-    if trouble := loading.missing_library(
-        facts.modules.failed.values() if facts.modules else (), Role.TARGET, packages
-    ):
-        raise trouble
+        return {"crashed": f"{completed.how}, and its facts cannot be read: {error}", **context}
+    failed = facts.modules.failed.values() if facts.modules else ()
+    if missing := loading.missing_library(failed, Role.TARGET, packages):
+        raise missing
     return channels.value_of(reports[-1])
 
 
