@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import filelock
-
 from crossjit.engine.base import COPY, OWNED, Engine, EngineObject, ImageInfo, lasting
 from crossjit.errors import EngineError, InfrastructureError
 from crossjit.images import base as bases
@@ -24,7 +22,7 @@ from crossjit.images.release import Choice
 from crossjit.images.spec import DOCKERFILE, ImageSpec, Role, other
 from crossjit.model import Arch
 from crossjit.progress import Progress, Step
-from crossjit.util import files
+from crossjit.util import files, locks
 
 KEY = "crossjit.key"  # label: digest of all that an image was made from
 CORE = "crossjit.core"  # label: digest of that without what the mirror had
@@ -314,16 +312,10 @@ def locked_base(
 @contextlib.contextmanager
 def _locked(home: Path, name: str, what: str, progress: Progress) -> Iterator[None]:
     """Hold a lock of this state folder, and say so where another process has it."""
-    folder = home / "locks"
-    with files.translate_os_errors(InfrastructureError, "cannot lock an image", folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = files.lock(folder / f"{name}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            progress.say(f"another process is making {what}; waiting to take its result")
-            lock.acquire()
-    try:
+    path = home / "locks" / f"{name}.lock"
+    with locks.locked(
+        path,
+        errors=lambda: files.translate_os_errors(InfrastructureError, "cannot lock an image", path.parent),
+        on_wait=lambda: progress.say(f"another process is making {what}; waiting to take its result"),
+    ):
         yield
-    finally:
-        lock.release()
