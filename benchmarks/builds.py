@@ -43,7 +43,6 @@ from crossjit.config.recipes import (
     Recipe,
 )
 from crossjit.errors import CrossjitError
-from crossjit.host import emulation
 from crossjit.images import Image, Role
 from crossjit.model import Arch
 from crossjit.progress import SilentStep, Step
@@ -108,7 +107,7 @@ def prepare(
     described = machine.describe(facts, ability)
     source = sources.resolve(recipe.source, loaded, progress=said)
     spec = images.spec_for(source.llvm, images.load_all(PROJECT / "images"))
-    foreign = images.spec.other(facts.arch)
+    foreign = facts.arch.others[0]
 
     def image(role: Role, arch: Arch) -> Image:
         labels = {engine.base.HOME: loaded.identity}
@@ -133,7 +132,7 @@ def prepare(
         jobs=container.jobs_for(facts, loaded.jobs),
         arch=facts.arch,
         foreign=foreign,
-        emulated_cpu=emulation.DEFAULT_CPU[foreign],
+        emulated_cpu=foreign.cpu,
         source=source,
         toolchain=image(Role.TOOLCHAIN, facts.arch),
         emulated=image(Role.TOOLCHAIN, foreign) if emulated else None,

@@ -5,6 +5,7 @@
 # usage: extract.sh ARCHITECTURE ACCOUNT FOLDER PACKAGE...
 #   ARCHITECTURE  Debian's name, such as arm64
 #   RELEASE       (in the environment) the mirror's Release files, as release.sh prints them; see update.sh
+#   LIBRARY_CACHE_FLAGS  (in the environment) for an architecture that is not the host's; see ldcache.pl
 #   ACCOUNT       the unprivileged user to make, with uid 1000 and a home
 set -eu
 here=$(dirname "$0")
@@ -97,6 +98,6 @@ LINKS
 if [ "$architecture" = "$(dpkg --print-architecture)" ]; then
     ldconfig -r .
 else
-    perl "$here/ldcache.pl" "$architecture" .
+    perl "$here/ldcache.pl" "$LIBRARY_CACHE_FLAGS" .
 fi
 rm -rf var/cache/ldconfig

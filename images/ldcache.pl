@@ -2,22 +2,19 @@
 # The loader finds what is in its default folders without it, but `ldconfig -p`, and with it Python's
 # ctypes.util.find_library, knows no others.
 #
-# usage: perl ldcache.pl ARCHITECTURE FOLDER
+# usage: perl ldcache.pl FLAGS FOLDER
+#   FLAGS  of each library, as a number: the architecture's bits and FLAG_ELF_LIBC6
 #
 # The format is glibc's own, `struct cache_file_new` in sysdeps/generic/dl-cache.h: a header, then a fixed entry for
 # each library, then the names that the entries point to, as offsets from the start of the file.
 use strict;
 use warnings;
 
-my ($architecture, $root) = @ARGV;
-my %known = (    # folder, and flags: the architecture's bits and FLAG_ELF_LIBC6
-    amd64 => ['x86_64-linux-gnu',  0x0303],
-    arm64 => ['aarch64-linux-gnu', 0x0a03],
-);
-my ($triple, $flags) = @{ $known{$architecture} or die "ldcache.pl: unknown architecture $architecture\n" };
+my ($flags, $root) = @ARGV;
 
 # Debian ships each library under its soname: as a link to the file with the full version, or as the file itself.
-my $folder = "/usr/lib/$triple";
+my ($folder, @others) = map { substr($_, length $root) } glob("$root/usr/lib/*-linux-gnu*");
+die "ldcache.pl: expected one folder of libraries in $root/usr/lib\n" if !$folder || @others;
 my @names  = grep { /\.so(\.|$)/ } map { s{.*/}{}r } glob("$root$folder/*.so*");
 my %linked = map { (readlink("$root$folder/$_") // '') => 1 } @names;
 my @listed = grep { !$linked{$_} && -e "$root$folder/$_" } @names;

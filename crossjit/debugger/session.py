@@ -52,7 +52,6 @@ REPORT, PROGRAM_LOG = "report.jsonl", "program.log"
 # What gdb needs of its image's /usr. It is started through the loader that belongs to it: the target's C library may be
 # another one, or of another arch.
 _PARTS = ("bin/gdb-multiarch", "lib", "share/gdb")
-_LOADERS: Mapping[Arch, str] = {Arch.X86_64: "ld-linux-x86-64.so.2", Arch.AARCH64: "ld-linux-aarch64.so.1"}
 
 # Debug builds say what the JIT does: each trace as it is recorded and optimized, the last before the crash at the end.
 TALKATIVE = {"PYTHON_LLTRACE": "2", "PYTHON_OPT_DEBUG": "1"}
@@ -290,7 +289,7 @@ def command(arch: Arch, *options: str) -> tuple[str, ...]:
         "env",
         f"PYTHONHOME={GDB}/usr",
         f"GCONV_PATH={libraries}/gconv",
-        f"{libraries}/{_LOADERS[arch]}",
+        f"{libraries}/{arch.loader}",
         "--library-path",
         libraries,
         f"{GDB}/usr/bin/gdb-multiarch",

@@ -30,8 +30,6 @@ from crossjit.engine.process import follow, held_signals
 from crossjit.errors import EngineError, Leftover
 from crossjit.model import Arch
 
-ARCHES = {"x86_64": Arch.X86_64, "amd64": Arch.X86_64, "aarch64": Arch.AARCH64, "arm64": Arch.AARCH64}
-
 PULL_PATIENCE = 1800.0  # seconds that pulling a whole image may take
 
 
@@ -94,12 +92,10 @@ class CliEngine:
         return _version(said)
 
     def _arch(self, machine: str, whose: str) -> Arch:
-        if machine not in ARCHES:
-            raise EngineError(
-                f"the architecture of {whose} is {machine}",
-                hint=f"crossjit knows {', '.join(sorted(set(ARCHES.values())))}",
-            )
-        return ARCHES[machine]
+        arch = Arch.of_machine(machine)
+        if arch is None:
+            raise EngineError(f"the architecture of {whose} is {machine}", hint=f"crossjit knows {', '.join(Arch)}")
+        return arch
 
     def image(self, reference: str) -> ImageInfo | None:
         """Look an image up; None where there is none."""

@@ -41,10 +41,7 @@ _INSTALL = (*_APT, "--no-install-recommends", "--no-remove", "install")
 
 # From QEMU's scripts/qemu-binfmt-conf.sh: the ELF header's start, and which of its bits count.
 _MASK = r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff"
-_MAGIC = {
-    Arch.AARCH64: r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00",
-    Arch.X86_64: r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x3e\x00",
-}
+_MAGIC = r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00"
 
 
 @dataclass(frozen=True)
@@ -208,7 +205,8 @@ def registration(host: HostInfo, offered: AptIndex, shell: Shell) -> tuple[Actio
             actions.append(
                 Action(f"removing {emulator.name}, without F", ("tee", f"{folder}/{emulator.name}"), text="-1")
             )
-        line = f":qemu-{arch}:M::{_MAGIC[arch]}:{_MASK}:{interpreter}:{flags}"
+        machine = "".join(rf"\x{byte:02x}" for byte in arch.elf_number.to_bytes(2, "little"))
+        line = f":qemu-{arch}:M::{_MAGIC}{machine}:{_MASK}:{interpreter}:{flags}"
         actions.append(Action(f"registering {interpreter} for {arch}", ("tee", f"{folder}/register"), text=line))
     return tuple(actions)
 

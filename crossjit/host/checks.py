@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-from crossjit.host.emulation import DEFAULT_CPU
 from crossjit.host.inspect import HostInfo, number
 from crossjit.model import Arch
 
@@ -194,9 +193,7 @@ def _arch(host: HostInfo, arch: Arch) -> Check:
         return Check(str(arch), Status.OK, "native (nothing to cross or emulate: it is the host's own)", (), purpose)
     runs = host.ability.runs(arch)
     if runs is None:
-        return Check(
-            str(arch), Status.WARN, f"cross; emulate: unknown until tried (as {DEFAULT_CPU[arch]})", (), purpose
-        )
+        return Check(str(arch), Status.WARN, f"cross; emulate: unknown until tried (as {arch.cpu})", (), purpose)
     if not runs:
         found = "cross, but not its proof and suites; not emulate: no binfmt handler that containers can use"
         return Check(str(arch), Status.FAIL, found, _fix(host, "mend what fails above"), purpose)

@@ -13,7 +13,6 @@ from crossjit.model import Arch, EmulationSupport, Emulator
 
 __all__ = [
     "BINFMT",
-    "DEFAULT_CPU",
     "Emulator",
     "EmulationSupport",
     "ability",
@@ -28,19 +27,8 @@ BINFMT = Path("/proc/sys/fs/binfmt_misc")
 Ask = Callable[[Sequence[str]], str | None]
 """Runs a program and returns its standard output, None if it cannot be run. (`-cpu help` ends with status 1.)"""
 
-DEFAULT_CPU: Mapping[Arch, str] = {
-    # No pointer authentication: QEMU's own default (`max`) computes it in software, and distributions build with it.
-    # Measured, QEMU 7.2, compiling Python/compile.c with the arm64 GCC: max 53.9 s, max,pauth-impdef=on 10.7 s,
-    # neoverse-n1 10.6 s, cortex-a72 8.7 s, native 0.72 s. It finds no bug in pointer authentication: that wants `max`.
-    Arch.AARCH64: "cortex-a72",
-    # Named, because QEMU's default differs from version to version. x86-64-v2, which distributions ask for at most;
-    # QEMU plays all its features (of Haswell it warns on stderr); no AVX: glibc's SSE routines cost less to translate.
-    # Measured, QEMU 7.2 on x86_64, a small Python load: max 1.36 s, Haswell 1.23 s, Nehalem 1.10 s, qemu64 1.13 s.
-    Arch.X86_64: "Nehalem",
-}
-
 # A handler is known by the ELF machine in its magic, whatever it is called: e_machine is the halfword at byte 18.
-_MACHINES = {"b700": Arch.AARCH64, "3e00": Arch.X86_64}
+_MACHINES = {arch.elf_number.to_bytes(2, "little").hex(): arch for arch in Arch}
 _ELF64_LITTLE_ENDIAN = "7f454c460201"
 
 
@@ -48,7 +36,7 @@ def environment(host_arch: Arch, arch: Arch, cpu: str | None = None) -> Mapping[
     """Return what a container of `arch` on a machine of `host_arch` needs in its environment: QEMU_CPU if emulated."""
     if host_arch is arch:
         return {}
-    return {"QEMU_CPU": cpu or DEFAULT_CPU[arch]}
+    return {"QEMU_CPU": cpu or arch.cpu}
 
 
 def ability(
@@ -134,7 +122,7 @@ def _parse(name: str, text: str, everything_on: bool, ask: Ask) -> Emulator | No
         version=_version(ask([_program(interpreter), "--version"])),
         fixed="F" in fields.get("flags", ""),
         enabled=everything_on and lines[0] == "enabled",
-        cpu=DEFAULT_CPU[arch],
+        cpu=arch.cpu,
     )
 
 

@@ -21,7 +21,6 @@ from crossjit.settings import Settings
 TOOLS = {"mmdebstrap": "mmdebstrap", "arch-test": "arch-test"}
 TOOLS_OF_USERS = {"uidmap": "newuidmap"}  # mmdebstrap runs it where it is not root
 SOCKET = "var/run/docker.sock"
-_MACHINES = {"x86_64": Arch.X86_64, "amd64": Arch.X86_64, "aarch64": Arch.AARCH64, "arm64": Arch.AARCH64}
 
 
 @dataclass(frozen=True)
@@ -82,14 +81,14 @@ class HostInfo:
     @property
     def foreign(self) -> tuple[Arch, ...]:
         """Archs that this host may have to emulate."""
-        return tuple(arch for arch in Arch if self.ability and arch is not self.ability.arch)
+        return self.ability.arch.others if self.ability else ()
 
 
 def inspect(settings: Settings, shell: Shell) -> HostInfo:
     """Look at the host: a few files, one call of the engine's client, one of each emulator."""
     engine, local = _podman(shell) if settings.engine == "podman" else _docker(shell)
     binfmt = shell.root / "proc/sys/fs/binfmt_misc"
-    arch = engine.arch or _MACHINES.get(shell.machine)
+    arch = engine.arch or Arch.of_machine(shell.machine)
 
     def ask(argv: Sequence[str]) -> str | None:
         output = shell.run(argv, timeout=10)
@@ -175,7 +174,7 @@ def _docker(shell: Shell) -> tuple[EngineLook, bool]:
     engine = replace(
         engine,
         version=info["ServerVersion"],
-        arch=_MACHINES.get(info.get("Architecture", "")),
+        arch=Arch.of_machine(info.get("Architecture", "")),
         cgroup=info.get("CgroupVersion") or "1",
         storage=info.get("Driver", ""),
         root=info.get("DockerRootDir", ""),
@@ -210,7 +209,7 @@ def _podman(shell: Shell) -> tuple[EngineLook, bool]:
         "podman",
         client=client,
         version=(info.get("version") or {}).get("Version") or client,
-        arch=_MACHINES.get(host.get("arch", "")),
+        arch=Arch.of_machine(host.get("arch", "")),
         cgroup=str(host.get("cgroupVersion", "")).removeprefix("v"),
         storage=store.get("graphDriverName", ""),
         root=store.get("graphRoot", ""),

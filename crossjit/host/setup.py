@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 
 import filelock
 
@@ -18,7 +19,7 @@ from crossjit.host.inspect import HostInfo, inspect, with_updates
 from crossjit.host.shell import LocalShell, Shell
 from crossjit.model import Arch
 from crossjit.settings import Settings
-from crossjit.util import files
+from crossjit.util import locks
 
 Confirm = Callable[[str], bool]
 """Asks the user a question that lists the commands, and returns whether to go ahead."""
@@ -275,26 +276,28 @@ def _await_engine(settings: Settings, shell: Shell, prefix: tuple[str, ...], say
 @contextlib.contextmanager
 def _alone(settings: Settings, say: Say) -> Iterator[None]:
     """Take the lock that keeps two repairs of one user apart (apt and dpkg have their own against the others)."""
+    with locks.locked(
+        settings.locks / "host.lock",
+        errors=lambda: _locking(settings.locks),
+        on_wait=lambda: say("another crossjit is setting this host up; waiting for it"),
+        timeout=_LOCK_SECONDS,
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _locking(folder: Path) -> Iterator[None]:
+    """Turn what keeps us from locking into our errors."""
     try:
-        settings.locks.mkdir(parents=True, exist_ok=True)
-        lock = files.lock(settings.locks / "host.lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            say("another crossjit is setting this host up; waiting for it")
-            lock.acquire(timeout=_LOCK_SECONDS)
+        yield
     except filelock.Timeout as error:
         raise InfrastructureError(
             f"another crossjit has been at it for {_LOCK_SECONDS:.0f} s", hint="end it"
         ) from error
     except OSError as error:
         raise InfrastructureError(
-            f"{settings.locks} cannot be written: {error.strerror}", hint="point CROSSJIT_HOME to a folder of yours"
+            f"{folder} cannot be written: {error.strerror}", hint="point CROSSJIT_HOME to a folder of yours"
         ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _failed(title: str, command: str, how: str, lines: tuple[str, ...]) -> InfrastructureError:

@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import filelock
-
 from crossjit.engine.base import COPY, OWNED, Engine, EngineObject, ImageInfo, lasting
 from crossjit.errors import EngineError, InfrastructureError
 from crossjit.images import base as bases
@@ -21,10 +19,10 @@ from crossjit.images import release as releases
 from crossjit.images.base import BASE, Base, Bootstrapper
 from crossjit.images.image import Image, Package, digest_of, parse_listing, remember, to_record
 from crossjit.images.release import Choice
-from crossjit.images.spec import DOCKERFILE, ImageSpec, Role, other
+from crossjit.images.spec import DOCKERFILE, ImageSpec, Role
 from crossjit.model import Arch
 from crossjit.progress import Progress, Step
-from crossjit.util import files
+from crossjit.util import files, locks
 
 KEY = "crossjit.key"  # label: digest of all that an image was made from
 CORE = "crossjit.core"  # label: digest of that without what the mirror had
@@ -52,8 +50,8 @@ def ensure(
 ) -> Image:
     """Have an image of this role and arch in the engine; made if it is not there, by one process at a time.
 
-    `host_arch` is the arch of the engine's machine. A toolchain of that arch has the cross compiler for the other one
-    too; of the other arch it is what runs under emulation. Nothing foreign is run to make any of them. `labels` go on
+    `host_arch` is the arch of the engine's machine. A toolchain of that arch has the cross compilers for the others
+    too; of another arch it is what runs under emulation. Nothing foreign is run to make any of them. `labels` go on
     all that is started on the way, so that it is found if this process dies. The run that they name is not in the
     image's own, which outlives it. Base and image are recorded under `home`, so the second call asks no registry and no
     mirror, and starts nothing. With `refresh` it is the image of what the mirror has now.
@@ -223,10 +221,12 @@ def _made_before(engine: Engine, wanted: _Wanted) -> str | None:
 def _arguments(spec: ImageSpec, role: Role, arch: Arch, host_arch: Arch) -> dict[str, str]:
     packages, extra = spec.packages(role, arch, host_arch), spec.extra_packages(role, arch, host_arch)
     if role is not Role.TOOLCHAIN or arch is not host_arch:
-        return {"ACCOUNT": role.account, "PACKAGES": " ".join((*packages, *extra))}
+        flags = {} if arch is host_arch else {"LIBRARY_CACHE_FLAGS": str(arch.library_cache_flags)}
+        return {"ACCOUNT": role.account, "PACKAGES": " ".join((*packages, *extra)), **flags}
     # a layer of its own, so that the rest is there if the image without it was made
     more = {"EXTRA": " ".join(extra)} if extra else {}
-    return {"ACCOUNT": role.account, "FOREIGN": other(arch).debian, "PACKAGES": " ".join(packages), **more}
+    foreign = " ".join(each.debian for each in arch.others)
+    return {"ACCOUNT": role.account, "FOREIGN": foreign, "PACKAGES": " ".join(packages), **more}
 
 
 def _known(engine: Engine, wanted: _Wanted, home: Path) -> Image | None:
@@ -314,16 +314,10 @@ def locked_base(
 @contextlib.contextmanager
 def _locked(home: Path, name: str, what: str, progress: Progress) -> Iterator[None]:
     """Hold a lock of this state folder, and say so where another process has it."""
-    folder = home / "locks"
-    with files.translate_os_errors(InfrastructureError, "cannot lock an image", folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = files.lock(folder / f"{name}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            progress.say(f"another process is making {what}; waiting to take its result")
-            lock.acquire()
-    try:
+    path = home / "locks" / f"{name}.lock"
+    with locks.locked(
+        path,
+        errors=lambda: files.translate_os_errors(InfrastructureError, "cannot lock an image", path.parent),
+        on_wait=lambda: progress.say(f"another process is making {what}; waiting to take its result"),
+    ):
         yield
-    finally:
-        lock.release()

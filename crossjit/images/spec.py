@@ -51,9 +51,9 @@ class Toolchain:
     tools: Packages
     """programs, of the image's own architecture; {llvm} stands for each LLVM version"""
     cross: Packages
-    """what makes it compile for the foreign architecture; {triple} stands for its GNU triple"""
+    """what makes it compile for a foreign architecture; {triple} stands for its GNU triple"""
     libraries: Packages
-    """libraries and headers that CPython is built with, for both architectures"""
+    """libraries and headers that CPython is built with, for every architecture"""
 
 
 @documents.table
@@ -69,7 +69,7 @@ class Debug:
     """Packages of debug images."""
 
     packages: Packages
-    """a gdb of the host's architecture that has Python and knows both architectures"""
+    """a gdb of the host's architecture that has Python and knows every architecture"""
 
 
 @documents.table
@@ -134,7 +134,7 @@ class ImageSpec:
     def packages(self, role: Role, arch: Arch, host_arch: Arch) -> tuple[str, ...]:
         """Return the packages to ask for, as apt understands them.
 
-        A toolchain of the host's own arch compiles for both; all other images know one arch only, and are unpacked.
+        A toolchain of the host's own arch compiles for all; all other images know one arch only, and are unpacked.
         """
         document = self.document
         if role is not Role.TOOLCHAIN:
@@ -144,17 +144,16 @@ class ImageSpec:
         libraries = document.toolchain.libraries
         if arch is not host_arch:
             return (*document.system.packages, *tools, *libraries)
-        foreign = other(arch)
-        cross = tuple(name.replace("{triple}", foreign.triple.replace("_", "-")) for name in document.toolchain.cross)
-        return (*tools, *cross, *libraries, *(f"{name}:{foreign.debian}" for name in libraries))
+        triples = [foreign.triple.replace("_", "-") for foreign in arch.others]
+        cross = tuple(name.replace("{triple}", triple) for triple in triples for name in document.toolchain.cross)
+        return (*tools, *cross, *libraries, *_foreign(libraries, arch))
 
     def extra_packages(self, role: Role, arch: Arch, host_arch: Arch) -> tuple[str, ...]:
         """Return the packages to ask for beside those, which a variant needs."""
         if role is not Role.TOOLCHAIN:
             return tuple(self._llvm_names(self.extra.target)) if role is Role.TARGET else ()
         tools, libraries = self._llvm_names(self.extra.toolchain), tuple(self._llvm_names(self.extra.libraries))
-        foreign = (f"{name}:{other(arch).debian}" for name in libraries) if arch is host_arch else ()
-        return (*tools, *libraries, *foreign)
+        return (*tools, *libraries, *(_foreign(libraries, arch) if arch is host_arch else ()))
 
     def _llvm_names(self, names: Iterable[str]) -> Iterator[str]:
         return (each for name in names for each in self._each_llvm(name))
@@ -166,9 +165,9 @@ class ImageSpec:
             yield name
 
 
-def other(arch: Arch) -> Arch:
-    """Return the arch that is foreign to this one."""
-    return next(candidate for candidate in Arch if candidate is not arch)
+def _foreign(packages: Iterable[str], arch: Arch) -> Iterator[str]:
+    """Yield the packages for each arch that is foreign to this one, as apt understands them."""
+    return (f"{name}:{foreign.debian}" for foreign in arch.others for name in packages)
 
 
 def load(folder: Path) -> ImageSpec:

@@ -2,21 +2,61 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import EnumType, StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+ARCHES = Path(__file__).with_name("arches")
+_FACTS = {path.stem: tomllib.loads(path.read_text(encoding="utf-8")) for path in ARCHES.glob("*.toml")}
 
 
-class Arch(StrEnum):
+class _OfFiles(EnumType):
+    """What makes an enum's members of the files in `arches/`: in the order of Debian's names."""
+
+    @classmethod
+    def __prepare__(cls, name: str, bases: tuple[type, ...], **kwds: Any) -> Any:  # type: ignore[override]
+        members = super().__prepare__(name, bases, **kwds)
+        for arch in sorted(_FACTS, key=lambda arch: str(_FACTS[arch]["debian"])):
+            members[arch.upper()] = arch
+        return members
+
+    if TYPE_CHECKING:
+
+        def __getattr__(cls, name: str) -> Arch: ...
+
+
+class Arch(StrEnum, metaclass=_OfFiles):
     """The architecture that the built CPython runs on."""
 
-    X86_64 = "x86_64"
-    AARCH64 = "aarch64"
+    debian: str
+    """Debian's name, `amd64` or `arm64`; container platforms use the same words."""
+    aliases: list[str]
+    """What others call it."""
+    elf_machine: str
+    """The ELF header's machine, in pyelftools' words."""
+    elf_number: int
+    """The same as a number."""
+    loader: str
+    """The file name of glibc's loader."""
+    library_cache_flags: int
+    """The flags of a library in glibc's `ld.so.cache`."""
+    runner: str
+    """GitHub's hosted runner of this arch."""
+    cpu: str
+    """The CPU model that QEMU plays by default."""
 
-    @property
-    def debian(self) -> str:
-        """Debian's name, `amd64` or `arm64`; container platforms use the same words."""
-        return {Arch.X86_64: "amd64", Arch.AARCH64: "arm64"}[self]
+    def __new__(cls, name: str) -> Arch:
+        """Make a member of its file."""
+        facts = _FACTS[name]
+        if wrong := facts.keys() ^ cls.__annotations__.keys():
+            raise ValueError(f"{ARCHES / name}.toml: keys missing or unknown: {', '.join(sorted(wrong))}")
+        member = str.__new__(cls, name)
+        member._value_ = name
+        vars(member).update(facts)
+        return member
 
     @property
     def platform(self) -> str:
@@ -29,9 +69,14 @@ class Arch(StrEnum):
         return f"{self.value}-linux-gnu"
 
     @property
-    def elf_machine(self) -> str:
-        """The ELF header's machine, in pyelftools' words."""
-        return {Arch.X86_64: "EM_X86_64", Arch.AARCH64: "EM_AARCH64"}[self]
+    def others(self) -> tuple[Arch, ...]:
+        """All archs but this one."""
+        return tuple(arch for arch in Arch if arch is not self)
+
+    @classmethod
+    def of_machine(cls, name: str) -> Arch | None:
+        """Return the arch that a kernel or an engine means: Linux says `aarch64`, macOS and Docker `arm64`."""
+        return next((arch for arch in cls if name.casefold() in (arch.value, arch.debian)), None)
 
 
 @dataclass(frozen=True)

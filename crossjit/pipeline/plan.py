@@ -16,17 +16,8 @@ E = TypeVar("E", bound=StrEnum)
 ALL = "all"
 AUTO = "auto"
 
-RUNNERS: Mapping[Arch, str] = {Arch.X86_64: "ubuntu-24.04", Arch.AARCH64: "ubuntu-24.04-arm"}
-"""GitHub's hosted runners, by the arch that they run natively."""
-
 # What others call them. `auto` and `all` are no values but are taken where values are.
-_ARCH_NAMES = {
-    "amd64": Arch.X86_64,
-    "x64": Arch.X86_64,
-    "x86-64": Arch.X86_64,
-    "arm64": Arch.AARCH64,
-    "armv8": Arch.AARCH64,
-}
+_ARCH_NAMES = {name: arch for arch in Arch for name in (arch.debian, *arch.aliases)}
 
 
 @dataclass(frozen=True)
@@ -128,7 +119,7 @@ def _not_offered(recipe: Recipe, variant: str, arches: Iterable[Arch]) -> Iterab
 
 def all_cells(recipes: Mapping[str, Recipe]) -> tuple[Cell, ...]:
     """Return every cell of the recipes."""
-    return select(recipes, Selector((ALL,), tuple(Arch), (ALL,)), Arch.X86_64).cells
+    return select(recipes, Selector((ALL,), tuple(Arch), (ALL,)), next(iter(Arch))).cells
 
 
 def parse_arches(texts: Iterable[str]) -> tuple[Arch, ...]:
@@ -244,7 +235,7 @@ def matrix(cells: Iterable[Cell], words: Mapping[str, str] | None = None) -> dic
                 "recipe": named.get(cell.recipe, cell.recipe),
                 "arch": cell.arch.value,
                 "variant": cell.variant,
-                "runner": RUNNERS[cell.arch],
+                "runner": cell.arch.runner,
             }
             for cell in cells
         ]

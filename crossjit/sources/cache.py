@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import filelock
 from pydantic import TypeAdapter, ValidationError
 
 from crossjit.errors import StashError
 from crossjit.progress import Step
 from crossjit.settings import Settings
 from crossjit.sources.model import TreeFacts
-from crossjit.util import files
+from crossjit.util import files, locks
 
 CHUNK = 1 << 20
 FACTS = "facts.json"
@@ -71,18 +70,12 @@ def storing(path: Path) -> Iterator[None]:
 def locked(settings: Settings, name: str, step: Step) -> Iterator[None]:
     """Hold the lock of one source, so that two processes fetch it once; the step says so while it waits."""
     path = settings.locks / f"source-{name}.lock"
-    lock = files.lock(path)
-    with storing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(blocking=False)
-        except filelock.Timeout:
-            step.update(detail="waiting for another process that is at it")
-            lock.acquire()
-    try:
+    with locks.locked(
+        path,
+        errors=lambda: storing(path.parent),
+        on_wait=lambda: step.update(detail="waiting for another process that is at it"),
+    ):
         yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager

@@ -49,7 +49,6 @@ namespace = Collection(
     *_commands(report),
     *_commands(runs, "clean"),
     *_commands(develop),
-    *_commands(docs),
     _group("stash", "The artifacts.", _commands(stash)),
     _group("cache", "What builds keep.", _commands(cache)),
     _group("images", "The images to compile and to run in.", _commands(images)),
@@ -57,4 +56,5 @@ namespace = Collection(
     _group("runs", "What was done.", _commands(runs, "list", "show")),
 )
 
+namespace.add_task(docs.task(namespace))
 program = CrossjitProgram(namespace)

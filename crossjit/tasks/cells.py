@@ -9,6 +9,7 @@ from invoke.context import Context
 
 from crossjit import PROJECT
 from crossjit.errors import UserError
+from crossjit.model import Arch
 from crossjit.tasks import options
 from crossjit.tasks.framework import command, show, show_json, show_table
 
@@ -26,7 +27,7 @@ _FILTER = "default: all"
 @command(
     iterable=["arch", "recipe", "variant"],
     help={
-        "arch": f"only these: x86_64 or aarch64; {options.MANY}; {_FILTER}",
+        "arch": f"only these: {', '.join(Arch)}; {options.MANY}; {_FILTER}",
         "recipe": f"only these: 3.13, 3.14, 3.15, main, or the path of a recipe's file; {options.MANY}; {_FILTER}",
         "variant": f"only these: {options.VARIANTS}; {options.MANY}; {_FILTER}",
         "format": "table, json, or github: the matrix of a GitHub Actions job; default: table",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
+from invoke.collection import Collection
 from invoke.context import Context
 from invoke.parser.argument import Argument
 
@@ -23,24 +24,28 @@ This page has what `./inv COMMAND --help` prints. [Usage](usage.md) shows the co
 """
 
 
-@command(help={"check": "write nothing, and end with 2 if the page is not current; default: off"})
-def docs(context: Context, check: bool = False) -> None:
-    """Write the page of the documentation that lists every command: docs/commands.md."""
-    from crossjit.tasks import namespace
+def task(namespace: Collection) -> Command:
+    """Return the task that writes the page of a collection's commands, itself among them."""
 
-    path = develop.clone() / PAGE
-    text = page([(name.replace(".", " "), namespace[name]) for name in namespace.task_names])
-    current = path.is_file() and path.read_text(encoding="utf-8") == text
-    if not current and check:
-        raise UserError(f"{PAGE} is not current", hint="`./inv docs` writes it")
-    if not current:
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    show(f"{PAGE} is current" if current else f"written: {PAGE}")
+    @command(help={"check": "write nothing, and end with 2 if the page is not current; default: off"})
+    def docs(context: Context, check: bool = False) -> None:
+        """Write the page of the documentation that lists every command: docs/commands.md."""
+        path = develop.clone() / PAGE
+        text = page(namespace)
+        current = path.is_file() and path.read_text(encoding="utf-8") == text
+        if not current and check:
+            raise UserError(f"{PAGE} is not current", hint="`./inv docs` writes it")
+        if not current:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        show(f"{PAGE} is current" if current else f"written: {PAGE}")
+
+    return docs
 
 
-def page(commands: Sequence[tuple[str, Command]]) -> str:
-    """Return the page for commands, each with its name."""
+def page(namespace: Collection) -> str:
+    """Return the page for a collection's commands."""
+    commands = ((name.replace(".", " "), namespace[name]) for name in namespace.task_names)
     return "\n".join((_HEAD, *(line for name, task in commands for line in _section(name, task))))
 
 

@@ -24,7 +24,7 @@ VARIANTS = "jit, jit-debug, ft, ft-debug, ft-jit, interp, nojit, asan, tsan, ubs
 MANY = "can be repeated, or given as A,B"
 
 HELP: Mapping[str, str] = {
-    "arch": f"x86_64, aarch64 or all; {MANY}; default: the engine's own",
+    "arch": f"{', '.join(Arch)} or all; {MANY}; default: the engine's own",
     "recipe": f"3.13, 3.14, 3.15, main, the path of a recipe's file, or all; {MANY}; default: 3.15",
     "variant": f"{VARIANTS}, or all; {MANY}; default: the recipe's own, jit and ft",
     "strategy": "how to build: auto, native, cross or emulate; default: auto: native if possible, else cross",
@@ -35,7 +35,7 @@ HELP: Mapping[str, str] = {
     ),
     "cpu": (
         "the CPU model that QEMU plays for a foreign arch, such as max; "
-        "default: cortex-a72 for aarch64, Nehalem for x86_64"
+        f"default: {', '.join(f'{arch.cpu} for {arch}' for arch in Arch)}"
     ),
     "jobs": "how many commands make runs at a time; default: CROSSJIT_JOBS, else as many as cores and memory allow",
     "no_cache": "build without caches; default: use them",

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from crossjit.runs.record import RunRecord
     from crossjit.settings import Settings
 
-# How kernels call our archs: Linux one way, macOS, whose engines run Linux in a virtual machine, the other.
-_MACHINES = {arch.value: arch for arch in Arch} | {"arm64": Arch.AARCH64, "amd64": Arch.X86_64}
-
 
 @dataclass(frozen=True)
 class RunSession:
@@ -209,4 +206,4 @@ def _host_arch() -> Arch:
     from crossjit.pipeline.plan import parse_arch
 
     machine = platform.machine()
-    return _MACHINES.get(machine.casefold()) or parse_arch(machine)
+    return Arch.of_machine(machine) or parse_arch(machine)

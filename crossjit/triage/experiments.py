@@ -12,7 +12,7 @@ from pathlib import Path
 from crossjit.config.conditions import TargetEnvironment
 from crossjit.config.recipes import Recipe
 from crossjit.errors import CrossjitError, Interrupted
-from crossjit.model import Arch, Cell, Expectation, Variant
+from crossjit.model import Arch, Cell, EmulationSupport, Expectation, Variant
 from crossjit.pipeline import build_cell, plan, prepare, validate_cell
 from crossjit.pipeline.context import BuildContext, BuiltCell, CellRequest, PreparedCell
 from crossjit.triage import rerun
@@ -81,7 +81,7 @@ class Experiments:
             Experiment.NATIVE: emulated,
             Experiment.INTERPRETER: jit and INTERPRETER in self._prepared.order.recipe.variants,
             Experiment.DEBUG: asserts and (jit or variant.free_threaded),
-            Experiment.OTHER_ARCH: jit and self._shop.ability.runs(_other(arch)) is not False,
+            Experiment.OTHER_ARCH: jit and _other(arch, self._shop.ability) is not None,
             Experiment.REFERENCE: self._prepared.order.source is not None,
         }
         return Subject(arch, jit, variant.free_threaded, emulated, frozenset(rung for rung in can if can[rung]))
@@ -167,7 +167,7 @@ class Experiments:
         if rung is Experiment.DEBUG:
             return self._sibling(order, {}, variant=variant)
         if rung is Experiment.OTHER_ARCH:
-            return self._sibling(order, {}, variant=variant, arch=_other(order.cell.arch))
+            return self._sibling(order, {}, variant=variant, arch=_other(order.cell.arch, self._shop.ability))
         if rung is Experiment.INTERPRETER:
             interpreter = order.recipe.variants[INTERPRETER]
             other = debug_sibling(interpreter, order.recipe) or _with_pydebug(interpreter)
@@ -192,7 +192,7 @@ class Experiments:
             case Experiment.NATIVE:
                 return self._sibling(order, off, arch=self._shop.facts.arch)
             case Experiment.OTHER_ARCH:
-                return self._sibling(order, {}, arch=_other(order.cell.arch))
+                return self._sibling(order, {}, arch=_other(order.cell.arch, self._shop.ability))
             case Experiment.INTERPRETER:
                 return self._sibling(order, {}, variant=order.recipe.variants[INTERPRETER])
             case _:
@@ -290,5 +290,7 @@ def _with_pydebug(variant: Variant) -> Variant:
     return replace(variant, name=f"{variant.name}-debug", configure=(*variant.configure, PYDEBUG), debug=True)
 
 
-def _other(arch: Arch) -> Arch:
-    return Arch.X86_64 if arch is Arch.AARCH64 else Arch.AARCH64
+def _other(arch: Arch, ability: EmulationSupport) -> Arch | None:
+    """Return another arch that runs here, natively if any does."""
+    others = (each for each in (ability.arch, *Arch) if each is not arch)
+    return next((each for each in others if ability.runs(each) is not False), None)

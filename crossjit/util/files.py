@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import filelock
-
 from crossjit.errors import InfrastructureError
 
 _ALIVE = "alive.lock"
@@ -52,11 +50,6 @@ def translate_os_errors(kind: type[InfrastructureError], what: str, folder: Path
             raise
         where = f" ({error.filename})" if error.filename else ""
         raise kind(f"{what}: {(error.strerror or str(error)).lower()}{where}", hint=hint) from error
-
-
-def lock(path: Path, *, thread_local: bool = True) -> filelock.BaseFileLock:
-    """Make a lock that the kernel lets go of when we are killed. Taking it fails where a file system has no locks."""
-    return filelock.FileLock(path, thread_local=thread_local, fallback_to_soft=False)
 
 
 def sync_folder(folder: Path) -> None:

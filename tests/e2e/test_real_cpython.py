@@ -118,7 +118,7 @@ def test_an_export_runs_with_qemu_and_the_targets_libraries(
         capture_output=True,
         text=True,
         check=True,
-        env={"QEMU_CPU": emulation.DEFAULT_CPU[Arch.AARCH64], "PATH": os.environ["PATH"]},
+        env={"QEMU_CPU": Arch.AARCH64.cpu, "PATH": os.environ["PATH"]},
     )
     assert json.loads(done.stdout) == ["aarch64", str(tree / "usr/local"), True]
 

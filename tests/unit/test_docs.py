@@ -277,7 +277,7 @@ def test_commands_are_read_as_a_shell_reads_them(line: str, found: list[tuple[st
 
 
 def test_the_page_of_all_commands_is_current() -> None:
-    page = docs.page([(name.replace(".", " "), namespace[name]) for name in namespace.task_names])
+    page = docs.page(namespace)
     assert (ROOT / docs.PAGE).read_text(encoding="utf-8") == page, "`./inv docs` writes it"
     for name in namespace.task_names:
         section = page.partition(f"\n## {name.replace('.', ' ')}\n")[2].partition("\n## ")[0]

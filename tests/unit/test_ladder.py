@@ -14,7 +14,7 @@ import pytest
 from crossjit import PROJECT
 from crossjit.config import recipes
 from crossjit.config.conditions import TargetEnvironment
-from crossjit.model import Arch, Cell
+from crossjit.model import Arch, Cell, EmulationSupport
 from crossjit.pipeline import validate_cell
 from crossjit.progress import Silent
 from crossjit.triage import experiments, rerun
@@ -187,7 +187,7 @@ def real_ladder(monkeypatch: pytest.MonkeyPatch, runs: Runs, variant: str, tmp_p
     recipe = recipes.find("3.15", PROJECT / "recipes")
     order = SimpleNamespace(recipe=recipe, variant=recipe.variants[variant], source=None, cell=CELL)
     prepared = SimpleNamespace(order=order, cell=CELL, source=SimpleNamespace(python=(3, 15)))
-    ability = SimpleNamespace(runs=lambda arch: False)
+    ability = EmulationSupport(order.cell.arch, {})
     ctx = SimpleNamespace(progress=Silent(), engine=None, jobs=4, emulated=lambda arch: False, ability=ability)
     ctx.run = "a-run"
     where = TargetEnvironment((3, 15), Arch.X86_64, recipe.variants[variant])

@@ -307,7 +307,6 @@ def test_each_cell_of_the_matrix_runs_on_its_own_arch() -> None:
             {"cell": "3.15/x86_64/ft", "recipe": "3.15", "arch": "x86_64", "variant": "ft", "runner": "ubuntu-24.04"},
         ]
     }
-    assert set(plan.RUNNERS) == set(Arch)
 
 
 def test_a_recipe_of_a_file_is_named_by_its_path_in_the_matrix() -> None:

@@ -298,7 +298,7 @@ def test_the_newest_of_a_core_is_found(store: Store) -> None:
 
 @pytest.mark.parametrize("key", ["", "../x", ".hidden", "a/b", "a+b"])
 def test_what_cannot_be_a_key_is_a_programming_error(store: Store, key: str) -> None:
-    with pytest.raises(ValueError, match="no build key"):
+    with pytest.raises(ValueError, match="invalid build key"):
         store.find(key)
 
 

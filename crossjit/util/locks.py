@@ -1,0 +1,51 @@
+"""Locks between processes. The kernel releases them when their holder is killed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import filelock
+
+
+def lock(path: Path) -> filelock.BaseFileLock:
+    """Return a lock. Acquiring it fails where a file system has no locks."""
+    return filelock.FileLock(path, thread_local=False, fallback_to_soft=False)
+
+
+def try_acquire(lock: filelock.BaseFileLock) -> bool:
+    """Acquire a lock unless another process has it."""
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def locked(
+    path: Path,
+    errors: Callable[[], AbstractContextManager[None]],
+    on_wait: Callable[[], object],
+    *,
+    timeout: float = -1,
+) -> Iterator[None]:
+    """Hold a lock for the block. Where another process has it, `on_wait` is called once, then we wait for it.
+
+    `errors` makes a context that translates the disk's errors in acquiring the lock, and, after `timeout` seconds,
+    filelock.Timeout.
+    """
+    with errors():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = lock(path)
+        acquired = try_acquire(held)
+    if not acquired:
+        on_wait()
+        with errors():
+            held.acquire(timeout)
+    try:
+        yield
+    finally:
+        held.release()
