@@ -11,7 +11,6 @@ from crossjit.errors import CrossjitError, Interrupted
 from crossjit.model import Cell, CellResult, Outcome, SuiteResult, TestResult, Verdict
 from crossjit.report.size_budget import LINE
 from crossjit.report.terminal_style import Look
-from crossjit.runs.model import exit_code
 from crossjit.util.text import duration, printable, shortened
 from crossjit.validation import reason
 
@@ -162,6 +161,8 @@ def _bad(suite: SuiteResult, about: Callable[[TestResult], object], limit: int =
 
 def results_json(results: Sequence[CellResult], *, run: str, reproduce: str) -> dict[str, object]:
     """Return the same as values that JSON can hold; times in seconds, artifact ids and build keys in full."""
+    from crossjit.runs.model import exit_code
+
     return {
         "run": run,
         "reproduce": reproduce,

@@ -12,7 +12,6 @@ from invoke.context import Context
 from crossjit.errors import ExitCode, InfrastructureError, UserError
 from crossjit.model import CellResult, Verdict
 from crossjit.report import tables, terminal_style
-from crossjit.runs import model
 from crossjit.tasks.framework import note, show, show_json, show_table
 from crossjit.tasks.options import SELECTORS, Request, cell_command, describe, from_record
 from crossjit.tasks.session import RunSession, foresee, opened
@@ -70,12 +69,14 @@ def _interrupted(name: str) -> Run:
 
 
 def _run(request: Request, *, validate: bool, rebuild: bool, json: bool, before: Run | None = None) -> ExitCode:
+    from crossjit.runs.model import exit_code
+
     run: RunSession | None = None
     results: list[CellResult] = []
     try:
         with opened(request, reproduce=before.reproduce if before else None) as run:
             _deal_with(run, results, validate=validate, rebuild=rebuild, before=before)
-            run.record.finish(model.exit_code(results))
+            run.record.finish(exit_code(results))
     except KeyboardInterrupt:
         if run is not None:
             done = {result.cell for result in results}
@@ -88,7 +89,7 @@ def _run(request: Request, *, validate: bool, rebuild: bool, json: bool, before:
             raise
         note(tables.error_text(error))  # the record's end: the results are known all the same
     _show(run, results, json=json)
-    return model.exit_code(results)
+    return exit_code(results)
 
 
 def _deal_with(
