@@ -90,10 +90,10 @@ def _pool_manager(url: str, timeouts: Timeouts) -> urllib3.PoolManager:
     """Make a client for HTTP and HTTPS that asks the environment's proxy for this URL, if there is one."""
 
     class Plain(_Connection):
-        timeouts = timeouts
+        limits = timeouts
 
     class Secure(_Connection, HTTPSConnection):
-        timeouts = timeouts
+        limits = timeouts
 
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Plain
@@ -117,19 +117,19 @@ def _pool_manager(url: str, timeouts: Timeouts) -> urllib3.PoolManager:
 class _Connection(HTTPConnection):
     """A connection that is made soon or not at all; TLS and proxies' tunnels have as long as the answer has."""
 
-    timeouts = Timeouts()
+    limits = Timeouts()
 
     def _new_conn(self) -> socket.socket:
-        addresses = _count_addresses(self.host, self.port, self.timeouts.name)
-        self.timeout = self.timeouts.connect / addresses
+        addresses = _count_addresses(self.host, self.port, self.limits.name)
+        self.timeout = self.limits.connect / addresses
         try:
             connection = super()._new_conn()
         except ConnectTimeoutError as error:
             cause = error.__cause__
             refused = isinstance(cause, OSError) and not isinstance(cause, TimeoutError) and cause.strerror
-            reason = refused or f"no answer within {self.timeouts.connect:g} s"
+            reason = refused or f"no answer within {self.limits.connect:g} s"
             raise PlaceError(f"cannot connect to {self.host}:{self.port}: {reason}", dead=True) from error
-        connection.settimeout(self.timeouts.stall)
+        connection.settimeout(self.limits.stall)
         return connection
 
 
