@@ -15,7 +15,9 @@ KINDS = (".c", ".py", ".sh", ".toml")
 MODULES = (
     *sorted((crossjit.PROJECT / "crossjit/build").glob("*.py")),
     crossjit.PROJECT / "crossjit/stash/packing.py",
+    crossjit.PROJECT / "crossjit/stash/tree.py",
     crossjit.PROJECT / "crossjit/util/tar.py",
+    crossjit.PROJECT / "crossjit/util/tar_zst.py",
 )
 
 

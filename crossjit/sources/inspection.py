@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import posixpath
 import re
 import sys
@@ -27,6 +26,7 @@ from crossjit.sources.tarball import (
 )
 from crossjit.util.budget import TreeCount
 from crossjit.util.tar import TrackingReader, members, opened
+from crossjit.util.tar_zst import ObservingReader
 
 # tarfile lets whatever its parsing runs into through, such as a ValueError out of a header that is not a number.
 UNREADABLE = (*DAMAGED, OSError, ValueError, ArithmeticError, LookupError)
@@ -151,7 +151,9 @@ class Inspection:
         self.apart = self.apart and not _leads_to_tests(inner, member)
         about = (inner, member.type.hex(), oct(member.mode), member.linkname, str(member.size))
         self.core.update("\0".join((*about, "")).encode("utf-8", "surrogateescape"))
-        return None if content is None else cast(BinaryIO, _Counted(self, inner, content))
+        if content is None:
+            return None
+        return cast(BinaryIO, ObservingReader(content, lambda piece: self.hear(inner, piece)))
 
     def hear(self, path: str, piece: bytes) -> None:
         """Take a piece of a file's content."""
@@ -229,20 +231,6 @@ class Inspection:
         if not self.tops:
             raise self._refuse("there is nothing in it")
         return next(iter(self.tops))
-
-
-class _Counted(io.RawIOBase):
-    """A file's content, of which an inspection hears as it is read."""
-
-    def __init__(self, inspection: Inspection, path: str, content: BinaryIO) -> None:
-        self._inspection = inspection
-        self._path = path
-        self._content = content
-
-    def read(self, size: int = -1, /) -> bytes:
-        piece = self._content.read(size)
-        self._inspection.hear(self._path, piece)
-        return piece
 
 
 def _facts(label: str, top: str, files: dict[str, bytes]) -> TreeFacts:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import hashlib
 import io
 import lzma
 import stat
-import sys
 import tarfile
 import tempfile
 import zlib
@@ -21,13 +19,9 @@ from typing import BinaryIO, cast
 from crossjit.errors import SourceError, StashError
 from crossjit.sources.cache import CHUNK, invalidate, storing
 from crossjit.sources.model import Source
-from crossjit.util import files, tar
+from crossjit.util import files, tar, tar_zst
 from crossjit.util.budget import BUDGET, TreeCount
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
+from crossjit.util.tar_zst import HashingWriter
 
 TOP = "cpython"
 
@@ -44,10 +38,7 @@ READ = ("Doc/library/token",)
 PACKING = (TOP, MTIME, UNREAD, READ)
 """What decides how a tree is packed, beside itself."""
 
-# The binary logarithm of what zstd may look back: what it takes without being asked (`--long` is refused).
-_WINDOW = 27
-
-DAMAGED = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, zstd.ZstdError, tarfile.TarError)
+DAMAGED = (*tar_zst.DAMAGED, lzma.LZMAError, zlib.error, gzip.BadGzipFile)
 
 
 Take = Callable[[tarfile.TarInfo, "BinaryIO | None"], "BinaryIO | None"]
@@ -77,7 +68,7 @@ def decompressed(path: Path) -> Iterator[BinaryIO]:
         elif magic.startswith(b"BZh"):
             stream = BZ2File(raw)
         elif magic.startswith(b"\x28\xb5\x2f\xfd"):
-            stream = zstd.ZstdFile(raw, options={zstd.DecompressionParameter.window_log_max: _WINDOW})
+            stream = tar_zst.decompressed(raw)
         else:
             stream = raw
         yield cast(BinaryIO, stream)
@@ -113,15 +104,9 @@ class _Xz(io.RawIOBase):
 @contextlib.contextmanager
 def compressing(target: Path) -> Iterator[HashingWriter]:
     """Open a new file to write a tar to, compressed so that it opens fast and tells of damage, and synced."""
-    parameter = zstd.CompressionParameter
-    options: dict[int, int] = {
-        parameter.compression_level: 1,
-        parameter.checksum_flag: 1,
-        parameter.nb_workers: min(1, parameter.nb_workers.bounds()[1]),  # beside what reads
-    }
     with storing(target), target.open("wb") as raw:
-        with zstd.ZstdFile(raw, "wb", options=options) as compressed:
-            sink = HashingWriter(cast(BinaryIO, compressed), target)
+        with tar_zst.compressed(raw, level=1, workers=1) as compressed:
+            sink = HashingWriter(compressed, lambda: storing(target))
             yield sink
             sink.flush()
         files.sync_file(raw)
@@ -193,7 +178,7 @@ def subset_tar(source: Source, prefixes: Sequence[str]) -> Iterator[BinaryIO]:
         result = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
     try:
         with storing(folder):
-            sink = HashingWriter(cast(BinaryIO, result), folder)
+            sink = HashingWriter(cast(BinaryIO, result), lambda: storing(folder))
             _write_subset(source, [prefix.strip("/") for prefix in prefixes], sink)
             sink.flush()
             result.seek(0)
@@ -285,43 +270,11 @@ def _unreadable(entry: Entry, error: Exception) -> SourceError:
     return SourceError(f"{entry.path} cannot be read, or changed while it was read: {error}", hint="run it again")
 
 
-class HashingWriter(io.RawIOBase):
-    """Hashes what passes through; errors in writing come out as StashError, which tells them from errors in reading."""
-
-    def __init__(self, stream: BinaryIO, target: Path) -> None:
-        self.hash = hashlib.sha256()
-        self._stream = stream
-        self._target = target
-        self._position = 0
-        self._waiting = bytearray()
-
-    def tell(self) -> int:
-        """Return how much was written."""
-        return self._position
-
-    def write(self, data: bytes, /) -> int:  # type: ignore[override]
-        """Write, in large pieces."""
-        self._waiting += data
-        self._position += len(data)
-        if len(self._waiting) >= CHUNK:
-            self.flush()
-        return len(data)
-
-    def flush(self) -> None:
-        """Pass on what waits."""
-        waiting, self._waiting = self._waiting, bytearray()
-        if waiting:
-            self.hash.update(waiting)
-            with storing(self._target):
-                self._stream.write(waiting)
-
-
 class _Writer:
     """Writes members, each folder before the first thing in it, owned by root."""
 
     def __init__(self, sink: HashingWriter, take: Take = lambda member, content: content) -> None:
-        stream = cast(BinaryIO, sink)
-        self._tar = tarfile.TarFile(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT, copybufsize=CHUNK)
+        self._tar = tar_zst.tar_writer(sink)
         self._take = take
         self._folders: set[str] = set()
 

@@ -17,6 +17,10 @@ _CHUNK = 1 << 18
 _DIGITS = re.compile(rb"[0-9]{256}")
 
 
+class NotTarError(tarfile.ReadError):
+    """A stream does not begin as a tar does."""
+
+
 class TrackingReader(io.BufferedIOBase):
     """A forward-only stream for tarfile that bounds what is read of it, in total and for each header.
 
@@ -105,9 +109,16 @@ class TrackingReader(io.BufferedIOBase):
 
 @contextlib.contextmanager
 def opened(reader: TrackingReader) -> Iterator[tarfile.TarFile]:
-    """Open an uncompressed tar. Raises tarfile.TarError, and its count's error, as reading its members does."""
-    with reader.heading():
-        tar = tarfile.TarFile(fileobj=cast(BinaryIO, reader), encoding="utf-8", errors="surrogateescape", errorlevel=2)
+    """Open an uncompressed tar. Raises NotTarError, and its count's error.
+
+    Reading its members raises tarfile.TarError.
+    """
+    stream = cast(BinaryIO, reader)
+    try:
+        with reader.heading():
+            tar = tarfile.TarFile(fileobj=stream, encoding="utf-8", errors="surrogateescape", errorlevel=2)
+    except tarfile.TarError as error:
+        raise NotTarError(str(error)) from error
     with tar:
         yield tar
 
@@ -130,6 +141,20 @@ def forget(tar: tarfile.TarFile) -> None:
     tar.members.clear()  # type: ignore[attr-defined]
 
 
+def contents(reader: TrackingReader) -> Iterator[tuple[tarfile.TarInfo, BinaryIO | None]]:
+    """Yield a tar's members as they are counted, and of a file the content, up to the archive's end.
+
+    Raises NotTarError for what does not begin as a tar, another tarfile.TarError for one that is cut off or damaged.
+    """
+    with opened(reader) as tar:
+        for member in members(tar, reader):
+            reader.count.add(member.name, member.size)
+            yield member, cast("BinaryIO | None", tar.extractfile(member) if member.isreg() else None)
+    # tarfile takes a damaged header, or the end of the file, for the end of the archive; zeros are the real one.
+    if not reader.ended:
+        raise tarfile.ReadError("its end is missing")
+
+
 def read(stream: BinaryIO, count: TreeCount) -> Iterator[tuple[tarfile.TarInfo, BinaryIO | None]]:
     """Yield an uncompressed tar's members as they are counted, and of a file the content, to be read before the next.
 
@@ -137,12 +162,7 @@ def read(stream: BinaryIO, count: TreeCount) -> Iterator[tuple[tarfile.TarInfo, 
     goes over its bounds, before it is read.
     """
     reader = TrackingReader(stream, count)
-    with opened(reader) as tar:
-        for member in members(tar, reader):
-            count.add(member.name, member.size)
-            yield member, cast("BinaryIO | None", tar.extractfile(member) if member.isreg() else None)
-    if not reader.ended:
-        raise tarfile.ReadError("it is cut off or damaged")
+    yield from contents(reader)
     reader.drain()
 
 

@@ -94,9 +94,9 @@ def test_a_large_header_is_not_read(large_header: Path, tmp_path: Path) -> None:
 
 
 def test_a_large_header_in_what_a_build_leaves_is_the_builds_fault(large_header: Path, tmp_path: Path) -> None:
-    call = "packing.pack(tarball.zstd.open(arguments[0]), arguments[1])"
+    call = "packing.pack(tar_zst.decompressed(arguments[0].open('rb')), arguments[1])"
     cost = measure(
-        "from crossjit.stash import packing; from crossjit.sources import tarball", call, large_header, tmp_path / "x"
+        "from crossjit.stash import packing; from crossjit.util import tar_zst", call, large_header, tmp_path / "x"
     )
     assert cost.error == "BudgetError" and "header" in cost.message
     assert cost.memory < MEMORY and list(tmp_path.iterdir()) == []
