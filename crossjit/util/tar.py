@@ -44,6 +44,8 @@ class TrackingReader(io.BufferedIOBase):
             yield
         except RecursionError as error:  # each header that extends the next is a call of tarfile's
             raise self.count.over("too many headers of one member") from error
+        except (ValueError, ArithmeticError, LookupError) as error:  # what tarfile's parsing runs into
+            raise tarfile.ReadError(f"a header is damaged: {error}") from error
         finally:
             self._header = None
 

@@ -323,6 +323,12 @@ SOUND = (  # named by their numbers, as hypothesis prints them
 )
 
 
+@pytest.mark.parametrize("work", [packs, extracts, looks, inspects])
+def test_a_map_that_is_none_is_damage(work: Callable[[bytes, Path], None], tmp_path: Path) -> None:
+    with pytest.raises((SourceError, StashError), match=r"header|tar"):
+        work(SPARSE_MAP + header(tarfile.REGTYPE, 1024) + b"x" * 1024 + bytes(1024), tmp_path)
+
+
 @settings(max_examples=300, deadline=None)
 @given(data=st.data(), work=st.sampled_from([packs, extracts, looks, inspects]), number=st.integers(0, len(SOUND) - 1))
 def test_no_damage_is_a_foreign_exception(
