@@ -13,7 +13,10 @@ def main() -> None:
         import traceback
 
         traceback.print_exc()
-        sys.stderr.write("error: crossjit cannot be loaded\nhint: remove .venv, and run ./inv again\n")
+        from crossjit import INSTALLED
+
+        remedy = "install crossjit again" if INSTALLED else "remove .venv, and run ./inv again"
+        sys.stderr.write(f"error: crossjit cannot be loaded\nhint: {remedy}\n")
         raise SystemExit(3) from None
     program.run()
 

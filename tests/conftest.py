@@ -6,12 +6,16 @@ import functools
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import NoReturn
 
+import filelock
 import hypothesis
 import pytest
 
+from crossjit import PROJECT
 from crossjit.engine import connect
 from crossjit.engine.base import Engine
 from crossjit.errors import EngineError
@@ -85,6 +89,27 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         need_engine(*marker.args or (os.environ.get("CROSSJIT_ENGINE") or "docker",))
     if item.get_closest_marker("browser") is not None:
         find_browser()
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The Python of a fresh environment with the wheel in it, made once for all workers, as pip is configured."""
+    temp = tmp_path_factory.getbasetemp()
+    folder = (temp if worker_id == "master" else temp.parent) / "installed"
+    python = folder / "venv" / "bin" / "python"
+    with filelock.FileLock(f"{folder}.lock"):
+        if not (folder / "done").exists():
+            pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input")
+            commands = (
+                (*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), str(PROJECT)),
+                (sys.executable, "-m", "venv", "--without-pip", str(python.parent.parent)),
+                (*pip, "--python", str(python), "install", "--no-compile", "--find-links", str(folder), "crossjit"),
+            )
+            for command in commands:
+                done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+                assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+            (folder / "done").touch()
+    return python
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ SCRIPTS = crossjit.PROJECT / "toolchain"
 KINDS = (".c", ".py", ".sh", ".toml")
 # What fills containers, and takes out what they leave; what they decide is in no command.
 MODULES = (
-    *sorted((crossjit.PROJECT / "crossjit/build").glob("*.py")),
-    crossjit.PROJECT / "crossjit/stash/packing.py",
-    crossjit.PROJECT / "crossjit/stash/tree.py",
-    crossjit.PROJECT / "crossjit/util/tar.py",
-    crossjit.PROJECT / "crossjit/util/tar_zst.py",
+    *sorted((crossjit.PACKAGE / "build").glob("*.py")),
+    crossjit.PACKAGE / "stash/packing.py",
+    crossjit.PACKAGE / "stash/tree.py",
+    crossjit.PACKAGE / "util/tar.py",
+    crossjit.PACKAGE / "util/tar_zst.py",
 )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import crossjit
-from crossjit import sources
+from crossjit import PROGRAM, sources
 from crossjit.build import layout
 from crossjit.config import suites
 from crossjit.config.conditions import TargetEnvironment
@@ -118,7 +118,7 @@ def find(test: str, artifact: Artifact, where: TargetEnvironment, names: Iterabl
     if not fitting:
         raise UserError(
             f"this CPython has no test module that {test!r} begins with",
-            hint="give a module, such as test_dict, or a test's full name as `./inv runs show` has it",
+            hint=f"give a module, such as test_dict, or a test's full name as `{PROGRAM} runs show` has it",
         )
     module = max(fitting, key=len)
     name = f"test.{bare}"

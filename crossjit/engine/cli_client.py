@@ -16,6 +16,7 @@ from python_on_whales import ClientNotFoundError, DockerClient
 from python_on_whales.client_config import ParsingError
 from python_on_whales.exceptions import DockerException
 
+from crossjit import PROGRAM
 from crossjit.engine import endpoint
 from crossjit.engine.endpoint import Endpoint
 from crossjit.engine.process import Ended, finish
@@ -40,7 +41,7 @@ class CliClient:
             return tuple(str(part) for part in self.library.client_config.docker_cmd)
         except ClientNotFoundError as error:
             raise EngineError(
-                f"{self.name} is not installed", hint="install it, or let crossjit do it: ./inv setup"
+                f"{self.name} is not installed", hint=f"install it, or let crossjit do it: {PROGRAM} setup"
             ) from error
 
     def call(self, what: str, *arguments: str, env: Mapping[str, str] | None = None) -> str:
@@ -71,13 +72,13 @@ class CliClient:
             elif "permission denied" in asked.stderr:
                 hint = f"this user may not talk to it: join the group {self.name} and log in again"
             else:
-                hint = "start it, or let crossjit do it: ./inv setup"
+                hint = f"start it, or let crossjit do it: {PROGRAM} setup"
             lines = tuple(line for line in asked.stderr.splitlines() if line.strip())
             name = self.name if where.is_own else f"{self.name} at {where.words}"
             return EngineError(f"the container engine ({name}) does not answer", hint=hint, details=lines)
         hint = ""
         if "exec format error" in said.lower():
-            hint = "this host cannot run that architecture: ./inv doctor says why"
+            hint = f"this host cannot run that architecture: {PROGRAM} doctor says why"
         return EngineError(f"{self.name} cannot {what}", hint=hint, details=details)
 
     def endpoint(self) -> Endpoint:

@@ -22,6 +22,7 @@ from python_on_whales import ClientNotFoundError
 from python_on_whales.components.image.cli_wrapper import Image
 from python_on_whales.exceptions import DockerException
 
+from crossjit import PROGRAM
 from crossjit.engine import confinement
 from crossjit.engine.base import OWNED, READ_ONLY, Container, EngineFacts, EngineObject, ImageInfo, Limits, LineSink
 from crossjit.engine.cli_client import CliClient
@@ -200,7 +201,7 @@ class CliEngine:
         else:
             if self.cli.command and self.buildx() is None:
                 raise EngineError(
-                    f"{self.name} has no buildx", hint="install docker-buildx, or let crossjit do it: ./inv setup"
+                    f"{self.name} has no buildx", hint=f"install docker-buildx, or let crossjit do it: {PROGRAM} setup"
                 )
             # the engine's own builder, which bears its context's name: another would not see the engine's images
             builder = self.cli.call("tell its context", "context", "inspect", "--format", "{{.Name}}").strip()

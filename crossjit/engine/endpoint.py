@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from crossjit import PROGRAM
+
 OWN = ("", "unix:///var/run/docker.sock", "unix:///run/docker.sock")
 
 Ask = Callable[[Sequence[str]], tuple[int, str, str]]
@@ -42,7 +44,7 @@ class Endpoint:
     @property
     def hint(self) -> str:
         """Say what helps if it does not answer: it is not ours to start."""
-        return f"start that engine, or {self.undo} to use this machine's own, which ./inv setup can start"
+        return f"start that engine, or {self.undo} to use this machine's own, which {PROGRAM} setup can start"
 
 
 def find(ask: Ask, environ: Mapping[str, str]) -> Endpoint:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
+from crossjit import PROGRAM
 from crossjit.host.inspect import HostInfo, number
 from crossjit.model import Arch
 
@@ -17,7 +18,7 @@ GIB = 1 << 30
 BUILD_BYTES = 3 * GIB  # one cell's build, with its images
 EASY_BYTES = 10 * GIB
 EASY_MEMORY = 4 * GIB
-FIX = "./inv doctor --fix"
+FIX = f"{PROGRAM} doctor --fix"
 
 
 class Status(StrEnum):
@@ -125,7 +126,9 @@ def _updates(host: HostInfo) -> Iterator[Check]:
     """Warn of an engine that apt cannot update: what was installed from a suite that is none of its sources."""
     if host.no_updates:
         found = f"apt has no source for {', '.join(host.no_updates)}: no security update will come"
-        remedy = "./inv setup --updates: adds the suite they came from, pinned to them; or add their source by hand"
+        remedy = (
+            f"{PROGRAM} setup --updates: adds the suite they came from, pinned to them; or add their source by hand"
+        )
         yield Check("engine updates", Status.WARN, found, (remedy,))
 
 
@@ -164,8 +167,8 @@ def _tools(host: HostInfo) -> Iterator[Check]:
 
 def _room(host: HostInfo) -> Iterator[Check]:
     for name, free, remedy in (
-        ("disk: engine", host.engine_free, "free some: ./inv clean, docker system df"),
-        ("disk: state", host.home_free, "free some (./inv stash gc), or point CROSSJIT_HOME elsewhere"),
+        ("disk: engine", host.engine_free, f"free some: {PROGRAM} clean, docker system df"),
+        ("disk: state", host.home_free, f"free some ({PROGRAM} stash gc), or point CROSSJIT_HOME elsewhere"),
     ):
         if free is None:
             yield Check(name, Status.WARN, "unknown", (), "a build needs about 3 GiB")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import filelock
 
+from crossjit import PROGRAM
 from crossjit.errors import InfrastructureError
 from crossjit.host import actions
 from crossjit.host.actions import Action
@@ -94,11 +95,11 @@ def ensure(
         return Repair((), host)
     _require_an_engine_of_ours(host)
     if not settings.prepare:
-        raise _not_able(lacks, hint=f"{FIX} mends it on Debian and Ubuntu; ./inv doctor tells more")
+        raise _not_able(lacks, hint=f"{FIX} mends it on Debian and Ubuntu; {PROGRAM} doctor tells more")
     done = setup(settings, consent, say, shell=shell)
     lacks = missing(done.host, tuple(arches), bootstrap=bootstrap)
     if lacks:
-        raise _not_able(lacks, hint="./inv doctor tells more")
+        raise _not_able(lacks, hint=f"{PROGRAM} doctor tells more")
     return done
 
 
@@ -130,7 +131,7 @@ def setup(
     after = with_updates(inspect(settings, shell), shell)
     lacks = tuple(each for each in missing(after, tuple(Arch), bootstrap=True))
     if lacks:
-        raise _not_able(lacks, hint="what was done so far is kept; ./inv doctor tells more")
+        raise _not_able(lacks, hint=f"what was done so far is kept; {PROGRAM} doctor tells more")
     return Repair(commands, after)
 
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from crossjit import PROGRAM
 from crossjit.engine.base import OWNED, Engine, lasting
 from crossjit.errors import EngineError, InfrastructureError
 from crossjit.images import release as releases
@@ -264,7 +265,7 @@ def bootstrap(suite: str, arch: Arch, tarball: Path, step: Step, mirror: str = "
         if shutil.which(program) is None:
             raise InfrastructureError(
                 f"this host has no {program} to make one with",
-                hint="make an image registry reachable for the engine; on Debian, ./inv setup installs what is missing",
+                hint=f"make a registry reachable for the engine; on Debian, {PROGRAM} setup installs what is missing",
             )
     mirror = mirror or mirror_of(_repositories()) or ""
     if not mirror:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from crossjit import images
+from crossjit import PROGRAM, images
 from crossjit.build.build_python import BuildPython
 from crossjit.build.container import jobs_for
 from crossjit.build.spec import BuildSpec
@@ -69,7 +69,7 @@ class BuildContext:
         if self.ability.runs(arch) is False:
             raise InfrastructureError(
                 f"nothing on this machine can run {arch} programs",
-                hint="./inv setup installs QEMU and registers it; ./inv doctor says what is missing",
+                hint=f"{PROGRAM} setup installs QEMU and registers it; {PROGRAM} doctor says what is missing",
             )
 
     def ensure_image(self, spec: ImageSpec, role: Role, arch: Arch) -> Image:

@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Collection, Iterable
 from pathlib import PurePath
 
-from crossjit import sources
+from crossjit import PROGRAM, sources
 from crossjit.config import suites
 from crossjit.errors import UserError
 from crossjit.sources import Source
@@ -41,7 +41,7 @@ def require_modules(patterns: Iterable[str], chosen: Iterable[str], resolved: Co
         if modules and first not in modules and not _is_word(pattern):
             raise UserError(
                 f"CPython {versions} has no module {first!r}, which --tests {pattern!r} begins with",
-                hint="give a module, such as test_dict, or a test's full name as `./inv runs show` has it",
+                hint=f"give a module, such as test_dict, or a test's full name as `{PROGRAM} runs show` has it",
             )
 
 

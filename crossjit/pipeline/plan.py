@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
+from crossjit import PROGRAM
 from crossjit.config.recipes import Recipe, name_of, unknown_recipe
 from crossjit.errors import InfrastructureError, UserError, did_you_mean
 from crossjit.model import Arch, Cell, EmulationSupport, Strategy, Variant
@@ -93,7 +94,7 @@ def select(recipes: Mapping[str, Recipe], selector: Selector, host_arch: Arch) -
     if not cells:
         raise UserError(
             f"{_listed(chosen)} offers none of these variants for {' and '.join(arches)}",
-            hint="`./inv cells` lists what there is",
+            hint=f"`{PROGRAM} cells` lists what there is",
         )
     return Selection(
         cells=cells,
@@ -170,7 +171,7 @@ def choose_strategy(requested: Strategy | None, ability: EmulationSupport, arch:
     if requested is Strategy.EMULATE and (reason := obstacle(ability, arch)):
         raise InfrastructureError(
             f"{arch} cannot be built under emulation: {reason}",
-            hint="./inv setup installs QEMU and registers it; ./inv doctor says what is missing",
+            hint=f"{PROGRAM} setup installs QEMU and registers it; {PROGRAM} doctor says what is missing",
         )
     return requested
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from crossjit import PROGRAM
 from crossjit.runs.model import Run
 
 SHOWN = 5  # crashes of a suite; all are in the JSON
@@ -23,5 +24,5 @@ def crashes_text(run: Run) -> str:
                     f"{result.cell}: {suite.suite}: and {len(suite.crashes) - SHOWN} more that crashed or hung"
                 )
     if parts:
-        parts.append(f"at the crash with gdb: ./inv debug {run.id}")
+        parts.append(f"at the crash with gdb: {PROGRAM} debug {run.id}")
     return "\n\n".join(parts)

@@ -9,6 +9,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crossjit import PROGRAM
 from crossjit.model import Arch, Cell, CellResult, Verdict
 from crossjit.report import cells, facts, failures, output
 from crossjit.report.size_budget import LINE
@@ -149,6 +150,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["program"] = PROGRAM
     environment.filters |= {
         "anchor": cells.anchor,
         "duration": duration,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 
+from crossjit import PROGRAM
 from crossjit.errors import CrossjitError, Interrupted
 from crossjit.model import Cell, CellResult, Outcome, SuiteResult, TestResult, Verdict
 from crossjit.report.size_budget import LINE
@@ -155,7 +156,7 @@ def _bad(suite: SuiteResult, about: Callable[[TestResult], object], limit: int =
         line = f"{result.outcome}: {suite.suite}: {result.name}" + (f" ({said})" if said else "")
         lines.append(line + (f"\n    {found}" if found else ""))
     if len(bad) > limit:
-        lines.append(f"and {len(bad) - limit} more in {suite.suite}; `./inv runs show` lists them all")
+        lines.append(f"and {len(bad) - limit} more in {suite.suite}; `{PROGRAM} runs show` lists them all")
     return lines
 
 

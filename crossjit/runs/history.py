@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from crossjit import PROGRAM
 from crossjit.errors import InfrastructureError, UserError
 from crossjit.runs.model import RUN_FILE, Run, RunState, run_errors, run_type
 from crossjit.settings import Settings
@@ -48,7 +49,7 @@ def load(settings: Settings, name: str = LAST) -> Run:
         )
     raise UserError(
         "there are no runs yet" if not runs else f"no run is {name!r}",
-        hint="`./inv runs list` shows them",
+        hint=f"`{PROGRAM} runs list` shows them",
     )
 
 

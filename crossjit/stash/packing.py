@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from crossjit import PROGRAM
 from crossjit.errors import StashError, TreeError
 from crossjit.stash import tree
 from crossjit.stash.tree import CUT_OFF_HINT, PACK_HINT, Entry, clean, mode
@@ -138,7 +139,7 @@ def unpack_stream(path: Path) -> Iterator[BinaryIO]:
     except tar_zst.DAMAGED as error:
         raise StashError(
             f"{path} is damaged: {error}",
-            hint="`./inv stash verify` tells what is hit; building the cell again heals it",
+            hint=f"`{PROGRAM} stash verify` tells what is hit; building the cell again heals it",
         ) from error
 
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from crossjit import PROGRAM
 from crossjit.errors import StashError, UserError
 from crossjit.progress import Progress, Silent
 from crossjit.stash import gc, packing, verify
@@ -143,7 +144,7 @@ class Store:
         found = self.find(key)
         if found is None or found.is_intact():
             return found
-        self._progress.say(f"artifact {found.id} is damaged and counts as absent: `./inv stash verify {found.id}`")
+        self._progress.say(f"artifact {found.id} is damaged and counts as absent: `{PROGRAM} stash verify {found.id}`")
         return None
 
     def find_by_core(self, base_key: str) -> Artifact | None:
@@ -186,7 +187,7 @@ class Store:
             )
         raise UserError(
             f"no artifact in the stash is {text!r}",
-            hint="give a cell such as 3.15/aarch64/jit, or 4 digits or more of an id; `./inv stash list` shows them",
+            hint=f"give a cell such as 3.15/aarch64/jit, or 4 digits of an id; `{PROGRAM} stash list` shows them",
         )
 
     @contextlib.contextmanager
@@ -238,7 +239,7 @@ class Store:
         if damaged:
             raise StashError(
                 f"artifact {artifact.id} is damaged",
-                hint=f"`./inv stash verify {artifact.id}` tells what is hit; building the cell again heals it",
+                hint=f"`{PROGRAM} stash verify {artifact.id}` tells what is hit; building the cell again heals it",
             )
         with files.translate_os_errors(StashError, f"cannot export to {folder}", folder.parent):
             if folder.is_symlink() or (folder.exists() and not folder.is_dir()):

@@ -6,6 +6,7 @@ from types import ModuleType
 
 from invoke.collection import Collection
 
+from crossjit import INSTALLED
 from crossjit.tasks import (
     build,
     cache,
@@ -45,10 +46,9 @@ namespace = Collection(
     *_commands(build),
     *_commands(triage),
     *_commands(debug),
-    *_commands(cells),
+    *_commands(cells, "cells"),
     *_commands(report),
     *_commands(runs, "clean"),
-    *_commands(develop),
     _group("stash", "The artifacts.", _commands(stash)),
     _group("cache", "What builds keep.", _commands(cache)),
     _group("images", "The images to compile and to run in.", _commands(images)),
@@ -56,5 +56,7 @@ namespace = Collection(
     _group("runs", "What was done.", _commands(runs, "list", "show")),
 )
 
-namespace.add_task(docs.task(namespace))
+if not INSTALLED:  # these are about the repository
+    for task in (*_commands(develop), *_commands(cells, "schema"), docs.task(namespace)):
+        namespace.add_task(task)
 program = CrossjitProgram(namespace)

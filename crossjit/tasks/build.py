@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
+from crossjit import PROGRAM
 from crossjit.errors import ExitCode, InfrastructureError, UserError
 from crossjit.model import CellResult, Verdict
 from crossjit.report import tables, terminal_style
@@ -177,7 +178,7 @@ def plan(context: Context, request: Request, build_only: bool = False, json: boo
     )
     for cell in foreseen:
         for obstacle in dict.fromkeys(step.obstacle for step in steps[cell.order.cell] if step.obstacle):
-            show(f"{cell.order.cell}: {obstacle}; ./inv setup mends it")
+            show(f"{cell.order.cell}: {obstacle}; {PROGRAM} setup mends it")
         for step in steps[cell.order.cell]:
             if step.by:
                 show(f"{cell.order.cell}: its {step.name} is {step.by}")

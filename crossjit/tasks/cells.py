@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
-from crossjit import PROJECT
+from crossjit import PROGRAM, PROJECT
 from crossjit.errors import UserError
 from crossjit.model import Arch
 from crossjit.tasks import options
@@ -83,7 +83,7 @@ def schema(context: Context, check: bool = False) -> None:
     shown = tuple(str(path.relative_to(PROJECT)) for path in stale)
     if check and stale:
         raise UserError(
-            f"{len(stale)} of the JSON schemas are not current", hint="`./inv schema` writes them", details=shown
+            f"{len(stale)} of the JSON schemas are not current", hint=f"`{PROGRAM} schema` writes them", details=shown
         )
     for line in shown:
         show(f"written: {line}")

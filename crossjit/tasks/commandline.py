@@ -18,7 +18,7 @@ from invoke.parser.context import ParserContext
 from invoke.program import Program
 from invoke.tasks import Task
 
-from crossjit import __version__
+from crossjit import PROGRAM, __version__
 from crossjit.errors import UserError, did_you_mean
 from crossjit.tasks.framework import Command, ending
 
@@ -49,7 +49,7 @@ class CrossjitProgram(Program):
             version=__version__,
             namespace=namespace,
             name="crossjit",
-            binary="./inv",
+            binary=f"{PROGRAM}",
             binary_names=["crossjit", "inv"],
             config_class=_NoSettings,
         )
@@ -82,7 +82,7 @@ class CrossjitProgram(Program):
         except ParseError as error:
             raise explain(error, self.collection) from error
         except ValueError as error:  # invoke converts its own options' values unguarded
-            raise UserError(f"an option has a wrong value: {error}", hint="see `./inv --help`") from error
+            raise UserError(f"an option has a wrong value: {error}", hint=f"see `{PROGRAM} --help`") from error
 
     def parse_core(self, argv: list[str] | None) -> None:
         """Read the options before the first task; some of them are all that is wanted."""
@@ -112,7 +112,7 @@ class CrossjitProgram(Program):
         for context in self.tasks:
             _refuse_empty(context)
         if self.core.remainder and not self.args.complete.value and not any(map(self._takes_words, self.tasks)):
-            raise UserError("nothing here takes words after --", hint="`debug` and `test` do; see `./inv --list`")
+            raise UserError("nothing here takes words after --", hint=f"`debug` and `test` do; see `{PROGRAM} --list`")
 
     def _takes_words(self, context: ParserContext) -> bool:
         task = _find(self.collection, context.name or "")
@@ -131,7 +131,7 @@ class CrossjitProgram(Program):
             super().parse_cleanup()
         except Exit as end:  # with 1, where something was wrong
             if end.message:
-                raise UserError(end.message, hint="see `./inv --help`") from end
+                raise UserError(end.message, hint=f"see `{PROGRAM} --help`") from end
             raise
 
 
@@ -196,7 +196,7 @@ def _second_word(group: str, queue: list[str], members: Collection) -> str:
     if queue and not queue[0].startswith("-"):
         raise UserError(
             f"{group} has no task {queue[0]!r}{did_you_mean(queue[0], names)}",
-            hint=f"there are {', '.join(f'`./inv {group} {name}`' for name in names)}",
+            hint=f"there are {', '.join(f'`{PROGRAM} {group} {name}`' for name in names)}",
         )
     return group
 
@@ -228,7 +228,7 @@ def explain(error: ParseError, collection: Collection) -> UserError:
     message = str(error)
     name = error.context.name if error.context is not None else None
     shown = (name or "").replace(".", " ")
-    hint = f"see `./inv {shown} --help`" if name else "see `./inv --list`"
+    hint = f"see `{PROGRAM} {shown} --help`" if name else f"see `{PROGRAM} --list`"
     if match := _UNKNOWN.match(message):
         word = match["word"]
         if word.startswith("-"):

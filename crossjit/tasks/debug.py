@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
+from crossjit import PROGRAM
 from crossjit.config.test_selection import ALL_TESTS
 from crossjit.errors import ExitCode, InfrastructureError, UserError
 from crossjit.model import CellResult, Outcome
@@ -97,7 +98,7 @@ def of_run(names: Sequence[str], test: str) -> Wanted:
     from crossjit.runs import history
 
     if len(names) > 1:
-        raise UserError("one run at a time, please", hint="`./inv runs list` shows many")
+        raise UserError("one run at a time, please", hint=f"`{PROGRAM} runs list` shows many")
     loaded = settings.load()
     # the last that came to a result: one that only looked at something, as this one will, is not meant
     ended = (run.id for run in history.list_runs(loaded) if any(run.result(cell) for cell in run.cells))
@@ -112,7 +113,7 @@ def of_run(names: Sequence[str], test: str) -> Wanted:
     if not ranked:
         raise UserError(
             f"run {found.id} has no test {test!r}" if test else f"no test of run {found.id} crashed or hung",
-            hint="`./inv runs show` has the names; --cell with --test runs any test of a cell",
+            hint=f"`{PROGRAM} runs show` has the names; --cell with --test runs any test of a cell",
         )
     _, result, name = min(ranked, key=lambda each: each[0])
     return Wanted(request, found, result, name)

@@ -1,4 +1,4 @@
-"""`test` and `lint`: for who works on crossjit; both need a clone with the `dev` extra."""
+"""`test` and `lint`: for who works on crossjit, in a clone with the `dev` extra."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import importlib.util
 import shlex
 import sys
 import tempfile
-from pathlib import Path
 
 from invoke.context import Context
 
@@ -97,18 +96,10 @@ def lint(context: Context, fix: bool = False) -> ExitCode:
 
 
 def _run(module: str, *arguments: str) -> int:
-    """Run a development tool of this Python in the clone. Raises UserError where either is missing."""
-    root = clone()
+    """Run a development tool of this Python in the clone. Raises UserError where it is missing."""
     if importlib.util.find_spec(module) is None:
         raise UserError(
             f"{module} is not installed for {sys.executable}", hint="use ./inv, or pip install -e '.[dev]' in the clone"
         )
     note(f"$ {shlex.join([module, *arguments])}")
-    return run_child([sys.executable, "-m", module, *arguments], cwd=root)
-
-
-def clone() -> Path:
-    """Return the clone that this crossjit runs from. Raises UserError where it was installed without one."""
-    if not (PROJECT / "tests").is_dir():
-        raise UserError("crossjit's own tests and checks need a clone", hint="git clone it and run ./inv there")
-    return PROJECT
+    return run_child([sys.executable, "-m", module, *arguments], cwd=PROJECT)

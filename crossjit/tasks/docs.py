@@ -9,8 +9,8 @@ from invoke.collection import Collection
 from invoke.context import Context
 from invoke.parser.argument import Argument
 
+from crossjit import PROJECT
 from crossjit.errors import UserError
-from crossjit.tasks import develop
 from crossjit.tasks.framework import Command, command, show
 
 PAGE = "docs/commands.md"
@@ -30,7 +30,7 @@ def task(namespace: Collection) -> Command:
     @command(help={"check": "write nothing, and end with 2 if the page is not current; default: off"})
     def docs(context: Context, check: bool = False) -> None:
         """Write the page of the documentation that lists every command: docs/commands.md."""
-        path = develop.clone() / PAGE
+        path = PROJECT / PAGE
         text = page(namespace)
         current = path.is_file() and path.read_text(encoding="utf-8") == text
         if not current and check:

@@ -20,6 +20,7 @@ from invoke.exceptions import Exit
 from invoke.parser.argument import Argument
 from invoke.tasks import Task
 
+from crossjit import PROGRAM
 from crossjit.errors import CrossjitError, ExitCode, Interrupted, UserError, leave, left_by
 from crossjit.progress import Silent
 from crossjit.report import output, tables, terminal_style
@@ -31,7 +32,7 @@ BROKEN_PIPE = 128 + signal.SIGPIPE  # what a shell reports for a program that wr
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 CLEAN = "interrupted; nothing was left running"
-NOT_CLEAN = "interrupted, and cleaning up failed; `./inv clean` removes what is left"
+NOT_CLEAN = f"interrupted, and cleaning up failed; `{PROGRAM} clean` removes what is left"
 
 
 class Command(Task[Any]):
@@ -81,7 +82,7 @@ def words_after_dashes(context: Context) -> tuple[str, ...]:
     """
     words = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
     if " ".join(words) != context.remainder:
-        raise UserError("the words after -- cannot be told apart here", hint="run it with ./inv")
+        raise UserError("the words after -- cannot be told apart here", hint=f"run it with {PROGRAM}")
     return tuple(words)
 
 

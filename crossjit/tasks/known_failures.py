@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
+from crossjit import PROGRAM
 from crossjit.errors import ExitCode
 from crossjit.tasks.framework import Notes, command, note, show, show_json, show_table
 from crossjit.tasks.options import describe
@@ -70,7 +71,7 @@ def check_known_failures(context: Context, json: bool = False) -> ExitCode:
     else:
         show(_described(judged))
         if not any(subject.tests for subject in subjects):
-            note("whether the tests exist could not be told: the stash is empty; `./inv build` fills it")
+            note(f"whether the tests exist could not be told: the stash is empty; `{PROGRAM} build` fills it")
     return ExitCode.PRODUCT if wrong else ExitCode.PASS
 
 

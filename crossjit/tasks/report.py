@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
+from crossjit import PROGRAM
 from crossjit.errors import ExitCode, InfrastructureError, UserError
 from crossjit.report import tables
 from crossjit.tasks.framework import command, note, show, show_bytes, show_json
@@ -51,7 +52,7 @@ def report(
 
     wanted = run or ["last"]
     if len(wanted) > 1:
-        raise UserError("one run at a time, please", hint="`./inv compare RUN_A RUN_B` takes two")
+        raise UserError("one run at a time, please", hint=f"`{PROGRAM} compare RUN_A RUN_B` takes two")
     files = {kind: place for kind, place in (("html", html), ("junit", junit), ("markdown", markdown)) if place}
     if [*files.values()].count(STDOUT) + json > 1:
         raise UserError("only one report at a time can go to stdout", hint="give the others a file")
@@ -152,7 +153,7 @@ def compare(context: Context, before: str, after: str, json: bool = False) -> Ex
     if not comparison.cells:
         raise UserError(
             "the two runs have no cell in common, so there is nothing to compare",
-            hint="`./inv runs list` shows which runs there are",
+            hint=f"`{PROGRAM} runs list` shows which runs there are",
             details=tuple(f"{run.id}: {', '.join(map(str, run.cells)) or 'no cells'}" for run in (first, second)),
         )
     if json:

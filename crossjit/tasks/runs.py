@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
+from crossjit import PROGRAM
 from crossjit.errors import UserError
 from crossjit.report import tables, terminal_style
 from crossjit.tasks.framework import command, note, show, show_json, show_table
@@ -57,7 +58,7 @@ def show_run(context: Context, run: list[str] | None = None, steps: bool = False
 
     wanted = run or ["last"]
     if len(wanted) > 1:
-        raise UserError("one run at a time, please", hint="`./inv runs list` shows many")
+        raise UserError("one run at a time, please", hint=f"`{PROGRAM} runs list` shows many")
     found = history.load(settings.load(), wanted[0])
     if json:
         cells = [tables.cell_json(result) | concluded(found, result.cell) for result in found.results()]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
+from crossjit import PROGRAM
 from crossjit.errors import StashError
 from crossjit.tasks.framework import Notes, command, note, show, show_json, show_table
 from crossjit.tasks.options import describe, number, words
@@ -74,7 +75,7 @@ def verify(context: Context, artifact: list[str] | None = None, json: bool = Fal
     if damaged:
         raise StashError(
             f"{len(damaged)} of {len(problems)} artifacts damaged",
-            hint="building the cell again heals it; `./inv stash gc` removes what is damaged",
+            hint=f"building the cell again heals it; `{PROGRAM} stash gc` removes what is damaged",
             details=tuple(line for lines in damaged.values() for line in lines),
         )
     if not json:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
+from crossjit import PROGRAM
 from crossjit.config.test_selection import ALL_TESTS
 from crossjit.errors import ExitCode, InfrastructureError, UserError
 from crossjit.report import terminal_style
@@ -76,7 +77,7 @@ def triage(
         show_json({"run": record, "diagnoses": [diagnosis.as_json(each) for each in found]})
     else:
         show(told.as_text(found, look=terminal_style.look_of(sys.stdout)))
-        show("\n".join(["", f"run:       {record}", *([f"told by:   ./inv report {before.id}"] if before else [])]))
+        show("\n".join(["", f"run:       {record}", *([f"told by:   {PROGRAM} report {before.id}"] if before else [])]))
     return ExitCode.PASS
 
 
@@ -86,10 +87,12 @@ def _failed(names: Sequence[str]) -> Run:
     from crossjit.runs import history
 
     if len(names) > 1:
-        raise UserError("one run at a time, please", hint="`./inv runs list` shows many")
+        raise UserError("one run at a time, please", hint=f"`{PROGRAM} runs list` shows many")
     found = history.load(settings.load(), names[0])
     if not any(_bad(result) for result in found.results()):
-        raise UserError(f"no test of run {found.id} failed", hint="`./inv runs list` shows the runs and their verdicts")
+        raise UserError(
+            f"no test of run {found.id} failed", hint=f"`{PROGRAM} runs list` shows the runs and their verdicts"
+        )
     return found
 
 
@@ -164,7 +167,7 @@ def _trials(
     if patterns or not 0 < len(ran) <= NAMED:
         raise UserError(
             f"{cell}: none of the tests that are meant failed",
-            hint="`./inv runs show` has the names of those that did; with --cell, name a test that passes at times",
+            hint=f"`{PROGRAM} runs show` names those that did; with --cell, name a test that passes at times",
         )
     return dict.fromkeys(ran, False)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from crossjit import PROGRAM
 from crossjit.errors import InfrastructureError
 
 _ALIVE = "alive.lock"
@@ -35,7 +36,7 @@ def translate_os_errors(kind: type[InfrastructureError], what: str, folder: Path
     except OSError as error:
         if error.errno in _FULL:
             hint = (
-                "free some space (`./inv stash gc` removes what is old, `./inv clean` what is in the engine), "
+                f"free some space (`{PROGRAM} stash gc` removes what is old, `{PROGRAM} clean` what is in the engine), "
                 "or set CROSSJIT_HOME to a folder on another disk"
             )
         elif error.errno in _REFUSED:

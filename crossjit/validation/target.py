@@ -133,7 +133,8 @@ def install(container: Container, variant: Variant, tree: Opener, support: Opene
     scripts = {f"{SCRIPTS}/{path.name}": path.read_bytes() for path in sorted(suites.VALIDATE.glob("*.py"))}
     if not scripts:
         raise InfrastructureError(
-            f"there are no scripts in {suites.VALIDATE}", hint="run crossjit from a clone of its repository"
+            f"there are no scripts in {suites.VALIDATE}",
+            hint="install crossjit again, or run it in a clone of its repository",
         )
     container.put(packed(scripts), "/")
 

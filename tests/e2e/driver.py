@@ -152,6 +152,7 @@ class Driver:
     project: Path = PROJECT
     prefix: tuple[str, ...] = ()
     client: str = os.environ.get("CROSSJIT_ENGINE") or "docker"
+    python: str = sys.executable
 
     @property
     def settings(self) -> Settings:
@@ -176,7 +177,7 @@ class Driver:
             if value is not None:
                 environ[name] = value
         environ["PYTHONPATH"] = str(self.project)
-        command = (*self.prefix, sys.executable, "-m", "crossjit")
+        command = (*self.prefix, self.python, "-m", "crossjit")
         number = len(list(self.cwd.parent.glob("command-*.out")))
         out, err = (self.cwd.parent / f"command-{number}-{os.urandom(2).hex()}.{kind}" for kind in ("out", "err"))
         with out.open("wb") as stdout, err.open("wb") as stderr, _hearing():
