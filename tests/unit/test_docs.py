@@ -58,7 +58,7 @@ PLACEHOLDERS = {
     "${{ matrix.arch }}": "aarch64",
     "${{ matrix.variant }}": "jit",
 }
-SHELL = {"echo", "source"}  # of the shell, with nothing to check
+SHELL = {"echo", "pipx", "source"}  # not of our environment, with nothing to check
 MAINTENANCE = {"schema", "docs"}  # these write into the clone; here they only look
 OUR_PROGRAMS = {"./inv", "crossjit", ".venv/bin/crossjit", ".venv/bin/invoke"}
 BENCHMARKS = {"benchmarks/builds.py": builds.parser, "benchmarks/triage.py": triage_benchmark.parser}
