@@ -20,7 +20,7 @@ from crossjit import channels
 from crossjit.build import layout
 from crossjit.build.container import scripts
 from crossjit.channels import MalformedError
-from crossjit.engine.base import HOME, OWNED, Engine, EngineObject
+from crossjit.engine.base import HOME, OWNED, ContainerOptions, Engine, EngineObject
 from crossjit.errors import CrossjitError, InfrastructureError
 from crossjit.images import Image
 from crossjit.settings import Settings
@@ -89,13 +89,15 @@ def parts(
     """
     lines: deque[str] = deque(maxlen=10)
     with engine.container(
-        image.reference,
-        arch=image.arch,
-        name=container,
-        labels=labels,
-        env={"CROSSJIT_CACHE": layout.CACHE, **(layout.SMALL_CACHE if trust.is_stranger(domain) else {})},
-        user=f"{layout.BUILDER}:{layout.BUILDER}",
-        volumes={volume: layout.CACHE},
+        ContainerOptions(
+            image.reference,
+            arch=image.arch,
+            name=container,
+            labels=labels,
+            env={"CROSSJIT_CACHE": layout.CACHE, **(layout.SMALL_CACHE if trust.is_stranger(domain) else {})},
+            user=f"{layout.BUILDER}:{layout.BUILDER}",
+            volumes={volume: layout.CACHE},
+        )
     ) as inside:
         inside.put(scripts(None, (layout.CACHE,)), "/")
         argv = ("python3", f"{layout.TOOLS}/build_cache.py", "sizes")

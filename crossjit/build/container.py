@@ -32,7 +32,7 @@ from crossjit.build.layout import (
 )
 from crossjit.build.spec import BuildSpec
 from crossjit.channels import MalformedError
-from crossjit.engine.base import READ_ONLY, Container, Engine, EngineFacts, Limits
+from crossjit.engine.base import READ_ONLY, Container, ContainerOptions, Engine, EngineFacts, Limits
 from crossjit.errors import InfrastructureError
 from crossjit.images import Image
 from crossjit.model import Arch, Strategy
@@ -102,19 +102,21 @@ def open_container(
     if below is not None:
         volumes[below] = f"{CACHE_BELOW}{READ_ONLY}"
     return engine.container(
-        toolchain.reference,
-        arch=toolchain.arch,
-        name=name,
-        labels=labels,
-        env={
-            **spec.environment,
-            **emulation,
-            **cache_environment(spec, cached=cache is not None, below=below is not None),
-        },
-        user=f"{BUILDER}:{BUILDER}",
-        network=False,
-        limits=build_limits(facts, spec.domain),
-        volumes=volumes,
+        ContainerOptions(
+            toolchain.reference,
+            arch=toolchain.arch,
+            name=name,
+            labels=labels,
+            env={
+                **spec.environment,
+                **emulation,
+                **cache_environment(spec, cached=cache is not None, below=below is not None),
+            },
+            user=f"{BUILDER}:{BUILDER}",
+            network=False,
+            limits=build_limits(facts, spec.domain),
+            volumes=volumes,
+        )
     )
 
 

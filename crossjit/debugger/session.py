@@ -20,7 +20,7 @@ from crossjit.config import suites
 from crossjit.config.conditions import TargetEnvironment
 from crossjit.debugger import findings
 from crossjit.debugger.findings import GdbReport
-from crossjit.engine.base import Container, Engine
+from crossjit.engine.base import Container, ContainerOptions, Engine
 from crossjit.errors import InfrastructureError, UserError
 from crossjit.images import Image, Role
 from crossjit.known_failures import entries
@@ -203,14 +203,16 @@ def batch(bench: DebugTarget, programs: Sequence[Program], *, folder: Path, step
 
     target = bench.target
     with bench.engine.container(
-        target.image.reference,
-        arch=target.cell.arch,
-        name=target.name,
-        labels=target.labels,
-        env=target.environment,
-        user=f"{target_module.TESTER}:{target_module.TESTER}",
-        network=False,
-        limits=target_module.target_limits(min(MEMORY, bench.memory * SUITE_MEMORY // 100), seconds + 3 * MARGIN),
+        ContainerOptions(
+            target.image.reference,
+            arch=target.cell.arch,
+            name=target.name,
+            labels=target.labels,
+            env=target.environment,
+            user=f"{target_module.TESTER}:{target_module.TESTER}",
+            network=False,
+            limits=target_module.target_limits(min(MEMORY, bench.memory * SUITE_MEMORY // 100), seconds + 3 * MARGIN),
+        )
     ) as container:
         step.update(detail="installing")
         install_gdb(bench, container, order(bench, programs, go=True, output=OUTPUT))
@@ -243,17 +245,15 @@ def prompt(bench: DebugTarget, programs: Sequence[Program], *, go: bool) -> int:
         install_gdb(bench, container, wanted)
         _put_source(bench, container)
 
-    return bench.engine.shell(
+    options = ContainerOptions(
         target.image.reference,
         arch=target.cell.arch,
         name=target.name,
         labels=target.labels,
-        prepare=prepare,
-        argv=command(bench.arch),
         env=target.environment,
         user=f"{target_module.TESTER}:{target_module.TESTER}",
-        cwd=target_module.HOME,
     )
+    return bench.engine.shell(options, prepare, command(bench.arch), cwd=target_module.HOME)
 
 
 def order(bench: DebugTarget, programs: Sequence[Program], *, go: bool, output: str | None) -> dict[str, object]:
@@ -313,7 +313,9 @@ def install_gdb(bench: DebugTarget, container: Container, order: Mapping[str, ob
         with bench.artifact.open(GENERATED) as tar:
             container.put(tar, ARTIFACT)
     name = f"{bench.target.name}-gdb"
-    with bench.engine.container(bench.image.reference, arch=bench.arch, name=name, labels=bench.target.labels) as image:
+    with bench.engine.container(
+        ContainerOptions(bench.image.reference, arch=bench.arch, name=name, labels=bench.target.labels)
+    ) as image:
         for part in _PARTS:
             with image.get(f"/usr/{part}") as tar:
                 container.put(tar, f"{GDB}/usr/{part}".rpartition("/")[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
@@ -42,6 +42,40 @@ class Limits:
     file_size: int = BUDGET.tree
     file_size_may_be_raised: bool = False
     disk: int | None = None
+
+
+@dataclass(frozen=True)
+class ContainerOptions:
+    """How a container is started.
+
+    `env` and `user` are what its commands have unless they are run with others. Only with `network` the client's
+    proxies get in. `writable=False` makes the root file system read-only; `tmpfs` are folders in memory; `volumes` are
+    folders by the names of volumes that `ensure_volume` made, and stay when the container goes. A folder that ends in
+    READ_ONLY (`:ro`) is mounted read-only.
+    """
+
+    image: str
+    arch: Arch
+    name: str
+    labels: Mapping[str, str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    user: str | None = None
+    network: bool = False
+    limits: Limits = field(default_factory=Limits)
+    capabilities: tuple[str, ...] = ()
+    writable: bool = True
+    tmpfs: tuple[str, ...] = ()
+    volumes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def in_memory(self) -> tuple[str, ...]:
+        """The folders in memory, without their options."""
+        return tuple(folder.partition(":")[0] for folder in self.tmpfs)
+
+    @property
+    def for_terminal(self) -> ContainerOptions:
+        """These options for a shell: whoever is at the terminal may run tests that insist on large files."""
+        return replace(self, limits=replace(self.limits, file_size_may_be_raised=True))
 
 
 @dataclass(frozen=True)
@@ -143,30 +177,12 @@ class Engine(Protocol):
     def facts(self) -> EngineFacts:
         """Ask the engine what it is. Raises EngineError with a hint if it does not answer."""
 
-    def container(
-        self,
-        image: str,
-        *,
-        arch: Arch,
-        name: str,
-        labels: Mapping[str, str],
-        env: Mapping[str, str] | None = None,
-        user: str | None = None,
-        network: bool = False,
-        limits: Limits | None = None,
-        capabilities: Sequence[str] = (),
-        writable: bool = True,
-        tmpfs: Sequence[str] = (),
-        volumes: Mapping[str, str] | None = None,
-    ) -> AbstractContextManager[Container]:
+    def container(self, options: ContainerOptions) -> AbstractContextManager[Container]:
         """Start a container and remove it, with its processes and anonymous volumes, on the way out, however that is.
 
-        `image` must be in the engine already, with that arch (it is checked; nothing is pulled). All capabilities are
-        dropped but `capabilities`; no new privileges; an init reaps, and nothing that runs in the container can end it.
-        Nothing of the host is mounted; the client's proxies get in with `network` only. `writable=False`
-        makes the root file system read-only; `tmpfs` are folders in memory; `volumes` are folders by the names of
-        volumes that `ensure_volume` made, and stay when the container goes. A folder that ends in READ_ONLY (`:ro`) is
-        mounted read-only.
+        The image must be in the engine already, with that arch (it is checked; nothing is pulled). All capabilities are
+        dropped but those given; no new privileges; an init reaps, and nothing that runs in the container can end it.
+        Nothing of the host is mounted.
         """
 
     def ensure_volume(self, name: str, labels: Mapping[str, str]) -> None:
@@ -210,15 +226,10 @@ class Engine(Protocol):
 
     def shell(
         self,
-        image: str,
-        *,
-        arch: Arch,
-        name: str,
-        labels: Mapping[str, str],
+        options: ContainerOptions,
         prepare: Callable[[Container], None],
         argv: Sequence[str],
-        env: Mapping[str, str] | None = None,
-        user: str | None = None,
+        *,
         cwd: str | None = None,
     ) -> int:
         """Start a container, let `prepare` fill it, hand the terminal to a command in it, return its exit status."""

@@ -9,7 +9,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
 from python_on_whales import ClientNotFoundError, DockerClient
@@ -81,6 +81,15 @@ class CliClient:
             hint = f"this host cannot run that architecture: {PROGRAM} doctor says why"
         return EngineError(f"{self.name} cannot {what}", hint=hint, details=details)
 
+    def info(self) -> Any:
+        """Return all that the engine tells of itself. Raises EngineError."""
+        podman, what = self.name == "podman", "say what it is"
+        with self.translated_errors(what):
+            said = json.loads(self.call(what, "info", "--format", "json" if podman else "{{json .}}"))
+        if not podman and not said.get("ServerVersion"):  # clients before 27 end with 0 where no engine answers
+            raise self.error(what, "")
+        return said
+
     def endpoint(self) -> Endpoint:
         """Tell which engine the client talks to."""
         if self.name == "podman":
@@ -95,15 +104,14 @@ class CliClient:
     @functools.cached_property
     def root(self) -> Path | None:
         """The folder in which the engine keeps all it has; None where that is on another machine, or not told."""
-        podman = self.name == "podman"
         try:
-            said = json.loads(self.call("say what it is", "info", "--format", "json" if podman else "{{json .}}"))
+            said = self.info()
             root, kernel = (
                 (said["store"]["graphRoot"], said["host"]["kernel"])
-                if podman
+                if self.name == "podman"
                 else (said["DockerRootDir"], said["KernelVersion"])
             )
-        except (EngineError, ValueError, KeyError, TypeError):
+        except (EngineError, KeyError, TypeError):
             return None
         # Docker Desktop and remote engines run under another kernel, whatever the address looks like
         local = kernel == os.uname().release and not self.endpoint().is_remote

@@ -13,7 +13,7 @@ from functools import partial
 from typing import BinaryIO, cast
 
 from crossjit.engine import disk_usage
-from crossjit.engine.base import Completed, Limits, LineSink
+from crossjit.engine.base import READ_ONLY, Completed, ContainerOptions, LineSink
 from crossjit.engine.cli_client import KILL_PATIENCE, MORE_MEMORY, CliClient
 from crossjit.engine.confinement import KEEPER, no_proxies, without_proxies
 from crossjit.engine.disk import DiskWatch
@@ -91,42 +91,42 @@ def exit_status(code: int) -> int:
     return 128 - code if 128 < code < 160 else code
 
 
+class _Start:
+    """Tells a command's first line from what the client says where it cannot start one."""
+
+    def __init__(self) -> None:
+        self.process: int | None = None
+        self.kills = 0
+        self.said: deque[str] = deque(maxlen=30)
+
+    def hear(self, line: str) -> None:
+        if self.process is None and (found := _STARTED.fullmatch(line)):
+            self.process, self.kills = int(found[1]), int(found[2])
+        else:
+            self.said.append(line)
+
+
 class CliContainer:
     """A running container. Implements `engine.base.Container`."""
 
-    def __init__(
-        self,
-        client: CliClient,
-        identity: str,
-        name: str,
-        limits: Limits,
-        *,
-        user: str | None,
-        network: bool,
-        writable: bool,
-        in_memory: tuple[str, ...],
-        volumes: tuple[str, ...],
-    ) -> None:
+    def __init__(self, client: CliClient, identity: str, options: ContainerOptions) -> None:
         self.id = identity
         self._cli = client
-        self._name = name
-        self._limits = limits
-        self._user = user or "0"
-        self._network = network
-        self._writable = writable
-        self._in_memory = in_memory
-        self._volumes = volumes  # folders of those that are writable
+        self._options = options
+        self._name = options.name
+        self._user = options.user or "0"
         self._kills = 0
-        self._disk = DiskWatch(self._size, limits.disk, client.root) if limits.disk is not None else None
+        limit = options.limits.disk
+        self._disk = DiskWatch(self._size, limit, client.root) if limit is not None else None
 
     @property
     def environment(self) -> dict[str, str] | None:
         """The client's environment where it runs something in the container; None for our own."""
-        return None if self._network else without_proxies()
+        return None if self._options.network else without_proxies()
 
     def exec(self, *flags: str, user: str | None = None) -> tuple[str, ...]:
         """Return the client's command line up to what is to be run in the container, as its user or another."""
-        bare = () if self._network or self._cli.name == "podman" else no_proxies(self._cli.name)
+        bare = () if self._options.network or self._cli.name == "podman" else no_proxies(self._cli.name)
         return (*self._cli.command, "exec", *bare, *flags, "--user", user or self._user, self.id)
 
     def run(
@@ -147,24 +147,17 @@ class CliContainer:
         if cwd is not None:
             flags += ["--workdir", cwd]
         command = (*self.exec(*flags, user=user), "/bin/sh", "-c", _START, "crossjit", *argv)
-        said: deque[str] = deque(maxlen=30)
-        start: list[int] = []
-
-        def hear(line: str) -> None:
-            if not start and (found := _STARTED.fullmatch(line)):
-                start.extend((int(found[1]), int(found[2])))
-            else:
-                said.append(line)
+        start = _Start()
 
         def end() -> None:
-            self._kill(mark, start[0] if start else None, user)
+            self._kill(mark, start.process, user)
 
         began = time.monotonic()
         try:
             done = follow(
                 command,
                 on_line=on_line or (lambda line: None),
-                on_error_line=hear,
+                on_error_line=start.hear,
                 timeout=timeout,
                 on_timeout=end,
                 count=LogCount(argv[0]),
@@ -175,24 +168,30 @@ class CliContainer:
             with contextlib.suppress(EngineError):  # the first error is the one to tell
                 end()
             raise
-        seconds = time.monotonic() - began
         returncode = -9 if done.timed_out else exit_status(done.returncode)
-        if not start:
+        completed = Completed(tuple(argv), returncode, time.monotonic() - began)
+        self._require_own_end(completed, start)
+        return completed
+
+    def _require_own_end(self, completed: Completed, start: _Start) -> None:
+        """Raise EngineError or OutOfMemoryError if it was not the command itself that made it end so."""
+        returncode, program = completed.returncode, completed.argv[0]
+        if start.process is None:
             self._cli.require_running(self.id, self._name)
             if returncode >= 0:
-                raise self._cli.error(f"start {argv[0]} in {self._name}", "\n".join(said))
+                raise self._cli.error(f"start {program} in {self._name}", "\n".join(start.said))
             # what an earlier command left running has killed it: that is the source's doing
-            start = [0, self._kills]
-        self._kills = start[1]
+        else:
+            self._kills = start.kills
         if returncode != 0:
             self._cli.require_running(self.id, self._name)
-            if self._memory_kills() > start[1]:
+            if self._memory_kills() > self._kills:
+                limit = self._options.limits.memory
                 raise OutOfMemoryError(
-                    f"the kernel killed something in {self._name} for its memory while {argv[0]} ran",
+                    f"the kernel killed something in {self._name} for its memory while {program} ran",
                     hint=MORE_MEMORY,
-                    details=(f"limit: {self._limits.memory} bytes",) if self._limits.memory is not None else (),
+                    details=(f"limit: {limit} bytes",) if limit is not None else (),
                 )
-        return Completed(tuple(argv), returncode, seconds)
 
     def _memory_kills(self) -> int:
         """Ask how often the kernel has killed something in the container for its memory."""
@@ -222,8 +221,9 @@ class CliContainer:
 
     def _size(self, exact: bool) -> int:
         """Tell how many bytes of the engine's disk the container has, for `DiskWatch`."""
-        about = (self._cli, self.id, self._name, self.exec(), self._user, self._volumes)
-        return disk_usage.measure(*about, limit=self._limits.disk or 0, exact=exact)
+        writable = tuple(folder for folder in self._options.volumes.values() if not folder.endswith(READ_ONLY))
+        about = (self._cli, self.id, self._name, self.exec(), self._user, writable)
+        return disk_usage.measure(*about, limit=self._options.limits.disk or 0, exact=exact)
 
     def put(self, tar: BinaryIO, destination: str) -> None:
         """Unpack an uncompressed tar stream into an existing folder; owners and modes are the tar's.
@@ -231,7 +231,7 @@ class CliContainer:
         In a container that is not writable, and in its folders in memory, the container's own `tar` unpacks as the
         container's user; owners that it may not set are an EngineError.
         """
-        if not self._writable or self._is_in_memory(destination):
+        if not self._options.writable or self._is_in_memory(destination):
             unpack = ("/bin/tar", "--extract", "--file=-", "--same-permissions", "--same-owner", "--numeric-owner")
             ended = feed((*self.exec("--interactive"), *unpack, f"--directory={destination}"), tar)
         else:
@@ -267,4 +267,4 @@ class CliContainer:
 
     def _is_in_memory(self, path: str) -> bool:
         """Tell whether the engine's own copying does not reach a path: it sees the writable layer only."""
-        return any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in self._in_memory)
+        return any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in self._options.in_memory)

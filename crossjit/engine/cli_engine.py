@@ -24,7 +24,7 @@ from python_on_whales.exceptions import DockerException
 
 from crossjit import PROGRAM
 from crossjit.engine import confinement
-from crossjit.engine.base import OWNED, READ_ONLY, Container, EngineFacts, EngineObject, ImageInfo, Limits, LineSink
+from crossjit.engine.base import OWNED, Container, ContainerOptions, EngineFacts, EngineObject, ImageInfo, LineSink
 from crossjit.engine.cli_client import CliClient
 from crossjit.engine.cli_container import CliContainer
 from crossjit.engine.process import follow, held_signals
@@ -67,16 +67,12 @@ class CliEngine:
 
     def facts(self) -> EngineFacts:
         """Ask the engine what it is."""
+        said = self.cli.info()
         if self.name == "podman":
-            said = json.loads(self.cli.call("say what it is", "info", "--format", "json"))
             version, machine = said["version"]["Version"], said["host"]["arch"]
             cores, memory, kernel = said["host"]["cpus"], said["host"]["memTotal"], said["host"].get("kernel", "")
             buildx = self.buildx()
         else:
-            with self.cli.translated_errors("say what it is"):
-                said = json.loads(self.cli.call("say what it is", "info", "--format", "{{json .}}"))
-            if not said.get("ServerVersion"):  # clients before 27 end with 0 where no engine answers
-                raise self.cli.error("say what it is", "")
             version, machine = said["ServerVersion"], said.get("Architecture", "unknown")
             cores, memory, kernel = said.get("NCPU", 1), said.get("MemTotal", 0), said.get("KernelVersion", "")
             plugins = (said.get("ClientInfo") or {}).get("Plugins") or ()  # asking buildx itself costs another client
@@ -277,42 +273,20 @@ class CliEngine:
     # -- containers
 
     @contextlib.contextmanager
-    def container(
-        self,
-        image: str,
-        *,
-        arch: Arch,
-        name: str,
-        labels: Mapping[str, str],
-        env: Mapping[str, str] | None = None,
-        user: str | None = None,
-        network: bool = False,
-        limits: Limits | None = None,
-        capabilities: Sequence[str] = (),
-        writable: bool = True,
-        tmpfs: Sequence[str] = (),
-        volumes: Mapping[str, str] | None = None,
-    ) -> Iterator[Container]:
+    def container(self, options: ContainerOptions) -> Iterator[Container]:
         """Start a container and remove it on the way out, however that is."""
-        limits = limits or Limits()
-        info = self._expect(image, arch)
-        flags = ["--name", name, "--pull", "never", "--platform", arch.platform]
-        for key, value in labels.items():
+        name = options.name
+        info = self._expect(options.image, options.arch)
+        flags = ["--name", name, "--pull", "never", "--platform", options.arch.platform]
+        for key, value in options.labels.items():
             flags += ["--label", f"{key}={value}"]
-        if not network:
+        if not options.network:
             flags += confinement.no_proxies(self.name)
-        for key, value in (env or {}).items():
+        for key, value in options.env.items():
             flags += ["--env", f"{key}={value}"]
-        flags += confinement.flags(
-            limits,
-            network=network,
-            capabilities=capabilities,
-            writable=writable,
-            tmpfs=tmpfs,
-            volumes=volumes or {},
-        )
+        flags += confinement.flags(options)
         # the program by its path: PATH may begin with folders that commands can write to
-        flags += ["--entrypoint", "/bin/sleep", info.id, str(limits.seconds)]
+        flags += ["--entrypoint", "/bin/sleep", info.id, str(options.limits.seconds)]
         created: list[str] = []
         try:
             with held_signals(), self._noting(name):
@@ -321,18 +295,7 @@ class CliEngine:
                 )
                 created.append(said.split()[-1])
             self.cli.call(f"start the container {name}", "container", "start", created[0])
-            in_memory = tuple(folder.partition(":")[0] for folder in tmpfs)
-            yield CliContainer(
-                self.cli,
-                created[0],
-                name,
-                limits,
-                user=user,
-                network=network,
-                writable=writable,
-                in_memory=in_memory,
-                volumes=tuple(folder for folder in (volumes or {}).values() if not folder.endswith(READ_ONLY)),
-            )
+            yield CliContainer(self.cli, created[0], options)
         except BaseException:
             with contextlib.suppress(EngineError):  # the first error is the one to tell; what is left is noted
                 self._leave(created, name)
@@ -397,27 +360,21 @@ class CliEngine:
 
     def shell(
         self,
-        image: str,
-        *,
-        arch: Arch,
-        name: str,
-        labels: Mapping[str, str],
+        options: ContainerOptions,
         prepare: Callable[[Container], None],
         argv: Sequence[str],
-        env: Mapping[str, str] | None = None,
-        user: str | None = None,
+        *,
         cwd: str | None = None,
     ) -> int:
         """Start a container, let `prepare` fill it, hand the terminal to a command in it, return its exit status."""
-        limits = Limits(file_size_may_be_raised=True)  # whoever is at the terminal may run tests that insist on it
-        with self.container(image, arch=arch, name=name, labels=labels, env=env, user=user, limits=limits) as container:
+        with self.container(options.for_terminal) as container:
             prepare(container)
             terminal = ("--interactive", "--tty") if os.isatty(0) and os.isatty(1) else ("--interactive",)
             where = ("--workdir", cwd) if cwd is not None else ()
             assert isinstance(container, CliContainer)
             status = subprocess.call((*container.exec(*terminal, *where), *argv), env=container.environment)
             if status != 0:
-                self.cli.require_running(container.id, name)
+                self.cli.require_running(container.id, options.name)
             return status
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 
-from crossjit.engine.base import READ_ONLY, Limits
+from crossjit.engine.base import READ_ONLY, ContainerOptions
 
 # The container's first process runs as a user that nothing else runs as. Without capabilities nobody in the container
 # can send it a signal then, root neither: a command that kills whatever it can ends itself, and not its container.
@@ -46,31 +45,24 @@ def build_proxies() -> list[str]:
     return [flag for name in PROXIES if os.environ.get(name) for flag in ("--build-arg", name)]
 
 
-def flags(
-    limits: Limits,
-    *,
-    network: bool,
-    capabilities: Sequence[str],
-    writable: bool,
-    tmpfs: Sequence[str],
-    volumes: Mapping[str, str],
-) -> list[str]:
+def flags(options: ContainerOptions) -> list[str]:
     """Return what a container is confined with."""
     found = ["--init", "--user", KEEPER, "--no-healthcheck"]
     found += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
-    for capability in capabilities:
+    for capability in options.capabilities:
         found += ["--cap-add", capability]
-    if not network:
+    if not options.network:
         found += ["--network", "none"]
-    if not writable:
+    if not options.writable:
         found += ["--read-only"]
-    for folder in tmpfs:
+    for folder in options.tmpfs:
         # the engine's default, noexec, would break tests that write a program and run it
         found += ["--tmpfs", folder if ":" in folder else f"{folder}:rw,exec,nosuid,nodev,mode=1777"]
-    for volume, folder in volumes.items():
+    for volume, folder in options.volumes.items():
         bare = folder.removesuffix(READ_ONLY)
         access = ",readonly" if bare != folder else ""
         found += ["--mount", f"type=volume,source={volume},target={bare}{access}"]
+    limits = options.limits
     if limits.memory is not None:
         found += ["--memory", str(limits.memory), "--memory-swap", str(limits.memory)]
     most = -1 if limits.file_size_may_be_raised else limits.file_size

@@ -70,21 +70,27 @@ def held_signals() -> Iterator[None]:
             signal.raise_signal(arrival)
 
 
+def _client(
+    command: Sequence[str],
+    env: Mapping[str, str] | None,
+    *,
+    stdin: int = subprocess.DEVNULL,
+    stderr: int = subprocess.PIPE,
+    bufsize: int = -1,
+) -> subprocess.Popen[bytes]:
+    """Start a client in a session of its own."""
+    return subprocess.Popen(
+        command, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True, bufsize=bufsize, env=env
+    )
+
+
 def finish(command: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None) -> Ended:
     """Run a client to its end and keep what it says, up to ANSWER bytes.
 
     `env` is its whole environment, None for our own. Raises subprocess.TimeoutExpired after `timeout` seconds, OSError
     if it cannot start.
     """
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        bufsize=0,
-        env=env,
-    )
+    process = _client(command, env, bufsize=0)
     stdout, process.stdout = _Said(process.stdout), None
     stderr, process.stderr = _Said(process.stderr), None
     began = time.monotonic()
@@ -172,15 +178,7 @@ def follow(
     read, and ends it by raising BudgetError; so does `look`, which is called at least every LOOK seconds. `env` is as
     `finish` takes it. Raises OSError if the client cannot start.
     """
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        bufsize=0,
-        env=env,
-    )
+    process = _client(command, env, bufsize=0)
     timed_out = False
     try:
         with selectors.DefaultSelector() as selector:
@@ -228,14 +226,7 @@ def _take(
 
 def feed(command: Sequence[str], source: BinaryIO, *, env: Mapping[str, str] | None = None) -> Ended:
     """Run a client with `source` as its stdin. Raises OSError if it cannot start."""
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        env=env,
-    )
+    process = _client(command, env, stdin=subprocess.PIPE, stderr=subprocess.STDOUT)
     said, process.stdout = _Said(process.stdout), None
     try:
         stdin = cast(IO[bytes], process.stdin)
@@ -258,14 +249,7 @@ def reading(
     A client that fails raises what `failed` makes of it; its second argument says whether there was any output before.
     Raises OSError if the client cannot start.
     """
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        env=env,
-    )
+    process = _client(command, env)
     said, process.stderr = _Said(process.stderr), None
     try:
         stdout = cast(io.BufferedReader, process.stdout)

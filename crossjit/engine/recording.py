@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-from crossjit.engine.base import Completed, Container, Engine
+from crossjit.engine.base import Completed, Container, ContainerOptions, Engine
 
 Hear = Callable[[Completed], None]
 
@@ -35,9 +35,9 @@ class _HeardEngine:
         return getattr(self._engine, name)
 
     @contextlib.contextmanager
-    def container(self, *arguments: Any, **options: Any) -> Iterator[Container]:
+    def container(self, options: ContainerOptions) -> Iterator[Container]:
         """Start a container whose commands are told of."""
-        with self._engine.container(*arguments, **options) as container:
+        with self._engine.container(options) as container:
             yield cast(Container, _HeardContainer(container, self._hear))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from crossjit.engine.base import COPY, OWNED, Engine, EngineObject, ImageInfo, lasting
+from crossjit.engine.base import COPY, OWNED, ContainerOptions, Engine, EngineObject, ImageInfo, lasting
 from crossjit.errors import EngineError, InfrastructureError
 from crossjit.images import base as bases
 from crossjit.images import release as releases
@@ -274,7 +274,9 @@ def _copy(
 def _read_file(engine: Engine, reference: str, path: str, arch: Arch, labels: Mapping[str, str]) -> str:
     """Read a file out of an image."""
     name = f"crossjit-listing-{secrets.token_hex(4)}"
-    with engine.container(reference, arch=arch, name=name, labels={**labels, OWNED: "container"}) as container:
+    with engine.container(
+        ContainerOptions(reference, arch=arch, name=name, labels={**labels, OWNED: "container"})
+    ) as container:
         try:
             with container.get(path) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
                 return "".join(file.read().decode() for member in tar if (file := tar.extractfile(member)) is not None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crossjit.build import layout
 from crossjit.build.container import cache_environment, container_name, populate
-from crossjit.engine.base import Container
+from crossjit.engine.base import Container, ContainerOptions
 from crossjit.pipeline.build_python import ensure_build_python, put_build_python
 from crossjit.pipeline.context import BuildContext, BuiltCell, PreparedCell
 from crossjit.pipeline.validate_cell import target_of
@@ -13,19 +13,16 @@ from crossjit.validation import target as target_module
 
 def target_shell(ctx: BuildContext, prepared: PreparedCell, built: BuiltCell) -> int:
     """Open a shell in the cell's target image with its artifact installed; return the shell's exit status."""
-    cell = prepared.cell
     target = target_of(ctx, prepared, built, "shell")
-    return ctx.engine.shell(
+    options = ContainerOptions(
         target.image.reference,
-        arch=cell.arch,
+        arch=prepared.cell.arch,
         name=target.name,
         labels=target.labels,
-        prepare=target.install,
-        argv=("bash",),
         env=target.environment,
         user=f"{target_module.TESTER}:{target_module.TESTER}",
-        cwd=target_module.HOME,
     )
+    return ctx.engine.shell(options, target.install, ("bash",), cwd=target_module.HOME)
 
 
 def toolchain_shell(ctx: BuildContext, prepared: PreparedCell) -> int:
@@ -41,18 +38,16 @@ def toolchain_shell(ctx: BuildContext, prepared: PreparedCell) -> int:
         if own_python is not None:
             put_build_python(container, own_python)
 
-    return ctx.engine.shell(
+    options = ContainerOptions(
         prepared.toolchain.reference,
         arch=prepared.toolchain.arch,
         name=container_name(f"shell-{subject}", ctx.run),
         labels=ctx.labels,
-        prepare=prepare,
-        argv=("bash",),
         env={
             **prepared.spec.environment,
             **cache_environment(prepared.spec, cached=False),
             **ctx.emulation(prepared.toolchain.arch, prepared.order.cpu),
         },
         user=f"{layout.BUILDER}:{layout.BUILDER}",
-        cwd=layout.BUILD,
     )
+    return ctx.engine.shell(options, prepare, ("bash",), cwd=layout.BUILD)

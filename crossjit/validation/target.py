@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from crossjit.config import suites
 from crossjit.config.conditions import TargetEnvironment
-from crossjit.engine.base import Container, Engine, EngineFacts, Limits
+from crossjit.engine.base import Container, ContainerOptions, Engine, EngineFacts, Limits
 from crossjit.errors import InfrastructureError
 from crossjit.images import Image, Package
 from crossjit.model import Arch, Cell, Variant
@@ -99,14 +99,16 @@ def open_container(
 ) -> AbstractContextManager[Container]:
     """Start a target container: read-only but for its folders in memory, and without network."""
     return engine.container(
-        image.reference,
-        arch=arch,
-        name=name,
-        labels=labels,
-        env=env,
-        user=f"{TESTER}:{TESTER}",
-        network=False,
-        limits=limits,
+        ContainerOptions(
+            image.reference,
+            arch=arch,
+            name=name,
+            labels=labels,
+            env=env,
+            user=f"{TESTER}:{TESTER}",
+            network=False,
+            limits=limits,
+        )
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from crossjit.engine.base import OWNED, Container, Engine
+from crossjit.engine.base import OWNED, Container, ContainerOptions, Engine
 from crossjit.model import Arch
 from tests.fakes.engine import FakeProcess
 
@@ -46,8 +46,12 @@ class Bench:
         return {OWNED: "contract", MARK: self.mark}
 
     def container(self, **options: Any) -> AbstractContextManager[Container]:
-        options = {"name": f"crossjit-contract-{uuid4().hex[:12]}", "labels": self.labels, "arch": HOST_ARCH} | options
-        return self.engine.container(options.pop("image", self.image), **options)
+        return self.engine.container(self.options(**options))
+
+    def options(self, **options: Any) -> ContainerOptions:
+        name = f"crossjit-contract-{uuid4().hex[:12]}"
+        given = {"image": self.image, "name": name, "labels": self.labels, "arch": HOST_ARCH} | options
+        return ContainerOptions(**given)
 
 
 def lines_of(container: Container, argv: list[str], **options: Any) -> list[str]:

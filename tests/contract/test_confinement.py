@@ -17,7 +17,7 @@ from crossjit.engine.process import finish
 from crossjit.errors import EngineError
 from crossjit.util import budget
 from crossjit.util.budget import BUDGET, Budget, BudgetError
-from tests.contract.bench import HOST_ARCH, PROCESSES, RAMPAGE, TORRENT, Bench, lines_of, sh
+from tests.contract.bench import PROCESSES, RAMPAGE, TORRENT, Bench, lines_of, sh
 from tests.contract.test_engine import build, tar_of
 
 MIB = 1 << 20
@@ -156,10 +156,7 @@ def test_no_proxy_gets_into_a_container_without_network(bench: Bench, capfd: pyt
         said = [*lines_of(container, ["env"]), *lines_of(container, ["env"], env={"OURS": "2"}, user="worker")]
     assert "OURS=2" in said
     assert not [line for line in said if "proxy" in line.lower() or SECRET in line]
-    name = f"crossjit-contract-{uuid4().hex}"
-    status = bench.engine.shell(
-        bench.image, arch=HOST_ARCH, name=name, labels=bench.labels, prepare=lambda inside: None, argv=["env"]
-    )
+    status = bench.engine.shell(bench.options(), lambda inside: None, ["env"])
     assert status == 0
     assert SECRET not in capfd.readouterr().out
 

@@ -455,13 +455,13 @@ def test_start_and_removal_cost_less_than_a_second(real_bench: Bench) -> None:
 
 INTERRUPTED = """
     import sys
-    from crossjit.engine.base import OWNED
+    from crossjit.engine.base import OWNED, ContainerOptions
     from crossjit.engine.cli_engine import CliEngine
     from crossjit.model import Arch
     engine, image, arch, mark = sys.argv[1:]
-    with CliEngine(engine).container(
-        image, arch=Arch(arch), name=f"crossjit-contract-{mark}", labels={OWNED: "contract", "crossjit.contract": mark}
-    ) as container:
+    labels = {OWNED: "contract", "crossjit.contract": mark}
+    options = ContainerOptions(image, arch=Arch(arch), name=f"crossjit-contract-{mark}", labels=labels)
+    with CliEngine(engine).container(options) as container:
         container.run(["sh", "-c", "echo ready; sleep 906"], on_line=lambda line: print(line, flush=True))
 """
 
@@ -655,10 +655,7 @@ def test_shell(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
         container.put(tar_of(("file", b"", {})), "/work")
         prepared.extend(lines_of(container, ["id", "-u"]))
 
-    returned = bench.engine.shell(
-        bench.image, arch=HOST_ARCH, name=f"crossjit-contract-{uuid4().hex}", labels=bench.labels, prepare=prepare,
-        argv=sh(SHELL), user="worker", cwd="/work",
-    )  # fmt: skip
+    returned = bench.engine.shell(bench.options(user="worker"), prepare, sh(SHELL), cwd="/work")
     assert returned == 7
     assert prepared == ["1000"]
     assert not containers(bench)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from crossjit import PROJECT, engine, settings
-from crossjit.engine.base import OWNED, Container
+from crossjit.engine.base import OWNED, Container, ContainerOptions
 from crossjit.images import Image, Role
 from crossjit.model import Arch
 from crossjit.util import tar
@@ -31,7 +31,7 @@ def apt(own_images: dict[tuple[Role, Arch], Image], host_arch: Arch) -> Iterator
     toolchain = own_images[Role.TOOLCHAIN, host_arch]
     name = f"crossjit-test-{secrets.token_hex(4)}"
     with client.container(
-        toolchain.reference, arch=host_arch, name=name, labels={OWNED: "container"}, user="0:0"
+        ContainerOptions(toolchain.reference, arch=host_arch, name=name, labels={OWNED: "container"}, user="0:0")
     ) as container:
         files = {f"{HERE}/{name}": (PROJECT / "images" / name).read_bytes() for name in ("release.sh", "update.sh")}
         sources = {"/etc/apt/sources.list": b"deb [trusted=yes] file:/srv/mirror forky main\n"}

@@ -23,7 +23,7 @@ from crossjit.build.container import cache_environment, container_name, jobs_for
 from crossjit.build.spec import BuildSpec, make_spec
 from crossjit.config import recipes
 from crossjit.config.conditions import capability_names
-from crossjit.engine.base import Container
+from crossjit.engine.base import Container, ContainerOptions
 from crossjit.host import emulation
 from crossjit.images import Role
 from crossjit.model import Arch, Cell, Strategy, Variant
@@ -85,7 +85,9 @@ def target_libraries(aarch64_jit: Artifact, tmp_path: Path) -> Path:
     folder.mkdir()
     with (
         living_run() as labels,
-        client.container(reference, arch=Arch.AARCH64, name=f"crossjit-test-{os.getpid()}", labels=labels) as target,
+        client.container(
+            ContainerOptions(reference, arch=Arch.AARCH64, name=f"crossjit-test-{os.getpid()}", labels=labels)
+        ) as target,
     ):
         (folder / "usr").mkdir()
         with target.get("/usr/lib") as stream:
@@ -131,12 +133,14 @@ def test_an_emulated_target_is_probed_for_what_it_lacks(aarch64_jit: Artifact) -
     host_arch = client.facts().arch
     reference = str(aarch64_jit.manifest.images["target"]["reference"])
     with client.container(
-        reference,
-        arch=Arch.AARCH64,
-        name=f"crossjit-test-{os.getpid()}",
-        labels=context.labels(settings.load(), "test"),
-        env=environment(PLAIN, emulation.environment(host_arch, Arch.AARCH64)),
-        user=f"{TESTER}:{TESTER}",
+        ContainerOptions(
+            reference,
+            arch=Arch.AARCH64,
+            name=f"crossjit-test-{os.getpid()}",
+            labels=context.labels(settings.load(), "test"),
+            env=environment(PLAIN, emulation.environment(host_arch, Arch.AARCH64)),
+            user=f"{TESTER}:{TESTER}",
+        )
     ) as target:
         install(target, PLAIN, aarch64_jit.open)
         probed = capabilities.probe(target, PYTHON, f"{SCRIPTS}/capabilities.py")

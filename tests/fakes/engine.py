@@ -26,10 +26,10 @@ from crossjit.engine.base import (
     READ_ONLY,
     Completed,
     Container,
+    ContainerOptions,
     EngineFacts,
     EngineObject,
     ImageInfo,
-    Limits,
     LineSink,
 )
 from crossjit.engine.process import Lines
@@ -48,24 +48,6 @@ class Fault(Enum):
     ENGINE_DIES = "engine dies"
     CONTAINER_VANISHES = "container vanishes"
     OUT_OF_MEMORY = "out of memory"
-
-
-@dataclass(frozen=True)
-class Started:
-    """What a container was started with."""
-
-    name: str
-    image: str
-    arch: Arch
-    labels: Mapping[str, str]
-    env: Mapping[str, str]
-    user: str | None
-    network: bool
-    limits: Limits
-    capabilities: tuple[str, ...]
-    writable: bool
-    tmpfs: tuple[str, ...]
-    volumes: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -207,7 +189,7 @@ class FakeContainer:
     """A running container. Implements `engine.base.Container`."""
 
     def __init__(
-        self, engine: FakeEngine, identity: str, started: Started, labels: Mapping[str, str], files: FakeFiles
+        self, engine: FakeEngine, identity: str, started: ContainerOptions, labels: Mapping[str, str], files: FakeFiles
     ) -> None:
         self.id = identity
         self.engine = engine
@@ -337,7 +319,7 @@ class FakeEngine:
     containers: dict[str, FakeContainer] = field(default_factory=dict)
     volumes: dict[str, dict[str, str]] = field(default_factory=dict)  # labels by name
     kept: dict[str, dict[str, Entry]] = field(default_factory=dict)  # volumes' files by name and path within
-    started: list[Started] = field(default_factory=list)
+    started: list[ContainerOptions] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
     builds: list[Build] = field(default_factory=list)
     pulls: list[str] = field(default_factory=list)
@@ -489,54 +471,39 @@ class FakeEngine:
         self.images[tag] = found
 
     @contextlib.contextmanager
-    def container(
-        self,
-        image: str,
-        *,
-        arch: Arch,
-        name: str,
-        labels: Mapping[str, str],
-        env: Mapping[str, str] | None = None,
-        user: str | None = None,
-        network: bool = False,
-        limits: Limits | None = None,
-        capabilities: Sequence[str] = (),
-        writable: bool = True,
-        tmpfs: Sequence[str] = (),
-        volumes: Mapping[str, str] | None = None,
-    ) -> Iterator[Container]:
+    def container(self, options: ContainerOptions) -> Iterator[Container]:
         """Start a container and remove it on the way out."""
         self.check()
-        found = self._find(image)
+        found = self._find(options.image)
         if found is None:
-            raise EngineError(f"there is no image {image} in docker")
-        if found.arch is not arch:
-            raise EngineError(f"the image {image} is for {found.arch}, not for {arch}")
-        if any(other.started.name == name for other in self.containers.values()):
-            raise EngineError(f"docker cannot create the container {name}", details=("the name is in use already",))
-        started = Started(
-            name, image, arch, dict(labels), dict(env or {}), user, network, limits or Limits(), tuple(capabilities),
-            writable, tuple(tmpfs), dict(volumes or {}),
-        )  # fmt: skip
-        self.started.append(started)
+            raise EngineError(f"there is no image {options.image} in docker")
+        if found.arch is not options.arch:
+            raise EngineError(f"the image {options.image} is for {found.arch}, not for {options.arch}")
+        if any(other.started.name == options.name for other in self.containers.values()):
+            raise EngineError(
+                f"docker cannot create the container {options.name}", details=("the name is in use already",)
+            )
+        self.started.append(options)
         files = found.files.copy()
-        _describe(files, started)
-        for folder in tmpfs:
-            files.make_folder(folder.partition(":")[0], mode=0o1777)
-        writable_volumes = {name: place for name, place in started.volumes.items() if not place.endswith(READ_ONLY)}
-        for volume, place in started.volumes.items():
+        _describe(files, options)
+        for folder in options.in_memory:
+            files.make_folder(folder, mode=0o1777)
+        writable_volumes = {name: place for name, place in options.volumes.items() if not place.endswith(READ_ONLY)}
+        for volume, place in options.volumes.items():
             if volume not in self.volumes:
                 raise EngineError(f"there is no volume {volume} in docker")
             folder = place.removesuffix(READ_ONLY)
             files.make_folder(folder)
             for path, entry in self.kept.get(volume, {}).items():
                 files.entries[folder + path] = entry
-        read_only = (place for place in started.volumes.values() if place.endswith(READ_ONLY))
+        read_only = (place for place in options.volumes.values() if place.endswith(READ_ONLY))
         files.unwritable = tuple(place.removesuffix(READ_ONLY) for place in read_only)
-        files.read_only = not writable
-        files.writable_anyway = tuple(folder.partition(":")[0] for folder in tmpfs)
+        files.read_only = not options.writable
+        files.writable_anyway = options.in_memory
         # an image's labels are its containers', too
-        container = FakeContainer(self, f"{next(self._numbers):064x}", started, found.labels | dict(labels), files)
+        container = FakeContainer(
+            self, f"{next(self._numbers):064x}", options, found.labels | dict(options.labels), files
+        )
         self.containers[container.id] = container
         try:
             try:
@@ -548,7 +515,9 @@ class FakeEngine:
         finally:
             if self.dead:
                 reason = "the container engine (docker) does not answer"
-                self.leftovers.append(Leftover(f"the container {name}", reason, f"docker rm --force --volumes {name}"))
+                self.leftovers.append(
+                    Leftover(f"the container {options.name}", reason, f"docker rm --force --volumes {options.name}")
+                )
             else:
                 self.containers.pop(container.id, None)
         self.check()
@@ -591,26 +560,20 @@ class FakeEngine:
 
     def shell(
         self,
-        image: str,
-        *,
-        arch: Arch,
-        name: str,
-        labels: Mapping[str, str],
+        options: ContainerOptions,
         prepare: Callable[[Container], None],
         argv: Sequence[str],
-        env: Mapping[str, str] | None = None,
-        user: str | None = None,
+        *,
         cwd: str | None = None,
     ) -> int:
         """Start a container, let `prepare` fill it, run a command in it without a terminal, return its exit status."""
-        limits = Limits(file_size_may_be_raised=True)
-        with self.container(image, arch=arch, name=name, labels=labels, env=env, user=user, limits=limits) as container:
+        with self.container(options.for_terminal) as container:
             prepare(container)
             status = container.run(argv, cwd=cwd).returncode
             return status if status >= 0 else 128 - status
 
 
-def _describe(files: FakeFiles, started: Started) -> None:
+def _describe(files: FakeFiles, started: ContainerOptions) -> None:
     """Write what the kernel would say of the container, where its programs and tests look for it."""
     lines = ["Inter-|   Receive", " face |bytes", "    lo: 0"]
     if started.network:

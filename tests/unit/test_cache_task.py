@@ -10,6 +10,7 @@ from invoke.exceptions import Exit
 
 from crossjit import engine
 from crossjit.build import cache_volume, layout
+from crossjit.engine.base import ContainerOptions
 from crossjit.images import Role
 from crossjit.pipeline import cleanup
 from crossjit.settings import Settings
@@ -83,7 +84,7 @@ def test_what_it_left_when_it_was_killed_is_swept(fake: FakeEngine, settings: Se
     filled(fake, settings)
     tasks.show_cache(Context(), json=True)
     labels = fake.started[-1].labels
-    with fake.container(image(Role.TOOLCHAIN, X86).reference, arch=X86, name="left", labels=labels):
+    with fake.container(ContainerOptions(image(Role.TOOLCHAIN, X86).reference, arch=X86, name="left", labels=labels)):
         assert cleanup.sweep(fake, settings).lines == ("container left",)
 
 

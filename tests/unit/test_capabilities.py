@@ -15,6 +15,7 @@ import pytest
 
 from crossjit.config.conditions import When, capability_names
 from crossjit.config.suites import VALIDATE
+from crossjit.engine.base import ContainerOptions
 from crossjit.known_failures.entries import FailureKind, KnownFailure
 from crossjit.model import Arch, Outcome, TestResult
 from crossjit.validation import capabilities
@@ -166,7 +167,7 @@ def _running(process: Path, name: str) -> bool:
 def probe(engine: FakeEngine, program: Program) -> Probed:
     engine.programs["python3"] = program
     engine.add_image("target", arch=Arch.AARCH64)
-    with engine.container("target", arch=Arch.AARCH64, name="probing", labels={}) as container:
+    with engine.container(ContainerOptions("target", arch=Arch.AARCH64, name="probing", labels={})) as container:
         return capabilities.probe(container, "/usr/local/bin/python3", "/scripts/capabilities.py")
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from crossjit.build.container import cache_report
 from crossjit.channels import ModuleExit
 from crossjit.debugger import findings
-from crossjit.engine.base import Container
+from crossjit.engine.base import Container, ContainerOptions
 from crossjit.errors import CrossjitError
 from crossjit.images import Image, Role
 from crossjit.model import Arch, CellResult, SuiteResult, Verdict
@@ -160,7 +160,7 @@ def saying(*lines: str) -> FakeEngine:
 
 
 def container(engine: FakeEngine) -> AbstractContextManager[Container]:
-    return engine.container("any", arch=Arch.AARCH64, name="any", labels={})
+    return engine.container(ContainerOptions("any", arch=Arch.AARCH64, name="any", labels={}))
 
 
 def check_reports(probe: Mapping[str, object], suites: tuple[SuiteResult, ...] = (), caches: Any = None) -> None:

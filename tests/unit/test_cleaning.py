@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from crossjit.engine.base import COPY, HOME, OWNED, RUN, Container, EngineObject
+from crossjit.engine.base import COPY, HOME, OWNED, RUN, Container, ContainerOptions, EngineObject
 from crossjit.errors import EngineError
 from crossjit.model import Arch
 from crossjit.pipeline import cleanup
@@ -38,7 +38,7 @@ def engine(fake_engine: FakeEngine) -> FakeEngine:
 @contextlib.contextmanager
 def left(engine: FakeEngine, name: str, given: Mapping[str, str]) -> Iterator[Container]:
     """A container that its dead run left behind: it is there until the block ends, if nobody removes it."""
-    with engine.container("base", arch=Arch.X86_64, name=name, labels=given) as container:
+    with engine.container(ContainerOptions("base", arch=Arch.X86_64, name=name, labels=given)) as container:
         yield container
 
 

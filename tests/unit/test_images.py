@@ -16,7 +16,7 @@ from typing import Any
 import filelock
 import pytest
 
-from crossjit.engine.base import COPY, HOME, OWNED, RUN, EngineObject
+from crossjit.engine.base import COPY, HOME, OWNED, RUN, ContainerOptions, EngineObject
 from crossjit.errors import DocumentError, EngineError, InfrastructureError, UserError
 from crossjit.images import (
     Image,
@@ -597,10 +597,10 @@ def test_an_image_that_the_engine_broke_is_asked_anew(engine: FakeEngine, make: 
     whole = FakeEngine.container
     broken = iter([True])
 
-    def container(self: FakeEngine, image: str, **options: Any) -> Any:
-        if image.startswith("crossjit/release:") and next(broken, False):
+    def container(self: FakeEngine, options: ContainerOptions) -> Any:
+        if options.image.startswith("crossjit/release:") and next(broken, False):
             raise EngineError("the container ended under the command (exit status 127)")
-        return whole(self, image, **options)
+        return whole(self, options)
 
     engine.container = functools.partial(container, engine)  # type: ignore[method-assign]
     assert make().release == MIRROR

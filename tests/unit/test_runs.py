@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from crossjit.engine.base import ContainerOptions
 from crossjit.engine.recording import heard
 from crossjit.errors import BuildError, ExitCode, InfrastructureError, Interrupted, UserError
 from crossjit.model import Arch, Cell, CellResult, Outcome, Strategy, SuiteResult, TestResult, Verdict
@@ -240,7 +241,7 @@ def test_commands_in_containers_are_recorded(settings: Settings) -> None:
     engine.add_image("target", arch=Arch.X86_64)
     with RunRecord.start(settings, ARGV, {}) as record:
         listening = heard(engine, record.recorder.command)
-        with listening.container("target", arch=Arch.X86_64, name="one", labels={}) as container:
+        with listening.container(ContainerOptions("target", arch=Arch.X86_64, name="one", labels={})) as container:
             assert container.id in engine.containers
             container.run(("true",), cwd="/")
             container.run(("false", "x" * 1000))

@@ -19,6 +19,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 from crossjit import errors
+from crossjit.engine.base import ContainerOptions
 from crossjit.errors import ExitCode, UserError
 from crossjit.model import Arch, Cell, CellResult, Strategy, SuiteResult, Verdict
 from crossjit.tasks import build as build_tasks
@@ -396,7 +397,7 @@ def test_an_interruption_names_the_container_that_is_left(
     def body() -> None:
         with (
             framework.telling(engine),
-            engine.container("tiny", arch=Arch.X86_64, name="crossjit-build-x", labels={}),
+            engine.container(ContainerOptions("tiny", arch=Arch.X86_64, name="crossjit-build-x", labels={})),
         ):
             engine.die()
             signal.raise_signal(number)
@@ -415,7 +416,9 @@ def test_a_failure_names_the_container_that_is_left(capsys: pytest.CaptureFixtur
     def body() -> None:
         with (
             framework.telling(engine),
-            engine.container("tiny", arch=Arch.X86_64, name="crossjit-build-x", labels={}) as container,
+            engine.container(
+                ContainerOptions("tiny", arch=Arch.X86_64, name="crossjit-build-x", labels={})
+            ) as container,
         ):
             engine.die()
             container.run(["true"])
