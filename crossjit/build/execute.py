@@ -85,7 +85,7 @@ def run_commands(
         with progress.step(command.phase, subject) as step:
             alongside = ahead.alongside(command.phase, jobs) if ahead else ()
             _run(container, command, jobs, log, step, alongside)
-        seconds[command.phase] = seconds.get(command.phase, 0.0) + time.monotonic() - started
+        seconds[command.phase.value] = seconds.get(command.phase.value, 0.0) + time.monotonic() - started
     return seconds
 
 

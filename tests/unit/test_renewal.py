@@ -310,7 +310,7 @@ class TestItIsBuilt:
     def test_where_the_other_is_from_before_it_had_a_core_key(self, ctx: Shop) -> None:
         first = ctx.build(ctx.source()).artifact
         path = first.folder / "manifest.json"
-        path.write_bytes(re.sub(rb'"core_key": "\w+",', b"", path.read_bytes()))
+        path.write_bytes(re.sub(rb'"base_key": "\w+",', b"", path.read_bytes()))
         self.built(ctx, ctx.source(OTHER_TESTS))
 
     @pytest.mark.parametrize("file", ["install", "support", "generated", "files.json", "manifest.json"])

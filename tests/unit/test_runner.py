@@ -371,6 +371,6 @@ def test_a_plan_of_many_comes_in_parts_and_every_line_is_an_event(library: Path)
     events = run(library, Job("*"), done=names)
     lines = [json.dumps(event) for event in events]
     assert max(map(len, lines)) < 65_536
-    assert [type(read_event(line)).__name__ for line in lines] == ["Plan"] * 3 + ["Start", "Ended", "Done"]
+    assert [type(read_event(line)).__name__ for line in lines] == ["Plan"] * 3 + ["Start", "ModuleExit", "Done"]
     assert sorted(each["name"] for event in events[:3] for each in event["modules"]) == [*names, "test_last"]
     assert ends(events)["test_last"]["tail"].strip("\U0001f600\n") == ""

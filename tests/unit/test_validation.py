@@ -754,13 +754,13 @@ def test_two_halves_of_different_things_are_no_result(fake_engine: FakeEngine, t
     with pytest.raises(UserError, match="changed since then: artifact"):
         go(fake_engine, replace(target, artifact="another"), tmp_path / "second", earlier=tmp_path / "first")
     with pytest.raises(UserError, match="changed since then: shard"):
-        go(fake_engine, target, tmp_path / "second", earlier=tmp_path / "first", portion=TestSelection(shard=(1, 2)))
+        go(fake_engine, target, tmp_path / "second", earlier=tmp_path / "first", selection=TestSelection(shard=(1, 2)))
     assert len(fake_engine.started) == 1
 
 
 def test_a_part_need_not_have_run_what_the_whole_must(fake_engine: FakeEngine, target: Target, tmp_path: Path) -> None:
     orders = ordered(fake_engine, PLAN, START, END, DONE)
-    result = go(fake_engine, target, tmp_path, portion=TestSelection(shard=(2, 3), tests=("test_s",)))
+    result = go(fake_engine, target, tmp_path, selection=TestSelection(shard=(2, 3), tests=("test_s",)))
     assert (orders[0]["shard"], orders[0]["tests"]) == ([2, 3], ["test_s"])
     assert result.unproved == ()
     assert "no more than a part of it ran: shard 2/3; tests test_s" in result.notes
@@ -897,7 +897,7 @@ def test_a_known_crash_leaves_unproved_what_it_took_along(
     assert [(each.outcome, each.known is not None) for each in result.results] == [(Outcome.CRASHED, True)]
     assert any("the other tests of test.test_s did not run" in reason for reason in result.unproved)
     assert judge(CELL, JIT, facts("machine code"), [result])[0] is Verdict.VACUOUS
-    asked_for = go(fake_engine, target, tmp_path, data=data, portion=TestSelection(tests=("test.test_s.C.test_x",)))
+    asked_for = go(fake_engine, target, tmp_path, data=data, selection=TestSelection(tests=("test.test_s.C.test_x",)))
     assert asked_for.unproved == ()
 
 
