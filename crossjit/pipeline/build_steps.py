@@ -15,6 +15,7 @@ from crossjit.build.spec import BuildSpec
 from crossjit.engine.base import Container
 from crossjit.images import Image
 from crossjit.pipeline.context import BuildContext, PreparedCell
+from crossjit.pipeline.pace import Paced
 from crossjit.sources import trust
 from crossjit.stash.artifact import GENERATED, INSTALL, SUPPORT
 from crossjit.stash.manifest import ArtifactKind, Manifest, SourceFacts
@@ -33,8 +34,11 @@ def run_logged(
     log: Path,
 ) -> BuildResult:
     """Have something made in a container, as `execute.run_build` does, with its whole output in `log`."""
+    progress = Paced(ctx.progress, ctx.settings.home, f"{subject} {spec.strategy}")
     with log.open("w", encoding="utf-8", buffering=1) as output:
-        return make(container, spec, unpack=unpack, subject=subject, jobs=ctx.jobs, log=output, progress=ctx.progress)
+        built = make(container, spec, unpack=unpack, subject=subject, jobs=ctx.jobs, log=output, progress=progress)
+    ctx.optional("remembering how long builds take", progress.record)
+    return built
 
 
 def pack_trees(container: Container, staging: Staging) -> Packed:

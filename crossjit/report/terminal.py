@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import threading
@@ -13,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 from crossjit.errors import CrossjitError, Interrupted
-from crossjit.progress import Step
+from crossjit.progress import Step, StepState
 from crossjit.report import output
 from crossjit.report.terminal_style import Look, columns, look_of
 from crossjit.util.text import duration, one_line, printable, shortened
@@ -28,6 +29,7 @@ TAIL = 20  # lines of a failed command's output
 WIDTH = 2000  # characters of a line of output that are kept
 FOLDED = 2000  # lines kept for GitHub's folded group
 BAR = 20  # columns
+LATE = 10.0  # seconds after its expected end until a step is said to take longer
 
 
 class Terminal:
@@ -203,22 +205,19 @@ class _Row:
         self.title = one_line(f"{name} {subject}".strip())
         self.lines: deque[str] = deque(maxlen=keep)
         self.shown: float | None = None
-        self._done: int | None = None
-        self._total: int | None = None
-        self._detail = ""
         self._clock = clock
-        self._started = clock()
+        self._state = StepState(clock)
 
     @property
     def elapsed(self) -> float:
         """Seconds since the step was opened."""
-        return self._clock() - self._started
+        return self._state.elapsed
 
-    def update(self, *, done: int | None = None, total: int | None = None, detail: str = "") -> None:
+    def update(
+        self, *, done: int | None = None, total: int | None = None, detail: str = "", left: float | None = None
+    ) -> None:
         """Keep what is given; what is not stays as it was."""
-        self._done = done if done is not None else self._done
-        self._total = total if total is not None else self._total
-        self._detail = one_line(shortened(detail, WIDTH)) or self._detail
+        self._state.update(done, total, one_line(shortened(detail, WIDTH)), left)
 
     def line(self, text: str) -> None:
         """Keep it for the case that the step fails."""
@@ -233,18 +232,27 @@ class _Row:
     def describe(self, look: Look) -> str:
         """Return the step's state on one line: title, elapsed, share done, detail."""
         self.shown = self._clock()
-        return "  ".join(part for part in (self.title, duration(self.elapsed), self._share(look), self._detail) if part)
+        parts = (self.title, duration(self.elapsed), self._share(look), self._left(), self._state.detail)
+        return "  ".join(part for part in parts if part)
 
     def _share(self, look: Look) -> str:
-        if self._done is None:
-            return ""
-        if not self._total:
-            return str(self._done)
-        share = min(self._done / self._total, 1.0)
-        text = f"{share:.0%} ({self._done}/{self._total})"
+        share, done, total = self._state.share, self._state.done, self._state.total
+        counted = "" if done is None else f"({done}/{total})" if total else str(done)
+        if share is None:
+            return counted.strip("()")
+        text = f"{share:.0%} {counted}".strip()
         # a bar is worth its room only where there is room for the rest as well
         if not look.live or look.width < 80:
             return text
         full, empty = ("━", "╌") if look.unicode else ("#", ".")
         filled = int(share * BAR)
         return f"{full * filled}{empty * (BAR - filled)} {text}"
+
+    def _left(self) -> str:
+        left = self._state.left
+        if left is None or -LATE < left <= 0:
+            return ""
+        if left <= 0:
+            return "longer than expected"
+        step = 5 if left < 60 else 10 if left < 600 else 60
+        return f"about {duration(math.ceil(left / step) * step)} left"

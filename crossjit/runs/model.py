@@ -143,6 +143,7 @@ class EventKind(StrEnum):
     FINISH = "finish"
     SAY = "say"
     COMMAND = "command"
+    PROGRESS = "progress"
 
 
 class Status(StrEnum):
@@ -158,6 +159,7 @@ class Event:
     """A line of `events.jsonl`. `step` numbers steps from 1, `at` is seconds since the epoch, `seconds` a step's time.
 
     `done`, `total` and `detail` are what a step said last before it ended, `text` what was said or what went wrong.
+    Of a step under way, `share` is the share of it that is done and `left` an estimate of the seconds that are left.
     Of a command that ended in a container `text` is its beginning, `detail` how it ended, and `seconds` what it took.
     """
 
@@ -172,6 +174,8 @@ class Event:
     done: int | None = None
     total: int | None = None
     detail: str = ""
+    share: float | None = None
+    left: float | None = None
 
 
 def read_result(path: Path) -> CellResult | None:

@@ -17,7 +17,7 @@ import shlex
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from pathlib import Path
 from crossjit.engine.base import Completed
 from crossjit.errors import CrossjitError, ExitCode, InfrastructureError
 from crossjit.model import Cell, CellResult
-from crossjit.progress import Step
+from crossjit.progress import Step, StepState
 from crossjit.runs.command_line import COMMAND_WIDTH, reproduction
 from crossjit.runs.history import list_runs, new_folder
 from crossjit.runs.model import (
@@ -48,17 +48,22 @@ from crossjit.runs.model import (
 from crossjit.settings import Settings
 from crossjit.util import files, sequence
 
+INTERVAL = 10.0  # seconds between records of how far a step is
+
 
 class _RecordedStep:
-    def __init__(self) -> None:
-        self.done: int | None = None
-        self.total: int | None = None
-        self.detail = ""
+    def __init__(self, clock: Callable[[], float], progressed: Callable[[StepState], None]) -> None:
+        self.state = StepState(clock)
+        self._progressed = progressed
+        self._next = INTERVAL
 
-    def update(self, *, done: int | None = None, total: int | None = None, detail: str = "") -> None:
-        self.done = done if done is not None else self.done
-        self.total = total if total is not None else self.total
-        self.detail = detail or self.detail
+    def update(
+        self, *, done: int | None = None, total: int | None = None, detail: str = "", left: float | None = None
+    ) -> None:
+        self.state.update(done, total, detail, left)
+        if self.state.elapsed >= self._next:
+            self._next = self.state.elapsed + INTERVAL
+            self._progressed(self.state)
 
     def line(self, text: str) -> None:
         """Drop it: commands' output is in the cells' logs."""
@@ -67,8 +72,9 @@ class _RecordedStep:
 class Recorder:
     """Listens to progress and appends events to a file. Steps may come from several threads."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
+        self._clock = clock
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
@@ -78,8 +84,24 @@ class Recorder:
         with self._lock:
             number = next(self._numbers)
         self._append(Event(time.time(), EventKind.START, number, name, subject))
-        recorded = _RecordedStep()
-        began = time.monotonic()
+
+        def progressed(state: StepState) -> None:
+            left, share = state.left, state.share
+            self._append(
+                Event(
+                    at=time.time(),
+                    kind=EventKind.PROGRESS,
+                    step=number,
+                    seconds=round(state.elapsed, 3),
+                    done=state.done,
+                    total=state.total,
+                    detail=state.detail,
+                    share=None if share is None else round(share, 3),
+                    left=None if left is None else round(left, 1),
+                )
+            )
+
+        recorded = _RecordedStep(self._clock, progressed)
 
         def finish(status: Status, text: str = "") -> None:
             self._append(
@@ -91,10 +113,10 @@ class Recorder:
                     subject=subject,
                     text=text,
                     status=status,
-                    seconds=round(time.monotonic() - began, 3),
-                    done=recorded.done,
-                    total=recorded.total,
-                    detail=recorded.detail,
+                    seconds=round(recorded.state.elapsed, 3),
+                    done=recorded.state.done,
+                    total=recorded.state.total,
+                    detail=recorded.state.detail,
                 )
             )
 

@@ -41,6 +41,7 @@ from crossjit.validation.target import (
     open_container,
     target_limits,
 )
+from crossjit.validation.time_left import TimeLeft
 
 RESULTS = f"{HOME}/results"
 ORDER = f"{HOME}/suite.json"
@@ -167,6 +168,8 @@ def _run(
         told = order(container)
         container.put(packed({ORDER: json.dumps(told).encode()}, {RESULTS: TESTER}), "/")
 
+        time_left = TimeLeft(told, jobs)
+
         def on_line(line: str) -> None:
             try:
                 event = events.understand(line)
@@ -184,10 +187,12 @@ def _run(
                 step.line(line)
                 return
             events.accept(event)
+            time_left.take(event)
             if isinstance(event, ModuleExit) and event.status not in results.NORMAL:
                 step.line(f"{event}: {event.how}")
             running = ", ".join(map(str, events.running.values()))
-            step.update(done=len(events.ended), total=events.total, detail=running)
+            left = time_left.seconds(events)
+            step.update(done=len(events.ended), total=events.total, detail=running, left=left)
 
         last: deque[str] = deque(maxlen=20)
         completed = container.run(

@@ -45,6 +45,11 @@ class RunnerEvents:
         return (*self._refused, *([rest] if more else []))
 
     @property
+    def waiting(self) -> Iterable[Job]:
+        """The jobs that are still to be started, in their order."""
+        return self._waiting.values()
+
+    @property
     def unended(self) -> tuple[Job, ...]:
         """The jobs that were planned, and of which no end is known."""
         return (*self.running.values(), *self._waiting.values())

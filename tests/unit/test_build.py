@@ -258,7 +258,9 @@ class Steps(Silent):
         updates = self.updates
 
         class Step(SilentStep):
-            def update(self, *, done: int | None = None, total: int | None = None, detail: str = "") -> None:
+            def update(
+                self, *, done: int | None = None, total: int | None = None, detail: str = "", left: float | None = None
+            ) -> None:
                 updates.append((done, total, detail))
 
         yield Step()

@@ -64,7 +64,9 @@ class Told(Silent):
         told = self
 
         class Kept(SilentStep):
-            def update(self, *, done: int | None = None, total: int | None = None, detail: str = "") -> None:
+            def update(
+                self, *, done: int | None = None, total: int | None = None, detail: str = "", left: float | None = None
+            ) -> None:
                 told.details.append(detail)
 
         yield Kept()

@@ -236,6 +236,23 @@ def test_steps_are_recorded(settings: Settings) -> None:
     assert suites.status is Status.INTERRUPTED
 
 
+def test_how_far_a_step_is_is_recorded_now_and_then(tmp_path: Path) -> None:
+    """So that a program sees what a person does."""
+    now = 0.0
+    path = tmp_path / "events.jsonl"
+    with Recorder(path, lambda: now).step("jit", "cell") as step:
+        for _ in range(25):
+            now += 1
+            step.update(done=int(now), total=100, left=300 - now)
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [event["kind"] for event in events] == ["start", "progress", "progress", "finish"]
+    known = ("step", "seconds", "done", "total", "share", "left")
+    assert [[event[name] for name in known] for event in events[1:3]] == [
+        [1, 10.0, 10, 100, 0.033, 290.0],
+        [1, 20.0, 20, 100, 0.067, 280.0],
+    ]
+
+
 def test_commands_in_containers_are_recorded(settings: Settings) -> None:
     engine = FakeEngine()
     engine.add_image("target", arch=Arch.X86_64)

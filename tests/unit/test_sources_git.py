@@ -642,7 +642,9 @@ def test_progress_of_a_fetch_is_understood() -> None:
     seen: list[tuple[int | None, int | None, str]] = []
 
     class Step(SilentStep):
-        def update(self, *, done: int | None = None, total: int | None = None, detail: str = "") -> None:
+        def update(
+            self, *, done: int | None = None, total: int | None = None, detail: str = "", left: float | None = None
+        ) -> None:
             seen.append((done, total, detail))
 
     git._show(b"Counting objects:   5% (1/20)\rReceiving objects:  10% (2/20)\rReceiving objects:  50% (10/20)", Step())

@@ -573,7 +573,9 @@ def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
         def line(self, text: str) -> None:
             raise AssertionError(text)
 
-        def update(self, *, done: int | None = None, total: int | None = None, detail: str = "") -> None:
+        def update(
+            self, *, done: int | None = None, total: int | None = None, detail: str = "", left: float | None = None
+        ) -> None:
             if done:
                 raise KeyboardInterrupt
 

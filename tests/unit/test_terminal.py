@@ -210,6 +210,44 @@ def shown(text: str) -> list[str]:
     return [line.strip() for line in re.split(r"[\r\n]+", bare) if line.strip()]
 
 
+def test_where_time_is_estimated_it_is_the_share_of_time_that_is_told() -> None:
+    """Also between the moments at which the step itself has something to tell."""
+
+    def act(terminal: Terminal, clock: Clock) -> None:
+        with terminal.step("jit", "a") as step:
+            clock.now += 5
+            step.update(done=0, total=115, left=955)
+            terminal.beat()
+            clock.now += 235
+            terminal.beat()
+            step.update(done=111, total=115, left=720)
+            clock.now += 680
+            terminal.beat()
+            clock.now += 45
+            terminal.beat()
+            clock.now += 45
+            terminal.beat()
+
+    assert plain(act) == [
+        "  jit a  5.0s  1% (0/115)  about 16m 00s left",
+        "  jit a  4m 00s  25% (0/115)  about 12m 00s left",
+        "  jit a  15m 20s  96% (111/115)  about 40s left",
+        "  jit a  16m 05s  111/115",
+        "  jit a  16m 50s  111/115  longer than expected",
+        "✓ jit a  16m 50s",
+    ]
+
+
+def test_nothing_done_is_no_share() -> None:
+    def act(terminal: Terminal, clock: Clock) -> None:
+        with terminal.step("jit", "a") as step:
+            step.update(done=0, total=115, detail="test_a")
+            clock.now += 6
+            terminal.beat()
+
+    assert plain(act)[0] == "  jit a  6.0s  0/115  test_a"
+
+
 def test_a_terminal_has_a_live_line_and_colour() -> None:
     screen = Screen()
     clock = Clock()

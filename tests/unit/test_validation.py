@@ -32,7 +32,7 @@ from crossjit.model import (
     Variant,
     Verdict,
 )
-from crossjit.progress import Silent
+from crossjit.progress import Silent, SilentStep
 from crossjit.report import tables
 from crossjit.tasks import options
 from crossjit.validation import durations, job_list, run_suite
@@ -1091,3 +1091,25 @@ def test_what_the_target_wrote_cannot_leave_the_folder(tmp_path: Path) -> None:
     fine = tar_of({f"{ended.id}/../../escaped": b"x", f"{ended.id}/{ended.log}": b"y", f"/results/{ended.log}": b"z"})
     SuiteLog(logs).keep(io.BytesIO(fine), ended)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == {logs / ended.log: b"y"}
+
+
+def test_a_suite_tells_how_long_it_will_take(fake_engine: FakeEngine, target: Target, tmp_path: Path) -> None:
+    told: list[tuple[int | None, float | None]] = []
+
+    class Step(SilentStep):
+        def update(
+            self, *, done: int | None = None, total: int | None = None, detail: str = "", left: float | None = None
+        ) -> None:
+            told.append((done, left))
+
+    class Listener(Silent):
+        @contextlib.contextmanager
+        def step(self, name: str, subject: str = "") -> Iterator[SilentStep]:
+            yield Step()
+
+    ordered(fake_engine, BOTH, START, END, OTHER_START, OTHER, DONE)
+    known = {"test_s": 500.0, "test_t [stress]": 2000.0}
+    run_suite.run_suite(fake_engine, target, "jit", jobs=2, folder=tmp_path, progress=Listener(), durations=known)
+    assert told[2] == (0, 2000.0)
+    assert told[-1] == (2, 0.0)
+    assert all(left is not None for _, left in told[2:])

@@ -1,0 +1,75 @@
+"""How long a suite will still take: what modules took in earlier runs, or their weights, at the pace of this run."""
+
+from __future__ import annotations
+
+import fnmatch
+import heapq
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from crossjit.channels import Job, ModuleExit, Plan, Start
+from crossjit.validation.runner_events import Event, RunnerEvents
+
+TRUST = 0.05  # of the work: how much of it, done at the expected pace, earlier runs count for
+
+
+class TimeLeft:
+    """Follows a suite as the runner works through it, `slots` modules at a time."""
+
+    def __init__(self, order: Mapping[str, Any], slots: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """`order` is what the runner was told."""
+        self._items: list[Mapping[str, Any]] = order["items"]
+        self._known: Mapping[str, float] = order.get("seconds", {})
+        self._slots = slots
+        self._clock = clock
+        self._began: dict[str, float] = {}
+        self._jobs: dict[str, Job] = {}
+        self._weights: dict[str, float] = {}
+        self._second = 1.0  # of a module that no earlier run had, by its weight
+        self._trust = 0.0
+        self._took = 0.0
+        self._expected = 0.0
+
+    def take(self, event: Event) -> None:
+        """Take in what the runner said. It is the time of this clock that counts, not what the runner says of it."""
+        match event:
+            case Plan():
+                self._jobs |= {job.id: job for job in event.modules}
+                self._weights |= {job.id: self._weight(job) for job in event.modules}
+                known = [job for job in self._jobs.values() if job.key in self._known]
+                weight = sum(self._weights[job.id] for job in known)
+                if weight:
+                    seconds = sum(self._known[job.key] for job in known)
+                    self._second = seconds / weight
+                    self._trust = seconds * TRUST
+            case Start():
+                self._began[event.id] = self._clock()
+            case ModuleExit():
+                self._took += self._clock() - self._began.pop(event.id)
+                self._expected += self._of(self._jobs[event.id])
+
+    def seconds(self, events: RunnerEvents) -> float | None:
+        """Estimate the seconds until the last module ends; None while nothing tells how fast this target is."""
+        took, expected = self._took + self._trust, self._expected + self._trust
+        if not took or not expected:
+            return None
+        now = self._clock()
+        running = [(self._of(job), now - self._began[identity]) for identity, job in events.running.items()]
+        over = [each for each in running if each[1] > each[0] * took / expected]
+        pace = (took + sum(elapsed for _, elapsed in over)) / (expected + sum(each for each, _ in over))
+        slots = [max(0.0, expected * pace - elapsed) for expected, elapsed in running]
+        slots += [0.0] * (self._slots - len(slots))
+        heapq.heapify(slots)
+        for job in events.waiting:  # in the order in which the runner takes them
+            heapq.heapreplace(slots, slots[0] + self._of(job) * pace)
+        return max(slots)
+
+    def _of(self, job: Job) -> float:
+        return self._known.get(job.key, self._weights[job.id] * self._second)
+
+    def _weight(self, job: Job) -> float:
+        for item in self._items:
+            if (item["kind"], item["label"]) == (job.kind, job.label) and fnmatch.fnmatchcase(job.name, item["name"]):
+                return float(item["weights"].get(job.name, item["weight"]))
+        return 1.0
