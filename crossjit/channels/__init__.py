@@ -9,7 +9,18 @@ from crossjit.channels.capabilities import Capabilities, Capability
 from crossjit.channels.gdb import Begun, Exit, Section, Stop, Uop, Whole, read_line
 from crossjit.channels.probe import Executor, ProbeFacts, ProbeRecord, Workload, probe_record
 from crossjit.channels.reading import MalformedError, read, value_of
-from crossjit.channels.runner import Check, Done, Event, Job, Missing, ModuleExit, NotStarted, Plan, Start, read_event
+from crossjit.channels.runner import (
+    Check,
+    Done,
+    Event,
+    Job,
+    MissingRequirement,
+    ModuleExit,
+    NotStarted,
+    Plan,
+    Start,
+    read_event,
+)
 
 __all__ = [
     "Begun",
@@ -23,7 +34,7 @@ __all__ = [
     "Exit",
     "Job",
     "MalformedError",
-    "Missing",
+    "MissingRequirement",
     "NotStarted",
     "Part",
     "Plan",

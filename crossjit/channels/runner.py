@@ -45,7 +45,7 @@ class Job:
 
 
 @documents.table
-class Missing:
+class MissingRequirement:
     """An item of the order that names no module of this Python."""
 
     name: Word
@@ -59,7 +59,7 @@ class Plan:
 
     event: Literal["plan"]
     modules: Annotated[tuple[Job, ...], Field(max_length=10_000)]
-    missing: Annotated[tuple[Missing, ...], Field(max_length=10_000)]
+    missing: Annotated[tuple[MissingRequirement, ...], Field(max_length=10_000)]
 
 
 @documents.table

@@ -22,7 +22,7 @@ READ_ONLY = ":ro"  # behind a volume's folder: it is mounted read-only
 LineSink = Callable[[str], None]
 
 
-def lasting(labels: Mapping[str, str]) -> dict[str, str]:
+def permanent_labels(labels: Mapping[str, str]) -> dict[str, str]:
     """Return the labels for what outlives the run that makes it: all but the run's own."""
     return {key: value for key, value in labels.items() if key != RUN}
 

@@ -19,7 +19,7 @@ from python_on_whales.exceptions import DockerException
 from crossjit import PROGRAM
 from crossjit.engine import endpoint
 from crossjit.engine.endpoint import Endpoint
-from crossjit.engine.process import Ended, finish
+from crossjit.engine.process import ClientResult, finish
 from crossjit.errors import EngineError, OutOfMemoryError
 
 PATIENCE = 120.0  # seconds that a busy engine gets for one small thing
@@ -51,7 +51,9 @@ class CliClient:
             raise self.error(what, ended.stderr)
         return ended.stdout
 
-    def try_call(self, *arguments: str, timeout: float = PATIENCE, env: Mapping[str, str] | None = None) -> Ended:
+    def try_call(
+        self, *arguments: str, timeout: float = PATIENCE, env: Mapping[str, str] | None = None
+    ) -> ClientResult:
         """Run a short subcommand to its end. Raises EngineError if the engine does not answer in time."""
         try:
             return finish((*self.command, *arguments), timeout=timeout, env=env)

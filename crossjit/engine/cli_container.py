@@ -17,7 +17,7 @@ from crossjit.engine.base import READ_ONLY, Completed, ContainerOptions, LineSin
 from crossjit.engine.cli_client import KILL_PATIENCE, MORE_MEMORY, CliClient
 from crossjit.engine.confinement import KEEPER, no_proxies, without_proxies
 from crossjit.engine.disk import DiskWatch
-from crossjit.engine.process import Ended, feed, finish, follow, reading
+from crossjit.engine.process import ClientResult, feed, finish, follow, reading
 from crossjit.errors import EngineError, OutOfMemoryError
 from crossjit.util.budget import BUDGET, BoundedReader, LogCount
 
@@ -199,7 +199,7 @@ class CliContainer:
         try:
             ended = finish((*self.exec(user=KEEPER), "/bin/sh", "-c", f"{_COUNT}echo $kills"), timeout=KILL_PATIENCE)
         except subprocess.TimeoutExpired:
-            ended = Ended(1, "", "")
+            ended = ClientResult(1, "", "")
         if ended.returncode == 0 and ended.stdout.strip().isdecimal():
             return int(ended.stdout)
         for _ in range(20):  # nothing can be run in it: it may have ended, which the engine learns a little later
@@ -213,7 +213,7 @@ class CliContainer:
         try:
             ended = finish((*self.exec(user=user), *arguments), timeout=KILL_PATIENCE)
         except subprocess.TimeoutExpired:
-            ended = Ended(1, "", "")
+            ended = ClientResult(1, "", "")
         if ended.returncode != 0:
             # no process to be had (a fork bomb), or processes of another user: a restart ends everything
             self._cli.require_running(self.id, self._name)
@@ -244,7 +244,7 @@ class CliContainer:
     def get(self, path: str) -> Iterator[BinaryIO]:
         """Open a tar stream of a file or folder."""
 
-        def failed(ended: Ended, begun: bool) -> Exception:
+        def failed(ended: ClientResult, begun: bool) -> Exception:
             self._cli.require_running(self.id, self._name)
             if not begun and not self._exists(path):
                 return FileNotFoundError(2, f"there is no such file in {self._name}", path)
@@ -257,7 +257,7 @@ class CliContainer:
             pack = ("/bin/tar", "--create", "--file=-", "--numeric-owner", f"--directory={folder or '/'}", "--", last)
             command = (*self.exec(), *pack)
         else:
-            raise failed(Ended(1, "", ""), False)
+            raise failed(ClientResult(1, "", ""), False)
         with reading(command, failed) as stream:
             yield cast(BinaryIO, BoundedReader(stream, f"{path} of {self._name}", BUDGET.stream))
 

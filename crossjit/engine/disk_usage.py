@@ -69,18 +69,18 @@ def measure(
     if ended.returncode != 0 or not ended.stdout.strip().isdecimal():
         raise client.error(f"tell the size of {name}", ended.stderr)
     size = int(ended.stdout)
-    beside = _beside(_lines((*run, "/bin/sh", "-c", _VOLUMES, "crossjit", *volumes)), untold)
+    elsewhere = _elsewhere(_lines((*run, "/bin/sh", "-c", _VOLUMES, "crossjit", *volumes)), untold)
     owner = user.partition(":")[0]
-    if owner in ROOT or not (exact or size + beside > limit):  # root's are the image's, too
-        return size + beside
+    if owner in ROOT or not (exact or size + elsewhere > limit):  # root's are the image's, too
+        return size + elsewhere
     lines = _lines((*run, "/bin/sh", "-c", _OWN, "crossjit", owner))
     own = next((int(line.split()[1]) for line in lines if line.startswith("own ")), None)
     if own is None and size <= limit:
         raise untold
-    return beside + (size if own is None else own * BLOCK)
+    return elsewhere + (size if own is None else own * BLOCK)
 
 
-def _beside(lines: Sequence[str], untold: BudgetError) -> int:
+def _elsewhere(lines: Sequence[str], untold: BudgetError) -> int:
     """Add up what `_VOLUMES` printed."""
     size = 0
     if not lines or lines[-1] != "end" or any("cannot read" in line or "Permission denied" in line for line in lines):

@@ -29,7 +29,7 @@ DRAIN = 1 << 20  # bytes of a stream's padding that a reader may leave behind un
 
 
 @dataclass(frozen=True)
-class Ended:
+class ClientResult:
     """A client that ended: its exit status, what it said on stdout, and on stderr."""
 
     returncode: int
@@ -84,7 +84,7 @@ def _client(
     )
 
 
-def finish(command: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None) -> Ended:
+def finish(command: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None) -> ClientResult:
     """Run a client to its end and keep what it says, up to ANSWER bytes.
 
     `env` is its whole environment, None for our own. Raises subprocess.TimeoutExpired after `timeout` seconds, OSError
@@ -97,7 +97,7 @@ def finish(command: Sequence[str], *, timeout: float, env: Mapping[str, str] | N
     try:
         stdout.join(timeout)  # before the process: Popen.wait with a time-out looks only now and then
         process.wait(max(0.0, timeout - (time.monotonic() - began)))
-        return Ended(process.returncode, stdout.text(), stderr.text())
+        return ClientResult(process.returncode, stdout.text(), stderr.text())
     finally:
         _end(process)
 
@@ -224,7 +224,7 @@ def _take(
             selector.unregister(key.fileobj)
 
 
-def feed(command: Sequence[str], source: BinaryIO, *, env: Mapping[str, str] | None = None) -> Ended:
+def feed(command: Sequence[str], source: BinaryIO, *, env: Mapping[str, str] | None = None) -> ClientResult:
     """Run a client with `source` as its stdin. Raises OSError if it cannot start."""
     process = _client(command, env, stdin=subprocess.PIPE, stderr=subprocess.STDOUT)
     said, process.stdout = _Said(process.stdout), None
@@ -235,14 +235,14 @@ def feed(command: Sequence[str], source: BinaryIO, *, env: Mapping[str, str] | N
         with contextlib.suppress(BrokenPipeError):
             stdin.close()
         process.wait()
-        return Ended(process.returncode, "", said.text())
+        return ClientResult(process.returncode, "", said.text())
     finally:
         _end(process)
 
 
 @contextlib.contextmanager
 def reading(
-    command: Sequence[str], failed: Callable[[Ended, bool], Exception], *, env: Mapping[str, str] | None = None
+    command: Sequence[str], failed: Callable[[ClientResult, bool], Exception], *, env: Mapping[str, str] | None = None
 ) -> Iterator[BinaryIO]:
     """Run a client and open its stdout. A reader may stop early.
 
@@ -254,18 +254,18 @@ def reading(
     try:
         stdout = cast(io.BufferedReader, process.stdout)
         if not stdout.peek(1) and process.wait() != 0:
-            raise failed(Ended(process.returncode, "", said.text()), False)
+            raise failed(ClientResult(process.returncode, "", said.text()), False)
         try:
             yield stdout
         except Exception as error:
             # a reader that trips over a stream's sudden end should learn why it ended
             with contextlib.suppress(subprocess.TimeoutExpired):
                 if process.wait(timeout=0.2) != 0:
-                    raise failed(Ended(process.returncode, "", said.text()), True) from error
+                    raise failed(ClientResult(process.returncode, "", said.text()), True) from error
             raise
         # tar readers stop at the end mark, before the padding
         if not stdout.closed and len(stdout.read(DRAIN)) < DRAIN and process.wait() != 0:
-            raise failed(Ended(process.returncode, "", said.text()), True)
+            raise failed(ClientResult(process.returncode, "", said.text()), True)
     finally:
         _end(process)
 

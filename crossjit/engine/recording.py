@@ -41,6 +41,6 @@ class _HeardEngine:
             yield cast(Container, _HeardContainer(container, self._hear))
 
 
-def heard(engine: Engine, hear: Hear) -> Engine:
+def recording(engine: Engine, hear: Hear) -> Engine:
     """Return the engine with `hear` called for each command that ended, in the thread that ran it."""
     return cast(Engine, _HeardEngine(engine, hear))

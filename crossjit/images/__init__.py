@@ -3,12 +3,12 @@
 from crossjit.images.builder import ensure, find
 from crossjit.images.image import Image, Package
 from crossjit.images.spec import ImageSpec, Role, configured, load_all, spec_for
-from crossjit.images.update import Listed, Updated, listed, update
+from crossjit.images.update import ListedImage, Updated, listed, update
 
 __all__ = [
     "Image",
     "ImageSpec",
-    "Listed",
+    "ListedImage",
     "Package",
     "Role",
     "Updated",

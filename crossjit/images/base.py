@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from crossjit import PROGRAM
-from crossjit.engine.base import OWNED, Engine, lasting
+from crossjit.engine.base import OWNED, Engine, permanent_labels
 from crossjit.errors import EngineError, InfrastructureError
 from crossjit.images import release as releases
 from crossjit.images.spec import ImageSpec
@@ -197,7 +197,7 @@ def _bootstrap(
             REFERENCE: base.reference,
             releases.LABEL: release,
         }
-        engine.import_image(tarball, tag=base.reference, arch=arch, labels={**lasting(labels), **about})
+        engine.import_image(tarball, tag=base.reference, arch=arch, labels={**permanent_labels(labels), **about})
         engine.tag(base.reference, _newest(spec, arch))
     return base
 

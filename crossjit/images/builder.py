@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from crossjit.engine.base import COPY, OWNED, ContainerOptions, Engine, EngineObject, ImageInfo, lasting
+from crossjit.engine.base import COPY, OWNED, ContainerOptions, Engine, EngineObject, ImageInfo, permanent_labels
 from crossjit.errors import EngineError, InfrastructureError
 from crossjit.images import base as bases
 from crossjit.images import release as releases
@@ -173,7 +173,7 @@ def _build(engine: Engine, wanted: _Wanted, labels: Mapping[str, str], step: Ste
         tag = wanted.tag(release)
         if (info := engine.image(tag)) is not None:
             return release, info
-        own = lasting(labels)
+        own = permanent_labels(labels)
         own |= {OWNED: "image", BASE: base.identity, KEY: wanted.key(release), CORE: wanted.core}
         own |= {releases.LABEL: release, MADE: datetime.now(UTC).isoformat(timespec="seconds")}
         moved: list[str] = []

@@ -100,7 +100,7 @@ def all_chosen(home: Path) -> Iterator[Choice]:
             yield choice
 
 
-def forget(home: Path, choice: Choice) -> None:
+def invalidate(home: Path, choice: Choice) -> None:
     """Remove what was recorded."""
     with files.translate_os_errors(InfrastructureError, "cannot forget an image", home / "images"):
         _path(home, choice.core).unlink(missing_ok=True)

@@ -33,7 +33,7 @@ class Updated:
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedImage:
     """An image of this state folder in the engine. `made` is a date in UTC; `current`: it is what commands take."""
 
     name: str
@@ -74,15 +74,17 @@ def update(
             refresh=True,
         )
         if image.core != choice.core:
-            releases.forget(home, choice)
+            releases.invalidate(home, choice)
         yield Updated(image, choice.reference)
 
 
-def listed(engine: Engine, specs: tuple[ImageSpec, ...], settings: Settings, host_arch: Arch) -> tuple[Listed, ...]:
+def listed(
+    engine: Engine, specs: tuple[ImageSpec, ...], settings: Settings, host_arch: Arch
+) -> tuple[ListedImage, ...]:
     """List the images that a state folder had made or takes, by name, the newest first. Raises EngineError."""
     current = {choice.reference for choice, _ in _current(specs, settings.home, host_arch)}
     rows = [
-        Listed(thing.name, thing.labels.get(MADE, ""), thing.labels.get(releases.LABEL, ""), thing.name in current)
+        ListedImage(thing.name, thing.labels.get(MADE, ""), thing.labels.get(releases.LABEL, ""), thing.name in current)
         for thing in engine.owned({OWNED: "image", KEY: None, CORE: None})
         if thing.kind == "image" and (thing.labels.get(HOME) == settings.identity or thing.name in current)
     ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from crossjit.model import Cell
 from crossjit.report.size_budget import LINE
 from crossjit.report.tables import render
-from crossjit.report.terminal_style import Look
+from crossjit.report.terminal_style import TerminalStyle
 from crossjit.runs.model import Run
 from crossjit.triage import diagnosis
 from crossjit.triage.diagnosis import Diagnosis
@@ -64,12 +64,12 @@ def by_layer(found: Diagnoses) -> tuple[tuple[Diagnosis, str], ...]:
     return tuple((same[0], ", ".join(str(each.cell) for each in same)) for _, same in sorted(cells.items()))
 
 
-def as_text(diagnoses: Sequence[Diagnosis], *, look: Look) -> str:
+def as_text(diagnoses: Sequence[Diagnosis], *, style: TerminalStyle) -> str:
     """Return what failing tests are about, each with its table."""
-    return "\n\n".join("\n".join(_lines(each, look)) for each in diagnoses)
+    return "\n\n".join("\n".join(_lines(each, style)) for each in diagnoses)
 
 
-def _lines(found: Diagnosis, look: Look) -> Iterator[str]:
+def _lines(found: Diagnosis, style: TerminalStyle) -> Iterator[str]:
     yield f"{found.cell}: {found.test}"
     yield f"  {found}"
     yield ""
@@ -84,5 +84,5 @@ def _lines(found: Diagnosis, look: Look) -> Iterator[str]:
         )
         for rung in rungs(found)
     ]
-    for line in render(("changed", "cell", "how", "outcome", "time", "said"), rows, look).splitlines():
+    for line in render(("changed", "cell", "how", "outcome", "time", "said"), rows, style).splitlines():
         yield f"  {line}"

@@ -11,7 +11,7 @@ from crossjit import PROGRAM
 from crossjit.errors import CrossjitError, Interrupted
 from crossjit.model import Cell, CellResult, Outcome, SuiteResult, TestResult, Verdict
 from crossjit.report.size_budget import LINE
-from crossjit.report.terminal_style import Look
+from crossjit.report.terminal_style import TerminalStyle
 from crossjit.util.text import duration, printable, shortened
 from crossjit.validation import reason
 
@@ -25,9 +25,9 @@ def error_text(error: CrossjitError) -> str:
     return "\n".join(lines)
 
 
-def render(headers: Sequence[str], rows: Sequence[Sequence[str]], look: Look) -> str:
+def render(headers: Sequence[str], rows: Sequence[Sequence[str]], style: TerminalStyle) -> str:
     """Lay a table out: ruled and wrapped to the width on a terminal, else aligned text of one line a row."""
-    return _ruled(headers, rows, look) if look.live else _aligned(headers, rows)
+    return _ruled(headers, rows, style) if style.live else _aligned(headers, rows)
 
 
 def _aligned(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -38,22 +38,22 @@ def _aligned(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _ruled(headers: Sequence[str], rows: Sequence[Sequence[str]], look: Look) -> str:
+def _ruled(headers: Sequence[str], rows: Sequence[Sequence[str]], style: TerminalStyle) -> str:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD if look.unicode else box.ASCII2, pad_edge=False, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD if style.unicode else box.ASCII2, pad_edge=False, show_edge=False)
     for header in headers:
         table.add_column(header, overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell), style=_STYLES.get(cell, "")) for cell in row))
     console = Console(
-        width=look.width,
-        force_terminal=look.color,
-        no_color=not look.color,
-        color_system="standard" if look.color else None,
+        width=style.width,
+        force_terminal=style.color,
+        no_color=not style.color,
+        color_system="standard" if style.color else None,
         highlight=False,
     )
     with console.capture() as captured:
@@ -79,14 +79,14 @@ def results_text(
     *,
     run: str,
     reproduce: str,
-    look: Look,
+    style: TerminalStyle,
     about: Callable[[Cell, TestResult], object] = lambda cell, test: None,
 ) -> str:
     """Return a run's end: the table of cells, each cell's reasons and caveats, and the line that reproduces the run.
 
     `about` says of a test that went wrong what that was found to be about, if anything.
     """
-    parts = [render(HEADERS, [_row(result) for result in results], look)]
+    parts = [render(HEADERS, [_row(result) for result in results], style)]
     for result in results:
         said = [*result.reasons, *(f"no evidence {caveat}" for caveat in result.caveats)]
         said += [f"{line}" for suite in result.suites for line in _bad(suite, partial(about, result.cell))]

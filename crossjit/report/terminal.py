@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 from crossjit.errors import CrossjitError, Interrupted
 from crossjit.progress import Step, StepState
 from crossjit.report import output
-from crossjit.report.terminal_style import Look, columns, look_of
+from crossjit.report.terminal_style import TerminalStyle, columns, style_of
 from crossjit.util.text import duration, one_line, printable, shortened
 
 if TYPE_CHECKING:
@@ -45,13 +45,13 @@ class Terminal:
         stream: TextIO | None = None,
         *,
         environ: Mapping[str, str] = os.environ,
-        look: Look | None = None,
+        style: TerminalStyle | None = None,
         clock: Callable[[], float] = time.monotonic,
         heartbeat: float = HEARTBEAT,
     ) -> None:
         self._stream = stream or sys.stderr
         self._github = output.on_github(environ)
-        self._look = look or look_of(self._stream, environ)
+        self._style = style or style_of(self._stream, environ)
         self._clock = clock
         self._heartbeat = heartbeat
         self._lock = threading.RLock()
@@ -63,7 +63,7 @@ class Terminal:
         self._pulse: threading.Thread | None = None
 
     def __enter__(self) -> Terminal:
-        if self._look.live and not self._github:
+        if self._style.live and not self._github:
             self._start_live()
         else:
             self._pulse = threading.Thread(target=self._beat_until_stopped, name="heartbeat", daemon=True)
@@ -108,7 +108,7 @@ class Terminal:
         with self._lock:
             for row in self._open:
                 if row.is_due(self._heartbeat):
-                    self._write(f"  {row.describe(self._look)}")
+                    self._write(f"  {row.describe(self._style)}")
 
     def _beat_until_stopped(self) -> None:
         while not self._stopped.wait(min(self._heartbeat, 1.0)):
@@ -119,8 +119,8 @@ class Terminal:
     def _finish(self, row: _Row, error: BaseException | None) -> None:
         interrupted = isinstance(error, (KeyboardInterrupt, Interrupted))
         good = None if interrupted else error is None
-        word = "  interrupted" if interrupted else "  failed" if error is not None and self._look.unicode else ""
-        line = f"{self._look.mark(good)} {row.title}  {duration(row.elapsed)}{word}"
+        word = "  interrupted" if interrupted else "  failed" if error is not None and self._style.unicode else ""
+        line = f"{self._style.mark(good)} {row.title}  {duration(row.elapsed)}{word}"
         tail = self._tail(row, error)
         if self._github:
             self._write_folded(line, row)
@@ -168,9 +168,9 @@ class Terminal:
         self._console = Console(
             file=self._stream,
             force_terminal=True,
-            width=self._look.width,
-            no_color=not self._look.color,
-            color_system="standard" if self._look.color else None,
+            width=self._style.width,
+            no_color=not self._style.color,
+            color_system="standard" if self._style.color else None,
             highlight=False,
             emoji=False,
             markup=False,
@@ -193,7 +193,7 @@ class Terminal:
         room = max(1, options.max_height - 1)
         width = min(options.max_width, columns(self._stream))  # the terminal may have become narrower since
         for row in rows[-room:]:
-            text = Text(f"{self._look.mark(None)} {row.describe(self._look)}")
+            text = Text(f"{self._style.mark(None)} {row.describe(self._style)}")
             text.truncate(width)
             yield text
 
@@ -229,22 +229,22 @@ class _Row:
             return self.elapsed >= min(EARLY, heartbeat)
         return self._clock() - self.shown >= heartbeat
 
-    def describe(self, look: Look) -> str:
+    def describe(self, style: TerminalStyle) -> str:
         """Return the step's state on one line: title, elapsed, share done, detail."""
         self.shown = self._clock()
-        parts = (self.title, duration(self.elapsed), self._share(look), self._left(), self._state.detail)
+        parts = (self.title, duration(self.elapsed), self._share(style), self._left(), self._state.detail)
         return "  ".join(part for part in parts if part)
 
-    def _share(self, look: Look) -> str:
+    def _share(self, style: TerminalStyle) -> str:
         share, done, total = self._state.share, self._state.done, self._state.total
         counted = "" if done is None else f"({done}/{total})" if total else str(done)
         if share is None:
             return counted.strip("()")
         text = f"{share:.0%} {counted}".strip()
         # a bar is worth its room only where there is room for the rest as well
-        if not look.live or look.width < 80:
+        if not style.live or style.width < 80:
             return text
-        full, empty = ("━", "╌") if look.unicode else ("#", ".")
+        full, empty = ("━", "╌") if style.unicode else ("#", ".")
         filled = int(share * BAR)
         return f"{full * filled}{empty * (BAR - filled)} {text}"
 

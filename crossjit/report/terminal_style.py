@@ -11,7 +11,7 @@ PLAIN_WIDTH = 100
 
 
 @dataclass(frozen=True)
-class Look:
+class TerminalStyle:
     """What a stream can show: `live` is a terminal, where lines can be redrawn; `width` in columns."""
 
     live: bool = False
@@ -25,10 +25,10 @@ class Look:
         return signs[2 if good is None else 0 if good else 1]
 
 
-def look_of(stream: TextIO, environ: Mapping[str, str] = os.environ) -> Look:
+def style_of(stream: TextIO, environ: Mapping[str, str] = os.environ) -> TerminalStyle:
     """Find out what a stream can show. `NO_COLOR` (https://no-color.org) and `TERM=dumb` are respected."""
     terminal = stream.isatty() and environ.get("TERM") != "dumb"
-    return Look(
+    return TerminalStyle(
         live=terminal,
         color=terminal and not environ.get("NO_COLOR"),
         unicode=_encodes("✓✗•━", stream),

@@ -19,7 +19,7 @@ from crossjit.model import CellResult, Verdict
 from crossjit.util import files
 
 
-def explained(error: Exception, home: Path) -> CrossjitError:
+def as_crossjit_error(error: Exception, home: Path) -> CrossjitError:
     """Return any exception as an error that a user can read.
 
     What the disk refused is said in words; the traceback of all else is written into the state folder `home`, or where
@@ -46,7 +46,7 @@ def explained(error: Exception, home: Path) -> CrossjitError:
 
 def result_of(home: Path, result: CellResult, error: Exception) -> CellResult:
     """Return a cell's result with the verdict that an error means, and its reason."""
-    shown = explained(error, home)
+    shown = as_crossjit_error(error, home)
     verdict = Verdict.FAIL if isinstance(shown, ProductError) else Verdict.INFRA
     reasons = (shown.message, *([f"hint: {shown.hint}"] if shown.hint else []))
     traced = "".join(traceback.format_exception(error)).splitlines() if settings.wants_traceback() else ()

@@ -37,7 +37,7 @@ class Answer:
 @contextlib.contextmanager
 def asking(url: str, timeouts: Timeouts) -> Iterator[Answer]:
     """Ask for a file. Raises PlaceError if it does not come, TransientError if it may come another time."""
-    with _explained(timeouts):
+    with _translated_errors(timeouts):
         response = _ask(url, timeouts)
     with contextlib.closing(response):
         if not 200 <= response.status < 300:
@@ -48,7 +48,7 @@ def asking(url: str, timeouts: Timeouts) -> Iterator[Answer]:
 
 
 def _chunks(response: urllib3.BaseHTTPResponse, timeouts: Timeouts) -> Iterator[bytes]:
-    with _explained(timeouts):
+    with _translated_errors(timeouts):
         while chunk := response.read1(CHUNK):  # what has come, at once, not when a whole chunk is there
             yield chunk
 
@@ -155,7 +155,7 @@ def _count_addresses(host: str, port: int, seconds: float) -> int:
 
 
 @contextlib.contextmanager
-def _explained(timeouts: Timeouts) -> Iterator[None]:
+def _translated_errors(timeouts: Timeouts) -> Iterator[None]:
     """Turn what urllib3 raises into PlaceErrors."""
     try:
         yield

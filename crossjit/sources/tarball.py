@@ -291,7 +291,7 @@ class _Writer:
         member.pax_headers = {}
         member.mtime = int(member.mtime)
         self._tar.addfile(member, self._take(member, content))
-        tar.forget(self._tar)
+        tar.drop_members(self._tar)
 
     def _add_folder(self, name: str, mtime: int, mode: int = 0o755) -> None:
         if name in self._folders:

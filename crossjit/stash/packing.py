@@ -303,7 +303,7 @@ class _MemberWriter:
             self._tar.addfile(info, cast(BinaryIO, tar_zst.ObservingReader(entry.spool, sha256.update)))
             value = self.files[path] = sha256.hexdigest()
             self.unpacked += info.size
-        tar_module.forget(self._tar)
+        tar_module.drop_members(self._tar)
         self.lines.append((_raw(path), f"{entry.kind} {entry.mode:04o} {json.dumps(path)} {value}\n"))
 
 

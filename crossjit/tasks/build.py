@@ -15,7 +15,7 @@ from crossjit.model import CellResult, Verdict
 from crossjit.report import tables, terminal_style
 from crossjit.tasks.framework import note, show, show_json, show_table
 from crossjit.tasks.options import SELECTORS, Request, cell_command, describe, from_record
-from crossjit.tasks.session import RunSession, foresee, opened
+from crossjit.tasks.session import RunSession, forecast_cells, opened
 
 if TYPE_CHECKING:
     from crossjit.pipeline.context import PreparedCell
@@ -122,7 +122,7 @@ def _show(run: RunSession, results: Sequence[CellResult], *, json: bool) -> None
     else:
         show(
             tables.results_text(
-                results, run=record.id, reproduce=record.reproduce, look=terminal_style.look_of(sys.stdout)
+                results, run=record.id, reproduce=record.reproduce, style=terminal_style.style_of(sys.stdout)
             )
         )
 
@@ -162,7 +162,7 @@ def plan(context: Context, request: Request, build_only: bool = False, json: boo
     """Say what `validate` would do for each cell, and what is in the stash already; starts nothing."""
     from crossjit.pipeline.plan import steps as list_steps
 
-    foreseen, ability = foresee(request)
+    foreseen, ability = forecast_cells(request)
     steps = {}
     for cell in foreseen:
         order = cell.order

@@ -27,9 +27,9 @@ _FILTER = "default: all"
 @command(
     iterable=["arch", "recipe", "variant"],
     help={
-        "arch": f"only these: {', '.join(Arch)}; {options.MANY}; {_FILTER}",
-        "recipe": f"only these: 3.13, 3.14, 3.15, main, or the path of a recipe's file; {options.MANY}; {_FILTER}",
-        "variant": f"only these: {options.VARIANTS}; {options.MANY}; {_FILTER}",
+        "arch": f"only these: {', '.join(Arch)}; {options.REPEATABLE}; {_FILTER}",
+        "recipe": f"only these: 3.13, 3.14, 3.15, main, or a recipe file's path; {options.REPEATABLE}; {_FILTER}",
+        "variant": f"only these: {options.VARIANTS}; {options.REPEATABLE}; {_FILTER}",
         "format": "table, json, or github: the matrix of a GitHub Actions job; default: table",
         "json": "the same as --format json; default: off",
     },

@@ -88,7 +88,7 @@ def words_after_dashes(context: Context) -> tuple[str, ...]:
 
 def show(text: str) -> None:
     """Print to stdout."""
-    print(output.text(text, color=terminal_style.look_of(sys.stdout).color))
+    print(output.text(text, color=terminal_style.style_of(sys.stdout).color))
 
 
 def show_bytes(content: bytes) -> None:
@@ -109,7 +109,7 @@ def show_json(value: object) -> None:
 
 def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table, as the terminal allows."""
-    show(tables.render(headers, rows, terminal_style.look_of(sys.stdout)))
+    show(tables.render(headers, rows, terminal_style.style_of(sys.stdout)))
 
 
 class Notes(Silent):
@@ -280,7 +280,7 @@ def _unforeseen(error: Exception) -> Exit:
         home = settings.load().home
     except CrossjitError:
         home = Path(tempfile.gettempdir())
-    shown = bug_report.explained(error, home)
+    shown = bug_report.as_crossjit_error(error, home)
     return ended(tables.error_text(shown), shown.exit_code)
 
 

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 SUITES = ("jit", "jit-stress", "no-opt", "ft-smoke", "full")  # a test compares it with what is there
 AUTO = "auto"  # the strategy that leaves the choice to the host
 VARIANTS = "jit, jit-debug, ft, ft-debug, ft-jit, interp, nojit, asan, tsan, ubsan"
-MANY = "can be repeated, or given as A,B"
+REPEATABLE = "can be repeated, or given as A,B"
 
 HELP: Mapping[str, str] = {
-    "arch": f"{', '.join(Arch)} or all; {MANY}; default: the engine's own",
-    "recipe": f"3.13, 3.14, 3.15, main, the path of a recipe's file, or all; {MANY}; default: 3.15",
-    "variant": f"{VARIANTS}, or all; {MANY}; default: the recipe's own, jit and ft",
+    "arch": f"{', '.join(Arch)} or all; {REPEATABLE}; default: the engine's own",
+    "recipe": f"3.13, 3.14, 3.15, main, the path of a recipe's file, or all; {REPEATABLE}; default: 3.15",
+    "variant": f"{VARIANTS}, or all; {REPEATABLE}; default: the recipe's own, jit and ft",
     "strategy": "how to build: auto, native, cross or emulate; default: auto: native if possible, else cross",
     "source": (
         "what to build instead of the recipe's source: an archive, a git URL or local repository with #REF "
@@ -39,11 +39,11 @@ HELP: Mapping[str, str] = {
     ),
     "jobs": "how many commands make runs at a time; default: CROSSJIT_JOBS, else as many as cores and memory allow",
     "no_cache": "build without caches; default: use them",
-    "suite": f"which suites to run: {', '.join(SUITES)}; {MANY}; default: the variant's own",
+    "suite": f"which suites to run: {', '.join(SUITES)}; {REPEATABLE}; default: the variant's own",
     "shard": "run only part I of N of each suite, given as I/N; default: all",
     "tests": (
         "run only these: a module (test_dis), a test's full name, or a pattern as for regrtest's --match; "
-        f"{MANY}; default: all"
+        f"{REPEATABLE}; default: all"
     ),
     "json": "print JSON instead of text; default: off",
 }

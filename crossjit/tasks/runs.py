@@ -178,10 +178,10 @@ def described(run: Run, *, steps: bool) -> str:
     if seen and not any(run.result(cell) for cell in run.cells):  # all that such a run was for
         lines += ["", *(path.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0] for path in seen), ""]
         return "\n".join([*lines, f"reproduce: {run.reproduce}"])
-    look, found = terminal_style.look_of(sys.stdout), diagnoses.of(run)
+    style, found = terminal_style.style_of(sys.stdout), diagnoses.of(run)
     if found and not any(run.result(cell) for cell in run.cells):  # likewise
         return "\n".join(
-            [*lines, "", diagnoses.as_text([*found.values()], look=look), "", f"reproduce: {run.reproduce}"]
+            [*lines, "", diagnoses.as_text([*found.values()], style=style), "", f"reproduce: {run.reproduce}"]
         )
     results = run.results()
     if not results:
@@ -191,7 +191,7 @@ def described(run: Run, *, steps: bool) -> str:
         results,
         run=run.id,
         reproduce=run.reproduce,
-        look=look,
+        style=style,
         about=lambda cell, test: found.get((cell, test.suite, test.name)),
     )
     return "\n".join([*lines, "", *([crashed, ""] if crashed else []), shown])

@@ -46,7 +46,7 @@ def opened(
     get no verdicts. What is wrong with the request is said before the host is touched or anything is recorded.
     """
     from crossjit import engine, images
-    from crossjit.engine.recording import heard
+    from crossjit.engine.recording import recording
     from crossjit.pipeline import cleanup, context, forecast, plan
     from crossjit.progress import Tee
     from crossjit.report.terminal import Terminal
@@ -65,8 +65,8 @@ def opened(
     cells = selection.cells[:1] if one else selection.cells
     orders = forecast.arranged([_order(cell, recipes[cell.recipe], request, ability) for cell in cells])
     described = {"crossjit": crossjit.__version__, "engine": asdict(facts), "ability": asdict(ability)}
-    recording = _record(settings, request, described, orders, reproduce, looks)
-    with telling(client), Terminal() as terminal, recording as record:
+    recorded = _record(settings, request, described, orders, reproduce, looks)
+    with telling(client), Terminal() as terminal, recorded as record:
         progress = Tee(terminal, record.recorder)
         for remark in selection.notes:
             progress.say(remark)
@@ -74,7 +74,7 @@ def opened(
             progress.say(f"removed what a run that died had left: {line}")
         ctx = context.BuildContext(
             settings=settings,
-            engine=heard(client, record.recorder.command),
+            engine=recording(client, record.recorder.command),
             facts=facts,
             ability=ability,
             images=specs,
@@ -139,7 +139,7 @@ def program_path() -> str:
     return str(wrapper if wrapper.is_file() else full_path(sys.argv[0]))
 
 
-def foresee(request: Request) -> tuple[tuple[PlannedCell, ...], EmulationSupport]:
+def forecast_cells(request: Request) -> tuple[tuple[PlannedCell, ...], EmulationSupport]:
     """Look at what is there for the request's cells already. Starts nothing; an engine that does not answer is none."""
     from crossjit import engine, host, images
     from crossjit.engine.base import Engine

@@ -76,7 +76,7 @@ def triage(
     if json:
         show_json({"run": record, "diagnoses": [diagnosis.as_json(each) for each in found]})
     else:
-        show(told.as_text(found, look=terminal_style.look_of(sys.stdout)))
+        show(told.as_text(found, style=terminal_style.style_of(sys.stdout)))
         show("\n".join(["", f"run:       {record}", *([f"told by:   {PROGRAM} report {before.id}"] if before else [])]))
     return ExitCode.PASS
 

@@ -66,7 +66,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_file(file: IO[Any]) -> None:
-    """Have the disk keep what was written to a file. What `explained` tells if its file system cannot is raised."""
+    """Have the disk keep what was written to a file; `translate_os_errors` knows what a file system cannot."""
     file.flush()
     try:
         os.fsync(file.fileno())

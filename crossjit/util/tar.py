@@ -135,10 +135,10 @@ def members(tar: tarfile.TarFile, reader: TrackingReader) -> Iterator[tarfile.Ta
         if member.issparse():  # its size is what it claims, and reading it gives as many zeros
             raise reader.count.over("a sparse file")
         yield member
-        forget(tar)
+        drop_members(tar)
 
 
-def forget(tar: tarfile.TarFile) -> None:
+def drop_members(tar: tarfile.TarFile) -> None:
     """Drop the members that were read or written, which tarfile keeps."""
     tar.members.clear()  # type: ignore[attr-defined]
 

@@ -28,7 +28,7 @@ from crossjit.validation.capabilities import Probed
 from crossjit.validation.probe import ran_out
 from crossjit.validation.resume import SuiteLog
 from crossjit.validation.runner_events import RunnerEvents
-from crossjit.validation.suite_result import Heard
+from crossjit.validation.suite_result import SuiteOutput
 from crossjit.validation.target import (
     HOME,
     MARGIN,
@@ -101,8 +101,8 @@ def run_suite(
         return {**ordered, "seconds": dict(durations or {}), "done": done}
 
     with progress.step(name, str(target.cell)) as step:
-        heard = _run(engine, target, order, events, kept, seconds=_limit(foreseen), jobs=jobs, step=step)
-    result, starved = suite_result.compose(name, suite, where, known, heard, kept.path, data, selection)
+        output = _run(engine, target, order, events, kept, seconds=_limit(foreseen), jobs=jobs, step=step)
+    result, starved = suite_result.compose(name, suite, where, known, output, kept.path, data, selection)
     _check_memory(target, starved)
     return _with_capabilities(result, where, known, probed)
 
@@ -137,11 +137,11 @@ def run_items(
     """
     kept, events = SuiteLog(folder), RunnerEvents()
     kept.start(order, target.subject)
-    heard = _run(engine, target, lambda _: order, events, kept, seconds=_limit(order), jobs=jobs, step=step)
+    output = _run(engine, target, lambda _: order, events, kept, seconds=_limit(order), jobs=jobs, step=step)
     found = [(ended, results.of_module("", replace(ended, label=""), folder).results) for ended in events.ended]
     bad = {ended.id for ended, results in found if any(result.outcome.is_failure for result in results)}
     _check_memory(target, suite_result.starved([(ended, {ended.id}) for ended in events.ended], bad))
-    for problem in (*heard.problems, *events.problems):
+    for problem in (*output.problems, *events.problems):
         step.line(problem)
     return {ended.label: Ran(results, ended.seconds) for ended, results in found}
 
@@ -156,7 +156,7 @@ def _run(
     seconds: int,
     jobs: int,
     step: Step,
-) -> Heard:
+) -> SuiteOutput:
     """Install everything in a container of its own, and have the runner work through what is ordered there."""
     problems: list[str] = []
     limits = target_limits(_memory(engine.facts(), jobs), seconds + 2 * MARGIN)
@@ -203,7 +203,7 @@ def _run(
         )
     if completed.returncode == NO_LIBRARY and (trouble := loading.missing_library(last, Role.TARGET, target.packages)):
         raise trouble
-    return Heard(events, completed, tuple(problems), ran_out=ran_out(completed, seconds + MARGIN))
+    return SuiteOutput(events, completed, tuple(problems), ran_out=ran_out(completed, seconds + MARGIN))
 
 
 def _keep(container: Container, kept: SuiteLog, ended: ModuleExit) -> Iterator[str]:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from crossjit.channels import Done, Job, MalformedError, Missing, ModuleExit, NotStarted, Plan, Start, read_event
+from crossjit.channels import (
+    Done,
+    Job,
+    MalformedError,
+    MissingRequirement,
+    ModuleExit,
+    NotStarted,
+    Plan,
+    Start,
+    read_event,
+)
 from crossjit.util.budget import BUDGET
 from crossjit.util.text import pluralize
 
@@ -21,7 +31,7 @@ class RunnerEvents:
         """`taken` ended in an earlier run, and do not run again."""
         self.ended = list(taken)
         self.left: list[NotStarted] = []
-        self.missing: list[Missing] = []
+        self.missing: list[MissingRequirement] = []
         self.running: dict[str, Job] = {}
         self.done = False
         self.taken = len(taken)
@@ -110,8 +120,8 @@ class RunnerEvents:
             raise MalformedError("a plan has too many modules")
 
     @staticmethod
-    def _check_job(job: Job, among: dict[str, Job]) -> None:
-        planned = among.get(job.id)
+    def _check_job(job: Job, jobs: dict[str, Job]) -> None:
+        planned = jobs.get(job.id)
         if planned is None or (planned.kind, planned.name, planned.label) != (job.kind, job.name, job.label):
             raise MalformedError(f"{job.id} was not to come now")
 

@@ -24,7 +24,7 @@ CRASHES = 200  # of a suite that are kept with what they wrote
 
 
 @dataclass(frozen=True)
-class Heard:
+class SuiteOutput:
     """All that came of the runner. `problems` are those with the modules' files; `ran_out` says that we ended it."""
 
     events: RunnerEvents
@@ -38,7 +38,7 @@ def compose(
     suite: Suite,
     where: TargetEnvironment,
     known: tuple[KnownFailure, ...],
-    heard: Heard,
+    output: SuiteOutput,
     logs: Path,
     data: Path,
     selection: TestSelection,
@@ -47,20 +47,20 @@ def compose(
 
     `logs` is where the modules' files are, `data` where caveats are read from.
     """
-    events = heard.events
+    events = output.events
     found = _collect(name, events.ended, logs)
     results, unexpected = mark_known(found.results, known)
     results = annotate_mismatch(results, known)
     bad = {result.name for result in results if result.failed}
     lost = cut_short(results, known, [ended.test for ended in events.ended]) if not selection.tests else ()
     results += deselected(name, known, [ended.name for ended in events.ended])
-    limits = tuple(_limits(heard))
+    limits = tuple(_limits(output))
     result = SuiteResult(
         suite=name,
         results=tuple(sorted(results, key=lambda result: result.name)),
-        seconds=round(heard.completed.seconds, 3),
+        seconds=round(output.completed.seconds, 3),
         caveats=suites.caveats(name, where, data),
-        problems=(*_problems(heard), *found.problems, *limits),
+        problems=(*_problems(output), *found.problems, *limits),
         unproved=(*(job_list.missing(suite, where, results) if selection.is_whole else ()), *lost),
         notes=(*_notes(events, selection), *found.notes, *unexpected),
         modules=tuple(ended.module_run for ended in events.ended),
@@ -119,29 +119,29 @@ def _notes(events: RunnerEvents, selection: TestSelection) -> Iterator[str]:
     yield from (_absent(item.name) for item in events.missing if item.optional)
 
 
-def _problems(heard: Heard) -> Iterator[str]:
+def _problems(output: SuiteOutput) -> Iterator[str]:
     """Say what went wrong beside the tests, and is not a limit's doing."""
-    events = heard.events
+    events = output.events
     yield from (_absent(item.name) for item in events.missing if not item.optional)
-    yield from heard.problems
+    yield from output.problems
     yield from events.problems
-    if not heard.ran_out and (not events.done or heard.completed.returncode):
-        yield _no_end(heard)
+    if not output.ran_out and (not events.done or output.completed.returncode):
+        yield _no_end(output)
 
 
-def _limits(heard: Heard) -> Iterator[str]:
+def _limits(output: SuiteOutput) -> Iterator[str]:
     """Say what our limits, or the machine's, cut short: that says nothing about CPython."""
-    for ended in heard.events.ended:
+    for ended in output.events.ended:
         if ended.suite_timed_out:
             yield f"{ended} did not finish: the suite's time was over after {ended.seconds:,.0f} s of it"
-    yield from (f"{job.name} did not run: {job.reason}" for job in heard.events.left)
-    if heard.ran_out:
-        yield f"{_no_end(heard)}; its time was over"
+    yield from (f"{job.name} did not run: {job.reason}" for job in output.events.left)
+    if output.ran_out:
+        yield f"{_no_end(output)}; its time was over"
 
 
-def _no_end(heard: Heard) -> str:
-    running = names(heard.events.running.values())
-    return f"the runner did not come to its end ({heard.completed.how}); {running} was running"
+def _no_end(output: SuiteOutput) -> str:
+    running = names(output.events.running.values())
+    return f"the runner did not come to its end ({output.completed.how}); {running} was running"
 
 
 def _absent(name: str) -> str:

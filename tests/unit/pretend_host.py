@@ -195,7 +195,7 @@ class PretendHost:
             if argv == ("-v",) or argv == ("true",):
                 return 0, "", ""
             mighty = True
-        looked = self._look(argv, mighty)
+        looked = self._style(argv, mighty)
         if looked is not None:
             return looked
         if self.stop_before == len(self.changes):
@@ -212,7 +212,7 @@ class PretendHost:
             raise KeyboardInterrupt
         return result
 
-    def _look(self, argv: tuple[str, ...], mighty: bool) -> tuple[int, str, str] | None:
+    def _style(self, argv: tuple[str, ...], mighty: bool) -> tuple[int, str, str] | None:
         match argv:
             case ["docker", *_] | ["podman", *_] if argv[0] not in self.programs:
                 return 127, "", f"{argv[0]}: No such file or directory"

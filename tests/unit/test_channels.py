@@ -513,7 +513,7 @@ def read_end(fields: Mapping[str, Any]) -> Any:
 def test_caches_that_were_never_asked_do_not_break_what_is_shown() -> None:
     for caches in ({"llvm": (0, 0)}, {"llvm": (-1, 1)}, {"llvm": (0, 0), "compiler": (3, 1)}):
         result = CellResult(CELL, Verdict.PASS, ("x",), caches=caches)
-        shown = tables.results_text([result], run="r", reproduce="x", look=terminal_style.Look())
+        shown = tables.results_text([result], run="r", reproduce="x", style=terminal_style.TerminalStyle())
         assert "llvm" not in shown
         assert ("compiler 75% of 4" in shown) is ("compiler" in caches)
 

@@ -175,7 +175,7 @@ def check_reports(probe: Mapping[str, object], suites: tuple[SuiteResult, ...] =
         assert read is not None
         assert read.verdict is verdict
         json.dumps(tables.cell_json(read, whole=True), allow_nan=False)
-        tables.results_text([read], run=run.id, reproduce="x", look=terminal_style.Look())
+        tables.results_text([read], run=run.id, reproduce="x", style=terminal_style.TerminalStyle())
         html.page(run, [read])
         junit.document(run, [read])
         markdown.summary(run, [read])

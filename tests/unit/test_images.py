@@ -793,8 +793,8 @@ def test_what_dies_while_an_image_is_made_is_found_by_its_run(
     for each in (release, copy):
         assert labels.items() <= each.items()
         assert COPY in each
-    lasting = [each for tag, each in engine.images.items() if tag == image.reference or "base" in tag]
-    assert len({each.id for each in lasting}) == 2
-    for made in lasting:
+    permanent_labels = [each for tag, each in engine.images.items() if tag == image.reference or "base" in tag]
+    assert len({each.id for each in permanent_labels}) == 2
+    for made in permanent_labels:
         assert made.labels[HOME] == "h"
         assert RUN not in made.labels

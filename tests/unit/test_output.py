@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from crossjit.errors import BuildError, ExitCode
 from crossjit.report import output
 from crossjit.report.terminal import Terminal
-from crossjit.report.terminal_style import Look
+from crossjit.report.terminal_style import TerminalStyle
 from crossjit.runs.model import Run
 from crossjit.settings import Settings
 from crossjit.tasks import framework
@@ -79,7 +79,9 @@ def test_a_document_stays_the_same(text: str) -> None:
 def test_a_terminal_shows_steps_of_any_name() -> None:
     for environ, live in ((GITHUB, False), ({}, False), ({}, True)):
         stream = io.StringIO()
-        with Terminal(stream, environ=environ, look=Look(live=live, color=live, unicode=True), heartbeat=0) as terminal:
+        with Terminal(
+            stream, environ=environ, style=TerminalStyle(live=live, color=live, unicode=True), heartbeat=0
+        ) as terminal:
             for text in HOSTILE:
                 with pytest.raises(BuildError), terminal.step(text, text) as step:
                     step.line(text)

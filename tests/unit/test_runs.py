@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from crossjit.engine.base import ContainerOptions
-from crossjit.engine.recording import heard
+from crossjit.engine.recording import recording
 from crossjit.errors import BuildError, ExitCode, InfrastructureError, Interrupted, UserError
 from crossjit.model import Arch, Cell, CellResult, Outcome, Strategy, SuiteResult, TestResult, Verdict
 from crossjit.progress import Silent, Tee
@@ -257,7 +257,7 @@ def test_commands_in_containers_are_recorded(settings: Settings) -> None:
     engine = FakeEngine()
     engine.add_image("target", arch=Arch.X86_64)
     with RunRecord.start(settings, ARGV, {}) as record:
-        listening = heard(engine, record.recorder.command)
+        listening = recording(engine, record.recorder.command)
         with listening.container(ContainerOptions("target", arch=Arch.X86_64, name="one", labels={})) as container:
             assert container.id in engine.containers
             container.run(("true",), cwd="/")

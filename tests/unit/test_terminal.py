@@ -18,12 +18,12 @@ from crossjit.model import Arch, Cell, CellResult, Outcome, Strategy, SuiteResul
 from crossjit.report import tables
 from crossjit.report.tables import render
 from crossjit.report.terminal import Terminal
-from crossjit.report.terminal_style import Look, look_of
+from crossjit.report.terminal_style import TerminalStyle, style_of
 from crossjit.runs import model
 from crossjit.util.text import duration, size
 from crossjit.validation import reason
 
-PLAIN = Look(unicode=True)
+PLAIN = TerminalStyle(unicode=True)
 ESCAPE = "\x1b"
 
 
@@ -38,12 +38,12 @@ class Clock:
 
 
 def plain(
-    act: Callable[[Terminal, Clock], None], look: Look = PLAIN, environ: dict[str, str] | None = None
+    act: Callable[[Terminal, Clock], None], style: TerminalStyle = PLAIN, environ: dict[str, str] | None = None
 ) -> list[str]:
     """Return the lines that a Terminal wrote to something that is none."""
     stream, clock = io.StringIO(), Clock()
     # the heartbeat's thread would see real time; `beat` is called by the tests
-    act(Terminal(stream, environ=environ or {}, look=look, clock=clock), clock)
+    act(Terminal(stream, environ=environ or {}, style=style, clock=clock), clock)
     text = stream.getvalue()
     assert ESCAPE not in text
     return text.splitlines()
@@ -56,7 +56,7 @@ def test_a_finished_step_leaves_one_line() -> None:
             clock.now += 259
 
     assert plain(act) == ["✓ make 3.15/aarch64/jit  4m 19s"]
-    assert plain(act, Look()) == ["ok make 3.15/aarch64/jit  4m 19s"]
+    assert plain(act, TerminalStyle()) == ["ok make 3.15/aarch64/jit  4m 19s"]
 
 
 def test_a_failed_step_shows_its_last_output_once() -> None:
@@ -124,7 +124,7 @@ def test_the_heartbeat_comes_by_itself() -> None:
             return super().write(text)
 
     stream = Stream()
-    with Terminal(stream, environ={}, look=PLAIN, heartbeat=0.01) as terminal, terminal.step("make", "a"):
+    with Terminal(stream, environ={}, style=PLAIN, heartbeat=0.01) as terminal, terminal.step("make", "a"):
         assert written.wait(10)
     assert stream.getvalue().startswith("  make a  0.0s\n")
 
@@ -291,10 +291,10 @@ def test_a_narrow_terminal_is_not_overrun() -> None:
 
 def test_a_dumb_terminal_is_none() -> None:
     screen = Screen(TERM="dumb")
-    look = look_of(screen.stream, screen.environ)
+    style = style_of(screen.stream, screen.environ)
     screen.read()
-    assert not look.live
-    assert not look.color
+    assert not style.live
+    assert not style.color
 
 
 @pytest.mark.parametrize(
@@ -333,18 +333,20 @@ def test_sizes(count: int, text: str) -> None:
 
 
 def test_tables_are_aligned_text_in_a_log() -> None:
-    assert render(("cell", "is"), [("3.15/x86_64/jit", "pass"), ("a\nb", "fail")], Look()) == (
+    assert render(("cell", "is"), [("3.15/x86_64/jit", "pass"), ("a\nb", "fail")], TerminalStyle()) == (
         "cell             is\n3.15/x86_64/jit  pass\na b              fail"
     )
 
 
 def test_tables_are_ruled_and_wrapped_on_a_terminal() -> None:
-    text = render(("cell", "reason"), [("a", "pass"), ("b", "word " * 30)], Look(live=True, unicode=True, width=40))
+    text = render(
+        ("cell", "reason"), [("a", "pass"), ("b", "word " * 30)], TerminalStyle(live=True, unicode=True, width=40)
+    )
     assert ESCAPE not in text
     assert "─" in text
     assert all(len(line) <= 40 for line in text.splitlines())
-    assert f"{ESCAPE}[32mpass" in render(("is",), [("pass",)], Look(live=True, color=True, width=40))
-    render(("cell", "reason"), [("a", "pass")], Look(live=True)).encode("ascii")
+    assert f"{ESCAPE}[32mpass" in render(("is",), [("pass",)], TerminalStyle(live=True, color=True, width=40))
+    render(("cell", "reason"), [("a", "pass")], TerminalStyle(live=True)).encode("ascii")
 
 
 SUITE = SuiteResult(
@@ -372,7 +374,9 @@ PASSED = CellResult(Cell("3.15", Arch.X86_64, "jit"), Verdict.PASS, (), from_sta
 
 
 def test_results_as_text() -> None:
-    text = tables.results_text([FAILED, PASSED], run="20260101-000000-abcd", reproduce="invoke validate", look=Look())
+    text = tables.results_text(
+        [FAILED, PASSED], run="20260101-000000-abcd", reproduce="invoke validate", style=TerminalStyle()
+    )
     lines = text.splitlines()
     row = next(line for line in lines if line.startswith("3.15/aarch64/jit "))
     for part in ("fail", "cross", "jit 3 run, 1 skipped, 1 failed, 1 known", "5m 59s", "0123456789ab"):
@@ -387,17 +391,17 @@ def test_results_as_text() -> None:
 
 def test_a_result_says_what_it_was_made_of() -> None:
     made = replace(FAILED, derived_from="fedcba987654" + "0" * 52)
-    text = tables.results_text([made], run="r", reproduce="x", look=Look())
+    text = tables.results_text([made], run="r", reproduce="x", style=TerminalStyle())
     assert "  made of fedcba987654, which has other tests" in text.splitlines()
     assert tables.cell_json(made)["derived_from"] == made.derived_from
-    assert "made of" not in tables.results_text([FAILED], run="r", reproduce="x", look=Look())
+    assert "made of" not in tables.results_text([FAILED], run="r", reproduce="x", style=TerminalStyle())
 
 
 def test_a_test_that_says_too_much_is_cut_short() -> None:
     said = "first" + ", another" * 5000 + ", last"
     bad = TestResult("jit", "test_c", Outcome.FAILED, 1.0, f"Traceback …\n{said}")
     failed = replace(FAILED, suites=(replace(FAILED.suites[0], results=(bad,)),))
-    text = tables.results_text([failed], run="r", reproduce="x", look=Look())
+    text = tables.results_text([failed], run="r", reproduce="x", style=TerminalStyle())
     (line,) = [line for line in text.splitlines() if "first" in line]
     assert line.startswith("  failed: jit: test_c (first, another")
     assert line.endswith("another, last)")
