@@ -20,6 +20,8 @@ class TimeLeft:
     def __init__(self, order: Mapping[str, Any], slots: int, clock: Callable[[], float] = time.monotonic) -> None:
         """`order` is what the runner was told."""
         self._items: list[Mapping[str, Any]] = order["items"]
+        # modules without a weight take less than the lightest that has one
+        self._light = min((weight for each in self._items for weight in each["weights"].values()), default=2.0) / 2
         self._known: Mapping[str, float] = order.get("seconds", {})
         self._slots = slots
         self._clock = clock
@@ -71,5 +73,5 @@ class TimeLeft:
     def _weight(self, job: Job) -> float:
         for item in self._items:
             if (item["kind"], item["label"]) == (job.kind, job.label) and fnmatch.fnmatchcase(job.name, item["name"]):
-                return float(item["weights"].get(job.name, item["weight"]))
-        return 1.0
+                return float(item["weights"].get(job.name, item["weight"] if job.kind == "script" else self._light))
+        return self._light
