@@ -69,6 +69,19 @@ class _RecordedStep:
         """Drop it: commands' output is in the cells' logs."""
 
 
+def _step_event(kind: EventKind, number: int, state: StepState) -> Event:
+    """Return an event of a step with how far it has come."""
+    return Event(
+        at=time.time(),
+        kind=kind,
+        step=number,
+        seconds=round(state.elapsed, 3),
+        done=state.done,
+        total=state.total,
+        detail=state.detail,
+    )
+
+
 class Recorder:
     """Listens to progress and appends events to a file. Steps may come from several threads."""
 
@@ -88,14 +101,8 @@ class Recorder:
         def progressed(state: StepState) -> None:
             left, share = state.left, state.share
             self._append(
-                Event(
-                    at=time.time(),
-                    kind=EventKind.PROGRESS,
-                    step=number,
-                    seconds=round(state.elapsed, 3),
-                    done=state.done,
-                    total=state.total,
-                    detail=state.detail,
+                replace(
+                    _step_event(EventKind.PROGRESS, number, state),
                     share=None if share is None else round(share, 3),
                     left=None if left is None else round(left, 1),
                 )
@@ -104,21 +111,8 @@ class Recorder:
         recorded = _RecordedStep(self._clock, progressed)
 
         def finish(status: Status, text: str = "") -> None:
-            self._append(
-                Event(
-                    at=time.time(),
-                    kind=EventKind.FINISH,
-                    step=number,
-                    name=name,
-                    subject=subject,
-                    text=text,
-                    status=status,
-                    seconds=round(recorded.state.elapsed, 3),
-                    done=recorded.state.done,
-                    total=recorded.state.total,
-                    detail=recorded.state.detail,
-                )
-            )
+            event = _step_event(EventKind.FINISH, number, recorded.state)
+            self._append(replace(event, name=name, subject=subject, text=text, status=status))
 
         try:
             yield recorded

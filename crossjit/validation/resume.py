@@ -53,7 +53,7 @@ class SuiteLog:
             self.path.mkdir(parents=True)
             files.write(self.path / ORDER, json.dumps({"order": order, "subject": subject}).encode())
 
-    def hear(self, line: str) -> None:
+    def append(self, line: str) -> None:
         """Keep a line of the runner. Raises BudgetError for more than a log may have."""
         content = (line + "\n").encode("utf-8", "backslashreplace")
         self._heard += len(content)
@@ -62,7 +62,7 @@ class SuiteLog:
         with self._writing(), (self.path / LOG).open("ab") as log:
             log.write(content)
 
-    def keep(self, tar: BinaryIO, ended: ModuleExit) -> None:
+    def save(self, tar: BinaryIO, ended: ModuleExit) -> None:
         """Keep the files of a module that ended, of the tar of its folder.
 
         Raises UnfitFilesError for files that are not what the module's end says, BudgetError for too much.
@@ -90,7 +90,7 @@ class SuiteLog:
                     if ended.has_own_names and all(safe_files.is_file(self.path, name) for name in ended.files):
                         yield line.rstrip("\n"), ended
 
-    def take(self, earlier: SuiteLog, order: Mapping[str, object], subject: Mapping[str, object]) -> None:
+    def resume_from(self, earlier: SuiteLog, order: Mapping[str, object], subject: Mapping[str, object]) -> None:
         """Take over what an earlier run of the same got done.
 
         What was ended by a limit that is not the module's own is not taken, and runs again. Raises UserError if that
@@ -118,7 +118,7 @@ class SuiteLog:
             with self._writing():
                 for name in ended.files:
                     safe_files.copy(earlier.path, self.path, name)
-            self.hear(line)
+            self.append(line)
 
     def _started(self) -> dict[str, dict[str, Any]]:
         """Read what was to be run. Raises UserError where that is damaged."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def run_suite(
     kept = SuiteLog(folder / name)
     kept.start(foreseen, target.subject)
     if earlier is not None:
-        kept.take(SuiteLog(earlier / name), foreseen, target.subject)
+        kept.resume_from(SuiteLog(earlier / name), foreseen, target.subject)
     events = RunnerEvents(kept.ended())
     done = [ended.key for ended in events.ended]
     probed, known = Probed(), entries.holding(listed, where)
@@ -158,63 +158,71 @@ def _run(
     step: Step,
 ) -> SuiteOutput:
     """Install everything in a container of its own, and have the runner work through what is ordered there."""
-    problems: list[str] = []
     limits = target_limits(_memory(engine.facts(), jobs), seconds + 2 * MARGIN)
     with open_container(
         engine, target.image, target.cell.arch, target.name, target.labels, target.environment, limits
     ) as container:
         step.update(detail="installing")
         target.install(container)
-        told = order(container)
-        container.put(packed({ORDER: json.dumps(told).encode()}, {RESULTS: TESTER}), "/")
-
-        time_left = TimeLeft(told, jobs)
-
-        def on_line(line: str) -> None:
-            try:
-                event = events.understand(line)
-            except MalformedError as error:
-                events.refuse(line, error.message)
-                kept.hear(f"! {line}")
-                step.line(line)
-                return
-            if isinstance(event, ModuleExit):
-                # its files first: a module that is on record as ended has them
-                problems.extend(_keep(container, kept, event))
-            kept.hear(line)
-            last.append(line)
-            if event is None:
-                step.line(line)
-                return
-            events.accept(event)
-            time_left.take(event)
-            if isinstance(event, ModuleExit) and event.status not in results.NORMAL:
-                step.line(f"{event}: {event.how}")
-            running = ", ".join(map(str, events.running.values()))
-            left = time_left.seconds(events)
-            step.update(done=len(events.ended), total=events.total, detail=running, left=left)
-
-        last: deque[str] = deque(maxlen=20)
+        ordered = order(container)
+        container.put(packed({ORDER: json.dumps(ordered).encode()}, {RESULTS: TESTER}), "/")
+        listener = _Listener(container, events, kept, step, TimeLeft(ordered, jobs))
         completed = container.run(
             (PYTHON, f"{SCRIPTS}/runner.py", "--suite-json", ORDER, "--output", RESULTS, "--jobs", str(jobs)),
             env={"PYTHON_JIT": "0"},
-            on_line=on_line,
+            on_line=listener.take,
             timeout=seconds + MARGIN,
         )
-    if completed.returncode == NO_LIBRARY and (trouble := loading.missing_library(last, Role.TARGET, target.packages)):
-        raise trouble
-    return SuiteOutput(events, completed, tuple(problems), ran_out=ran_out(completed, seconds + MARGIN))
+    lacking = completed.returncode == NO_LIBRARY
+    if lacking and (missing := loading.missing_library(listener.last, Role.TARGET, target.packages)):
+        raise missing
+    return SuiteOutput(events, completed, tuple(listener.problems), ran_out=ran_out(completed, seconds + MARGIN))
 
 
-def _keep(container: Container, kept: SuiteLog, ended: ModuleExit) -> Iterator[str]:
-    """Keep the files of a module that ended; say what is wrong with them."""
-    try:
-        with container.get(f"{RESULTS}/{ended.id}") as tar:
-            kept.keep(tar, ended)
-    except FileNotFoundError:
-        yield f"{ended}: what it left is gone"
-    except (UnfitFilesError, BudgetError) as error:
-        yield f"{ended}: {error.message}"
+class _Listener:
+    """Takes the runner's lines: keeps what they tell with the files of modules that ended, and shows the progress."""
+
+    def __init__(
+        self, container: Container, events: RunnerEvents, kept: SuiteLog, step: Step, time_left: TimeLeft
+    ) -> None:
+        self.problems: list[str] = []
+        self.last: deque[str] = deque(maxlen=20)
+        self._container, self._events, self._kept = container, events, kept
+        self._step, self._time_left = step, time_left
+
+    def take(self, line: str) -> None:
+        """Take one line."""
+        try:
+            event = self._events.understand(line)
+        except MalformedError as error:
+            self._events.refuse(line, error.message)
+            self._kept.append(f"! {line}")
+            self._step.line(line)
+            return
+        if isinstance(event, ModuleExit):
+            # its files first: a module that is on record as ended has them
+            self._save_files(event)
+        self._kept.append(line)
+        self.last.append(line)
+        if event is None:
+            self._step.line(line)
+            return
+        self._events.accept(event)
+        self._time_left.take(event)
+        if isinstance(event, ModuleExit) and event.status not in results.NORMAL:
+            self._step.line(f"{event}: {event.how}")
+        running = ", ".join(map(str, self._events.running.values()))
+        left = self._time_left.seconds(self._events)
+        self._step.update(done=len(self._events.ended), total=self._events.total, detail=running, left=left)
+
+    def _save_files(self, ended: ModuleExit) -> None:
+        try:
+            with self._container.get(f"{RESULTS}/{ended.id}") as tar:
+                self._kept.save(tar, ended)
+        except FileNotFoundError:
+            self.problems.append(f"{ended}: what it left is gone")
+        except (UnfitFilesError, BudgetError) as error:
+            self.problems.append(f"{ended}: {error.message}")
 
 
 def _check_memory(target: Target, starved: Sequence[str]) -> None:

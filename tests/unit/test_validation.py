@@ -1089,7 +1089,7 @@ def test_what_the_target_wrote_cannot_leave_the_folder(tmp_path: Path) -> None:
     logs.mkdir()
     ended = ModuleExit.read(event())
     fine = tar_of({f"{ended.id}/../../escaped": b"x", f"{ended.id}/{ended.log}": b"y", f"/results/{ended.log}": b"z"})
-    SuiteLog(logs).keep(io.BytesIO(fine), ended)
+    SuiteLog(logs).save(io.BytesIO(fine), ended)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == {logs / ended.log: b"y"}
 
 
