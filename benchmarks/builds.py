@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -43,7 +44,7 @@ from crossjit.config.recipes import (
     Recipe,
 )
 from crossjit.errors import CrossjitError
-from crossjit.images import Image, Role
+from crossjit.images import Role
 from crossjit.model import Arch
 from crossjit.progress import SilentStep, Step
 
@@ -109,11 +110,8 @@ def prepare(
     spec = images.spec_for(source.llvm, images.load_all(PROJECT / "images"))
     foreign = facts.arch.others[0]
 
-    def image(role: Role, arch: Arch) -> Image:
-        labels = {engine.base.HOME: loaded.identity}
-        return images.ensure(
-            client, spec, role, arch, host_arch=facts.arch, home=loaded.home, progress=said, labels=labels
-        )
+    labels = {engine.base.HOME: loaded.identity}
+    image = partial(images.ImageBuilder(client, facts.arch, loaded.home, said, labels).ensure, spec)
 
     for arch in Arch:
         image(Role.TARGET, arch)

@@ -11,6 +11,7 @@ from crossjit.host.checks import BUILDX, ENGINE
 from crossjit.host.inspect import SOCKET, HostInfo, number
 from crossjit.host.shell import Shell
 from crossjit.model import Arch
+from crossjit.util import apt
 
 NEWER_SUITE = (
     "trixie"  # its engine needs only libc6 2.34 and so installs on Debian 12, whose own is 20.10 without buildx
@@ -91,8 +92,7 @@ def catalogue(shell: Shell, codename: str) -> AptIndex:
             package = line.rstrip(":")
         elif line.strip().startswith("Candidate:") and "(none)" not in line:
             candidates[package] = line.split(":", 1)[1].strip()
-    ask = ["apt-get", "indextargets", "--no-release-info"]
-    output = shell.run([*ask, "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"], timeout=60)
+    output = shell.run(apt.targets("$(REPO_URI) $(RELEASE) $(COMPONENT)"), timeout=60)
     rows = [line.split() for line in output.stdout.splitlines()]
     mirrors = [
         row[0] for row in rows if len(row) == 3 and row[2] == "main" and row[1] in (codename, "stable", "oldstable")

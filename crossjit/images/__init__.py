@@ -1,20 +1,19 @@
 """Toolchain and target images: which there are, which one a source needs, and having it in the engine."""
 
-from crossjit.images.builder import ensure, find
+from crossjit.images.builder import ImageBuilder
 from crossjit.images.image import Image, Package
 from crossjit.images.spec import ImageSpec, Role, configured, load_all, spec_for
 from crossjit.images.update import ListedImage, Updated, listed, update
 
 __all__ = [
     "Image",
+    "ImageBuilder",
     "ImageSpec",
     "ListedImage",
     "Package",
     "Role",
     "Updated",
     "configured",
-    "ensure",
-    "find",
     "listed",
     "load_all",
     "spec_for",

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -21,8 +21,8 @@ from crossjit.errors import EngineError, InfrastructureError
 from crossjit.images import release as releases
 from crossjit.images.spec import ImageSpec
 from crossjit.model import Arch
-from crossjit.progress import Progress, Step
-from crossjit.util import files
+from crossjit.progress import Progress, Silent, Step
+from crossjit.util import apt, files, locks
 
 BASE = "crossjit.base"  # label: what an image stands on
 REFERENCE = "crossjit.reference"  # label: the name that a bootstrapped base keeps
@@ -51,198 +51,181 @@ Returns by which Release files, see `release`. Raises InfrastructureError where 
 """
 
 
-def recorded(spec: ImageSpec, arch: Arch, home: Path) -> Base | None:
-    """Return the base that was decided on before: with it an image's key is known without asking any registry.
+@dataclass(frozen=True)
+class BaseBuilder:
+    """Has base images in an engine.
 
-    None if nothing was, or if the image's document asks for another one by now.
+    `host_arch` is the arch of the engine's machine. Which base was decided on is recorded under `home`. `labels` go on
+    all that is started on the way, so that it is found if this process dies; the run that they name is not in the
+    images' own, which outlive it.
     """
-    try:
-        document = json.loads(_record(spec, arch, home).read_text(encoding="utf-8"))
-        base = Base(BaseKind(document["kind"]), str(document["identity"]), str(document["reference"]))
-        asked = document["asked"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return base if asked == _asked(spec) else None
 
+    engine: Engine
+    host_arch: Arch
+    home: Path
+    progress: Progress = field(default_factory=Silent)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    bootstrapper: Bootstrapper = field(default_factory=lambda: bootstrap)
 
-def decide(
-    engine: Engine,
-    spec: ImageSpec,
-    arch: Arch,
-    home: Path,
-    *,
-    labels: Mapping[str, str],
-    progress: Progress,
-    bootstrapper: Bootstrapper,
-    refresh: bool = False,
-) -> Base:
-    """Have a base image in the engine, and record which one it is.
+    def locked_base(self, spec: ImageSpec) -> contextlib.AbstractContextManager[None]:
+        """Hold the lock of a suite's base image."""
+        return self.locked(f"base-{spec.suite}-{self.host_arch.debian}", f"the base image of {spec.suite}")
 
-    The registry is asked first; where it does not answer, or a snapshot is wanted, the base is bootstrapped on this
-    host. One that was bootstrapped before is taken, unless it is to be made anew. Raises EngineError, and
-    InfrastructureError where neither way works.
-    """
-    base = None if refresh else _there(engine, spec, arch)
-    if base is None:
-        # One step for both ways: that no registry answers is no failure.
-        with progress.step("base", spec.suite) as step:
-            base = _had(engine, spec, arch, home, labels, progress, step, bootstrapper)
-    _keep(base, spec, arch, home)
-    return base
+    @contextlib.contextmanager
+    def locked(self, name: str, what: str) -> Iterator[None]:
+        """Hold a lock of this state folder, and say so where another process has it."""
+        path = self.home / "locks" / f"{name}.lock"
+        with locks.locked(
+            path,
+            errors=lambda: files.translate_os_errors(InfrastructureError, "cannot lock an image", path.parent),
+            on_wait=lambda: self.progress.say(f"another process is making {what}; waiting to take its result"),
+        ):
+            yield
 
+    def recorded(self, spec: ImageSpec) -> Base | None:
+        """Return the base that was decided on before: with it an image's key is known without asking any registry.
 
-def _had(
-    engine: Engine,
-    spec: ImageSpec,
-    arch: Arch,
-    home: Path,
-    labels: Mapping[str, str],
-    progress: Progress,
-    step: Step,
-    bootstrapper: Bootstrapper,
-) -> Base:
-    """Pull a base, or bootstrap one."""
-    if spec.mirror:
-        return _bootstrap(engine, spec, arch, home, labels, progress, step, bootstrapper, None)
-    try:
-        return _pull(engine, spec, arch, step)
-    except EngineError as refusal:
-        engine.facts()  # raises where it is the engine that does not answer
-        progress.say(f"no registry gives {spec.document.base}: making the base from Debian's packages")
-        return _bootstrap(engine, spec, arch, home, labels, progress, step, bootstrapper, refusal)
-
-
-def _keep(base: Base, spec: ImageSpec, arch: Arch, home: Path) -> None:
-    record = _record(spec, arch, home)
-    with files.translate_os_errors(InfrastructureError, "cannot record which base image is used", record.parent):
-        record.parent.mkdir(parents=True, exist_ok=True)
-        files.replace(record, json.dumps({**asdict(base), "asked": _asked(spec)}).encode())
-
-
-def require(
-    engine: Engine,
-    base: Base,
-    spec: ImageSpec,
-    arch: Arch,
-    home: Path,
-    *,
-    labels: Mapping[str, str],
-    progress: Progress,
-    bootstrapper: Bootstrapper,
-) -> Base:
-    """Have a base that was decided on in the engine again, if it was removed there since.
-
-    Returns it; one that has to be bootstrapped again is another if the mirror has moved on.
-    """
-    if engine.image(base.reference) is not None:
-        return base
-    if base.kind is BaseKind.BOOTSTRAP:
-        with progress.step("base", spec.suite) as step:
-            base = _bootstrap(engine, spec, arch, home, labels, progress, step, bootstrapper, None)
-        _keep(base, spec, arch, home)
-        return base
-    try:
-        with progress.step("base", spec.suite) as step:
-            step.update(detail=f"pulling {base.identity}")
-            engine.pull(base.identity, arch=arch)
-            engine.tag(base.identity, base.reference)
-        return base
-    except EngineError as error:
-        raise EngineError(
-            f"the base image {base.identity} cannot be had again",
-            hint=f"make the registry reachable, or remove {_record(spec, arch, home)} to have another base chosen",
-            details=(error.message, *error.details),
-        ) from error
-
-
-def _pull(engine: Engine, spec: ImageSpec, arch: Arch, step: Step) -> Base:
-    asked = _asked(spec)
-    step.update(detail=f"pulling {asked}")
-    identity = engine.pull(asked, arch=arch)
-    tag = f"crossjit/base-{spec.suite}-{arch.debian}:{identity.rpartition(':')[2][:12]}"
-    engine.tag(identity, tag)  # so that it is not taken for a left-over, and builds need not ask the registry
-    return Base(BaseKind.REGISTRY, identity, tag)
-
-
-def _bootstrap(
-    engine: Engine,
-    spec: ImageSpec,
-    arch: Arch,
-    home: Path,
-    labels: Mapping[str, str],
-    progress: Progress,
-    step: Step,
-    bootstrapper: Bootstrapper,
-    refusal: EngineError | None,
-) -> Base:
-    with _scratch(home, spec, arch) as folder:
-        tarball = folder / "base.tar"
+        None if nothing was, or if the image's document asks for another one by now.
+        """
         try:
-            release = bootstrapper(spec.suite, arch, tarball, step, spec.mirror)
-        except InfrastructureError as error:
-            if refusal is None:
-                raise
-            raise InfrastructureError(
-                f"there is no base image: {refusal.message}, and {error.message}",
-                hint=error.hint,
-                details=(*refusal.details, *error.details),
+            document = json.loads(self._record(spec).read_text(encoding="utf-8"))
+            base = Base(BaseKind(document["kind"]), str(document["identity"]), str(document["reference"]))
+            asked = document["asked"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return base if asked == _asked(spec) else None
+
+    def decide(self, spec: ImageSpec, *, refresh: bool = False) -> Base:
+        """Have a base image in the engine, and record which one it is.
+
+        The registry is asked first; where it does not answer, or a snapshot is wanted, the base is bootstrapped on this
+        host. One that was bootstrapped before is taken, unless it is to be made anew. Raises EngineError, and
+        InfrastructureError where neither way works.
+        """
+        base = None if refresh else self._there(spec)
+        if base is None:
+            # One step for both ways: that no registry answers is no failure.
+            with self.progress.step("base", spec.suite) as step:
+                base = self._had(spec, step)
+        self._keep(base, spec)
+        return base
+
+    def _had(self, spec: ImageSpec, step: Step) -> Base:
+        """Pull a base, or bootstrap one."""
+        if spec.mirror:
+            return self._bootstrap(spec, step, None)
+        try:
+            return self._pull(spec, step)
+        except EngineError as refusal:
+            self.engine.facts()  # raises where it is the engine that does not answer
+            self.progress.say(f"no registry gives {spec.document.base}: making the base from Debian's packages")
+            return self._bootstrap(spec, step, refusal)
+
+    def _keep(self, base: Base, spec: ImageSpec) -> None:
+        record = self._record(spec)
+        with files.translate_os_errors(InfrastructureError, "cannot record which base image is used", record.parent):
+            record.parent.mkdir(parents=True, exist_ok=True)
+            files.replace(record, json.dumps({**asdict(base), "asked": _asked(spec)}).encode())
+
+    def require(self, base: Base, spec: ImageSpec) -> Base:
+        """Have a base that was decided on in the engine again, if it was removed there since.
+
+        Returns it; one that has to be bootstrapped again is another if the mirror has moved on.
+        """
+        if self.engine.image(base.reference) is not None:
+            return base
+        if base.kind is BaseKind.BOOTSTRAP:
+            with self.progress.step("base", spec.suite) as step:
+                base = self._bootstrap(spec, step, None)
+            self._keep(base, spec)
+            return base
+        try:
+            with self.progress.step("base", spec.suite) as step:
+                step.update(detail=f"pulling {base.identity}")
+                self.engine.pull(base.identity, arch=self.host_arch)
+                self.engine.tag(base.identity, base.reference)
+            return base
+        except EngineError as error:
+            raise EngineError(
+                f"the base image {base.identity} cannot be had again",
+                hint=f"make the registry reachable, or remove {self._record(spec)} to have another base chosen",
+                details=(error.message, *error.details),
             ) from error
-        if said := releases.remark(release, spec.suite):
-            progress.say(said)
-        base = _bootstrapped(spec, arch, release)
-        step.update(detail="importing it")
-        about = {
-            OWNED: "image",
-            BASE: base.identity,
-            REFERENCE: base.reference,
-            releases.LABEL: release,
-        }
-        engine.import_image(tarball, tag=base.reference, arch=arch, labels={**permanent_labels(labels), **about})
-        engine.tag(base.reference, _newest(spec, arch))
-    return base
 
+    def _pull(self, spec: ImageSpec, step: Step) -> Base:
+        asked = _asked(spec)
+        step.update(detail=f"pulling {asked}")
+        identity = self.engine.pull(asked, arch=self.host_arch)
+        tag = f"crossjit/base-{spec.suite}-{self.host_arch.debian}:{identity.rpartition(':')[2][:12]}"
+        self.engine.tag(identity, tag)  # so that it is not taken for a left-over, and builds need not ask the registry
+        return Base(BaseKind.REGISTRY, identity, tag)
 
-@contextlib.contextmanager
-def _scratch(home: Path, spec: ImageSpec, arch: Arch) -> Iterator[Path]:
-    """Make an empty folder; the base's lock is held, so what is there was left by a process that was killed."""
-    folder = home / "images" / f".base-{spec.suite}-{arch.debian}"
-    with files.translate_os_errors(InfrastructureError, "cannot make a base image", folder.parent):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        try:
-            yield folder
-        finally:
+    def _bootstrap(self, spec: ImageSpec, step: Step, refusal: EngineError | None) -> Base:
+        with self._scratch(spec) as folder:
+            tarball = folder / "base.tar"
+            try:
+                release = self.bootstrapper(spec.suite, self.host_arch, tarball, step, spec.mirror)
+            except InfrastructureError as error:
+                if refusal is None:
+                    raise
+                raise InfrastructureError(
+                    f"there is no base image: {refusal.message}, and {error.message}",
+                    hint=error.hint,
+                    details=(*refusal.details, *error.details),
+                ) from error
+            if said := releases.remark(release, spec.suite):
+                self.progress.say(said)
+            base = self._bootstrapped(spec, release)
+            step.update(detail="importing it")
+            about = {
+                OWNED: "image",
+                BASE: base.identity,
+                REFERENCE: base.reference,
+                releases.LABEL: release,
+            }
+            self.engine.import_image(
+                tarball, tag=base.reference, arch=self.host_arch, labels={**permanent_labels(self.labels), **about}
+            )
+            self.engine.tag(base.reference, self._newest(spec))
+        return base
+
+    @contextlib.contextmanager
+    def _scratch(self, spec: ImageSpec) -> Iterator[Path]:
+        """Make an empty folder; the base's lock is held, so what is there was left by a process that was killed."""
+        folder = self.home / "images" / f".base-{spec.suite}-{self.host_arch.debian}"
+        with files.translate_os_errors(InfrastructureError, "cannot make a base image", folder.parent):
             shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
 
+    def _bootstrapped(self, spec: ImageSpec, release: str) -> Base:
+        short = releases.short(release)
+        reference = f"{self._newest(spec)}-{short}"
+        return Base(BaseKind.BOOTSTRAP, f"bootstrap:{spec.suite}@{short}", reference)
 
-def _bootstrapped(spec: ImageSpec, arch: Arch, release: str) -> Base:
-    short = releases.short(release)
-    reference = f"{_newest(spec, arch)}-{short}"
-    return Base(BaseKind.BOOTSTRAP, f"bootstrap:{spec.suite}@{short}", reference)
+    def _newest(self, spec: ImageSpec) -> str:
+        """Return the name that the newest bootstrapped base has in the engine."""
+        return f"crossjit/base-{spec.suite}-{self.host_arch.debian}:{_origin(spec)}"
 
+    def _there(self, spec: ImageSpec) -> Base | None:
+        """Return the newest base that was bootstrapped before, by any state folder; None if it is not in the engine."""
+        newest = self._newest(spec)
+        found = self.engine.image(newest)
+        if found is None or BASE not in found.labels:
+            return None
+        return Base(BaseKind.BOOTSTRAP, found.labels[BASE], found.labels.get(REFERENCE, newest))
 
-def _newest(spec: ImageSpec, arch: Arch) -> str:
-    """Return the name that the newest bootstrapped base has in the engine."""
-    return f"crossjit/base-{spec.suite}-{arch.debian}:{_origin(spec)}"
-
-
-def _there(engine: Engine, spec: ImageSpec, arch: Arch) -> Base | None:
-    """Return the newest base that was bootstrapped before, by any state folder; None if it is not in the engine."""
-    newest = _newest(spec, arch)
-    found = engine.image(newest)
-    if found is None or BASE not in found.labels:
-        return None
-    return Base(BaseKind.BOOTSTRAP, found.labels[BASE], found.labels.get(REFERENCE, newest))
+    def _record(self, spec: ImageSpec) -> Path:
+        origin = f"-{_origin(spec)}" if spec.mirror else ""
+        return self.home / "images" / f"base-{spec.suite}-{self.host_arch.debian}{origin}.json"
 
 
 def _origin(spec: ImageSpec) -> str:
     """Name where a bootstrapped base is from: the mirror that apt is set to, or a snapshot."""
     return f"snapshot-{hashlib.sha256(spec.mirror.encode()).hexdigest()[:8]}" if spec.mirror else "bootstrap"
-
-
-def _record(spec: ImageSpec, arch: Arch, home: Path) -> Path:
-    origin = f"-{_origin(spec)}" if spec.mirror else ""
-    return home / "images" / f"base-{spec.suite}-{arch.debian}{origin}.json"
 
 
 def _asked(spec: ImageSpec) -> str:
@@ -267,7 +250,7 @@ def bootstrap(suite: str, arch: Arch, tarball: Path, step: Step, mirror: str = "
                 f"this host has no {program} to make one with",
                 hint=f"make a registry reachable for the engine; on Debian, {PROGRAM} setup installs what is missing",
             )
-    mirror = mirror or mirror_of(_repositories()) or ""
+    mirror = mirror or mirror_of(apt.repositories("$(REPO_URI)\t$(ORIGIN)\t$(RELEASE)", release=True)) or ""
     if not mirror:
         raise InfrastructureError(
             "apt names no Debian mirror here to make one from",
@@ -341,13 +324,3 @@ def mirror_of(listing: str) -> str | None:
     certain = [uri for uri, origin in usable if origin == "Debian"]
     likely = [uri for uri, origin in usable if not origin and uri.rpartition("/")[2] == "debian"]
     return next(iter(certain + likely), None)
-
-
-def _repositories() -> str:
-    """Ask apt for its repositories, in the form that `mirror_of` takes; empty if it does not answer."""
-    argv = ["apt-get", "indextargets", "--format", "$(REPO_URI)\t$(ORIGIN)\t$(RELEASE)", "Created-By: Packages"]
-    try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout

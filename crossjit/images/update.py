@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from crossjit.engine.base import HOME, OWNED, Engine
-from crossjit.images import base as bases
 from crossjit.images import release as releases
-from crossjit.images.base import BaseKind, Bootstrapper
-from crossjit.images.builder import CORE, KEY, MADE, ask, core_of, ensure, locked_base
+from crossjit.images.base import BaseKind
+from crossjit.images.builder import CORE, KEY, MADE, ImageBuilder, core_of
 from crossjit.images.image import Image
 from crossjit.images.release import Choice
 from crossjit.images.spec import ImageSpec
 from crossjit.model import Arch
-from crossjit.progress import Progress
 from crossjit.settings import Settings
 
 
@@ -42,39 +39,18 @@ class ListedImage:
     current: bool
 
 
-def update(
-    engine: Engine,
-    specs: tuple[ImageSpec, ...],
-    settings: Settings,
-    host_arch: Arch,
-    *,
-    progress: Progress,
-    labels: Mapping[str, str],
-    bootstrapper: Bootstrapper = bases.bootstrap,
-) -> Iterator[Updated]:
+def update(builder: ImageBuilder, specs: tuple[ImageSpec, ...]) -> Iterator[Updated]:
     """Ask the mirror, and make anew what it would make other: bases first, then all images that commands take now.
 
     Raises EngineError where registry or mirror do not answer, InfrastructureError as `ensure` does.
     """
-    home = settings.home
-    wanted = tuple(_current(specs, home, host_arch))
+    wanted = tuple(_current(builder, specs))
     for spec in {(spec.suite, spec.mirror): spec for _, spec in wanted}.values():
-        _renew_base(engine, spec, host_arch, settings, progress=progress, labels=labels, bootstrapper=bootstrapper)
+        _renew_base(builder, spec)
     for choice, spec in wanted:
-        image = ensure(
-            engine,
-            spec,
-            choice.role,
-            choice.arch,
-            host_arch=host_arch,
-            home=home,
-            progress=progress,
-            labels=labels,
-            bootstrapper=bootstrapper,
-            refresh=True,
-        )
+        image = builder.ensure(spec, choice.role, choice.arch, refresh=True)
         if image.core != choice.core:
-            releases.invalidate(home, choice)
+            releases.invalidate(builder.home, choice)
         yield Updated(image, choice.reference)
 
 
@@ -82,7 +58,7 @@ def listed(
     engine: Engine, specs: tuple[ImageSpec, ...], settings: Settings, host_arch: Arch
 ) -> tuple[ListedImage, ...]:
     """List the images that a state folder had made or takes, by name, the newest first. Raises EngineError."""
-    current = {choice.reference for choice, _ in _current(specs, settings.home, host_arch)}
+    current = {choice.reference for choice, _ in _current(ImageBuilder(engine, host_arch, settings.home), specs)}
     rows = [
         ListedImage(thing.name, thing.labels.get(MADE, ""), thing.labels.get(releases.LABEL, ""), thing.name in current)
         for thing in engine.owned({OWNED: "image", KEY: None, CORE: None})
@@ -92,39 +68,22 @@ def listed(
     return tuple(sorted(newest_first, key=lambda row: row.name.partition(":")[0]))
 
 
-def _current(specs: tuple[ImageSpec, ...], home: Path, host_arch: Arch) -> Iterator[tuple[Choice, ImageSpec]]:
+def _current(builder: ImageBuilder, specs: tuple[ImageSpec, ...]) -> Iterator[tuple[Choice, ImageSpec]]:
     """Yield the images that commands take, each with what it is made of, as far as they were made."""
-    for choice in releases.all_chosen(home):
+    for choice in releases.all_chosen(builder.home):
         spec = choice.spec(specs)
-        base = bases.recorded(spec, host_arch, home) if spec else None
-        if spec and base and choice.core == core_of(spec, choice.role, choice.arch, host_arch, base):
+        base = builder.recorded(spec) if spec else None
+        if spec and base and choice.core == core_of(spec, choice.role, choice.arch, builder.host_arch, base):
             yield choice, spec
 
 
-def _renew_base(
-    engine: Engine,
-    spec: ImageSpec,
-    host_arch: Arch,
-    settings: Settings,
-    *,
-    progress: Progress,
-    labels: Mapping[str, str],
-    bootstrapper: Bootstrapper,
-) -> None:
+def _renew_base(builder: ImageBuilder, spec: ImageSpec) -> None:
     """Have the newest base: pulled again, or bootstrapped if the mirror has changed since."""
-    with locked_base(spec, host_arch, settings.home, progress):
-        base = bases.recorded(spec, host_arch, settings.home)
-        if base is not None and base.kind is BaseKind.BOOTSTRAP and (info := engine.image(base.reference)) is not None:
-            now = ask(engine, spec, host_arch, base, labels)
+    with builder.locked_base(spec):
+        base = builder.recorded(spec)
+        info = builder.engine.image(base.reference) if base and base.kind is BaseKind.BOOTSTRAP else None
+        if base is not None and info is not None:
+            now = builder.ask(spec, base)
             if releases.digests(now) == releases.digests(info.labels.get(releases.LABEL, "")):
                 return
-        bases.decide(
-            engine,
-            spec,
-            host_arch,
-            settings.home,
-            labels=labels,
-            progress=progress,
-            bootstrapper=bootstrapper,
-            refresh=True,
-        )
+        builder.decide(spec, refresh=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from crossjit import PROGRAM, images
+from crossjit import PROGRAM
 from crossjit.build.build_python import BuildPython
 from crossjit.build.container import jobs_for
 from crossjit.build.spec import BuildSpec
@@ -26,6 +26,10 @@ from crossjit.stash.store import Store
 T = TypeVar("T")
 
 
+EnsureImage = Callable[[ImageSpec, Role, Arch], Image]
+"""Returns an image of this role and arch, made if it is not there; see `ImageBuilder.ensure`."""
+
+
 @dataclass(frozen=True)
 class BuildContext:
     """What the steps work with: the machine's side of a run.
@@ -39,6 +43,7 @@ class BuildContext:
     facts: EngineFacts
     ability: EmulationSupport
     images: tuple[ImageSpec, ...]
+    ensure_image: EnsureImage
     store: Store
     run: str
     labels: Mapping[str, str]
@@ -71,19 +76,6 @@ class BuildContext:
                 f"nothing on this machine can run {arch} programs",
                 hint=f"{PROGRAM} setup installs QEMU and registers it; {PROGRAM} doctor says what is missing",
             )
-
-    def ensure_image(self, spec: ImageSpec, role: Role, arch: Arch) -> Image:
-        """Return an image of this role and arch, made if it is not there."""
-        return images.ensure(
-            self.engine,
-            spec,
-            role,
-            arch,
-            host_arch=self.facts.arch,
-            home=self.settings.home,
-            progress=self.progress,
-            labels=self.labels,
-        )
 
     def optional(self, what: str, step: Callable[..., T], *arguments: object) -> T | None:
         """Take a step that nothing depends on: what goes wrong in it is told, and is no cell's failure."""

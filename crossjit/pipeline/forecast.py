@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from crossjit import images, sources
+from crossjit import sources
 from crossjit.build import build_python
 from crossjit.engine.base import Engine
-from crossjit.images import ImageSpec, Role
+from crossjit.images import ImageBuilder, ImageSpec, Role
 from crossjit.model import Arch, Strategy
 from crossjit.pipeline import prepare
 from crossjit.pipeline.build_python import find_build_python
@@ -55,7 +55,7 @@ def forecast(
     image = prepare.choose_image(specs, order, source)
     if engine is None:
         return PlannedCell(order, known, source, image)
-    find = partial(images.find, engine, image, host_arch=host_arch, home=settings.home)
+    find = partial(ImageBuilder(engine, host_arch, settings.home).find, image)
     known = replace(known, target=find(Role.TARGET, order.cell.arch) is not None)
     toolchain = find(Role.TOOLCHAIN, prepare.compiler_arch(order, host_arch))
     if toolchain is None:

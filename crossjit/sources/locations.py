@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from pathlib import Path
 
 from crossjit.errors import CrossjitError, SourceError
 from crossjit.sources.request import local_path
+from crossjit.util import apt
 from crossjit.util.paths import full_path
 
 PoolMirrors = Callable[[], Sequence[str]]
@@ -128,22 +127,7 @@ def host_pool_mirrors() -> tuple[str, ...]:
 
     Raises nothing: a host without apt, or with one that does not answer, has no mirror to offer.
     """
-    if shutil.which("apt-get") is None:
-        return ()
-    try:
-        # The repositories that packages come from; they are listed even before the first `apt-get update`.
-        answer = subprocess.run(
-            ["apt-get", "indextargets", "--no-release-info", "--format", "$(REPO_URI)", "Created-By: Packages"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ()
-    return pool_mirrors_of(answer.stdout)
+    return pool_mirrors_of(apt.repositories("$(REPO_URI)"))
 
 
 def pool_mirrors_of(listing: str) -> tuple[str, ...]:

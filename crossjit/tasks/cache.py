@@ -92,5 +92,6 @@ def _toolchain(client: Engine, settings: Settings) -> Image | None:
 
     arch = client.facts().arch
     specs = images.configured(settings)
-    found = (images.find(client, spec, Role.TOOLCHAIN, arch, host_arch=arch, home=settings.home) for spec in specs)
+    builder = images.ImageBuilder(client, arch, settings.home)
+    found = (builder.find(spec, Role.TOOLCHAIN, arch) for spec in specs)
     return next((image for image in found if image is not None), None)

@@ -47,16 +47,8 @@ def update_images(context: Context, json: bool = False) -> None:
     loaded = settings.load()
     client = engine.connect(loaded)
     with telling(client), Terminal() as terminal, history.presence(loaded) as run:
-        found = list(
-            images.update(
-                client,
-                images.configured(loaded),
-                loaded,
-                client.facts().arch,
-                progress=terminal,
-                labels=labels(loaded, run),
-            )
-        )
+        builder = images.ImageBuilder(client, client.facts().arch, loaded.home, terminal, labels(loaded, run))
+        found = list(images.update(builder, images.configured(loaded)))
     changed = [each for each in found if each.changed]
     if json:
         show_json([{"image": each.image.reference, "before": each.before, "changed": each.changed} for each in found])

@@ -21,6 +21,7 @@ from crossjit.util.paths import full_path
 
 if TYPE_CHECKING:
     from crossjit.config.recipes import Recipe
+    from crossjit.engine.base import EngineFacts
     from crossjit.pipeline.context import BuildContext, CellRequest
     from crossjit.pipeline.forecast import PlannedCell
     from crossjit.runs.record import RunRecord
@@ -64,23 +65,25 @@ def opened(
     selection = plan.select(recipes, request.selector, facts.arch)
     cells = selection.cells[:1] if one else selection.cells
     orders = forecast.arranged([_order(cell, recipes[cell.recipe], request, ability) for cell in cells])
-    described = {"crossjit": crossjit.__version__, "engine": asdict(facts), "ability": asdict(ability)}
-    recorded = _record(settings, request, described, orders, reproduce, looks)
+    recorded = _record(settings, request, facts, ability, orders, reproduce, looks)
     with telling(client), Terminal() as terminal, recorded as record:
         progress = Tee(terminal, record.recorder)
         for remark in selection.notes:
             progress.say(remark)
         for line in cleanup.sweep(client, settings).lines:
             progress.say(f"removed what a run that died had left: {line}")
+        listening = recording(client, record.recorder.command)
+        labels = context.labels(settings, record.id)
         ctx = context.BuildContext(
             settings=settings,
-            engine=recording(client, record.recorder.command),
+            engine=listening,
             facts=facts,
             ability=ability,
             images=specs,
+            ensure_image=images.ImageBuilder(listening, facts.arch, settings.home, progress, labels).ensure,
             store=Store(settings.stash, progress=progress),
             run=record.id,
-            labels=context.labels(settings, record.id),
+            labels=labels,
             progress=progress,
             cached=request.cached,
         )
@@ -115,7 +118,8 @@ def _able_host(request: Request, settings: Settings) -> EmulationSupport | None:
 def _record(
     settings: Settings,
     request: Request,
-    described: Mapping[str, object],
+    facts: EngineFacts,
+    ability: EmulationSupport,
     orders: Sequence[CellRequest],
     reproduce: str | None,
     looks: bool,
@@ -125,7 +129,7 @@ def _record(
     return RunRecord.start(
         settings,
         [program_path(), *in_full(sys.argv[1:])],
-        described,
+        {"crossjit": crossjit.__version__, "engine": asdict(facts), "ability": asdict(ability)},
         reproduce=reproduce,
         request=to_record(request),
         cells=tuple(order.cell for order in orders),

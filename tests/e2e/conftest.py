@@ -14,9 +14,8 @@ import pytest
 
 from crossjit import PROJECT, engine, images, settings
 from crossjit.engine.base import HOME
-from crossjit.images import Image, Role
+from crossjit.images import Image, ImageBuilder, Role
 from crossjit.model import Arch
-from crossjit.progress import Silent
 from tests.conftest import need_engine
 from tests.e2e import tiny_source
 from tests.e2e.driver import Driver
@@ -33,19 +32,8 @@ def ensure_images() -> dict[tuple[Role, Arch], Image]:
     host_arch = client.facts().arch
     spec = images.spec_for(LLVM, images.load_all(PROJECT / "images"))
     wanted = ((Role.TOOLCHAIN, host_arch), (Role.DEBUG, host_arch), *((Role.TARGET, arch) for arch in Arch))
-    return {
-        (role, arch): images.ensure(
-            client,
-            spec,
-            role,
-            arch,
-            host_arch=host_arch,
-            home=loaded.home,
-            progress=Silent(),
-            labels={HOME: loaded.identity},
-        )
-        for role, arch in wanted
-    }
+    builder = ImageBuilder(client, host_arch, loaded.home, labels={HOME: loaded.identity})
+    return {(role, arch): builder.ensure(spec, role, arch) for role, arch in wanted}
 
 
 def new_driver(folder: Path, **changes: object) -> Driver:

@@ -178,9 +178,7 @@ def configured(cell: Cell, strategy: Strategy) -> Iterator[tuple[Container, Buil
     recipe = recipes.find(cell.recipe, PROJECT / "recipes")
     source = sources.resolve(recipe.source, loaded, progress=Silent())
     spec = images.spec_for(source.llvm, images.load_all(PROJECT / "images"))
-    toolchain = images.ensure(
-        client, spec, Role.TOOLCHAIN, cell.arch, host_arch=facts.arch, home=loaded.home, progress=Silent()
-    )
+    toolchain = images.ImageBuilder(client, facts.arch, loaded.home).ensure(spec, Role.TOOLCHAIN, cell.arch)
     built = make_spec(source, recipe.variants[cell.variant], cell.arch, strategy, toolchain)
     with (
         living_run() as labels,

@@ -74,6 +74,7 @@ class Shop:
             facts=EngineFacts("fake", "1", "1", X86, cores=2, memory=8 << 30),
             ability=EmulationSupport(X86, {}),
             images=(),
+            ensure_image=lambda spec, role, arch: image(role, arch),
             store=Store(settings.stash),
             run="run",
             labels={},
@@ -125,7 +126,6 @@ class Shop:
 
 @pytest.fixture
 def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setattr(context.BuildContext, "ensure_image", lambda ctx, spec, role, arch: image(role, arch))
     monkeypatch.setattr(context.BuildContext, "require_emulator", lambda ctx, arch: None)
     return Shop(tmp_path)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from crossjit.errors import DownloadError, EngineError, InfrastructureError, Interrupted, SourceError, UserError
-from crossjit.images import Role
+from crossjit.images import Image, Role
 from crossjit.model import Arch, CellResult, SuiteResult, Verdict
 from crossjit.pipeline import build_cell, build_steps, context, prepare, validate_cell
 from crossjit.runs.record import RunRecord
@@ -30,7 +30,6 @@ FULL = OSError(errno.ENOSPC, "No space left on device", "/somewhere/build.log")
 
 @pytest.fixture
 def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setattr(context.BuildContext, "ensure_image", lambda ctx, spec, role, arch: image(role, arch))
     monkeypatch.setattr(context.BuildContext, "require_emulator", lambda ctx, arch: None)
     return Shop(tmp_path)
 
@@ -164,14 +163,14 @@ class TestTheOthersGoOn:
         assert all(result.artifact for result in self.results), "what was done is told all the same"
         assert code == 3
 
-    def test_where_an_image_cannot_be_had(self, ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-        def ensured(ctx: object, spec: object, role: Role, arch: Arch) -> object:
+    def test_where_an_image_cannot_be_had(self, ctx: Shop) -> None:
+        def ensured(spec: object, role: Role, arch: Arch) -> Image:
             if next(failures, None):
                 raise EngineError("docker cannot pull")
             return image(role, arch)
 
         failures = iter([True])
-        monkeypatch.setattr(context.BuildContext, "ensure_image", ensured)
+        ctx.ctx = replace(ctx.ctx, ensure_image=ensured)
         self.orders[1] = replace(self.orders[1], source="https://example.org/cpython#main")
         tasks._run(Request(), validate=False, rebuild=False, json=False)
         assert self.verdicts() == ["infra: docker cannot pull", "pass: it JITs"]

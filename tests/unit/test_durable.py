@@ -15,14 +15,16 @@ import pytest
 
 from crossjit.errors import CrossjitError, InfrastructureError
 from crossjit.host.setup import _alone
-from crossjit.images import builder
-from crossjit.progress import Silent, SilentStep
+from crossjit.images import ImageBuilder
+from crossjit.model import Arch
+from crossjit.progress import SilentStep
 from crossjit.runs import history
 from crossjit.settings import Settings
 from crossjit.sources import cache
 from crossjit.stash import packing
 from crossjit.stash.store import Store
 from crossjit.util import files
+from tests.fakes.engine import FakeEngine
 
 LACKING = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 
@@ -51,7 +53,7 @@ def makes_a_workspace(home: Path) -> None:
 
 
 def locks_an_image(home: Path) -> None:
-    with builder._locked(home, "x", "x", Silent()):
+    with ImageBuilder(FakeEngine(), Arch.X86_64, home).locked("x", "x"):
         pass
 
 

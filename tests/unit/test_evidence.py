@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from crossjit.build import container
-from crossjit.images import Role
+from crossjit.images import Image, ImageSpec, Role
 from crossjit.model import Arch, CellResult, EmulationSupport, Emulator, Strategy
-from crossjit.pipeline import context, prepare, validate_cell
+from crossjit.pipeline import prepare, validate_cell
 from tests.fakes.engine import FakeProcess
 from tests.unit import test_build_python
 from tests.unit.shops import image
@@ -27,14 +27,13 @@ def ability(version: str) -> EmulationSupport:
 
 @pytest.fixture
 def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setattr(context.BuildContext, "ensure_image", lambda ctx, spec, role, arch: images(role, arch))
     made = Shop(tmp_path)
-    made.ctx = replace(made.ctx, ability=ability("7.2.22"), images=(made.spec,))
+    made.ctx = replace(made.ctx, ability=ability("7.2.22"), images=(made.spec,), ensure_image=images)
     made.probe = {"libc": "first"}
     return made
 
 
-def images(role: Role, arch: Arch) -> object:
+def images(spec: ImageSpec, role: Role, arch: Arch) -> Image:
     return replace(image(role, arch), key=KEYS.get(role, "k" * 64))
 
 

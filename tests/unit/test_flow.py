@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 import crossjit
 from crossjit.engine.base import RUN
 from crossjit.errors import EngineError
-from crossjit.images import ImageSpec, Role, load_all, release
+from crossjit.images import ImageBuilder, Role, load_all, release
 from crossjit.images.base import BASE
 from crossjit.images.builder import LISTING
 from crossjit.model import Arch
@@ -21,18 +20,11 @@ from crossjit.pipeline import build_cell, context
 from crossjit.validation import probe as probe_module
 from tests.fakes.engine import FakeEngine, FakeProcess, Fault
 from tests.fakes.files import FakeFiles
-from tests.unit.shops import image
 from tests.unit.test_build_python import ARM, X86, Shop
-
-ensure_image = context.BuildContext.ensure_image  # as it is before the tests replace it
 
 
 @pytest.fixture
-def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    def ensured(ctx: context.BuildContext, spec: ImageSpec, role: Role, arch: Arch) -> object:
-        return image(role, arch)
-
-    monkeypatch.setattr(context.BuildContext, "ensure_image", ensured)
+def ctx(tmp_path: Path) -> Shop:
     return Shop(tmp_path)
 
 
@@ -144,7 +136,7 @@ def test_a_damaged_build_python_serves_nobody(ctx: Shop, monkeypatch: pytest.Mon
 def test_what_dies_while_an_image_is_made_is_found_by_its_run(tmp_path: Path) -> None:
     """Else no later command removes the container that its packages are listed in."""
     ctx = Shop(tmp_path).ctx
-    ctx = replace(ctx, labels=context.labels(ctx.settings, "a-run"))
+    labels = context.labels(ctx.settings, "a-run")
     assert isinstance(ctx.engine, FakeEngine)
     (spec,) = (spec for spec in load_all(crossjit.PROJECT / "images") if spec.name == "forky")
     files = FakeFiles.base()
@@ -153,6 +145,7 @@ def test_what_dies_while_an_image_is_made_is_found_by_its_run(tmp_path: Path) ->
     ctx.engine.stages.update(toolchain=files, listing=files, release=files)
     base = {BASE: f"bootstrap:forky@{'5a' * 6}"}  # without it another is made on this host
     ctx.engine.add_image("crossjit/base-forky-amd64:bootstrap", arch=Arch.X86_64, labels=base)
-    made = ensure_image(ctx, spec, Role.TOOLCHAIN, Arch.X86_64)
+    builder = ImageBuilder(ctx.engine, Arch.X86_64, ctx.settings.home, labels=labels)
+    made = builder.ensure(spec, Role.TOOLCHAIN, Arch.X86_64)
     assert [each.labels[RUN] for each in ctx.engine.started] == ["a-run", "a-run"]  # for the mirror, for packages
     assert RUN not in ctx.engine.images[made.reference].labels

@@ -20,13 +20,12 @@ from crossjit.engine.base import COPY, HOME, OWNED, RUN, ContainerOptions, Engin
 from crossjit.errors import DocumentError, EngineError, InfrastructureError, UserError
 from crossjit.images import (
     Image,
+    ImageBuilder,
     ImageSpec,
     Package,
     Role,
     Updated,
     configured,
-    ensure,
-    find,
     load_all,
     spec_for,
     update,
@@ -139,9 +138,9 @@ Make = Callable[..., Image]
 def make(engine: FakeEngine, forky: ImageSpec, tmp_path: Path) -> Make:
     """Have an image of forky, on an x86_64 host, without a registry."""
 
-    def made(role: Role = Role.TOOLCHAIN, arch: Arch = Arch.X86_64, spec: ImageSpec = forky, **other: object) -> Image:
-        given: dict[str, object] = {"progress": Silent(), "home": tmp_path, "bootstrapper": Bootstraps(), **other}
-        return ensure(engine, spec, role, arch, host_arch=Arch.X86_64, **given)  # type: ignore[arg-type]
+    def made(role: Role = Role.TOOLCHAIN, arch: Arch = Arch.X86_64, spec: ImageSpec = forky, **other: Any) -> Image:
+        given: dict[str, Any] = {"host_arch": Arch.X86_64, "home": tmp_path, "bootstrapper": Bootstraps(), **other}
+        return ImageBuilder(engine, **given).ensure(spec, role, arch)
 
     return made
 
@@ -339,7 +338,7 @@ def test_an_image_is_built_once_and_then_nothing_is_started(engine: FakeEngine, 
 
 def test_finding_makes_nothing(engine: FakeEngine, make: Make, forky: ImageSpec, tmp_path: Path) -> None:
     def found() -> Image | None:
-        return find(engine, forky, Role.TARGET, Arch.AARCH64, host_arch=Arch.X86_64, home=tmp_path)
+        return ImageBuilder(engine, Arch.X86_64, tmp_path).find(forky, Role.TARGET, Arch.AARCH64)
 
     assert found() is None
     make()
@@ -549,8 +548,8 @@ EXPIRED = f"{MIRROR} expired"
 
 
 def updated(engine: FakeEngine, forky: ImageSpec, home: Path, **other: Any) -> list[Updated]:
-    given: dict[str, Any] = {"progress": Silent(), "labels": {}, "bootstrapper": Bootstraps(LATER), **other}
-    return list(update(engine, (forky,), Settings(home=home), Arch.X86_64, **given))
+    builder = ImageBuilder(engine, Arch.X86_64, home, **{"bootstrapper": Bootstraps(LATER), **other})
+    return list(update(builder, (forky,)))
 
 
 def test_the_mirrors_release_is_in_key_and_label(engine: FakeEngine, make: Make, tmp_path: Path) -> None:

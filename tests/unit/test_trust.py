@@ -48,7 +48,6 @@ class Shop(test_build_python.Shop):
 
 @pytest.fixture
 def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setattr(context.BuildContext, "ensure_image", lambda ctx, spec, role, arch: image(role, arch))
     monkeypatch.setattr(context.BuildContext, "require_emulator", lambda ctx, arch: None)
     return Shop(tmp_path)
 
@@ -127,8 +126,7 @@ class TestArtifacts:
         assert ctx.built(PULL_REQUEST, ARM, variant="ft").artifact.manifest.build_python == native.artifact.full_id
 
 
-def test_a_strangers_artifact_is_no_base_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context.BuildContext, "ensure_image", lambda ctx, spec, role, arch: image(role, arch))
+def test_a_strangers_artifact_is_no_base_for_others(tmp_path: Path) -> None:
     ctx = test_renewal.Shop(tmp_path)
 
     def built(changes: dict[str, str], source: str | None) -> context.BuiltCell:
