@@ -145,6 +145,55 @@ class Kept:
                 new.unlink()
 
 
+class Compilation:
+    """Compiles files, each in a process of its own, several at a time, and counts what came of them."""
+
+    def __init__(self, kept, jobs, ahead):
+        self.kept = kept
+        self.jobs = jobs
+        self.ahead = ahead
+        self.running = {}
+        self.counts = {"compiled": 0, "kept": 0, "left": 0}
+        self.failed = set()
+
+    def start(self, path, name):
+        """Compile a file, as soon as there are fewer than `jobs` at a time."""
+        while len(self.running) >= self.jobs:
+            self.reap()
+        process = os.fork()
+        if process == 0:
+            code = FAILED
+            try:
+                code = self.make(path, name)
+            finally:
+                os._exit(code)
+        self.running[process] = path
+
+    def make(self, path, name):
+        """Compile a file in this process; return how that is to end."""
+        # not in the folder that is kept: who compiles ahead may be killed at any time, and what is half made stays
+        target = pathlib.Path("/tmp", f"ahead-{os.urandom(8).hex()}") if self.ahead else compiled(path)
+        try:
+            if not compile_file(path, name, target):
+                return LEFT
+            self.kept.keep(path, name, target)
+            if self.ahead:
+                target.unlink()
+        except OSError as error:
+            return status_of(error)
+        return COMPILED
+
+    def reap(self):
+        """Wait for one process to end."""
+        process, status = os.wait()
+        path = self.running.pop(process)
+        code = os.waitstatus_to_exitcode(status)
+        if code not in (COMPILED, LEFT):
+            print(f"compiling {path} ended with {code}", file=sys.stderr)
+            self.failed.add(FAULT if code in (FAULT, -signal.SIGKILL) else 1)  # the kernel kills for memory
+        self.counts["compiled" if code == COMPILED else "left"] += 1
+
+
 def main():
     """Compile the library; return the exit status: 0, or FAULT where the machine had no more, or else 1."""
     parser = argparse.ArgumentParser(description="Byte-compile an installed library.")
@@ -164,50 +213,17 @@ def main():
         libraries, known = pathlib.Path(root + arguments.prefix, "lib").glob("python3*/"), kept.restore
     files = sorted(str(path) for library in libraries for path in library.rglob("*.py") if path.is_file())
     compile("", "", "exec", dont_inherit=True)  # what is loaded at the first time, before the first fork
-    running, counts, failed = {}, {"compiled": 0, "kept": 0, "left": 0}, set()
-
-    def reap():
-        process, status = os.wait()
-        path = running.pop(process)
-        code = os.waitstatus_to_exitcode(status)
-        if code not in (COMPILED, LEFT):
-            print(f"compiling {path} ended with {code}", file=sys.stderr)
-            failed.add(FAULT if code in (FAULT, -signal.SIGKILL) else 1)  # the kernel kills for memory
-        counts["compiled" if code == COMPILED else "left"] += 1
-
-    def make(path, name):
-        """Compile a file in a process of its own; return how that is to end."""
-        # not in the folder that is kept: who compiles ahead may be killed at any time, and what is half made stays
-        target = pathlib.Path("/tmp", f"ahead-{os.urandom(8).hex()}") if arguments.ahead else compiled(path)
-        try:
-            if not compile_file(path, name, target):
-                return LEFT
-            kept.keep(path, name, target)
-            if arguments.ahead:
-                target.unlink()
-        except OSError as error:
-            return status_of(error)
-        return COMPILED
-
+    compilation = Compilation(kept, arguments.jobs, bool(arguments.ahead))
     for path in files:
         name = name_of_root + path.removeprefix(root)
         if known(path, name):
-            counts["kept"] += 1
-            continue
-        while len(running) >= arguments.jobs:
-            reap()
-        process = os.fork()
-        if process == 0:
-            code = FAILED
-            try:
-                code = make(path, name)
-            finally:
-                os._exit(code)
-        running[process] = path
-    while running:
-        reap()
-    print(json.dumps(counts))
-    return max(failed, default=0)
+            compilation.counts["kept"] += 1
+        else:
+            compilation.start(path, name)
+    while compilation.running:
+        compilation.reap()
+    print(json.dumps(compilation.counts))
+    return max(compilation.failed, default=0)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import collections
-import importlib.util
+import importlib
 import json
 import os
 import queue
@@ -15,11 +15,13 @@ import pytest
 from crossjit.config.suites import VALIDATE
 
 SCRIPT = VALIDATE / "ft_workload.py"
-_spec = importlib.util.spec_from_file_location("ft_workload_under_test", SCRIPT)
-assert _spec is not None
-assert _spec.loader is not None
-workload: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(workload)
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(VALIDATE)  # as it is where a script of this folder runs
+    invariants: Any = importlib.import_module("ft_invariants")
+    parallel: Any = importlib.import_module("ft_parallel")
+    containers: Any = importlib.import_module("ft_containers")
+    attributes: Any = importlib.import_module("ft_attributes")
+    workload: Any = importlib.import_module("ft_workload")
 
 
 NEED_NO_GIL = ("handover", "parallel_time")
@@ -83,13 +85,13 @@ def losing(base: type, method: str, *, result: object = None, twice: bool = Fals
     ],
 )
 def test_a_lost_or_doubled_update_is_noticed(check: str, make: Callable[..., Any]) -> None:
-    with pytest.raises(workload.Broken):
-        getattr(workload, check)(1, make)
+    with pytest.raises(invariants.Broken):
+        getattr(containers, check)(1, make)
 
 
 def test_what_breaks_is_told_in_short() -> None:
-    with pytest.raises(workload.Broken) as caught:
-        workload.require_equal(list(range(100_000)), [], "numbers")
+    with pytest.raises(invariants.Broken) as caught:
+        invariants.require_equal(list(range(100_000)), [], "numbers")
     assert str(caught.value).startswith("numbers: [0, 1, 2, ")
     assert str(caught.value).endswith("…, not []")
     assert len(str(caught.value)) < 300
@@ -106,23 +108,23 @@ def test_types_live_on_in_3_13_alone(monkeypatch: pytest.MonkeyPatch, version: t
         made.append(type(*arguments))
         return made[-1]  # type: ignore[return-value]
 
-    monkeypatch.setattr(workload, "sys", Sys)
-    monkeypatch.setattr(workload, "type", keeping, raising=False)
+    monkeypatch.setattr(attributes, "sys", Sys)
+    monkeypatch.setattr(attributes, "type", keeping, raising=False)
     if breaks:
-        with pytest.raises(workload.Broken, match="subclasses at the end"):
-            workload.subclasses(1)
+        with pytest.raises(invariants.Broken, match="subclasses at the end"):
+            attributes.subclasses(1)
     else:
-        assert workload.subclasses(1), "what it says makes it the only round: each leaves its types"
+        assert attributes.subclasses(1), "what it says makes it the only round: each leaves its types"
     assert made
 
 
 def test_with_a_gil_no_turn_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     if workload.gil_is_off():
         pytest.skip("this Python has no GIL")
-    monkeypatch.setattr(workload, "GIVE_UP", 0.2)
+    monkeypatch.setattr(parallel, "GIVE_UP", 0.2)
     interval = sys.getswitchinterval()
-    with pytest.raises(workload.Broken, match="turns were handed over"):
-        workload.handover(1)
+    with pytest.raises(invariants.Broken, match="turns were handed over"):
+        parallel.handover(1)
     assert sys.getswitchinterval() == interval
 
 
@@ -132,7 +134,7 @@ def test_an_exception_in_a_thread_comes_out() -> None:
             raise KeyError("in a thread")
 
     with pytest.raises(KeyError, match="in a thread"):
-        workload.in_threads(work)
+        invariants.in_threads(work)
 
 
 def test_a_check_that_breaks_is_an_error_with_its_traceback() -> None:
