@@ -1,4 +1,4 @@
-"""What a build need not do again: configure's answers and the JIT's stencils, kept by all that they depend on.
+"""The cache of configure's results and the JIT's stencils, keyed by all their inputs.
 
     build_cache.py configure -- ARGV…   run configure, or restore its results for the same key
     build_cache.py before-make          record the headers' digest, and restore stencils of the same inputs, or get

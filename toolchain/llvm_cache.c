@@ -2,16 +2,16 @@
  * programs, whose output is the same for the same input. Under every name it runs the real program of that name, from
  * CROSSJIT_LLVM, unless CROSSJIT_CACHE has what that would print and write.
  *
- * A question is all that an answer depends on: the real program with its arguments, the folder that it runs in, the
+ * A cache key is all that the output depends on: the real program with its arguments, the folder that it runs in, the
  * toolchain (CROSSJIT_TOOLCHAIN), the input file and, for C, all headers of the source (a digest that build_cache.py has
  * written). CPython works in a folder with a random name: MARK stands for it in what is kept. An entry of the cache
- * holds its question whole and answers no other, so that its name need only be an unlikely one. It ends with a sum, so
- * that what is damaged answers nothing.
+ * holds its key whole and is used for no other, so that its file's name need only be an unlikely one. It ends with a
+ * sum, so that a damaged entry is not used.
  *
  * What CROSSJIT_CACHE does not have CROSSJIT_CACHE_BELOW may, which is only read.
  *
- * What fails, warns or writes a file that names the folder is not kept. Where anything is in the way of asking or
- * keeping, the real program does it all.
+ * What fails, warns or writes a file that names the folder is not kept. Where anything is in the way of a lookup or of
+ * keeping an entry, the real program does it all.
  *
  * What is not kept the real program's server does, where one listens in CROSSJIT_LLVM_SERVERS (llvm_forkserver.c). It
  * decides nothing: what does not end well there is run once more without it. What the inputs begin with clang reads
@@ -44,8 +44,8 @@ struct text {
     size_t size, room;
 };
 
-/* What an entry ends with, after the question, what was printed, and the file that was written. If they do not fill the
- * entry by these sizes, it is that of a longer question, which begins the same. */
+/* What an entry ends with, after the key, what was printed, and the file that was written. If they do not fill the
+ * entry by these sizes, it is that of a longer key, which begins the same. */
 struct end {
     uint64_t printed, written, sum; /* two sizes, and the sum of all before it */
 };
@@ -176,42 +176,41 @@ static bool look(char **argv, const char **input, const char **output, const cha
     return *input && (*output || !ends_with(argv[0], "/clang"));
 }
 
-/* Put the question together, and read the input for it; false if something of it cannot be told. No two questions come
- * to the same bytes: from their end it is known where each file begins, and before that are texts that end with a
- * zero. */
-static bool ask(struct text *question, char **argv, const char *input, const char *folder, struct text *content)
+/* Put the cache key together, and read the input for it; false if something of it cannot be told. No two keys come to
+ * the same bytes: from their end it is known where each file begins, and before that are texts that end with a zero. */
+static bool make_key(struct text *key, char **argv, const char *input, const char *folder, struct text *content)
 {
     const char *toolchain = getenv("CROSSJIT_TOOLCHAIN"), *headers = getenv("CROSSJIT_HEADERS");
     char here[PATH_MAX];
     uint64_t begins[2];
     if (!toolchain || !getcwd(here, sizeof here))
         return false;
-    add(question, FORMAT, strlen(FORMAT));
-    add(question, toolchain, strlen(toolchain) + 1);
-    add(question, here, strlen(here) + 1);
+    add(key, FORMAT, strlen(FORMAT));
+    add(key, toolchain, strlen(toolchain) + 1);
+    add(key, here, strlen(here) + 1);
     for (char **each = argv; *each; each++)
-        add_replaced(question, *each, strlen(*each) + 1, folder, MARK);
-    begins[0] = question->size;
-    if (ends_with(input, ".c") && !(headers && add_file(question, headers)))
+        add_replaced(key, *each, strlen(*each) + 1, folder, MARK);
+    begins[0] = key->size;
+    if (ends_with(input, ".c") && !(headers && add_file(key, headers)))
         return false;
-    begins[1] = question->size;
+    begins[1] = key->size;
     if (!add_file(content, input))
         return false;
-    add(question, content->bytes, content->size);
-    add(question, begins, sizeof begins);
+    add(key, content->bytes, content->size);
+    add(key, begins, sizeof begins);
     return !exhausted;
 }
 
-/* Give the answer that is kept; false if there is none. */
-static bool answer(const char *kept, const struct text *question, const char *output, const char *folder)
+/* Look a key up in an entry's file, and print and write what the entry has; false if it is not that key's. */
+static bool lookup(const char *kept, const struct text *key, const char *output, const char *folder)
 {
     struct text entry = {0}, printed = {0};
     struct end end;
-    if (!add_file(&entry, kept) || entry.size < question->size + sizeof end ||
-        memcmp(entry.bytes, question->bytes, question->size))
+    if (!add_file(&entry, kept) || entry.size < key->size + sizeof end ||
+        memcmp(entry.bytes, key->bytes, key->size))
         return false;
-    const char *from = entry.bytes + question->size;
-    size_t size = entry.size - question->size - sizeof end;
+    const char *from = entry.bytes + key->size;
+    size_t size = entry.size - key->size - sizeof end;
     memcpy(&end, from + size, sizeof end);
     if (end.sum != sum(entry.bytes, entry.size - sizeof end.sum, 0) || end.printed > size ||
         end.written != size - end.printed)
@@ -232,7 +231,7 @@ static bool answer(const char *kept, const struct text *question, const char *ou
 
 /* Have the program's server run it; return a connection that tells how it ends, or -1 if there is no such server. Once
  * it has the whole request it may run it, whatever comes after. */
-static int ask_server(char **argv, int out, int err)
+static int request_server(char **argv, int out, int err)
 {
     const char *servers = getenv("CROSSJIT_LLVM_SERVERS"), *name = strrchr(argv[0], '/');
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -308,7 +307,7 @@ static bool run_served(char **argv, struct text *printed, struct text *complaint
         close(out[1]);
         return false;
     }
-    server = ask_server(argv, out[1], err[1]);
+    server = request_server(argv, out[1], err[1]);
     close(out[1]);
     close(err[1]);
     take(out[0], err[0], true, printed, complaints);
@@ -528,15 +527,15 @@ int main(int argc, char **argv)
     int length = version && strchr("0123456789", version[1]) ? version - tool : (int)strlen(tool);
     snprintf(real, sizeof real, "%s/bin/%.*s", llvm, length, tool);
     argv[0] = real;
-    if (!cache || !*cache || !look(argv, &input, &output, &folder) || !ask(&entry, argv, input, folder, &content))
+    if (!cache || !*cache || !look(argv, &input, &output, &folder) || !make_key(&entry, argv, input, folder, &content))
         run_instead(argv);
 
-    size_t asked = entry.size;
-    uint64_t one = sum(entry.bytes, asked, 1), other = sum(entry.bytes, asked, 2);
+    size_t key_size = entry.size;
+    uint64_t one = sum(entry.bytes, key_size, 1), other = sum(entry.bytes, key_size, 2);
     char name[64];
     sprintf(name, "llvm/%02" PRIx64 "/%014" PRIx64 "%016" PRIx64, one >> 56, one << 8 >> 8, other);
-    if ((place(kept, cache, name) && answer(kept, &entry, output, folder)) ||
-        (place(kept, getenv("CROSSJIT_CACHE_BELOW"), name) && answer(kept, &entry, output, folder))) {
+    if ((place(kept, cache, name) && lookup(kept, &entry, output, folder)) ||
+        (place(kept, getenv("CROSSJIT_CACHE_BELOW"), name) && lookup(kept, &entry, output, folder))) {
         note("llvm hit\n");
         return 0;
     }
@@ -551,7 +550,7 @@ int main(int argc, char **argv)
     if (complained || names(&printed, MARK) || (output && !add_file(&written, output)) || names(&written, folder))
         return 0;
     add_replaced(&entry, printed.bytes, printed.size, folder, MARK);
-    struct end end = {entry.size - asked, written.size, 0};
+    struct end end = {entry.size - key_size, written.size, 0};
     add(&entry, written.bytes, written.size);
     add(&entry, &end, sizeof end - sizeof end.sum);
     end.sum = sum(entry.bytes, entry.size, 0);

@@ -2,9 +2,9 @@
  * begin, and each request goes on from there in a fork. The programs are linked to a library of a hundred megabytes,
  * and to load that takes twenty of the thirty milliseconds that one of them runs for a stencil.
  *
- * Listens at CROSSJIT_LLVM_SOCKET; llvm_cache.c asks. A request is all that a program is started with: three files for its
+ * Listens at CROSSJIT_LLVM_SOCKET for llvm_cache.c. A request is all that a program is started with: three files for its
  * stdin, stdout and stderr, and texts, each ending with a zero, up to the end of the stream: its folder, how many
- * arguments and variables there are, and these. The answer is the status by which wait tells how the program ended; where
+ * arguments and variables there are, and these. The reply is the status by which wait tells how the program ended; where
  * none comes, or one of a program that did not end well, llvm_cache.c runs it itself. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -92,7 +92,7 @@ static bool parse(char *texts, size_t size, struct request *request)
     return true;
 }
 
-/* Become what is asked for, and be the program, to its end. */
+/* Become the requested program, to its end. */
 static _Noreturn void be_program(int connection)
 {
     int files[3] = {-1, -1, -1};
@@ -114,7 +114,7 @@ static _Noreturn void be_program(int connection)
     exit(program(request.count, request.arguments, environ));
 }
 
-/* Tell those who asked how their programs ended. */
+/* Tell clients how their programs ended. */
 static void reap(void)
 {
     int status;

@@ -50,18 +50,18 @@ static void replaced(const struct text *text)
     free(back.bytes);
 }
 
-/* An entry that is no answer, and one that ends as an answer does, of sizes that are the input's. */
+/* An entry that is of no key, and one that ends as an entry does, of sizes that are the input's. */
 static void entry(const struct text *text, uint64_t printed, uint64_t written, bool sealed)
 {
-    static const char asked[] = "question";
-    struct text question = {(char *)asked, 8, 8}, kept = {0};
+    static const char bytes[] = "some key";
+    struct text key = {(char *)bytes, 8, 8}, kept = {0};
     struct end end = {printed, written, 0};
     static int file = -1;
     char path[64];
     if (file < 0)
         file = memfd_create("entry", 0);
     if (sealed) {
-        add(&kept, asked, 8);
+        add(&kept, bytes, 8);
         add(&kept, text->bytes, text->size);
         add(&kept, &end, sizeof end - sizeof end.sum);
         end.sum = sum(kept.bytes, kept.size, 0);
@@ -71,10 +71,10 @@ static void entry(const struct text *text, uint64_t printed, uint64_t written, b
     }
     require(!ftruncate(file, 0) && pwrite(file, kept.bytes, kept.size, 0) == (ssize_t)kept.size);
     sprintf(path, "/proc/self/fd/%d", file);
-    bool answered = answer(path, &question, "/dev/null", "/tmp/tmp1");
-    require(!answered || kept.size >= 8 + sizeof end);
+    bool hit = lookup(path, &key, "/dev/null", "/tmp/tmp1");
+    require(!hit || kept.size >= 8 + sizeof end);
     if (sealed)
-        require(answered == (printed <= text->size && written == text->size - printed));
+        require(hit == (printed <= text->size && written == text->size - printed));
     free(kept.bytes);
 }
 

@@ -18,7 +18,7 @@ SECONDS = 30 if os.environ.get("CI") == "true" else 2
 WORDS = {
     "llvm_target": (
         "0123456789abcdef0", "-o", "-c", "/tmp/tmp1", "/tmp/tmp1/x.c", "\1", "#include <a.h>\n", '#include "b.h"\n',
-        "\n", "question", "-D_JIT_OPCODE=", "llvm/bin/clang",
+        "\n", "some key", "-D_JIT_OPCODE=", "llvm/bin/clang",
     ),
     "server_target": ("/tmp", "2 1", "18446744073709551615 2", "/bin/clang", "A=B"),
 }  # fmt: skip

@@ -196,13 +196,13 @@ def llvm(tmp_path: Path, program: Path) -> Llvm:
     return Llvm(tmp_path, program)
 
 
-class TestTheSameQuestion:
-    def test_is_answered_wherever_it_is_asked(self, llvm: Llvm) -> None:
+class TestTheSameKey:
+    def test_hits_in_every_folder(self, llvm: Llvm) -> None:
         assert llvm.compile() == (True, "compiled\nint x;")
         assert llvm.compile() == (False, "compiled\nint x;")
         assert llvm.log() == ["llvm miss", "llvm hit"]
 
-    def test_is_answered_with_the_folder_that_it_names(self, llvm: Llvm) -> None:
+    def test_hits_with_the_folder_that_it_names(self, llvm: Llvm) -> None:
         said = "./_ADD.o: file format elf64 of llvm-objdump\nbytes"
         assert llvm.read("bytes") == (True, said)
         assert llvm.read("bytes") == (False, said)
@@ -227,7 +227,7 @@ class TestTheSameQuestion:
         llvm.compile()
         assert entry.stat().st_mtime > time.time() - 60
 
-    def test_makes_no_other_answer_when_asked_many_times_at_once(self, llvm: Llvm) -> None:
+    def test_has_the_same_output_many_times_at_once(self, llvm: Llvm) -> None:
         contents = ["int x;" * 20_000, "int y;" * 20_000]
 
         def ask(number: int) -> tuple[str, str]:
@@ -242,7 +242,7 @@ class TestTheSameQuestion:
         assert len(llvm.entries()) == 4
         assert not llvm.compile(contents[0])[0]
 
-    def test_may_have_been_answered_in_a_cache_that_is_only_read(self, llvm: Llvm) -> None:
+    def test_may_hit_in_a_cache_that_is_only_read(self, llvm: Llvm) -> None:
         llvm.compile()
         (entry,) = llvm.entries()
         below, own = llvm.folder / "cache", llvm.folder / "own"
@@ -312,8 +312,8 @@ class TestAnotherQuestion:
         with tempfile.TemporaryDirectory(dir="/tmp") as other:
             assert llvm.compile("int x;", f"-I{other}")[0]
 
-    def test_is_not_answered_by_an_entry_in_its_place(self, llvm: Llvm) -> None:
-        """Names of entries may collide: what is asked is compared with what was answered."""
+    def test_does_not_hit_an_entry_in_its_place(self, llvm: Llvm) -> None:
+        """File names of entries may collide: the key is compared with the entry's."""
         llvm.compile("int x;")
         (x,) = llvm.entries()
         llvm.compile("int y;")
@@ -324,7 +324,7 @@ class TestAnotherQuestion:
         assert llvm.compile("int x;") == (False, "compiled\nint x;")
 
     def test_may_be_longer_and_begin_the_same(self, llvm: Llvm) -> None:
-        """An entry is a question and what came of it: what came of one may be what another goes on with."""
+        """An entry is a key and an output: an output may begin as a longer key goes on."""
         llvm.read("bytes")
         (entry,) = llvm.entries()
         good = entry.read_bytes()
