@@ -261,7 +261,7 @@ class TestTheSameKey:
         assert entry.stat().st_ino == before[1], "it was never another"
 
 
-class TestAnotherQuestion:
+class TestAnotherKey:
     @pytest.mark.parametrize("changed", ["content", "option", "toolchain", "headers", "suffix", "folder", "tool"])
     def test_is_asked_anew(self, llvm: Llvm, changed: str) -> None:
         def ask(changed: str = "") -> tuple[bool, str]:
