@@ -196,6 +196,32 @@ def test_what_runs_in_the_target_is_stdlib_only(script: Path) -> None:
     assert "crossjit" not in roots
 
 
+CODE = sorted(
+    path.relative_to(ROOT)
+    for folder in ("crossjit", "toolchain", "validate", "gdb", "benchmarks")
+    for path in (ROOT / folder).rglob("*.py")
+)
+MODULE_LINES, FUNCTION_LINES = 400, 50
+
+
+@pytest.mark.parametrize("path", CODE, ids=str)
+def test_modules_and_functions_are_short(path: Path) -> None:
+    text = (ROOT / path).read_text(encoding="utf-8")
+    functions = (
+        node for node in ast.walk(ast.parse(text)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    )
+    long = [
+        f"{path}:{node.lineno} {node.name}: {lines}" for node in functions if (lines := _lines(node)) > FUNCTION_LINES
+    ]
+    if len(text.splitlines()) > MODULE_LINES:
+        long.append(f"{path}: {len(text.splitlines())}")
+    assert long == []
+
+
+def _lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
 GDB_SCRIPTS = sorted((ROOT / "gdb").glob("*.py"))
 
 
