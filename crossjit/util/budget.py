@@ -60,7 +60,7 @@ SUITE_MEMORY = 75
 # largest build (3.15 with ASan) writes 0.9 GiB. A stranger's cache is bounded to 0.25 GiB, that of others to 4.8 GiB
 # (`toolchain/cache_entries.py`), and theirs are shared. What is watched is ended some seconds late: a stranger's source
 # never has more than 2 GiB with what it writes until then.
-STRANGER_DISK, OWN_DISK, TARGET_DISK = 3 << 29, 16 << 30, 3 << 29
+STRANGER_DISK, OWN_DISK, TARGET_DISK = 5 << 28, 16 << 30, 5 << 28
 ANSWER = 8 << 20  # bytes kept of what a short command says; the rest is read and dropped
 
 

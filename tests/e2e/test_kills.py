@@ -200,7 +200,7 @@ def project(tmp_path: Path, own_images: dict[tuple[Role, Arch], Image], host_arc
     """A copy of crossjit with one more image, which is made on top of the usual ones in three seconds."""
     copy = tmp_path / "project"
     copy.mkdir()
-    for name in ("crossjit", "debug", "images", "recipes", "toolchain", "validate"):
+    for name in ("crossjit", "gdb", "images", "recipes", "toolchain", "validate"):
         shutil.copytree(PROJECT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(PROJECT / "tasks.py", copy)
     folder = copy / "images/tiny"
