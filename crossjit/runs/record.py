@@ -85,9 +85,9 @@ def _step_event(kind: EventKind, number: int, state: StepState) -> Event:
 class Recorder:
     """Listens to progress and appends events to a file. Steps may come from several threads."""
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float] | None = None) -> None:
         self._path = path
-        self._clock = clock
+        self._clock = clock or time.monotonic
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
