@@ -15,7 +15,7 @@ from crossjit.engine.base import COPY, OWNED, ContainerOptions, EngineObject, Im
 from crossjit.errors import EngineError, InfrastructureError
 from crossjit.images import release as releases
 from crossjit.images.base import BASE, Base, BaseBuilder
-from crossjit.images.image import Image, Package, digest_of, parse_listing, remember, to_record
+from crossjit.images.image import Image, Package, digest_of, known_packages, parse_listing, remember
 from crossjit.images.release import Choice
 from crossjit.images.spec import DOCKERFILE, ImageSpec, Role
 from crossjit.model import Arch
@@ -224,7 +224,7 @@ class ImageBuilder(BaseBuilder):
         """Return the image that was chosen if it is in the engine and what is in it is known."""
         choice = releases.chosen(self.home, wanted.core)
         info = self.engine.image(wanted.tag(choice.release)) if choice else None
-        packages = to_record(self.home, info.id) if info else None
+        packages = known_packages(self.home, info.id) if info else None
         if choice is None or info is None or packages is None:
             return None
         return wanted.image(choice.release, info.id, packages)

@@ -102,7 +102,7 @@ def remember(home: Path, image_id: str, packages: tuple[Package, ...]) -> None:
         files.replace(path, listing(packages).encode())
 
 
-def to_record(home: Path, image_id: str) -> tuple[Package, ...] | None:
+def known_packages(home: Path, image_id: str) -> tuple[Package, ...] | None:
     """Return what is installed in an image if that is kept."""
     try:
         return parse_listing(_path(home, image_id).read_text(encoding="utf-8"))

@@ -195,7 +195,7 @@ def limit(trial: TestRerun, longest: float | None, hangs: int) -> int:
 
     `longest` is what a pass takes there, None if that is not known; `hangs` on how many rungs it used up its time.
 
-    >>> limit(Trial("test.test_x", "jit", "module", "test_x", seconds=600), 2.0, 1)
+    >>> limit(TestRerun("test.test_x", "jit", "module", "test_x", seconds=600), 2.0, 1)
     60
     """
     if longest is not None:

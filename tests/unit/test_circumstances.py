@@ -117,12 +117,12 @@ def test_the_names_are_those_of_the_feature_checks() -> None:
 
 def test_facts_can_be_recalled() -> None:
     where = replace(EMULATED, capabilities={"pty": False}, variant=replace(FT, debug=True))
-    from_record = conditions.from_record(where.facts(), where.capabilities)
-    assert from_record is not None
-    assert from_record.facts() == where.facts()
-    assert from_record.capabilities == {"pty": False}
+    read = conditions.from_record(where.facts(), where.capabilities)
+    assert read is not None
+    assert read.facts() == where.facts()
+    assert read.capabilities == {"pty": False}
     for when in (When(free_threaded=True, lacks=("pty",)), When(expects=(Expectation.NONE,), qemu="<8.2")):
-        assert when.holds(from_record)
+        assert when.holds(read)
     assert conditions.from_record({}, {}) is None
     assert conditions.from_record({**where.facts(), "arch": "riscv64"}, {}) is None
     assert conditions.from_record({**where.facts(), "python": "3"}, {}) is None

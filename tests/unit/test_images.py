@@ -792,8 +792,8 @@ def test_what_dies_while_an_image_is_made_is_found_by_its_run(
     for each in (release, copy):
         assert labels.items() <= each.items()
         assert COPY in each
-    permanent_labels = [each for tag, each in engine.images.items() if tag == image.reference or "base" in tag]
-    assert len({each.id for each in permanent_labels}) == 2
-    for made in permanent_labels:
+    remaining = [each for tag, each in engine.images.items() if tag == image.reference or "base" in tag]
+    assert len({each.id for each in remaining}) == 2
+    for made in remaining:
         assert made.labels[HOME] == "h"
         assert RUN not in made.labels
