@@ -53,7 +53,7 @@ BUDGET = Budget()
 
 # Percent of the engine's memory. What runs a source's code at one time (a build and a probe) never has more than nine
 # tenths together; a suite and a debugger run alone.
-BUILD_MEMORY, PROBE_MEMORY = 70, 20
+BUILD_MEMORY, PROBE_MEMORY = 60, 20
 SUITE_MEMORY = 75
 
 # Bytes of the engine's disk that a container may have: what its commands write, and its own cache volume. CPython's
