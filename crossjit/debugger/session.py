@@ -201,19 +201,8 @@ def batch(bench: DebugTarget, programs: Sequence[Program], *, folder: Path, step
         said.append(line)
         step.line(line)
 
-    target = bench.target
-    with bench.engine.container(
-        ContainerOptions(
-            target.image.reference,
-            arch=target.cell.arch,
-            name=target.name,
-            labels=target.labels,
-            env=target.environment,
-            user=f"{target_module.TESTER}:{target_module.TESTER}",
-            network=False,
-            limits=target_module.target_limits(min(MEMORY, bench.memory * SUITE_MEMORY // 100), seconds + 3 * MARGIN),
-        )
-    ) as container:
+    limits = target_module.target_limits(min(MEMORY, bench.memory * SUITE_MEMORY // 100), seconds + 3 * MARGIN)
+    with bench.engine.container(bench.target.options(limits)) as container:
         step.update(detail="installing")
         install_gdb(bench, container, order(bench, programs, go=True, output=OUTPUT))
         step.update(detail=programs[0].about)
@@ -238,22 +227,13 @@ def prompt(bench: DebugTarget, programs: Sequence[Program], *, go: bool) -> int:
 
     Returns gdb's exit status.
     """
-    target = bench.target
     wanted = order(bench, programs, go=go, output=None)
 
     def prepare(container: Container) -> None:
         install_gdb(bench, container, wanted)
         _put_source(bench, container)
 
-    options = ContainerOptions(
-        target.image.reference,
-        arch=target.cell.arch,
-        name=target.name,
-        labels=target.labels,
-        env=target.environment,
-        user=f"{target_module.TESTER}:{target_module.TESTER}",
-    )
-    return bench.engine.shell(options, prepare, command(bench.arch), cwd=target_module.HOME)
+    return bench.engine.shell(bench.target.options(), prepare, command(bench.arch), cwd=target_module.HOME)
 
 
 def order(bench: DebugTarget, programs: Sequence[Program], *, go: bool, output: str | None) -> dict[str, object]:

@@ -14,15 +14,7 @@ from crossjit.validation import target as target_module
 def target_shell(ctx: BuildContext, prepared: PreparedCell, built: BuiltCell) -> int:
     """Open a shell in the cell's target image with its artifact installed; return the shell's exit status."""
     target = target_of(ctx, prepared, built, "shell")
-    options = ContainerOptions(
-        target.image.reference,
-        arch=prepared.cell.arch,
-        name=target.name,
-        labels=target.labels,
-        env=target.environment,
-        user=f"{target_module.TESTER}:{target_module.TESTER}",
-    )
-    return ctx.engine.shell(options, target.install, ("bash",), cwd=target_module.HOME)
+    return ctx.engine.shell(target.options(), target.install, ("bash",), cwd=target_module.HOME)
 
 
 def toolchain_shell(ctx: BuildContext, prepared: PreparedCell) -> int:

@@ -26,9 +26,9 @@ from crossjit.validation.target import (
     SCRIPTS,
     TESTS,
     Opener,
+    container_options,
     environment,
     install,
-    open_container,
     target_limits,
 )
 
@@ -51,7 +51,7 @@ def probing(
 ) -> AbstractContextManager[Container]:
     """Start the container that a cell is probed in, of its target image. Raises EngineError."""
     limits = target_limits(min(MEMORY, facts.memory * PROBE_MEMORY // 100), 2 * probe_seconds(emulation) + MARGIN)
-    return open_container(engine, image, image.arch, name, labels, environment(variant, emulation), limits)
+    return engine.container(container_options(image, name, labels, environment(variant, emulation), limits))
 
 
 def probe_seconds(emulation: Mapping[str, str]) -> int:

@@ -38,7 +38,6 @@ from crossjit.validation.target import (
     TESTER,
     Target,
     _memory,
-    open_container,
     target_limits,
 )
 from crossjit.validation.time_left import TimeLeft
@@ -159,9 +158,7 @@ def _run(
 ) -> SuiteOutput:
     """Install everything in a container of its own, and have the runner work through what is ordered there."""
     limits = target_limits(_memory(engine.facts(), jobs), seconds + 2 * MARGIN)
-    with open_container(
-        engine, target.image, target.cell.arch, target.name, target.labels, target.environment, limits
-    ) as container:
+    with engine.container(target.options(limits)) as container:
         step.update(detail="installing")
         target.install(container)
         ordered = order(container)

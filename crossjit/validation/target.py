@@ -10,10 +10,10 @@ from typing import BinaryIO
 
 from crossjit.config import suites
 from crossjit.config.conditions import TargetEnvironment
-from crossjit.engine.base import Container, ContainerOptions, Engine, EngineFacts, Limits
+from crossjit.engine.base import Container, ContainerOptions, EngineFacts, Limits
 from crossjit.errors import InfrastructureError
 from crossjit.images import Image, Package
-from crossjit.model import Arch, Cell, Variant
+from crossjit.model import Cell, Variant
 from crossjit.util.budget import SUITE_MEMORY, TARGET_DISK
 from crossjit.util.tar import packed
 
@@ -65,6 +65,10 @@ class Target:
         """What everything in it runs with."""
         return environment(self.variant, self.emulation)
 
+    def options(self, limits: Limits | None = None) -> ContainerOptions:
+        """Say how its container is started."""
+        return container_options(self.image, self.name, self.labels, self.environment, limits)
+
     def install(self, container: Container) -> None:
         """Put all of it where it belongs, in a container of its image."""
         install(container, self.variant, self.tree, self.support)
@@ -88,27 +92,18 @@ class Target:
         }
 
 
-def open_container(
-    engine: Engine,
-    image: Image,
-    arch: Arch,
-    name: str,
-    labels: Mapping[str, str],
-    env: Mapping[str, str],
-    limits: Limits,
-) -> AbstractContextManager[Container]:
-    """Start a target container: read-only but for its folders in memory, and without network."""
-    return engine.container(
-        ContainerOptions(
-            image.reference,
-            arch=arch,
-            name=name,
-            labels=labels,
-            env=env,
-            user=f"{TESTER}:{TESTER}",
-            network=False,
-            limits=limits,
-        )
+def container_options(
+    image: Image, name: str, labels: Mapping[str, str], env: Mapping[str, str], limits: Limits | None = None
+) -> ContainerOptions:
+    """Say how a container of a target image is started: as the unprivileged tester, without network."""
+    return ContainerOptions(
+        image.reference,
+        arch=image.arch,
+        name=name,
+        labels=labels,
+        env=env,
+        user=f"{TESTER}:{TESTER}",
+        limits=limits or Limits(),
     )
 
 
