@@ -15,12 +15,12 @@ import filelock
 import hypothesis
 import pytest
 
-from crossjit import PROJECT
 from crossjit.engine import connect
 from crossjit.engine.base import Engine
 from crossjit.errors import EngineError
 from crossjit.settings import Settings
 from tests.fakes.engine import FakeEngine
+from tests.project import copy_project
 
 # How long an example takes says how busy the machine is; it is no reason to fail.
 hypothesis.settings.register_profile("crossjit", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -91,17 +91,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         find_browser()
 
 
-def _copy_project(folder: Path) -> None:
-    """Copy what git knows of the project, or would add."""
-    shutil.rmtree(folder, ignore_errors=True)
-    listing = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    listed = subprocess.run(listing, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, listed.split("\0")):
-        if (PROJECT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(PROJECT / name, folder / name)
-
-
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """The Python of a fresh environment with the wheel in it, made once for all workers, as pip is configured."""
@@ -110,7 +99,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     python = folder / "venv" / "bin" / "python"
     with filelock.FileLock(f"{folder}.lock"):
         if not (folder / "done").exists():
-            _copy_project(folder / "project")  # whose files do not come and go while other tests run
+            shutil.rmtree(folder, ignore_errors=True)
+            copy_project(folder / "project")  # whose files do not come and go while other tests run
             pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input")
             commands = (
                 (*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), str(folder / "project")),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import http.server
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -12,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from crossjit import PROJECT
 from crossjit.images import Image, Role
 from crossjit.model import Arch
 from tests.e2e import tiny_source
 from tests.e2e.conftest import MakeDriver
 from tests.e2e.driver import Driver, Running
+from tests.project import copy_project
 
 pytestmark = pytest.mark.engine
 
@@ -198,11 +197,7 @@ def test_kill_while_downloading(
 @pytest.fixture
 def project(tmp_path: Path, own_images: dict[tuple[Role, Arch], Image], host_arch: Arch) -> Path:
     """A copy of crossjit with one more image, which is made on top of the usual ones in three seconds."""
-    copy = tmp_path / "project"
-    copy.mkdir()
-    for name in ("crossjit", "gdb", "images", "recipes", "toolchain", "validate"):
-        shutil.copytree(PROJECT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(PROJECT / "tasks.py", copy)
+    copy = copy_project(tmp_path / "project")
     folder = copy / "images/tiny"
     folder.mkdir()
     document = (copy / "images/forky/image.toml").read_text()

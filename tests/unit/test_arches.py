@@ -6,7 +6,6 @@ import json
 import os
 import re
 import runpy
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from crossjit import PROJECT
 from crossjit.model import Arch
+from tests.project import copy_project
 
 NEW = """
 debian = "riscv64"
@@ -32,9 +32,7 @@ cpu = "rva22s64"
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of crossjit in which a file was added."""
-    copy = tmp_path_factory.mktemp("project")
-    for name in ("crossjit", "gdb", "images", "recipes", "toolchain", "validate"):
-        shutil.copytree(PROJECT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    copy = copy_project(tmp_path_factory.mktemp("project"))
     (copy / "crossjit/model/arches/riscv64.toml").write_text(NEW)
     return copy
 
