@@ -16,7 +16,7 @@ from crossjit.errors import UserError
 from crossjit.util.paths import full_path
 
 SNAPSHOT = r"[0-9]{8}(T[0-9]{6}Z)?"
-_HINT = "set CROSSJIT_HOME to a folder that can be written"
+_HINT = "set CROSSJIT_HOME to a writable folder"
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,12 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     home = full_path(environ["CROSSJIT_HOME"]) if environ.get("CROSSJIT_HOME") else _data_folder()
     engine = environ.get("CROSSJIT_ENGINE") or "docker"
     if engine not in ("docker", "podman"):
-        raise UserError(f"CROSSJIT_ENGINE is {engine!r}", hint="use docker or podman")
+        raise UserError(f"invalid CROSSJIT_ENGINE={engine}: expected docker or podman")
     jobs = environ.get("CROSSJIT_JOBS") or "0"
     if not jobs.isdecimal():
         raise UserError(
-            f"CROSSJIT_JOBS is {jobs!r}", hint="give a whole number, or nothing for what the machine allows"
+            f"invalid CROSSJIT_JOBS={jobs}: expected a whole number",
+            hint="leave it unset to use what the machine allows",
         )
     return Settings(
         home=_require_folders(home),

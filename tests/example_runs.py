@@ -149,7 +149,7 @@ def jit_suite(*, emulated: bool) -> SuiteResult:
             module("test_dis", 2.8 * slow),
             module("test_sys", 14.5 * slow, "exit status 2"),
             module("test_sys_settrace", 7.5 * slow, "killed by SIGSEGV" if emulated else "exit status 0"),
-            module("test_monitoring", 30.0 * slow, "killed after its time was over", label="stress"),
+            module("test_monitoring", 30.0 * slow, "killed after its time limit", label="stress"),
             module("test_capi.test_opt", 25.1 * slow, "exit status 2"),
         ),
     )
@@ -163,7 +163,7 @@ def results() -> tuple[CellResult, ...]:
         CellResult(
             Cell("3.15", Arch.X86_64, "jit"),
             Verdict.FAIL,
-            ("jit: 2 tests went wrong: test.test_capi.test_opt.TestUops.test_guard_is_folded, …",),
+            ("jit: 2 tests failed: test.test_capi.test_opt.TestUops.test_guard_is_folded, …",),
             artifact="0b54d3f01c2a",
             build_key="ab" * 32,
             strategy=Strategy.NATIVE,
@@ -174,7 +174,7 @@ def results() -> tuple[CellResult, ...]:
         CellResult(
             Cell("3.15", Arch.AARCH64, "jit"),
             Verdict.FAIL,
-            ("jit: 4 tests went wrong: test.test_capi.test_opt.TestUops.test_guard_is_folded, …",),
+            ("jit: 4 tests failed: test.test_capi.test_opt.TestUops.test_guard_is_folded, …",),
             artifact="46ec8c63c46b",
             build_key="cd" * 32,
             from_stash=True,

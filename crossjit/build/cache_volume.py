@@ -108,7 +108,7 @@ def parts(
         found = channels.cache_sizes(lines[-1])
     except MalformedError as error:
         raise InfrastructureError(
-            f"what is in the cache volume {volume} cannot be told: {error}", details=tuple(lines)
+            f"the contents of the cache volume {volume} are unknown: {error}", details=tuple(lines)
         ) from error
     return tuple(Part(part, each.bytes, each.files, each.limit) for part, each in found.items())
 

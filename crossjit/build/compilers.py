@@ -102,7 +102,7 @@ def _check_arch(name: str, command: str, arch: Arch, triples: Sequence[str | Non
         if triple is not None and triple.partition("-")[0] != arch.value:
             raise UserError(
                 f"{name}={command} compiles for {triple}, and the cell is for {arch}",
-                hint=f"name the compiler alone, such as {name}=gcc or {name}=clang: it is made a cross compiler",
+                hint=f"name the compiler alone, such as {name}=gcc or {name}=clang: crossjit uses its cross compiler",
             )
 
 
@@ -112,7 +112,7 @@ def _clang(toolchain: Image, llvm: str | None) -> str:
     if llvm is not None and (llvm in versions or not versions):
         return llvm
     if not versions:
-        raise UserError("the toolchain has no clang", hint="take an image that has one: see llvm in its image.toml")
+        raise UserError("the toolchain has no clang", hint="use an image that has one: see llvm in its image.toml")
     return max(versions, key=int)
 
 

@@ -105,8 +105,8 @@ def _run(
     log.flush()
     if completed.returncode == SCRIPT_FAULT and _is_ours(whole):
         raise ScriptError(
-            f"{command.phase} failed: our own script did, or the machine",
-            hint="see whether the disk is full; the whole log is in the run record",
+            f"{command.phase} failed: crossjit's own script or the machine is at fault",
+            hint="check whether the disk is full; the whole log is in the run record",
             details=tuple(output.tail)[-LOG_TAIL:],
         )
     if completed.returncode:

@@ -68,7 +68,7 @@ def open_base(artifact: Artifact, spec: BuildSpec, source: Source) -> Base:
         paths = artifact.files()[INSTALL]
         found = [match for path in paths if (match := _MAKEFILE.fullmatch(path))]
         if len(found) != 1 or not {SUPPORT, GENERATED} <= set(artifact.objects):
-            raise UnfitError("it is not laid out as CPython's builds are")
+            raise UnfitError("its layout is not that of a CPython build")
         library = found[0][1]
         places = {found[0][0]: MAKEFILE}
         if spec.strategy is not Strategy.CROSS:
@@ -80,7 +80,7 @@ def open_base(artifact: Artifact, spec: BuildSpec, source: Source) -> Base:
             }
         files = {places[path]: content for path, content in packing.read(artifact.objects[INSTALL], places).items()}
         if not _PLAIN.search(files[MAKEFILE]):
-            raise UnfitError("its tests were run while it was built")
+            raise UnfitError("its tests ran while it was built")
     return Base(artifact, f"{library}/test", files)
 
 

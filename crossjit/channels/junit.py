@@ -104,7 +104,7 @@ class _Target:
             case [*_, "testcase", said] if said in SAID:
                 self._said.append((said, "".join(self._text) or self._message))
                 if len(self._said) > ENDS:
-                    raise MalformedError("it says too much of one test")
+                    raise MalformedError("it has too much text about one test")
             case [*_, "testcase"] if self._name:
                 self.cases.append(Case(self._name, self._seconds, tuple(self._said)))
         self._path.pop()

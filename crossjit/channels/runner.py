@@ -115,9 +115,9 @@ class ModuleExit(Job):
     def how(self) -> str:
         """How it ended, in words."""
         if self.suite_timed_out:
-            return "killed when the suite's time was over"
+            return "killed at the suite's time limit"
         if self.timed_out:
-            return "killed after its time was over"
+            return "killed after its time limit"
         return f"killed by {self.signal}" if self.signal else f"exit status {self.status}"
 
     @property

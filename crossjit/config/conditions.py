@@ -86,7 +86,7 @@ def in_range(version: Version, wanted: str) -> bool:
     """
     for clause in wanted.split(","):
         if _CLAUSE.fullmatch(clause) is None:
-            raise ValueError(f"{clause.strip()!r} is no part of a range of versions; write it like '>=3.14, <3.16'")
+            raise ValueError(f"invalid version range {clause.strip()!r}: expected one such as '>=3.14, <3.16'")
     return all(
         each.contains(".".join(map(str, version[: each.version.count(".") + 1]))) for each in SpecifierSet(wanted)
     )
@@ -99,7 +99,7 @@ def _check_range(wanted: str) -> str:
 
 def _check_python(wanted: str) -> str:
     if re.search(r"\d\.\d+\.", wanted):
-        raise ValueError(f"{wanted!r}: of Python's version only the first two numbers are known: '>=3.14, <3.16'")
+        raise ValueError(f"invalid range {wanted!r}: expected Python versions of two numbers, such as '>=3.14, <3.16'")
     return wanted
 
 
@@ -123,7 +123,7 @@ def _table(tree: ast.Module) -> Iterator[str]:
 
 def _check_capability(name: str) -> str:
     if name not in capability_names():
-        raise ValueError(f"{name!r} is no capability that is probed{did_you_mean(name, capability_names())}")
+        raise ValueError(f"{name!r} is not a probed capability{did_you_mean(name, capability_names())}")
     return name
 
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 Keys = tuple[str | int, ...]  # the way to a key or value from the top: names of keys, indexes into arrays
 
-_HINT = "correct the places that are named, then run the same command again"
+_HINT = "correct these lines, then run the same command again"
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, pydantic.Field))
@@ -74,7 +74,7 @@ def read(path: Path) -> Document:
     except IsADirectoryError:
         raise DocumentError(f"{path}: is a folder, not a TOML file", hint="name a file in it") from None
     except OSError as error:
-        hint = "check that the file can be read by you"
+        hint = "check that you can read the file"
         raise DocumentError(f"{path}: cannot be read: {error.strerror}", hint=hint) from None
     try:
         text = raw.decode("utf-8-sig").replace("\r\n", "\n")
@@ -183,10 +183,10 @@ def _plain(value: Any, keys: Keys, problems: list[Problem]) -> Any:
     if isinstance(value, list):
         return [_plain(inner, (*keys, index), problems) for index, inner in enumerate(value)]
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        problems.append(Problem(keys, "the number does not fit into 64 bits"))
+        problems.append(Problem(keys, "the number does not fit in 64 bits"))
         return None
     if not isinstance(value, str | int | float):
-        problems.append(Problem(keys, "dates and times are used nowhere; a text needs quotes"))
+        problems.append(Problem(keys, "dates and times are not used; a text needs quotes"))
         return None
     return value
 

@@ -31,13 +31,13 @@ def _sha256(text: str) -> str:
 
 def _place(text: str) -> str:
     if not re.fullmatch(_PLACE, text):
-        raise ValueError(f"{text!r} is no place; a place is a URL, or debian:<component>/<path in the pool>")
+        raise ValueError(f"invalid location {text!r}: expected a URL, or debian:<component>/<path in the pool>")
     return text
 
 
 def _name(text: str) -> str:
     if not re.fullmatch(NAME, text):
-        raise ValueError(f"{text!r} is no name; a name has letters, digits, '.', '_' and '-'")
+        raise ValueError(f"invalid name {text!r}: expected letters, digits, '.', '_' and '-'")
     return text
 
 
@@ -45,15 +45,15 @@ def _variable(text: str) -> str:
     if not re.fullmatch(_VARIABLE, text):
         raise ValueError(f"invalid variable {text!r}: expected capital letters, digits and '_'")
     if text in _OWN_VARIABLES or text.startswith(_OWN_PREFIXES):
-        raise ValueError(f"{text} is crossjit's to set")
+        raise ValueError(f"{text} is set by crossjit")
     return text
 
 
 def _argument(text: str) -> str:
     if not re.match(r"--[a-z]|[A-Za-z_]\w*=", text):
-        raise ValueError(f"{text!r} is no argument for configure; they start with -- or set a variable: NAME=value")
+        raise ValueError(f"invalid configure argument {text!r}: expected --option or NAME=value")
     if text.partition("=")[0] in _RESERVED:
-        raise ValueError(f"{text.partition('=')[0]} is crossjit's to give")
+        raise ValueError(f"{text.partition('=')[0]} is set by crossjit")
     return text
 
 

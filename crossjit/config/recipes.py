@@ -64,7 +64,7 @@ def load_all(folder: Path, *, suites: Collection[str] | None = None) -> dict[str
     recipes, errors = _load((path for _, path in paths), folder, suites)
     defaults = [recipe for recipe in recipes if recipe.default]
     for recipe in defaults[1:]:
-        what = f"the default is {defaults[0].name} already"
+        what = f"the default is already {defaults[0].name}"
         errors.append(documents.failure(documents.read(recipe.path), [Problem(("default",), what, at_value=False)]))
     if errors:
         raise documents.together(errors)
@@ -103,7 +103,7 @@ def gather(wanted: Iterable[str], folder: Path, *, suites: Collection[str] | Non
         recipe = find(word, folder, suites=suites)
         other = recipes.get(recipe.name)
         if other is not None and other.path.resolve() != recipe.path.resolve():
-            raise UserError(f"{word}: there is a recipe {recipe.name!r} already", hint="give the file another name")
+            raise UserError(f"{word}: there is already a recipe {recipe.name!r}", hint="give the file another name")
         recipes[recipe.name] = replace(recipe, default=other is not None and other.default)
     return recipes
 
@@ -180,7 +180,7 @@ def _recipe(document: Document, shared: Mapping[str, VariantTable] | None, suite
     """Make a recipe of its document. Where `shared` is None nothing that refers to it is checked, nor taken over."""
     if not re.fullmatch(NAME, document.path.stem):
         raise DocumentError(
-            f"{document.path}: a recipe has its file's name, and {document.path.stem!r} cannot be one",
+            f"{document.path}: a recipe is named after its file, and {document.path.stem!r} is not a valid name",
             hint="name the file with letters, digits, '.', '_' and '-'",
         )
     problems = [*_source_problems(document), *_reference_problems(document, shared, suites)]
@@ -237,11 +237,11 @@ def _reference_problems(
             yield Problem(("offers", index), f"{name!r} is offered twice")
     for index, name in _texts(document.data.get("default_variants")):
         if name not in offered:
-            what = f"default variant {name!r} is not among the offers{did_you_mean(name, offered)}"
+            what = f"default variant {name!r} is not offered{did_you_mean(name, offered)}"
             yield Problem(("default_variants", index), what)
     for name, keys in own.items():
         if name not in offered:
-            what = f"variant {name!r} is not among the offers{did_you_mean(name, offered)}"
+            what = f"variant {name!r} is not offered{did_you_mean(name, offered)}"
             yield Problem(("variants", name), what, at_value=False)
         if shared is None:
             continue

@@ -158,7 +158,7 @@ def _with_sets(suite: str, group: Group, sets: Mapping[str, tuple[str, ...]]) ->
             modules += sets[name]
         else:
             raise UserError(
-                f"the suite {suite} names a list of modules that is not there: {module!r}{did_you_mean(name, sets)}",
+                f"the suite {suite} names an unknown list of modules: {module!r}{did_you_mean(name, sets)}",
                 hint=f"modules.toml has {', '.join(sets)}",
             )
     return replace(group, modules=tuple(dict.fromkeys(modules)))

@@ -43,4 +43,4 @@ def parse_shard(text: str) -> tuple[int, int] | None:
     found = _SHARD.fullmatch(text.strip())
     if found and 1 <= int(found[1]) <= int(found[2]):
         return int(found[1]), int(found[2])
-    raise UserError(f"--shard {text!r} is no part of a whole", hint="write it as 2/3: the second of three parts")
+    raise UserError(f"invalid --shard {text!r}: expected I/N with 1 ≤ I ≤ N", hint="2/3 is the second of three parts")

@@ -210,13 +210,13 @@ def batch(bench: DebugTarget, programs: Sequence[Program], *, folder: Path, step
             command(bench.arch, "-batch"), cwd=target_module.HOME, on_line=on_line, timeout=seconds + MARGIN
         )
         report = _text(container, f"{OUTPUT}/{REPORT}")
-        with files.translate_os_errors(InfrastructureError, "cannot keep what the program wrote", folder):
+        with files.translate_os_errors(InfrastructureError, "cannot store the program's output", folder):
             files.replace(folder / PROGRAM_LOG, _text(container, f"{OUTPUT}/{PROGRAM_LOG}").encode())
     found = findings.read(report.split("\n"))
     if found is None or (found.stop is None and not found.ended):
         raise InfrastructureError(
-            f"gdb did not come to see anything: {completed.how}",
-            hint="what it said last is above; without --batch it can be asked",
+            f"gdb produced no report: {completed.how}",
+            hint="its last output is above; drop --batch to use its prompt",
             details=tuple(said),
         )
     return found

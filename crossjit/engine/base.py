@@ -192,7 +192,7 @@ class Engine(Protocol):
         """Look an image up; None where there is none."""
 
     def pull(self, reference: str, *, arch: Arch) -> str:
-        """Pull an image and return its reference by digest. Raises EngineError if no registry gives it."""
+        """Pull an image and return its reference by digest. Raises EngineError if no registry has it."""
 
     def import_image(self, tarball: Path, *, tag: str, arch: Arch, labels: Mapping[str, str]) -> ImageInfo:
         """Make a one-layer image of a root file system's tarball."""

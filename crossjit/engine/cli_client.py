@@ -60,7 +60,7 @@ class CliClient:
         except subprocess.TimeoutExpired as error:
             raise EngineError(
                 f"{self.name} did not answer within {timeout:.0f} s",
-                hint=f"look what the engine is doing: {self.name} ps",
+                hint=f"see what the engine is doing: {self.name} ps",
             ) from error
 
     def error(self, what: str, said: str) -> EngineError:
@@ -72,7 +72,7 @@ class CliClient:
             if not where.is_own:
                 hint = where.hint
             elif "permission denied" in asked.stderr:
-                hint = f"this user may not talk to it: join the group {self.name} and log in again"
+                hint = f"this user has no access to it: join the group {self.name} and log in again"
             else:
                 hint = f"start it, or let crossjit do it: {PROGRAM} setup"
             lines = tuple(line for line in asked.stderr.splitlines() if line.strip())
@@ -85,7 +85,7 @@ class CliClient:
 
     def info(self) -> Any:
         """Return all that the engine tells of itself. Raises EngineError."""
-        podman, what = self.name == "podman", "say what it is"
+        podman, what = self.name == "podman", "report its state"
         with self.translated_errors(what):
             said = json.loads(self.call(what, "info", "--format", "json" if podman else "{{json .}}"))
         if not podman and not said.get("ServerVersion"):  # clients before 27 end with 0 where no engine answers
@@ -128,7 +128,7 @@ class CliClient:
         except DockerException as error:
             raise self.error(what, error.stderr or error.stdout or str(error)) from error
         except (ParsingError, pydantic.ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise self.error(what, f"its answer cannot be understood: {error}") from error
+            raise self.error(what, f"its answer cannot be parsed: {error}") from error
 
     def require_running(self, container: str, name: str) -> None:
         """Raise EngineError unless the container is running; OutOfMemoryError if it ended for its memory."""
@@ -139,5 +139,5 @@ class CliClient:
         if state.oom_killed:
             raise OutOfMemoryError(f"the container {name} was killed for its memory", hint=MORE_MEMORY)
         if state.exit_code == 0:
-            raise EngineError(f"the container {name} came to the end of its time")
-        raise EngineError(f"the container {name} ended under the command (exit status {state.exit_code})")
+            raise EngineError(f"the container {name} reached its time limit")
+        raise EngineError(f"the container {name} ended while a command ran (exit status {state.exit_code})")

@@ -200,7 +200,7 @@ class CliEngine:
                     f"{self.name} has no buildx", hint=f"install docker-buildx, or let crossjit do it: {PROGRAM} setup"
                 )
             # the engine's own builder, which bears its context's name: another would not see the engine's images
-            builder = self.cli.call("tell its context", "context", "inspect", "--format", "{{.Name}}").strip()
+            builder = self.cli.call("show its context", "context", "inspect", "--format", "{{.Name}}").strip()
             flags = ["buildx", "build", "--builder", builder, "--load", "--progress", "plain", "--provenance=false"]
         flags += ["--target", target, "--platform", arch.platform, "--tag", tag]
         flags += confinement.build_proxies()
@@ -232,7 +232,7 @@ class CliEngine:
         wanted = (key if value is None else f"{key}={value}" for key, value in labels.items())
         filters = [("label", OWNED), *(("label", label) for label in wanted)]
         things: list[EngineObject] = []
-        with self.cli.translated_errors("list what crossjit made"):
+        with self.cli.translated_errors("list crossjit's objects"):
             containers = self.cli.library.container.list(all=True, filters=filters)  # type: ignore[arg-type]
             volumes = self.cli.library.volume.list(filters=filters)  # type: ignore[arg-type]
             images = self.cli.library.image.list(filters=filters)  # type: ignore[arg-type]

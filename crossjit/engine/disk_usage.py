@@ -61,13 +61,13 @@ def measure(
     engine does not answer, BudgetError where what runs in the container keeps it from being told.
     """
     untold = BudgetError(
-        f"what {name} wrote to disk cannot be told",
-        hint="its source keeps others from reading its folders, or from starting a process",
+        f"the disk usage of {name} cannot be measured",
+        hint="its source prevents others from reading its folders or starting a process",
     )
     arguments = ("container", "inspect", "--size", "--format", "{{.SizeRw}}", container)
     ended = client.try_call(*arguments, timeout=PATIENCE)
     if ended.returncode != 0 or not ended.stdout.strip().isdecimal():
-        raise client.error(f"tell the size of {name}", ended.stderr)
+        raise client.error(f"measure the size of {name}", ended.stderr)
     size = int(ended.stdout)
     elsewhere = _elsewhere(_lines((*run, "/bin/sh", "-c", _VOLUMES, "crossjit", *volumes)), untold)
     owner = user.partition(":")[0]

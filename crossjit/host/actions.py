@@ -232,7 +232,7 @@ def daemon(host: HostInfo, offered: AptIndex, shell: Shell) -> tuple[Action, ...
             "cd /sys/fs/cgroup && mkdir -p init && xargs -rn1 < cgroup.procs > init/cgroup.procs || :; "
             "sed -e 's/ / +/g' -e 's/^/+/' < cgroup.controllers > cgroup.subtree_control"
         )
-        actions.append(Action("making room for cgroups of the engine's", ("sh", "-c", script), optional=True))
+        actions.append(Action("making room for the engine's cgroups", ("sh", "-c", script), optional=True))
     # Its package's init script wants limits that a container may not raise, and the daemon does without.
     script = f"cd / && exec dockerd >>{DAEMON_LOG} 2>&1 </dev/null"
     actions.append(Action(f"starting dockerd (log: {DAEMON_LOG})", ("setsid", "--fork", "sh", "-c", script)))
@@ -336,7 +336,7 @@ def _from_newer_suite(wanted: list[str], mirror: str, *, signed: bool) -> list[A
         Action(f"emptying {NEWER_FOLDER}", ("rm", "-rf", NEWER_FOLDER)),
         Action(f"making {NEWER_FOLDER}", ("mkdir", "-p", f"{NEWER_FOLDER}/lists/partial")),
         Action(f"naming the suite {NEWER_SUITE} of the same mirror", ("tee", sources), text="\n".join(lines) + "\n"),
-        Action(f"reading what {NEWER_SUITE} has", (*apt, "update"), attempts=3),
+        Action(f"reading the packages of {NEWER_SUITE}", (*apt, "update"), attempts=3),
         Action(f"downloading {', '.join(names)}", ("env", f"--chdir={NEWER_FOLDER}", *apt, "download", *names)),
         Action(f"installing {', '.join(names)}", ("sh", "-c", install)),
         Action(f"removing {NEWER_FOLDER}", ("rm", "-rf", NEWER_FOLDER), cleanup=True),

@@ -102,7 +102,7 @@ def _engine(host: HostInfo) -> Iterator[Check]:
             yield Check(daemon, Status.FAIL, found, remedy, "everything that runs")
         elif engine.name == "docker" and number(engine.version) < ENGINE:
             yield Check(
-                daemon, Status.WARN, found, ("upgrade it to 23.0 or later: older ones are not tried",), "building"
+                daemon, Status.WARN, found, ("upgrade it to 23.0 or later: older versions are not tested",), "building"
             )
         elif engine.storage == "vfs":
             yield Check(
@@ -133,7 +133,7 @@ def _updates(host: HostInfo) -> Iterator[Check]:
 
 
 def _emulator(host: HostInfo, arch: Arch) -> Iterator[Check]:
-    name, qemu, purpose = f"binfmt {arch}", f"QEMU {arch}", f"running {arch}: its proof, its suites, --strategy emulate"
+    name, qemu, purpose = f"binfmt {arch}", f"QEMU {arch}", f"running {arch}: its probe, its suites, --strategy emulate"
     if host.ability is None or not host.ability.local:
         yield Check(name, Status.WARN, "unknown: the engine is on another machine", (), purpose)
         return
@@ -150,10 +150,10 @@ def _emulator(host: HostInfo, arch: Arch) -> Iterator[Check]:
     else:
         yield Check(name, Status.OK, f"{emulator.interpreter}, usable in containers", (), purpose)
     if emulator.version is None:
-        found = f"of unknown version: {emulator.interpreter} is not to be seen from here"
+        found = f"of unknown version: {emulator.interpreter} cannot be seen from here"
         yield Check(qemu, Status.WARN, found, _install(host, "qemu"), "checking --cpu, recording the version")
     else:
-        yield Check(qemu, Status.OK, f"{emulator.version}, plays {emulator.cpu}", (), purpose)
+        yield Check(qemu, Status.OK, f"{emulator.version}, emulates {emulator.cpu}", (), purpose)
 
 
 def _tools(host: HostInfo) -> Iterator[Check]:
@@ -190,16 +190,16 @@ def _arch(host: HostInfo, arch: Arch) -> Check:
     purpose = "what this host can do"
     blockers = [check.name for check in _engine(host) if check.status is Status.FAIL]
     if blockers or host.ability is None:
-        why = f"wants {', '.join(blockers)}" if blockers else f"crossjit knows no {host.machine}"
-        return Check(str(arch), Status.FAIL, f"nothing: {why}", _fix(host, "mend what fails above"), purpose)
+        why = f"needs {', '.join(blockers)}" if blockers else f"crossjit does not support {host.machine}"
+        return Check(str(arch), Status.FAIL, f"nothing: {why}", _fix(host, "fix the failed checks above"), purpose)
     if arch is host.ability.arch:
         return Check(str(arch), Status.OK, "native (nothing to cross or emulate: it is the host's own)", (), purpose)
     runs = host.ability.runs(arch)
     if runs is None:
         return Check(str(arch), Status.WARN, f"cross; emulate: unknown until tried (as {arch.cpu})", (), purpose)
     if not runs:
-        found = "cross, but not its proof and suites; not emulate: no binfmt handler that containers can use"
-        return Check(str(arch), Status.FAIL, found, _fix(host, "mend what fails above"), purpose)
+        found = "cross, but without its probe and suites; not emulate: no binfmt handler that containers can use"
+        return Check(str(arch), Status.FAIL, found, _fix(host, "fix the failed checks above"), purpose)
     found = f"cross, emulate (as {host.ability.emulators[arch].cpu}); not native: the host is {host.ability.arch}"
     return Check(str(arch), Status.OK, found, (), purpose)
 

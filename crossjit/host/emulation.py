@@ -93,15 +93,15 @@ def check_cpu(cpu: str, emulator: Emulator | None, ask: Ask | None = None) -> st
     """
     model = cpu.split(",", 1)[0].strip()
     if not model or model == "help" or re.search(r"\s", cpu):
-        raise UserError(f"{cpu!r} is no CPU model", hint="give a name as QEMU's `-cpu help` lists them, such as max")
+        raise UserError(f"invalid CPU model {cpu!r}", hint="give a name that QEMU's `-cpu help` lists, such as max")
     models = cpu_models(emulator, ask) if emulator else ()
     if emulator is None or not models or model in models:
         return cpu
     close = difflib.get_close_matches(model, models, n=1, cutoff=0.5)
     meant = f"did you mean {close[0]!r}? " if close else ""
     raise UserError(
-        f"QEMU {emulator.version or ''} cannot play the CPU model {model!r} of {emulator.arch}".replace("  ", " "),
-        hint=f"{meant}without --cpu it plays {emulator.cpu}",
+        f"QEMU {emulator.version or ''} cannot emulate the CPU model {model!r} of {emulator.arch}".replace("  ", " "),
+        hint=f"{meant}without --cpu it emulates {emulator.cpu}",
         details=(f"it knows: {', '.join(models)}",),
     )
 

@@ -95,11 +95,11 @@ def ensure(
         return Repair((), host)
     _require_an_engine_of_ours(host)
     if not settings.prepare:
-        raise _not_able(lacks, hint=f"{FIX} mends it on Debian and Ubuntu; {PROGRAM} doctor tells more")
+        raise _not_able(lacks, hint=f"{FIX} fixes it on Debian and Ubuntu; {PROGRAM} doctor has details")
     done = setup(settings, consent, say, shell=shell)
     lacks = missing(done.host, tuple(arches), bootstrap=bootstrap)
     if lacks:
-        raise _not_able(lacks, hint=f"{PROGRAM} doctor tells more")
+        raise _not_able(lacks, hint=f"{PROGRAM} doctor has details")
     return done
 
 
@@ -119,7 +119,7 @@ def setup(
     _require_an_engine_of_ours(host)
     stages = (*actions.STAGES, *([actions.updates] if updates else []))
     if not _work(host, shell) and not (updates and host.no_updates):
-        say("nothing to do: this host has all that crossjit needs")
+        say("nothing to do: this host has everything that crossjit needs")
         return Repair((), host)
     if not host.distribution.apt:
         lacks = tuple(each for each in checks(host) if each.status is Status.FAIL and each.name not in tuple(Arch))
@@ -131,7 +131,7 @@ def setup(
     after = with_updates(inspect(settings, shell), shell)
     lacks = tuple(each for each in missing(after, tuple(Arch), bootstrap=True))
     if lacks:
-        raise _not_able(lacks, hint=f"what was done so far is kept; {PROGRAM} doctor tells more")
+        raise _not_able(lacks, hint=f"the steps done so far are kept; {PROGRAM} doctor has details")
     return Repair(commands, after)
 
 
@@ -177,15 +177,15 @@ def _authority(
     commands = tuple(action.command(("sudo",)) for action in _forecast(host, offered, shell, stages))
     if allowed is Rights.NONE or consent is None:
         raise InfrastructureError(
-            "this host is not set up yet, and neither root's rights nor a terminal to ask for them are at hand",
+            "this host is not set up yet, and there is neither root access nor a terminal to ask for it",
             hint=f"run these as root, or {FIX} at a terminal",
             details=commands,
         )
     if not consent("To set this host up, crossjit would run:\n" + "\n".join(f"  {each}" for each in commands)):
-        raise InfrastructureError("this host is not set up, as you decided", hint="these would do it", details=commands)
+        raise InfrastructureError("setup declined", hint="these commands would set up this host", details=commands)
     output = shell.run(["sudo", "-v"])  # asks for the password on the terminal
     if not output.ok:
-        raise _failed("getting root's rights", "sudo -v", output.how, output.last_lines())
+        raise _failed("getting root access", "sudo -v", output.how, output.last_lines())
     return ("sudo",)
 
 
@@ -293,18 +293,18 @@ def _locking(folder: Path) -> Iterator[None]:
         yield
     except filelock.Timeout as error:
         raise InfrastructureError(
-            f"another crossjit has been at it for {_LOCK_SECONDS:.0f} s", hint="end it"
+            f"another crossjit has been setting this host up for {_LOCK_SECONDS:.0f} s", hint="stop it"
         ) from error
     except OSError as error:
         raise InfrastructureError(
-            f"{folder} cannot be written: {error.strerror}", hint="point CROSSJIT_HOME to a folder of yours"
+            f"{folder} cannot be written: {error.strerror}", hint="set CROSSJIT_HOME to a folder of yours"
         ) from error
 
 
 def _failed(title: str, command: str, how: str, lines: tuple[str, ...]) -> InfrastructureError:
     return InfrastructureError(
         f"{title} failed: {how}",
-        hint=f"mend what it says, then run {FIX} again: it takes up where it stopped",
+        hint=f"fix the cause, then run {FIX} again: it continues where it stopped",
         details=(f"$ {command}", *lines),
     )
 

@@ -37,7 +37,7 @@ class Output(Completed):
         return self.returncode == 0
 
     def last_lines(self, number: int = 15) -> tuple[str, ...]:
-        """Return the end of what it wrote, errors last."""
+        """Return the end of its output, errors last."""
         return tuple(line.rstrip() for line in (self.stdout + "\n" + self.stderr).splitlines() if line.strip())[
             -number:
         ]
@@ -100,7 +100,7 @@ class LocalShell:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return Output(tuple(argv), -9, time.monotonic() - started, stderr=f"no end after {timeout:g} s")
+            return Output(tuple(argv), -9, time.monotonic() - started, stderr=f"not finished after {timeout:g} s")
         except OSError as error:
             return Output(tuple(argv), 127, time.monotonic() - started, stderr=f"{argv[0]}: {error.strerror}")
         return Output(tuple(argv), done.returncode, time.monotonic() - started, done.stdout, done.stderr)

@@ -78,7 +78,7 @@ class BaseBuilder:
         with locks.locked(
             path,
             errors=lambda: files.translate_os_errors(InfrastructureError, "cannot lock an image", path.parent),
-            on_wait=lambda: self.progress.say(f"another process is making {what}; waiting to take its result"),
+            on_wait=lambda: self.progress.say(f"another process is making {what}; waiting to use its result"),
         ):
             yield
 
@@ -118,7 +118,7 @@ class BaseBuilder:
             return self._pull(spec, step)
         except EngineError as refusal:
             self.engine.facts()  # raises where it is the engine that does not answer
-            self.progress.say(f"no registry gives {spec.document.base}: making the base from Debian's packages")
+            self.progress.say(f"no registry has {spec.document.base}: making the base from Debian's packages")
             return self._bootstrap(spec, step, refusal)
 
     def _keep(self, base: Base, spec: ImageSpec) -> None:
@@ -147,8 +147,8 @@ class BaseBuilder:
             return base
         except EngineError as error:
             raise EngineError(
-                f"the base image {base.identity} cannot be had again",
-                hint=f"make the registry reachable, or remove {self._record(spec)} to have another base chosen",
+                f"the base image {base.identity} cannot be pulled again",
+                hint=f"make the registry reachable, or remove {self._record(spec)} to choose a new base",
                 details=(error.message, *error.details),
             ) from error
 
@@ -253,7 +253,7 @@ def bootstrap(suite: str, arch: Arch, tarball: Path, step: Step, mirror: str = "
     mirror = mirror or mirror_of(apt.repositories("$(REPO_URI)\t$(ORIGIN)\t$(RELEASE)", release=True)) or ""
     if not mirror:
         raise InfrastructureError(
-            "apt names no Debian mirror here to make one from",
+            "apt's sources have no Debian mirror to make one from",
             hint="make an image registry reachable for the engine, or add a Debian mirror to apt's sources",
         )
     argv = ["mmdebstrap", "--variant=minbase", f"--architectures={arch.debian}", "--format=tar"]

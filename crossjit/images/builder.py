@@ -186,7 +186,7 @@ class ImageBuilder(BaseBuilder):
         """Build an image of what the mirror has now, if it is not there; asked again if that changes meanwhile."""
         spec, role, arch, host_arch, base = wanted.spec, wanted.role, wanted.arch, wanted.host_arch, wanted.base
         for attempt in range(ATTEMPTS):
-            step.update(detail="asking the mirror what it has")
+            step.update(detail="asking the mirror for its release")
             release = self.ask(spec, base)
             tag = wanted.tag(release)
             if (info := self.engine.image(tag)) is not None:
@@ -274,4 +274,4 @@ class ImageBuilder(BaseBuilder):
                     f"the image {reference} has no {what}", hint=f"the {DOCKERFILE} must write {path}"
                 ) from None
             except tarfile.TarError as error:
-                raise EngineError(f"what the engine copied out of {reference} is damaged: {error}") from error
+                raise EngineError(f"a file copied out of {reference} is damaged: {error}") from error

@@ -97,7 +97,7 @@ def parse_listing(text: str) -> tuple[Package, ...]:
 def remember(home: Path, image_id: str, packages: tuple[Package, ...]) -> None:
     """Keep what is installed in an image, so that nothing has to be started to know it."""
     path = _path(home, image_id)
-    with files.translate_os_errors(InfrastructureError, "cannot keep what is known of an image", path.parent):
+    with files.translate_os_errors(InfrastructureError, "cannot record an image's details", path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         files.replace(path, listing(packages).encode())
 

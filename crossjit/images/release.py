@@ -102,7 +102,7 @@ def all_chosen(home: Path) -> Iterator[Choice]:
 
 def invalidate(home: Path, choice: Choice) -> None:
     """Remove what was recorded."""
-    with files.translate_os_errors(InfrastructureError, "cannot forget an image", home / "images"):
+    with files.translate_os_errors(InfrastructureError, "cannot remove the record of an image", home / "images"):
         _path(home, choice.core).unlink(missing_ok=True)
 
 

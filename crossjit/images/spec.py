@@ -188,7 +188,7 @@ def configured(settings: Settings) -> tuple[ImageSpec, ...]:
         if date and not settings.snapshot_mirror:
             raise UserError(
                 f"the snapshot {date} needs a mirror that has it",
-                hint="set CROSSJIT_SNAPSHOT_MIRROR to its URL, with {date} where the date stands",
+                hint="set CROSSJIT_SNAPSHOT_MIRROR to its URL, with {date} in place of the date",
             )
         found.append(replace(spec, mirror=settings.snapshot_mirror.replace("{date}", date)) if date else spec)
     return tuple(found)
@@ -229,7 +229,7 @@ def spec_for(llvm: str | None, specs: Iterable[ImageSpec], name: str | None = No
             owners = ", ".join(spec.name for spec in having)
             raise UserError(
                 f"the image {name} has LLVM {' and '.join(chosen.llvm)}, the source needs LLVM {llvm}",
-                hint=f"take the image {owners}, or name none" if owners else _offer(by_name.values()),
+                hint=f"choose the image {owners}, or leave it out" if owners else _offer(by_name.values()),
             )
         return chosen
     if not having:
@@ -239,4 +239,4 @@ def spec_for(llvm: str | None, specs: Iterable[ImageSpec], name: str | None = No
 
 def _offer(specs: Iterable[ImageSpec]) -> str:
     offers = "; ".join(f"{spec.name} has {' and '.join(spec.llvm)}" for spec in specs)
-    return f"{offers}; another distribution is another folder beside theirs"
+    return f"{offers}; add a folder beside theirs for a different distribution"

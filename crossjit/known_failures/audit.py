@@ -138,7 +138,7 @@ def _judge(
         return AuditedEntry(listed, State.NO_TEST, missing)
     held = [history for history in histories if failure.when.holds(history.where)]
     if not held:
-        why = "its conditions held in no run" if histories else "there is no run that recorded its circumstances"
+        why = "its conditions applied in no run" if histories else "no run recorded its environment"
         return AuditedEntry(listed, State.NOT_TRIED, why)
     needed: dict[str, None] = {}
     otherwise: dict[str, set[Outcome]] = defaultdict(set)
@@ -154,7 +154,7 @@ def _judge(
     if otherwise:
         how = " or ".join(sorted({str(outcome) for outcomes in otherwise.values() for outcome in outcomes}))
         return AuditedEntry(listed, State.NOT_NEEDED, f"{how} in {_runs(otherwise)}, and {failure.kind} in none")
-    why = "it is left out, so that no run can tell" if not failure.run else "its tests ran in no run where it holds"
+    why = "it is deselected, so no run can tell" if not failure.run else "its tests ran in no run where it applies"
     return AuditedEntry(listed, State.NOT_TRIED, why)
 
 
@@ -171,7 +171,7 @@ def _missing(failure: KnownFailure, subjects: Sequence[Subject], recipes: Sequen
         whole = "." in head or head == failure.test  # the first part of the name
         if not whole or head.partition(".")[0] in known:
             return None
-        return "tests' names begin with `test.`, with the module that a doctest is of, or with the name of a script"
+        return "test names begin with `test.`, the module of a doctest, or the name of a script"
     looked = [each for each in looked if each.tests is not None]
     if not looked:
         return None

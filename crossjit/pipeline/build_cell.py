@@ -56,7 +56,7 @@ def build_cell(ctx: BuildContext, prepared: PreparedCell, *, log: Path, rebuild:
             try:
                 return CellBuild(ctx, prepared, _renewing(ctx, prepared, sibling), target, log).run()
             except test_overlay.UnfitError as reason:
-                ctx.progress.say(f"{prepared.cell}: {sibling.id} will not do, so it is built: {reason}")
+                ctx.progress.say(f"{prepared.cell}: {sibling.id} cannot be reused, so it is built: {reason}")
         return CellBuild(ctx, prepared, _building(ctx, prepared), target, log).run()
 
 
@@ -92,7 +92,7 @@ def _building(ctx: BuildContext, prepared: PreparedCell) -> BuildMethod:
 def _renewing(ctx: BuildContext, prepared: PreparedCell, sibling: Artifact) -> BuildMethod:
     """Make it of an artifact that differs in its tests only. Raises UnfitError."""
     base = test_overlay.open_base(sibling, prepared.spec, prepared.source)
-    ctx.progress.say(f"{prepared.cell}: nothing but tests differs from {sibling.id}, so it is made of that")
+    ctx.progress.say(f"{prepared.cell}: only tests differ from {sibling.id}, so it is derived from that")
     fill = partial(test_overlay.fill, source=prepared.source, base=base)
     return BuildMethod(
         fill, partial(test_overlay.make, base=base), partial(test_overlay.pack, base=base), derived_from=sibling
@@ -169,7 +169,7 @@ class CellBuild:
         return container, python, made
 
     def _report(self, container: Container) -> Mapping[str, tuple[int, int]]:
-        return self.ctx.optional("counting what came from the caches", self.method.report, container) or {}
+        return self.ctx.optional("counting cache hits", self.method.report, container) or {}
 
     def _probe_container(self) -> contextlib.AbstractContextManager[Container]:
         return probe.probing(
@@ -219,4 +219,4 @@ def _other_source(manifest: Manifest, prepared: PreparedCell) -> str | None:
     other = f"commit {manifest.source.commit[:12]}" if manifest.source.commit else manifest.source.origin
     if manifest.source.diff_digest:
         other += " with changes"
-    return f"{prepared.cell}: built before, from {other}; it differs from this source in nothing that a build reads"
+    return f"{prepared.cell}: reusing the artifact of {other}: no build input differs"

@@ -37,7 +37,7 @@ def run_logged(
     progress = Paced(ctx.progress, ctx.settings.home, f"{subject} {spec.strategy}")
     with log.open("w", encoding="utf-8", buffering=1) as output:
         built = make(container, spec, unpack=unpack, subject=subject, jobs=ctx.jobs, log=output, progress=progress)
-    ctx.optional("remembering how long builds take", progress.record)
+    ctx.optional("recording build times", progress.record)
     return built
 
 
@@ -137,4 +137,4 @@ def make_manifest(
 
 def on_wait(ctx: BuildContext, subject: str) -> Callable[[], None]:
     """Return what says that another process holds a lock."""
-    return lambda: ctx.progress.say(f"{subject}: another process is building it; waiting to take its result")
+    return lambda: ctx.progress.say(f"{subject}: another process is building it; waiting to use its result")

@@ -39,7 +39,7 @@ class Earlier:
         if result is not None and result.build_key != prepared.key:
             raise UserError(
                 f"{prepared.cell}: the artifact of run {self.run.id} is gone, and its source or crossjit has changed",
-                hint="validate it again, and look into that run",
+                hint="validate it again, and use that run",
             )
         return build_cell.build_cell(self.ctx, prepared, log=log)
 
@@ -62,9 +62,9 @@ def as_it_was(ctx: BuildContext, orders: Sequence[CellRequest], run: Run) -> Ear
             pinned[order.wanted] = source
         elif remark:
             builds = False
-            remark += ", and what it was is no longer kept: no other build can be compared with"
+            remark += ", and its old state is gone: no different build can be compared with it"
         if remark:
-            ctx.progress.say(f"{remark}; the artifact {artifact.id} of run {run.id} is looked into")
+            ctx.progress.say(f"{remark}; using the artifact {artifact.id} of run {run.id}")
     return Earlier(run, replace(ctx, pinned={**ctx.pinned, **pinned}), artifacts, builds)
 
 

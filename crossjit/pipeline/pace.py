@@ -50,7 +50,7 @@ class Paced:
         kinds = self._kinds()
         took = {name: [round(each, 1) for each in profile] for name, profile in self._took.items()}
         known = {**kinds, self._kind: {**self._profiles(kinds), **took}}
-        with files.translate_os_errors(InfrastructureError, "cannot remember how long builds take", self._file):
+        with files.translate_os_errors(InfrastructureError, "cannot record build times", self._file):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             files.replace(self._file, json.dumps(known, sort_keys=True).encode())
 

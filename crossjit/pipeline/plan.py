@@ -99,7 +99,7 @@ def select(recipes: Mapping[str, Recipe], selector: Selector, host_arch: Arch) -
     return Selection(
         cells=cells,
         notes=tuple(
-            f"{recipe.name} does not offer {variant}{f' for {arch}' if arch else ''}: it is left out there"
+            f"{recipe.name} does not offer {variant}{f' for {arch}' if arch else ''}: skipped there"
             for recipe in chosen
             for variant in wanted
             for arch in _not_offered(recipe, variant, arches)
@@ -145,7 +145,7 @@ def parse_cell(text: str) -> Cell:
     """Read a cell as it is written, `3.15/aarch64/jit`. Whether the recipe offers it is not checked."""
     parts = text.split("/")
     if len(parts) != 3 or not all(parts):
-        raise UserError(f"{text!r} is no cell", hint="write recipe/arch/variant, such as 3.15/aarch64/jit")
+        raise UserError(f"invalid cell {text!r}: expected recipe/arch/variant", hint="such as 3.15/aarch64/jit")
     return Cell(parts[0], parse_arch(parts[1]), parts[2])
 
 
@@ -160,13 +160,13 @@ def choose_strategy(requested: Strategy | None, ability: EmulationSupport, arch:
     if requested is Strategy.NATIVE and foreign:
         raise UserError(
             f"{arch} cannot be built natively: the engine's machine is {ability.arch}",
-            hint="take --strategy cross or emulate, or leave it out for cross",
+            hint="use --strategy cross or emulate, or leave it out for cross",
         )
     if requested is not Strategy.NATIVE and not foreign:
         verb = "cross-built" if requested is Strategy.CROSS else "built under emulation"
         raise UserError(
-            f"{arch} cannot be {verb}: it is what the engine's machine runs itself",
-            hint="take --strategy native for it, or leave it out",
+            f"{arch} cannot be {verb}: it is the engine's own arch",
+            hint="use --strategy native, or leave it out",
         )
     if requested is Strategy.EMULATE and (reason := obstacle(ability, arch)):
         raise InfrastructureError(

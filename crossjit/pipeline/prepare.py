@@ -40,8 +40,8 @@ def choose_image(specs: tuple[ImageSpec, ...], order: CellRequest, source: Sourc
     if order.variant.needs_llvm:
         if llvm is None:
             raise UserError(
-                f"{order.cell}: {source.version} has no JIT: there is no Tools/jit/_llvm.py in it",
-                hint="take a variant without the JIT (nojit, ft), or a source of 3.13 or later",
+                f"{order.cell}: {source.version} has no JIT: it has no Tools/jit/_llvm.py",
+                hint="choose a variant without the JIT (nojit, ft), or a source of 3.13 or later",
             )
     elif not any(llvm in spec.llvm for spec in specs):
         llvm = None

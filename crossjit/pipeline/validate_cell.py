@@ -48,7 +48,7 @@ def validate_cell(
         )
         if not selection.tests:
             told = (ctx.settings.home, name, target.conditions, result.modules)
-            ctx.optional("remembering how long modules took", durations.record, *told)
+            ctx.optional("recording module times", durations.record, *told)
         results.append(result)
     return tuple(results)
 
@@ -126,5 +126,5 @@ def _current_probe(ctx: BuildContext, prepared: PreparedCell, built: BuiltCell) 
     changed = evidence.changed(manifest.probed_in, now)
     if not changed and "unfinished" not in manifest.probe:
         return manifest.probe
-    ctx.progress.say(f"{prepared.cell}: it is probed again ({changed or 'it did not finish'})")
+    ctx.progress.say(f"{prepared.cell}: probing it again ({changed or 'it did not finish'})")
     return evidence.probe(ctx.engine, ctx.facts, target, prepared.toolchain.packages, ctx.progress)

@@ -175,7 +175,7 @@ def _tests(result: CellResult) -> dict[tuple[str, str], TestResult]:
 def _state(test: TestResult | None) -> str:
     if test is None:
         return ABSENT
-    return f"{test.outcome.value} as known" if test.xfailed else test.outcome.value
+    return f"{test.outcome.value} as expected" if test.xfailed else test.outcome.value
 
 
 def _about(test: TestResult | None) -> str:
@@ -247,7 +247,7 @@ def _circumstances(suite: SuiteResult) -> dict[str, Any]:
     return {name: value for name, value in told.items() if name != "capabilities"}
 
 
-_WORKS = {True: "works", False: "does not work", None: "could not be told"}
+_WORKS = {True: "works", False: "does not work", None: "unknown"}
 
 
 def _facts(result: CellResult) -> dict[str, Any]:
@@ -289,8 +289,8 @@ def _conclusion(comparison: Comparison) -> list[str]:
     worse = [str(cell.cell) for cell in cells if cell.before is Verdict.PASS and cell.after is not Verdict.PASS]
     gone = sum(len(cell.no_longer_run) + len(cell.removed) for cell in cells)
     said = [f"{failing:,} newly failing" if failing else "nothing newly fails"]
-    said += [f"not passing any more: {', '.join(worse)}"] if worse else []
-    said += [f"{pluralize(gone, 'test')} not run any more"] if gone else []
+    said += [f"no longer passing: {', '.join(worse)}"] if worse else []
+    said += [f"{pluralize(gone, 'test')} no longer run"] if gone else []
     suites = dict.fromkeys(suite for cell in cells for suite in cell.suites_removed)
     return said + ([f"{', '.join(suites)} did not run"] if suites else [])
 
@@ -302,7 +302,7 @@ def _cell_text(cell: CellComparison, limit: int) -> str:
         ("newly failing", cell.newly_failing),
         ("fixed", cell.fixed),
         ("no longer run", cell.no_longer_run),
-        ("changed otherwise", cell.otherwise),
+        ("other changes", cell.otherwise),
         ("added", cell.added),
         ("removed", cell.removed),
     ):

@@ -151,7 +151,7 @@ _PROBE: Mapping[str, Formatter] = {
     "configured with": lambda probe: str(probe["configure"]),
     "environment": _environment,
     "extension modules": _modules,
-    "could not be told": lambda probe: ", ".join(probe["errors"]),
+    "unknown": lambda probe: ", ".join(probe["errors"]),
 }
 
 _RUN: Mapping[str, Formatter] = {

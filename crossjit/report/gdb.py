@@ -19,7 +19,7 @@ OUTPUT = 60  # lines of the program's output that are written beside what gdb sa
 
 
 def shown(cell: Cell, found: GdbReport, *, program_log: str = "") -> str:
-    """Return the most telling lines: where it is, the tops of the stacks, and the end of what the program wrote."""
+    """Return the most telling lines: where it is, the tops of the stacks, and the end of the program's output."""
     lines = [f"{cell}: {found.about}", *(f"  {line}" for line in summary(found))]
     for title in ("Python stack", "native stack"):
         text = found.section(title).splitlines()
@@ -27,7 +27,7 @@ def shown(cell: Cell, found: GdbReport, *, program_log: str = "") -> str:
             lines += ["", f"  {title}", *(f"    {_cut(line)}" for line in text[:LINES])]
             lines += [f"    … and {len(text) - LINES} lines more"] if len(text) > LINES else []
     if output := _end(program_log, LINES):
-        lines += ["", "  the end of what it wrote", *(f"    {_cut(line)}" for line in output)]
+        lines += ["", "  the end of its output", *(f"    {_cut(line)}" for line in output)]
     return "\n".join(lines)
 
 
@@ -36,7 +36,7 @@ def written(cell: Cell, found: GdbReport, *, program_log: str) -> str:
     parts = ["\n".join([f"{cell}: {found.about}", *summary(found)])]
     parts += (f"== {title}\n\n{text.rstrip()}" for title, text in found.sections)
     if output := _end(program_log, OUTPUT):
-        parts.append("\n".join(["== the end of what the program wrote", "", *output]))
+        parts.append("\n".join(["== the end of the program's output", "", *output]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -64,11 +64,9 @@ def summary(found: GdbReport) -> Iterator[str]:
 
 def _stopped(found: GdbReport) -> Iterator[str]:
     if found.stop is None:
-        yield "it came to its end, and did not crash" + (
-            "" if found.exit_code is None else f": exit status {found.exit_code}"
-        )
+        yield "it finished without a crash" + ("" if found.exit_code is None else f": exit status {found.exit_code}")
         if found.exit_code != 0:
-            yield "warning: it failed in another way, or did not do what was asked: see what it wrote"
+            yield "warning: it failed in a different way, or did not do what was asked: see its output"
         return
     stop = found.stop
     yield f"{_why(stop)} in {_where(stop)}"
@@ -76,7 +74,7 @@ def _stopped(found: GdbReport) -> Iterator[str]:
     if stop.executor is not None:
         yield uop_text(stop.executor)
     if not found.whole:
-        yield "gdb died over the rest of it"
+        yield "gdb died before the end of it"
 
 
 def uop_text(uop: Uop) -> str:
@@ -94,7 +92,7 @@ def _end(program_log: str, lines: int) -> list[str]:
 def _why(stop: Stop) -> str:
     """Say what stopped it: `SIGSEGV (Segmentation fault)`."""
     if stop.interrupted:
-        return "interrupted when its time was over,"
+        return "interrupted at its time limit,"
     if stop.signal is None:
         return "stopped"
     try:

@@ -76,7 +76,7 @@ def _totals(results: Sequence[CellResult]) -> tuple[tuple[str, int, str], ...]:
         ("run", sum(suite.tests_run for suite in suites), ""),
         ("passed", count["passed"], ""),
         ("went wrong", count["went wrong"], "fail" if count["went wrong"] else ""),
-        ("failed as known", count["known"], ""),
+        ("failed as expected", count["known"], ""),
         ("passed unexpectedly", count["unexpected"], "vacuous" if count["unexpected"] else ""),
         ("skipped", count["skipped"], ""),
     )

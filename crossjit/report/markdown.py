@@ -73,7 +73,7 @@ def _table(results: Sequence[CellResult]) -> str:
 
 def _counts(suite: SuiteResult) -> str:
     count = Counter(kind(test) for test in suite.results)
-    words = {"went wrong": "went wrong", "known": "failed as known", "unexpected": "passed unexpectedly"}
+    words = {"went wrong": "went wrong", "known": "failed as expected", "unexpected": "passed unexpectedly"}
     said = [f"{suite.tests_run:,} run", *(f"{count[key]:,} {word}" for key, word in words.items() if count[key])]
     return f"{suite.suite}: {', '.join(said)}"
 

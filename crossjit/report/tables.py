@@ -90,8 +90,8 @@ def results_text(
     for result in results:
         said = [*result.reasons, *(f"no evidence {caveat}" for caveat in result.caveats)]
         said += [f"{line}" for suite in result.suites for line in _bad(suite, partial(about, result.cell))]
-        said += [f"from the caches: {_cached(result)}"] if _cached(result) else []
-        said += [f"made of {result.derived_from[:12]}, which has other tests"] if result.derived_from else []
+        said += [f"cache hits: {_cached(result)}"] if _cached(result) else []
+        said += [f"derived from {result.derived_from[:12]}, which has different tests"] if result.derived_from else []
         if said:
             parts.append(
                 "\n".join(

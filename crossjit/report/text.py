@@ -15,11 +15,11 @@ VERDICT_SIGNS = {
 }
 
 VERDICT_MEANINGS = {
-    Verdict.PASS: "the build is what the cell asks for, the probe found what the variant is for, "
-    "and no test failed that is not known to",
-    Verdict.FAIL: "CPython does not compile, crashes, is not what the cell asks for, or fails a test",
+    Verdict.PASS: "the build matches the cell, the probe confirmed the variant's feature, "
+    "and no test failed unexpectedly",
+    Verdict.FAIL: "CPython does not compile, crashes, does not match the cell, or fails a test",
     Verdict.VACUOUS: "everything is green and nothing is proved",
-    Verdict.INFRA: "our side or the machine's: this says nothing about CPython",
+    Verdict.INFRA: "crossjit or the machine is at fault: this says nothing about CPython",
     Verdict.ABORTED: "it was interrupted",
 }
 
@@ -45,7 +45,7 @@ def headline(verdicts: Sequence[Verdict]) -> str:
         Verdict.FAIL: "failed",
         Verdict.VACUOUS: "proved nothing",
         Verdict.INFRA: "could not be tried",
-        Verdict.ABORTED: "did not come to an end",
+        Verdict.ABORTED: "did not finish",
     }
     (number, word), *rest = [(number, words[verdict]) for verdict, number in count.items() if verdict in words]
     first = f"the cell {word}" if total == 1 else f"{number} of {total} cells {word}"

@@ -35,8 +35,8 @@ def load(settings: Settings, name: str = LAST) -> Run:
         return found[0]
     if found:
         raise UserError(
-            f"{name!r} is the beginning of {len(found)} runs",
-            hint="give more of it",
+            f"{name!r} matches {len(found)} runs",
+            hint="give more digits",
             details=tuple(run.id for run in found),
         )
     damaged = [
@@ -48,7 +48,7 @@ def load(settings: Settings, name: str = LAST) -> Run:
             hint="its logs are in that folder",
         )
     raise UserError(
-        "there are no runs yet" if not runs else f"no run is {name!r}",
+        "there are no runs yet" if not runs else f"there is no run {name!r}",
         hint=f"`{PROGRAM} runs list` shows them",
     )
 

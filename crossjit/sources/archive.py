@@ -92,7 +92,7 @@ def _fetch_first(
             step.update(detail="checking")
             return add(settings, archive.sha256, target, place)
     raise DownloadError(
-        f"no place gave the archive of CPython {archive.version}",
+        f"no location has the archive of CPython {archive.version}",
         hint=f"set CROSSJIT_SOURCE_MIRROR to a folder or URL that holds {upstream_name(archive.version)}, "
         "or give the archive itself with --source",
         details=tuple(failures),
@@ -161,7 +161,7 @@ def _take(place: Place, settings: Settings, step: Step, work: Path, timeouts: Ti
             ) from error
         except PlaceError as error:
             raise DownloadError(
-                f"{place.name} cannot be had: {error}", hint="check the address and the network, or give a file"
+                f"{place.name} cannot be fetched: {error}", hint="check the address and the network, or give a file"
             ) from error
         with cache.locked(settings, fetched.digest, step):
             stored = cache.find(settings, fetched.digest)

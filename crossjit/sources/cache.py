@@ -62,7 +62,7 @@ def storing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StashError(
             f"{what}: {(error.strerror or str(error)).lower()}",
-            hint="set CROSSJIT_HOME to a folder that can be written",
+            hint="set CROSSJIT_HOME to a writable folder",
         ) from error
 
 
@@ -73,7 +73,7 @@ def locked(settings: Settings, name: str, step: Step) -> Iterator[None]:
     with locks.locked(
         path,
         errors=lambda: storing(path.parent),
-        on_wait=lambda: step.update(detail="waiting for another process that is at it"),
+        on_wait=lambda: step.update(detail="waiting for another process that fetches it"),
     ):
         yield
 

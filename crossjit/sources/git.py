@@ -177,7 +177,7 @@ def run(
         while chunk := _next(process.stdout, deadline):
             output += chunk
             if len(output) > BUDGET.names:
-                return Answer(None, b"", (f"it says more than {BUDGET.names:,} bytes",))
+                return Answer(None, b"", (f"it wrote more than {BUDGET.names:,} bytes",))
         if chunk is None:
             return Answer(None, b"", (f"no answer within {timeout:g} s",))
         process.wait()
@@ -244,7 +244,7 @@ def follow(*arguments: str, step: Step, silence: float = SILENCE) -> Answer:
             said = (said + chunk)[-_PIECE:]
             _show(chunk, step)
         if chunk is None:
-            why = f"not a word for {silence:g} s" if time.monotonic() < last else f"not done after {LONGEST:g} s"
+            why = f"no output for {silence:g} s" if time.monotonic() < last else f"not finished after {LONGEST:g} s"
             return Answer(None, b"", (*lines_of(said), f"stalled: {why}"))
         process.wait()
     return Answer(process.returncode, b"", lines_of(said))

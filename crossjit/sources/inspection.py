@@ -72,11 +72,11 @@ def inspect(path: Path, label: str, tree: Path | None = None) -> TreeFacts:
                 if not reader.ended:
                     raise SourceError(
                         f"{label} is cut short or damaged: it stops without a tar archive's end",
-                        hint="fetch or make the archive anew",
+                        hint="fetch or make the archive again",
                     )
                 if not reader.rest_is_zero():
                     raise SourceError(
-                        f"{label} has data after the end of its tar archive", hint="make the archive anew"
+                        f"{label} has data after the end of its tar archive", hint="make the archive again"
                     )
                 inspection.check_global(tar.pax_headers)
         except UNREADABLE as error:
@@ -99,8 +99,8 @@ def require_archive(path: Path) -> None:
 
 def _no_tar(label: str, error: Exception) -> SourceError:
     return SourceError(
-        f"{label} is not a whole tar archive: {error}",
-        hint="give a .tar, .tar.xz, .tar.gz, .tar.bz2 or .tar.zst file; if it is one, fetch it anew",
+        f"{label} is not a complete tar archive: {error}",
+        hint="give a .tar, .tar.xz, .tar.gz, .tar.bz2 or .tar.zst file; if it is one, fetch it again",
     )
 
 
@@ -194,11 +194,11 @@ class Inspection:
         if len(self.tops) > 1:
             raise self._refuse(f"it has more than one top folder: {', '.join(self.tops)}")
         if len(parts) == 1 and not member.isdir():
-            raise self._refuse(f"it has no top folder: {shown} stands outside of any")
+            raise self._refuse(f"it has no top folder: {shown} is outside of any")
         path = "/".join(parts)
         self.count.add(path, member.size)
         if path in self.kinds and not (member.isdir() and self.kinds[path] == tarfile.DIRTYPE):
-            raise self._refuse(f"member {shown} is in it twice")
+            raise self._refuse(f"member {shown} occurs twice")
         if member.issym():
             self._check_symlink(member, parts)
         elif member.islnk():
@@ -216,7 +216,7 @@ class Inspection:
         target = components(member.linkname)
         known = self.kinds.get("/".join(target)) in (*_FILES, tarfile.LNKTYPE)
         if member.linkname.startswith("/") or not known:
-            raise self._refuse(f"the link {member.name!r} leads to {member.linkname!r}, which is no file before it")
+            raise self._refuse(f"the link {member.name!r} leads to {member.linkname!r}, which is not an earlier file")
 
     def check_global(self, headers: Mapping[str, str]) -> None:
         """Check headers that hold for all members: git's comment is harmless, others are read differently by others."""
@@ -227,7 +227,7 @@ class Inspection:
         """Check what only the whole tells, and return the top folder's name."""
         for path, kind in self.kinds.items():
             if kind != tarfile.DIRTYPE and path in self.ancestors:
-                raise self._refuse(f"member {path!r} is no folder, yet others lie below it")
+                raise self._refuse(f"member {path!r} is not a folder, but has members below it")
         if not self.tops:
             raise self._refuse("there is nothing in it")
         return next(iter(self.tops))

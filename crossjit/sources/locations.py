@@ -92,7 +92,7 @@ def candidates(
         component, slash, path = place.removeprefix("debian:").partition("/")
         if not (component and slash and path):
             raise SourceError(
-                f"{place!r} is no place", hint="write debian:<component>/<path below the pool's component>"
+                f"invalid location {place!r}", hint="write debian:<component>/<path below the pool's component>"
             )
         if bases is None:
             try:
@@ -102,7 +102,7 @@ def candidates(
                 bases = ()
                 continue
         if not bases:
-            yield Place(place, missing="apt names no Debian mirror here")
+            yield Place(place, missing="apt's sources have no Debian mirror")
         for base in bases:
             yield _at(base, f"pool/{component}/{path}")
 
@@ -119,7 +119,7 @@ def _located(url: str) -> Place:
         return Place(url, path=local_path(url))
     if url.lower().startswith(("http://", "https://")):
         return Place(redacted(url), url=url)
-    return Place(redacted(url), missing="only http, https and file URLs are understood")
+    return Place(redacted(url), missing="only http, https and file URLs are supported")
 
 
 def host_pool_mirrors() -> tuple[str, ...]:

@@ -82,7 +82,7 @@ def left_to_do(changed: Iterable[str]) -> Iterator[str]:
     for rule in _rules().by_hand:
         found = list(matching(rule.inputs, paths))
         if found and not any(matching(rule.outputs, paths)):
-            yield f"{found[0]} has changed, and what is made of it has not: run `{rule.run}` there if it has to"
+            yield f"{found[0]} has changed, but files generated from it have not: run `{rule.run}` there if needed"
 
 
 def matching(patterns: Iterable[str], paths: Iterable[str]) -> Iterator[str]:

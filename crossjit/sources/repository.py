@@ -57,7 +57,7 @@ def _fetch(request: RemoteRepository, repository: Path, step: Step) -> str:
     if not listing.ok:
         raise DownloadError(
             f"git cannot list the refs of {shown}",
-            hint="check the address and the network; a private repository needs credentials that git need not ask for",
+            hint="check the address and the network; a private repository needs stored credentials",
             details=_without_credentials(listing.errors, request.url),
         )
     heads = dict(line.split("\t")[::-1] for line in listing.text.splitlines() if "\t" in line)
@@ -74,7 +74,7 @@ def _fetch(request: RemoteRepository, repository: Path, step: Step) -> str:
     if not answer.ok:
         details = _without_credentials(answer.errors, request.url)
         if answer.over or answer.unsound:
-            what = "more than a commit of CPython's takes" if answer.over else "what git takes for damaged"
+            what = "more data than a CPython commit has" if answer.over else "data that git considers damaged"
             raise SourceError(
                 f"{shown} gives {what} for {request.ref}", hint="give a repository of CPython's", details=details
             )
@@ -83,13 +83,13 @@ def _fetch(request: RemoteRepository, repository: Path, step: Step) -> str:
                 f"git cannot fetch {request.ref} from {shown}", hint="check the network and try again", details=details
             )
         raise SourceError(
-            f"{shown} has no {request.ref}, or does not give it",
-            hint="check the number of the pull request or the commit id; a branch or a tag can always be had",
+            f"{shown} has no {request.ref}, or does not serve it",
+            hint="check the number of the pull request or the commit id; a branch or a tag can always be fetched",
             details=details,
         )
     commit = git.run("--git-dir", str(repository), "rev-parse", "--verify", "--quiet", "refs/crossjit/wanted^{commit}")
     if not commit.ok:
-        raise SourceError(f"{request.ref} of {shown} is no commit", hint="name a branch, a tag or a commit")
+        raise SourceError(f"{request.ref} of {shown} is not a commit", hint="name a branch, a tag or a commit")
     return commit.text
 
 
@@ -106,7 +106,7 @@ def _choose(request: RemoteRepository, heads: dict[str, str], shown: str) -> str
     if re.fullmatch(r"[0-9a-f]{7,39}", ref):
         raise SourceError(
             f"{shown} has no branch or tag {ref}",
-            hint="if it is a commit, give all 40 digits: servers know no short ones",
+            hint="if it is a commit, give all 40 digits: servers do not accept short ones",
         )
     raise _unknown_ref(ref, shown, [name.removeprefix("refs/tags/").removeprefix("refs/heads/") for name in heads])
 

@@ -84,7 +84,7 @@ def parse(text: str) -> Request:
     Raises SourceError for anything else, such as a path that does not exist.
     """
     if "\0" in text or not text.strip() or text.startswith("-"):
-        raise SourceError(f"{text!r} is no source", hint=f"give {FORMS}")
+        raise SourceError(f"invalid source {text!r}", hint=f"give {FORMS}")
     if page := _PAGE.match(text):
         return RemoteRepository(f"https://{page[1]}", page[3] or f"pull/{page[2]}/head")
     if "#" in text:
@@ -108,12 +108,12 @@ def repository(place: str, ref: str) -> RemoteRepository | LocalRepository:
     shown = f"{place}#{ref}"
     if not place or not ref or ref.startswith("-") or re.search(r"[\s\x00-\x1f\x7f:?*\[\\]", ref):
         raise SourceError(
-            f"{shown!r} names no ref of a repository",
+            f"{shown!r} does not name a ref of a repository",
             hint="give URL#ref or folder#ref; a ref is a branch, a tag, a commit or pull/N/head",
         )
     if place.lower().startswith("http://"):
         raise SourceError(
-            f"{shown} is not fetched: nothing proves who answers on http", hint=f"write https{place[4:]}#{ref}"
+            f"{shown} is not fetched: http does not authenticate the server", hint=f"write https{place[4:]}#{ref}"
         )
     if (transport := _TRANSPORT.match(place)) and transport[1].lower() not in _FETCHED:
         raise SourceError(
@@ -152,7 +152,7 @@ def _path(text: str, path: Path) -> Request:
             return ArchiveFile(path.absolute())
         exists = path.exists()
     except OSError as error:
-        raise SourceError(f"{text!r} cannot be looked at: {error.strerror}", hint=f"give {FORMS}") from error
+        raise SourceError(f"{text!r} cannot be read: {error.strerror}", hint=f"give {FORMS}") from error
     if exists:
         raise SourceError(f"{path} is neither a file nor a folder", hint=f"give {FORMS}")
     hint = "add #ref for a git URL" if _SCP.match(text) else _hint(path)

@@ -152,7 +152,7 @@ def open_tar(source: Source) -> Iterator[BinaryIO]:
     Raises StashError if the stored file is gone or turns out to be damaged while it is read.
     """
     stored = source.tree or source.archive
-    hint = "run it again: the source is fetched or packed anew"
+    hint = "run it again: the source is fetched or packed again"
     try:
         stored.stat()
     except OSError as error:
@@ -203,8 +203,8 @@ def _write_subset(source: Source, prefixes: Sequence[str], sink: HashingWriter) 
                 member.linkname = "/".join(components(member.linkname)[1:])
                 if not _matching(member.linkname, prefixes):
                     raise SourceError(
-                        f"{inner!r} is a hard link to {member.linkname!r}, which is outside of what was asked for",
-                        hint=f"ask for {member.linkname} too",
+                        f"{inner!r} is a hard link to {member.linkname!r}, which is outside of the requested files",
+                        hint=f"request {member.linkname} as well",
                     )
             writer.add(member, content)
         writer.close()

@@ -76,7 +76,7 @@ class Artifact:
             return {tree: dict(listed[tree]) for tree in self.objects}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StashError(
-                f"{FILES_NAME} of artifact {self.id} is damaged: {error}", hint="building the cell again heals it"
+                f"{FILES_NAME} of artifact {self.id} is damaged: {error}", hint="build the cell again to repair it"
             ) from error
 
 

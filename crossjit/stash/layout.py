@@ -64,7 +64,7 @@ class Layout:
     def object_path(self, digest: str) -> Path:
         """Return the file of a packed tree. Raises StashError for what is not a digest."""
         if not DIGEST.fullmatch(digest):
-            raise StashError(f"invalid digest: {digest!r}", hint="building the cell again heals it")
+            raise StashError(f"invalid digest: {digest!r}", hint="build the cell again to repair it")
         return self.objects / digest[:2] / f"{digest}.tar.zst"
 
     def artifact_folders(self) -> list[Path]:

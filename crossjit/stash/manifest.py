@@ -134,7 +134,7 @@ def parse(content: bytes) -> Manifest:
         return _type().validate_python(document)
     except (ValueError, KeyError, TypeError) as error:  # ValidationError and JSON's errors are ValueErrors
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise StashError(f"the manifest is damaged: {reason}", hint="building the cell again heals it") from error
+        raise StashError(f"the manifest is damaged: {reason}", hint="build the cell again to repair it") from error
 
 
 def to_json(document: Mapping[str, object]) -> bytes:

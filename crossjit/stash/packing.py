@@ -75,7 +75,7 @@ def pack(
             spool = stack.enter_context(_spooled(stream, destination, ".spool", "the tree"))
             entries = tree.index(_all(spool), spool.file)
             if below:
-                tree.require_below(below, entries, "which is all that a build installs into")
+                tree.require_below(below, entries, "the only folder that a build installs into")
             if rest is not None:
                 with unpack_stream(rest.archive) as others:
                     spool = stack.enter_context(_spooled(others, destination, ".rest", rest.archive.name))
@@ -132,14 +132,14 @@ def unpack_stream(path: Path) -> Iterator[BinaryIO]:
     try:
         file = path.open("rb")
     except FileNotFoundError as error:
-        raise StashError(f"{path} is missing", hint="building the cell again heals it") from error
+        raise StashError(f"{path} is missing", hint="build the cell again to repair it") from error
     try:
         with file, tar_zst.decompressed(file) as stream:
             yield stream
     except tar_zst.DAMAGED as error:
         raise StashError(
             f"{path} is damaged: {error}",
-            hint=f"`{PROGRAM} stash verify` tells what is hit; building the cell again heals it",
+            hint=f"`{PROGRAM} stash verify` shows the damage; build the cell again to repair it",
         ) from error
 
 
@@ -153,9 +153,9 @@ def extract(archive: Path, folder: Path) -> None:
     try:
         _extract(archive, folder)
     except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
-        raise StashError(f"{archive.name} is no tree: {error}", hint=_EXPORT_HINT) from error
+        raise StashError(f"{archive.name} is not a valid tree: {error}", hint=_EXPORT_HINT) from error
     except TreeError as error:
-        raise StashError(f"{archive.name} is no tree: {error.message}", hint=_EXPORT_HINT) from error
+        raise StashError(f"{archive.name} is not a valid tree: {error.message}", hint=_EXPORT_HINT) from error
 
 
 def _extract(archive: Path, folder: Path) -> None:
@@ -210,7 +210,7 @@ def read(archive: Path, wanted: Iterable[str]) -> dict[str, bytes]:
             if not missing:
                 break
     if missing:
-        raise StashError(f"{archive.name} has no file {min(missing)}", hint="building the cell again heals it")
+        raise StashError(f"{archive.name} has no file {min(missing)}", hint="build the cell again to repair it")
     return found
 
 
@@ -237,7 +237,7 @@ def _members(reader: tar_module.TrackingReader) -> Iterator[tuple[tarfile.TarInf
     try:
         yield from tar_module.contents(reader)
     except tar_module.NotTarError as error:
-        raise StashError(f"this is no tar stream: {error}", hint=PACK_HINT) from error
+        raise StashError(f"this is not a tar stream: {error}", hint=PACK_HINT) from error
     except tarfile.TarError as error:
         raise StashError(f"the tar stream is cut off or damaged: {error}", hint=CUT_OFF_HINT) from error
 

@@ -111,7 +111,7 @@ class Staging:
             self._store._publish(made, self._key, self._packed, self._folder / "replaced")
         artifact = self._store.find(self._key)
         if artifact is None:
-            raise StashError(f"artifact {self._key} vanished as it was stashed", hint="run it again")
+            raise StashError(f"artifact {self._key} vanished while it was being stashed", hint="run it again")
         return artifact
 
 
@@ -136,7 +136,7 @@ class Store:
         except NewerSchemaError as error:
             self._progress.say(f"artifact {key} is left alone: {error.message}")
         except StashError as error:
-            self._progress.say(f"artifact {key} is damaged and counts as absent: {error.message}")
+            self._progress.say(f"artifact {key} is damaged and is ignored: {error.message}")
         return None
 
     def find_intact(self, key: str) -> Artifact | None:
@@ -144,7 +144,7 @@ class Store:
         found = self.find(key)
         if found is None or found.is_intact():
             return found
-        self._progress.say(f"artifact {found.id} is damaged and counts as absent: `{PROGRAM} stash verify {found.id}`")
+        self._progress.say(f"artifact {found.id} is damaged and is ignored: `{PROGRAM} stash verify {found.id}`")
         return None
 
     def find_by_core(self, base_key: str) -> Artifact | None:
@@ -181,12 +181,12 @@ class Store:
             return found[0]
         if found:
             raise UserError(
-                f"{text!r} is the beginning of {len(found)} artifacts",
-                hint="give more of it",
+                f"{text!r} matches {len(found)} artifacts",
+                hint="give more digits",
                 details=tuple(f"{artifact.full_id[:20]}  {artifact.manifest.subject}" for artifact in found),
             )
         raise UserError(
-            f"no artifact in the stash is {text!r}",
+            f"there is no artifact {text!r} in the stash",
             hint=f"give a cell such as 3.15/aarch64/jit, or 4 digits of an id; `{PROGRAM} stash list` shows them",
         )
 
@@ -235,15 +235,15 @@ class Store:
             )
             damaged = damaged or file_sha256(artifact.objects[INSTALL]) != tree.object
         except OSError as error:
-            raise StashError(f"cannot read the stash: {error}", hint="building the cell again heals it") from error
+            raise StashError(f"cannot read the stash: {error}", hint="build the cell again to repair it") from error
         if damaged:
             raise StashError(
                 f"artifact {artifact.id} is damaged",
-                hint=f"`{PROGRAM} stash verify {artifact.id}` tells what is hit; building the cell again heals it",
+                hint=f"`{PROGRAM} stash verify {artifact.id}` shows the damage; build the cell again to repair it",
             )
         with files.translate_os_errors(StashError, f"cannot export to {folder}", folder.parent):
             if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-                raise UserError(f"{folder} is no folder", hint="give one that is empty, or a new name")
+                raise UserError(f"{folder} is not a folder", hint="give one that is empty, or a new name")
             if folder.exists() and any(folder.iterdir()):
                 raise UserError(f"{folder} is not empty", hint="give a folder that is empty, or a new name")
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -279,7 +279,9 @@ class Store:
         with files.translate_os_errors(StashError, "cannot read the stash", self.path):
             manifest = manifests.parse((folder / MANIFEST_NAME).read_bytes())
             if manifest.build_key != folder.name or INSTALL not in manifest.trees:
-                raise StashError("the manifest is another one's", hint="building the cell again heals it")
+                raise StashError(
+                    "the manifest belongs to a different artifact", hint="build the cell again to repair it"
+                )
             objects = {}
             for name, tree in manifest.trees.items():
                 objects[name] = self._layout.object_path(tree.object)

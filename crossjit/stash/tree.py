@@ -35,7 +35,7 @@ def index(members: Iterable[tarfile.TarInfo], file: BinaryIO) -> dict[str, Entry
         first, _, path = name.partition("/")
         top = first if top is None else top
         if first != top or not (path or member.isdir()):
-            raise TreeError(f"the stream is not of one folder: it has {top} and {name}", hint=PACK_HINT)
+            raise TreeError(f"the stream has more than one top folder: {top} and {name}", hint=PACK_HINT)
         linked.pop(path, None)
         if not path:
             continue
@@ -71,7 +71,7 @@ def archived(members: Iterable[tarfile.TarInfo], file: BinaryIO) -> dict[str, En
 def joined(entries: Mapping[str, Entry], others: Mapping[str, Entry], folder: str) -> dict[str, Entry]:
     """Put entries that are all below a folder, and its parents, in place of what others have there."""
     below = f"{folder}/"
-    require_below(folder, entries, "which alone was made anew")
+    require_below(folder, entries, "the only folder that was made again")
     joined = {path: entry for path, entry in others.items() if not f"{path}/".startswith(below)} | dict(entries)
     _complete(joined)
     return joined
@@ -95,7 +95,7 @@ def _resolve(entries: dict[str, Entry], linked: Mapping[str, str]) -> None:
             steps += 1
         found = entries.get(target)
         if found is None or found.kind == "d" or target in linked:
-            raise TreeError(f"{path} is a hard link to {linked[path]}, which is no file of the tree", hint=PACK_HINT)
+            raise TreeError(f"{path} is a hard link to {linked[path]}, which is not a file of the tree", hint=PACK_HINT)
         entries[path] = found
 
 
@@ -105,7 +105,7 @@ def _complete(entries: dict[str, Entry]) -> None:
         parent = path.rpartition("/")[0]
         while parent:
             if entries.setdefault(parent, Entry("d", 0o755)).kind != "d":
-                raise TreeError(f"{path} lies under {parent}, which is no folder", hint=PACK_HINT)
+                raise TreeError(f"{path} is below {parent}, which is not a folder", hint=PACK_HINT)
             parent = parent.rpartition("/")[0]
 
 

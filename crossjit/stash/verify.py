@@ -30,7 +30,7 @@ def problems(layout: Layout, folder: Path) -> list[str]:
         manifest = manifests.parse((folder / MANIFEST_NAME).read_bytes())
         listed = json.loads((folder / FILES_NAME).read_bytes())
         if manifest.build_key != folder.name:
-            found.append(f"{folder.name}/{MANIFEST_NAME}: is of {manifest.build_key}")
+            found.append(f"{folder.name}/{MANIFEST_NAME}: belongs to {manifest.build_key}")
         for name, tree in manifest.trees.items():
             found += _problems_of_tree(layout, name, tree, dict(listed.get(name, {})))
     except (StashError, OSError, ValueError, TypeError, AttributeError) as error:

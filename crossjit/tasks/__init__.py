@@ -50,10 +50,10 @@ namespace = Collection(
     *_commands(report),
     *_commands(runs, "clean"),
     _group("stash", "The artifacts.", _commands(stash)),
-    _group("cache", "What builds keep.", _commands(cache)),
+    _group("cache", "The build caches.", _commands(cache)),
     _group("images", "The images to compile and to run in.", _commands(images)),
     _group("known-failures", "The tests that fail for a reason that is not the build's.", _commands(known_failures)),
-    _group("runs", "What was done.", _commands(runs, "list", "show")),
+    _group("runs", "The runs.", _commands(runs, "list", "show")),
 )
 
 if not INSTALLED:  # these are about the repository

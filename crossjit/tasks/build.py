@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from crossjit.pipeline.plan import PlannedStep
     from crossjit.runs.model import Run
 
-_REBUILD = "build even if the artifact is in the stash; default: take it from there"
+_REBUILD = "build even if the artifact is in the stash; default: use the stashed one"
 
 
 @cell_command(*SELECTORS, "no_cache", help=describe("json", rebuild=_REBUILD))
@@ -39,8 +39,8 @@ def build(context: Context, request: Request, rebuild: bool = False, json: bool 
         "json",
         rebuild=_REBUILD,
         resume=(
-            "continue a run that was interrupted, or judge a failed one again by today's known failures: its id, the "
-            "beginning of its id, or last; all other options come from that run; default: start a new run"
+            "continue a run that was interrupted, or judge a failed one again by the current known failures: its id, "
+            "the beginning of its id, or last; all other options come from that run; default: start a new run"
         ),
     ),
 )
@@ -53,7 +53,8 @@ def validate(
     before = _interrupted(resume)
     if rebuild or not request.leaves_all_open:
         raise UserError(
-            "--resume takes what is to be done from the run that it goes on with", hint="leave the other options out"
+            "--resume cannot be combined with other options: they are taken from the run",
+            hint="leave the other options out",
         )
     return _run(replace(from_record(before), jobs=request.jobs), validate=True, rebuild=False, json=json, before=before)
 
@@ -178,7 +179,7 @@ def plan(context: Context, request: Request, build_only: bool = False, json: boo
     )
     for cell in foreseen:
         for obstacle in dict.fromkeys(step.obstacle for step in steps[cell.order.cell] if step.obstacle):
-            show(f"{cell.order.cell}: {obstacle}; {PROGRAM} setup mends it")
+            show(f"{cell.order.cell}: {obstacle}; {PROGRAM} setup fixes it")
         for step in steps[cell.order.cell]:
             if step.by:
                 show(f"{cell.order.cell}: its {step.name} is {step.by}")

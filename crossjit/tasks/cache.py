@@ -32,7 +32,7 @@ def show_cache(context: Context, json: bool = False) -> None:
     client = engine.connect(loaded)
     image, volumes = _toolchain(client, loaded), cache_volume.find(client, loaded)
     if not volumes or image is None:
-        show_json([]) if json else note("nothing is kept yet: the first build begins it")
+        show_json([]) if json else note("there are no caches yet: the first build makes them")
         return
     with telling(client), history.presence(loaded) as run:
         found = []
@@ -62,7 +62,7 @@ def clear_cache(context: Context, json: bool = False) -> None:
     if json:
         show_json({"removed": [volume.name for volume in found]})
     else:
-        show("\n".join(f"removed volume {volume.name}" for volume in found) or "nothing is kept")
+        show("\n".join(f"removed volume {volume.name}" for volume in found) or "there are no caches")
 
 
 def _json(volume: EngineObject, part: Part) -> dict[str, object]:

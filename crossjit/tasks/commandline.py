@@ -82,7 +82,7 @@ class CrossjitProgram(Program):
         except ParseError as error:
             raise explain(error, self.collection) from error
         except ValueError as error:  # invoke converts its own options' values unguarded
-            raise UserError(f"an option has a wrong value: {error}", hint=f"see `{PROGRAM} --help`") from error
+            raise UserError(f"an option has an invalid value: {error}", hint=f"see `{PROGRAM} --help`") from error
 
     def parse_core(self, argv: list[str] | None) -> None:
         """Read the options before the first task; some of them are all that is wanted."""
@@ -112,7 +112,9 @@ class CrossjitProgram(Program):
         for context in self.tasks:
             _refuse_empty(context)
         if self.core.remainder and not self.args.complete.value and not any(map(self._takes_words, self.tasks)):
-            raise UserError("nothing here takes words after --", hint=f"`debug` and `test` do; see `{PROGRAM} --list`")
+            raise UserError(
+                "no task here takes arguments after --", hint=f"`debug` and `test` do; see `{PROGRAM} --list`"
+            )
 
     def _takes_words(self, context: ParserContext) -> bool:
         task = _find(self.collection, context.name or "")
@@ -236,7 +238,7 @@ def explain(error: ParseError, collection: Collection) -> UserError:
             of = f" for {shown}" if name else ""
             return UserError(f"there is no option {word}{of}{did_you_mean(word, flags)}", hint=hint)
         names = [full.replace(".", " ") for full in collection.task_names] + list(collection.collections)
-        also = f", and {shown} takes no such word" if name else ""
+        also = f", and {shown} takes no such argument" if name else ""
         return UserError(f"there is no task {word!r}{also}{did_you_mean(word, names)}", hint=hint)
     if match := _NO_VALUE.match(message):
         return UserError(f"--{match['option']} needs a value", hint=hint)

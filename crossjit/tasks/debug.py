@@ -78,15 +78,15 @@ def debug(
     limit = number("seconds", seconds, at_least=1) if seconds else None
     if cell:
         if run:
-            raise UserError("--cell stands for itself", hint="give a run or a cell, not both")
+            raise UserError("--cell cannot be combined with a run id", hint="give a run or a cell, not both")
         if bool(test) == bool(arguments):
-            raise UserError("--cell wants --test, or arguments for its Python after --", hint="one of them")
+            raise UserError("--cell needs either --test, or arguments for its Python after --", hint="give one of them")
         wanted = Wanted(of_cell(request, cell), test=test, arguments=arguments)
     else:
         if not request.leaves_all_open:
-            raise UserError("a run says itself how its cells are built", hint="these options are for --cell")
+            raise UserError("build options are taken from the run", hint="drop them or use --cell")
         if arguments:
-            raise UserError("a run says itself what crashed", hint="arguments for Python go with --cell")
+            raise UserError("the crashed test is taken from the run", hint="arguments for Python go with --cell")
         wanted = of_run(run or ["last"], test)
         wanted = replace(wanted, request=replace(wanted.request, jobs=request.jobs))
     return _debug(wanted, batch=batch, seconds=limit, json=json)
@@ -98,7 +98,7 @@ def of_run(names: Sequence[str], test: str) -> Wanted:
     from crossjit.runs import history
 
     if len(names) > 1:
-        raise UserError("one run at a time, please", hint=f"`{PROGRAM} runs list` shows many")
+        raise UserError("only one run at a time can be given", hint=f"`{PROGRAM} runs list` shows many")
     loaded = settings.load()
     # the last that came to a result: one that only looked at something, as this one will, is not meant
     ended = (run.id for run in history.list_runs(loaded) if any(run.result(cell) for cell in run.cells))
@@ -169,7 +169,7 @@ def _debug(wanted: Wanted, *, batch: bool, seconds: int | None, json: bool) -> i
         folders = [folder, *([wanted.before.cell_folder(prepared.cell)] if wanted.before else [])]
         files = [each / gdb.SEEN for each in folders]
         for file in files:
-            with files_module.translate_os_errors(InfrastructureError, "cannot write what gdb saw", file.parent):
+            with files_module.translate_os_errors(InfrastructureError, "cannot write gdb's report", file.parent):
                 files_module.replace(file, text.encode("utf-8", "replace"))
         files_module.replace(folder / JSON, (documents.dumps(told, indent=2) + "\n").encode())
         code = ExitCode.PASS if found.stop is not None else ExitCode.VACUOUS

@@ -71,7 +71,7 @@ def check_known_failures(context: Context, json: bool = False) -> ExitCode:
     else:
         show(_described(judged))
         if not any(subject.tests for subject in subjects):
-            note(f"whether the tests exist could not be told: the stash is empty; `{PROGRAM} build` fills it")
+            note(f"cannot check whether the tests exist: the stash is empty; `{PROGRAM} build` fills it")
     return ExitCode.PRODUCT if wrong else ExitCode.PASS
 
 

@@ -34,7 +34,7 @@ HELP: Mapping[str, str] = {
         "changes; default: the recipe's"
     ),
     "cpu": (
-        "the CPU model that QEMU plays for a foreign arch, such as max; "
+        "the CPU model that QEMU emulates for a foreign arch, such as max; "
         f"default: {', '.join(f'{arch.cpu} for {arch}' for arch in Arch)}"
     ),
     "jobs": "how many commands make runs at a time; default: CROSSJIT_JOBS, else as many as cores and memory allow",
@@ -179,7 +179,7 @@ def of_cell(request: Request, cell: str, *, tests: Iterable[str] = ()) -> Reques
     """Return a request for one cell, by its name. Raises UserError for a name that is none."""
     *recipe, arch, variant = cell.split("/") if cell.count("/") > 1 else ("", "", "")
     if not (any(recipe) and arch and variant):
-        raise UserError(f"--cell {cell!r} is no cell", hint="write it as recipe/arch/variant: 3.15/aarch64/jit")
+        raise UserError(f"invalid --cell {cell!r}: expected recipe/arch/variant", hint="such as 3.15/aarch64/jit")
     named = read(arch=[arch], recipe=["/".join(recipe)], variant=[variant], tests=tests)
     return replace(
         request, arches=named.arches, recipes=named.recipes, variants=named.variants, selection=named.selection
@@ -202,7 +202,7 @@ def from_record(run: Run) -> Request:
         return TypeAdapter(Request).validate_python(run.request or None)
     except ValidationError:
         raise UserError(
-            f"the record of run {run.id} does not hold what was asked for",
+            f"the record of run {run.id} lacks the requested cells",
             hint=f"give the options again; it was: {run.reproduce}",
         ) from None
 
@@ -217,7 +217,7 @@ def one_of(option: str, value: str, choices: tuple[str, ...]) -> str:
     """Return the value if it is one of the choices. Raises UserError with the choices otherwise."""
     if value not in choices:
         raise UserError(
-            f"--{option} {value!r} is not known{did_you_mean(value, choices)}", hint=f"choose from {', '.join(choices)}"
+            f"invalid --{option} {value!r}{did_you_mean(value, choices)}", hint=f"choose from {', '.join(choices)}"
         )
     return value
 
@@ -225,5 +225,8 @@ def one_of(option: str, value: str, choices: tuple[str, ...]) -> str:
 def number(option: str, value: str, *, at_least: int) -> int:
     """Return a whole number. Raises UserError for anything else or less."""
     if not (value.isascii() and value.isdecimal()) or int(value) < at_least:
-        raise UserError(f"--{option} {value!r} is not a whole number from {at_least} up", hint=f"such as --{option} 4")
+        raise UserError(
+            f"invalid --{option} {value!r}: expected a whole number of at least {at_least}",
+            hint=f"such as --{option} 4",
+        )
     return int(value)

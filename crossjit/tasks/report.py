@@ -52,7 +52,7 @@ def report(
 
     wanted = run or ["last"]
     if len(wanted) > 1:
-        raise UserError("one run at a time, please", hint=f"`{PROGRAM} compare RUN_A RUN_B` takes two")
+        raise UserError("only one run at a time can be given", hint=f"`{PROGRAM} compare RUN_A RUN_B` takes two")
     files = {kind: place for kind, place in (("html", html), ("junit", junit), ("markdown", markdown)) if place}
     if [*files.values()].count(STDOUT) + json > 1:
         raise UserError("only one report at a time can go to stdout", hint="give the others a file")

@@ -58,7 +58,7 @@ def show_run(context: Context, run: list[str] | None = None, steps: bool = False
 
     wanted = run or ["last"]
     if len(wanted) > 1:
-        raise UserError("one run at a time, please", hint=f"`{PROGRAM} runs list` shows many")
+        raise UserError("only one run at a time can be given", hint=f"`{PROGRAM} runs list` shows many")
     found = history.load(settings.load(), wanted[0])
     if json:
         cells = [tables.cell_json(result) | concluded(found, result.cell) for result in found.results()]
@@ -72,7 +72,7 @@ def show_run(context: Context, run: list[str] | None = None, steps: bool = False
         "json",
         keep_images="keep the images, which take minutes to make again; default: off",
         keep_runs="also remove all run records but the newest N; default: keep all records",
-        dry_run="only say what would be removed; default: off",
+        dry_run="only list what would be removed; default: off",
     )
 )
 def clean(
@@ -102,7 +102,7 @@ def clean(
     for line in kept:
         show(f"kept {line}")
     if not removed and not kept:
-        show("nothing of crossjit's is in the engine")
+        show("crossjit has nothing in the engine")
 
 
 def _row(run: Run) -> tuple[str, ...]:
@@ -174,7 +174,7 @@ def described(run: Run, *, steps: bool) -> str:
     if steps:
         lines += ["", *_steps(run)]
     seen = [path for cell in run.cells if (path := run.cell_folder(cell) / SEEN).is_file()]
-    lines += [f"gdb saw:   {path}" for path in seen]
+    lines += [f"gdb:       {path}" for path in seen]
     if seen and not any(run.result(cell) for cell in run.cells):  # all that such a run was for
         lines += ["", *(path.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0] for path in seen), ""]
         return "\n".join([*lines, f"reproduce: {run.reproduce}"])

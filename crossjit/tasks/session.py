@@ -71,7 +71,7 @@ def opened(
         for remark in selection.notes:
             progress.say(remark)
         for line in cleanup.sweep(client, settings).lines:
-            progress.say(f"removed what a run that died had left: {line}")
+            progress.say(f"removed leftovers of a run that died: {line}")
         listening = recording(client, record.recorder.command)
         labels = context.labels(settings, record.id)
         ctx = context.BuildContext(

@@ -75,7 +75,7 @@ def verify(context: Context, artifact: list[str] | None = None, json: bool = Fal
     if damaged:
         raise StashError(
             f"{len(damaged)} of {len(problems)} artifacts damaged",
-            hint=f"building the cell again heals it; `{PROGRAM} stash gc` removes what is damaged",
+            hint=f"build the cell again to repair it; `{PROGRAM} stash gc` removes what is damaged",
             details=tuple(line for lines in damaged.values() for line in lines),
         )
     if not json:
@@ -107,7 +107,7 @@ def export(context: Context, artifact: str, folder: str) -> None:
         "json",
         keep_days="remove artifacts older than this many days; default: keep artifacts of any age",
         keep_last="keep at least the newest N of each cell; without --keep-days, remove all others; default: 0",
-        dry_run="only say what would be removed; default: off",
+        dry_run="only list what would be removed; default: off",
     ),
 )
 def gc(context: Context, keep_days: str = "", keep_last: str = "", dry_run: bool = False, json: bool = False) -> None:

@@ -63,13 +63,13 @@ def triage(
     before = None
     if cell:
         if run:
-            raise UserError("--cell stands for itself", hint="give a run or a cell, not both")
+            raise UserError("--cell cannot be combined with a run id", hint="give a run or a cell, not both")
         if not words(tests):
-            raise UserError("--cell wants --tests", hint="such as --tests test.test_dis.DisTests.test_opmap")
+            raise UserError("--cell needs --tests", hint="such as --tests test.test_dis.DisTests.test_opmap")
         record, found = _triage(of_cell(request, cell, tests=words(tests)), None, (), builds=not no_builds)
     else:
         if not request.leaves_all_open:
-            raise UserError("a run says itself how its cells are built", hint="these options are for --cell")
+            raise UserError("build options are taken from the run", hint="drop them or use --cell")
         before = _failed(run or ["last"])
         again = replace(from_record(before), selection=ALL_TESTS, jobs=request.jobs)
         record, found = _triage(again, before, words(tests), builds=not no_builds)
@@ -77,7 +77,7 @@ def triage(
         show_json({"run": record, "diagnoses": [diagnosis.as_json(each) for each in found]})
     else:
         show(told.as_text(found, style=terminal_style.style_of(sys.stdout)))
-        show("\n".join(["", f"run:       {record}", *([f"told by:   {PROGRAM} report {before.id}"] if before else [])]))
+        show("\n".join(["", f"run:       {record}", *([f"report:    {PROGRAM} report {before.id}"] if before else [])]))
     return ExitCode.PASS
 
 
@@ -87,7 +87,7 @@ def _failed(names: Sequence[str]) -> Run:
     from crossjit.runs import history
 
     if len(names) > 1:
-        raise UserError("one run at a time, please", hint=f"`{PROGRAM} runs list` shows many")
+        raise UserError("only one run at a time can be given", hint=f"`{PROGRAM} runs list` shows many")
     found = history.load(settings.load(), names[0])
     if not any(_bad(result) for result in found.results()):
         raise UserError(
@@ -140,11 +140,11 @@ def _keep(folders: Sequence[Path], run: str, concluded: Sequence[Diagnosis]) -> 
     from crossjit.util import files
 
     for folder in folders:
-        with files.translate_os_errors(InfrastructureError, "cannot write what was concluded", folder):
+        with files.translate_os_errors(InfrastructureError, "cannot write the conclusions", folder):
             try:
                 diagnosis.keep(folder, run, concluded)
             except FileNotFoundError:
-                note(f"{folder} is gone: what was concluded is in the record of run {run} alone")
+                note(f"{folder} is gone: the conclusions are only in the record of run {run}")
 
 
 def _trials(
@@ -166,8 +166,8 @@ def _trials(
         return dict.fromkeys(found, True)
     if patterns or not 0 < len(ran) <= NAMED:
         raise UserError(
-            f"{cell}: none of the tests that are meant failed",
-            hint=f"`{PROGRAM} runs show` names those that did; with --cell, name a test that passes at times",
+            f"{cell}: none of the selected tests failed",
+            hint=f"`{PROGRAM} runs show` names the failed ones; use --cell for a test that passes at times",
         )
     return dict.fromkeys(ran, False)
 

@@ -20,7 +20,7 @@ from crossjit.util.text import pluralize
 class Experiment(StrEnum):
     """What is changed before a test runs again; `SEEN` is how it ended before anybody asked."""
 
-    SEEN = "as it was seen"
+    SEEN = "as first seen"
     AGAIN = "the same again"
     CONTROL = "a test that must pass"
     JIT_OFF = "JIT off"
@@ -210,7 +210,7 @@ def _settle(case: _Case) -> Next | Conclusion:
         runs = pluralize(case.again.ran, "run")
         if not case.tried.get(Experiment.SEEN, Count()).failed:
             return case.concludes(Layer.UNCLEAR, f"it did not fail in {runs}")
-        return case.concludes(Layer.FLAKY, f"failed when it was seen, and not in {runs} after that")
+        return case.concludes(Layer.FLAKY, f"failed in the run, but not in {runs} after that")
     if subject.free_threaded:
         if more := case.next(Experiment.GIL_ON):
             return more
@@ -242,7 +242,7 @@ def _at_times(case: _Case) -> Conclusion:
             return case.too_seldom(rung, changed)
         elif rung in case.tried:
             return case.concludes(Layer.UNCLEAR, f"fails at times, and does not run {changed}")
-    what = f"{' and '.join(kept)}, too" if kept else "without anything being changed"
+    what = f"{' and '.join(kept)} as well" if kept else "without anything being changed"
     return case.concludes(Layer.FLAKY, f"passes and fails {what}")
 
 
@@ -252,7 +252,7 @@ def _with_the_jit(case: _Case) -> Next | Conclusion:
     if more := case.next(Experiment.OPTIMIZER_OFF) or case.next(Experiment.OTHER_CPU):
         return more
     if case.subject.emulated and case.fixes(Experiment.OTHER_CPU):
-        return case.concludes(Layer.EMULATOR, "passes when QEMU plays another CPU model")
+        return case.concludes(Layer.EMULATOR, "passes when QEMU emulates another CPU model")
     if more := case.next(Experiment.INTERPRETER):
         return more
     only = "passes with the JIT off" if case.tried[Experiment.JIT_OFF].ran else "needs the JIT to run"
@@ -281,7 +281,7 @@ def _with_the_jit(case: _Case) -> Next | Conclusion:
         return case.concludes(
             Layer.BACKEND, f"{only}, in the tier-2 interpreter and on the other arch: {arch}'s machine code"
         )
-    return case.concludes(Layer.UNCLEAR, f"{only} and in the tier-2 interpreter; the other arch could not be asked")
+    return case.concludes(Layer.UNCLEAR, f"{only} and in the tier-2 interpreter; the other arch could not be tested")
 
 
 def _in_the_debug_build(case: _Case) -> Next | Conclusion | None:
@@ -317,10 +317,10 @@ def _without_the_jit(case: _Case) -> Next | Conclusion:
         if more := case.next(Experiment.OTHER_CPU):
             return more
         if case.fixes(Experiment.OTHER_CPU):
-            return case.concludes(Layer.EMULATOR, "passes when QEMU plays another CPU model")
+            return case.concludes(Layer.EMULATOR, "passes when QEMU emulates another CPU model")
         if more := case.next(Experiment.NATIVE):
             return more
-    without = "fails without the JIT, too" if case.subject.jit else "fails"
+    without = "also fails without the JIT" if case.subject.jit else "fails"
     if emulated and not case.still_fails(Experiment.NATIVE):
         if not case.fixes(Experiment.NATIVE):
             return case.concludes(Layer.UNCLEAR, f"{without}; nothing native to compare with")
@@ -334,6 +334,6 @@ def _without_the_jit(case: _Case) -> Next | Conclusion:
     if case.subject.free_threaded:
         if not case.tried.get(Experiment.GIL_ON, Count()).ran:
             return case.concludes(Layer.UNCLEAR, "the test does not run with the GIL on")
-        return case.concludes(Layer.INTERPRETER, "fails with the GIL on, too")
+        return case.concludes(Layer.INTERPRETER, "also fails with the GIL on")
     native = " and natively" if emulated else ""
     return case.concludes(Layer.INTERPRETER, f"{without}{native}")

@@ -208,7 +208,7 @@ class Experiments:
         wanted = replace(order, cell=cell, variant=variant, strategy=strategy)
         (prepared,) = prepare.prepare(self._shop, [wanted])
         if not self._builds and prepare.stashed(self._shop.store, prepared) is None:
-            return "not in the stash, and nothing was to be built"
+            return "not in the stash, and building was not allowed"
         built = build_cell.build_cell(self._shop, prepared, log=self._folder / f"build-{cell.slug}.log")
         return _Place(validate_cell.target_of(self._shop, prepared, built, "triage"), env, prepared.source.version)
 

@@ -78,15 +78,15 @@ class LogCount:
         if self._left < 0:
             raise BudgetError(
                 f"{self._what} wrote more than {self._limit:,} bytes",
-                hint="crossjit stops a command that writes more: its source has it write that",
+                hint="crossjit stops a command that writes more; its source makes it write this",
             )
 
 
 def disk_exceeded(what: str, limit: int) -> BudgetError:
     """Make the error of a command under which its container wrote more than `limit` bytes to disk."""
     return BudgetError(
-        f"{what} and what ran with it wrote more than {size(limit)} to disk",
-        hint="crossjit stops a command that writes more: its source has it write that",
+        f"{what} and the processes beside it wrote more than {size(limit)} to disk",
+        hint="crossjit stops a command that writes more; its source makes it write this",
     )
 
 

@@ -36,7 +36,7 @@ def translate_os_errors(kind: type[InfrastructureError], what: str, folder: Path
     except OSError as error:
         if error.errno in _FULL:
             hint = (
-                f"free some space (`{PROGRAM} stash gc` removes what is old, `{PROGRAM} clean` what is in the engine), "
+                f"free some space (`{PROGRAM} stash gc` removes old artifacts, `{PROGRAM} clean` empties the engine), "
                 "or set CROSSJIT_HOME to a folder on another disk"
             )
         elif error.errno in _REFUSED:

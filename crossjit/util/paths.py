@@ -22,4 +22,4 @@ def full_path(text: str) -> Path:
     try:
         return expanded(text).absolute()
     except FileNotFoundError as error:
-        raise UserError(f"{text!r}: the folder that this runs in is gone", hint="cd to another folder") from error
+        raise UserError(f"{text!r}: the current folder is gone", hint="cd to another folder") from error

@@ -103,13 +103,13 @@ def extract(tar: BinaryIO, folder: Path, names: Collection[str], *, under: str, 
             if place != under or name not in names:
                 continue
             if content is None or name in taken or not _NAME.fullmatch(name):
-                raise UnfitFilesError(f"{name} is no regular file, or comes twice")
+                raise UnfitFilesError(f"{name} is not a regular file, or occurs twice")
             if member.size > BUDGET.log:
                 raise BudgetError(f"{name} has more than {BUDGET.log:,} bytes")
             taken[name] = member.size
             _write(folder, name, content)
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
-        raise UnfitFilesError(f"what is in {under} cannot be read: {error}") from error
+        raise UnfitFilesError(f"the contents of {under} cannot be read: {error}") from error
     return sum(taken.values())
 
 

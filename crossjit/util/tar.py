@@ -62,7 +62,7 @@ class TrackingReader(io.BufferedIOBase):
                 raise self.count.over(f"a header of more than {self.count.budget.headers:,} bytes")
         data = self.pull(size)
         if self._header is not None and _DIGITS.search(data):
-            raise self.count.over("a header with a number that no tool writes")
+            raise self.count.over("a header with an invalid number")
         return data
 
     def pull(self, size: int) -> bytes:

@@ -45,8 +45,8 @@ def probe(container: Container, python: str, script: str) -> Probed:
             found = read(Capabilities, reports[-1]).capabilities
             return Probed({name: {"works": each.works, "detail": each.detail} for name, each in found.items()})
         except MalformedError as error:
-            words.append(f"what it said cannot be read: {error}")
-    what = f"what the target is capable of could not be probed ({'; '.join(words)})"
+            words.append(f"its output cannot be read: {error}")
+    what = f"the target's capabilities could not be probed ({'; '.join(words)})"
     return Probed(problem=what, our_limit=completed.returncode == -9 and completed.seconds >= SECONDS)
 
 
@@ -62,4 +62,4 @@ def excuses(probed: Probed, results: Iterable[TestResult], known: Sequence[Known
     if not missing:
         return ()
     said = "; ".join(f"{name} ({detail})" for name, detail in sorted(missing.items()))
-    return (f"missing in the target, which tests fail for as known: {said}",)
+    return (f"missing in the target, so tests fail as expected: {said}",)

@@ -25,7 +25,7 @@ def record(home: Path, suite: str, where: TargetEnvironment, modules: Iterable[M
     """Remember how long modules took; others keep what is known of them. Raises InfrastructureError."""
     known = load(home, suite, where) | {module.key: module.seconds for module in modules}
     file = _file(home, suite, where)
-    with files.translate_os_errors(InfrastructureError, "cannot remember how long modules took", home):
+    with files.translate_os_errors(InfrastructureError, "cannot record module times", home):
         file.parent.mkdir(parents=True, exist_ok=True)
         files.replace(file, json.dumps(known, indent=1, sort_keys=True).encode())
 

@@ -31,7 +31,7 @@ def conditions(image: Image, environment: Mapping[str, str], qemu: str | None, f
 def changed(before: Conditions, now: Conditions) -> str:
     """Say what is not as it was, empty where all is."""
     if not before:
-        return "it is not known in what it was probed"
+        return "its probe's environment is unknown"
     return ", ".join(_change(name, before.get(name), now[name]) for name in now if before.get(name) != now[name])
 
 
@@ -63,5 +63,5 @@ def probe(
 
 def _change(name: str, before: str | None, now: str | None) -> str:
     if name in ("image", "packages", "environment", "script"):
-        return f"other {name}"
+        return f"different {name}"
     return f"{name} {before or 'none'} -> {now or 'none'}"

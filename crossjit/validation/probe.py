@@ -129,6 +129,6 @@ def hung(container: Container, seconds: int, step: Step) -> dict[str, object]:
     step.update(detail="running a control")
     control = container.run(("/bin/sh", "-c", CONTROL), timeout=CONTROL_SECONDS)
     if control.returncode == 0:
-        return {"crashed": f"no end in {seconds:,} s, where the machine ran a control in {control.seconds:.1f} s"}
-    why = f"no end in {seconds:,} s, and a control did not finish either ({control.how}): the machine is too slow"
+        return {"crashed": f"not finished in {seconds:,} s, where the machine ran a control in {control.seconds:.1f} s"}
+    why = f"not finished in {seconds:,} s, and a control did not finish either ({control.how}): the machine is too slow"
     return {"unfinished": why}

@@ -145,7 +145,7 @@ def cut_short(results: Iterable[TestResult], known: Sequence[KnownFailure], modu
         module = next((module for module in modules if f"{name}.".startswith(f"{module}.")), name)
         if not any(entry.describes(result) and entry.matches(module) for entry in known):
             said.append(
-                f"{result.name} {result.outcome} as known, and the other tests of {module} did not run; "
+                f"{result.name} {result.outcome} as expected, and the other tests of {module} did not run; "
                 "`run = false` in its entry leaves it out"
             )
     return tuple(said)
@@ -281,7 +281,7 @@ def _checks(suite: str, ended: ModuleExit, lines: Sequence[str]) -> Iterator[Tes
             yield TestResult(suite, name, outcome, check.seconds, _cut(check.message))
     if wrong:
         yield TestResult(
-            suite, ended.test, Outcome.ERROR, message=f"{pluralize(wrong, 'line')} that is no check{first}"
+            suite, ended.test, Outcome.ERROR, message=f"{pluralize(wrong, 'line')} that is not a check{first}"
         )
 
 

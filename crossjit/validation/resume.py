@@ -24,7 +24,7 @@ from crossjit.util.safe_files import UnfitFilesError
 ORDER = "order.json"
 LOG = "runner.log"
 
-_ANEW = "run it from its beginning, without --resume"
+_ANEW = "run it from the start, without --resume"
 _HINTS = ("seconds", "done")  # keys of an order that change when and whether a module runs, not how
 
 
@@ -58,7 +58,7 @@ class SuiteLog:
         content = (line + "\n").encode("utf-8", "backslashreplace")
         self._heard += len(content)
         if self._heard > BUDGET.told:
-            raise BudgetError(f"the runner said more than {BUDGET.told:,} bytes")
+            raise BudgetError(f"the runner wrote more than {BUDGET.told:,} bytes")
         with self._writing(), (self.path / LOG).open("ab") as log:
             log.write(content)
 
@@ -108,7 +108,7 @@ class SuiteLog:
         ]
         if differences:
             raise UserError(
-                f"{earlier.path.name} cannot go on where it stopped: changed since then: {', '.join(differences)}",
+                f"{earlier.path.name} cannot continue where it stopped: changed since then: {', '.join(differences)}",
                 hint=_ANEW,
             )
         spared = set(cast("list[str]", order["ignore"])) - set(then["order"]["ignore"])
@@ -126,7 +126,7 @@ class SuiteLog:
             found = json.loads(safe_files.read_whole(self.path, ORDER))
             return {"order": {"ignore": [], **found["order"]}, "subject": {**found["subject"]}}
         except (OSError, ValueError, KeyError, TypeError, BudgetError) as error:
-            raise UserError(f"{self.path.name} cannot go on where it stopped: {error}", hint=_ANEW) from error
+            raise UserError(f"{self.path.name} cannot continue where it stopped: {error}", hint=_ANEW) from error
 
     def _writing(self) -> Any:
-        return files.translate_os_errors(InfrastructureError, "cannot keep what the suite wrote", self.path)
+        return files.translate_os_errors(InfrastructureError, "cannot store the suite's output", self.path)

@@ -217,7 +217,7 @@ class _Listener:
             with self._container.get(f"{RESULTS}/{ended.id}") as tar:
                 self._kept.save(tar, ended)
         except FileNotFoundError:
-            self.problems.append(f"{ended}: what it left is gone")
+            self.problems.append(f"{ended}: its files are gone")
         except (UnfitFilesError, BudgetError) as error:
             self.problems.append(f"{ended}: {error.message}")
 

@@ -79,10 +79,10 @@ class RunnerEvents:
             case ModuleExit():
                 self._check_job(event, self.running)
                 if not event.has_own_names:
-                    raise MalformedError(f"{event.id} names a file that is not its own")
+                    raise MalformedError(f"{event.id} names a file of a different module")
             case Done() if self.unended or not self._has_plan:
                 what = f"{names(self.unended)} did not end" if self.unended else "there was no plan"
-                raise MalformedError(f"it says that all is done, but {what}")
+                raise MalformedError(f"it reports that all is done, but {what}")
         return event
 
     def refuse(self, line: str, reason: str) -> None:
@@ -123,7 +123,7 @@ class RunnerEvents:
     def _check_job(job: Job, jobs: dict[str, Job]) -> None:
         planned = jobs.get(job.id)
         if planned is None or (planned.kind, planned.name, planned.label) != (job.kind, job.name, job.label):
-            raise MalformedError(f"{job.id} was not to come now")
+            raise MalformedError(f"{job.id} was not expected now")
 
 
 def names(jobs: Iterable[Job]) -> str:

@@ -101,7 +101,7 @@ def _collect(name: str, modules: Sequence[ModuleExit], logs: Path) -> _Collected
         size += sum(len(result.name) + len(result.message) for result in found.results)
         if len(collected.results) + len(found.results) > BUDGET.tests or size > BUDGET.told:
             bounds = f"{BUDGET.tests:,} tests, or {BUDGET.told:,} characters"
-            collected.problems.append(f"{ended}: the suite tells of more than {bounds}; the rest is left out")
+            collected.problems.append(f"{ended}: the suite reports more than {bounds}; the rest is left out")
             break
         collected.results += found.results
         collected.tests.append((ended, frozenset(result.name for result in found.results)))
@@ -113,9 +113,9 @@ def _collect(name: str, modules: Sequence[ModuleExit], logs: Path) -> _Collected
 
 def _notes(events: RunnerEvents, selection: TestSelection) -> Iterator[str]:
     if not selection.is_whole:
-        yield f"no more than a part of it ran: {selection}"
+        yield f"only a part of it ran: {selection}"
     if events.taken:
-        yield f"{pluralize(events.taken, 'module')} of an earlier run, which this one goes on with"
+        yield f"{pluralize(events.taken, 'module')} taken from an earlier run, which this one continues"
     yield from (_absent(item.name) for item in events.missing if item.optional)
 
 
@@ -133,15 +133,15 @@ def _limits(output: SuiteOutput) -> Iterator[str]:
     """Say what our limits, or the machine's, cut short: that says nothing about CPython."""
     for ended in output.events.ended:
         if ended.suite_timed_out:
-            yield f"{ended} did not finish: the suite's time was over after {ended.seconds:,.0f} s of it"
+            yield f"{ended} did not finish: the suite reached its time limit after {ended.seconds:,.0f} s of it"
     yield from (f"{job.name} did not run: {job.reason}" for job in output.events.left)
     if output.ran_out:
-        yield f"{_no_end(output)}; its time was over"
+        yield f"{_no_end(output)}; it reached its time limit"
 
 
 def _no_end(output: SuiteOutput) -> str:
     running = names(output.events.running.values())
-    return f"the runner did not come to its end ({output.completed.how}); {running} was running"
+    return f"the runner did not finish ({output.completed.how}); {running} was running"
 
 
 def _absent(name: str) -> str:

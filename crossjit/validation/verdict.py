@@ -29,12 +29,12 @@ def judge(
     if facts.unfinished is not None:
         unfinished = f"the probe did not finish: {facts.unfinished}"
         return Verdict.FAIL if failures else Verdict.INFRA, (*failures, unfinished, *limits)
-    wrong = tuple(_wrong(cell, variant, facts)) if probe else ("there are no facts of the probe",)
+    wrong = tuple(_wrong(cell, variant, facts)) if probe else ("the probe has no facts",)
     if wrong:
         return Verdict.FAIL, (*wrong, *failures, *limits)
     unproved = tuple(_no_jit(variant, facts))
     if unproved:
-        return Verdict.VACUOUS, (*unproved, *(f"whatever the tests say: {failure}" for failure in (*failures, *limits)))
+        return Verdict.VACUOUS, (*unproved, *(f"also: {failure}" for failure in (*failures, *limits)))
     if failures:
         return Verdict.FAIL, (*failures, *limits)
     if limits:
@@ -48,21 +48,21 @@ def judge(
 def _wrong(cell: Cell, variant: Variant, probe: ProbeRecord) -> Iterator[str]:
     """Say in what the build is not the one that the cell asks for, or does not work at all."""
     if probe.crashed is not None:
-        yield f"the probe did not come to its end: {probe.crashed}" + (f"; {probe.output[-1]}" if probe.output else "")
+        yield f"the probe did not finish: {probe.crashed}" + (f"; {probe.output[-1]}" if probe.output else "")
         return
     machine = probe.executable.machine if probe.executable else None
     if machine != cell.arch.elf_machine:
         yield f"the executable is for {machine}, not {cell.arch.elf_machine}{_why(probe, 'executable')}"
     gil = probe.gil
     if gil is None:
-        yield f"whether there is a GIL could not be told{_why(probe, 'gil')}"
+        yield f"it is unknown whether there is a GIL{_why(probe, 'gil')}"
     elif variant.free_threaded and gil.enabled:
         off = "can be off, but is on" if gil.disabled_in_build else "is part of the build"
         yield f"the variant is free-threaded, and the GIL {off}"
     elif not variant.free_threaded and gil.disabled_in_build:
         yield "the build is free-threaded, and the variant is not"
     if probe.debug is not None and probe.debug != variant.debug:
-        yield f"the build is {'a debug' if probe.debug else 'no debug'} build, and the variant is not like that"
+        yield f"the build is {'a' if probe.debug else 'not a'} debug build, unlike the variant"
     for workload in probe.workloads or ():
         if not workload.correct:
             yield f"the probe's workload {workload.name!r} computed a wrong result"
@@ -113,7 +113,7 @@ def _failures(suites: Sequence[SuiteResult]) -> Iterator[str]:
         if bad:
             names = ", ".join(_named(result) for result in bad[:SHOWN])
             more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-            yield f"{suite.suite}: {pluralize(len(bad), 'test')} went wrong: {names}{more}"
+            yield f"{suite.suite}: {pluralize(len(bad), 'test')} failed: {names}{more}"
         yield from (f"{suite.suite}: {problem}" for problem in suite.problems if problem not in suite.limits)
 
 
@@ -145,7 +145,7 @@ def _proved(probe: ProbeRecord, suites: Sequence[SuiteResult]) -> Iterator[str]:
     for suite in suites:
         known = sum(result.xfailed for result in suite.results)
         counts = [f"{suite.tests_run:,} tests run", f"{suite.count(Outcome.SKIPPED):,} skipped"]
-        counts += [f"{known} failed as known"] if known else []
+        counts += [f"{known} failed as expected"] if known else []
         yield f"{suite.suite}: {', '.join(counts)}"
         yield from (f"{suite.suite}: {note}" for note in suite.notes)
 

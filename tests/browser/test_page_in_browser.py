@@ -174,7 +174,7 @@ def test_links_lead_to_what_they_name(open_page: Open) -> None:
 def test_a_page_of_a_full_run_opens(open_page: Open, tmp_path: Path) -> None:
     seen = open_page(example_runs.full_run(bad=300), width=NARROW)
     assert (tmp_path / "report.html").stat().st_size < 2_000_000
-    assert seen.page.locator("h1").inner_text().endswith("2 of 3 cells failed, 1 did not come to an end")
+    assert seen.page.locator("h1").inner_text().endswith("2 of 3 cells failed, 1 did not finish")
     unfold(seen.page)
     assert seen.page.evaluate("document.documentElement.scrollWidth") == NARROW
     assert seen.said == []

@@ -340,7 +340,7 @@ def test_running_out_of_memory_is_not_the_commands_failure(bench: Bench, user: s
 
 def test_a_container_ends_by_itself(bench: Bench) -> None:
     with (
-        pytest.raises(EngineError, match="end of its time"),
+        pytest.raises(EngineError, match="reached its time limit"),
         bench.container(limits=Limits(seconds=1)) as container,
     ):
         container.run(["sleep", "60"])

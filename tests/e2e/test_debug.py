@@ -115,7 +115,7 @@ def test_words_of_ones_own_arrive_whole_and_a_failure_is_warned_of(
     )
     assert seen["output"] == ["tiny: I cannot run -c"]
     shown = driver.run("debug", "--cell", cell, "--batch", "--", *words, expect=4).stdout
-    assert "warning: it failed in another way, or did not do what was asked" in shown
+    assert "warning: it failed in a different way, or did not do what was asked" in shown
     assert "    tiny: I cannot run -c\n" in shown
 
 
@@ -134,9 +134,7 @@ def test_a_run_is_looked_into_as_it_was(driver: Driver, tmp_path: Path, host_arc
     (checkout / "crash-test").unlink()
     done = driver.run("debug", red["run"], "--batch", "--json")
     assert done.json["stop"]["signal"] == "SIGSEGV"
-    assert f"{checkout} has changed since; the artifact {cell['artifact']} of run {red['run']} is looked into" in (
-        done.stderr
-    )
+    assert f"{checkout} has changed since; using the artifact {cell['artifact']} of run {red['run']}" in (done.stderr)
     assert "make" not in done.stderr, "something was built"
 
 

@@ -203,7 +203,7 @@ def test_the_engine_dies_in_make(
     private_engine.start()
     assert there.containers() == [container]
     again = there.start("build", "--recipe", recipe).released()
-    assert "removed what a run that died had left" in again.stderr
+    assert "removed leftovers of a run that died" in again.stderr
     assert "there is nothing to make here" in again.stdout
     assert again.returncode == 1
     assert there.leftovers(container) == []

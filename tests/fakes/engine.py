@@ -136,7 +136,7 @@ class FakeProcess:
             raise _TimeIsUp
         if container.clock > container.started.limits.seconds:
             container.vanish()
-            raise EngineError(f"the container {container.started.name} came to the end of its time")
+            raise EngineError(f"the container {container.started.name} reached its time limit")
 
     def start(self, argv: Sequence[str]) -> None:
         """Start a child that goes on until it is killed."""

@@ -248,7 +248,7 @@ def test_a_header_of_digits_takes_no_time(tmp_path: Path) -> None:
     content = header(tarfile.XHDTYPE, 1_000_000) + b"1" * 1_000_448
     (tmp_path / "x.tar").write_bytes(content + header(tarfile.REGTYPE, 0) + bytes(1024))
     cost = measure(*INSPECT, tmp_path / "x.tar", tmp_path / "tree", seconds=20)
-    assert cost.error == "SourceError" and "header with a number" in cost.message
+    assert cost.error == "SourceError" and "header with an invalid number" in cost.message
 
 
 def test_headers_that_extend_each_other_are_refused(tmp_path: Path) -> None:

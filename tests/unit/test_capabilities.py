@@ -235,7 +235,7 @@ def test_what_is_missing_is_told_if_a_test_fails_for_it() -> None:
     )
     failed = TestResult("jit", "test.test_a.C.test_x", Outcome.FAILED, known="there is no terminal for it here")
     assert capabilities.excuses(Probed(FACTS), [failed], [entry, other]) == (
-        "missing in the target, which tests fail for as known: pty (isatty says no of the terminal: ENOSYS)",
+        "missing in the target, so tests fail as expected: pty (isatty says no of the terminal: ENOSYS)",
     )
     passed = TestResult("jit", "test.test_a.C.test_x", Outcome.PASSED, known="there is no terminal for it here")
     assert capabilities.excuses(Probed(FACTS), [passed], [entry, other]) == ()

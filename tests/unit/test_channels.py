@@ -296,7 +296,7 @@ def test_the_suites_time_is_ours_and_the_modules_is_the_tests(
     fake_engine.programs["python3"] = runner(PLAN, START, ours, DONE, files=log)
     result = go(fake_engine, target, tmp_path / "first")
     assert result.results == ()
-    assert "test_s did not finish: the suite's time was over" in result.problems[0]
+    assert "test_s did not finish: the suite reached its time limit" in result.problems[0]
     assert verdict(result) is Verdict.INFRA
     # and it runs again
     fake_engine.programs["python3"] = runner(PLAN, START, END, DONE, files=FILES)
@@ -390,7 +390,7 @@ def test_a_slow_probe_is_not_a_broken_build(fake_engine: FakeEngine, target: Tar
     seen = probe(fake_engine, native)
     found, reasons = judge(CELL, JIT, seen, ())
     assert found is Verdict.INFRA
-    assert reasons[0].startswith("the probe did not finish: no end in 300 s, and a control did not finish either")
+    assert reasons[0].startswith("the probe did not finish: not finished in 300 s, and a control did not finish either")
 
 
 def test_a_probe_that_hangs_where_the_machine_is_well_is_a_finding(fake_engine: FakeEngine, target: Target) -> None:
@@ -398,7 +398,7 @@ def test_a_probe_that_hangs_where_the_machine_is_well_is_a_finding(fake_engine: 
     for each, seconds in ((target, "3,000"), (replace(target, emulation={}), "300")):
         found, reasons = judge(CELL, JIT, probe(fake_engine, each), ())
         assert found is Verdict.FAIL
-        assert f"no end in {seconds} s, where the machine ran a control in 1.0 s" in reasons[0]
+        assert f"not finished in {seconds} s, where the machine ran a control in 1.0 s" in reasons[0]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ STATES = {
     "skipped": (Outcome.SKIPPED, None),
     "failed": (Outcome.FAILED, None),
     "crashed": (Outcome.CRASHED, None),
-    "failed as known": (Outcome.FAILED, "a reason"),
+    "failed as expected": (Outcome.FAILED, "a reason"),
 }
 
 
@@ -53,20 +53,20 @@ def test_a_newly_failing_test_has_the_layer_that_triage_named() -> None:
     [
         ("passed", "failed", "newly_failing"),
         ("skipped", "crashed", "newly_failing"),
-        ("failed as known", "failed", "newly_failing"),
+        ("failed as expected", "failed", "newly_failing"),
         (None, "failed", "newly_failing"),
         ("failed", "passed", "fixed"),
-        ("failed as known", "passed", "fixed"),
+        ("failed as expected", "passed", "fixed"),
         ("passed", "skipped", "no_longer_run"),
         ("failed", "crashed", "otherwise"),
-        ("failed", "failed as known", "otherwise"),
+        ("failed", "failed as expected", "otherwise"),
         ("failed", "skipped", "otherwise"),
         ("skipped", "passed", "otherwise"),
         (None, "passed", "added"),
         ("failed", None, "removed"),
         ("passed", "passed", None),
         ("failed", "failed", None),
-        ("failed as known", "failed as known", None),
+        ("failed as expected", "failed as expected", None),
     ],
 )
 def test_a_test_is_of_one_kind(before: str | None, after: str | None, kind: str | None) -> None:
@@ -105,7 +105,7 @@ def test_a_cells_verdict_counts_whatever_its_tests_say(before: Verdict, after: V
     said = compare.as_text(comparison, before="A", after="B")
     if before is not after:
         assert f"3.15/aarch64/jit: {before} -> {after} (it is {after})" in said
-    assert ("not passing any more: 3.15/aarch64/jit" in said) is (before is Verdict.PASS)
+    assert ("no longer passing: 3.15/aarch64/jit" in said) is (before is Verdict.PASS)
 
 
 def test_problems_count_as_failures() -> None:
@@ -211,7 +211,7 @@ def test_as_text_and_as_json() -> None:
         "    jit: c1: passed -> not there",
         "    and 28 more; --json lists them all",
         "",
-        "1 newly failing; not passing any more: 3.15/aarch64/jit; 30 tests not run any more",
+        "1 newly failing; no longer passing: 3.15/aarch64/jit; 30 tests no longer run",
     ]
     value = json.loads(json.dumps(compare.as_json(comparison, before="A", after="B")))
     assert (value["worse"], value["cells"][0]["cell"], value["cells"][0]["after"]) == (True, "3.15/aarch64/jit", "fail")

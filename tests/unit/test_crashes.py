@@ -79,7 +79,7 @@ def test_a_hang_has_the_stacks_of_its_time_out(tmp_path: Path) -> None:
 
 def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
     (crash,) = found(tmp_path, "", command=[], env={}, timed_out=True, signal="SIGKILL", status=-9)
-    assert (crash.command, crash.traceback, crash.how) == ("", (), "killed after its time was over")
+    assert (crash.command, crash.traceback, crash.how) == ("", (), "killed after its time limit")
     earlier = {name: value for name, value in EVENT.items() if name not in ("command", "env")}
     assert ModuleExit.read(earlier).command == ()
 

@@ -311,7 +311,9 @@ def test_a_program_that_ends_has_nothing_to_show(fake_engine: FakeEngine, tmp_pa
     found = look(fake_engine, tmp_path, Gdb(START, ended, {**START, "about": "all of it"}, ended, DONE))
     assert (found.about, found.stop, found.ended, found.exit_code) == ("all of it", None, True, 3)
     shown = gdb.shown(CELL, found, program_log="one\n" * 100 + "SyntaxError: invalid syntax\n\n")
-    assert "did not crash: exit status 3\n  warning: it failed in another way, or did not do what was asked" in shown
+    assert (
+        "did not crash: exit status 3\n  warning: it failed in a different way, or did not do what was asked" in shown
+    )
     assert shown.endswith("    SyntaxError: invalid syntax")
     assert shown.count("one") < 20
     assert gdb.as_json(CELL, found, program_log="a\nb\n")["output"] == ["a", "b"]

@@ -98,7 +98,7 @@ def test_a_checkout_that_has_changed_is_told_and_left_aside(world: World) -> Non
     assert prepare.resolve(world.ctx, world.order).digest != world.digest
     then = world.as_it_was()
     assert world.heard.said == [
-        f"{world.checkout} has changed since; the artifact {world.artifact.id} of run {world.run.id} is looked into"
+        f"{world.checkout} has changed since; using the artifact {world.artifact.id} of run {world.run.id} "
     ]
     # what is built to compare with is of the same source, too
     assert prepare.resolve(then.ctx, world.order).digest == world.digest
@@ -122,7 +122,7 @@ def test_without_the_source_of_then_nothing_else_is_built(world: World) -> None:
     shutil.rmtree(world.ctx.settings.sources / world.digest)
     then = world.as_it_was()
     assert not then.builds
-    assert "no other build can be compared with" in world.heard.said[0]
+    assert "no different build can be compared with it" in world.heard.said[0]
 
 
 def test_without_the_artifact_of_then_only_the_same_is_built(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,7 @@ class TestACellFromTheStash:
         assert again.probe == {"libc": "second"}
         assert probes(ctx) == 2
         assert not ctx.engine.containers
-        assert "probed again" in ctx.heard.said[-1]
+        assert "probing it again" in ctx.heard.said[-1]
 
     def test_is_probed_again_as_another_cpu_model(self, ctx: Shop) -> None:
         run(ctx)

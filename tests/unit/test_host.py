@@ -265,7 +265,7 @@ def test_a_second_run_does_nothing_and_says_so(settings: Settings, bookworm: Pre
     done = host.setup(settings, None, said.append, shell=bookworm)
     assert bookworm.changes == before
     assert not done.changed
-    assert said == ["nothing to do: this host has all that crossjit needs"]
+    assert said == ["nothing to do: this host has everything that crossjit needs"]
 
 
 def test_a_second_user_of_a_prepared_host_lacks_what_only_users_need(settings: Settings, tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_at_a_terminal_it_asks_once_and_takes_no_for_an_answer(settings: Setting
         questions.append(question)
         return False
 
-    with pytest.raises(InfrastructureError, match="as you decided"):
+    with pytest.raises(InfrastructureError, match="setup declined"):
         repair(settings, shell, refuse)
     assert len(questions) == 1
     assert "sudo env DEBIAN_FRONTEND=noninteractive" in questions[0]

@@ -446,7 +446,7 @@ def test_waiting_for_another_process_is_told(make: Make, tmp_path: Path) -> None
     told = Releases()
     with lock:
         assert make(progress=told) == first
-    assert told.said == ["another process is making the image forky toolchain x86_64; waiting to take its result"]
+    assert told.said == ["another process is making the image forky toolchain x86_64; waiting to use its result"]
 
 
 # -- the base
@@ -513,7 +513,7 @@ def test_a_pulled_base_that_cannot_be_pulled_again(engine: FakeEngine, make: Mak
     make()
     engine.images.clear()
     engine.registry.clear()
-    with pytest.raises(EngineError, match="cannot be had again") as caught:
+    with pytest.raises(EngineError, match="cannot be pulled again") as caught:
         make()
     assert str(tmp_path / "images" / "base-forky-amd64.json") in caught.value.hint
 
@@ -537,7 +537,7 @@ def test_steps_are_told(make: Make) -> None:
     told = Told()
     make(progress=told)
     assert told.steps == ["base forky", "image forky toolchain x86_64"]
-    assert told.said == ["no registry gives debian:forky-slim: making the base from Debian's packages"]
+    assert told.said == ["no registry has debian:forky-slim: making the base from Debian's packages"]
     assert "pulling debian:forky-slim" in told.details and "listing its packages" in told.details
 
 
@@ -600,7 +600,7 @@ def test_an_image_that_the_engine_broke_is_asked_anew(engine: FakeEngine, make: 
 
     def container(self: FakeEngine, options: ContainerOptions) -> Any:
         if options.image.startswith("crossjit/release:") and next(broken, False):
-            raise EngineError("the container ended under the command (exit status 127)")
+            raise EngineError("the container ended while a command ran (exit status 127)")
         return whole(self, options)
 
     engine.container = functools.partial(container, engine)  # type: ignore[method-assign]

@@ -104,7 +104,9 @@ def test_a_known_end_of_a_module_is_no_proof_of_its_other_tests(outcome: Outcome
     modules = ["test.test_b", "test.test_a"]
     ended = result("test.test_a.C.test_x [stress]", outcome, known=REASON)
     (said,) = results.cut_short([ended], [entry("test.test_a.C.*", kind)], modules)
-    assert said.startswith(f"test.test_a.C.test_x [stress] {outcome} as known, and the other tests of test.test_a did")
+    assert said.startswith(
+        f"test.test_a.C.test_x [stress] {outcome} as expected, and the other tests of test.test_a did"
+    )
     assert "`run = false`" in said
     # an entry that means the whole module accepts it; what merely failed ended nothing
     assert not results.cut_short([ended], [entry("test.test_a*", kind)], modules)

@@ -110,11 +110,11 @@ def test_what_does_not_fail_alone_is_tried_among_its_modules_other_tests() -> No
     found = {each.test: each for each in experiments.diagnose(pretended, CELL, tests)}
     said = {name: (each.conclusion.layer, each.conclusion.why) for name, each in found.items()}
     assert said == {
-        "library": (Layer.INTERPRETER, "fails without the JIT, too"),
-        "whole": (Layer.FLAKY, "failed when it was seen, and not in 10 runs after that"),
+        "library": (Layer.INTERPRETER, "also fails without the JIT"),
+        "whole": (Layer.FLAKY, "failed in the run, but not in 10 runs after that"),
         "gone": (
             Layer.FLAKY,
-            "failed when it was seen, and not in 10 runs after that, alone or among its module's other tests",
+            "failed in the run, but not in 10 runs after that, alone or among its module's other tests",
         ),
         "warmed": (
             Layer.BACKEND,

@@ -118,7 +118,7 @@ def test_a_file_that_cannot_be_used_is_none(tmp_path: Path, text: str) -> None:
 
 def test_a_disk_that_refuses_is_told(tmp_path: Path) -> None:
     (tmp_path / "durations").write_text("not a folder")
-    with pytest.raises(InfrastructureError, match="cannot remember how long builds take"):
+    with pytest.raises(InfrastructureError, match="cannot record build times"):
         build(tmp_path, [10.0])
 
 

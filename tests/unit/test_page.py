@@ -90,7 +90,7 @@ def test_the_page_is_sound_html(example: Run) -> None:
 def test_it_says_what_there_is_to_say(example: Run) -> None:
     text = " ".join(page(example).text.split())
     for said in (
-        "3 of 7 cells failed, 1 proved nothing, 1 could not be tried, 1 did not come to an end",
+        "3 of 7 cells failed, 1 proved nothing, 1 could not be tried, 1 did not finish",
         "./inv validate --recipe 3.15,3.14 --arch all",
         "./inv validate --recipe 3.15 --arch aarch64 --variant jit",
         "./inv shell --recipe 3.14 --arch x86_64 --variant jit",
@@ -121,7 +121,14 @@ def test_it_says_what_there_is_to_say(example: Run) -> None:
 
 def test_what_went_wrong_comes_before_what_did_not(example: Run) -> None:
     text = page(example).text.partition("What these verdicts mean")[2]
-    order = ("error: unknown type", "4 tests, each", "test_deep", "test.test_sys.", "Failed as known", "Cell by cell")
+    order = (
+        "error: unknown type",
+        "4 tests, each",
+        "test_deep",
+        "test.test_sys.",
+        "Failed as expected",
+        "Cell by cell",
+    )
     assert sorted(order, key=text.index) == list(order)
     after = text.partition("Cell by cell")[2]
     assert after.index("▲ infra 3.14/aarch64/jit") < after.index("✓ pass 3.15/x86_64/ft")
@@ -368,7 +375,7 @@ def test_shares_of_times() -> None:
         ([Verdict.PASS], "the cell passed"),
         ([Verdict.PASS] * 2, "all 2 cells passed"),
         ([Verdict.VACUOUS], "the cell proved nothing"),
-        ([Verdict.PASS, Verdict.ABORTED, Verdict.FAIL], "1 of 3 cells failed, 1 did not come to an end"),
+        ([Verdict.PASS, Verdict.ABORTED, Verdict.FAIL], "1 of 3 cells failed, 1 did not finish"),
     ],
 )
 def test_headlines(verdicts: list[Verdict], said: str) -> None:

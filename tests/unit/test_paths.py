@@ -96,5 +96,5 @@ def test_a_home_of_nobody_is_the_users_to_mend(typed: str) -> None:
 
 def test_a_folder_that_is_gone_is_told(now: Path) -> None:
     now.rmdir()
-    with pytest.raises(UserError, match="the folder that this runs in is gone"):
+    with pytest.raises(UserError, match="the current folder is gone"):
         paths.full_path("x")

@@ -122,7 +122,7 @@ Shadow bytes around the buggy address:
 ==9==ABORTING
 """
 KILLED = "test.test_x: killed by SIGSEGV, Fatal Python error: Segmentation fault"
-TIMED_OUT = "test.test_x: killed after its time was over"
+TIMED_OUT = "test.test_x: killed after its time limit"
 
 
 @pytest.mark.parametrize(

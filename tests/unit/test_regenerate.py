@@ -96,7 +96,7 @@ def test_what_no_build_can_make_is_told_unless_it_was_made() -> None:
     (said,) = left_to_do(["configure.ac", "Lib/os.py"])
     assert (
         said
-        == "configure.ac has changed, and what is made of it has not: run `make regen-configure` there if it has to"
+        == "configure.ac has changed, but files generated from it have not: run `make regen-configure` there if needed"
     )
     assert list(left_to_do(["configure.ac", "configure"])) == []
     assert list(left_to_do(["Lib/os.py", "Python/bytecodes.c"])) == []

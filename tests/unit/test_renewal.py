@@ -193,7 +193,7 @@ def test_it_is_what_would_have_been_built(ctx: Shop, arch: Arch) -> None:
     assert ctx.heard.steps == [*renewed.seconds, "stash"]
     assert renewed.artifact.manifest.derived_from == before.artifact.full_id
     assert dict(renewed.artifact.manifest.seconds).keys() == renewed.seconds.keys()
-    assert f"nothing but tests differs from {before.artifact.id}" in ctx.heard.said[-1]
+    assert f"only tests differ from {before.artifact.id}" in ctx.heard.said[-1]
     installed = renewed.artifact.files()["install"]
     assert f"{LIBRARY}/test/test_new.py" in installed
     assert f"{LIBRARY}/test/__pycache__/test_new.pyc" in installed
@@ -321,13 +321,13 @@ class TestItIsBuilt:
         where = content.index(b"16.2.0") if file == "manifest.json" else len(content) // 2
         path.write_bytes(content[:where] + bytes([content[where] ^ 1]) + content[where + 1 :])
         self.built(ctx, ctx.source(OTHER_TESTS))
-        assert ctx.heard.said[-1].endswith(f"{first.id} will not do, so it is built: it is damaged")
+        assert ctx.heard.said[-1].endswith(f"{first.id} cannot be reused, so it is built: it is damaged")
 
     def test_where_tests_were_run_while_the_other_was_built(self, ctx: Shop) -> None:
         ctx.makefile = "all:\t\tprofile-opt\n"
         ctx.build(ctx.source())
         self.built(ctx, ctx.source(OTHER_TESTS))
-        assert "its tests were run while it was built" in ctx.heard.said[-1]
+        assert "its tests ran while it was built" in ctx.heard.said[-1]
 
     def test_where_the_makefile_installs_otherwise(self, ctx: Shop) -> None:
         def refuse(process: FakeProcess) -> int:

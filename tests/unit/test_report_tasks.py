@@ -81,7 +81,7 @@ def test_what_triage_concluded_is_in_every_report(settings: Settings, example: R
         told = json.loads(invoke(settings, *command).stdout)["cells"][1]["diagnoses"]
         assert [each["layer"] for each in told] == ["optimizer", "JIT backend of one arch"]
         assert told[1]["test"] == example_runs.SETTRACE
-        assert told[1]["tries"][0]["changed"] == "as it was seen"
+        assert told[1]["tries"][0]["changed"] == "as first seen"
     summary = invoke(settings, "report", "--markdown=-").stdout.decode()
     section = summary.partition("### Whose failure it is\n\n")[2].partition("\n\n")[0].splitlines()
     assert len(section) == 2
@@ -160,11 +160,11 @@ def test_links_are_followed_and_devices_are_written_to(settings: Settings, examp
     [
         (("report", "--html", "-", "--junit", "-"), "only one report at a time can go to stdout"),
         (("report", "--json", "--html", "-"), "only one report at a time can go to stdout"),
-        (("report", "no-such-run"), "no run is 'no-such-run'"),
-        (("report", "a", "b"), "one run at a time, please"),
+        (("report", "no-such-run"), "there is no run 'no-such-run'"),
+        (("report", "a", "b"), "only one run at a time can be given"),
         (("report", "--html"), "--html needs a value"),
         (("compare", "last"), "compare needs AFTER"),
-        (("compare", "last", "no-such-run"), "no run is 'no-such-run'"),
+        (("compare", "last", "no-such-run"), "there is no run 'no-such-run'"),
     ],
 )
 def test_wrong_wishes_are_refused(settings: Settings, example: Run, arguments: tuple[str, ...], said: str) -> None:

@@ -313,7 +313,7 @@ def test_find_a_run(settings: Settings) -> None:
         history.load(settings, "20")
     assert sorted(caught.value.details) == sorted(ids)
     for nothing in ("1999", "../" + ids[0]):
-        with pytest.raises(UserError, match="no run is"):
+        with pytest.raises(UserError, match="there is no run"):
             history.load(settings, nothing)
 
 

@@ -603,7 +603,7 @@ def test_what_a_killed_fetch_left_is_no_obstacle(server: str, repository: Path, 
     ("ref", "message", "hint"),
     [
         ("mian", "has no ref mian", "did you mean main?"),
-        ("pull/8/head", "has no pull/8/head, or does not give it", "pull request"),
+        ("pull/8/head", "has no pull/8/head, or does not serve it", "pull request"),
         ("0123456789", "has no branch or tag 0123456789", "all 40 digits"),
         ("1" * 40, "has no 1111", "commit id"),
     ],

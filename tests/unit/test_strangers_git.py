@@ -326,7 +326,7 @@ def test_objects_that_git_takes_for_damaged_are_refused(repository: Path, server
         served(repository), tree_of(served(repository), ("100644", ".git", stored(served(repository), "blob", b"")))
     )
     assert blob
-    with pytest.raises(SourceError, match="gives what git takes for damaged for main") as refused:
+    with pytest.raises(SourceError, match="gives data that git considers damaged for main") as refused:
         get(f"{server}/served.git#main")
     assert refused.value.details
 
@@ -339,7 +339,7 @@ def test_a_fetch_is_bounded(
     run(repository, "commit", "-qm", "noise")
     run(repository, "push", "-q", str(served(repository)), "main")
     monkeypatch.setattr(git, "BUDGET", replace(BUDGET, archive=1 << 20))
-    with pytest.raises(SourceError, match="gives more than a commit"):
+    with pytest.raises(SourceError, match="gives more data than a CPython commit"):
         get(f"{server}/served.git#main")
     monkeypatch.undo()
     shutil.rmtree(tmp_path / "state")

@@ -105,11 +105,11 @@ def test_command_lines_reach_their_tasks(line: str, seen: list[Any]) -> None:
         ("biuld", ["there is no task 'biuld'; did you mean 'build'?", "./inv --list"]),
         ("build --arhc x86_64", ["there is no option --arhc for build; did you mean '--arch'?", "./inv build --help"]),
         ("build --jobs", ["--jobs needs a value", "./inv build --help"]),
-        ("build x86_64", ["there is no task 'x86_64', and build takes no such word"]),
+        ("build x86_64", ["there is no task 'x86_64', and build takes no such argument"]),
         ("stash lits", ["stash has no task 'lits'; did you mean 'list'?", "`./inv stash verify`"]),
         ("stash export 12ab", ["stash export needs FOLDER", "./inv stash export --help"]),
         ("--help biuld", ["there is no task 'biuld'"]),
-        ("--list-depth many", ["an option has a wrong value"]),
+        ("--list-depth many", ["an option has an invalid value"]),
     ],
 )
 def test_wrong_command_lines_are_the_users(line: str, said: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,7 +139,7 @@ def test_words_that_cannot_be_told_apart_are_refused(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("line", ["build -- -k x", "-- x", "stash list -- x"])
 def test_words_after_dashes_go_to_a_task_that_takes_them(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*line.split()) == ExitCode.USER
-    assert "nothing here takes words after --" in capsys.readouterr().err
+    assert "no task here takes arguments after --" in capsys.readouterr().err
     assert SEEN == []
 
 
@@ -163,7 +163,7 @@ def test_invokes_options_that_mean_nothing_here_are_not_taken(line: str, capsys:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("build -D x", "an option has a wrong value"),
+        ("build -D x", "an option has an invalid value"),
         ("--list stahs", "invalid --list 'stahs'; did you mean 'stash'?"),
         ("--list --list-format xml", "invalid --list-format 'xml'"),
         ("--list --list-format json --list-depth 1", "--list-depth option is not supported"),
@@ -546,9 +546,9 @@ def test_options_left_out_are_left_to_the_host() -> None:
         ({"arch": ["arm64"]}, "there is no arch 'arm64'; did you mean 'aarch64'?", "x86_64, aarch64"),
         ({"arch": ["x86_64,riscv64"]}, "there is no arch 'riscv64'", "x86_64, aarch64"),
         ({"strategy": "croos"}, "there is no strategy 'croos'; did you mean 'cross'?", "auto, native, cross, emulate"),
-        ({"jobs": "many"}, "--jobs 'many' is not a whole number from 1 up", "--jobs 4"),
-        ({"jobs": "0"}, "--jobs '0' is not a whole number from 1 up", "--jobs 4"),
-        ({"jobs": "²"}, "--jobs '²' is not a whole number", "--jobs 4"),
+        ({"jobs": "many"}, "invalid --jobs 'many': expected a whole number of at least 1", "--jobs 4"),
+        ({"jobs": "0"}, "invalid --jobs '0': expected a whole number of at least 1", "--jobs 4"),
+        ({"jobs": "²"}, "invalid --jobs '²': expected a whole number", "--jobs 4"),
     ],
 )
 def test_wrong_options_name_the_choices(given: dict[str, Any], said: str, hint: str) -> None:

@@ -269,7 +269,7 @@ def test_one_failure_settles_what_passes_would_take_long_to() -> None:
     tried = {Experiment.AGAIN: Count(4, 16), Experiment.CONTROL: Count(passed=1), Experiment.JIT_OFF: Count(1, 9)}
     conclusion = step(NATIVE, tried)
     assert isinstance(conclusion, Conclusion)
-    assert (conclusion.layer, conclusion.why) == (Layer.FLAKY, "passes and fails with the JIT off, too")
+    assert (conclusion.layer, conclusion.why) == (Layer.FLAKY, "passes and fails with the JIT off as well")
 
 
 def test_under_stress_the_rest_is_tried_under_stress() -> None:

@@ -71,17 +71,21 @@ def test_an_entry_that_no_run_needed() -> None:
 @pytest.mark.parametrize(
     ("each", "histories", "why"),
     [
-        (listed(), [], "there is no run that recorded its circumstances"),
-        (listed(when=When(emulated=False)), [history("r1", Outcome.PASSED)], "its conditions held in no run"),
-        (listed(when=When(qemu=">=8.2")), [history("r1", Outcome.PASSED)], "its conditions held in no run"),
-        (listed(when=When(lacks=("ptrace",))), [history("r1", Outcome.PASSED)], "its conditions held in no run"),
-        (listed(when=When(lacks=("pty",))), [history("r1", Outcome.SKIPPED)], "its tests ran in no run where it holds"),
+        (listed(), [], "no run recorded its environment"),
+        (listed(when=When(emulated=False)), [history("r1", Outcome.PASSED)], "its conditions applied in no run"),
+        (listed(when=When(qemu=">=8.2")), [history("r1", Outcome.PASSED)], "its conditions applied in no run"),
+        (listed(when=When(lacks=("ptrace",))), [history("r1", Outcome.PASSED)], "its conditions applied in no run"),
+        (
+            listed(when=When(lacks=("pty",))),
+            [history("r1", Outcome.SKIPPED)],
+            "its tests ran in no run where it applies",
+        ),
         (
             listed(),
             [history("r1", Outcome.PASSED, test="test.test_b.C.test_x")],
-            "its tests ran in no run where it holds",
+            "its tests ran in no run where it applies",
         ),
-        (listed(run=False), [history("r1", Outcome.SKIPPED)], "it is left out, so that no run can tell"),
+        (listed(run=False), [history("r1", Outcome.SKIPPED)], "it is deselected, so no run can tell"),
     ],
 )
 def test_an_entry_that_was_not_tried(each: LocatedEntry, histories: list[History], why: str) -> None:
@@ -211,7 +215,7 @@ def test_the_check_says_what_is_wrong_and_where(
         f"emulation.toml:4: {TEST}: not needed: passed in run {run}, and fail in none",
         "emulation.toml:4: test.test_a.D.*: no such test: no test of 3.13, 3.15 matches "
         "(those of 3.14, main are not in the stash; an entry about them says `python`)",
-        "emulation.toml:4: test.test_a.C.test_old: not tried: its conditions held in no run",
+        "emulation.toml:4: test.test_a.C.test_old: not tried: its conditions applied in no run",
         "3 known failures: 1 not tried, 1 not needed, 1 no such test",
     ]
     with pytest.raises(Exit):

@@ -136,14 +136,14 @@ def test_no_proof_is_vacuous_whatever_the_tests_say(variant: Variant, seen: dict
         (
             JIT,
             {"crashed": "killed by SIGSEGV", "output": ["Fatal"]},
-            "did not come to its end: killed by SIGSEGV; Fatal",
+            "did not finish: killed by SIGSEGV; Fatal",
         ),
         (JIT, {}, "no facts"),
         (JIT, facts("machine code", executable={"machine": "EM_X86_64"}), "for EM_X86_64, not EM_AARCH64"),
         (JIT, facts("machine code", **NO_GIL), "the build is free-threaded, and the variant is not"),
         (FT, facts(), "the GIL is part of the build"),
         (FT, facts(gil={"disabled_in_build": True, "enabled": True}), "the GIL can be off, but is on"),
-        (JIT, facts("machine code", debug=True), "the build is a debug build, and the variant is not like that"),
+        (JIT, facts("machine code", debug=True), "the build is a debug build, unlike the variant"),
         (
             JIT,
             facts("machine code", modules={"failed": {"_ssl": "ImportError: no"}}),
@@ -154,7 +154,11 @@ def test_no_proof_is_vacuous_whatever_the_tests_say(variant: Variant, seen: dict
             facts(workloads=[{"name": "loop", "correct": False, "executors": [], "unavailable": None}]),
             "computed a wrong result",
         ),
-        (JIT, facts("machine code", gil=None, errors={"gil": "OSError: gone"}), "could not be told (OSError: gone)"),
+        (
+            JIT,
+            facts("machine code", gil=None, errors={"gil": "OSError: gone"}),
+            "it is unknown whether there is a GIL (OSError: gone)",
+        ),
     ],
 )
 def test_a_build_that_is_not_the_cells_fails(variant: Variant, seen: dict[str, object], words: str) -> None:
@@ -166,13 +170,13 @@ def test_a_build_that_is_not_the_cells_fails(variant: Variant, seen: dict[str, o
 def test_failures_are_named_in_full_and_known_ones_are_not_failures() -> None:
     verdict, reasons = judge(CELL, JIT, facts("machine code"), [suite_of(PASSED, FAILED, CRASHED)])
     assert verdict is Verdict.FAIL
-    assert reasons == ("jit: 2 tests went wrong: test.test_a.C.test_z, test.test_b.C.test_z (crashed)",)
+    assert reasons == ("jit: 2 tests failed: test.test_a.C.test_z, test.test_b.C.test_z (crashed)",)
     many = [replace(FAILED, name=f"test.t.C.test_{number}") for number in range(9)]
     assert judge(CELL, JIT, facts("machine code"), [suite_of(*many)])[1][0].endswith("test.t.C.test_4 and 4 more")
     known = replace(FAILED, known="QEMU has no vfork, so errors get lost")
     verdict, reasons = judge(CELL, JIT, facts("machine code"), [suite_of(PASSED, known)])
     assert verdict is Verdict.PASS
-    assert reasons[-1] == "jit: 2 tests run, 0 skipped, 1 failed as known"
+    assert reasons[-1] == "jit: 2 tests run, 0 skipped, 1 failed as expected"
 
 
 def test_a_suites_problem_fails_and_what_it_leaves_unproved_is_vacuous() -> None:
@@ -275,7 +279,7 @@ def test_the_options_help_names_all_suites() -> None:
 def test_a_shard_is_one_of_several(text: str) -> None:
     assert parse_shard("2/3") == (2, 3)
     assert parse_shard("") is None
-    with pytest.raises(UserError, match="no part of a whole"):
+    with pytest.raises(UserError, match=r"invalid --shard .*: expected I/N with 1 ≤ I ≤ N"):
         parse_shard(text)
 
 
@@ -297,7 +301,7 @@ def test_ranges_of_versions() -> None:
     assert in_range((3, 15), ">=3.14, <3.16")
     assert not in_range((3, 13), ">=3.14, <3.16")
     assert in_range((3, 9), "<3.10")
-    with pytest.raises(ValueError, match="no part of a range"):
+    with pytest.raises(ValueError, match="invalid version range"):
         in_range((3, 15), ">=3")
 
 
@@ -311,7 +315,7 @@ def test_a_wrong_range_and_an_unknown_suite_are_told(tmp_path: Path) -> None:
     with pytest.raises(DocumentError) as caught:
         entries.load(tmp_path)
     assert caught.value.details[0].startswith(f"{folder / 'emulation.toml'}:5:")
-    assert "no part of a range" in caught.value.details[0]
+    assert "invalid version range" in caught.value.details[0]
     with pytest.raises(UserError, match="did you mean 'jit'"):
         suites.load("jitt")
 
@@ -524,7 +528,7 @@ def test_the_report_and_what_it_leaves_out(tmp_path: Path) -> None:
             "test_a (test.test_s.C.test_a) ... ",
             "test.test_s.C.test_a",
             "timed out",
-            "killed after its time was over",
+            "killed after its time limit",
         ),
         ({"status": 1}, "OSError: no space left\n", "test.test_s", "crashed", "exit status 1, OSError: no space left"),
         ({"status": 2, "junit": "torn.xml"}, "", "test.test_s", "error", "cannot be read"),
@@ -723,7 +727,7 @@ BOTH = {
 def test_a_run_that_died_is_taken_up_where_it_stopped(fake_engine: FakeEngine, target: Target, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     ordered(fake_engine, BOTH, START, END, OTHER_START)
-    assert "did not come to its end" in go(fake_engine, target, first).problems[0]
+    assert "the runner did not finish" in go(fake_engine, target, first).problems[0]
     orders = ordered(fake_engine, BOTH, OTHER_START, OTHER, DONE)
     result = go(fake_engine, target, second, earlier=first, durations={"test_t [stress]": 4.0})
     assert orders[0]["done"] == ["test_s"]
@@ -763,7 +767,7 @@ def test_a_part_need_not_have_run_what_the_whole_must(fake_engine: FakeEngine, t
     result = go(fake_engine, target, tmp_path, selection=TestSelection(shard=(2, 3), tests=("test_s",)))
     assert (orders[0]["shard"], orders[0]["tests"]) == ([2, 3], ["test_s"])
     assert result.unproved == ()
-    assert "no more than a part of it ran: shard 2/3; tests test_s" in result.notes
+    assert "only a part of it ran: shard 2/3; tests test_s" in result.notes
 
 
 FAILS = {
@@ -818,7 +822,7 @@ def test_known_failures_rest_on_what_the_target_is_found_to_lack(
         "test.test_s.C.test_hang": (Outcome.SKIPPED, True),
     }
     assert ignored == [["test.test_s.C.test_hang"]]
-    assert "missing in the target, which tests fail for as known: pty (ENOSYS)" in result.notes
+    assert "missing in the target, so tests fail as expected: pty (ENOSYS)" in result.notes
     assert result.capabilities == {"pty": {"works": False, "detail": "ENOSYS"}}
     assert result.conditions["qemu"] == "7.2.22"
     described = tables.cell_json(CellResult(CELL, Verdict.PASS, (), suites=(result,)))
@@ -876,7 +880,7 @@ def test_capabilities_that_cannot_be_probed_are_a_problem_and_excuse_nothing(
     fake_engine.programs["python3"] = capable(play, "Fatal Python error: Segmentation fault", 139)
     result = go(fake_engine, replace(target, qemu="7.2.22"), tmp_path, data=data)
     assert result.problems == (
-        "what the target is capable of could not be probed (killed by SIGSEGV; Fatal Python error: Segmentation fault)",
+        "the target's capabilities could not be probed (killed by SIGSEGV; Fatal Python error: Segmentation fault)",
     )
     assert [(each.outcome, each.known) for each in result.results] == [(Outcome.FAILED, None)]
     assert result.capabilities == {}
