@@ -311,9 +311,8 @@ def test_a_program_that_ends_has_nothing_to_show(fake_engine: FakeEngine, tmp_pa
     found = look(fake_engine, tmp_path, Gdb(START, ended, {**START, "about": "all of it"}, ended, DONE))
     assert (found.about, found.stop, found.ended, found.exit_code) == ("all of it", None, True, 3)
     shown = gdb.shown(CELL, found, program_log="one\n" * 100 + "SyntaxError: invalid syntax\n\n")
-    assert (
-        "did not crash: exit status 3\n  warning: it failed in a different way, or did not do what was asked" in shown
-    )
+    assert "finished without a crash: exit status 3\n" in shown
+    assert "\n  warning: it failed in a different way, or did not do what was asked" in shown
     assert shown.endswith("    SyntaxError: invalid syntax")
     assert shown.count("one") < 20
     assert gdb.as_json(CELL, found, program_log="a\nb\n")["output"] == ["a", "b"]
@@ -398,7 +397,10 @@ def test_the_most_telling_lines_come_first() -> None:
 @pytest.mark.parametrize(
     ("stop", "said"),
     [
-        (Stop("SIGINT", True, "0x1", "the program", function="f", source="x.c:3"), "over, in the program, f (x.c:3)"),
+        (
+            Stop("SIGINT", True, "0x1", "the program", function="f", source="x.c:3"),
+            "interrupted at its time limit, in the program, f (x.c:3)",
+        ),
         (Stop("SIGNONE", False, "0x1", "/lib/x.so"), "SIGNONE in /lib/x.so"),
         (Stop("SIGSEGV", False, "0x0", "unmapped memory"), "=> 0x0: there is no code"),
         (

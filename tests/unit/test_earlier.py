@@ -98,7 +98,7 @@ def test_a_checkout_that_has_changed_is_told_and_left_aside(world: World) -> Non
     assert prepare.resolve(world.ctx, world.order).digest != world.digest
     then = world.as_it_was()
     assert world.heard.said == [
-        f"{world.checkout} has changed since; using the artifact {world.artifact.id} of run {world.run.id} "
+        f"{world.checkout} has changed since; using the artifact {world.artifact.id} of run {world.run.id}"
     ]
     # what is built to compare with is of the same source, too
     assert prepare.resolve(then.ctx, world.order).digest == world.digest

@@ -588,8 +588,8 @@ def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        ("", "no source", "archive"),
-        ("-x", "no source", "archive"),
+        ("", "invalid source ''", "archive"),
+        ("-x", "invalid source '-x'", "archive"),
         ("https://host/repository", "neither an archive's URL", "add #main"),
         ("ftp://host/x.tar.xz", "neither an archive's URL", "add #main"),
         ("git@host:python/cpython", "there is no", "add #ref"),

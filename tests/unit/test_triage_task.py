@@ -81,4 +81,4 @@ def test_a_run_that_was_removed_meanwhile_does_not_end_triage(
         triage._triage(Request(), looked_into, (), builds=False)
     assert len(diagnosis.kept(record.run.cell_folder(cell))) == 2
     assert not looked_into.folder.exists()
-    assert f"is in the record of run {record.id} alone" in capsys.readouterr().err
+    assert f"the conclusions are only in the record of run {record.id}" in capsys.readouterr().err

@@ -735,7 +735,7 @@ def test_a_run_that_died_is_taken_up_where_it_stopped(fake_engine: FakeEngine, t
     assert [each.name for each in result.results] == ["test.test_s.C.test_x", "test.test_t [stress]"]
     assert [module.key for module in result.modules] == ["test_s", "test_t [stress]"]
     assert not result.problems
-    assert any("1 module of an earlier run" in note for note in result.notes)
+    assert any("1 module taken from an earlier run" in note for note in result.notes)
     # and once more, from what has been taken over itself
     orders = ordered(fake_engine, BOTH, DONE)
     third = go(fake_engine, target, tmp_path / "third", earlier=second)
