@@ -61,7 +61,7 @@ def measure(
     engine does not answer, BudgetError where what runs in the container keeps it from being told.
     """
     untold = BudgetError(
-        f"the disk usage of {name} cannot be measured",
+        f"cannot measure what {name} wrote to disk",
         hint="its source prevents others from reading its folders or starting a process",
     )
     arguments = ("container", "inspect", "--size", "--format", "{{.SizeRw}}", container)
