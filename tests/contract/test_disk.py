@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -97,6 +99,8 @@ def test_an_engine_that_cannot_tell_is_borne_for_a_while(monkeypatch: pytest.Mon
 
     for name in ("LOOK", "OFTEN", "AGAIN"):
         monkeypatch.setattr(disk, name, 0.0)
+    clock = count()  # each look at it is a second later
+    monkeypatch.setattr(disk, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     watch = disk.DiskWatch(measure, 10, None)
     for _ in range(5):
         watch.look("make")

@@ -123,7 +123,7 @@ def test_a_suite_that_was_killed_goes_on_where_it_stopped(driver: Driver, recipe
     (cell,) = again.json["cells"]
     assert cell["verdict"] == "pass"
     assert cell["suites"][0]["run"] == 600
-    assert any("1 module of an earlier run" in note for note in cell["suites"][0]["notes"])
+    assert any("1 module taken from an earlier run" in note for note in cell["suites"][0]["notes"])
     assert "--resume" not in again.json["reproduce"]
     # and a run that came to its end is not run again
     finished = driver.run("validate", "--resume", "last", "--json")

@@ -207,10 +207,10 @@ def test_single_files_are_read(tmp_path: Path) -> None:
         (tar({"a": Hardlink("nowhere")}), "hard link"),
         (tar({"a": Hardlink("b"), "b": Hardlink("a")}), "hard link"),
         (tar({"d": Folder(), "a": Hardlink("d")}), "hard link"),
-        (tar({"a": File(), "a/b": File()}), "no folder"),
-        (tar({"l": Symlink("/etc"), "l/passwd": File()}), "no folder"),
-        (b"", "no tar stream"),
-        (b"not a tar" * 1000, "no tar stream"),
+        (tar({"a": File(), "a/b": File()}), "not a folder"),
+        (tar({"l": Symlink("/etc"), "l/passwd": File()}), "not a folder"),
+        (b"", "not a tar stream"),
+        (b"not a tar" * 1000, "not a tar stream"),
         (bytes(10240), "empty"),
         (PLAIN[:-10240], "cut off"),
         (PLAIN[: 512 * 20], "cut off"),
@@ -221,7 +221,7 @@ def test_single_files_are_read(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_tree_is_refused_and_nothing_is_left(tmp_path: Path, data: bytes, message: str) -> None:
-    kind = TreeError if message in ("leaves its folder", "hard link", "no folder") else StashError
+    kind = TreeError if message in ("leaves its folder", "hard link", "not a folder") else StashError
     with pytest.raises(kind, match=message) as caught:
         pack(data, tmp_path)
     assert caught.value.hint
@@ -235,12 +235,12 @@ def test_streams_of_more_than_one_folder_or_of_a_file_are_refused(tmp_path: Path
             info = tarfile.TarInfo(name)
             info.type = tarfile.DIRTYPE
             archive.addfile(info)
-    with pytest.raises(TreeError, match="one folder"):
+    with pytest.raises(TreeError, match="more than one top folder"):
         pack(output.getvalue(), tmp_path)
     output = io.BytesIO()
     with tarfile.open(fileobj=output, mode="w") as archive:
         archive.addfile(tarfile.TarInfo("a"))
-    with pytest.raises(TreeError, match="one folder"):
+    with pytest.raises(TreeError, match="more than one top folder"):
         pack(output.getvalue(), tmp_path)
 
 

@@ -323,7 +323,7 @@ def test_export_refuses_what_is_in_the_way(store: Store, tmp_path: Path) -> None
     (target / "mine").write_text("mine")
     with pytest.raises(UserError, match="not empty"):
         store.export(artifact, target)
-    with pytest.raises(UserError, match="no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         store.export(artifact, target / "mine")
     with pytest.raises(StashError, match="cannot export"):
         store.export(artifact, target / "mine" / "below")

@@ -392,9 +392,9 @@ def test_results_as_text() -> None:
 def test_a_result_says_what_it_was_made_of() -> None:
     made = replace(FAILED, derived_from="fedcba987654" + "0" * 52)
     text = tables.results_text([made], run="r", reproduce="x", style=TerminalStyle())
-    assert "  made of fedcba987654, which has other tests" in text.splitlines()
+    assert "  derived from fedcba987654, which has different tests" in text.splitlines()
     assert tables.cell_json(made)["derived_from"] == made.derived_from
-    assert "made of" not in tables.results_text([FAILED], run="r", reproduce="x", style=TerminalStyle())
+    assert "derived from" not in tables.results_text([FAILED], run="r", reproduce="x", style=TerminalStyle())
 
 
 def test_a_test_that_says_too_much_is_cut_short() -> None:
