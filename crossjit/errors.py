@@ -102,12 +102,6 @@ class StashError(InfrastructureError):
     """The stash cannot be written, or what it holds is damaged."""
 
 
-class VacuousError(CrossjitError):
-    """Green, but nothing was proved."""
-
-    exit_code = ExitCode.VACUOUS
-
-
 class Interrupted(CrossjitError):  # noqa: N818 - an interruption is not an error
     """The user pressed Ctrl-C or the process was asked to end."""
 

@@ -118,11 +118,6 @@ def _not_offered(recipe: Recipe, variant: str, arches: Iterable[Arch]) -> Iterab
     return [arch for arch in arches if arch not in recipe.variants[variant].arches]
 
 
-def all_cells(recipes: Mapping[str, Recipe]) -> tuple[Cell, ...]:
-    """Return every cell of the recipes."""
-    return select(recipes, Selector((ALL,), tuple(Arch), (ALL,)), next(iter(Arch))).cells
-
-
 def parse_arches(texts: Iterable[str]) -> tuple[Arch, ...]:
     """Read archs, each text one or several with commas; `all` is all. Raises UserError with the choices."""
     words = _words(texts)

@@ -221,10 +221,6 @@ class RunRecord:
         """Record what is to be done, so that a run that dies says what it did not come to."""
         self._replace(cells=tuple(cells))
 
-    def add_facts(self, facts: Mapping[str, object]) -> None:
-        """Record facts that were not known at the start."""
-        self._replace(facts={**self._run.facts, **facts})
-
     def cell_folder(self, cell: Cell) -> Path:
         """Make the folder for a cell's logs (`build.log`, one per suite) and return it."""
         folder = self._run.cell_folder(cell)

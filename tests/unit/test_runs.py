@@ -94,10 +94,9 @@ def test_the_reproducing_line_has_the_settings_that_matter(tmp_path: Path) -> No
 
 def test_results_come_back(settings: Settings) -> None:
     vacuous = CellResult(FT, Verdict.VACUOUS, ("nothing was proved",))
-    with RunRecord.start(settings, ARGV, {}) as record:
+    with RunRecord.start(settings, ARGV, {"engine": "docker"}) as record:
         (record.cell_folder(JIT) / "build.log").write_text("make\n")
         record.set_cells([JIT, FT])
-        record.add_facts({"engine": "docker"})
         record.set_cell(vacuous)
         record.set_cell(RESULT)
         assert history.load(settings).results() == (RESULT, vacuous)

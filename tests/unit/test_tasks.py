@@ -270,7 +270,6 @@ def raising(error: BaseException) -> Callable[[], None]:
         (errors.BuildError, 1),
         (errors.EngineError, 3),
         (errors.StashError, 3),
-        (errors.VacuousError, 4),
         (errors.Interrupted, 130),
     ],
 )
