@@ -34,8 +34,8 @@ from crossjit.validation import capabilities, crashes, probe, results, run_suite
 from crossjit.validation.target import Target
 from crossjit.validation.verdict import judge
 from tests.fakes.engine import FakeEngine, FakeProcess
-from tests.unit.test_debugging import SECTIONS, STOP
-from tests.unit.test_debugging import START as GDB_START
+from tests.unit.test_debugger import SECTIONS, STOP
+from tests.unit.test_debugger import START as GDB_START
 from tests.unit.test_validation import CELL, DONE, END, FAILS, GREEN, JIT, LOG, PLAN, REPORT, START, event, facts, tree
 
 # -- JSON that is near to what is expected, and JSON that is not

@@ -11,7 +11,7 @@ import pytest
 
 from crossjit import PROJECT
 from crossjit.build.layout import SCRIPTS
-from tests.unit.test_llvm import SANITIZED, SANITIZER, compile_c
+from tests.unit.test_llvm_cache import SANITIZED, SANITIZER, compile_c
 
 FOLDER = PROJECT / "tests" / "fuzz"
 SECONDS = 30 if os.environ.get("CI") == "true" else 2

@@ -17,7 +17,7 @@ import pytest
 
 from crossjit.build.layout import SCRIPTS
 from tests.conftest import lack
-from tests.unit.test_llvm import SANITIZER, program
+from tests.unit.test_llvm_cache import SANITIZER, program
 
 __all__ = ["program"]  # a fixture
 

@@ -289,7 +289,7 @@ def test_a_cache_that_is_odd_fails_no_build(built: Build, how: str) -> None:
         case "gone":
             built.environ["CROSSJIT_CACHE"] = "/proc/nowhere/cache"
     if how == "nothing may be written" and os.geteuid() == 0:
-        pytest.skip("root may write anywhere; tests/e2e/test_odd_caches.py shows it")
+        pytest.skip("root may write anywhere; tests/e2e/test_damaged_caches.py shows it")
     for _ in range(2):
         assert built.configure() or how == "parts are files"
         built.stencils()

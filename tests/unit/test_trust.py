@@ -23,7 +23,7 @@ from crossjit.sources import trust
 from crossjit.stash.manifest import ArtifactKind
 from crossjit.util import budget
 from tests.fakes.engine import FakeEngine, FakeProcess
-from tests.unit import test_build_python, test_renewal
+from tests.unit import test_build_python, test_test_overlay
 from tests.unit.shops import image
 from tests.unit.test_build_python import ARM, X86
 
@@ -127,7 +127,7 @@ class TestArtifacts:
 
 
 def test_a_strangers_artifact_is_no_base_for_others(tmp_path: Path) -> None:
-    ctx = test_renewal.Shop(tmp_path)
+    ctx = test_test_overlay.Shop(tmp_path)
 
     def built(changes: dict[str, str], source: str | None) -> context.BuiltCell:
         order = test_build_python.order("jit", X86, source=source)
@@ -138,7 +138,7 @@ def test_a_strangers_artifact_is_no_base_for_others(tmp_path: Path) -> None:
         return build_cell.build_cell(ctx.ctx, prepared, log=tmp_path / "build.log")
 
     built({}, PULL_REQUEST)
-    assert built(test_renewal.OTHER_TESTS, None).artifact.manifest.derived_from is None
+    assert built(test_test_overlay.OTHER_TESTS, None).artifact.manifest.derived_from is None
     renewed = built({"Lib/test/test_int.py": "assert 5"}, PULL_REQUEST)
     assert renewed.artifact.manifest.derived_from is not None, "their own, or the trusted one, will do"
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from crossjit.build.layout import SCRIPTS
-from tests.unit.test_llvm import SANITIZED, SANITIZER, Llvm, compile_c, program
+from tests.unit.test_llvm_cache import SANITIZED, SANITIZER, Llvm, compile_c, program
 
 __all__ = ["program"]  # a fixture
 
