@@ -10,10 +10,10 @@ INSTALLED = (PACKAGE / "data").is_dir()
 """Whether this is a wheel's content rather than a clone."""
 
 PROJECT = PACKAGE / "data" if INSTALLED else PACKAGE.parent
-"""The folder with the data that people edit, `recipes/`, `images/`, `validate/`, and with the scripts of containers."""
+"""The folder with the editable data (`recipes/`, `images/`, `validate/`) and the scripts that run in containers."""
 
 VALIDATE = PROJECT / "validate"
-"""What is run in the target, and the data about it: suites, known failures, caveats."""
+"""The scripts that run in the target, and their data: suites, known failures, caveats."""
 
 PROGRAM = "crossjit" if INSTALLED else "./inv"
-"""What hints have people type."""
+"""The command that hints name."""

@@ -1,4 +1,4 @@
-"""Where the process begins: `./inv`, `crossjit` and `python -m crossjit`."""
+"""The entry point of `./inv`, `crossjit` and `python -m crossjit`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; where not even that can be imported, end with 3: Python's own 1 says that CPython fails."""
+    """Run the command line. If it cannot be imported, exit with 3: Python's own 1 would mean that CPython fails."""
     try:
         from crossjit.tasks import program
     except Exception:

@@ -1,4 +1,4 @@
-"""Every error a user can meet: a message, a hint that says what to do, and the exit code."""
+"""Every error that a user can see: a message, a hint that says what to do, and the exit code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ExitCode(IntEnum):
 
 @dataclass(frozen=True)
 class Leftover:
-    """What could not be removed from the engine, why not, and the command that removes it."""
+    """An object that could not be removed from the engine, the reason, and the command that removes it."""
 
     what: str
     reason: str
@@ -29,17 +29,17 @@ class Leftover:
 
 
 def leave(error: BaseException, leftovers: Iterable[Leftover]) -> None:
-    """Have an exception carry what is left, to be told where it ends."""
+    """Attach leftovers to an exception; they are reported with it."""
     error.__dict__["leftovers"] = tuple(dict.fromkeys((*left_by(error), *leftovers)))
 
 
 def left_by(error: BaseException) -> tuple[Leftover, ...]:
-    """Return what an exception says is left."""
+    """Return the leftovers attached to an exception."""
     return tuple(error.__dict__.get("leftovers", ()))
 
 
 class CrossjitError(Exception):
-    """Base of all: `message` is one sentence, `hint` what the user can do about it, `details` lines to show below."""
+    """The base class: `message` is one sentence, `hint` what the user can do, `details` lines to show below."""
 
     exit_code = ExitCode.INFRASTRUCTURE
 
@@ -61,7 +61,7 @@ class DocumentError(UserError):
 
 
 class SourceError(UserError):
-    """The source that was asked for does not exist or is not a CPython that can be built."""
+    """The requested source does not exist or is not a CPython that can be built."""
 
 
 class ProductError(CrossjitError):
@@ -75,41 +75,41 @@ class BuildError(ProductError):
 
 
 class TreeError(ProductError):
-    """What a build left cannot be kept: it is not a tree of files, folders and links of its own."""
+    """A build's output cannot be stored: it is not a self-contained tree of files, folders and links."""
 
 
 class InfrastructureError(CrossjitError):
-    """Our side or the machine's."""
+    """crossjit or the machine is at fault."""
 
 
 class ScriptError(InfrastructureError):
-    """A script of ours failed in a container, or the machine did under it; the command that it runs did not."""
+    """One of crossjit's scripts failed in a container, or the machine did; the command that it runs did not."""
 
 
 class EngineError(InfrastructureError):
-    """The container engine is absent, died, or refused."""
+    """The container engine is missing, died, or refused a request."""
 
 
 class OutOfMemoryError(EngineError):
-    """The kernel killed something in the container for its memory."""
+    """The kernel killed a process in the container because memory ran out."""
 
 
 class DownloadError(InfrastructureError):
-    """No place had the file, or what came was not what its digest says."""
+    """No location has the file, or the download does not match its digest."""
 
 
 class StashError(InfrastructureError):
-    """The stash cannot be written, or what it holds is damaged."""
+    """The stash cannot be written, or its content is damaged."""
 
 
 class Interrupted(CrossjitError):  # noqa: N818 - an interruption is not an error
-    """The user pressed Ctrl-C or the process was asked to end."""
+    """The user pressed Ctrl-C, or the process received a signal to end."""
 
     exit_code = ExitCode.INTERRUPTED
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` for the choice that is most like the word, or nothing where none is."""
+    """Return `; did you mean 'x'?` for the closest choice, or an empty text if none is close."""
     by_folded = {choice.casefold(): choice for choice in choices}
     near = difflib.get_close_matches(word.casefold(), by_folded, n=1)
     return f"; did you mean {by_folded[near[0]]!r}?" if near else ""

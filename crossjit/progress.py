@@ -1,4 +1,4 @@
-"""How steps tell what they do, without printing: a step is a context manager that a listener times and shows."""
+"""Progress reports without printing: a step is a context manager that a listener times and shows."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from typing import Protocol
 
 
 class Step(Protocol):
-    """One step under way."""
+    """A step that is running."""
 
     def update(
         self, *, done: int | None = None, total: int | None = None, detail: str = "", left: float | None = None
     ) -> None:
-        """Say how far the step is: `done` of `total` units, and what it is doing now.
+        """Report `done` of `total` units, and what the step is doing now.
 
-        `left` is an estimate of the seconds until its end, where units say little about time.
+        `left` is an estimate of the remaining seconds, for steps whose units say little about time.
         """
 
     def line(self, text: str) -> None:
-        """Pass on one line of a command's output; listeners may keep, show or drop it."""
+        """Pass on one line of a command's output; a listener may keep, show or drop it."""
 
 
 class Progress(Protocol):
-    """Who listens: the terminal, the run record, or nobody."""
+    """A listener: the terminal, the run record, or none."""
 
     def step(self, name: str, subject: str = "") -> AbstractContextManager[Step]:
-        """Open a timed step: `name` is the phase (`configure`), `subject` what it is about (a cell, an image)."""
+        """Open a timed step: `name` is the phase (`configure`), `subject` its cell or image."""
 
     def say(self, text: str) -> None:
-        """Say one thing that is worth a line of its own."""
+        """Report one message on a line of its own."""
 
 
 class StepState:
-    """What a step said last, and what follows from that later on."""
+    """The last update of a step, and the estimates derived from it."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -45,7 +45,7 @@ class StepState:
         self.detail = ""
 
     def update(self, done: int | None, total: int | None, detail: str, left: float | None) -> None:
-        """Keep what is given; what is not stays as it was."""
+        """Store the given values; the others stay as they are."""
         self.done = done if done is not None else self.done
         self.total = total if total is not None else self.total
         self.detail = detail or self.detail
@@ -58,19 +58,19 @@ class StepState:
 
     @property
     def left(self) -> float | None:
-        """The estimate of the seconds that are left now, below 0 if it takes longer; None where there is none."""
+        """The estimated remaining seconds, negative once overdue; None without an estimate."""
         return None if self._end is None else self._end - self._clock()
 
     @property
     def share(self) -> float | None:
-        """The share that is done: of the step's time where that can be estimated, or else of its units."""
+        """The finished share: of the step's time if there is an estimate, else of its units; None if unknown."""
         if self.left is not None:
             return None if self.left <= 0 else self.elapsed / (self.elapsed + self.left)
         return min(self.done / self.total, 1.0) if self.done and self.total else None
 
 
 class SilentStep:
-    """A step that nobody listens to."""
+    """A step without a listener."""
 
     def update(
         self, *, done: int | None = None, total: int | None = None, detail: str = "", left: float | None = None
@@ -82,7 +82,7 @@ class SilentStep:
 
 
 class Silent:
-    """Nobody listens."""
+    """A listener that drops everything."""
 
     @contextlib.contextmanager
     def step(self, name: str, subject: str = "") -> Iterator[Step]:
@@ -109,7 +109,7 @@ class _TeeStep:
 
 
 class Tee:
-    """Passes everything on to several listeners; each sees a step begin and end, and what it failed with."""
+    """Passes everything on to several listeners; each sees a step begin and end, and its exception."""
 
     def __init__(self, *listeners: Progress) -> None:
         self._listeners = listeners
@@ -121,6 +121,6 @@ class Tee:
             yield _TeeStep([stack.enter_context(listener.step(name, subject)) for listener in self._listeners])
 
     def say(self, text: str) -> None:
-        """Say it to every listener."""
+        """Report a message to every listener."""
         for listener in self._listeners:
             listener.say(text)

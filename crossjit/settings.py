@@ -1,4 +1,4 @@
-"""The user's settings, from the environment; nothing else reads environment variables of ours."""
+"""The user's settings, from the environment; only this module reads crossjit's environment variables."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _HINT = "set CROSSJIT_HOME to a writable folder"
 
 @dataclass(frozen=True)
 class Settings:
-    """Where state lives and what the user prefers.
+    """Where state is kept, and the user's preferences.
 
-    `home` holds `stash/`, `runs/`, `sources/`, `locks/`; `source_mirrors` are folders or URLs that hold source archives
-    under their upstream or Debian file names, asked before anything else; `jobs` is make's parallelism, 0 for as many
-    as the engine's cores and memory allow; `prepare` lets commands that need the engine set up the host first.
-    `snapshot` is the date of the Debian snapshot that images are made of, `snapshot_mirror` the URL of a mirror that
-    has it, with `{date}` where the date stands.
+    `home` holds `stash/`, `runs/`, `sources/`, `locks/`. `source_mirrors` are folders or URLs with source archives
+    under their upstream or Debian file names, tried first. `jobs` is make's parallelism, 0 for as much as the engine's
+    cores and memory allow. `prepare` lets commands that need the engine set up the host first. `snapshot` is the date
+    of the Debian snapshot that images are built from, `snapshot_mirror` the URL of a mirror of it, with `{date}` in
+    place of the date.
     """
 
     home: Path
@@ -57,7 +57,7 @@ class Settings:
     def identity(self) -> str:
         """16 hex digits of the state folder and its machine: the value of the label `crossjit.home`.
 
-        The machine's name is in it because several machines may use one engine, with state folders of the same name.
+        The host name is included because several machines may share an engine and have the same state path.
         """
         return hashlib.sha256(f"{os.uname().nodename}\n{self.home.resolve()}".encode(errors="replace")).hexdigest()[:16]
 
@@ -71,8 +71,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     """Read `CROSSJIT_HOME`, `CROSSJIT_SOURCE_MIRROR`, `CROSSJIT_ENGINE`, `CROSSJIT_JOBS`, `CROSSJIT_PREPARE`,
     `CROSSJIT_SNAPSHOT`, `CROSSJIT_SNAPSHOT_MIRROR`.
 
-    Raises UserError for an engine that is not known, a number of jobs that is none, an invalid snapshot, and where
-    there is no place for the state.
+    Raises UserError for an unknown engine, an invalid number of jobs or snapshot, and if there is no place for the
+    state.
     """
     home = full_path(environ["CROSSJIT_HOME"]) if environ.get("CROSSJIT_HOME") else _data_folder()
     engine = environ.get("CROSSJIT_ENGINE") or "docker"
@@ -96,11 +96,11 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
 
 
 def make_home(settings: Settings) -> None:
-    """Have the state folder. Raises UserError where it cannot be made or written."""
+    """Make the state folder if it is missing. Raises UserError if it cannot be made or written."""
     home = settings.home
     try:
         home.mkdir(parents=True, exist_ok=True)
-        # As writing itself is judged: by the effective ids, whose capabilities count.
+        # The kernel checks writes against the effective ids and their capabilities.
         may_write = os.access(home, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
         reason = "" if may_write else "it cannot be written"
     except OSError as error:
@@ -112,7 +112,7 @@ def make_home(settings: Settings) -> None:
 
 
 def _require_folders(home: Path) -> Path:
-    """Return the path. Raises UserError where a file stands in its way, so that there can be no state at all."""
+    """Return the path. Raises UserError if it, or a parent of it, is not a folder."""
     for place in (home, *home.parents):
         try:
             if place.is_dir():
@@ -141,7 +141,7 @@ def _snapshot_mirror(url: str) -> str:
 
 
 def _data_folder() -> Path:
-    """Return where the state is if nobody says it. Raises UserError for a user without a home folder."""
+    """Return the default state folder. Raises UserError for a user without a home folder."""
     try:
         return platformdirs.user_data_path("crossjit")
     except RuntimeError as error:
@@ -155,5 +155,5 @@ def _mirror(place: str) -> str:
 
 
 def wants_traceback(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether `CROSSJIT_DEBUG` asks for tracebacks where a message would do."""
+    """Whether `CROSSJIT_DEBUG` asks for tracebacks instead of messages."""
     return environ.get("CROSSJIT_DEBUG") not in (None, "", "0")

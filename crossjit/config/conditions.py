@@ -1,4 +1,4 @@
-"""In what a suite runs, and conditions on it: ranges of versions, archs, variants, emulation, missing capabilities."""
+"""The environment that a suite runs in, and conditions on it: versions, archs, variants, emulation, capabilities."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _CLAUSE = re.compile(r"\s*(>=|<=|==|!=|>|<)\s*\d+(\.\d+)+\s*")
 
 @dataclass(frozen=True)
 class TargetEnvironment:
-    """In what a suite runs.
+    """The environment that a suite runs in.
 
-    `cpu` is the model that QEMU plays and `qemu` its version (`7.2.22`); both None where nothing is emulated, `qemu`
-    also where it cannot be known. `capabilities` says of those that were probed in the target whether they are there.
+    `cpu` is the model that QEMU emulates, None without emulation. `qemu` is its version (`7.2.22`), None without
+    emulation or if unknown. `capabilities` are those probed in the target: whether it has them.
     """
 
     python: tuple[int, int]
@@ -41,7 +41,7 @@ class TargetEnvironment:
     capabilities: Mapping[str, bool] = field(default_factory=dict)
 
     def facts(self) -> dict[str, object]:
-        """Return all but the capabilities as values that JSON can hold, for `from_record` to read."""
+        """Return all but the capabilities as JSON values, for `from_record`."""
         return {
             "python": ".".join(map(str, self.python)),
             "arch": self.arch.value,
@@ -56,7 +56,7 @@ class TargetEnvironment:
 
 
 def from_record(facts: Mapping[str, Any], capabilities: Mapping[str, bool]) -> TargetEnvironment | None:
-    """Make circumstances of what `facts` said; the variant has what conditions ask of it. None for other facts."""
+    """Rebuild an environment from `facts()`; its variant has only what conditions check. None for invalid facts."""
     try:
         major, minor = numbers(facts["python"])
         variant = Variant(
@@ -68,8 +68,8 @@ def from_record(facts: Mapping[str, Any], capabilities: Mapping[str, bool]) -> T
             debug=facts["debug"],
             free_threaded=facts["free_threaded"],
         )
-        where = TargetEnvironment((major, minor), Arch(facts["arch"]), variant, facts["emulated"], facts["cpu"])
-        return dataclasses.replace(where, qemu=facts["qemu"], capabilities=capabilities)
+        env = TargetEnvironment((major, minor), Arch(facts["arch"]), variant, facts["emulated"], facts["cpu"])
+        return dataclasses.replace(env, qemu=facts["qemu"], capabilities=capabilities)
     except (KeyError, ValueError, TypeError):
         return None
 
@@ -79,42 +79,42 @@ def numbers(version: str) -> Version:
     return tuple(map(int, version.split(".")))
 
 
-def in_range(version: Version, wanted: str) -> bool:
-    """Tell whether a version is in a range such as `>=3.14, <3.16`. Raises ValueError for a range that is none.
+def in_range(version: Version, spec: str) -> bool:
+    """Return whether a version is in a range such as `>=3.14, <3.16`. Raises ValueError for an invalid range.
 
-    As many numbers are compared as the range gives: 8.2.3 is `==8.2` and `<=8.2`, and not `>8.2`.
+    The version is cut to as many numbers as the range has: 8.2.3 is in `==8.2` and `<=8.2`, not in `>8.2`.
     """
-    for clause in wanted.split(","):
-        if _CLAUSE.fullmatch(clause) is None:
-            raise ValueError(f"invalid version range {clause.strip()!r}: expected one such as '>=3.14, <3.16'")
+    for part in spec.split(","):
+        if _CLAUSE.fullmatch(part) is None:
+            raise ValueError(f"invalid version range {part.strip()!r}: expected one such as '>=3.14, <3.16'")
     return all(
-        each.contains(".".join(map(str, version[: each.version.count(".") + 1]))) for each in SpecifierSet(wanted)
+        clause.contains(".".join(map(str, version[: clause.version.count(".") + 1]))) for clause in SpecifierSet(spec)
     )
 
 
-def _check_range(wanted: str) -> str:
-    in_range((0,), wanted)
-    return wanted
+def _check_range(spec: str) -> str:
+    in_range((0,), spec)
+    return spec
 
 
-def _check_python(wanted: str) -> str:
-    if re.search(r"\d\.\d+\.", wanted):
-        raise ValueError(f"invalid range {wanted!r}: expected Python versions of two numbers, such as '>=3.14, <3.16'")
-    return wanted
+def _check_python(spec: str) -> str:
+    if re.search(r"\d\.\d+\.", spec):
+        raise ValueError(f"invalid range {spec!r}: expected Python versions of two numbers, such as '>=3.14, <3.16'")
+    return spec
 
 
 @cache
 def capability_names() -> tuple[str, ...]:
-    """Return the names of all capabilities that the scripts in `validate/` look for.
+    """Return the names of all capabilities that the scripts in `validate/` check.
 
-    They are read from the scripts' tables of feature checks, which are programs for another Python and machine.
+    They are read from the scripts' source, because the scripts are programs for a different Python and machine.
     """
     sources = (path.read_text(encoding="utf-8") for path in sorted(crossjit.VALIDATE.glob("feature_checks_*.py")))
     return tuple(name.replace("_", "-") for source in sources for name in _table(ast.parse(source)))
 
 
 def _table(tree: ast.Module) -> Iterator[str]:
-    """Read the names that a module's `FEATURE_CHECKS = (…)` holds."""
+    """Read the names in a module's `FEATURE_CHECKS = (…)`."""
     for node in tree.body:
         match node:
             case ast.Assign(targets=[ast.Name(id="FEATURE_CHECKS")], value=ast.Tuple(elts=elements)):
@@ -149,37 +149,37 @@ class When:
     variant: tuple[str, ...] = ()
     """One of these variants."""
     expects: tuple[Expectation, ...] = ()
-    """A variant that expects one of these of the probe."""
+    """A variant whose probe must find one of these."""
     emulated: bool | None = None
     """Whether the target runs under QEMU."""
     free_threaded: bool | None = None
     """Whether the variant is free-threaded."""
     cpu: tuple[str, ...] = ()
-    """QEMU plays a CPU model that matches one of these patterns."""
+    """QEMU emulates a CPU model that matches one of these patterns."""
     qemu: QemuRange | None = None
     """The target runs under a QEMU of these versions: `<8.2`, `>=7.2.5, <8.1`."""
     lacks: tuple[Capability, ...] = ()
-    """None of these capabilities is there, as probed in the target; what was not probed does not count as missing."""
+    """The target has none of these capabilities; one that was not probed does not count as missing."""
 
-    def holds(self, where: TargetEnvironment) -> bool:
-        """Tell whether all conditions hold."""
+    def holds(self, env: TargetEnvironment) -> bool:
+        """Return whether all conditions hold."""
         return all(
             (
-                self.python is None or in_range(where.python, self.python),
-                not self.arch or where.arch in self.arch,
-                not self.variant or where.variant.name in self.variant,
-                not self.expects or where.variant.expects in self.expects,
-                self.emulated is None or where.emulated is self.emulated,
-                self.free_threaded is None or where.variant.free_threaded is self.free_threaded,
-                not self.cpu or any(fnmatch.fnmatchcase(where.cpu or "", pattern) for pattern in self.cpu),
-                self.qemu is None or (where.qemu is not None and in_range(numbers(where.qemu), self.qemu)),
-                all(where.capabilities.get(name) is False for name in self.lacks),
+                self.python is None or in_range(env.python, self.python),
+                not self.arch or env.arch in self.arch,
+                not self.variant or env.variant.name in self.variant,
+                not self.expects or env.variant.expects in self.expects,
+                self.emulated is None or env.emulated is self.emulated,
+                self.free_threaded is None or env.variant.free_threaded is self.free_threaded,
+                not self.cpu or any(fnmatch.fnmatchcase(env.cpu or "", pattern) for pattern in self.cpu),
+                self.qemu is None or (env.qemu is not None and in_range(numbers(env.qemu), self.qemu)),
+                all(env.capabilities.get(name) is False for name in self.lacks),
             )
         )
 
     @property
     def words(self) -> str:
-        """The conditions for a person: `QEMU <8.2, without pty`; empty where there are none."""
+        """The conditions as text: `QEMU <8.2, without pty`; empty if there are none."""
         yes_no = {True: "", False: "not "}
         return ", ".join(
             filter(

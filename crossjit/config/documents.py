@@ -1,4 +1,4 @@
-"""TOML documents: text into frozen values, or every error at once, each with file, line and column."""
+"""TOML documents: parsed into frozen values, or every error at once, with file, line and column."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from crossjit.util.text import pluralize
 
 T = TypeVar("T")
 
-Keys = tuple[str | int, ...]  # the way to a key or value from the top: names of keys, indexes into arrays
+Keys = tuple[str | int, ...]  # the path to a key or value: names of keys, indexes into arrays
 
 _HINT = "correct these lines, then run the same command again"
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, pydantic.Field))
 def table(cls: type[T]) -> type[T]:
-    """Make a class the type of a TOML table: a frozen dataclass, strict, no key but its fields.
+    """Make a class the type of a TOML table: a frozen dataclass, strict, without unknown keys.
 
-    A string under a field is its description in the JSON schema.
+    A field's docstring is its description in the JSON schema.
     """
     config = pydantic.ConfigDict(strict=True, extra="forbid", use_attribute_docstrings=True)
     return cast(type[T], pydantic.dataclasses.dataclass(frozen=True, config=config)(cls))
@@ -36,7 +36,7 @@ def table(cls: type[T]) -> type[T]:
 
 @dataclass(frozen=True)
 class Document:
-    """A file that is TOML, not yet known to be right. `text` has Unix line ends; `data` is what tomli made of it."""
+    """A file with valid TOML, not yet validated. `text` has Unix line ends; `data` is tomli's result."""
 
     path: Path
     text: str
@@ -45,9 +45,9 @@ class Document:
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One thing that is wrong with a document, and where: at the key that `keys` leads to, or at its value.
+    """An error in a document, located at the key at the path `keys`, or at its value.
 
-    Where `keys` lead to nothing, the problem stands at the innermost table on the way: something is missing there.
+    If that path does not exist, something is missing: the error is located at the innermost table that does.
     """
 
     keys: Keys
@@ -57,14 +57,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Place:
-    """Offsets into a document's text: where a key (or an array's element) starts, and where its value does."""
+    """Offsets into a document's text: the start of a key (or an array's element), and of its value."""
 
     key: int
     value: int
 
 
 def read(path: Path) -> Document:
-    """Read a TOML file. Raises DocumentError if it is not there, cannot be read, is not UTF-8 or not TOML."""
+    """Read a TOML file. Raises DocumentError if it is missing, cannot be read, or is not valid UTF-8 or TOML."""
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
@@ -79,9 +79,9 @@ def read(path: Path) -> Document:
     try:
         text = raw.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        # with a byte order mark the codec counts from behind it
-        before = error.object[: error.start]
-        line, column = before.count(b"\n") + 1, len(before[before.rfind(b"\n") + 1 :].decode()) + 1
+        # error.start counts from behind a byte order mark
+        preceding = error.object[: error.start]
+        line, column = preceding.count(b"\n") + 1, len(preceding[preceding.rfind(b"\n") + 1 :].decode()) + 1
         detail = f"{path}:{line}:{column}: byte 0x{error.object[error.start]:02x} is not UTF-8"
         raise DocumentError(f"{path}: 1 error", hint="save the file as UTF-8", details=(detail,)) from None
     try:
@@ -89,31 +89,31 @@ def read(path: Path) -> Document:
     except tomli.TOMLDecodeError as error:
         detail = f"{path}:{error.lineno}:{error.colno}: {error.msg[:1].lower()}{error.msg[1:]}"
         raise DocumentError(f"{path}: 1 error", hint=_HINT, details=(detail,)) from None
-    except (RecursionError, ValueError) as error:  # ValueError: more digits than Python makes an int of
+    except (RecursionError, ValueError) as error:  # ValueError: an integer over Python's limit of digits
         raise DocumentError(f"{path}: cannot be read: {error}", hint=_HINT) from None
     return Document(path, text, data)
 
 
 def parse(document: Document, into: type[T], also: Iterable[Problem] = ()) -> T:
-    """Make a value of a document. `also` are problems that the caller found, to be reported with the others.
+    """Make a value from a document. `also` are the caller's problems, reported with the others.
 
     Raises DocumentError with every error at once.
     """
     problems: list[Problem] = []
     plain = _plain(document.data, (), problems)
-    told = {problem.keys for problem in problems}
+    reported = {problem.keys for problem in problems}
     problems += also
     value = None
     try:
         value = _adapter(into).validate_json(json.dumps(plain), strict=True)
     except pydantic.ValidationError as error:
         described = schema(into)
-        found = (
+        reworded = (
             _problem(details, document.data, described)
             for details in error.errors()
             if not _is_echo(details, document.data)
         )
-        problems += (problem for problem in found if problem.keys not in told or not problem.at_value)
+        problems += (problem for problem in reworded if problem.keys not in reported or not problem.at_value)
     if problems:
         raise failure(document, problems)
     return cast(T, value)
@@ -122,8 +122,8 @@ def parse(document: Document, into: type[T], also: Iterable[Problem] = ()) -> T:
 def load(path: Path, into: type[T]) -> T:
     """Read a TOML file into a type made with `table`.
 
-    Raises DocumentError: `message` is `path: N errors`, `details` are all of them as `path:line:column: what is wrong;
-    did you mean 'x'?`, in the file's order. Lines and columns count characters from 1.
+    Raises DocumentError: `message` is `path: N errors`; `details` has a line `path:line:column: error; did you mean
+    'x'?` for each, in the file's order. Lines and columns count characters from 1.
     """
     return parse(read(path), into)
 
@@ -131,19 +131,19 @@ def load(path: Path, into: type[T]) -> T:
 def failure(document: Document, problems: Iterable[Problem]) -> DocumentError:
     """Make the error that reports these problems of a document."""
     places = locate(document.text)
-    found = sorted({(*_position(document.text, places, problem), problem.what) for problem in problems})
-    details = tuple(f"{document.path}:{line}:{column}: {what}" for line, column, what in found)
+    located = sorted({(*_position(document.text, places, problem), problem.what) for problem in problems})
+    details = tuple(f"{document.path}:{line}:{column}: {message}" for line, column, message in located)
     return DocumentError(f"{document.path}: {pluralize(len(details), 'error')}", hint=_HINT, details=details)
 
 
 def lines(document: Document, keys: Iterable[Keys]) -> tuple[int, ...]:
-    """Return the lines, from 1, at which these keys of a document stand."""
+    """Return the line numbers, from 1, of these keys of a document."""
     places = locate(document.text)
-    return tuple(_position(document.text, places, Problem(each, "", at_value=False))[0] for each in keys)
+    return tuple(_position(document.text, places, Problem(path, "", at_value=False))[0] for path in keys)
 
 
 def together(errors: Iterable[DocumentError]) -> DocumentError:
-    """Make one error of those of several documents."""
+    """Combine the errors of several documents."""
     errors = list(errors)
     if len(errors) == 1:
         return errors[0]
@@ -159,17 +159,17 @@ def schema(of: type[Any]) -> dict[str, Any]:
 
 
 def _without_null(node: Any) -> Any:
-    """Drop the nulls from a JSON schema: TOML has none, an optional key is left out."""
+    """Drop the nulls from a JSON schema: TOML has none."""
     if isinstance(node, list):
         return [_without_null(inner) for inner in node]
     if not isinstance(node, dict):
         return node
-    kept = {key: _without_null(inner) for key, inner in node.items() if (key, inner) != ("default", None)}
-    some = [inner for inner in kept.get("anyOf", ()) if inner != {"type": "null"}]
-    if len(some) == 1:
-        del kept["anyOf"]
-        kept = {**some[0], **kept}
-    return kept
+    result = {key: _without_null(inner) for key, inner in node.items() if (key, inner) != ("default", None)}
+    types = [inner for inner in result.get("anyOf", ()) if inner != {"type": "null"}]
+    if len(types) == 1:
+        del result["anyOf"]
+        result = {**types[0], **result}
+    return result
 
 
 def _adapter(of: Any) -> pydantic.TypeAdapter[Any]:
@@ -177,7 +177,7 @@ def _adapter(of: Any) -> pydantic.TypeAdapter[Any]:
 
 
 def _plain(value: Any, keys: Keys, problems: list[Problem]) -> Any:
-    """Return the value as JSON can hold it; what JSON cannot hold becomes a problem, and null."""
+    """Return the value as JSON; a part that JSON cannot represent is null, and a problem."""
     if isinstance(value, Mapping):
         return {key: _plain(inner, (*keys, key), problems) for key, inner in value.items()}
     if isinstance(value, list):
@@ -192,7 +192,7 @@ def _plain(value: Any, keys: Keys, problems: list[Problem]) -> Any:
 
 
 def _problem(details: Any, data: Mapping[str, Any], described: Mapping[str, Any]) -> Problem:
-    """Say one of pydantic's errors in our words."""
+    """Reword one of pydantic's errors."""
     keys, value = _follow(details["loc"], data)
     kind, name = details["type"], str(details["loc"][-1] if details["loc"] else "")
     if kind in ("missing", "missing_argument"):
@@ -205,22 +205,22 @@ def _problem(details: Any, data: Mapping[str, Any], described: Mapping[str, Any]
         return Problem(keys, f"{value!r} is not one of {', '.join(choices)}{did_you_mean(value, choices)}")
     if kind == "value_error":
         return Problem(keys, str(details["ctx"]["error"]))
-    what = re.sub(r"^(Input|String|Tuple|List|Dictionary|Value) ", "", details["msg"]).replace(" after validation", "")
-    what = what.replace("an object", "a table")  # pydantic speaks of JSON
+    text = re.sub(r"^(Input|String|Tuple|List|Dictionary|Value) ", "", details["msg"]).replace(" after validation", "")
+    text = text.replace("an object", "a table")  # pydantic speaks of JSON
     subject = next((f"{key!r} " for key in reversed(keys) if isinstance(key, str)), "")
-    tells = kind.endswith(("_type", "_parsing")) or kind in ("enum", "literal_error", "string_pattern_mismatch")
-    given = f", not {_word(value)}" if tells else ""
-    return Problem(keys, f"{subject}{what[:1].lower()}{what[1:]}{given}")
+    names_value = kind.endswith(("_type", "_parsing")) or kind in ("enum", "literal_error", "string_pattern_mismatch")
+    suffix = f", not {_word(value)}" if names_value else ""
+    return Problem(keys, f"{subject}{text[:1].lower()}{text[1:]}{suffix}")
 
 
 def _is_echo(details: Any, data: Mapping[str, Any]) -> bool:
-    """Whether an array is called too short only because pydantic does not count the items that are wrong themselves."""
+    """Whether pydantic calls an array too short only because it does not count invalid items."""
     _, value = _follow(details["loc"], data)
     return bool(details["type"] == "too_short" and len(value) >= details["ctx"]["min_length"])
 
 
 def _follow(location: Keys, data: Any) -> tuple[Keys, Any]:
-    """Follow pydantic's location into the document; steps that only pydantic knows (a union's member) are left out."""
+    """Follow pydantic's location into the document; steps outside of it (a union's member) are skipped."""
     keys: Keys = ()
     for step in location:
         inner: Any = data if isinstance(data, Mapping) else dict(enumerate(data)) if isinstance(data, list) else {}
@@ -244,7 +244,7 @@ def _word(value: Any) -> str:
 
 
 def _nodes(root: Mapping[str, Any], node: Mapping[str, Any], keys: Keys) -> Iterator[Mapping[str, Any]]:
-    """Walk a JSON schema along `keys`: all nodes that may describe what is there."""
+    """Yield all nodes of a JSON schema that may describe the value at `keys`."""
     if "$ref" in node:
         yield from _nodes(root, root["$defs"][node["$ref"].rpartition("/")[2]], keys)
         return
@@ -258,7 +258,7 @@ def _nodes(root: Mapping[str, Any], node: Mapping[str, Any], keys: Keys) -> Iter
         below = [node.get("items")]
     elif head in node.get("properties", {}):
         below = [node["properties"][head]]
-    else:  # a mapping's values; a pattern is of its keys
+    else:  # a mapping's values; patternProperties match its keys
         below = [node.get("additionalProperties"), *node.get("patternProperties", {}).values()]
     for inner in below:
         if isinstance(inner, Mapping):
@@ -266,15 +266,15 @@ def _nodes(root: Mapping[str, Any], node: Mapping[str, Any], keys: Keys) -> Iter
 
 
 def _properties(root: Mapping[str, Any], node: Mapping[str, Any], keys: Keys) -> Iterator[str]:
-    for found in _nodes(root, node, keys):
-        yield from found.get("properties", ())
+    for described in _nodes(root, node, keys):
+        yield from described.get("properties", ())
 
 
 def _choices(root: Mapping[str, Any], node: Mapping[str, Any], keys: Keys) -> Iterator[str]:
-    for found in _nodes(root, node, keys):
-        yield from map(str, found.get("enum", ()))
-        if "const" in found:
-            yield str(found["const"])
+    for described in _nodes(root, node, keys):
+        yield from map(str, described.get("enum", ()))
+        if "const" in described:
+            yield str(described["const"])
 
 
 def _position(text: str, places: Mapping[Keys, Place], problem: Problem) -> tuple[int, int]:
@@ -292,7 +292,7 @@ def _position(text: str, places: Mapping[Keys, Place], problem: Problem) -> tupl
 _BLANK = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
 _NAME = re.compile(r"""[A-Za-z0-9_-]+|"(?:\\.|[^"\\])*"|'[^']*'""")
 _SCALAR = re.compile(
-    r'''"""(?:\\.|[^\\])*?"""(?:"{0,2})|\'\'\'.*?\'\'\'(?:'{0,2})'''  # a closing quote may follow up to two of the text
+    r'''"""(?:\\.|[^\\])*?"""(?:"{0,2})|\'\'\'.*?\'\'\'(?:'{0,2})'''  # the text may end with up to two quotes
     r"""|"(?:\\.|[^"\\])*"|'[^']*'"""
     r"""|\d{4}-\d\d-\d\d[ ]\d[^\s,\]}#]*|[^\s,\]}#]+""",
     re.DOTALL,
@@ -300,20 +300,20 @@ _SCALAR = re.compile(
 
 
 def locate(text: str) -> dict[Keys, Place]:
-    """Find every key and value of a TOML text that tomli has accepted (it tells no positions of what is right)."""
+    """Find every key and value of a TOML text that tomli has accepted (it gives positions of errors only)."""
     locator = _Locator(text)
     locator.run()
     return locator.found
 
 
 class _Locator:
-    """Goes through a TOML text once; it trusts that the text is valid."""
+    """Scans a TOML text once. The text must be valid."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
         self.found: dict[Keys, Place] = {}
-        self.sizes: dict[Keys, int] = {}  # arrays of tables: the number of elements up to here
+        self.sizes: dict[Keys, int] = {}  # arrays of tables: the number of elements so far
 
     def run(self) -> None:
         table: Keys = ()
@@ -342,7 +342,7 @@ class _Locator:
         return False
 
     def names(self) -> Iterator[tuple[str, int]]:
-        """Take a key, dotted or not: each name with its offset."""
+        """Read a key, dotted or not; yield each name with its offset."""
         while True:
             start = self.skip()
             raw = self.match(_NAME).group()
@@ -352,7 +352,7 @@ class _Locator:
                 return
 
     def header(self) -> Keys:
-        """Take `[a.b]` or `[[a.b]]`; return where the keys below it belong."""
+        """Read `[a.b]` or `[[a.b]]`; return the path of the table that it opens."""
         array = self.take("[[") or not self.take("[")
         names = list(self.names())
         self.take("]]" if array else "]")
@@ -365,11 +365,11 @@ class _Locator:
             self.found.setdefault(keys, Place(start, start))
             self.sizes[keys] = self.sizes.get(keys, 0) + 1
             keys = self.last(keys, start)
-        self.found[keys] = Place(start, start)  # in place of one that was only implied by `[a.b.c]`
+        self.found[keys] = Place(start, start)  # replaces one implied by `[a.b.c]`
         return keys
 
     def last(self, keys: Keys, start: int) -> Keys:
-        """Note a table that a header implies; in an array of tables the last element is meant."""
+        """Record a table that a header implies; return its path, of an array of tables the last element's."""
         self.found.setdefault(keys, Place(start, start))
         return (*keys, self.sizes[keys] - 1) if keys in self.sizes else keys
 

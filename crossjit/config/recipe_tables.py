@@ -1,4 +1,4 @@
-"""What stands in recipes' files: the types of their TOML tables."""
+"""The types of the TOML tables in recipes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _VARIABLE = r"^[A-Z][A-Z0-9_]*$"
 _SHA256 = r"^[0-9A-Fa-f]{64}$"
 _PLACE = r"^(https?://[^/\s]+/\S+|file:///\S+|debian:[a-z][a-z0-9-]*/\S+)$"
 
-# What crossjit tells configure itself, and lays out folders and containers by.
+# Variables and options that crossjit sets.
 _OWN_VARIABLES = ("HOME", "LANG", "LC_ALL", "PATH", "PYTHON_JIT", "SOURCE_DATE_EPOCH", "TMPDIR", "TZ")
 _OWN_PREFIXES = ("CCACHE_", "CROSSJIT_", "LD_", "QEMU_")
 _RESERVED = ("--prefix", "--exec-prefix", "--srcdir", "--build", "--host", "--with-build-python")
@@ -82,21 +82,21 @@ class Git:
     """A git repository and what to take from it."""
 
     url: str
-    """The repository's URL, or a path, which begins at the recipe's folder."""
+    """The repository's URL, or a path relative to the recipe's folder."""
     ref: str
     """A branch, a tag, a commit, or pull/N/head."""
 
 
 @table
 class PackagesTable:
-    """Debian packages that a variant needs beside the images' own; {llvm} stands for each LLVM version of an image."""
+    """Debian packages that a variant needs in addition to the images' own; {llvm} is each LLVM version of an image."""
 
     toolchain: tuple[PackageName, ...] = ()
     """Programs of the toolchain image."""
     libraries: tuple[PackageName, ...] = ()
-    """What it is linked to, in the toolchain image for both architectures."""
+    """Libraries to link to, in the toolchain image for both architectures."""
     target: tuple[PackageName, ...] = ()
-    """What the built CPython loads, in the target image."""
+    """Packages that the built CPython loads, in the target image."""
 
 
 @table
@@ -108,7 +108,7 @@ class VariantTable:
     configure: tuple[Argument, ...]
     """Arguments for configure."""
     expects: Expectation
-    """What the probe must find for a green to prove something about the JIT."""
+    """What the probe must find before passing tests prove something about the JIT."""
     suites: tuple[str, ...]
     """The suites that validate runs, in order; the probe always runs."""
     debug: bool = False
@@ -116,9 +116,9 @@ class VariantTable:
     free_threaded: bool = False
     """Whether it is built without the GIL."""
     environment: Mapping[Variable, str] = Field(default_factory=dict)
-    """What it is built and run with; {tools} stands for the folder of CPython's Tools."""
+    """Environment variables for building and running it; {tools} is CPython's Tools folder."""
     packages: PackagesTable = Field(default_factory=PackagesTable)
-    """Debian packages that it needs beside the images' own."""
+    """Debian packages that it needs in addition to the images' own."""
     arches: Annotated[tuple[Arch, ...], Field(min_length=1)] = tuple(Arch)
     """The architectures that it can be built for."""
 
@@ -133,14 +133,14 @@ class VariantsTable:
 
 @table
 class VariantChanges:
-    """What a recipe changes in a shared variant; or, under a new name, a variant of its own, whole."""
+    """A recipe's changes to a shared variant; or, under a new name, a complete variant of its own."""
 
     summary: str | None = None
     """What it is, in one line."""
     configure: tuple[Argument, ...] | None = None
     """Arguments for configure, in place of the shared variant's."""
     expects: Expectation | None = None
-    """What the probe must find for a green to prove something about the JIT."""
+    """What the probe must find before passing tests prove something about the JIT."""
     suites: tuple[str, ...] | None = None
     """The suites that validate runs, in order; the probe always runs."""
     debug: bool | None = None
@@ -148,9 +148,9 @@ class VariantChanges:
     free_threaded: bool | None = None
     """Whether it is built without the GIL."""
     environment: Mapping[Variable, str] | None = None
-    """What it is built and run with; {tools} stands for the folder of CPython's Tools."""
+    """Environment variables for building and running it; {tools} is CPython's Tools folder."""
     packages: PackagesTable | None = None
-    """Debian packages that it needs beside the images' own."""
+    """Debian packages that it needs in addition to the images' own."""
     arches: Annotated[tuple[Arch, ...], Field(min_length=1)] | None = None
     """The architectures that it can be built for."""
 
@@ -162,11 +162,11 @@ class RecipeTable:
     summary: str
     """What it is, in one line."""
     offers: Annotated[tuple[Name, ...], Field(min_length=1)]
-    """The variants that can be built, by name, in the order in which they are."""
+    """The names of the variants that can be built, in their order."""
     default_variants: Annotated[tuple[str, ...], Field(min_length=1)]
-    """The variants that are meant where none is asked for."""
+    """The variants selected by default."""
     default: bool = False
-    """Whether this is the recipe that is meant where none is asked for; one of crossjit's is."""
+    """Whether this recipe is selected by default; exactly one of crossjit's own must be."""
     archive: Archive | None = None
     """The release archive to build."""
     git: Git | None = None

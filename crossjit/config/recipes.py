@@ -1,4 +1,4 @@
-"""Recipes: which CPython, and which ways to configure it. TOML into values, with every error at once."""
+"""Recipes: a CPython source and its variants. Read from TOML, with every error reported at once."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ VARIANTS = "variants.toml"
 
 @dataclass(frozen=True)
 class Recipe:
-    """One recipe, its variants whole and in its order. `name` is its file's, without `.toml`."""
+    """One recipe. `variants` are complete, in its order; `name` is its file's, without `.toml`."""
 
     name: str
     summary: str
@@ -57,15 +57,15 @@ class Recipe:
 def load_all(folder: Path, *, suites: Collection[str] | None = None) -> dict[str, Recipe]:
     """Load every recipe of a folder, by name in natural order (3.9 before 3.10).
 
-    `suites` are the names of the suites that exist; None leaves them unchecked. Raises DocumentError with all errors of
-    all files, UserError where not exactly one recipe is the default.
+    `suites` are the names of the existing suites; None skips their check. Raises DocumentError with all errors of all
+    files, also for a second default recipe; UserError if no recipe is the default.
     """
     paths = sorted(_paths(folder).items(), key=lambda item: _natural(item[0]))
     recipes, errors = _load((path for _, path in paths), folder, suites)
     defaults = [recipe for recipe in recipes if recipe.default]
     for recipe in defaults[1:]:
-        what = f"the default is already {defaults[0].name}"
-        errors.append(documents.failure(documents.read(recipe.path), [Problem(("default",), what, at_value=False)]))
+        message = f"the default is already {defaults[0].name}"
+        errors.append(documents.failure(documents.read(recipe.path), [Problem(("default",), message, at_value=False)]))
     if errors:
         raise documents.together(errors)
     if not defaults:
@@ -74,9 +74,9 @@ def load_all(folder: Path, *, suites: Collection[str] | None = None) -> dict[str
 
 
 def find(name_or_path: str, folder: Path, *, suites: Collection[str] | None = None) -> Recipe:
-    """Load one recipe: of the folder by its name, or of anywhere by its file's path (it has a `/` or ends in `.toml`).
+    """Load one recipe: from the folder by its name, or by a path (a text with `/`, or ending in `.toml`).
 
-    A recipe of elsewhere builds on the folder's shared variants. Raises DocumentError, UserError for an unknown name.
+    A recipe from a path builds on the folder's shared variants. Raises DocumentError, UserError for an unknown name.
     """
     if _is_path(name_or_path):
         path = full_path(name_or_path)
@@ -91,35 +91,35 @@ def find(name_or_path: str, folder: Path, *, suites: Collection[str] | None = No
     return recipes[0]
 
 
-def gather(wanted: Iterable[str], folder: Path, *, suites: Collection[str] | None = None) -> dict[str, Recipe]:
-    """Load the folder's recipes and those that `wanted` names by path: what `plan.select` chooses from.
+def gather(words: Iterable[str], folder: Path, *, suites: Collection[str] | None = None) -> dict[str, Recipe]:
+    """Load the folder's recipes and those that `words` name by path, for `plan.select` to choose from.
 
-    Raises DocumentError, and UserError where a file elsewhere has the name of another recipe.
+    Raises DocumentError, and UserError if a file outside of the folder has the name of a different recipe.
     """
     recipes = load_all(folder, suites=suites)
-    for word in wanted:
+    for word in words:
         if not _is_path(word):
             continue
         recipe = find(word, folder, suites=suites)
-        other = recipes.get(recipe.name)
-        if other is not None and other.path.resolve() != recipe.path.resolve():
+        namesake = recipes.get(recipe.name)
+        if namesake is not None and namesake.path.resolve() != recipe.path.resolve():
             raise UserError(f"{word}: there is already a recipe {recipe.name!r}", hint="give the file another name")
-        recipes[recipe.name] = replace(recipe, default=other is not None and other.default)
+        recipes[recipe.name] = replace(recipe, default=namesake is not None and namesake.default)
     return recipes
 
 
 def name_of(word: str) -> str:
-    """Return the name of the recipe that a name or a file's path stands for."""
+    """Return the name of a recipe, given its name or path."""
     return Path(word).stem if _is_path(word) else word
 
 
 def in_full(word: str) -> str:
-    """Return a recipe's name as it is, and a file's path so that it means the same in any folder."""
+    """Return a recipe's name unchanged, and a path as an absolute one."""
     return str(full_path(word)) if _is_path(word) else word
 
 
 def unknown_recipe(word: str, names: Iterable[str]) -> UserError:
-    """Make the error for a recipe that there is not."""
+    """Make the error for a recipe that does not exist."""
     names = sorted(names, key=_natural)
     return UserError(
         f"there is no recipe {word!r}{did_you_mean(word, names)}",
@@ -127,9 +127,9 @@ def unknown_recipe(word: str, names: Iterable[str]) -> UserError:
     )
 
 
-def schemas(others: Mapping[str, type[Any]] | None = None) -> dict[str, dict[str, Any]]:
-    """Make the JSON schemas for editors, by file name; `others` are other documents' types by name, such as `image`."""
-    types: dict[str, type[Any]] = {"recipe": RecipeTable, "variants": VariantsTable, **(others or {})}
+def schemas(extra: Mapping[str, type[Any]] | None = None) -> dict[str, dict[str, Any]]:
+    """Make the JSON schemas for editors, by file name; `extra` are more documents' types by name, such as `image`."""
+    types: dict[str, type[Any]] = {"recipe": RecipeTable, "variants": VariantsTable, **(extra or {})}
     return {f"{name}.json": documents.schema(of) for name, of in types.items()}
 
 
@@ -153,7 +153,7 @@ def _natural(name: str) -> tuple[tuple[bool, int, str], ...]:
 def _load(
     paths: Iterable[Path], folder: Path, suites: Collection[str] | None
 ) -> tuple[list[Recipe], list[DocumentError]]:
-    """Load recipes, which build on the folder's shared variants, as far as they are right."""
+    """Load the valid recipes, and the errors of the others. They build on the folder's shared variants."""
     errors: list[DocumentError] = []
     shared: Mapping[str, VariantTable] | None = None
     try:
@@ -177,7 +177,7 @@ def _shared(folder: Path, suites: Collection[str] | None) -> Mapping[str, Varian
 
 
 def _recipe(document: Document, shared: Mapping[str, VariantTable] | None, suites: Collection[str] | None) -> Recipe:
-    """Make a recipe of its document. Where `shared` is None nothing that refers to it is checked, nor taken over."""
+    """Make a recipe from its document. If `shared` is None, references to it are neither checked nor resolved."""
     if not re.fullmatch(NAME, document.path.stem):
         raise DocumentError(
             f"{document.path}: a recipe is named after its file, and {document.path.stem!r} is not a valid name",
@@ -212,8 +212,7 @@ def _variant(name: str, changes: VariantChanges | None, shared: Mapping[str, Var
     return Variant(name=name, packages=packages, **whole)
 
 
-# The checks below look at the document as it is read, not at the parsed one: so they find what they can in a document
-# that has other errors too.
+# The checks below look at the raw document, not the parsed one, so that they work in a document with other errors.
 
 
 def _source_problems(document: Document) -> Iterator[Problem]:
@@ -237,27 +236,27 @@ def _reference_problems(
             yield Problem(("offers", index), f"{name!r} is offered twice")
     for index, name in _texts(document.data.get("default_variants")):
         if name not in offered:
-            what = f"default variant {name!r} is not offered{did_you_mean(name, offered)}"
-            yield Problem(("default_variants", index), what)
+            message = f"default variant {name!r} is not offered{did_you_mean(name, offered)}"
+            yield Problem(("default_variants", index), message)
     for name, keys in own.items():
         if name not in offered:
-            what = f"variant {name!r} is not offered{did_you_mean(name, offered)}"
-            yield Problem(("variants", name), what, at_value=False)
+            message = f"variant {name!r} is not offered{did_you_mean(name, offered)}"
+            yield Problem(("variants", name), message, at_value=False)
         if shared is None:
             continue
         if name not in shared:
             missing = [key for key in ("summary", "configure", "expects", "suites") if key not in _table(keys)]
             near = did_you_mean(name, shared)
             for key in missing:
-                what = f"missing key {key!r}: variant {name!r} is not in {VARIANTS}, so it must be whole{near}"
-                yield Problem(("variants", name, key), what)
+                message = f"missing key {key!r}: variant {name!r} is not in {VARIANTS}, so it must be whole{near}"
+                yield Problem(("variants", name, key), message)
         yield from _variant_problems(name, _table(keys), vars(shared[name]) if name in shared else {}, suites)
 
 
 def _variant_problems(
     name: str, keys: Mapping[str, Any], base: Mapping[str, Any], suites: Collection[str] | None
 ) -> Iterator[Problem]:
-    """Check a variant's table, with what it leaves out taken from `base`."""
+    """Check a variant's table; keys that it omits come from `base`."""
     for index, suite in _texts(keys.get("suites")):
         if suites is not None and suite not in suites:
             yield Problem(
@@ -271,14 +270,14 @@ def _variant_problems(
         ("debug", "--with-pydebug", "--without-pydebug"),
         ("free_threaded", "--disable-gil", "--enable-gil"),
     ):
-        said = whole.get(key, False)
-        if isinstance(said, bool) and said is not _switched(configure, on, off):
-            what = f"{key!r} is {str(said).lower()}, but configure has {'no ' if said else ''}{on}"
-            yield Problem(("variants", name, key if key in keys else "configure"), what)
+        declared = whole.get(key, False)
+        if isinstance(declared, bool) and declared is not _switched(configure, on, off):
+            message = f"{key!r} is {str(declared).lower()}, but configure has {'no ' if declared else ''}{on}"
+            yield Problem(("variants", name, key if key in keys else "configure"), message)
 
 
 def _switched(configure: Iterable[object], on: str, off: str) -> bool:
-    """Whether configure's last word on a switch is yes."""
+    """Whether configure's last argument for a switch turns it on."""
     result = False
     for argument in configure:
         flag, _, value = str(argument).partition("=")

@@ -1,4 +1,4 @@
-"""Suites: the data under `validate/` that says what runs in the target, and what of it in which circumstances."""
+"""Suites: the data under `validate/` that says what runs in the target, and under which conditions."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ VALIDATE = crossjit.VALIDATE
 
 @documents.table
 class Group:
-    """Modules of regrtest that run alike."""
+    """Modules of regrtest that run with the same options."""
 
     modules: tuple[str, ...]
-    """Regrtest's names; `package.*` is every test module of a package, each in a process of its own; `*` all that
-    regrtest has; `@name` a list of `validate/modules.toml`."""
+    """Regrtest's names; `package.*` is every test module of a package, each in its own process; `*` all of regrtest's
+    modules; `@name` a list of `validate/modules.toml`."""
     without: tuple[str, ...] = ()
-    """Those of them that are left out, by regrtest's names."""
+    """Modules to leave out, by regrtest's names."""
     label: str = ""
-    """Added to the names of the tests, to tell them from the same tests of another group."""
+    """Added to the names of the tests, to distinguish them from the same tests of a different group."""
     env: dict[str, str] = field(default_factory=dict)
-    """Environment variables for these modules, beside the suite's."""
+    """Environment variables for these modules, in addition to the suite's."""
     arguments: tuple[str, ...] = ()
     """More arguments for regrtest."""
     optional: bool = False
-    """Whether a module that this Python does not have is left out; else that is a problem."""
+    """Whether modules that this Python does not have are skipped; otherwise they are a problem."""
     when: When = field(default_factory=When)
     """When the group runs."""
 
 
 @documents.table
 class Modules:
-    """The file of what several suites know of regrtest's modules."""
+    """The file of facts about regrtest's modules that suites share."""
 
     sets: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Lists of regrtest's names, by the name of the list."""
     weights: dict[str, float] = field(default_factory=dict)
-    """How long modules take, in any unit, where a suite does not say it itself."""
+    """How long modules take, in any unit, unless a suite says it."""
 
 
 @documents.table
 class Script:
-    """A script of ours under `validate/` that prints JSON lines of checks."""
+    """A script under `validate/` that prints its checks as JSON lines."""
 
     file: str
     """Its file name."""
@@ -63,14 +63,14 @@ class Script:
 
 @documents.table
 class Required:
-    """Tests without which a green proves nothing."""
+    """Tests that must run, or passing proves nothing."""
 
     tests: str
     """A pattern of full names."""
     why: str
-    """What is not proved without them, as a sentence's end: `nothing tested …`."""
+    """What is not proved without them, as the end of a sentence: `nothing tested …`."""
     at_least: pydantic.PositiveInt = 1
-    """How many must have run."""
+    """How many of them must have run."""
     when: When = field(default_factory=When)
     """When they are required."""
 
@@ -86,38 +86,38 @@ class Suite:
     limit: pydantic.PositiveInt
     """Seconds for the whole suite, likewise."""
     emulated_factor: pydantic.PositiveInt = 10
-    """How much more time everything gets under QEMU."""
+    """How many times longer everything may take under QEMU."""
     debug_factor: pydantic.PositiveInt = 3
-    """How much more time everything gets in a debug build."""
+    """How many times longer everything may take in a debug build."""
     resources: tuple[str, ...] = ()
-    """Regrtest's resources (`-u`); without any, tests that need the network and such are skipped."""
+    """Regrtest's resources (`-u`); without any, tests that need resources such as the network are skipped."""
     env: dict[str, str] = field(default_factory=dict)
     """Environment variables for every module."""
     groups: tuple[Group, ...] = ()
-    """What of regrtest runs."""
+    """The regrtest modules that run."""
     scripts: tuple[Script, ...] = ()
-    """What of ours runs."""
+    """The scripts under `validate/` that run."""
     required: tuple[Required, ...] = ()
-    """What must have run."""
+    """The tests that must have run."""
     weights: dict[str, float] = field(default_factory=dict)
-    """How long modules take, in any unit; those that neither this names nor `validate/modules.toml` have 1. The longest
+    """How long modules take, in any unit; 1 for those named neither here nor in `validate/modules.toml`. The longest
     run first."""
 
-    def factor(self, where: TargetEnvironment) -> int:
-        """Return how many times the native time of a release build everything gets."""
-        return (self.emulated_factor if where.emulated else 1) * (self.debug_factor if where.variant.debug else 1)
+    def factor(self, env: TargetEnvironment) -> int:
+        """Return the factor on all time limits, which are those of a native release build."""
+        return (self.emulated_factor if env.emulated else 1) * (self.debug_factor if env.variant.debug else 1)
 
 
 @documents.table
 class Caveat:
-    """Something that a result is no evidence of."""
+    """A limit of what a result is evidence of."""
 
     text: str
-    """A sentence's end: `no evidence about …` without its first words."""
+    """The end of a sentence: `no evidence about …` without these first words."""
     suites: tuple[str, ...] = ()
-    """For these suites; for all if none is named."""
+    """The suites that it is for; all if none is named."""
     when: When = field(default_factory=When)
-    """In which circumstances."""
+    """When it holds."""
 
 
 @documents.table
@@ -134,7 +134,7 @@ def names(folder: Path = VALIDATE) -> tuple[str, ...]:
 
 
 def load(name: str, folder: Path = VALIDATE) -> Suite:
-    """Load a suite by its name. Raises UserError for one that is not there, DocumentError for one that is wrong."""
+    """Load a suite by its name. Raises UserError for an unknown name, DocumentError for an invalid file."""
     if name not in names(folder):
         raise UserError(
             f"there is no suite {name!r}{did_you_mean(name, names(folder))}",
@@ -148,7 +148,7 @@ def load(name: str, folder: Path = VALIDATE) -> Suite:
 
 
 def _with_sets(suite: str, group: Group, sets: Mapping[str, tuple[str, ...]]) -> Group:
-    """Put the lists of modules where a group names them; a module stands in a group once."""
+    """Replace the names of lists in a group by their modules, without duplicates."""
     modules: list[str] = []
     for module in group.modules:
         name = module.removeprefix("@")
@@ -164,7 +164,7 @@ def _with_sets(suite: str, group: Group, sets: Mapping[str, tuple[str, ...]]) ->
     return replace(group, modules=tuple(dict.fromkeys(modules)))
 
 
-def caveats(name: str, where: TargetEnvironment, folder: Path = VALIDATE) -> tuple[str, ...]:
-    """Load what a suite's result is no evidence of in these circumstances. Raises DocumentError."""
+def caveats(name: str, env: TargetEnvironment, folder: Path = VALIDATE) -> tuple[str, ...]:
+    """Load a suite's caveats in an environment. Raises DocumentError."""
     loaded = documents.load(folder / "caveats.toml", Caveats).caveats
-    return tuple(each.text for each in loaded if name in (each.suites or (name,)) and each.when.holds(where))
+    return tuple(caveat.text for caveat in loaded if name in (caveat.suites or (name,)) and caveat.when.holds(env))

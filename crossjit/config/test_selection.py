@@ -1,4 +1,4 @@
-"""Which part of a cell's suites is to run."""
+"""The selection of the suites and tests of a cell that run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _SHARD = re.compile(r"(\d+)/(\d+)")
 
 @dataclass(frozen=True)
 class TestSelection:
-    """Which part of the suites runs; all of the variant's own if nothing is given.
+    """The part of the suites that runs; all of the variant's own by default.
 
-    `suites` are names, to be run instead of the variant's; `shard` is (i, n), the i-th of n parts, from 1; `tests` are
-    patterns: modules' names, or of tests as regrtest's `--match` takes them.
+    `suites` are names, run instead of the variant's; `shard` is (i, n), the i-th of n parts, from 1; `tests` are
+    patterns of modules' names, or of tests as for regrtest's `--match`.
     """
 
     suites: tuple[str, ...] = ()
@@ -24,23 +24,23 @@ class TestSelection:
 
     @property
     def is_whole(self) -> bool:
-        """Whether each suite runs whole, so that what it must have run can be asked for."""
+        """Whether each suite runs whole, so that its required tests must have run."""
         return self.shard is None and not self.tests
 
     def __str__(self) -> str:
-        said = [f"shard {self.shard[0]}/{self.shard[1]}"] if self.shard else []
-        said += [f"tests {', '.join(self.tests)}"] if self.tests else []
-        return "; ".join(said) or "all"
+        parts = [f"shard {self.shard[0]}/{self.shard[1]}"] if self.shard else []
+        parts += [f"tests {', '.join(self.tests)}"] if self.tests else []
+        return "; ".join(parts) or "all"
 
 
 ALL_TESTS = TestSelection()
 
 
 def parse_shard(text: str) -> tuple[int, int] | None:
-    """Read `2/3`; None for no text. Raises UserError for anything else."""
+    """Parse `2/3`; None for an empty text. Raises UserError for anything else."""
     if not text:
         return None
-    found = _SHARD.fullmatch(text.strip())
-    if found and 1 <= int(found[1]) <= int(found[2]):
-        return int(found[1]), int(found[2])
+    match = _SHARD.fullmatch(text.strip())
+    if match and 1 <= int(match[1]) <= int(match[2]):
+        return int(match[1]), int(match[2])
     raise UserError(f"invalid --shard {text!r}: expected I/N with 1 ≤ I ≤ N", hint="2/3 is the second of three parts")

@@ -1,4 +1,4 @@
-"""What things are: platforms, cells, results. All of it imports nothing of the package."""
+"""The data model: platforms, cells, results. It imports nothing else of the package."""
 
 from crossjit.model.cells import TOOLS, Cell, Expectation, ExtraPackages, Strategy, Variant
 from crossjit.model.platform import Arch, EmulationSupport, Emulator

@@ -1,4 +1,4 @@
-"""What is built and validated: cells, variants, and the strategy by which one is built."""
+"""Cells, variants, and build strategies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Strategy(StrEnum):
 
 
 class Expectation(StrEnum):
-    """What the probe must find for a green to prove something about the JIT."""
+    """What the probe must find before passing tests prove something about the JIT."""
 
     MACHINE_CODE = "machine-code"
     UOPS = "uops"
@@ -27,10 +27,10 @@ class Expectation(StrEnum):
 
 @dataclass(frozen=True)
 class ExtraPackages:
-    """Debian packages that a variant needs beside an image's own, as `image.toml` has them.
+    """Debian packages that a variant needs in addition to an image's own, written as in `image.toml`.
 
-    `toolchain` are programs of the toolchain image, `libraries` what is linked to, for both archs; `target` is what the
-    built CPython loads.
+    `toolchain` are programs of the toolchain image, `libraries` are linked to, for both archs; `target` are loaded by
+    the built CPython.
     """
 
     toolchain: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class ExtraPackages:
     target: tuple[str, ...] = ()
 
 
-TOOLS = "{tools}"  # in a variant's environment: the folder of CPython's Tools
+TOOLS = "{tools}"  # in a variant's environment: CPython's `Tools` folder
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Variant:
     """One way to configure CPython, from `recipes/variants.toml`.
 
     `configure` holds arguments for configure; `expects` what the probe must find; `suites` the names of the suites
-    that `validate` runs, in order, after the probe. `environment` is what it is built and run with, `packages` what the
-    images get for it, `arches` what it can be built for.
+    that `validate` runs, in order, after the probe. `environment` is set when it is built and run, `packages` are
+    added to its images, `arches` are those it can be built for.
     """
 
     name: str
@@ -64,17 +64,19 @@ class Variant:
     @property
     def is_shared(self) -> bool:
         """Whether its program loads libpython."""
-        said = [each.partition("=") for each in self.configure]
-        last = next((each for each in reversed(said) if each[0] in ("--enable-shared", "--disable-shared")), None)
+        options = [option.partition("=") for option in self.configure]
+        last = next(
+            (option for option in reversed(options) if option[0] in ("--enable-shared", "--disable-shared")), None
+        )
         return last is not None and last[0] == "--enable-shared" and last[2] != "no"
 
     def variables(self, tools: str) -> Mapping[str, str]:
-        """Return its environment where CPython's Tools are in this folder."""
+        """Return its environment, given the path of CPython's `Tools` folder."""
         return {name: value.replace(TOOLS, tools) for name, value in self.environment.items()}
 
     @property
     def needs_llvm(self) -> bool:
-        """Whether configure looks for clang; `interpreter` needs none (upstream's `Tools/jit/README.md`)."""
+        """Whether configure looks for clang; `interpreter` does not need it (upstream's `Tools/jit/README.md`)."""
         return any(
             argument.startswith("--enable-experimental-jit") and not argument.endswith(("=no", "=interpreter"))
             for argument in self.configure
@@ -82,9 +84,9 @@ class Variant:
 
     @property
     def is_plain(self) -> bool:
-        """Whether what it compiles from Python is what a build without options does: only the JIT's option is given.
+        """Whether its bytecode files are those of a build without options: only the JIT's option is given.
 
-        Free-threaded builds differ in marshal's reference flags, which follow from reference counts.
+        Free-threaded builds write different marshal reference flags, which depend on reference counts.
         """
         plain = all(argument.startswith("--enable-experimental-jit") for argument in self.configure)
         return plain and not self.debug and not self.free_threaded
@@ -92,7 +94,7 @@ class Variant:
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """recipe x arch x variant: the unit of work, of caching, of CI. Written `3.15/aarch64/jit`."""
+    """recipe x arch x variant: the unit of work, caching and CI. Written `3.15/aarch64/jit`."""
 
     recipe: str
     arch: Arch

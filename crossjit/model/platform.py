@@ -1,4 +1,4 @@
-"""What code runs on: architectures, emulators, and what a host can run."""
+"""Architectures, emulators, and which architectures a host can run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FACTS = {path.stem: tomllib.loads(path.read_text(encoding="utf-8")) for path in
 
 
 class _OfFiles(EnumType):
-    """What makes an enum's members of the files in `arches/`: in the order of Debian's names."""
+    """Makes an enum's members from the files in `arches/`, in the order of Debian's names."""
 
     @classmethod
     def __prepare__(cls, name: str, bases: tuple[type, ...], **kwds: Any) -> Any:  # type: ignore[override]
@@ -34,9 +34,9 @@ class Arch(StrEnum, metaclass=_OfFiles):
     debian: str
     """Debian's name, `amd64` or `arm64`; container platforms use the same words."""
     aliases: list[str]
-    """What others call it."""
+    """Other names of it."""
     elf_machine: str
-    """The ELF header's machine, in pyelftools' words."""
+    """The ELF header's machine, under pyelftools' name."""
     elf_number: int
     """The same as a number."""
     loader: str
@@ -46,10 +46,10 @@ class Arch(StrEnum, metaclass=_OfFiles):
     runner: str
     """GitHub's hosted runner of this arch."""
     cpu: str
-    """The CPU model that QEMU plays by default."""
+    """The CPU model that QEMU emulates by default."""
 
     def __new__(cls, name: str) -> Arch:
-        """Make a member of its file."""
+        """Make a member from its file."""
         facts = _FACTS[name]
         if wrong := facts.keys() ^ cls.__annotations__.keys():
             raise ValueError(f"{ARCHES / name}.toml: keys missing or unknown: {', '.join(sorted(wrong))}")
@@ -75,17 +75,17 @@ class Arch(StrEnum, metaclass=_OfFiles):
 
     @classmethod
     def of_machine(cls, name: str) -> Arch | None:
-        """Return the arch that a kernel or an engine means: Linux says `aarch64`, macOS and Docker `arm64`."""
+        """Return the arch by a kernel's or an engine's name: Linux says `aarch64`, macOS and Docker `arm64`."""
         return next((arch for arch in cls if name.casefold() in (arch.value, arch.debian)), None)
 
 
 @dataclass(frozen=True)
 class Emulator:
-    """What the kernel starts for programs of a foreign arch, as registered in binfmt_misc.
+    """The interpreter that binfmt_misc registers for programs of a foreign arch.
 
-    `name` is the handler's; `version` QEMU's (`7.2.22`), None where the interpreter cannot be seen from here; `fixed`
-    is binfmt's flag F: the interpreter was opened at registration, so that containers need none inside; `cpu` the model
-    that it plays by default.
+    `name` is the handler's. `version` is QEMU's (`7.2.22`), None if the interpreter is not visible from here. `fixed`
+    is binfmt's flag F: the interpreter was opened at registration, so containers need none inside. `cpu` is the model
+    that it emulates by default.
     """
 
     arch: Arch
@@ -98,16 +98,16 @@ class Emulator:
 
     @property
     def usable(self) -> bool:
-        """Whether containers, which have no QEMU inside, can run programs of this arch."""
+        """Whether containers without QEMU inside can run programs of this arch."""
         return self.enabled and self.fixed
 
 
 @dataclass(frozen=True)
 class EmulationSupport:
-    """What the engine's machine can run: its own arch, and others through `emulators`.
+    """The archs that the engine's machine can run: its own, and others through `emulators`.
 
-    `local` is False where the engine is on another machine than this process (remote, Docker Desktop): then what is
-    registered there cannot be seen, and foreign archs are unknown rather than impossible.
+    `local` is False if the engine is on a different machine than this process (remote, Docker Desktop). Its emulators
+    are then not visible, and foreign archs are unknown rather than impossible.
     """
 
     arch: Arch
@@ -115,7 +115,7 @@ class EmulationSupport:
     local: bool = True
 
     def runs(self, arch: Arch) -> bool | None:
-        """Whether containers of this arch run here; None if that is not known before one is tried."""
+        """Whether containers of this arch run here; None if only a trial can tell."""
         if arch is self.arch:
             return True
         if not self.local:

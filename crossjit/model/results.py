@@ -1,4 +1,4 @@
-"""What came of it: outcomes of tests, results of suites, and cells' verdicts."""
+"""Outcomes of tests, results of suites, and verdicts of cells."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Outcome(StrEnum):
 
     @property
     def is_failure(self) -> bool:
-        """Whether the outcome, unless it is known and listed, makes the cell fail."""
+        """Whether the outcome makes the cell fail, unless it is a known failure."""
         return self not in (Outcome.PASSED, Outcome.SKIPPED)
 
 
 class Verdict(StrEnum):
-    """A cell's result. `vacuous` is green that proved nothing; `infra` is our side or the engine's."""
+    """A cell's result. `vacuous`: passed, but proved nothing. `infra`: crossjit or the engine is at fault."""
 
     PASS = "pass"
     FAIL = "fail"
@@ -38,10 +38,10 @@ class Verdict(StrEnum):
 class TestResult:
     """One test's outcome. `seconds` is wall time in the target.
 
-    `known` is the reason of the known failure that it matched; on a test that passed, of one that did not come.
+    `known` is the reason of the known failure that it matches, whether it failed or passed.
     """
 
-    __test__ = False  # not a test class, whatever pytest makes of its name
+    __test__ = False  # pytest would collect it by its name
 
     suite: str
     name: str
@@ -52,26 +52,26 @@ class TestResult:
 
     @property
     def failed(self) -> bool:
-        """Whether it makes the cell fail: a bad outcome that is not known."""
+        """Whether it makes the cell fail: a failure that is not known."""
         return self.outcome.is_failure and self.known is None
 
     @property
     def xfailed(self) -> bool:
-        """Whether it failed as a known failure says."""
+        """Whether it failed and is a known failure."""
         return self.outcome.is_failure and self.known is not None
 
     @property
     def xpassed(self) -> bool:
-        """Whether it is listed as a known failure and passed."""
+        """Whether it passed and is a known failure."""
         return self.outcome is Outcome.PASSED and self.known is not None
 
 
 @dataclass(frozen=True)
 class ModuleRun:
-    """One process of a suite: a module of regrtest, or a script of ours.
+    """One process of a suite: a regrtest module, or one of crossjit's scripts.
 
     `name` is regrtest's (`test_capi.test_opt`) or the script's stem, `label` its group's; `seconds` is wall time in the
-    target; `how` says how it ended (`exit status 0`); `log` is a file's name in the suite's folder of the run record.
+    target; `how` says how it ended (`exit status 0`); `log` is a file name in the suite's folder of the run record.
     """
 
     name: str
@@ -90,9 +90,9 @@ class ModuleRun:
 class Crash:
     """A process of a suite that crashed or hung.
 
-    `test` is what was running, as far as that is known, `module` the process by its key, `how` says how it ended,
-    `command` is its command line as one would type it in the target, `traceback` what faulthandler wrote at the end,
-    and `log` the file in the suite's folder of the run record.
+    `test` is the test that was running, if known, `module` the process's key, `how` says how it ended, `command` is its
+    command line for a shell in the target, `traceback` faulthandler's last output, and `log` a file name in the suite's
+    folder of the run record.
     """
 
     test: str
@@ -105,14 +105,13 @@ class Crash:
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """All that one suite said. `seconds` is wall time; `caveats` say what the result is no evidence of.
+    """The result of one suite. `seconds` is wall time; `caveats` say what the result is no evidence of.
 
-    `problems` are what went wrong beside the tests and makes the cell fail; `unproved` says why a green would prove too
-    little (a module that had to run ran no test); `notes` are worth a line and change nothing. `modules` are its
-    processes in the order in which they ended. `circumstances` are those it ran in, as conditions ask for them, and
-    `capabilities` what the target was found to be capable of: {name: {"works": bool or None, "detail": text}}.
-    `crashes` are the processes that did not end by themselves. `limits` are those of the problems that are a limit of
-    ours or of the machine: they say nothing about CPython.
+    `problems` are errors outside of tests; they make the cell fail. `limits` are the problems caused by a limit of
+    crossjit or the machine: they say nothing about CPython. `unproved` says why a pass would prove too little (a
+    required module ran no test). `notes` do not change the verdict. `modules` are the processes, in the order in which
+    they ended; `crashes` those that crashed or hung. `conditions` are the facts that conditions are checked against,
+    and `capabilities` the probed ones: {name: {"works": bool or None, "detail": text}}.
     """
 
     suite: str
@@ -134,17 +133,17 @@ class SuiteResult:
 
     @property
     def tests_run(self) -> int:
-        """Return the number of tests that really ran: all but the skipped ones."""
+        """The number of tests that ran: all but the skipped ones."""
         return len(self.results) - self.count(Outcome.SKIPPED)
 
 
 @dataclass(frozen=True)
 class CellResult:
-    """A cell's verdict with its reasons, and what it rests on. Durations are wall seconds by phase.
+    """A cell's verdict with its reasons and evidence. `seconds` is wall time by phase.
 
-    `details` are lines to show below the reasons: the command that failed and the end of what it said. `caches` says
-    how often each cache of the build had an answer and how often not, by its name: (hits, misses). `derived_from` is
-    the whole id of the artifact that the cell's was made of, where nothing but tests differed.
+    `details` are lines to show below the reasons: the command that failed and the end of its output. `caches` are
+    (hits, misses) by the name of the build's cache. `derived_from` is the full id of the artifact that the cell's was
+    derived from, if only tests differed.
     """
 
     cell: Cell
@@ -163,5 +162,5 @@ class CellResult:
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """What the result is no evidence of, each once."""
+        """What the result is no evidence of, without duplicates."""
         return tuple(dict.fromkeys(caveat for suite in self.suites for caveat in suite.caveats))

@@ -1,1 +1,1 @@
-"""Helpers that know nothing of CPython: files, locks, tar streams, budgets, text."""
+"""Helpers without knowledge of CPython: files, locks, tar streams, budgets, text."""

@@ -1,4 +1,4 @@
-"""The repositories that apt is set to."""
+"""The repositories that apt is configured to use."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ _SECONDS = 30.0
 
 
 def targets(form: str, *, release: bool = False) -> list[str]:
-    """Return the command that lists the repositories that packages come from, one a line, each in the given form.
+    """Return the command that lists the package repositories, one a line, each in the given format.
 
-    They are listed even before the first `apt-get update`; with `release`, what their Release files say is known, too.
+    It works even before the first `apt-get update`. With `release`, the fields of their Release files are available.
     """
     return [
         "apt-get",
@@ -21,9 +21,9 @@ def targets(form: str, *, release: bool = False) -> list[str]:
 
 
 def repositories(form: str, *, release: bool = False) -> str:
-    """Return what this host's apt lists; nothing where there is none, or it does not answer."""
+    """Return the list of this host's apt; an empty text if there is no apt, or it does not answer."""
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             targets(form, release=release),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -34,4 +34,4 @@ def repositories(form: str, *, release: bool = False) -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout
+    return result.stdout

@@ -1,4 +1,4 @@
-"""Bounds on what a container, an archive or a repository may hand to the host; going over one is the source's fault."""
+"""Limits on the data that the host accepts from containers, archives and repositories."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 class BudgetError(ProductError):
-    """A stream of the source's, or of something built from it, went over a bound."""
+    """The source, or a program built from it, exceeded a limit."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Bounds in bytes, but for `members` and `depth`, which count a tree's files and folders, and nested folders.
+    """Limits, in bytes unless noted.
 
-    `line` is for one line and `log` for a whole log; `tree` for all of a tree, `names` for its paths together,
-    `headers` for what stands before one member of it; `file` for files that are read into memory, `archive` for a
-    download, `memory` for what a decompressor takes at most. Of a suite, `report` is for
-    what one file may have that is read whole, `results` for all that it leaves on disk, `told` for the characters of
-    all that its tests say, and `tests` counts these.
+    `line` is for one line, `log` for a whole log. Of a tree, `tree` is for the total size, `members` for the number of
+    files and folders, `depth` for nested folders, `names` for the characters of all paths, `headers` for the tar
+    headers of one member. `file` is for a file read into memory, `archive` for a download, `memory` for a
+    decompressor's memory. Of a suite, `report` is for a file that is read whole, `results` for all its files on disk,
+    `tests` for the number of tests, `messages` for the characters of their messages, and for the runner's own output.
     """
 
     line: int = 64 << 10
@@ -41,31 +41,33 @@ class Budget:
     report: int = 16 << 20
     results: int = 1 << 30
     tests: int = 200_000
-    told: int = 64 << 20
+    messages: int = 64 << 20
 
     @property
     def stream(self) -> int:
-        """Bytes of a tar stream: the files, and for each member a header, an extended one, and padding."""
+        """Bytes of a tar stream: the files, and a header, an extended header and padding for each member."""
         return self.tree + self.members * 2048
 
 
 BUDGET = Budget()
 
-# Percent of the engine's memory. What runs a source's code at one time (a build and a probe) never has more than nine
-# tenths together; a suite and a debugger run alone.
+# Percent of the engine's memory. A build and a probe can run at the same time: together they get at most 90. A suite
+# and a debugger run alone.
 BUILD_MEMORY, PROBE_MEMORY = 60, 20
 SUITE_MEMORY = 75
 
-# Bytes of the engine's disk that a container may have: what its commands write, and its own cache volume. CPython's
-# largest build (3.15 with ASan) writes 0.9 GiB. A stranger's cache is bounded to 0.25 GiB, that of others to 4.8 GiB
-# (`toolchain/cache_entries.py`), and theirs are shared. What is watched is ended some seconds late: a stranger's source
-# never has more than 2 GiB with what it writes until then.
-STRANGER_DISK, OWN_DISK, TARGET_DISK = 5 << 28, 16 << 30, 5 << 28
-ANSWER = 8 << 20  # bytes kept of what a short command says; the rest is read and dropped
+# Bytes of the engine's disk that a container may use, with its own cache volume. CPython's largest build (3.15 with
+# ASan) writes 0.9 GiB. A stranger's cache is limited to 0.25 GiB, the shared one of other sources to 4.8 GiB
+# (`toolchain/cache_entries.py`). A container over its limit is killed some seconds late: with what it writes until
+# then, a stranger's source uses at most 2 GiB.
+STRANGER_DISK = 5 << 28
+OWN_DISK = 16 << 30
+TARGET_DISK = 5 << 28
+ANSWER = 8 << 20  # bytes kept of a short command's output; the rest is read and dropped
 
 
 class LogCount:
-    """Counts the bytes of a command's output as they come. `what` names the command."""
+    """Counts the bytes of a command's output as they arrive. `what` names the command."""
 
     def __init__(self, what: str, *, budget: Budget = BUDGET) -> None:
         self._what = what
@@ -83,7 +85,7 @@ class LogCount:
 
 
 def disk_exceeded(what: str, limit: int) -> BudgetError:
-    """Make the error of a command under which its container wrote more than `limit` bytes to disk."""
+    """Make the error for a command whose container wrote more than `limit` bytes to disk."""
     return BudgetError(
         f"{what} and the processes beside it wrote more than {size(limit)} to disk",
         hint="crossjit stops a command that writes more; its source makes it write this",
@@ -91,7 +93,7 @@ def disk_exceeded(what: str, limit: int) -> BudgetError:
 
 
 class BoundedReader(io.RawIOBase):
-    """A stream of at most `limit` bytes: what goes on after them raises BudgetError. `what` names the stream."""
+    """A stream of at most `limit` bytes; reading more raises BudgetError. `what` names the stream."""
 
     def __init__(self, stream: BinaryIO, what: str, limit: int) -> None:
         super().__init__()
@@ -100,11 +102,11 @@ class BoundedReader(io.RawIOBase):
         self._left = self._limit = limit
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """Read what fits into the buffer, or what there is left."""
+        """Read into the buffer. Raises BudgetError."""
         with memoryview(buffer) as view:
             data = self._stream.read(len(view))
             self._left -= len(data)
@@ -115,9 +117,9 @@ class BoundedReader(io.RawIOBase):
 
 
 class TreeCount:
-    """Counts a tree's members as they come, and the folders that they are in.
+    """Counts a tree's members as they arrive, and the folders that they are in.
 
-    `what` names the tree; `error` is what going over a bound raises, with `hint`.
+    `what` names the tree. Exceeding a limit raises `error` with `hint`.
     """
 
     def __init__(
@@ -158,5 +160,5 @@ class TreeCount:
             raise self.over(f"paths of more than {self.budget.names:,} characters")
 
     def over(self, bound: str) -> CrossjitError:
-        """Make the error that says which bound was gone over."""
+        """Make the error that says which limit was exceeded."""
         return self._error(f"{self._what} has {bound}", hint=self._hint)

@@ -1,4 +1,4 @@
-"""What survives a kill: files replaced whole, folders that know if their owner lives; and disk errors in words."""
+"""Crash-safe files, folders that show whether their owner is alive, and clear disk errors."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _MAKING = ".making.lock"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _REFUSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _WRONG_KIND = frozenset({errno.ENOTDIR, errno.EISDIR, errno.EEXIST})  # EEXIST: mkdir where a file is
-_UNABLE = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})  # so some network file systems
+_UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})  # on some network file systems
 _BROKEN = frozenset({errno.EIO, errno.ESTALE, errno.EFBIG, errno.ENAMETOOLONG, errno.EBUSY, errno.EXDEV})
 
 
 @contextlib.contextmanager
 def translate_os_errors(kind: type[InfrastructureError], what: str, folder: Path) -> Iterator[None]:
-    """Turn what the disk refuses inside the block into an error of `kind`: `what` says what could not be done.
+    """Turn disk errors inside the block into an error of `kind`; `what` says what failed.
 
-    Other OSErrors (a broken pipe, a missing file) are not the disk's and pass as they are.
+    Other OSErrors (a broken pipe, a missing file) pass unchanged.
     """
     try:
         yield
@@ -45,28 +45,28 @@ def translate_os_errors(kind: type[InfrastructureError], what: str, folder: Path
             hint = f"{folder}, and all above it, must be folders; or set CROSSJIT_HOME to another place"
         elif error.errno in _BROKEN:
             hint = f"check the disk that {folder} is on, or set CROSSJIT_HOME to a folder on another one"
-        elif error.errno in _UNABLE:
+        elif error.errno in _UNSUPPORTED:
             hint = f"{folder} is on a file system without locks: set CROSSJIT_HOME to a folder on a local disk"
         else:
             raise
-        where = f" ({error.filename})" if error.filename else ""
-        raise kind(f"{what}: {(error.strerror or str(error)).lower()}{where}", hint=hint) from error
+        file = f" ({error.filename})" if error.filename else ""
+        raise kind(f"{what}: {(error.strerror or str(error)).lower()}{file}", hint=hint) from error
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the disk keep the folder's entries, as far as its file system can: some sync no folders."""
+    """Sync the folder's entries to disk, unless its file system cannot sync folders."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL and error.errno not in _UNABLE:
+        if error.errno != errno.EINVAL and error.errno not in _UNSUPPORTED:
             raise
     finally:
         os.close(descriptor)
 
 
 def sync_file(file: IO[Any]) -> None:
-    """Have the disk keep what was written to a file; `translate_os_errors` knows what a file system cannot."""
+    """Sync a file's content to disk. Raises ENOTSUP, which `translate_os_errors` knows, if the file system cannot."""
     file.flush()
     try:
         os.fsync(file.fileno())
@@ -77,14 +77,14 @@ def sync_file(file: IO[Any]) -> None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a new file and have the disk keep it."""
+    """Write a new file and sync it to disk."""
     with path.open("xb") as file:
         file.write(content)
         sync_file(file)
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Replace a file's content: a reader sees the old or the new one, whole, whenever this process dies."""
+    """Replace a file's content atomically: a reader sees the old or the new content, even if this process dies."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         write(temporary, content)
@@ -108,10 +108,10 @@ def _flocked(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked_dir(parent: Path, name: str) -> Iterator[Path]:
-    """Make the folder `parent/name` and hold its `alive.lock` for the block: the kernel lets go of it if we are killed.
+    """Make the folder `parent/name` and hold its `alive.lock` for the block. The kernel releases it if we are killed.
 
-    Making and locking happen under a lock of the parent's that `remove_dead` takes too, so that nobody takes a new
-    folder for a dead one. The folder is left behind; raises FileExistsError if it is there already.
+    The folder is made and locked under a lock of the parent that `remove_dead` also takes, so a new folder is never
+    mistaken for a dead one. The folder stays. Raises FileExistsError if it exists already.
     """
     parent.mkdir(parents=True, exist_ok=True)
     folder = parent / name
@@ -130,7 +130,7 @@ def locked_dir(parent: Path, name: str) -> Iterator[Path]:
 
 
 def is_alive(folder: Path) -> bool:
-    """Whether the process that made a living folder still holds it. Needs no right to write."""
+    """Whether the process that made a folder with `locked_dir` still holds it. Works without write permission."""
     try:
         descriptor = os.open(folder / _ALIVE, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
@@ -146,7 +146,7 @@ def is_alive(folder: Path) -> bool:
 
 
 def stale_dirs(parent: Path) -> tuple[Path, ...]:
-    """Return what is in `parent` and has no living owner, sorted by name."""
+    """Return the folders in `parent` without a living owner, sorted by name."""
     if not parent.is_dir():
         return ()
     return tuple(

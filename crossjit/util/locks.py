@@ -11,7 +11,7 @@ import filelock
 
 
 def lock(path: Path) -> filelock.BaseFileLock:
-    """Return a lock. Acquiring it fails where a file system has no locks."""
+    """Return a lock. Acquiring it fails on a file system without locks."""
     return filelock.FileLock(path, thread_local=False, fallback_to_soft=False)
 
 
@@ -32,10 +32,9 @@ def locked(
     *,
     timeout: float = -1,
 ) -> Iterator[None]:
-    """Hold a lock for the block. Where another process has it, `on_wait` is called once, then we wait for it.
+    """Hold a lock for the block. If another process has it, call `on_wait` once, then wait up to `timeout` seconds.
 
-    `errors` makes a context that translates the disk's errors in acquiring the lock, and, after `timeout` seconds,
-    filelock.Timeout.
+    `errors` makes a context that translates errors in acquiring the lock: the disk's, and filelock.Timeout.
     """
     with errors():
         path.parent.mkdir(parents=True, exist_ok=True)

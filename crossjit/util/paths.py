@@ -1,4 +1,4 @@
-"""Paths as users type them: relative to the folder of now, maybe with a `~`."""
+"""Paths as users type them: relative to the current folder, maybe with a `~`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from crossjit.errors import UserError
 
 
 def expanded(text: str) -> Path:
-    """Return the path with its `~` replaced. Raises UserError where that names nobody's home."""
+    """Return the path with its `~` replaced. Raises UserError if there is no such home folder."""
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
@@ -18,7 +18,7 @@ def expanded(text: str) -> Path:
 
 
 def full_path(text: str) -> Path:
-    """Return the path in full, which means the same in any folder. Raises UserError where that cannot be told."""
+    """Return the absolute path. Raises UserError if there is no such home folder, or the current folder is gone."""
     try:
         return expanded(text).absolute()
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Files that a container left: kept and read by plain names in one folder, without links, and within bounds."""
+"""Untrusted files from a container: stored and read by plain names in one folder, without links, within limits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from crossjit.errors import ProductError
 from crossjit.util.budget import BUDGET, BudgetError, TreeCount
 from crossjit.util.tar import read
 
-MEMBERS = 1_000  # files and folders in what one module of a suite, or one program, leaves
+MEMBERS = 1_000  # files and folders that one module of a suite, or one program, may leave
 STREAM = BUDGET.log + 2 * BUDGET.report  # bytes of such a tar: a log and two reports
 CHUNK = 1 << 18
 
@@ -25,7 +25,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
 class UnfitFilesError(ProductError):
-    """What a container left is not the files that were agreed."""
+    """A container's files are not the expected ones."""
 
 
 @contextlib.contextmanager
@@ -38,7 +38,7 @@ def _folder(path: Path) -> Iterator[int]:
 
 
 def open_file(folder: Path, name: str) -> BinaryIO:
-    """Open a regular file in a folder to be read. Raises FileNotFoundError for anything else, and OSError."""
+    """Open a regular file in a folder for reading. Raises FileNotFoundError for anything else, and OSError."""
     if not _NAME.fullmatch(name):
         raise FileNotFoundError(2, "not a plain file name", name)
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -65,7 +65,7 @@ def is_file(folder: Path, name: str) -> bool:
 
 
 def read_end(folder: Path, name: str, size: int) -> str:
-    """Return the last bytes of a file as text, nothing where there is no such file."""
+    """Return the last `size` bytes of a file as text; an empty text if there is no such file."""
     try:
         with open_file(folder, name) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - size))
@@ -90,48 +90,48 @@ def copy(source: Path, folder: Path, name: str) -> None:
 
 
 def extract(tar: BinaryIO, folder: Path, names: Collection[str], *, under: str, room: int) -> int:
-    """Take files of these names out of a tar, in which they stand right under the folder `under`; return their bytes.
+    """Extract the named files of a tar's folder `under`, and return their total size in bytes.
 
-    Other files are left out. Raises UnfitFilesError where one of these is no regular file, comes twice, or the tar is
-    damaged, BudgetError for a file larger than a log may be, for more than `room` bytes, or far too many files.
+    Other files are skipped. Raises UnfitFilesError if one of them is not a regular file or occurs twice, or the tar is
+    damaged; BudgetError for a file over the limit of a log, for more than `room` bytes, or for too many files.
     """
-    taken: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     count = TreeCount(under, budget=replace(BUDGET, tree=min(room, STREAM), members=MEMBERS))
     try:
         for member, content in read(tar, count):
-            place, _, name = member.name.removeprefix("./").rpartition("/")
-            if place != under or name not in names:
+            parent, _, name = member.name.removeprefix("./").rpartition("/")
+            if parent != under or name not in names:
                 continue
-            if content is None or name in taken or not _NAME.fullmatch(name):
+            if content is None or name in sizes or not _NAME.fullmatch(name):
                 raise UnfitFilesError(f"{name} is not a regular file, or occurs twice")
             if member.size > BUDGET.log:
                 raise BudgetError(f"{name} has more than {BUDGET.log:,} bytes")
-            taken[name] = member.size
+            sizes[name] = member.size
             _write(folder, name, content)
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise UnfitFilesError(f"the contents of {under} cannot be read: {error}") from error
-    return sum(taken.values())
+    return sum(sizes.values())
 
 
 def first_file(tar: BinaryIO, *, end: int = BUDGET.report) -> bytes:
-    """Return the last `end` bytes of the file that a tar begins with; nothing where it is no regular file.
+    """Return the last `end` bytes of a tar's first file; nothing if it is not a regular file.
 
-    Raises UnfitFilesError for a damaged tar, BudgetError for too much.
+    Raises UnfitFilesError for a damaged tar, BudgetError for one over the limit.
     """
-    kept = bytearray()
+    tail = bytearray()
     try:
         for _, content in read(tar, TreeCount("a file", budget=replace(BUDGET, tree=STREAM, members=1))):
             while content is not None and (piece := content.read(CHUNK)):
-                kept += piece
-                if len(kept) > 2 * end:
-                    del kept[:-end]
+                tail += piece
+                if len(tail) > 2 * end:
+                    del tail[:-end]
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise UnfitFilesError(f"a file cannot be taken out of the container: {error}") from error
-    return bytes(kept[-end:])
+    return bytes(tail[-end:])
 
 
 def _write(folder: Path, name: str, content: BinaryIO) -> None:
-    """Write a new file, in place of one of that name."""
+    """Write a file. An existing one of that name is unlinked first."""
     with _folder(folder) as within:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=within)

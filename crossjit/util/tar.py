@@ -1,4 +1,4 @@
-"""Tars: reading any within bounds; for containers small ones, made in memory, and less of a large one."""
+"""Tars: reading within limits, making small ones in memory, and filtering members out of large ones."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from crossjit.util.budget import TreeCount
 
 _CHUNK = 1 << 18
 
-# Before Python 3.11.10 tarfile takes the square of such a run's length (CVE-2024-6232). No header needs one.
+# Before Python 3.11.10, tarfile's time is quadratic in the length of such a run (CVE-2024-6232). No header needs one.
 _DIGITS = re.compile(rb"[0-9]{256}")
 
 
 class NotTarError(tarfile.ReadError):
-    """A stream does not begin as a tar does."""
+    """A stream does not start with a tar header."""
 
 
 class TrackingReader(io.BufferedIOBase):
-    """A forward-only stream for tarfile that bounds what is read of it, in total and for each header.
+    """A forward-only stream for tarfile that limits the bytes read, in total and for each header.
 
-    tarfile reads a header of any size into memory, and takes a damaged one in mid-archive for the end: `last`, what was
-    read last, tells whether it was one. Going over a bound raises the count's error.
+    tarfile reads a header of any size into memory, and mistakes a damaged header for the archive's end: `last`, the
+    last block read, shows which it was. Exceeding a limit raises the count's error.
     """
 
     def __init__(self, stream: BinaryIO, count: TreeCount) -> None:
@@ -34,27 +34,27 @@ class TrackingReader(io.BufferedIOBase):
         self.count = count
         self._position = 0
         self._ahead = b""
-        self._header: int | None = None  # how much more may be read for it
+        self._header: int | None = None  # bytes that may still be read for it
 
     @contextlib.contextmanager
     def heading(self) -> Iterator[None]:
-        """Bound what is read for a member's header while tarfile looks for the next one."""
+        """Limit the bytes read while tarfile reads the next member's header."""
         self._header = self.count.budget.headers
         try:
             yield
-        except RecursionError as error:  # each header that extends the next is a call of tarfile's
+        except RecursionError as error:  # tarfile calls itself for each extended header
             raise self.count.over("too many headers of one member") from error
-        except (ValueError, ArithmeticError, LookupError) as error:  # what tarfile's parsing runs into
+        except (ValueError, ArithmeticError, LookupError) as error:  # from tarfile's parsing
             raise tarfile.ReadError(f"a header is damaged: {error}") from error
         finally:
             self._header = None
 
     def readable(self) -> bool:
-        """Say yes."""
+        """Return True."""
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read, and remember it."""
+        """Read up to `size` bytes, within a header's limit."""
         size = -1 if size is None else size
         if self._header is not None:
             self._header -= size
@@ -66,9 +66,9 @@ class TrackingReader(io.BufferedIOBase):
         return data
 
     def pull(self, size: int) -> bytes:
-        """Read, within the whole stream's bound."""
+        """Read up to `size` bytes, within the whole stream's limit."""
         data = self._ahead
-        while len(data) < size and (more := self._stream.read(size - len(data))):  # a pipe gives what is there
+        while len(data) < size and (more := self._stream.read(size - len(data))):  # a pipe may return less
             data += more
         self.last, self._ahead = data[:size], data[size:]
         self._advance(len(self.last))
@@ -80,11 +80,11 @@ class TrackingReader(io.BufferedIOBase):
             raise self.count.over(f"more than {self.count.budget.tree:,} bytes")
 
     def tell(self) -> int:
-        """Return how much was read so far."""
+        """Return the number of bytes read so far."""
         return self._position
 
     def seek(self, position: int, whence: int = 0, /) -> int:
-        """Read on up to a position."""
+        """Read forward to a position."""
         if whence or position < self._position:
             raise io.UnsupportedOperation("the stream only goes forward")
         while self._position < position and self.pull(min(_CHUNK, position - self._position)):
@@ -92,26 +92,26 @@ class TrackingReader(io.BufferedIOBase):
         return self._position
 
     def rest_is_zero(self) -> bool:
-        """Read to the end, which makes a decompressor check its sums, and say whether there was nothing more."""
+        """Read to the end, so that a decompressor checks its sums; return whether all of it was zeros."""
         while block := self.pull(_CHUNK):
             if block.strip(b"\0"):
                 return False
         return True
 
     def drain(self) -> None:
-        """Read to the end: what is left unread, an engine takes for our death."""
+        """Read to the end: an engine treats a stream closed early as a failure."""
         while data := self._stream.read(_CHUNK):
             self._advance(len(data))
 
     @property
     def ended(self) -> bool:
-        """Whether what tarfile took for the archive's end is one."""
+        """Whether the archive ended with a block of zeros, not a damaged header."""
         return len(self.last) == tarfile.BLOCKSIZE and not self.last.strip(b"\0")
 
 
 @contextlib.contextmanager
 def opened(reader: TrackingReader) -> Iterator[tarfile.TarFile]:
-    """Open an uncompressed tar. Raises NotTarError, and its count's error.
+    """Open an uncompressed tar. Raises NotTarError, and the count's error.
 
     Reading its members raises tarfile.TarError.
     """
@@ -126,42 +126,42 @@ def opened(reader: TrackingReader) -> Iterator[tarfile.TarFile]:
 
 
 def members(tar: tarfile.TarFile, reader: TrackingReader) -> Iterator[tarfile.TarInfo]:
-    """Yield the members of a tar that is open, without keeping them as tarfile itself does."""
+    """Yield an open tar's members without keeping them in memory, as tarfile itself would."""
     while True:
         with reader.heading():
             member = tar.next()
         if member is None:
             return
-        if member.issparse():  # its size is what it claims, and reading it gives as many zeros
+        if member.issparse():  # it can claim any size, and is read as that many zeros
             raise reader.count.over("a sparse file")
         yield member
         drop_members(tar)
 
 
 def drop_members(tar: tarfile.TarFile) -> None:
-    """Drop the members that were read or written, which tarfile keeps."""
+    """Drop tarfile's list of the members read or written."""
     tar.members.clear()  # type: ignore[attr-defined]
 
 
 def contents(reader: TrackingReader) -> Iterator[tuple[tarfile.TarInfo, BinaryIO | None]]:
-    """Yield a tar's members as they are counted, and of a file the content, up to the archive's end.
+    """Yield a tar's members, counted, and the content of each regular file, up to the archive's end.
 
-    Raises NotTarError for what does not begin as a tar, another tarfile.TarError for one that is cut off or damaged.
+    Raises NotTarError if it does not start with a tar header, another tarfile.TarError if it is truncated or damaged.
     """
     with opened(reader) as tar:
         for member in members(tar, reader):
             reader.count.add(member.name, member.size)
             yield member, cast("BinaryIO | None", tar.extractfile(member) if member.isreg() else None)
-    # tarfile takes a damaged header, or the end of the file, for the end of the archive; zeros are the real one.
+    # tarfile accepts a damaged header, or the end of the file, as the archive's end; the real one is zeros.
     if not reader.ended:
         raise tarfile.ReadError("its end is missing")
 
 
 def read(stream: BinaryIO, count: TreeCount) -> Iterator[tuple[tarfile.TarInfo, BinaryIO | None]]:
-    """Yield an uncompressed tar's members as they are counted, and of a file the content, to be read before the next.
+    """Yield an uncompressed tar's members, counted, with the content of each regular file, to be read before the next.
 
-    The stream need not seek. Raises tarfile.TarError for what is no tar or is cut off, and the count's error for what
-    goes over its bounds, before it is read.
+    The stream need not be seekable. Raises tarfile.TarError if it is not a tar or is truncated, and the count's error,
+    before reading, if a limit is exceeded.
     """
     reader = TrackingReader(stream, count)
     yield from contents(reader)
@@ -176,10 +176,9 @@ def packed(
     owner: int = 0,
     mode: int = 0o644,
 ) -> BinaryIO:
-    """Make a tar of files (contents by absolute path) and, before them, of empty folders (uids by path, mode 0o755).
+    """Make a tar of empty folders (uids by absolute path, mode 0o755), files (contents), and symbolic links (targets).
 
-    After them come symbolic links (where they lead, by absolute path). `owner` is the files' and the links', `mode` the
-    files'; a group has its owner's number.
+    They are written in this order. `owner` is the uid of files and links, `mode` the files' mode; a gid equals its uid.
     """
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
@@ -203,23 +202,23 @@ def packed(
 
 
 def without(tar: BinaryIO, unwanted: re.Pattern[bytes]) -> BinaryIO:
-    """Return a tar that `packing` wrote without the members whose path begins as `unwanted` says."""
+    """Return a tar written by `tar_zst.tar_writer` without the members whose header matches `unwanted` at its start."""
     return cast(BinaryIO, io.BufferedReader(_Chunks(_without(tar, unwanted)), _CHUNK))
 
 
 def _without(tar: BinaryIO, unwanted: re.Pattern[bytes]) -> Iterator[bytes]:
-    extended = b""  # stands before the member that it tells the long name of, whose own header has its beginning
+    extended = b""  # the extended header before a member with a long name; the member's own header has the name's start
     while header := tar.read(tarfile.BLOCKSIZE):
         size = int(header[124:136].strip(b" \0") or b"0", 8)
         content = _pieces(tar, -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
         if header[156:157] == tarfile.XHDTYPE:
             extended = header + b"".join(content)
             continue
-        wanted = not unwanted.match(header)
-        if wanted:
+        keep = not unwanted.match(header)
+        if keep:
             yield extended + header
         for piece in content:
-            if wanted:
+            if keep:
                 yield piece
         extended = b""
 
@@ -231,7 +230,7 @@ def _pieces(stream: BinaryIO, size: int) -> Iterator[bytes]:
 
 
 class _Chunks(io.RawIOBase):
-    """A stream of pieces, none of which is empty."""
+    """A stream of non-empty pieces."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks

@@ -1,4 +1,4 @@
-"""Tars compressed with zstd: how ours are written and read, and streams that observe what passes through them."""
+"""Tars compressed with zstd: writing, reading, and streams that observe the data passing through them."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ else:
 CHUNK = 1 << 20
 DAMAGED = (EOFError, zstd.ZstdError, tarfile.TarError)
 
-# The binary logarithm of what zstd may look back: what it takes without being asked (`--long` is refused).
+# The binary logarithm of zstd's window size: its own default limit, without `--long`.
 _WINDOW = 27
 
 
 class Writable(Protocol):
-    """What a tar is written to."""
+    """A stream that a tar can be written to."""
 
     def write(self, data: bytes | bytearray, /) -> int:
-        """Write all of it."""
+        """Write all of the data."""
 
 
 @contextlib.contextmanager
 def compressed(output: Writable, *, level: int, workers: int, job_size: int | None = None) -> Iterator[BinaryIO]:
-    """Open a stream that compresses into `output`, with checksums, in up to that many threads beside this one."""
+    """Open a stream that compresses into `output`, with checksums, in up to `workers` more threads."""
     parameter = zstd.CompressionParameter
     lowest, highest = parameter.nb_workers.bounds()
     options: dict[int, int] = {
@@ -39,19 +39,19 @@ def compressed(output: Writable, *, level: int, workers: int, job_size: int | No
         parameter.checksum_flag: 1,
         parameter.nb_workers: max(lowest, min(workers, highest)),
     }
-    if highest and job_size is not None:  # a libzstd without threads has neither
+    if highest and job_size is not None:  # a libzstd without threads supports neither
         options[parameter.job_size] = job_size
     with zstd.ZstdFile(cast(BinaryIO, output), "wb", options=options) as stream:
         yield cast(BinaryIO, stream)
 
 
 def decompressed(file: BinaryIO) -> BinaryIO:
-    """Return what a file has compressed. Reading it raises one of DAMAGED."""
+    """Return a stream of a compressed file's content. Reading it raises one of DAMAGED if the file is damaged."""
     return cast(BinaryIO, zstd.ZstdFile(file, options={zstd.DecompressionParameter.window_log_max: _WINDOW}))
 
 
 def tar_writer(stream: Writable) -> tarfile.TarFile:
-    """Return a tar that is written to a stream, the same way everywhere."""
+    """Return a tar that writes to a stream, with options that make it reproducible."""
     return tarfile.TarFile(
         fileobj=cast(BinaryIO, stream),
         mode="w",
@@ -63,9 +63,9 @@ def tar_writer(stream: Writable) -> tarfile.TarFile:
 
 
 class HashingWriter:
-    """Hashes and counts what is written, and passes it on in large pieces.
+    """Hashes and counts the data written, and passes it on in large pieces.
 
-    `errors` makes a context for each piece, which tells errors in writing from those in reading.
+    `errors` makes a context for each write, so that errors in writing can be told from those in reading.
     """
 
     def __init__(
@@ -75,38 +75,38 @@ class HashingWriter:
         self.size = 0
         self._stream = stream
         self._errors = errors
-        self._waiting = bytearray()
+        self._buffer = bytearray()
 
     def tell(self) -> int:
-        """Return how much was written."""
+        """Return the number of bytes written."""
         return self.size
 
     def write(self, data: bytes | bytearray, /) -> int:
-        """Write, in large pieces."""
-        self._waiting += data
+        """Buffer the data, and pass it on once there is a large piece."""
+        self._buffer += data
         self.size += len(data)
-        if len(self._waiting) >= CHUNK:
+        if len(self._buffer) >= CHUNK:
             self.flush()
         return len(data)
 
     def flush(self) -> None:
-        """Pass on what waits."""
-        waiting, self._waiting = self._waiting, bytearray()
-        if waiting:
-            self.hash.update(waiting)
+        """Pass on the buffered data."""
+        data, self._buffer = self._buffer, bytearray()
+        if data:
+            self.hash.update(data)
             with self._errors():
-                self._stream.write(waiting)
+                self._stream.write(data)
 
 
 class ObservingReader:
-    """Passes on what is read, after `observe` was given it."""
+    """Passes on the data read, after calling `observe` with it."""
 
     def __init__(self, stream: BinaryIO, observe: Callable[[bytes], object]) -> None:
         self._stream = stream
         self._observe = observe
 
     def read(self, size: int = -1, /) -> bytes:
-        """Read on."""
+        """Read up to `size` bytes, or all without one."""
         data = self._stream.read(size)
         self._observe(data)
         return data

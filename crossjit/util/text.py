@@ -1,4 +1,4 @@
-"""Text for people: counts, sizes, durations, lists, and what a terminal may be given."""
+"""Text for people: counts, sizes, durations, lists, and escapes of unsafe characters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def duration(seconds: float) -> str:
-    """Say a time for a person: `0.4s`, `45s`, `4m 19s`, `1h 02m`."""
+    """Format a time for people: `0.4s`, `45s`, `4m 19s`, `1h 02m`."""
     if seconds < 9.95:
         return f"{max(seconds, 0.0):.1f}s"
     whole = round(seconds)
@@ -21,17 +21,17 @@ def duration(seconds: float) -> str:
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
-# What XML 1.0 does not allow (https://www.w3.org/TR/xml/#charsets), and what changes the order of what is shown.
+# Characters that XML 1.0 does not allow (https://www.w3.org/TR/xml/#charsets), and those that change text direction.
 NO_TEXT = re.compile("[^\t\n\x20-\x7e\xa0-\u2029\u202f-\u2065\u206a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def printable(text: str) -> str:
-    r"""Return text that HTML, XML and a terminal can hold: other characters as escapes such as `\x1b`, no colours."""
+    r"""Return text that is safe in HTML, XML and a terminal: other characters as escapes such as `\x1b`, no colours."""
     return NO_TEXT.sub(_escape, _COLOURS.sub("", text).replace("\r\n", "\n"))
 
 
 def one_line(text: str) -> str:
-    """Return text that one line of a terminal can hold."""
+    """Return printable text on one line."""
     return " ".join(printable(text).split())
 
 
@@ -41,7 +41,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def shortened(text: str, limit: int) -> str:
-    """Cut the middle out of what is too long."""
+    """Cut the middle out of a text longer than `limit`."""
     if len(text) <= limit:
         return text
     head = (limit - 1) // 2
@@ -49,17 +49,17 @@ def shortened(text: str, limit: int) -> str:
 
 
 def join_words(words: Sequence[str]) -> str:
-    """Put words into a sentence: `a`, `a and b`, `a, b and c`."""
+    """Join words for a sentence: `a`, `a and b`, `a, b and c`."""
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
 def pluralize(number: int, noun: str) -> str:
-    """Say how many of something there are: `1 test`, `7,610 tests`."""
+    """Format a count: `1 test`, `7,610 tests`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def size(count: int) -> str:
-    """Say a number of bytes for a person: `512 B`, `1.5 KiB`, `118 MiB`."""
+    """Format a number of bytes: `512 B`, `1.5 KiB`, `118 MiB`."""
     amount, unit = float(count), "B"
     for larger in ("KiB", "MiB", "GiB", "TiB"):
         if amount < 1023.5:

@@ -57,8 +57,8 @@ class SuiteLog:
         """Keep a line of the runner. Raises BudgetError for more than a log may have."""
         content = (line + "\n").encode("utf-8", "backslashreplace")
         self._heard += len(content)
-        if self._heard > BUDGET.told:
-            raise BudgetError(f"the runner wrote more than {BUDGET.told:,} bytes")
+        if self._heard > BUDGET.messages:
+            raise BudgetError(f"the runner wrote more than {BUDGET.messages:,} bytes")
         with self._writing(), (self.path / LOG).open("ab") as log:
             log.write(content)
 

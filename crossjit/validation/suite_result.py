@@ -99,8 +99,8 @@ def _collect(name: str, modules: Sequence[ModuleExit], logs: Path) -> _Collected
     for ended in modules:
         found = of_module(name, ended, logs)
         size += sum(len(result.name) + len(result.message) for result in found.results)
-        if len(collected.results) + len(found.results) > BUDGET.tests or size > BUDGET.told:
-            bounds = f"{BUDGET.tests:,} tests, or {BUDGET.told:,} characters"
+        if len(collected.results) + len(found.results) > BUDGET.tests or size > BUDGET.messages:
+            bounds = f"{BUDGET.tests:,} tests, or {BUDGET.messages:,} characters"
             collected.problems.append(f"{ended}: the suite reports more than {bounds}; the rest is left out")
             break
         collected.results += found.results
