@@ -122,7 +122,7 @@ class CellBuild:
     @property
     def emulation(self) -> Mapping[str, str]:
         """What the target needs in its environment."""
-        return self.ctx.emulation(self.prepared.cell.arch, self.prepared.order.cpu)
+        return self.ctx.emulation(self.prepared.cell.arch, self.prepared.request.cpu)
 
     def run(self) -> BuiltCell:
         """Make the cell. Raises UnfitError where the method is not a build."""
@@ -176,7 +176,7 @@ class CellBuild:
             self.ctx.engine,
             self.ctx.facts,
             self.target,
-            variant=self.prepared.order.variant,
+            variant=self.prepared.request.variant,
             emulation=self.emulation,
             name=container_name(f"probe-{self.prepared.cell.slug}", self.ctx.run),
             labels=self.ctx.labels,
@@ -187,7 +187,7 @@ class CellBuild:
             container,
             lambda: packing.unpack_stream(packed.path),
             cell=self.prepared.cell,
-            variant=self.prepared.order.variant,
+            variant=self.prepared.request.variant,
             emulation=self.emulation,
             progress=self.ctx.progress,
             support=partial(staging.open, SUPPORT),
@@ -199,8 +199,8 @@ class CellBuild:
         return replace(
             make_manifest(self.ctx, prepared, prepared.spec, ArtifactKind.CELL, built),
             cell=prepared.cell,
-            recipe=prepared.order.recipe.name,
-            variant=prepared.order.variant.name,
+            recipe=prepared.request.recipe.name,
+            variant=prepared.request.variant.name,
             images={"toolchain": prepared.toolchain.facts(), "target": self.target.facts()},
             build_python=python.full_id if python else None,
             derived_from=derived_from.full_id if derived_from else None,

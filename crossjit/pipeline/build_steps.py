@@ -57,8 +57,8 @@ def pack_tree(container: Container, staging: Staging, name: str, folder: str, *,
 
 def probe_conditions(ctx: BuildContext, prepared: PreparedCell, image: Image) -> evidence.Conditions:
     """Say in what a probe of a cell would run now."""
-    arch, order = prepared.cell.arch, prepared.order
-    environment = target_module.environment(order.variant, ctx.emulation(arch, order.cpu))
+    arch, request = prepared.cell.arch, prepared.request
+    environment = target_module.environment(request.variant, ctx.emulation(arch, request.cpu))
     return evidence.conditions(image, environment, ctx.qemu_version(arch), ctx.facts)
 
 
@@ -85,7 +85,7 @@ def build_container(ctx: BuildContext, prepared: PreparedCell, spec: BuildSpec, 
             facts=ctx.facts,
             name=container_name(purpose, ctx.run),
             labels=ctx.labels,
-            emulation=ctx.emulation(prepared.toolchain.arch, prepared.order.cpu),
+            emulation=ctx.emulation(prepared.toolchain.arch, prepared.request.cpu),
             cache=cache,
             below=below,
         ) as container,

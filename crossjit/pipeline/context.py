@@ -118,12 +118,12 @@ class CellRequest:
 
 @dataclass(frozen=True)
 class PreparedCell:
-    """An order with its source and its toolchain: now its build key is known.
+    """A request with its source and its toolchain: now its build key is known.
 
     `trusted` is the same as the recipes' own trust domain would build it, whose artifacts serve; None in that domain.
     """
 
-    order: CellRequest
+    request: CellRequest
     source: Source
     image: ImageSpec
     toolchain: Image
@@ -134,7 +134,7 @@ class PreparedCell:
     @property
     def cell(self) -> Cell:
         """The cell that this is about."""
-        return self.order.cell
+        return self.request.cell
 
     @property
     def key(self) -> str:

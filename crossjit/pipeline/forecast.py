@@ -1,4 +1,4 @@
-"""What is known of an order before anything is started, and the order in which orders are best dealt with."""
+"""What is known of a request before anything is started, and the order in which requests are best dealt with."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from crossjit.stash.store import Store
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """What is known of an order before anything is started; `key` is None until source and toolchain are there."""
+    """What is known of a request before anything is started; `key` is None until source and toolchain are there."""
 
-    order: CellRequest
+    request: CellRequest
     known: Available
     source: Source | None = None
     image: ImageSpec | None = None
@@ -34,7 +34,7 @@ class PlannedCell:
 
 
 def forecast(
-    order: CellRequest,
+    request: CellRequest,
     settings: Settings,
     host_arch: Arch,
     specs: tuple[ImageSpec, ...],
@@ -43,24 +43,24 @@ def forecast(
     *,
     before: Sequence[CellRequest] = (),
 ) -> PlannedCell:
-    """Look at what is there for an order already, or will be when the orders `before` it are done.
+    """Look at what is there for a request already, or will be when the requests `before` it are done.
 
     Nothing is started or written. `engine` is None if none answers.
     """
-    known = Available(build_python=_serving(order, before))
-    source = sources.known(order.wanted, settings)
+    known = Available(build_python=_serving(request, before))
+    source = sources.known(request.wanted, settings)
     if source is None:
-        return PlannedCell(order, known)
+        return PlannedCell(request, known)
     known = replace(known, source=True)
-    image = prepare.choose_image(specs, order, source)
+    image = prepare.choose_image(specs, request, source)
     if engine is None:
-        return PlannedCell(order, known, source, image)
+        return PlannedCell(request, known, source, image)
     find = partial(ImageBuilder(engine, host_arch, settings.home).find, image)
-    known = replace(known, target=find(Role.TARGET, order.cell.arch) is not None)
-    toolchain = find(Role.TOOLCHAIN, prepare.compiler_arch(order, host_arch))
+    known = replace(known, target=find(Role.TARGET, request.cell.arch) is not None)
+    toolchain = find(Role.TOOLCHAIN, prepare.compiler_arch(request, host_arch))
     if toolchain is None:
-        return PlannedCell(order, known, source, image)
-    prepared = prepare.make_prepared(order, source, image, toolchain, host_arch)
+        return PlannedCell(request, known, source, image)
+    prepared = prepare.make_prepared(request, source, image, toolchain, host_arch)
     artifact = prepare.stashed(store, prepared)
     found = find_build_python(store, prepared)
     known = replace(
@@ -69,24 +69,26 @@ def forecast(
         build_python=found.manifest.subject if found else known.build_python,
         artifact=artifact is not None,
     )
-    return PlannedCell(order, known, source, image, prepared.key, artifact)
+    return PlannedCell(request, known, source, image, prepared.key, artifact)
 
 
-def arranged(orders: Sequence[CellRequest]) -> tuple[CellRequest, ...]:
+def arranged(requests: Sequence[CellRequest]) -> tuple[CellRequest, ...]:
     """Put each recipe's cross builds behind its other cells, the native ones of which may be their build Python."""
-    recipes = list(dict.fromkeys(order.cell.recipe for order in orders))
+    recipes = list(dict.fromkeys(request.cell.recipe for request in requests))
     crossing = Strategy.CROSS
-    return tuple(sorted(orders, key=lambda order: (recipes.index(order.cell.recipe), order.strategy is crossing)))
+    return tuple(
+        sorted(requests, key=lambda request: (recipes.index(request.cell.recipe), request.strategy is crossing))
+    )
 
 
-def _serving(order: CellRequest, before: Sequence[CellRequest]) -> str | None:
-    """Name the cell among the orders before a cross build that will be its build Python."""
-    if order.strategy is not Strategy.CROSS:
+def _serving(request: CellRequest, before: Sequence[CellRequest]) -> str | None:
+    """Name the cell among the requests before a cross build that will be its build Python."""
+    if request.strategy is not Strategy.CROSS:
         return None
     native = {
         each.variant.name: str(each.cell)
         for each in before
         if (each.strategy, each.recipe, each.source, each.image)
-        == (Strategy.NATIVE, order.recipe, order.source, order.image)
+        == (Strategy.NATIVE, request.recipe, request.source, request.image)
     }
-    return next((native[name] for name in build_python.serving(order.recipe) if name in native), None)
+    return next((native[name] for name in build_python.serving(request.recipe) if name in native), None)

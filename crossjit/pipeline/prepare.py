@@ -19,127 +19,133 @@ from crossjit.stash.artifact import Artifact
 from crossjit.stash.store import Store
 
 
-def resolve(ctx: BuildContext, order: CellRequest) -> Source:
-    """Get the order's source: what the user asked for, or the recipe's. Raises SourceError, DownloadError."""
-    if order.wanted in ctx.pinned:
-        return ctx.pinned[order.wanted]
+def resolve(ctx: BuildContext, request: CellRequest) -> Source:
+    """Get the request's source: what the user asked for, or the recipe's. Raises SourceError, DownloadError."""
+    if request.wanted in ctx.pinned:
+        return ctx.pinned[request.wanted]
     return sources.resolve(
-        order.wanted,
+        request.wanted,
         ctx.settings,
         progress=ctx.progress,
         pool_mirrors=sources.host_pool_mirrors,
     )
 
 
-def choose_image(specs: tuple[ImageSpec, ...], order: CellRequest, source: Source) -> ImageSpec:
+def choose_image(specs: tuple[ImageSpec, ...], request: CellRequest, source: Source) -> ImageSpec:
     """Choose the image by the LLVM that the source names. Raises UserError where a variant needs it and none has it.
 
     A variant without LLVM is built in the same image as its siblings, so that they can be compared.
     """
     llvm = source.llvm
-    if order.variant.needs_llvm:
+    if request.variant.needs_llvm:
         if llvm is None:
             raise UserError(
-                f"{order.cell}: {source.version} has no JIT: it has no Tools/jit/_llvm.py",
+                f"{request.cell}: {source.version} has no JIT: it has no Tools/jit/_llvm.py",
                 hint="choose a variant without the JIT (nojit, ft), or a source of 3.13 or later",
             )
     elif not any(llvm in spec.llvm for spec in specs):
         llvm = None
-    return images.spec_for(llvm, specs, name=order.image).having(order.variant.packages)
+    return images.spec_for(llvm, specs, name=request.image).having(request.variant.packages)
 
 
-def prepare(ctx: BuildContext, orders: Sequence[CellRequest]) -> tuple[PreparedCell, ...]:
-    """Get the orders' sources and toolchain images, each once, and say how each cell is built."""
+def prepare(ctx: BuildContext, requests: Sequence[CellRequest]) -> tuple[PreparedCell, ...]:
+    """Get the requests' sources and toolchain images, each once, and say how each cell is built."""
     resolved: dict[object, Source] = {}
-    for order in orders:
-        if order.wanted not in resolved:
-            resolved[order.wanted] = resolve(ctx, order)
-    _require_tests(orders, resolved.values())
-    return tuple(_prepare(ctx, order, resolved[order.wanted]) for order in orders)
+    for request in requests:
+        if request.wanted not in resolved:
+            resolved[request.wanted] = resolve(ctx, request)
+    _require_tests(requests, resolved.values())
+    return tuple(_prepare(ctx, request, resolved[request.wanted]) for request in requests)
 
 
-def _require_tests(orders: Sequence[CellRequest], resolved: Collection[Source]) -> None:
+def _require_tests(requests: Sequence[CellRequest], resolved: Collection[Source]) -> None:
     """Raise UserError for tests that are asked for by names which nothing can have."""
-    suites = [suite for order in orders for suite in order.suites]
-    for selection in dict.fromkeys(order.selection for order in orders):
+    suites = [suite for request in requests for suite in request.suites]
+    for selection in dict.fromkeys(request.selection for request in requests):
         named_tests.require_modules(selection.tests, suites, resolved)
 
 
-def prepare_each(ctx: BuildContext, orders: Sequence[CellRequest]) -> tuple[PreparedCell | CellResult, ...]:
-    """Prepare the orders as `prepare` does. What is ours and goes wrong on the way is the result of those it befalls.
+def prepare_each(ctx: BuildContext, requests: Sequence[CellRequest]) -> tuple[PreparedCell | CellResult, ...]:
+    """Prepare the requests as `prepare` does. What is ours and goes wrong on the way is the result of those it befalls.
 
-    Raises UserError where an order's source or image is wrong: before hours go into others.
+    Raises UserError where a request's source or image is wrong: before hours go into others.
     """
     sources_of: dict[object, Source] = {}
     failures: dict[object, Exception] = {}
     done: list[PreparedCell | CellResult] = []
-    for order in orders:
+    for request in requests:
         try:
-            if order.wanted not in {*sources_of, *failures}:
-                sources_of[order.wanted] = resolve(ctx, order)
+            if request.wanted not in {*sources_of, *failures}:
+                sources_of[request.wanted] = resolve(ctx, request)
         except (Interrupted, UserError):
             raise
         except Exception as error:
-            failures[order.wanted] = error
-    _require_tests(orders, sources_of.values())
-    for order in orders:
-        common = (order.wanted, compiler_arch(order, ctx.facts.arch))
+            failures[request.wanted] = error
+    _require_tests(requests, sources_of.values())
+    for request in requests:
+        common = (request.wanted, compiler_arch(request, ctx.facts.arch))
         try:
-            if failure := failures.get(order.wanted) or failures.get(common):
+            if failure := failures.get(request.wanted) or failures.get(common):
                 raise failure
-            done.append(_prepare(ctx, order, sources_of[order.wanted]))
+            done.append(_prepare(ctx, request, sources_of[request.wanted]))
         except (Interrupted, UserError):
             raise
         except Exception as error:
             failures[common] = error
-            result = CellResult(order.cell, Verdict.INFRA, (), strategy=order.strategy)
+            result = CellResult(request.cell, Verdict.INFRA, (), strategy=request.strategy)
             done.append(bug_report.result_of(ctx.settings.home, result, error))
     return tuple(done)
 
 
-def compiler_arch(order: CellRequest, host_arch: Arch) -> Arch:
+def compiler_arch(request: CellRequest, host_arch: Arch) -> Arch:
     """Return the arch that a cell's compilers run as."""
-    return order.cell.arch if order.strategy is Strategy.EMULATE else host_arch
+    return request.cell.arch if request.strategy is Strategy.EMULATE else host_arch
 
 
-def _prepare(ctx: BuildContext, order: CellRequest, source: Source) -> PreparedCell:
-    image = choose_image(ctx.images, order, source)
-    toolchain = ctx.ensure_image(image, Role.TOOLCHAIN, compiler_arch(order, ctx.facts.arch))
-    return make_prepared(order, source, image, toolchain, ctx.facts.arch, _emulator(ctx, order))
+def _prepare(ctx: BuildContext, request: CellRequest, source: Source) -> PreparedCell:
+    image = choose_image(ctx.images, request, source)
+    toolchain = ctx.ensure_image(image, Role.TOOLCHAIN, compiler_arch(request, ctx.facts.arch))
+    return make_prepared(request, source, image, toolchain, ctx.facts.arch, _emulator(ctx, request))
 
 
-def _emulator(ctx: BuildContext, order: CellRequest) -> str:
+def _emulator(ctx: BuildContext, request: CellRequest) -> str:
     """Say which QEMU the compilers of an emulated build run under, and as which CPU model."""
-    arch = order.cell.arch
-    return f"QEMU {ctx.qemu_version(arch)} as {ctx.emulation(arch, order.cpu).get('QEMU_CPU')}"
+    arch = request.cell.arch
+    return f"QEMU {ctx.qemu_version(arch)} as {ctx.emulation(arch, request.cpu).get('QEMU_CPU')}"
 
 
 def make_prepared(
-    order: CellRequest, source: Source, image: ImageSpec, toolchain: Image, host_arch: Arch, emulator: str = ""
+    request: CellRequest, source: Source, image: ImageSpec, toolchain: Image, host_arch: Arch, emulator: str = ""
 ) -> PreparedCell:
     """Say how the cell is built, now that its source and its toolchain are there."""
-    domains = trust.serving(trust.domain_of(order.wanted))
-    own, *below = (_in_domain(each, order, source, image, toolchain, host_arch, emulator) for each in domains)
+    domains = trust.serving(trust.domain_of(request.wanted))
+    own, *below = (_in_domain(each, request, source, image, toolchain, host_arch, emulator) for each in domains)
     return replace(own, trusted=below[0]) if below else own
 
 
 def _in_domain(
-    domain: str, order: CellRequest, source: Source, image: ImageSpec, toolchain: Image, host_arch: Arch, emulator: str
+    domain: str,
+    request: CellRequest,
+    source: Source,
+    image: ImageSpec,
+    toolchain: Image,
+    host_arch: Arch,
+    emulator: str,
 ) -> PreparedCell:
     own_python = None
-    if order.strategy is Strategy.CROSS:
-        own_python = build_python.make_spec(order.recipe, source, host_arch, toolchain, domain)
+    if request.strategy is Strategy.CROSS:
+        own_python = build_python.make_spec(request.recipe, source, host_arch, toolchain, domain)
     spec = make_spec(
         source,
-        order.variant,
-        order.cell.arch,
-        order.strategy,
+        request.variant,
+        request.cell.arch,
+        request.strategy,
         toolchain,
         build_python=own_python.own.key if own_python else None,
         domain=domain,
         emulator=emulator,
     )
-    return PreparedCell(order, source, image, toolchain, spec, own_python)
+    return PreparedCell(request, source, image, toolchain, spec, own_python)
 
 
 def stashed(store: Store, prepared: PreparedCell) -> Artifact | None:

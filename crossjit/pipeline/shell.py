@@ -38,7 +38,7 @@ def toolchain_shell(ctx: BuildContext, prepared: PreparedCell) -> int:
         env={
             **prepared.spec.environment,
             **cache_environment(prepared.spec, cached=False),
-            **ctx.emulation(prepared.toolchain.arch, prepared.order.cpu),
+            **ctx.emulation(prepared.toolchain.arch, prepared.request.cpu),
         },
         user=f"{layout.BUILDER}:{layout.BUILDER}",
     )

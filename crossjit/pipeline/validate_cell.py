@@ -31,9 +31,9 @@ def validate_cell(
 
     `earlier` is the cell's folder in a run that died: what its suites got done is not done again.
     """
-    selection = prepared.order.selection
+    selection = prepared.request.selection
     results = []
-    for name in prepared.order.suites:
+    for name in prepared.request.suites:
         target = target_of(ctx, prepared, built, name)
         result = run_suite.run_suite(
             ctx.engine,
@@ -61,12 +61,12 @@ def target_of(ctx: BuildContext, prepared: PreparedCell, built: BuiltCell, purpo
         artifact=built.artifact.full_id,
         tree=built.artifact.open,
         cell=prepared.cell,
-        variant=prepared.order.variant,
+        variant=prepared.request.variant,
         python=prepared.source.python,
         name=container_name(f"{purpose}-{prepared.cell.slug}", ctx.run),
         labels=ctx.labels,
         support=partial(built.artifact.open, SUPPORT),
-        emulation=ctx.emulation(prepared.cell.arch, prepared.order.cpu),
+        emulation=ctx.emulation(prepared.cell.arch, prepared.request.cpu),
         qemu=ctx.qemu_version(prepared.cell.arch),
         packages=prepared.toolchain.packages,
     )
@@ -87,7 +87,7 @@ def run_cell(
     interruption gets through, and what is wrong with the request: an earlier run that cannot be taken up.
     """
     cell = prepared.cell
-    result = CellResult(cell, Verdict.INFRA, (), build_key=prepared.key, strategy=prepared.order.strategy)
+    result = CellResult(cell, Verdict.INFRA, (), build_key=prepared.key, strategy=prepared.request.strategy)
     seconds: dict[str, float] = {}
     try:
         built = build_cell(ctx, prepared, log=folder / "build.log", rebuild=rebuild)
@@ -108,7 +108,7 @@ def run_cell(
         if validate:
             suite_results = validate_cell(ctx, prepared, built, folder=folder, earlier=earlier)
             seconds.update({suite.suite: suite.seconds for suite in suite_results})
-        decided, reasons = judge(cell, prepared.order.variant, probe, suite_results)
+        decided, reasons = judge(cell, prepared.request.variant, probe, suite_results)
         return replace(result, verdict=decided, reasons=reasons, suites=suite_results, seconds=seconds)
     except (Interrupted, UserError):
         raise

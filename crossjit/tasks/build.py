@@ -166,30 +166,30 @@ def plan(context: Context, request: Request, build_only: bool = False, json: boo
     foreseen, ability = forecast_cells(request)
     steps = {}
     for cell in foreseen:
-        order = cell.order
-        steps[order.cell] = list_steps(
-            order.cell, order.variant, order.strategy, ability, cell.known, validate=not build_only
+        wanted = cell.request
+        steps[wanted.cell] = list_steps(
+            wanted.cell, wanted.variant, wanted.strategy, ability, cell.known, validate=not build_only
         )
     if json:
-        show_json([_planned_json(cell, steps[cell.order.cell]) for cell in foreseen])
+        show_json([_planned_json(cell, steps[cell.request.cell]) for cell in foreseen])
         return
     show_table(
         ("cell", "strategy", "image", "in the stash", "build key", "to do"),
-        [_planned_row(cell, steps[cell.order.cell]) for cell in foreseen],
+        [_planned_row(cell, steps[cell.request.cell]) for cell in foreseen],
     )
     for cell in foreseen:
-        for obstacle in dict.fromkeys(step.obstacle for step in steps[cell.order.cell] if step.obstacle):
-            show(f"{cell.order.cell}: {obstacle}; {PROGRAM} setup fixes it")
-        for step in steps[cell.order.cell]:
+        for obstacle in dict.fromkeys(step.obstacle for step in steps[cell.request.cell] if step.obstacle):
+            show(f"{cell.request.cell}: {obstacle}; {PROGRAM} setup fixes it")
+        for step in steps[cell.request.cell]:
             if step.by:
-                show(f"{cell.order.cell}: its {step.name} is {step.by}")
+                show(f"{cell.request.cell}: its {step.name} is {step.by}")
 
 
 def _planned_row(cell: PlannedCell, steps: Sequence[PlannedStep]) -> tuple[str, ...]:
     to_do = [f"{step.name} (emulated)" if step.emulated else step.name for step in steps if not step.satisfied]
     return (
-        str(cell.order.cell),
-        cell.order.strategy.value,
+        str(cell.request.cell),
+        cell.request.strategy.value,
         cell.image.name if cell.image else "known with the source",
         cell.artifact.id if cell.artifact else "no",
         cell.key[:12] if cell.key else "known with the toolchain",
@@ -199,8 +199,8 @@ def _planned_row(cell: PlannedCell, steps: Sequence[PlannedStep]) -> tuple[str, 
 
 def _planned_json(cell: PlannedCell, steps: Sequence[PlannedStep]) -> dict[str, object]:
     return {
-        "cell": str(cell.order.cell),
-        "strategy": cell.order.strategy.value,
+        "cell": str(cell.request.cell),
+        "strategy": cell.request.strategy.value,
         "source": cell.source.version if cell.source else None,
         "llvm": cell.source.llvm if cell.source else None,
         "image": cell.image.name if cell.image else None,

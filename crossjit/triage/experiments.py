@@ -68,9 +68,9 @@ class Experiments:
     @property
     def subject(self) -> Subject:
         """What is known of the cell beforehand."""
-        variant, arch = self._prepared.order.variant, self._prepared.cell.arch
+        variant, arch = self._prepared.request.variant, self._prepared.cell.arch
         jit = variant.expects is Expectation.MACHINE_CODE
-        asserts = debug_sibling(variant, self._prepared.order.recipe) is not None
+        asserts = debug_sibling(variant, self._prepared.request.recipe) is not None
         emulated = self._shop.emulated(arch)
         can = {
             Experiment.JIT_OFF: jit,
@@ -79,10 +79,10 @@ class Experiments:
             Experiment.GIL_ON: variant.free_threaded,
             Experiment.OTHER_CPU: emulated,
             Experiment.NATIVE: emulated,
-            Experiment.INTERPRETER: jit and INTERPRETER in self._prepared.order.recipe.variants,
+            Experiment.INTERPRETER: jit and INTERPRETER in self._prepared.request.recipe.variants,
             Experiment.DEBUG: asserts and (jit or variant.free_threaded),
             Experiment.OTHER_ARCH: jit and _other(arch, self._shop.ability) is not None,
-            Experiment.REFERENCE: self._prepared.order.source is not None,
+            Experiment.REFERENCE: self._prepared.request.source is not None,
         }
         return Subject(arch, jit, variant.free_threaded, emulated, frozenset(rung for rung in can if can[rung]))
 
@@ -161,17 +161,17 @@ class Experiments:
 
     def _make_with_debug(self, rung: Experiment) -> _Place | str:
         """Return a rung of the ladder that begins at the debug build."""
-        order = self._prepared.order
-        variant = debug_sibling(order.variant, order.recipe)
+        request = self._prepared.request
+        variant = debug_sibling(request.variant, request.recipe)
         assert variant is not None
         if rung is Experiment.DEBUG:
-            return self._sibling(order, {}, variant=variant)
+            return self._sibling(request, {}, variant=variant)
         if rung is Experiment.OTHER_ARCH:
-            return self._sibling(order, {}, variant=variant, arch=_other(order.cell.arch, self._shop.ability))
+            return self._sibling(request, {}, variant=variant, arch=_other(request.cell.arch, self._shop.ability))
         if rung is Experiment.INTERPRETER:
-            interpreter = order.recipe.variants[INTERPRETER]
-            other = debug_sibling(interpreter, order.recipe) or _with_pydebug(interpreter)
-            return self._sibling(order, {}, variant=other)
+            interpreter = request.recipe.variants[INTERPRETER]
+            other = debug_sibling(interpreter, request.recipe) or _with_pydebug(interpreter)
+            return self._sibling(request, {}, variant=other)
         begun = self._place(Experiment.DEBUG, debug=True)
         return begun if isinstance(begun, str) else self._switched(rung, begun.target)
 
@@ -184,28 +184,28 @@ class Experiments:
         return _Place(replace(target, emulation={**target.emulation, "QEMU_CPU": cpu}), {}, f"QEMU as {cpu}")
 
     def _make(self, rung: Experiment) -> _Place | str:
-        order = self._prepared.order
+        request = self._prepared.request
         if rung in _SWITCHES:
             return self._switched(rung, self._target)
-        off = JIT_OFF if order.variant.expects is Expectation.MACHINE_CODE else {}
+        off = JIT_OFF if request.variant.expects is Expectation.MACHINE_CODE else {}
         match rung:
             case Experiment.NATIVE:
-                return self._sibling(order, off, arch=self._shop.facts.arch)
+                return self._sibling(request, off, arch=self._shop.facts.arch)
             case Experiment.OTHER_ARCH:
-                return self._sibling(order, {}, arch=_other(order.cell.arch, self._shop.ability))
+                return self._sibling(request, {}, arch=_other(request.cell.arch, self._shop.ability))
             case Experiment.INTERPRETER:
-                return self._sibling(order, {}, variant=order.recipe.variants[INTERPRETER])
+                return self._sibling(request, {}, variant=request.recipe.variants[INTERPRETER])
             case _:
-                return self._sibling(replace(order, source=None), off)
+                return self._sibling(replace(request, source=None), off)
 
     def _sibling(
-        self, order: CellRequest, env: Mapping[str, str], *, arch: Arch | None = None, variant: Variant | None = None
+        self, request: CellRequest, env: Mapping[str, str], *, arch: Arch | None = None, variant: Variant | None = None
     ) -> _Place | str:
         """Return another build of the same, or of the recipe's own source."""
-        variant = variant or order.variant
-        cell = replace(order.cell, arch=arch or order.cell.arch, variant=variant.name)
+        variant = variant or request.variant
+        cell = replace(request.cell, arch=arch or request.cell.arch, variant=variant.name)
         strategy = plan.choose_strategy(None, self._shop.ability, cell.arch)
-        wanted = replace(order, cell=cell, variant=variant, strategy=strategy)
+        wanted = replace(request, cell=cell, variant=variant, strategy=strategy)
         (prepared,) = prepare.prepare(self._shop, [wanted])
         if not self._builds and prepare.stashed(self._shop.store, prepared) is None:
             return "not in the stash, and building was not allowed"

@@ -186,7 +186,7 @@ def real_ladder(monkeypatch: pytest.MonkeyPatch, runs: Runs, variant: str, tmp_p
     """Make a ladder whose tests are not run, on a machine that would run four at a time."""
     recipe = recipes.find("3.15", PROJECT / "recipes")
     order = SimpleNamespace(recipe=recipe, variant=recipe.variants[variant], source=None, cell=CELL)
-    prepared = SimpleNamespace(order=order, cell=CELL, source=SimpleNamespace(python=(3, 15)))
+    prepared = SimpleNamespace(request=order, cell=CELL, source=SimpleNamespace(python=(3, 15)))
     ability = EmulationSupport(order.cell.arch, {})
     ctx = SimpleNamespace(progress=Silent(), engine=None, jobs=4, emulated=lambda arch: False, ability=ability)
     ctx.run = "a-run"
