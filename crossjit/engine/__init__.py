@@ -1,4 +1,4 @@
-"""Container engines: the seam (`base`), and what stands behind it: the command-line clients of docker and podman."""
+"""Container engines: the interface (`base`), and its implementation by the clients of docker and podman."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 def connect(settings: Settings) -> Engine:
     """Return the engine that the settings name, `docker` or `podman`.
 
-    Nothing is asked of it yet: an engine that is absent or does not answer shows at the first use, as EngineError.
+    It is not contacted yet: if it is missing or does not answer, its first use raises EngineError.
     """
-    # python-on-whales takes 0.2 s to import, which commands that need no engine should not pay
+    # importing python-on-whales takes 0.2 s, which commands without an engine should not pay
     from crossjit.engine.cli_engine import CliEngine
 
     return CliEngine(settings.engine)

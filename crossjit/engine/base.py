@@ -1,4 +1,4 @@
-"""The seam to a container engine: what the rest may ask of one. One contract suite holds every engine to it."""
+"""The interface of container engines. One contract suite tests every implementation."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from crossjit.model import Arch
 from crossjit.util.budget import BUDGET
 
 OWNED = "crossjit.owned"  # label on everything that crossjit makes; its value is the kind
-HOME = "crossjit.home"  # label: digest of the state folder, so that two users of one engine leave each other alone
+HOME = "crossjit.home"  # label: digest of the state folder; separates the users of one engine
 RUN = "crossjit.run"  # label: the run that started it
-COPY = "crossjit.copy"  # label: an image that a run makes for itself; the value tells it apart from all others
-READ_ONLY = ":ro"  # behind a volume's folder: it is mounted read-only
+COPY = "crossjit.copy"  # label: an image that a run makes for itself; the value is unique
+READ_ONLY = ":ro"  # suffix of a volume's folder that is mounted read-only
 
 LineSink = Callable[[str], None]
 
 
 def permanent_labels(labels: Mapping[str, str]) -> dict[str, str]:
-    """Return the labels for what outlives the run that makes it: all but the run's own."""
+    """Return the labels for objects that outlive their run: all but the run's own."""
     return {key: value for key, value in labels.items() if key != RUN}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a container may use: bytes of memory (no swap beyond it), processes, seconds until it ends by itself.
+    """A container's limits: bytes of memory (without swap), processes, seconds until it ends by itself.
 
-    `file_size` is the bytes of one file. What runs in the container may raise that for itself if
-    `file_size_may_be_raised`: it is a limit against accidents then. `disk` is the bytes of its own files and of its
-    writable volumes together; it is watched while commands run.
+    `file_size` is the bytes of one file. With `file_size_may_be_raised`, processes may raise it: it then only guards
+    against accidents. `disk` is the bytes of its own files and its writable volumes together; it is checked while
+    commands run.
     """
 
     memory: int | None = None
@@ -48,10 +48,10 @@ class Limits:
 class ContainerOptions:
     """How a container is started.
 
-    `env` and `user` are what its commands have unless they are run with others. Only with `network` the client's
-    proxies get in. `writable=False` makes the root file system read-only; `tmpfs` are folders in memory; `volumes` are
-    folders by the names of volumes that `ensure_volume` made, and stay when the container goes. A folder that ends in
-    READ_ONLY (`:ro`) is mounted read-only.
+    `env` and `user` are the defaults for its commands. The client's proxies are passed on only with `network`.
+    `writable=False` makes the root file system read-only; `tmpfs` are folders in memory; `volumes` are folders by the
+    names of volumes from `ensure_volume`, which outlive the container. A folder that ends in READ_ONLY (`:ro`) is
+    mounted read-only.
     """
 
     image: str
@@ -74,13 +74,13 @@ class ContainerOptions:
 
     @property
     def for_terminal(self) -> ContainerOptions:
-        """These options for a shell: whoever is at the terminal may run tests that insist on large files."""
+        """These options for an interactive shell, whose user may run tests that need large files."""
         return replace(self, limits=replace(self.limits, file_size_may_be_raised=True))
 
 
 @dataclass(frozen=True)
 class Completed:
-    """One command that ended: its exit status (negative for a signal, as in subprocess) and wall seconds."""
+    """A finished command: its exit status (negative for a signal, as in subprocess) and wall seconds."""
 
     argv: tuple[str, ...]
     returncode: int
@@ -108,9 +108,9 @@ class ImageInfo:
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What the engine is: for `doctor` and the run record.
+    """An engine's properties, for `doctor` and the run record.
 
-    `arch` and `kernel` (its release) are the machine's that its containers run on.
+    `arch` and `kernel` (its release) are those of the machine that its containers run on.
     """
 
     name: str
@@ -124,7 +124,7 @@ class EngineFacts:
 
 @dataclass(frozen=True)
 class EngineObject:
-    """Something that crossjit made and left in the engine."""
+    """An object in the engine that crossjit made."""
 
     kind: Literal["container", "volume", "image"]
     id: str
@@ -133,7 +133,7 @@ class EngineObject:
 
 
 class Container(Protocol):
-    """A running container. Its main process only waits; work is done by `run`."""
+    """A running container. Its main process only waits; `run` does the work."""
 
     id: str
 
@@ -147,55 +147,55 @@ class Container(Protocol):
         on_line: LineSink | None = None,
         timeout: float | None = None,
     ) -> Completed:
-        """Run a command to its end and pass on its output (stdout and stderr as they come) line by line.
+        """Run a command and pass on its output (stdout and stderr together) line by line as it arrives.
 
-        `env` is added to the container's. A line is text without its newline, undecodable bytes replaced. A command
-        that outlives `timeout` seconds is killed with all it started and comes back as -SIGKILL. One that does not
-        exist comes back as 127. A line of more than `BUDGET.line` bytes loses its end, and says so in its place.
+        `env` is added to the container's. A line is text without its newline, undecodable bytes replaced. After
+        `timeout` seconds the command and all that it started is killed, and the status is -SIGKILL. The status of a
+        command that does not exist is 127. A line of more than `BUDGET.line` bytes is cut, with a note at its end.
 
-        Raises EngineError if the engine or the container is gone, OutOfMemoryError if the kernel killed something in
-        the container for its memory and the command did not succeed, BudgetError if it says more than `BUDGET.log`
-        bytes or the container comes to more than `Limits.disk`; it is killed then, with all it started.
+        Raises EngineError if the engine or the container is gone, OutOfMemoryError if the command failed and the kernel
+        killed a process in the container because memory ran out, BudgetError if its output exceeds `BUDGET.log` bytes
+        or the container exceeds `Limits.disk`; the command and all that it started is then killed.
         """
 
     def put(self, tar: BinaryIO, destination: str) -> None:
         """Unpack an uncompressed tar stream into an existing folder; owners and modes are the tar's."""
 
     def get(self, path: str) -> AbstractContextManager[BinaryIO]:
-        """Open a tar stream of a file or folder; members are named from its last component on.
+        """Open a tar stream of a file or folder; members' names start with its last component.
 
-        Raises FileNotFoundError where there is none; reading it raises BudgetError after `BUDGET.stream` bytes. What is
-        in it is for the reader to bound (`TreeCount`).
+        Raises FileNotFoundError if it does not exist; reading raises BudgetError after `BUDGET.stream` bytes. Limits on
+        the members are up to the reader (`TreeCount`).
         """
 
 
 class Engine(Protocol):
-    """A container engine. `leftovers` is what it could not remove when a container was left."""
+    """A container engine. `leftovers` are the containers that it could not remove."""
 
     leftovers: list[Leftover]
 
     def facts(self) -> EngineFacts:
-        """Ask the engine what it is. Raises EngineError with a hint if it does not answer."""
+        """Return the engine's properties. Raises EngineError with a hint if it does not answer."""
 
     def container(self, options: ContainerOptions) -> AbstractContextManager[Container]:
-        """Start a container and remove it, with its processes and anonymous volumes, on the way out, however that is.
+        """Start a container for the block; always remove it at the end, with its processes and anonymous volumes.
 
-        The image must be in the engine already, with that arch (it is checked; nothing is pulled). All capabilities are
-        dropped but those given; no new privileges; an init reaps, and nothing that runs in the container can end it.
-        Nothing of the host is mounted.
+        The image must be in the engine already and have the given arch: this is checked, and nothing is pulled. All
+        other capabilities are dropped, new privileges are not possible. Nothing of the host is mounted. An init reaps
+        processes, and no process in the container can kill its main process.
         """
 
     def ensure_volume(self, name: str, labels: Mapping[str, str]) -> None:
-        """Make a named volume if there is none of that name."""
+        """Make a named volume if it does not exist."""
 
     def image(self, reference: str) -> ImageInfo | None:
-        """Look an image up; None where there is none."""
+        """Look up an image; None if it does not exist."""
 
     def pull(self, reference: str, *, arch: Arch) -> str:
         """Pull an image and return its reference by digest. Raises EngineError if no registry has it."""
 
     def import_image(self, tarball: Path, *, tag: str, arch: Arch, labels: Mapping[str, str]) -> ImageInfo:
-        """Make a one-layer image of a root file system's tarball."""
+        """Make a one-layer image from a root file system's tarball."""
 
     def build_image(
         self,
@@ -210,9 +210,8 @@ class Engine(Protocol):
     ) -> ImageInfo:
         """Build a stage of the Dockerfile in `context` with buildx, for the platform of `arch`.
 
-        The environment's proxies are given to it, and are in nothing that is made.
-
-        Raises EngineError with the last lines of the log as details.
+        The build gets the environment's proxies; the image does not contain them. Raises EngineError with the last
+        lines of the log as details.
         """
 
     def tag(self, image: str, tag: str) -> None:
@@ -222,7 +221,7 @@ class Engine(Protocol):
         """List containers (running or not), volumes and images that carry all these labels; None is any value."""
 
     def remove(self, thing: EngineObject) -> None:
-        """Remove it; it is no error if it is gone already."""
+        """Remove an object; it may be gone already."""
 
     def shell(
         self,

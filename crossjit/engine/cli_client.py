@@ -1,4 +1,4 @@
-"""The command-line client of docker or podman: its command line, short questions, and what a failure of it means."""
+"""The command-line client of docker or podman: its command line, short subcommands, and translated errors."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from crossjit.engine.endpoint import Endpoint
 from crossjit.engine.process import ClientResult, finish
 from crossjit.errors import EngineError, OutOfMemoryError
 
-PATIENCE = 120.0  # seconds that a busy engine gets for one small thing
-KILL_PATIENCE = 30.0  # seconds that killing a command's processes may take, under emulation too
+CALL_TIMEOUT = 120.0  # seconds for a short subcommand on a busy engine
+KILL_TIMEOUT = 30.0  # seconds for killing a command's processes, even under emulation
 MORE_MEMORY = "give it more memory, or run fewer jobs at a time: CROSSJIT_JOBS=1"
 
 
 class CliClient:
-    """One engine's client. `library` is python-on-whales' view of it, for answers that it parses."""
+    """One engine's client. `library` is python-on-whales' client for it, whose answers are parsed."""
 
     def __init__(self, name: str) -> None:
         self.name: Literal["docker", "podman"] = "podman" if name == "podman" else "docker"
@@ -36,7 +36,7 @@ class CliClient:
 
     @functools.cached_property
     def command(self) -> tuple[str, ...]:
-        """The client's command line up to the subcommand. Raises EngineError if there is no client."""
+        """The client's command line up to the subcommand. Raises EngineError if the client is not installed."""
         try:
             return tuple(str(part) for part in self.library.client_config.docker_cmd)
         except ClientNotFoundError as error:
@@ -46,15 +46,15 @@ class CliClient:
 
     def call(self, what: str, *arguments: str, env: Mapping[str, str] | None = None) -> str:
         """Run a short subcommand and return its stdout; `what` completes 'cannot …' in the EngineError if it fails."""
-        ended = self.try_call(*arguments, env=env)
-        if ended.returncode != 0:
-            raise self.error(what, ended.stderr)
-        return ended.stdout
+        result = self.try_call(*arguments, env=env)
+        if result.returncode != 0:
+            raise self.error(what, result.stderr)
+        return result.stdout
 
     def try_call(
-        self, *arguments: str, timeout: float = PATIENCE, env: Mapping[str, str] | None = None
+        self, *arguments: str, timeout: float = CALL_TIMEOUT, env: Mapping[str, str] | None = None
     ) -> ClientResult:
-        """Run a short subcommand to its end. Raises EngineError if the engine does not answer in time."""
+        """Run a short subcommand. Raises EngineError if the engine does not answer in time."""
         try:
             return finish((*self.command, *arguments), timeout=timeout, env=env)
         except subprocess.TimeoutExpired as error:
@@ -63,66 +63,66 @@ class CliClient:
                 hint=f"see what the engine is doing: {self.name} ps",
             ) from error
 
-    def error(self, what: str, said: str) -> EngineError:
-        """Tell why the client failed: there is no engine behind it, or it refused this one thing."""
-        details = tuple(line for line in said.splitlines() if line.strip())
-        asked = self.try_call("version", "--format", "{{json .}}", timeout=KILL_PATIENCE)
-        if asked.returncode != 0:
-            where = self.endpoint()
-            if not where.is_own:
-                hint = where.hint
-            elif "permission denied" in asked.stderr:
+    def error(self, what: str, output: str) -> EngineError:
+        """Make the error of a failed client: the engine does not answer, or it refused this request."""
+        details = tuple(line for line in output.splitlines() if line.strip())
+        version = self.try_call("version", "--format", "{{json .}}", timeout=KILL_TIMEOUT)
+        if version.returncode != 0:
+            engine = self.endpoint()
+            if not engine.is_own:
+                hint = engine.hint
+            elif "permission denied" in version.stderr:
                 hint = f"this user has no access to it: join the group {self.name} and log in again"
             else:
                 hint = f"start it, or let crossjit do it: {PROGRAM} setup"
-            lines = tuple(line for line in asked.stderr.splitlines() if line.strip())
-            name = self.name if where.is_own else f"{self.name} at {where.words}"
+            lines = tuple(line for line in version.stderr.splitlines() if line.strip())
+            name = self.name if engine.is_own else f"{self.name} at {engine.words}"
             return EngineError(f"the container engine ({name}) does not answer", hint=hint, details=lines)
         hint = ""
-        if "exec format error" in said.lower():
+        if "exec format error" in output.lower():
             hint = f"this host cannot run that architecture: {PROGRAM} doctor says why"
         return EngineError(f"{self.name} cannot {what}", hint=hint, details=details)
 
     def info(self) -> Any:
-        """Return all that the engine tells of itself. Raises EngineError."""
-        podman, what = self.name == "podman", "report its state"
-        with self.translated_errors(what):
-            said = json.loads(self.call(what, "info", "--format", "json" if podman else "{{json .}}"))
-        if not podman and not said.get("ServerVersion"):  # clients before 27 end with 0 where no engine answers
-            raise self.error(what, "")
-        return said
+        """Return the engine's `info`. Raises EngineError."""
+        podman, action = self.name == "podman", "report its state"
+        with self.translated_errors(action):
+            info = json.loads(self.call(action, "info", "--format", "json" if podman else "{{json .}}"))
+        if not podman and not info.get("ServerVersion"):  # clients before 27 exit with 0 if no engine answers
+            raise self.error(action, "")
+        return info
 
     def endpoint(self) -> Endpoint:
-        """Tell which engine the client talks to."""
+        """Return the address of the engine that the client talks to."""
         if self.name == "podman":
             return Endpoint()
 
         def ask(arguments: Sequence[str]) -> tuple[int, str, str]:
-            ended = self.try_call(*arguments, timeout=KILL_PATIENCE)
-            return ended.returncode, ended.stdout, ended.stderr
+            result = self.try_call(*arguments, timeout=KILL_TIMEOUT)
+            return result.returncode, result.stdout, result.stderr
 
         return endpoint.find(ask, os.environ)
 
     @functools.cached_property
     def root(self) -> Path | None:
-        """The folder in which the engine keeps all it has; None where that is on another machine, or not told."""
+        """The engine's data folder; None if it is on a different machine or unknown."""
         try:
-            said = self.info()
+            info = self.info()
             root, kernel = (
-                (said["store"]["graphRoot"], said["host"]["kernel"])
+                (info["store"]["graphRoot"], info["host"]["kernel"])
                 if self.name == "podman"
-                else (said["DockerRootDir"], said["KernelVersion"])
+                else (info["DockerRootDir"], info["KernelVersion"])
             )
         except (EngineError, KeyError, TypeError):
             return None
-        # Docker Desktop and remote engines run under another kernel, whatever the address looks like
+        # Docker Desktop and remote engines run under a different kernel, even if the address looks local
         local = kernel == os.uname().release and not self.endpoint().is_remote
         return Path(root) if local else None
 
     @contextlib.contextmanager
     def translated_errors(self, what: str) -> Iterator[None]:
-        """Turn what python-on-whales raises into EngineError."""
-        _ = self.command  # raises where there is no client
+        """Turn python-on-whales' errors into EngineError."""
+        _ = self.command  # raises if the client is not installed
         try:
             yield
         except DockerException as error:
@@ -131,7 +131,7 @@ class CliClient:
             raise self.error(what, f"its answer cannot be parsed: {error}") from error
 
     def require_running(self, container: str, name: str) -> None:
-        """Raise EngineError unless the container is running; OutOfMemoryError if it ended for its memory."""
+        """Raise EngineError unless the container is running; OutOfMemoryError if it was killed for its memory."""
         with self.translated_errors(f"find the container {name} any more"):
             state = self.library.container.inspect(container).state
         if state.running:

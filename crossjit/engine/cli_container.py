@@ -14,15 +14,15 @@ from typing import BinaryIO, cast
 
 from crossjit.engine import disk_usage
 from crossjit.engine.base import READ_ONLY, Completed, ContainerOptions, LineSink
-from crossjit.engine.cli_client import KILL_PATIENCE, MORE_MEMORY, CliClient
+from crossjit.engine.cli_client import KILL_TIMEOUT, MORE_MEMORY, CliClient
 from crossjit.engine.confinement import KEEPER, no_proxies, without_proxies
 from crossjit.engine.disk import DiskWatch
 from crossjit.engine.process import ClientResult, feed, finish, follow, reading
 from crossjit.errors import EngineError, OutOfMemoryError
 from crossjit.util.budget import BUDGET, BoundedReader, LogCount
 
-# How often the kernel has killed for memory in this container (cgroup v2, v1). It runs nothing but the shell itself:
-# PATH may begin with folders that commands can write to.
+# Counts the kernel's kills for memory in this container (cgroup v2, v1). It uses shell builtins only: PATH may begin
+# with folders that commands can write to.
 _COUNT = """\
 kills=0
 for file in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; do
@@ -30,10 +30,9 @@ for file in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_contro
 done
 """
 
-# Every command starts through this. Its first line on stderr shows that the engine did its part, so that anything that
-# goes wrong before it is the engine's failure and everything after it is the command's. It tells the process's id,
-# which the command keeps, and how often the kernel has killed so far. From there on stderr is stdout: one pipe, so the
-# order of lines is the command's own.
+# Every command starts through this. Its first line on stderr shows that the engine has started it: a failure before
+# that line is the engine's, one after it the command's. The line has the process id, which the command keeps, and the
+# number of kills so far. From then on stderr is stdout: with one pipe, the lines keep their order.
 _START = f"""\
 {_COUNT}echo "crossjit $$ $kills" >&2
 exec 2>&1
@@ -41,9 +40,9 @@ exec "$@"
 """
 _STARTED = re.compile(r"crossjit (\d+) (\d+)")
 
-# Ending the client leaves the command running, so this ends it from inside: all that is in the command's session, comes
-# of it, or carries its mark in the environment (which finds what went off into a session of its own). Everything found
-# is stopped first, so that nothing new is started while it looks. It runs as the same user: no capability is needed.
+# Killing the client leaves the command running, so this kills it from inside: all processes in the command's session,
+# their descendants, and those with its mark in the environment (which finds processes in new sessions). Each is stopped
+# first, so that nothing new starts during the search. It runs as the same user, so it needs no capability.
 _MARK = "CROSSJIT_COMMAND"
 _KILL = """\
 PATH=/usr/bin:/bin
@@ -85,25 +84,25 @@ exit 1
 def exit_status(code: int) -> int:
     """Turn the client's exit status into subprocess's: negative for a signal.
 
-    The engine reports a death by signal n as 128+n, which a command may also exit with by itself (a shell does when its
-    child dies so); 129 to 159 are taken for signals 1 to 31 either way.
+    The engine reports a death by signal n as 128+n, which a command may also return by itself (as a shell does when a
+    signal kills its child); 129 to 159 are always treated as signals 1 to 31.
     """
     return 128 - code if 128 < code < 160 else code
 
 
 class _Start:
-    """Tells a command's first line from what the client says where it cannot start one."""
+    """Tells the first line of a started command from the client's messages if it cannot start one."""
 
     def __init__(self) -> None:
         self.process: int | None = None
         self.kills = 0
-        self.said: deque[str] = deque(maxlen=30)
+        self.messages: deque[str] = deque(maxlen=30)
 
-    def hear(self, line: str) -> None:
-        if self.process is None and (found := _STARTED.fullmatch(line)):
-            self.process, self.kills = int(found[1]), int(found[2])
+    def read(self, line: str) -> None:
+        if self.process is None and (match := _STARTED.fullmatch(line)):
+            self.process, self.kills = int(match[1]), int(match[2])
         else:
-            self.said.append(line)
+            self.messages.append(line)
 
 
 class CliContainer:
@@ -121,11 +120,11 @@ class CliContainer:
 
     @property
     def environment(self) -> dict[str, str] | None:
-        """The client's environment where it runs something in the container; None for our own."""
+        """The client's environment for running a command in the container; None for our own."""
         return None if self._options.network else without_proxies()
 
     def exec(self, *flags: str, user: str | None = None) -> tuple[str, ...]:
-        """Return the client's command line up to what is to be run in the container, as its user or another."""
+        """Return the client's command line up to the command to run in the container, as its user or the given one."""
         bare = () if self._options.network or self._cli.name == "podman" else no_proxies(self._cli.name)
         return (*self._cli.command, "exec", *bare, *flags, "--user", user or self._user, self.id)
 
@@ -154,10 +153,10 @@ class CliContainer:
 
         began = time.monotonic()
         try:
-            done = follow(
+            followed = follow(
                 command,
                 on_line=on_line or (lambda line: None),
-                on_error_line=start.hear,
+                on_error_line=start.read,
                 timeout=timeout,
                 on_timeout=end,
                 count=LogCount(argv[0]),
@@ -165,22 +164,22 @@ class CliContainer:
                 env=self.environment,
             )
         except Exception:
-            with contextlib.suppress(EngineError):  # the first error is the one to tell
+            with contextlib.suppress(EngineError):  # report the first error
                 end()
             raise
-        returncode = -9 if done.timed_out else exit_status(done.returncode)
+        returncode = -9 if followed.timed_out else exit_status(followed.returncode)
         completed = Completed(tuple(argv), returncode, time.monotonic() - began)
         self._require_own_end(completed, start)
         return completed
 
     def _require_own_end(self, completed: Completed, start: _Start) -> None:
-        """Raise EngineError or OutOfMemoryError if it was not the command itself that made it end so."""
+        """Raise EngineError or OutOfMemoryError if the engine or the kernel ended the command."""
         returncode, program = completed.returncode, completed.argv[0]
         if start.process is None:
             self._cli.require_running(self.id, self._name)
             if returncode >= 0:
-                raise self._cli.error(f"start {program} in {self._name}", "\n".join(start.said))
-            # what an earlier command left running has killed it: that is the source's doing
+                raise self._cli.error(f"start {program} in {self._name}", "\n".join(start.messages))
+            # a process left by an earlier command killed it: that is the source's fault
         else:
             self._kills = start.kills
         if returncode != 0:
@@ -194,15 +193,15 @@ class CliContainer:
                 )
 
     def _memory_kills(self) -> int:
-        """Ask how often the kernel has killed something in the container for its memory."""
-        # as the user whom no command can send a signal to
+        """Return the number of the kernel's kills for memory in the container."""
+        # as the user to whose processes no command can send a signal
         try:
-            ended = finish((*self.exec(user=KEEPER), "/bin/sh", "-c", f"{_COUNT}echo $kills"), timeout=KILL_PATIENCE)
+            result = finish((*self.exec(user=KEEPER), "/bin/sh", "-c", f"{_COUNT}echo $kills"), timeout=KILL_TIMEOUT)
         except subprocess.TimeoutExpired:
-            ended = ClientResult(1, "", "")
-        if ended.returncode == 0 and ended.stdout.strip().isdecimal():
-            return int(ended.stdout)
-        for _ in range(20):  # nothing can be run in it: it may have ended, which the engine learns a little later
+            result = ClientResult(1, "", "")
+        if result.returncode == 0 and result.stdout.strip().isdecimal():
+            return int(result.stdout)
+        for _ in range(20):  # nothing can be run in it: it may have ended, which the engine reports with a delay
             self._cli.require_running(self.id, self._name)
             time.sleep(0.1)
         return 0
@@ -211,16 +210,16 @@ class CliContainer:
         """Kill a command with all that it started."""
         arguments = ("/bin/sh", "-c", _KILL, "crossjit", f"{_MARK}={mark}", "" if first is None else str(first))
         try:
-            ended = finish((*self.exec(user=user), *arguments), timeout=KILL_PATIENCE)
+            result = finish((*self.exec(user=user), *arguments), timeout=KILL_TIMEOUT)
         except subprocess.TimeoutExpired:
-            ended = ClientResult(1, "", "")
-        if ended.returncode != 0:
-            # no process to be had (a fork bomb), or processes of another user: a restart ends everything
+            result = ClientResult(1, "", "")
+        if result.returncode != 0:
+            # no process can be started (a fork bomb), or some belong to a different user: a restart ends everything
             self._cli.require_running(self.id, self._name)
             self._cli.call(f"restart {self._name}", "container", "restart", "--time", "0", self.id)
 
     def _size(self, exact: bool) -> int:
-        """Tell how many bytes of the engine's disk the container has, for `DiskWatch`."""
+        """Return the bytes of the engine's disk that the container uses, for `DiskWatch`."""
         writable = tuple(folder for folder in self._options.volumes.values() if not folder.endswith(READ_ONLY))
         about = (self._cli, self.id, self._name, self.exec(), self._user, writable)
         return disk_usage.measure(*about, limit=self._options.limits.disk or 0, exact=exact)
@@ -228,27 +227,27 @@ class CliContainer:
     def put(self, tar: BinaryIO, destination: str) -> None:
         """Unpack an uncompressed tar stream into an existing folder; owners and modes are the tar's.
 
-        In a container that is not writable, and in its folders in memory, the container's own `tar` unpacks as the
-        container's user; owners that it may not set are an EngineError.
+        In a read-only container, and in folders in memory, the container's own `tar` unpacks as the container's user;
+        an owner that it may not set is an EngineError.
         """
         if not self._options.writable or self._is_in_memory(destination):
             unpack = ("/bin/tar", "--extract", "--file=-", "--same-permissions", "--same-owner", "--numeric-owner")
-            ended = feed((*self.exec("--interactive"), *unpack, f"--directory={destination}"), tar)
+            result = feed((*self.exec("--interactive"), *unpack, f"--directory={destination}"), tar)
         else:
-            ended = feed((*self._cli.command, "cp", "-", f"{self.id}:{destination}"), tar)
-        if ended.returncode != 0:
+            result = feed((*self._cli.command, "cp", "-", f"{self.id}:{destination}"), tar)
+        if result.returncode != 0:
             self._cli.require_running(self.id, self._name)
-            raise self._cli.error(f"copy into {destination} of {self._name}", ended.stderr)
+            raise self._cli.error(f"copy into {destination} of {self._name}", result.stderr)
 
     @contextlib.contextmanager
     def get(self, path: str) -> Iterator[BinaryIO]:
         """Open a tar stream of a file or folder."""
 
-        def failed(ended: ClientResult, begun: bool) -> Exception:
+        def failed(result: ClientResult, started: bool) -> Exception:
             self._cli.require_running(self.id, self._name)
-            if not begun and not self._exists(path):
+            if not started and not self._exists(path):
                 return FileNotFoundError(2, f"there is no such file in {self._name}", path)
-            return self._cli.error(f"copy {path} out of {self._name}", ended.stderr)
+            return self._cli.error(f"copy {path} out of {self._name}", result.stderr)
 
         if not self._is_in_memory(path):
             command = (*self._cli.command, "cp", f"{self.id}:{path}", "-")
@@ -263,8 +262,8 @@ class CliContainer:
 
     def _exists(self, path: str) -> bool:
         look = '[ -e "$1" ] || [ -L "$1" ]'
-        return finish((*self.exec(), "/bin/sh", "-c", look, "crossjit", path), timeout=KILL_PATIENCE).returncode != 1
+        return finish((*self.exec(), "/bin/sh", "-c", look, "crossjit", path), timeout=KILL_TIMEOUT).returncode != 1
 
     def _is_in_memory(self, path: str) -> bool:
-        """Tell whether the engine's own copying does not reach a path: it sees the writable layer only."""
+        """Whether a path is in memory, where the engine cannot copy: it sees the writable layer only."""
         return any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in self._options.in_memory)

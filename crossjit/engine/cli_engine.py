@@ -1,7 +1,7 @@
-"""Docker and podman behind the engine seam: the only module that imports python-on-whales.
+"""Docker and podman as engines. Only this module and `cli_client` import python-on-whales.
 
-python-on-whales answers questions (what is there, what is it). What must be followed as it runs, streamed, or brought
-to its end through a Ctrl-C goes to the same client's command line directly: the library can do none of these.
+python-on-whales is used for queries. Commands that are followed, streamed, or must end despite a Ctrl-C use the
+client's command line directly, since the library can do none of these.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from crossjit.engine.process import follow, held_signals
 from crossjit.errors import EngineError, Leftover
 from crossjit.model import Arch
 
-PULL_PATIENCE = 1800.0  # seconds that pulling a whole image may take
+PULL_TIMEOUT = 1800.0  # seconds for pulling an image
 
 
 class _Transient(Exception):  # noqa: N818 - never leaves this module
-    """A pull failed in a way that may pass."""
+    """A pull failed, but another try may succeed."""
 
 
-def is_transient(said: str) -> bool:
-    """Tell whether a failed pull is worth another try, by what the client said: it has only one exit status for all.
+def is_transient(output: str) -> bool:
+    """Whether a failed pull is worth another try, by the client's messages: its exit status is always the same.
 
-    A host that cannot be resolved is final: a machine without a registry should learn it at once.
+    A host that cannot be resolved is final, so that a pull without a network fails at once.
     """
-    text = said.lower()
+    text = output.lower()
     if "no such host" in text or "name resolution" in text or "not found" in text:
         return False
     return bool(
@@ -63,30 +63,30 @@ class CliEngine:
         self.name = self.cli.name
         self.leftovers: list[Leftover] = []
 
-    # -- what is it, what is there
+    # -- queries
 
     def facts(self) -> EngineFacts:
-        """Ask the engine what it is."""
-        said = self.cli.info()
+        """Return the engine's properties."""
+        info = self.cli.info()
         if self.name == "podman":
-            version, machine = said["version"]["Version"], said["host"]["arch"]
-            cores, memory, kernel = said["host"]["cpus"], said["host"]["memTotal"], said["host"].get("kernel", "")
+            version, machine = info["version"]["Version"], info["host"]["arch"]
+            cores, memory, kernel = info["host"]["cpus"], info["host"]["memTotal"], info["host"].get("kernel", "")
             buildx = self.buildx()
         else:
-            version, machine = said["ServerVersion"], said.get("Architecture", "unknown")
-            cores, memory, kernel = said.get("NCPU", 1), said.get("MemTotal", 0), said.get("KernelVersion", "")
-            plugins = (said.get("ClientInfo") or {}).get("Plugins") or ()  # asking buildx itself costs another client
+            version, machine = info["ServerVersion"], info.get("Architecture", "unknown")
+            cores, memory, kernel = info.get("NCPU", 1), info.get("MemTotal", 0), info.get("KernelVersion", "")
+            plugins = (info.get("ClientInfo") or {}).get("Plugins") or ()  # asking buildx itself takes another process
             versions = {plugin.get("Name"): plugin.get("Version") for plugin in plugins}
             buildx = _version(versions["buildx"]) if versions.get("buildx") else None
         return EngineFacts(self.name, version, buildx, self._arch(machine, "the engine"), cores, memory, kernel)
 
     def buildx(self) -> str | None:
-        """Return the version of buildx, None where there is none."""
+        """Return the version of buildx, None without it."""
         try:
-            said = self.cli.library.buildx.version()
+            output = self.cli.library.buildx.version()
         except (ClientNotFoundError, DockerException, UnicodeDecodeError):
             return None
-        return _version(said)
+        return _version(output)
 
     def _arch(self, machine: str, whose: str) -> Arch:
         arch = Arch.of_machine(machine)
@@ -95,12 +95,12 @@ class CliEngine:
         return arch
 
     def image(self, reference: str) -> ImageInfo | None:
-        """Look an image up; None where there is none."""
+        """Look up an image; None if it does not exist."""
         try:
             with self.cli.translated_errors(f"look up the image {reference}"):
                 return self._info(self.cli.library.image.inspect(reference), reference)
         except EngineError as error:
-            # an engine that answers and does not have it: the client exits with 1 for both
+            # the client exits with 1 both for a missing image and for an engine that does not answer
             if isinstance(error.__cause__, DockerException) and self.cli.try_call("version").returncode == 0:
                 return None
             raise
@@ -111,7 +111,7 @@ class CliEngine:
         return ImageInfo(image.id, self._arch(image.architecture, f"the image {reference}"), dict(labels))
 
     def _expect(self, reference: str, arch: Arch) -> ImageInfo:
-        """Look up an image that must be there and be for `arch`."""
+        """Look up an image that must exist and be for `arch`."""
         info = self.image(reference)
         if info is None:
             raise EngineError(f"there is no image {reference} in {self.name}")
@@ -123,25 +123,25 @@ class CliEngine:
 
     def pull(self, reference: str, *, arch: Arch) -> str:
         """Pull an image and return its reference by digest."""
-        said = self._pull(reference, arch)
+        output = self._pull(reference, arch)
         self._expect(reference, arch)
         repository = re.sub(r"(@.*|:[^:/]*)$", "", reference)
-        if found := re.search(r"^Digest: (sha256:[0-9a-f]{64})\s*$", said, re.MULTILINE):
-            by_digest = f"{repository}@{found[1]}"
-        else:  # podman says the image's id only
+        if match := re.search(r"^Digest: (sha256:[0-9a-f]{64})\s*$", output, re.MULTILINE):
+            by_digest = f"{repository}@{match[1]}"
+        else:  # podman prints the image's id only
             with self.cli.translated_errors(f"look up the image {reference}"):
                 digests = self.cli.library.image.inspect(reference).repo_digests or [reference]
             by_digest = next((digest for digest in digests if digest.startswith(f"{repository}@")), digests[0])
         known = self.image(by_digest)
         if known is None or known.arch is not arch:
-            # one digest may stand for several arches, and the engine leaves it with the first that it pulled
+            # one digest may name images for several archs, and the engine keeps the first that it pulled
             self.cli.try_call("image", "rm", by_digest)
             self._pull(by_digest, arch)
             self._expect(by_digest, arch)
         return by_digest
 
     def _pull(self, reference: str, arch: Arch) -> str:
-        """Pull, three times if what fails may pass; return what the client said."""
+        """Pull, with up to three attempts if another try may succeed; return the client's output."""
         command = ("image", "pull", "--platform", arch.platform, reference)
         try:
             for attempt in tenacity.Retrying(
@@ -151,24 +151,24 @@ class CliEngine:
                 reraise=True,
             ):
                 with attempt:
-                    ended = self.cli.try_call(*command, timeout=PULL_PATIENCE)
-                    if ended.returncode != 0 and is_transient(ended.stderr):
-                        raise _Transient(ended.stderr)
+                    result = self.cli.try_call(*command, timeout=PULL_TIMEOUT)
+                    if result.returncode != 0 and is_transient(result.stderr):
+                        raise _Transient(result.stderr)
         except _Transient as error:
             raise self.cli.error(f"pull {reference}, three times over", str(error)) from error
-        if ended.returncode != 0:
-            raise self.cli.error(f"pull {reference}", ended.stderr)
-        return ended.stdout
+        if result.returncode != 0:
+            raise self.cli.error(f"pull {reference}", result.stderr)
+        return result.stdout
 
     def import_image(self, tarball: Path, *, tag: str, arch: Arch, labels: Mapping[str, str]) -> ImageInfo:
-        """Make a one-layer image of a root file system's tarball."""
+        """Make a one-layer image from a root file system's tarball."""
         changes = [f"LABEL {_quoted(key)}={_quoted(value)}" for key, value in labels.items()]
         with self.cli.translated_errors(f"import {tarball}"):
-            made = self.cli.library.image.import_(tarball, tag=tag, changes=changes, platform=arch.platform)
-            info = self._info(made, tag)
+            image = self.cli.library.image.import_(tarball, tag=tag, changes=changes, platform=arch.platform)
+            info = self._info(image, tag)
         if info.arch is arch:
             return info
-        # engines up to 20.10 do not heed --platform; buildx does, and nothing has to run for it
+        # engines up to 20.10 ignore --platform; buildx does not, and this build runs no command
         self.remove(EngineObject("image", info.id, tag, labels))
         with tempfile.TemporaryDirectory(dir=tarball.parent, prefix=".import-") as folder:
             context = Path(folder)
@@ -199,7 +199,7 @@ class CliEngine:
                 raise EngineError(
                     f"{self.name} has no buildx", hint=f"install docker-buildx, or let crossjit do it: {PROGRAM} setup"
                 )
-            # the engine's own builder, which bears its context's name: another would not see the engine's images
+            # the engine's own builder has its context's name; other builders do not see the engine's images
             builder = self.cli.call("show its context", "context", "inspect", "--format", "{{.Name}}").strip()
             flags = ["buildx", "build", "--builder", builder, "--load", "--progress", "plain", "--provenance=false"]
         flags += ["--target", target, "--platform", arch.platform, "--tag", tag]
@@ -210,14 +210,14 @@ class CliEngine:
             flags += ["--label", f"{key}={value}"]
         last: deque[str] = deque(maxlen=30)
 
-        def take(line: str) -> None:
+        def on_any_line(line: str) -> None:
             if line.strip():
                 last.append(line)
             if on_line is not None:
                 on_line(line)
 
-        done = follow((*self.cli.command, *flags, str(context)), on_line=take, on_error_line=take)
-        if done.returncode != 0:
+        result = follow((*self.cli.command, *flags, str(context)), on_line=on_any_line, on_error_line=on_any_line)
+        if result.returncode != 0:
             raise self.cli.error(f"build the image {tag} (stage {target} of {context})", "\n".join(last))
         return self._expect(tag, arch)
 
@@ -225,18 +225,18 @@ class CliEngine:
         """Give an image another name."""
         self.cli.call(f"tag {image} as {tag}", "image", "tag", image, tag)
 
-    # -- what crossjit left
+    # -- objects that crossjit made
 
     def owned(self, labels: Mapping[str, str | None]) -> list[EngineObject]:
         """List containers (running or not), volumes and images that carry all these labels, and `crossjit.owned`."""
-        wanted = (key if value is None else f"{key}={value}" for key, value in labels.items())
-        filters = [("label", OWNED), *(("label", label) for label in wanted)]
+        selectors = (key if value is None else f"{key}={value}" for key, value in labels.items())
+        filters = [("label", OWNED), *(("label", label) for label in selectors)]
         things: list[EngineObject] = []
         with self.cli.translated_errors("list crossjit's objects"):
             containers = self.cli.library.container.list(all=True, filters=filters)  # type: ignore[arg-type]
             volumes = self.cli.library.volume.list(filters=filters)  # type: ignore[arg-type]
             images = self.cli.library.image.list(filters=filters)  # type: ignore[arg-type]
-        # what is listed may be gone before it is looked at: another run removes its own
+        # a listed object may be gone before it is inspected: another run removes its own
         for container in containers:
             with contextlib.suppress(DockerException):
                 things.append(
@@ -254,27 +254,27 @@ class CliEngine:
         return things
 
     def remove(self, thing: EngineObject) -> None:
-        """Remove it; it is no error if it is gone already."""
+        """Remove an object; it may be gone already."""
         if thing.kind == "container":
             self._discard(thing.id)
             return
         force = ("--force",) if thing.kind == "image" else ()
         with held_signals():
-            ended = self.cli.try_call(thing.kind, "rm", *force, thing.id)
-        if ended.returncode == 0:
+            result = self.cli.try_call(thing.kind, "rm", *force, thing.id)
+        if result.returncode == 0:
             return
         if thing.kind == "image":
-            there = self.image(thing.id) is not None
+            exists = self.image(thing.id) is not None
         else:
-            there = thing.id in self.cli.call("list volumes", "volume", "ls", "--quiet").split()
-        if there:
-            raise self.cli.error(f"remove the {thing.kind} {thing.name}", ended.stderr)
+            exists = thing.id in self.cli.call("list volumes", "volume", "ls", "--quiet").split()
+        if exists:
+            raise self.cli.error(f"remove the {thing.kind} {thing.name}", result.stderr)
 
     # -- containers
 
     @contextlib.contextmanager
     def container(self, options: ContainerOptions) -> Iterator[Container]:
-        """Start a container and remove it on the way out, however that is."""
+        """Start a container for the block; always remove it at the end."""
         name = options.name
         info = self._expect(options.image, options.arch)
         flags = ["--name", name, "--pull", "never", "--platform", options.arch.platform]
@@ -285,26 +285,26 @@ class CliEngine:
         for key, value in options.env.items():
             flags += ["--env", f"{key}={value}"]
         flags += confinement.flags(options)
-        # the program by its path: PATH may begin with folders that commands can write to
+        # the program by its absolute path: PATH may begin with folders that commands can write to
         flags += ["--entrypoint", "/bin/sleep", info.id, str(options.limits.seconds)]
         created: list[str] = []
         try:
             with held_signals(), self._noting(name):
-                said = self.cli.call(
+                output = self.cli.call(
                     f"create the container {name}", "container", "create", *flags, env=confinement.without_proxies()
                 )
-                created.append(said.split()[-1])
+                created.append(output.split()[-1])
             self.cli.call(f"start the container {name}", "container", "start", created[0])
             yield CliContainer(self.cli, created[0], options)
         except BaseException:
-            with contextlib.suppress(EngineError):  # the first error is the one to tell; what is left is noted
+            with contextlib.suppress(EngineError):  # report the first error; the leftover is noted
                 self._leave(created, name)
             raise
         self._leave(created, name)
 
     @contextlib.contextmanager
     def _noting(self, name: str) -> Iterator[None]:
-        """Note that a container may be left if the engine does not say what became of it."""
+        """Note a possible leftover if creating the container timed out."""
         try:
             yield
         except EngineError as error:
@@ -317,7 +317,7 @@ class CliEngine:
         self.leftovers.append(Leftover(f"the container {name}", reason.message, remedy))
 
     def _leave(self, created: Sequence[str], name: str) -> None:
-        """Remove the container if there is one; note it where that fails."""
+        """Remove the container if it was created; note it as a leftover if that fails."""
         for container in created:
             try:
                 self._discard(container)
@@ -326,37 +326,37 @@ class CliEngine:
                 raise
 
     def ensure_volume(self, name: str, labels: Mapping[str, str]) -> None:
-        """Make a named volume if there is none of that name; the engine takes a name that it has for done."""
+        """Make a named volume if it does not exist; for the engine, an existing name is not an error."""
         flags = [flag for key, value in labels.items() for flag in ("--label", f"{key}={value}")]
         if self.cli.try_call("volume", "inspect", name).returncode != 0:
             self.cli.call(f"make the volume {name}", "volume", "create", *flags, name)
 
     def _discard(self, container: str) -> None:
-        """Remove a container, whatever signals come meanwhile; being gone already is no error."""
+        """Remove a container, even if signals arrive meanwhile; it may be gone already."""
         removed = False
         try:
             with held_signals():
                 self._remove_container(container)
                 removed = True
         except BaseException:
-            if not removed:  # a second Ctrl-C came just before signals were held back
+            if not removed:  # a second Ctrl-C arrived just before signals were held back
                 with held_signals():
                     self._remove_container(container)
             raise
 
     def _remove_container(self, container: str) -> None:
         for wait in (0.2, 0.5, 1.0, 2.0, 0.0):
-            ended = self.cli.try_call("container", "rm", "--force", "--volumes", container)
-            if ended.returncode == 0:
+            result = self.cli.try_call("container", "rm", "--force", "--volumes", container)
+            if result.returncode == 0:
                 return
-            # gone, or on its way: another process may be removing the same one
+            # it may be gone, or another process may be removing it
             listed = self.cli.call(
                 "list containers", "ps", "--all", "--quiet", "--no-trunc", "--filter", f"id={container}"
             )
             if not listed.strip():
                 return
             time.sleep(wait)
-        raise self.cli.error(f"remove the container {container[:12]}", ended.stderr)
+        raise self.cli.error(f"remove the container {container[:12]}", result.stderr)
 
     def shell(
         self,
@@ -370,20 +370,20 @@ class CliEngine:
         with self.container(options.for_terminal) as container:
             prepare(container)
             terminal = ("--interactive", "--tty") if os.isatty(0) and os.isatty(1) else ("--interactive",)
-            where = ("--workdir", cwd) if cwd is not None else ()
+            workdir = ("--workdir", cwd) if cwd is not None else ()
             assert isinstance(container, CliContainer)
-            status = subprocess.call((*container.exec(*terminal, *where), *argv), env=container.environment)
+            status = subprocess.call((*container.exec(*terminal, *workdir), *argv), env=container.environment)
             if status != 0:
                 self.cli.require_running(container.id, options.name)
             return status
 
 
-def _version(said: str) -> str:
-    """Return what looks like a version in what a program says of itself."""
-    found = re.search(r"\d+\.\d+[^\s]*", said)
-    return found.group() if found else said
+def _version(output: str) -> str:
+    """Return the version in a program's output; the whole output if there is none."""
+    match = re.search(r"\d+\.\d+[^\s]*", output)
+    return match.group() if match else output
 
 
 def _quoted(text: str) -> str:
-    """Quote a word for a Dockerfile instruction, in which variables are replaced."""
+    """Quote a word for a Dockerfile instruction that replaces variables."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'

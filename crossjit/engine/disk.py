@@ -1,7 +1,7 @@
-"""Watching what a container's commands write to the engine's disk: storage drivers have no limit for it.
+"""Limits a container's disk usage, for which storage drivers have no limit.
 
-What is free on that disk is looked at all the time, which costs nothing. Only where that falls, or cannot be seen, is
-the engine asked what the container has.
+The free space of the engine's disk is checked often, which is cheap. The container is measured only when that falls, at
+long intervals, or more often if the free space is not visible.
 """
 
 from __future__ import annotations
@@ -14,24 +14,22 @@ from pathlib import Path
 from crossjit.errors import EngineError
 from crossjit.util.budget import BudgetError, disk_exceeded
 
-LOOK = 0.25  # seconds between two looks at what is free
-STEP = 256 << 20  # bytes less that are free: the engine is asked
-OFTEN, SELDOM = (
-    30.0,
-    120.0,
-)  # seconds after which it is asked anyway, where the free bytes cannot be seen and where they can
-AGAIN = 2.0  # seconds until it is asked again where it could not tell
-FAILURES = 3  # that many times in a row
+CHECK_INTERVAL = 0.25  # seconds between two checks of the free space
+MEASURE_STEP = 256 << 20  # bytes by which the free space falls before the container is measured
+MEASURE_INTERVAL = 120.0  # seconds after which it is measured in any case
+MEASURE_INTERVAL_HIDDEN = 30.0  # the same if the free space is not visible
+RETRY_DELAY = 2.0  # seconds until a failed measurement is repeated
+MAX_FAILURES = 3  # in a row
 
 Measure = Callable[[bool], int]
-"""Returns the bytes that the container has; True asks for an exact count, since the disk filled meanwhile.
+"""Returns the bytes that the container uses; True asks for an exact count.
 
-Raises EngineError if the engine does not answer, BudgetError where what runs in the container keeps it from being told.
+Raises EngineError if the engine does not answer, BudgetError if the container's processes prevent the measurement.
 """
 
 
 class DiskWatch:
-    """Holds what a container writes against its limit. `root` is the engine's folder, None if that is elsewhere."""
+    """Checks a container's disk usage against its limit. `root` is the engine's data folder, None if not visible."""
 
     def __init__(self, measure: Measure, limit: int, root: Path | None) -> None:
         self._measure = measure
@@ -39,43 +37,44 @@ class DiskWatch:
         self._root = root
         self._failures = 0
         self._most = self._base = self._free() or 0
-        self._asked = time.monotonic()
+        self._measured = time.monotonic()
         self._next = 0.0
 
     def look(self, what: str) -> None:
-        """Look, if it is time to. `what` names the command that is running.
+        """Check the disk if it is time to. `what` names the running command.
 
-        Raises BudgetError if there is too much, and if it could not be told several times in a row; EngineError if the
-        engine did not answer as often while the disk filled.
+        Raises BudgetError if the usage exceeds the limit, or could not be measured MAX_FAILURES times in a row;
+        EngineError if the engine failed as often while the disk filled.
         """
         now = time.monotonic()
         if now < self._next:
             return
-        self._next = now + LOOK
+        self._next = now + CHECK_INTERVAL
         free = self._free()
         if free is not None:
-            # what others remove meanwhile hides nothing that is written later
+            # space that others free must not hide what is written later
             self._most, self._base = max(self._most, free), max(self._base, free)
-        if (free is not None and self._base - free >= STEP) or now - self._asked >= (OFTEN if free is None else SELDOM):
-            self._ask(what, free)
+        interval = MEASURE_INTERVAL_HIDDEN if free is None else MEASURE_INTERVAL
+        if (free is not None and self._base - free >= MEASURE_STEP) or now - self._measured >= interval:
+            self._check(what, free)
 
-    def _ask(self, what: str, free: int | None) -> None:
+    def _check(self, what: str, free: int | None) -> None:
         filled = free is None or self._most - free > self._limit
         began = time.monotonic()
         try:
             size = self._measure(filled)
         except (BudgetError, EngineError) as error:
             self._failures += 1
-            if self._failures >= FAILURES and (filled or isinstance(error, BudgetError)):
+            if self._failures >= MAX_FAILURES and (filled or isinstance(error, BudgetError)):
                 raise
-            self._next = time.monotonic() + AGAIN
+            self._next = time.monotonic() + RETRY_DELAY
             return
         if size > self._limit:
             raise disk_exceeded(what, self._limit)
         self._failures = 0
         self._base = free or 0
-        self._asked = time.monotonic()
-        self._next = self._asked + max(LOOK, self._asked - began)
+        self._measured = time.monotonic()
+        self._next = self._measured + max(CHECK_INTERVAL, self._measured - began)
 
     def _free(self) -> int | None:
         try:

@@ -1,4 +1,4 @@
-"""How much of the engine's disk a container of docker or podman has: what the engine and its own user see."""
+"""Measures a container's disk usage, through the engine and from inside as the container's user."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from crossjit.engine.cli_client import CliClient
 from crossjit.engine.process import finish
 from crossjit.util.budget import BudgetError
 
-PATIENCE = 20.0  # seconds for each question; a tree that takes longer is asked for again
+TIMEOUT = 20.0  # seconds for each command; a slower measurement is repeated
 
-# Run as the container's user, its folders are the arguments. It prints the blocks of files that have no name any more
-# and are open, which nobody else counts, and the bytes in the volumes. What this user cannot read there, the source has
-# hidden.
+# Runs as the container's user, with the volumes' folders as arguments. It prints the bytes in the volumes, and the
+# blocks of files that are deleted but open, which the engine does not count. If this user cannot read something there,
+# the source has hidden it.
 _VOLUMES = r"""
 PATH=/usr/bin:/bin LC_ALL=C
 export PATH LC_ALL
@@ -23,8 +23,8 @@ find /proc/[0-9]*/fd -lname '/* (deleted)' ! -lname '/memfd:*' ! -lname '/dev/*'
 echo end
 """
 
-# The engine adds up how long files are, whether they have holes or take a block for one byte: this counts the blocks of
-# all that is the user's. It looks into every folder that the user could have written in.
+# The engine adds up file lengths, which differ from the space used by sparse and by tiny files: this counts the blocks
+# of all files that the user owns, in every folder that the user could have written to.
 _OWN = r"""
 PATH=/usr/bin:/bin LC_ALL=C
 export PATH LC_ALL
@@ -55,39 +55,39 @@ def measure(
     limit: int,
     exact: bool,
 ) -> int:
-    """Return the bytes that a container has; `run` is the command line with which its user runs something in it.
+    """Return the bytes that a container uses; `run` is the command line for running something in it as its user.
 
-    With `exact`, and above the limit, blocks are counted and not how long the files are. Raises EngineError if the
-    engine does not answer, BudgetError where what runs in the container keeps it from being told.
+    With `exact`, and above the limit, blocks are counted instead of file lengths. Raises EngineError if the engine does
+    not answer, BudgetError if the container's processes prevent the measurement.
     """
-    untold = BudgetError(
+    hidden = BudgetError(
         f"cannot measure what {name} wrote to disk",
         hint="its source prevents others from reading its folders or starting a process",
     )
     arguments = ("container", "inspect", "--size", "--format", "{{.SizeRw}}", container)
-    ended = client.try_call(*arguments, timeout=PATIENCE)
-    if ended.returncode != 0 or not ended.stdout.strip().isdecimal():
-        raise client.error(f"measure the size of {name}", ended.stderr)
-    size = int(ended.stdout)
-    elsewhere = _elsewhere(_lines((*run, "/bin/sh", "-c", _VOLUMES, "crossjit", *volumes)), untold)
+    result = client.try_call(*arguments, timeout=TIMEOUT)
+    if result.returncode != 0 or not result.stdout.strip().isdecimal():
+        raise client.error(f"measure the size of {name}", result.stderr)
+    size = int(result.stdout)
+    elsewhere = _elsewhere(_lines((*run, "/bin/sh", "-c", _VOLUMES, "crossjit", *volumes)), hidden)
     owner = user.partition(":")[0]
-    if owner in ROOT or not (exact or size + elsewhere > limit):  # root's are the image's, too
+    if owner in ROOT or not (exact or size + elsewhere > limit):  # root also owns the image's files
         return size + elsewhere
     lines = _lines((*run, "/bin/sh", "-c", _OWN, "crossjit", owner))
     own = next((int(line.split()[1]) for line in lines if line.startswith("own ")), None)
     if own is None and size <= limit:
-        raise untold
+        raise hidden
     return elsewhere + (size if own is None else own * BLOCK)
 
 
-def _elsewhere(lines: Sequence[str], untold: BudgetError) -> int:
-    """Add up what `_VOLUMES` printed."""
+def _elsewhere(lines: Sequence[str], hidden: BudgetError) -> int:
+    """Add up the output of `_VOLUMES`."""
     size = 0
     if not lines or lines[-1] != "end" or any("cannot read" in line or "Permission denied" in line for line in lines):
-        raise untold
+        raise hidden
     for line in lines:
-        first, _, rest = line.partition("\t")
-        if rest.startswith("/") and first.isdecimal():
+        first, _, path = line.partition("\t")
+        if path.startswith("/") and first.isdecimal():
             size += int(first)
         elif line.startswith("open "):
             size += int(line.split()[2]) * BLOCK
@@ -95,8 +95,8 @@ def _elsewhere(lines: Sequence[str], untold: BudgetError) -> int:
 
 
 def _lines(command: Sequence[str]) -> Sequence[str]:
-    """Return what is said in the container; nothing where it cannot be asked in time."""
+    """Run a command and return its output's lines; none if it takes too long."""
     try:
-        return finish(command, timeout=PATIENCE).stdout.splitlines()
+        return finish(command, timeout=TIMEOUT).stdout.splitlines()
     except subprocess.TimeoutExpired:
         return ()

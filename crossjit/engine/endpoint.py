@@ -1,4 +1,4 @@
-"""Which engine docker's client talks to: this machine's own, or another that the environment or a context names."""
+"""The engine that docker's client talks to: this machine's own, or one from the environment or a context."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Ask = Callable[[Sequence[str]], tuple[int, str, str]]
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An engine's address as the client has it, by what it was chosen, and how to have this machine's own instead.
+    """An engine's address in the client's settings, what set it, and how to use this machine's own engine instead.
 
-    `chosen` and `undo` are empty where nothing was set; `problem` says why a context gives no address.
+    `chosen` and `undo` are empty if nothing was set; `problem` says why a context has no address.
     """
 
     address: str = ""
@@ -28,28 +28,28 @@ class Endpoint:
 
     @property
     def is_own(self) -> bool:
-        """Whether it is the engine that this machine's system would start."""
+        """Whether it is the engine that this machine's system starts."""
         return not self.problem and self.address in OWN
 
     @property
     def is_remote(self) -> bool:
-        """Whether the address names another machine."""
+        """Whether the address names a different machine."""
         return bool(self.address) and not self.address.startswith(("unix:", "npipe:", "fd:"))
 
     @property
     def words(self) -> str:
-        """Name it: `unix:///run/user/1000/docker.sock, by the docker context 'rootless'`."""
+        """Its description: `unix:///run/user/1000/docker.sock, by the docker context 'rootless'`."""
         return ", ".join(part for part in (self.address or self.problem, self.chosen and f"by {self.chosen}") if part)
 
     @property
     def hint(self) -> str:
-        """Say what helps if it does not answer: it is not ours to start."""
+        """What to do if it does not answer; crossjit does not start it."""
         return f"start that engine, or {self.undo} to use this machine's own, which {PROGRAM} setup can start"
 
 
 def find(ask: Ask, environ: Mapping[str, str]) -> Endpoint:
-    """Ask the client for its current context, which takes no engine."""
-    if address := environ.get("DOCKER_HOST", ""):  # it is stronger than any context
+    """Ask the client for its current context, which works without an engine."""
+    if address := environ.get("DOCKER_HOST", ""):  # it takes precedence over any context
         return Endpoint(address, "DOCKER_HOST", "unset DOCKER_HOST")
     status, stdout, stderr = ask(("context", "inspect"))
     by_environment = environ.get("DOCKER_CONTEXT", "")
@@ -58,7 +58,7 @@ def find(ask: Ask, environ: Mapping[str, str]) -> Endpoint:
         (context,) = json.loads(stdout)
         name, address = str(context["Name"]), str(context["Endpoints"]["docker"]["Host"])
     except (ValueError, KeyError, TypeError):
-        if status == 0 or "context" not in stderr:  # a client that knows no contexts
+        if status == 0 or "context" not in stderr:  # a client without contexts
             return Endpoint()
         chosen = f"the docker context {by_environment!r}" if by_environment else "docker's current context"
         return Endpoint("", chosen, undo, stderr.strip().splitlines()[0])

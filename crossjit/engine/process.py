@@ -1,6 +1,6 @@
-"""An engine's command-line client as a process: output followed as it comes, tar streams in and out, signals held back.
+"""An engine's client as a process: its output followed as it arrives, tar streams in and out, signals held back.
 
-Clients get a session of their own, so that a Ctrl-C at the terminal reaches crossjit alone, which then decides.
+Clients run in a session of their own, so that a Ctrl-C at the terminal reaches only crossjit, which decides what to do.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import IO, BinaryIO, cast
 
-from crossjit.engine.disk import LOOK
+from crossjit.engine.disk import CHECK_INTERVAL
 from crossjit.util.budget import ANSWER, BUDGET, LogCount
 
 LineSink = Callable[[str], None]
 
 CHUNK = 1 << 16
-DRAIN = 1 << 20  # bytes of a stream's padding that a reader may leave behind unread
+DRAIN = 1 << 20  # bytes of a stream's padding that a reader may leave unread
 
 
 @dataclass(frozen=True)
 class ClientResult:
-    """A client that ended: its exit status, what it said on stdout, and on stderr."""
+    """A finished client: its exit status, stdout and stderr."""
 
     returncode: int
     stdout: str
@@ -39,7 +39,7 @@ class ClientResult:
 
 @dataclass(frozen=True)
 class Followed:
-    """A followed client that ended: its exit status, and whether its time was up."""
+    """A finished client that was followed: its exit status, and whether it timed out."""
 
     returncode: int
     timed_out: bool
@@ -47,7 +47,7 @@ class Followed:
 
 @contextlib.contextmanager
 def held_signals() -> Iterator[None]:
-    """Hold back Ctrl-C, SIGTERM and SIGHUP; what came meanwhile is raised again at the end."""
+    """Hold back Ctrl-C, SIGTERM and SIGHUP; those that arrive are raised again at the end."""
     if threading.current_thread() is not threading.main_thread():
         yield  # Python runs signal handlers in the main thread only
         return
@@ -58,7 +58,7 @@ def held_signals() -> Iterator[None]:
 
     previous = {}
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if (handler := signal.getsignal(number)) is not None:  # None: not Python's, it could not be put back
+        if (handler := signal.getsignal(number)) is not None:  # None: not set from Python, so it could not be restored
             previous[number] = handler
             signal.signal(number, note)
     try:
@@ -85,46 +85,46 @@ def _client(
 
 
 def finish(command: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None) -> ClientResult:
-    """Run a client to its end and keep what it says, up to ANSWER bytes.
+    """Run a client and return its output, up to ANSWER bytes.
 
     `env` is its whole environment, None for our own. Raises subprocess.TimeoutExpired after `timeout` seconds, OSError
     if it cannot start.
     """
     process = _client(command, env, bufsize=0)
-    stdout, process.stdout = _Said(process.stdout), None
-    stderr, process.stderr = _Said(process.stderr), None
+    stdout, process.stdout = _PipeReader(process.stdout), None
+    stderr, process.stderr = _PipeReader(process.stderr), None
     began = time.monotonic()
     try:
-        stdout.join(timeout)  # before the process: Popen.wait with a time-out looks only now and then
+        stdout.join(timeout)  # first, because Popen.wait with a time-out polls
         process.wait(max(0.0, timeout - (time.monotonic() - began)))
         return ClientResult(process.returncode, stdout.text(), stderr.text())
     finally:
         _end(process)
 
 
-class _Said(threading.Thread):
-    """Reads a pipe to its end, however long that is, keeps the beginning, and closes it."""
+class _PipeReader(threading.Thread):
+    """Reads a pipe to its end and closes it; keeps the first ANSWER bytes."""
 
     def __init__(self, pipe: IO[bytes] | None) -> None:
         super().__init__(daemon=True)
         self._pipe = cast(IO[bytes], pipe)
-        self._kept = bytearray()
+        self._data = bytearray()
         self.start()
 
     def run(self) -> None:
-        """Read."""
+        """Read to the end."""
         with self._pipe as pipe:
             while data := os.read(pipe.fileno(), CHUNK):
-                self._kept += data[: ANSWER - len(self._kept)]
+                self._data += data[: ANSWER - len(self._data)]
 
     def text(self) -> str:
-        """Return what was kept; a pipe that another process holds open is not waited for."""
+        """Return the data as text, without waiting for a pipe that another process holds open."""
         self.join(timeout=1)
-        return self._kept.decode(errors="replace")
+        return self._data.decode(errors="replace")
 
 
 class Lines:
-    """Cuts a byte stream into lines of text; one that is longer than the budget loses its end, and says so."""
+    """Splits a byte stream into lines of text; one longer than the limit is cut, with a note at its end."""
 
     def __init__(self, sink: LineSink, limit: int = BUDGET.line) -> None:
         self._sink = sink
@@ -133,7 +133,7 @@ class Lines:
         self._lost = 0
 
     def feed(self, data: bytes) -> None:
-        """Take some bytes and pass on the lines that they complete."""
+        """Add bytes and pass on the lines that they complete."""
         *whole, rest = data.split(b"\n")
         for line in whole:
             self._add(line)
@@ -141,7 +141,7 @@ class Lines:
         self._add(rest)
 
     def flush(self) -> None:
-        """Pass on the last line, which has no newline."""
+        """Pass on a last line without newline."""
         if self._line:
             self._pass_on()
 
@@ -171,12 +171,12 @@ def follow(
     look: Callable[[], None] | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Followed:
-    """Run a client and pass on its stdout and stderr line by line, as they come.
+    """Run a client and pass on its stdout and stderr line by line, as they arrive.
 
     After `timeout` seconds `on_timeout` is called to end what the client waits for; the client itself is killed `grace`
-    seconds later. An exception, from a sink or from Ctrl-C, kills the client on its way. `count` is told of all that is
-    read, and ends it by raising BudgetError; so does `look`, which is called at least every LOOK seconds. `env` is as
-    `finish` takes it. Raises OSError if the client cannot start.
+    seconds later. Any exception, from a sink or Ctrl-C, kills the client. `count` counts the bytes read; `look` is
+    called at least every CHECK_INTERVAL seconds. Both end the client by raising BudgetError. `env` is as for `finish`.
+    Raises OSError if the client cannot start.
     """
     process = _client(command, env, bufsize=0)
     timed_out = False
@@ -186,7 +186,7 @@ def follow(
                 selector.register(cast(IO[bytes], stream), selectors.EVENT_READ, Lines(sink))
             deadline = None if timeout is None else time.monotonic() + timeout
             while selector.get_map():
-                _take(selector, deadline, count, LOOK if look is not None else None)
+                _take(selector, deadline, count, CHECK_INTERVAL if look is not None else None)
                 if look is not None:
                     look()
                 if deadline is not None and time.monotonic() >= deadline and selector.get_map():
@@ -210,7 +210,7 @@ def follow(
 def _take(
     selector: selectors.BaseSelector, deadline: float | None, count: LogCount | None, longest: float | None
 ) -> None:
-    """Wait for output until the deadline, no longer than `longest` seconds, and pass on what there is."""
+    """Wait for output until the deadline, at most `longest` seconds, and pass it on."""
     waits = [max(0.0, deadline - time.monotonic())] if deadline is not None else []
     waits += [longest] if longest is not None else []
     for key, _ in selector.select(min(waits, default=None)):
@@ -227,15 +227,15 @@ def _take(
 def feed(command: Sequence[str], source: BinaryIO, *, env: Mapping[str, str] | None = None) -> ClientResult:
     """Run a client with `source` as its stdin. Raises OSError if it cannot start."""
     process = _client(command, env, stdin=subprocess.PIPE, stderr=subprocess.STDOUT)
-    said, process.stdout = _Said(process.stdout), None
+    output, process.stdout = _PipeReader(process.stdout), None
     try:
         stdin = cast(IO[bytes], process.stdin)
-        with contextlib.suppress(BrokenPipeError):  # the client gave up, and says why
+        with contextlib.suppress(BrokenPipeError):  # the client gave up; its output says why
             shutil.copyfileobj(source, stdin, CHUNK)
         with contextlib.suppress(BrokenPipeError):
             stdin.close()
         process.wait()
-        return ClientResult(process.returncode, "", said.text())
+        return ClientResult(process.returncode, "", output.text())
     finally:
         _end(process)
 
@@ -246,26 +246,26 @@ def reading(
 ) -> Iterator[BinaryIO]:
     """Run a client and open its stdout. A reader may stop early.
 
-    A client that fails raises what `failed` makes of it; its second argument says whether there was any output before.
-    Raises OSError if the client cannot start.
+    If the client fails, the error that `failed` makes is raised; its second argument says whether there was output
+    before. Raises OSError if the client cannot start.
     """
     process = _client(command, env)
-    said, process.stderr = _Said(process.stderr), None
+    messages, process.stderr = _PipeReader(process.stderr), None
     try:
         stdout = cast(io.BufferedReader, process.stdout)
         if not stdout.peek(1) and process.wait() != 0:
-            raise failed(ClientResult(process.returncode, "", said.text()), False)
+            raise failed(ClientResult(process.returncode, "", messages.text()), False)
         try:
             yield stdout
         except Exception as error:
-            # a reader that trips over a stream's sudden end should learn why it ended
+            # if the stream ended early, the client's error is the cause
             with contextlib.suppress(subprocess.TimeoutExpired):
                 if process.wait(timeout=0.2) != 0:
-                    raise failed(ClientResult(process.returncode, "", said.text()), True) from error
+                    raise failed(ClientResult(process.returncode, "", messages.text()), True) from error
             raise
         # tar readers stop at the end mark, before the padding
         if not stdout.closed and len(stdout.read(DRAIN)) < DRAIN and process.wait() != 0:
-            raise failed(ClientResult(process.returncode, "", said.text()), True)
+            raise failed(ClientResult(process.returncode, "", messages.text()), True)
     finally:
         _end(process)
 

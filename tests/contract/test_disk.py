@@ -53,8 +53,8 @@ def test_a_command_that_fills_the_disk(bench: Bench, filler: str) -> None:
 
 @pytest.mark.parametrize("filler", ["small files", "folders that nobody may read"])
 def test_a_command_that_hides_what_it_writes(real_bench: Bench, monkeypatch: pytest.MonkeyPatch, filler: str) -> None:
-    monkeypatch.setattr(disk, "AGAIN", 0.5)
-    monkeypatch.setattr(disk, "STEP", 4 * MIB)
+    monkeypatch.setattr(disk, "RETRY_DELAY", 0.5)
+    monkeypatch.setattr(disk, "MEASURE_STEP", 4 * MIB)
     with limited(real_bench, 8 * MIB) as container, pytest.raises(BudgetError, match="to disk"):
         container.run(sh(FILLERS[filler]), timeout=100)
 
@@ -70,7 +70,7 @@ def test_a_command_that_writes_little(bench: Bench, monkeypatch: pytest.MonkeyPa
 
     disk_usage_measure = disk_usage.measure
     monkeypatch.setattr(disk_usage, "measure", measure)
-    monkeypatch.setattr(disk, "SELDOM" if seen else "OFTEN", 0.5)
+    monkeypatch.setattr(disk, "MEASURE_INTERVAL" if seen else "MEASURE_INTERVAL_HIDDEN", 0.5)
     if not seen and isinstance(bench.engine, CliEngine):
         monkeypatch.setattr(bench.engine.cli, "root", None)
     with limited(bench, 64 * MIB) as container:
@@ -97,7 +97,7 @@ def test_an_engine_that_cannot_tell_is_borne_for_a_while(monkeypatch: pytest.Mon
             raise answer
         return answer
 
-    for name in ("LOOK", "OFTEN", "AGAIN"):
+    for name in ("CHECK_INTERVAL", "MEASURE_INTERVAL_HIDDEN", "RETRY_DELAY"):
         monkeypatch.setattr(disk, name, 0.0)
     clock = count()  # each look at it is a second later
     monkeypatch.setattr(disk, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
