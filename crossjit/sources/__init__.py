@@ -1,9 +1,9 @@
-"""archive | git | checkout -> Source: the CPython tree that is built, checked, and kept under its digest.
+"""archive | git | checkout -> Source: the CPython tree to build, checked, and stored under its digest.
 
-What the user may ask for is told in `request.parse`. The state folder's `sources/` holds `<digest>/<file>` with
-`facts.json` beside it (and beside an archive `tree.tar.zst`, what builds are given of it), `commits/<commit>` (the
-digest packed for it, and by which rules), `git/` (one bare repository for each URL) and `tmp/` (what is in the making;
-what killed processes left there goes when the next one starts).
+`request.parse` documents the forms of `--source`. The state folder's `sources/` holds `<digest>/<file>` and its
+`facts.json` (and for an archive `tree.tar.zst`, the part that builds get), `commits/<commit>` (the digest of the packed
+commit, and its packing rules), `git/` (a bare repository for each URL) and `tmp/` (unfinished files; those of killed
+processes are removed when the next one starts).
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ __all__ = [
 
 
 def known(spec: Archive | Git | str, settings: Settings) -> Source | None:
-    """Return the source if what it is stands fast without asking anybody: a recipe's archive that is here already.
+    """Return the source if it is known without any request: a recipe's archive that is stored already.
 
-    Raises SourceError for what cannot be one, as far as that shows without reading it whole or asking a server.
+    Raises SourceError for an invalid source, as far as that shows without reading it whole or asking a server.
     """
     if isinstance(spec, Archive):
         return archive.known(spec, settings)
@@ -54,7 +54,7 @@ def known(spec: Archive | Git | str, settings: Settings) -> Source | None:
 
 
 def kept(facts: SourceFacts, settings: Settings) -> Source | None:
-    """Return what was built from before, as it was then; None where the state folder does not hold it any more."""
+    """Return the source of an earlier build from the state folder; None if it is not stored any more."""
     stored = cache.find(settings, facts.digest)
     if stored is None:
         return None
@@ -73,29 +73,29 @@ def resolve(
     work: Path | None = None,
     timeouts: Timeouts = TIMEOUTS,
 ) -> Source:
-    """Bring a recipe's source, or what the user's `--source` names, into the state folder and say what it is.
+    """Store a recipe's source, or that of `--source`, in the state folder, and return it.
 
-    `pool_mirrors` gives the base URIs of Debian mirrors; it is called only if a `debian:` place is reached. `work` is
-    where files are made before they get their final name: on the state folder's file system, by default `sources/tmp`.
-    The step is called `source`; its units are bytes, or git's objects while git fetches.
+    `pool_mirrors` returns the base URIs of Debian mirrors; it is called only if a `debian:` place is reached. `work` is
+    the folder for unfinished files, on the state folder's file system, by default `sources/tmp`. The step is called
+    `source`; its units are bytes, or git's objects while git fetches.
 
-    Raises SourceError if there is no such source or it is no CPython that is safe to unpack, DownloadError if no place
-    gives it (each with its reason in `details`), StashError if the state folder cannot be written.
+    Raises SourceError if there is no such source, or it is not a CPython that is safe to unpack; DownloadError if no
+    place has it (`details` has the reasons); StashError if the state folder cannot be written.
     """
     work = work or settings.sources / "tmp"
     if isinstance(spec, Archive):
         return archive.resolve_recipe(
             spec, settings, progress=progress, pool_mirrors=pool_mirrors, work=work, timeouts=timeouts
         )
-    wanted = request.repository(spec.url, spec.ref) if isinstance(spec, Git) else request.parse(spec)
-    match wanted:
+    parsed = request.repository(spec.url, spec.ref) if isinstance(spec, Git) else request.parse(spec)
+    match parsed:
         case request.ArchiveFile(path):
             return archive.resolve_file(path, settings, progress=progress, work=work)
         case request.ArchiveUrl(url):
             return archive.resolve_url(url, settings, progress=progress, work=work, timeouts=timeouts)
         case request.RemoteRepository():
-            return repository.resolve_remote(wanted, settings, progress=progress, work=work)
+            return repository.resolve_remote(parsed, settings, progress=progress, work=work)
         case request.LocalRepository():
-            return repository.resolve_local(wanted, settings, progress=progress, work=work)
+            return repository.resolve_local(parsed, settings, progress=progress, work=work)
         case request.Checkout():
-            return checkout.resolve_checkout(wanted, settings, progress=progress, work=work)
+            return checkout.resolve_checkout(parsed, settings, progress=progress, work=work)

@@ -1,4 +1,4 @@
-"""Release archives: a recipe's, with a digest and places; the user's, a file or a URL."""
+"""Release archives: a recipe's, with a digest and places; or the user's file or URL."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def resolve_recipe(
 ) -> Source:
     """Return the archive with the recipe's digest, from the cache or the first place that has it.
 
-    Raises DownloadError if none has, SourceError if what has the digest is no CPython of the recipe's version.
+    Raises DownloadError if none has it, SourceError if the archive is not CPython of the recipe's version.
     """
     stored = cache.find(settings, archive.sha256)
     if stored is None:
@@ -105,14 +105,14 @@ def _require_digest(fetched: Fetched, digest: str) -> None:
 
 
 def add(settings: Settings, digest: str, file: Path, place: Place) -> CachedSource:
-    """Inspect a file of a workspace and store it. Needs the digest's lock."""
+    """Inspect a file of a workspace and store it. The digest's lock must be held."""
     tree = file.with_name(cache.TREE)
     facts = inspect(file, place.name, tree)
     return cache.add(settings, digest, file, tree=tree, name=_name(place), origin=place.name, facts=facts)
 
 
 def _verify_again(settings: Settings, digest: str, work: Path) -> CachedSource | None:
-    """Take a stored file that has changed since it was verified only if its digest still holds."""
+    """Return a stored file that changed after its verification if it still has its digest."""
     file = cache.leftover(settings, digest)
     if file is None:
         return None
@@ -127,7 +127,7 @@ def _verify_again(settings: Settings, digest: str, work: Path) -> CachedSource |
 
 
 def resolve_file(path: Path, settings: Settings, *, progress: Progress, work: Path) -> Source:
-    """Return a user's archive, copied into the cache under its own sha256. Raises SourceError if it is none."""
+    """Return a user's archive, copied into the cache under its sha256. Raises SourceError if it is not a valid one."""
     with progress.step("source", path.name) as step:
         try:
             if path.stat().st_size > budget.BUDGET.archive:
@@ -144,7 +144,7 @@ def resolve_file(path: Path, settings: Settings, *, progress: Progress, work: Pa
 
 
 def resolve_url(url: str, settings: Settings, *, progress: Progress, work: Path, timeouts: Timeouts) -> Source:
-    """Return a user's archive from a URL; downloaded each time, as nothing else tells whether it is the same."""
+    """Return a user's archive from a URL. It is downloaded each time, since it may have changed."""
     with progress.step("source", file_name(url)) as step:
         return _take(Place(redacted(url), url=url), settings, step, work, timeouts)
 
@@ -172,14 +172,14 @@ def _take(place: Place, settings: Settings, step: Step, work: Path, timeouts: Ti
 
 
 def _name(place: Place) -> str:
-    """Return the file's name in the cache, which must not be the record's."""
+    """Return the file's name in the cache, which must not be one of the cache's own."""
     name = file_name(place.name) if place.path is None else place.path.name
-    taken = ("", ".", "..", cache.FACTS, cache.TREE)
-    return name if name not in taken and "/" not in name and "\0" not in name else "archive"
+    reserved = ("", ".", "..", cache.FACTS, cache.TREE)
+    return name if name not in reserved and "/" not in name and "\0" not in name else "archive"
 
 
 def source_of(stored: CachedSource, digest: str, *, origin: str | None = None) -> Source:
-    """Make a Source of an archive that is stored."""
+    """Make the Source of a stored archive."""
     facts = stored.record.facts
     return Source(
         kind=Kind.ARCHIVE,

@@ -1,4 +1,4 @@
-"""The folder `sources/` of the state folder: what was downloaded or packed, by digest, with the facts read from it."""
+"""The state folder's `sources/`: downloaded and packed files by digest, with the facts read from them."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ TREE = "tree.tar.zst"
 
 @dataclass(frozen=True)
 class Record:
-    """`facts.json`, beside each stored file. `size` and `mtime_ns` tell cheaply that the file is what was verified.
+    """`facts.json`, beside each stored file. `size` and `mtime_ns` detect cheaply that the file has changed.
 
-    `tree` names the file that builds are given, `name` or one beside it.
+    `tree` is the name of the file that builds get: `name`, or one beside it.
     """
 
     name: str
@@ -41,34 +41,34 @@ class Record:
 
 @dataclass(frozen=True)
 class CachedSource:
-    """A file in the cache, with what is known of it."""
+    """A file in the cache and its record."""
 
     path: Path
     record: Record
 
     @property
     def tree(self) -> Path:
-        """The file that builds are given."""
+        """The file that builds get."""
         return self.path.with_name(self.record.tree)
 
 
 @contextlib.contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """Turn what the operating system says against writing into a StashError."""
-    what = f"cannot write to {path}"
+    """Turn OSErrors in writing into StashErrors."""
+    message = f"cannot write to {path}"
     try:
-        with files.translate_os_errors(StashError, what, path):
+        with files.translate_os_errors(StashError, message, path):
             yield
     except OSError as error:
         raise StashError(
-            f"{what}: {(error.strerror or str(error)).lower()}",
+            f"{message}: {(error.strerror or str(error)).lower()}",
             hint="set CROSSJIT_HOME to a writable folder",
         ) from error
 
 
 @contextlib.contextmanager
 def locked(settings: Settings, name: str, step: Step) -> Iterator[None]:
-    """Hold the lock of one source, so that two processes fetch it once; the step says so while it waits."""
+    """Hold the lock of a source, so that two processes fetch it once; the step shows the wait."""
     path = settings.locks / f"source-{name}.lock"
     with locks.locked(
         path,
@@ -80,7 +80,7 @@ def locked(settings: Settings, name: str, step: Step) -> Iterator[None]:
 
 @contextlib.contextmanager
 def workspace(parent: Path) -> Iterator[Path]:
-    """Make a folder for files in the making and remove it on the way out; first those of processes that were killed."""
+    """Make a folder for unfinished files, removed at the end; remove those of killed processes first."""
     with contextlib.ExitStack() as stack:
         with storing(parent):
             files.remove_dead(parent)
@@ -90,7 +90,7 @@ def workspace(parent: Path) -> Iterator[Path]:
 
 
 def find(settings: Settings, digest: str) -> CachedSource | None:
-    """Look up what was stored and verified under a digest; None if there is nothing, or it has changed since."""
+    """Look up the verified file of a digest; None if there is none, or it has changed."""
     folder = settings.sources / digest
     try:
         record = _record_type().validate_json((folder / FACTS).read_bytes())
@@ -105,7 +105,7 @@ def find(settings: Settings, digest: str) -> CachedSource | None:
 
 
 def leftover(settings: Settings, digest: str) -> Path | None:
-    """Return the file under a digest that `find` does not trust, to be verified anew."""
+    """Return the file of a digest that `find` does not accept, to be verified again."""
     folder = settings.sources / digest
     own = (FACTS, TREE)
     files = [path for path in folder.iterdir() if path.name not in own and path.is_file()] if folder.is_dir() else []
@@ -115,9 +115,9 @@ def leftover(settings: Settings, digest: str) -> Path | None:
 def add(
     settings: Settings, digest: str, file: Path, *, tree: Path | None = None, name: str, origin: str, facts: TreeFacts
 ) -> CachedSource:
-    """Store a verified file of a workspace under its digest, with its facts, in one rename. Needs the digest's lock.
+    """Store a verified file of a workspace and its facts under its digest, in one rename. Its lock must be held.
 
-    `tree` is what builds are given instead of the file.
+    `tree` is the file that builds get instead.
     """
     final = settings.sources / digest
     stage = file.parent / f"{digest}.stage"
@@ -138,7 +138,7 @@ def add(
 
 
 def refresh(settings: Settings, file: Path, *, tree: Path, origin: str, facts: TreeFacts) -> CachedSource:
-    """Put the facts of a stored file that was verified again, and its tree, beside it. Needs the digest's lock."""
+    """Replace the facts and the tree of a stored file that was verified again. The digest's lock must be held."""
     with storing(settings.sources):
         status = file.stat()
         tree = tree.replace(file.with_name(TREE))
@@ -148,7 +148,7 @@ def refresh(settings: Settings, file: Path, *, tree: Path, origin: str, facts: T
 
 
 def invalidate(path: Path) -> None:
-    """Have a stored file that turned out to be damaged verified before it is used again."""
+    """Mark a stored file as damaged: it is verified before it is used again."""
     with contextlib.suppress(OSError):
         path.with_name(FACTS).unlink()
 

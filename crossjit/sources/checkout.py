@@ -1,4 +1,4 @@
-"""A checkout as a source: the working tree with its uncommitted changes, which nothing here writes to."""
+"""A checkout as a source: the working tree with its uncommitted changes. It is never written to."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _SUBMODULE = "160000"
 def resolve_checkout(request: Checkout, settings: Settings, *, progress: Progress, work: Path) -> Source:
     """Pack a working tree as git would commit it: with untracked files that are not ignored, without deleted ones.
 
-    Nothing is written to the checkout, not even to its index or its objects. `diff_digest` covers path, mode and
-    content of all that differs from HEAD and is part of a source; a changed mtime is no difference. `regenerate` is
-    what these changes make stale of what HEAD has generated. Submodules and nested repositories are left out. Raises
-    SourceError if the folder is no checkout.
+    The checkout is not written to, not even its index or objects. The source's `diff_digest` covers path, mode and
+    content of all build inputs that differ from HEAD, not their mtimes; `regenerate` are the make targets for generated
+    files that these changes make stale. Submodules and nested repositories are skipped. Raises SourceError if the
+    folder is not a checkout.
     """
     path = request.path
     with progress.step("source", str(path)) as step, cache.workspace(work) as folder:
@@ -41,7 +41,7 @@ def resolve_checkout(request: Checkout, settings: Settings, *, progress: Progres
         changes = _changes(path, view, head)
         parts = [f"{change}\0{name}\0" for name, change in changes.items() if is_build_input(name)]
         diff_digest = hashlib.sha256(os.fsencode("".join(parts))).hexdigest() if parts else None
-        (view.folder / "info" / "attributes").unlink(missing_ok=True)  # the user's own have no say in what is packed
+        (view.folder / "info" / "attributes").unlink(missing_ok=True)  # the user's own must not affect packing
         stored = pack_tree(view, head, diff_digest, str(path), settings, step)
         make = regenerate.stale(changes, _reader(view, ""), _reader(view, head))
     for remark in (*remarks, *regenerate.left_to_do(changes)):
@@ -50,7 +50,7 @@ def resolve_checkout(request: Checkout, settings: Settings, *, progress: Progres
 
 
 def head_of(repository: Repository) -> str:
-    """Return the commit that is checked out. Raises SourceError if nothing is."""
+    """Return the commit that is checked out. Raises SourceError if there is none."""
     path = repository.path
     if repository.ask("rev-parse", "--is-inside-work-tree").text != "true":
         raise SourceError(f"{path} is a repository without a working tree", hint=f"add a ref: {path}#main")
@@ -61,7 +61,7 @@ def head_of(repository: Repository) -> str:
 
 
 def _reader(view: Window, revision: str) -> regenerate.Read:
-    """Return what reads the files of a revision, or of the index if it is empty."""
+    """Return a function that reads the files of a revision, or for an empty one of the index."""
 
     def read(name: str) -> bytes:
         answer = view.ask("cat-file", "blob", f"{revision}:{name}")
@@ -71,52 +71,52 @@ def _reader(view: Window, revision: str) -> regenerate.Read:
 
 
 def _add_all(checkout: Path, view: Window) -> tuple[str, ...]:
-    """Have git add everything to the view's index and objects; return remarks on what is left out.
+    """Add everything to the view's index and objects; return remarks on skipped files.
 
-    Git hashes only what its index does not show to be unchanged. Files that it was told not to look at are looked at.
+    Git hashes only files that its index does not show as unchanged. Files marked to be ignored are checked as well.
     """
     tracked: list[str] = []
     hidden: list[str] = []
-    gone: list[str] = []
+    submodules: list[str] = []
     for entry in _listing(checkout, view, "ls-files", "-z", "--cached", "--stage", "-v"):
         about, _, name = entry.partition("\t")
         tag, mode, *_ = about.split(" ")
         tracked.append(name)
         if tag == "S" or tag.islower():  # marked with --skip-worktree, or with --assume-unchanged
             hidden.append(name)
-        if mode == _SUBMODULE:  # of its state git would ask a git that goes by the submodule's settings
-            gone.append(name)
-    _update_index(checkout, view, ("--force-remove",), gone)
+        if mode == _SUBMODULE:  # to read its state, git would run a git that follows the submodule's settings
+            submodules.append(name)
+    _update_index(checkout, view, ("--force-remove",), submodules)
     for unmark in ("--no-skip-worktree", "--no-assume-unchanged"):
         _update_index(checkout, view, (unmark,), hidden)
     view.ask("update-index", "-q", "--refresh")
-    found = _listing(checkout, view, "diff-files", "-z", "--name-status", "--no-renames")
-    changed = dict(zip(found[1::2], found[::2], strict=True))
-    others = _listing(checkout, view, "ls-files", "-z", "--others", "--exclude-standard")
+    differing = _listing(checkout, view, "diff-files", "-z", "--name-status", "--no-renames")
+    changed = dict(zip(differing[1::2], differing[::2], strict=True))
+    untracked = _listing(checkout, view, "ls-files", "-z", "--others", "--exclude-standard")
     stray = {
         name
-        for name in others
+        for name in untracked
         if _is_stray(checkout, name) and not any(other.startswith(f"{name}/") for other in tracked)
     }
-    # Where git finds an object that it is to write, it sets that one's time stamp: in the repository it must not.
+    # Git updates the time stamp of an existing object instead of writing it again: not in the user's repository.
     alone = dataclasses.replace(view, environment={**view.environment, "GIT_ALTERNATE_OBJECT_DIRECTORIES": ""})
     _update_index(checkout, alone, ("--force-remove",), (name for name, kind in changed.items() if kind == "D"))
     added = [name for name, kind in changed.items() if kind != "D"]
-    added += (name for name in others if name not in stray and not name.endswith("/"))  # those are repositories
+    added += (name for name in untracked if name not in stray and not name.endswith("/"))  # those are repositories
     _update_index(checkout, alone, ("--add", "--remove", "--replace"), added)
     return tuple(f"{name} is left out: it is untracked, and a link out of the checkout" for name in sorted(stray))
 
 
 def _is_stray(checkout: Path, path: str) -> bool:
-    """Say whether an untracked path is a link that no source may have."""
+    """Whether an untracked path is a link out of the checkout, which sources may not contain."""
     try:
         return leads_outside(components(path), str((checkout / path).readlink()))
-    except OSError:  # it is no link, or gone
+    except OSError:  # it is not a link, or gone
         return False
 
 
 def _changes(checkout: Path, view: Window, head: str) -> dict[str, str]:
-    """Return by path what git says of each file that is not as in HEAD: its modes, its objects, the kind of change."""
+    """Return git's description of each file that differs from HEAD (modes, objects, kind of change) by path."""
     raw = _listing(
         checkout,
         view,

@@ -1,8 +1,7 @@
-"""The files of a commit, as they are committed, counted before they are read.
+"""The files of a commit as committed, counted before they are read.
 
-Of .gitattributes only line ends count (`text` and `eol`), as they do for who checks the commit out: CPython's .bat
-files end their lines with CRLF. No filter runs, nothing is left out for `export-ignore` or substituted for
-`export-subst`, and `ident` and `working-tree-encoding` change nothing.
+Of .gitattributes, only line ends (`text` and `eol`) are applied, as in a checkout: CPython's .bat files have CRLF line
+ends. Filters, `export-ignore`, `export-subst`, `ident` and `working-tree-encoding` are not.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from crossjit.util.budget import TreeCount
 ATTRIBUTES = ".gitattributes"
 _SUBMODULE = "160000"
 _CHUNK = 1 << 16
-_LINK = 4096  # bytes that a link's target may have
-_CONVERTED = 16 << 20  # bytes of a file whose line ends are converted, which is done in memory
+_LINK = 4096  # bytes of a link's target, at most
+_CONVERTED = 16 << 20  # bytes of a file whose line ends are converted, at most: that is done in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +36,10 @@ class _Blob:
 
 @contextlib.contextmanager
 def entries(window: Window, commit: str | None, label: str) -> Iterator[Iterator[Entry]]:
-    """Give the files and links of a commit that are part of a source, in order; each is to be read before the next.
+    """Yield the files and links of a commit that are part of a source, in order; each must be read before the next.
 
-    Without a commit those of the window's index are given.
-
-    Only they are asked for: a partial clone may lack the others. Raises SourceError for what is missing, damaged or
-    over a bound, with `label` in the message.
+    Without a commit they are those of the window's index. No others are requested: a partial clone may lack them.
+    Raises SourceError, with `label` in the message, for a missing or damaged file, and if a limit is exceeded.
     """
     listed, attributes = _listed(window, commit, label)
     converted = _with_crlf(window, listed, attributes) if attributes else {}
@@ -62,7 +59,7 @@ def _entries(stream: BinaryIO, listed: Iterable[_Blob], converted: dict[str, boo
 
 
 def _listed(window: Window, commit: str | None, label: str) -> tuple[list[_Blob], list[_Blob]]:
-    """Return what is part of a source, and the files of attributes. git is killed as soon as a bound is gone over."""
+    """Return the files of a source, and the .gitattributes files. git is killed as soon as a limit is exceeded."""
     count = TreeCount(label, error=SourceError, hint="give CPython's source")
     listed: list[_Blob] = []
     attributes: list[_Blob] = []
@@ -70,8 +67,8 @@ def _listed(window: Window, commit: str | None, label: str) -> tuple[list[_Blob]
     with window.reading(*(("ls-tree", "-r", "-z", "--full-tree", commit) if commit else index)) as stream:
         for line in _fields(stream, count):
             about, _, path = line.partition("\t")
-            mode, *between, name = map(sys.intern, about.split(" "))  # a tree may stand in another many times
-            if commit is None:  # a mode, an object and a stage; else a mode, a kind and an object
+            mode, *between, name = map(sys.intern, about.split(" "))  # a tree may contain a subtree many times
+            if commit is None:  # the fields are mode, object, stage; with a commit mode, kind, object
                 (name,) = between
             count.add(path)
             if mode != _SUBMODULE and is_build_input(path):
@@ -82,7 +79,7 @@ def _listed(window: Window, commit: str | None, label: str) -> tuple[list[_Blob]
 
 
 def _fields(stream: BinaryIO, count: TreeCount) -> Iterator[str]:
-    """Yield what NULs end in a stream."""
+    """Yield the NUL-terminated fields of a stream."""
     rest = b""
     while chunk := stream.read(_CHUNK):
         *fields, rest = (rest + chunk).split(b"\0")
@@ -92,13 +89,13 @@ def _fields(stream: BinaryIO, count: TreeCount) -> Iterator[str]:
 
 
 def _with_crlf(window: Window, listed: Iterable[_Blob], attributes: Iterable[_Blob]) -> dict[str, bool]:
-    """Map the paths whose lines end with CRLF to whether git is to tell by the content if they are text."""
+    """Return the paths with CRLF line ends, and for each whether git detects from its content if it is text."""
     index = "".join(f"{blob.mode} {blob.object}\t{blob.path}\0" for blob in attributes)
-    made = window.ask("update-index", "-z", "--index-info", words=index.encode("utf-8", "surrogateescape"))
-    if not made.ok:
-        raise SourceError("git cannot read the attributes of a commit", hint="run `git fsck`", details=made.errors)
+    result = window.ask("update-index", "-z", "--index-info", words=index.encode("utf-8", "surrogateescape"))
+    if not result.ok:
+        raise SourceError("git cannot read the attributes of a commit", hint="run `git fsck`", details=result.errors)
     paths = "".join(f"{blob.path}\0" for blob in listed if blob.mode != "120000")
-    found: dict[str, bool] = {}
+    paths_with_crlf: dict[str, bool] = {}
     arguments = ("check-attr", "--cached", "-z", "--stdin", "text", "crlf", "eol")
     with window.reading(*arguments, words=paths.encode("utf-8", "surrogateescape")) as stream:
         fields = _fields(stream, TreeCount("its .gitattributes", error=SourceError))
@@ -106,12 +103,12 @@ def _with_crlf(window: Window, listed: Iterable[_Blob], attributes: Iterable[_Bl
             path, text, legacy, eol = answer[0], answer[2], answer[5], answer[8]
             text = text if text in ("set", "unset", "input", "auto") else legacy
             if eol == "crlf" and text != "unset":
-                found[path] = text == "auto"
-    return found
+                paths_with_crlf[path] = text == "auto"
+    return paths_with_crlf
 
 
 def _size(header: bytes, blob: _Blob, label: str) -> int:
-    """Return the size that git says a blob has."""
+    """Return a blob's size from git's header."""
     match header.decode("utf-8", "replace").split():
         case [_, "blob", size]:
             return int(size)
@@ -148,7 +145,7 @@ def _entry(blob: _Blob, content: _Content, converted: dict[str, bool], label: st
 
 
 class _Content(io.RawIOBase):
-    """A blob in the stream of `git cat-file --batch`. Raises EOFError where that ends within it."""
+    """A blob in the stream of `git cat-file --batch`. Reading raises EOFError if the stream ends within it."""
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
         self.left = size

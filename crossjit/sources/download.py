@@ -1,4 +1,4 @@
-"""Fetching a file from one place, over HTTP or from a folder: quick to give up a dead one, patient with a slow one."""
+"""Fetching a file from one place, over HTTP or from a folder. A dead server is given up soon, a slow one is not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from crossjit.util import budget, files
 
 
 class TooLargeError(PlaceError):
-    """What the place gives is larger than any archive of CPython's."""
+    """The file is larger than any archive of CPython's."""
 
     def __init__(self) -> None:
         super().__init__(f"it has more than {budget.BUDGET.archive:,} bytes")
@@ -26,17 +26,17 @@ class TooLargeError(PlaceError):
 
 @dataclass(frozen=True)
 class Fetched:
-    """What came: its sha256 and its size in bytes."""
+    """A fetched file: its sha256 and its size in bytes."""
 
     digest: str
     size: int
 
 
 def fetch(place: Place, target: Path, step: Step, timeouts: Timeouts) -> Fetched:
-    """Bring what is at a place into a new file, synced; bytes done and in total go to `step`.
+    """Fetch a place's file into a new file, and sync it; `step` shows the bytes done and in total.
 
-    What is transient (a lost connection, a server's 5xx) is tried again, after a moment. Raises PlaceError if the place
-    does not give it or gives too much, StashError if it cannot be written; then no file is left.
+    Transient errors (a lost connection, a server's 5xx) are retried after a moment. Raises PlaceError if the place does
+    not have the file or it is too large, StashError if it cannot be written; no file is left then.
     """
     try:
         if place.path is not None:

@@ -1,8 +1,8 @@
-"""Running git so that it neither asks, nor writes where it should not, nor does what settings, attributes or hooks say.
+"""Running git safely: it does not prompt, follow settings, attributes or hooks, or write to the user's repositories.
 
-Only `fetching` commands hear of the user's settings: proxies, certificates, credentials, insteadOf. All others run
-without the user's and the system's, and a stranger's repository is looked at through an empty one of ours, so that its
-own count as little. What a child takes of memory and disk is bounded.
+Only `fetching` commands use the user's settings: proxies, certificates, credentials, insteadOf. All others run without
+the user's and the system's settings, and other repositories are read through an empty one of ours, so that their own
+settings are not used either. The memory and disk usage of git's processes is limited.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _ALWAYS = {
     "LC_ALL": "C",
 }
 
-# No settings but those of `-c`; nothing is fetched, as a partial clone would what it lacks.
+# No settings but those of `-c`; nothing is fetched, as a partial clone would do for missing objects.
 _NEUTRAL = {
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_CONFIG_SYSTEM": os.devnull,
@@ -60,26 +60,26 @@ _CONFIG = {
     "core.fsmonitor": "false",
     "core.untrackedCache": "false",
     "core.askPass": "",
-    "core.bigFileThreshold": "16m",  # what is larger is not held in memory
+    "core.bigFileThreshold": "16m",  # larger files are not held in memory
     "gc.auto": "0",
     "maintenance.auto": "false",
     "fetch.fsckObjects": "true",  # all of CPython's history passes
-    "fetch.unpackLimit": "1",  # a pack is looked through as it comes
+    "fetch.unpackLimit": "1",  # packs are checked as they arrive
     "fetch.recurseSubmodules": "false",
     "http.lowSpeedLimit": "1",
     "http.lowSpeedTime": "60",
     "advice.detachedHead": "false",
 }
 
-SILENCE = 180.0  # seconds without a word of progress after which a fetch has stalled
-LONGEST = 3600.0  # seconds that a fetch may take
-_MEMORY = 512 << 20  # bytes of a process of git's own; packs, which are mapped, are not counted
+STALL_TIMEOUT = 180.0  # seconds without output after which a fetch has stalled
+FETCH_TIMEOUT = 3600.0  # seconds for a fetch
+_MEMORY = 512 << 20  # bytes of a git process's own memory; mapped packs are not counted
 _PIECE = 1 << 16
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a git command said, and its exit status; None if it was stopped for taking too long or saying too much."""
+    """A git command's output and exit status; None if it was stopped for its time or the size of its output."""
 
     status: int | None
     output: bytes
@@ -92,17 +92,17 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """What it said, without the last newline."""
+        """The output, without the last newline."""
         return os.fsdecode(self.output).rstrip("\n")
 
     @property
     def over(self) -> bool:
-        """Whether it went over a bound of memory or disk."""
+        """Whether it exceeded a limit of memory or disk."""
         return any(re.search("(?i)file too large|out of memory|malloc|mmap failed", line) for line in self.errors)
 
     @property
     def unsound(self) -> bool:
-        """Whether what was fetched is not as git makes it."""
+        """Whether git found malformed objects in the fetched data."""
         return any(re.search(r"fsck error|error in (tree|commit|tag|blob)\b", line) for line in self.errors)
 
 
@@ -117,20 +117,20 @@ def _started(
     fetching: bool = False,
     words: BinaryIO | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start git in a session of its own, where nothing can ask at the terminal, and leave none of it behind."""
-    ours = {name: value for name, value in os.environ.items() if name not in _LOCAL}
+    """Start git in a session of its own, where nothing can prompt at the terminal, and kill all of it at the end."""
+    environment = {name: value for name, value in os.environ.items() if name not in _LOCAL}
     if not fetching:
-        ours = {name: value for name, value in ours.items() if not name.startswith("GIT_CONFIG")}
+        environment = {name: value for name, value in environment.items() if not name.startswith("GIT_CONFIG")}
     settings = [part for name, value in {**_CONFIG, **config}.items() for part in ("-c", f"{name}={value}")]
     try:
         process = subprocess.Popen(
             ["git", *settings, *arguments],
-            env={**ours, **_ALWAYS, **(_FETCHING if fetching else _NEUTRAL), **env},
+            env={**environment, **_ALWAYS, **(_FETCHING if fetching else _NEUTRAL), **env},
             stdin=words or subprocess.DEVNULL,
             stdout=output,
             stderr=errors,
             start_new_session=True,
-            restore_signals=False,  # a file over its bound is an error that git tells; SIGPIPE it restores itself
+            restore_signals=False,  # git reports a file over its limit as an error; it restores SIGPIPE itself
         )
     except FileNotFoundError as error:
         raise SourceError(
@@ -150,10 +150,10 @@ def _started(
 
 
 def _bound(process: int) -> None:
-    """Bound the memory and the files of a process that has just started, and of all that it starts."""
-    for kind, most in ((resource.RLIMIT_DATA, _MEMORY), (resource.RLIMIT_FSIZE, BUDGET.archive)):
-        with contextlib.suppress(OSError, ValueError):  # it is done already, or has less than that
-            resource.prlimit(process, kind, (most, most))
+    """Limit the memory and the file sizes of a process that has just started, and of its children."""
+    for kind, limit in ((resource.RLIMIT_DATA, _MEMORY), (resource.RLIMIT_FSIZE, BUDGET.archive)):
+        with contextlib.suppress(OSError, ValueError):  # it has ended already, or its limit is lower
+            resource.prlimit(process, kind, (limit, limit))
 
 
 def run(
@@ -164,7 +164,7 @@ def run(
     fetching: bool = False,
     words: bytes = b"",
 ) -> Answer:
-    """Run git to its end, with `words` to read. Raises SourceError if there is no git."""
+    """Run git with `words` as its standard input. Raises SourceError if git is not installed."""
     deadline = None if timeout is None else time.monotonic() + timeout
     with (
         tempfile.TemporaryFile() as errors,
@@ -186,7 +186,7 @@ def run(
 
 @contextlib.contextmanager
 def _spoken(words: bytes) -> Iterator[BinaryIO]:
-    """Have what git is to read in a file, so that neither side waits for the other."""
+    """Put git's standard input into a file, so that neither side waits for the other."""
     with tempfile.TemporaryFile() as file:
         file.write(words)
         file.seek(0)
@@ -194,7 +194,7 @@ def _spoken(words: bytes) -> Iterator[BinaryIO]:
 
 
 def _next(stream: object, deadline: float | None) -> bytes | None:
-    """Return what a pipe gives next, nothing at its end, or None where it gives nothing in time."""
+    """Return a pipe's next data, nothing at its end, None if there is none in time."""
     descriptor = cast(BinaryIO, stream).fileno()
     wait = None if deadline is None else max(deadline - time.monotonic(), 0)
     return os.read(descriptor, _PIECE) if select.select([descriptor], [], [], wait)[0] else None
@@ -209,9 +209,9 @@ def _last_of(errors: BinaryIO) -> tuple[str, ...]:
 def reading(
     *arguments: str, config: Mapping[str, str] | None = None, env: Mapping[str, str], words: bytes = b""
 ) -> Iterator[BinaryIO]:
-    """Run git and read what it writes; it is killed if the block raises. Raises SourceError at the end if it failed.
+    """Run git and open its output; it is killed if the block raises. Raises SourceError at the end if it failed.
 
-    A block that finds it cut off raises EOFError: then what git says of it comes first.
+    A block that finds the output truncated raises EOFError, which becomes a SourceError with git's messages.
     """
     with (
         tempfile.TemporaryFile() as errors,
@@ -232,30 +232,31 @@ def reading(
             ) from cut
 
 
-def follow(*arguments: str, step: Step, silence: float = SILENCE) -> Answer:
-    """Run a fetch and show its progress; it is stopped when it has not said a word for `silence` seconds.
+def follow(*arguments: str, step: Step, silence: float = STALL_TIMEOUT) -> Answer:
+    """Run a fetch and show its progress; it is stopped after `silence` seconds without output.
 
-    Its progress goes through a pipe of ours, so that it dies of SIGPIPE when we are killed.
+    Its output goes through a pipe, so that it dies of SIGPIPE if we are killed.
     """
-    said = b""
-    last = time.monotonic() + LONGEST
+    messages = b""
+    deadline = time.monotonic() + FETCH_TIMEOUT
     with _started(arguments, {}, {}, output=subprocess.DEVNULL, errors=subprocess.PIPE, fetching=True) as process:
-        while chunk := _next(process.stderr, min(time.monotonic() + silence, last)):
-            said = (said + chunk)[-_PIECE:]
+        while chunk := _next(process.stderr, min(time.monotonic() + silence, deadline)):
+            messages = (messages + chunk)[-_PIECE:]
             _show(chunk, step)
         if chunk is None:
-            why = f"no output for {silence:g} s" if time.monotonic() < last else f"not finished after {LONGEST:g} s"
-            return Answer(None, b"", (*lines_of(said), f"stalled: {why}"))
+            stalled = time.monotonic() < deadline
+            why = f"no output for {silence:g} s" if stalled else f"not finished after {FETCH_TIMEOUT:g} s"
+            return Answer(None, b"", (*lines_of(messages), f"stalled: {why}"))
         process.wait()
-    return Answer(process.returncode, b"", lines_of(said))
+    return Answer(process.returncode, b"", lines_of(messages))
 
 
 def _show(chunk: bytes, step: Step) -> None:
-    """Show `Receiving objects:  12% (345/2890)` as that many of so many; the words are for people only."""
+    """Show `Receiving objects:  12% (345/2890)` as units done and in total, with the words as detail."""
     shares = re.findall(rb"([A-Z][a-z]+ [a-z]+): +\d+% \((\d+)/(\d+)\)", chunk)
     if shares:
-        what, done, total = shares[-1]
-        step.update(done=int(done), total=int(total), detail=what.decode().lower())
+        phase, done, total = shares[-1]
+        step.update(done=int(done), total=int(total), detail=phase.decode().lower())
 
 
 def lines_of(errors: bytes) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Asking a server for a file, through urllib3: no wait is without an end, and each failure has a reason."""
+"""HTTP requests through urllib3: every wait has a time limit, and every error a reason."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOST_REDIRECTS = 10
 
 @dataclass(frozen=True)
 class Answer:
-    """A file as it comes; `total` is its size in bytes if the server gives it."""
+    """A response: its body in chunks, and its size in bytes if the server sends it."""
 
     total: int | None
     chunks: Iterator[bytes]
@@ -36,7 +36,7 @@ class Answer:
 
 @contextlib.contextmanager
 def asking(url: str, timeouts: Timeouts) -> Iterator[Answer]:
-    """Ask for a file. Raises PlaceError if it does not come, TransientError if it may come another time."""
+    """Request a file. Raises PlaceError if that fails, TransientError if another try may succeed."""
     with _translated_errors(timeouts):
         response = _ask(url, timeouts)
     with contextlib.closing(response):
@@ -49,12 +49,12 @@ def asking(url: str, timeouts: Timeouts) -> Iterator[Answer]:
 
 def _chunks(response: urllib3.BaseHTTPResponse, timeouts: Timeouts) -> Iterator[bytes]:
     with _translated_errors(timeouts):
-        while chunk := response.read1(CHUNK):  # what has come, at once, not when a whole chunk is there
+        while chunk := response.read1(CHUNK):  # returns without waiting for a whole chunk
             yield chunk
 
 
 def _ask(url: str, timeouts: Timeouts) -> urllib3.BaseHTTPResponse:
-    """Ask with the URL's credentials, if it has any, and do not pass them on where a redirect leads to."""
+    """Send the request with the URL's credentials, if it has any; they are not sent to the target of a redirect."""
     headers = make_headers(
         user_agent=_agent(), basic_auth=parse_url(url).auth_decoded_joined, basic_auth_encoding="utf-8"
     )
@@ -68,7 +68,7 @@ def _ask(url: str, timeouts: Timeouts) -> urllib3.BaseHTTPResponse:
             retries=False,
             preload_content=False,
             decode_content=False,
-            enforce_content_length=False,  # who asked counts the bytes
+            enforce_content_length=False,  # the caller counts the bytes
         )
         location = response.get_redirect_location()
         if not location:
@@ -87,7 +87,7 @@ def _agent() -> str:
 
 
 def _pool_manager(url: str, timeouts: Timeouts) -> urllib3.PoolManager:
-    """Make a client for HTTP and HTTPS that asks the environment's proxy for this URL, if there is one."""
+    """Make a client that uses the environment's proxy for this URL, if there is one."""
 
     class Plain(_Connection):
         limits = timeouts
@@ -101,8 +101,8 @@ def _pool_manager(url: str, timeouts: Timeouts) -> urllib3.PoolManager:
     class SecurePool(HTTPSConnectionPool):
         ConnectionCls = Secure
 
-    asked = parse_url(url)
-    proxy = None if proxy_bypass(asked.netloc or "") else getproxies().get(asked.scheme or "")
+    parsed = parse_url(url)
+    proxy = None if proxy_bypass(parsed.netloc or "") else getproxies().get(parsed.scheme or "")
     if proxy:
         address = parse_url(proxy)
         credentials = make_headers(proxy_basic_auth=address.auth_decoded_joined, proxy_basic_auth_encoding="utf-8")
@@ -115,7 +115,7 @@ def _pool_manager(url: str, timeouts: Timeouts) -> urllib3.PoolManager:
 
 
 class _Connection(HTTPConnection):
-    """A connection that is made soon or not at all; TLS and proxies' tunnels have as long as the answer has."""
+    """A connection with its own time limit; TLS and proxy tunnels have the limit of the response."""
 
     limits = Timeouts()
 
@@ -134,7 +134,7 @@ class _Connection(HTTPConnection):
 
 
 def _count_addresses(host: str, port: int, seconds: float) -> int:
-    """Resolve a name in a thread: nothing can interrupt the system's resolver when its servers are silent."""
+    """Resolve a name in a thread, because the system's resolver cannot be interrupted."""
     answers: queue.Queue[int | OSError | UnicodeError] = queue.Queue()
 
     def ask() -> None:
@@ -156,10 +156,10 @@ def _count_addresses(host: str, port: int, seconds: float) -> int:
 
 @contextlib.contextmanager
 def _translated_errors(timeouts: Timeouts) -> Iterator[None]:
-    """Turn what urllib3 raises into PlaceErrors."""
+    """Turn urllib3's errors into PlaceErrors."""
     try:
         yield
-    except (HTTPError, ValueError) as error:  # ValueError: a URL that cannot be one
+    except (HTTPError, ValueError) as error:  # ValueError: an invalid URL
         raise _as_place_error(error, timeouts) from error
 
 

@@ -1,4 +1,4 @@
-"""Checking a tree before anything unpacks it, and reading what it says of itself, in one pass."""
+"""Checking a tree before it is unpacked, and reading its facts, in one pass."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ from crossjit.util.budget import TreeCount
 from crossjit.util.tar import TrackingReader, members, opened
 from crossjit.util.tar_zst import ObservingReader
 
-# tarfile lets whatever its parsing runs into through, such as a ValueError out of a header that is not a number.
+# tarfile does not translate all errors in parsing, such as the ValueError for an invalid number in a header.
 UNREADABLE = (*DAMAGED, OSError, ValueError, ArithmeticError, LookupError)
 
 FACT_FILES = ("Include/patchlevel.h", "Tools/jit/_llvm.py")
 PIECE = 1 << 20
 _FILES = (tarfile.REGTYPE, tarfile.AREGTYPE)
-TESTS = "Lib/test/"  # what no build reads, and only copies
+TESTS = "Lib/test/"  # builds do not read it, only copy it
 
-# Headers that let two tar implementations see two different archives, or that set what a source has no business to set.
+# Headers that tar implementations read differently, or that set attributes that sources may not have.
 FORBIDDEN_HEADERS = ("GNU.sparse.", "SCHILY.xattr.", "LIBARCHIVE.xattr.", "RHT.security.")
 
 
 def inspect(path: Path, label: str, tree: Path | None = None) -> TreeFacts:
-    """Read a whole archive once: check that unpacking it is safe and read what it says of itself.
+    """Read a whole archive once: check that unpacking it is safe, and return its facts.
 
-    Safe means: regular files, folders and links only; every path and every link's target inside the one top folder,
+    Safe means: only regular files, folders and links; every path and every link's target inside the one top folder,
     even with links followed in any order; no name twice, nothing below a link; no sparse files, extended attributes or
-    headers that other tar implementations read differently; whole to its last byte. `tree` is where what builds are
-    given is written to: the same without what none reads. Raises SourceError, with `label` in the message, and
+    headers that tar implementations read differently; complete to its last byte. `tree` is the file to write for
+    builds: the archive without the files that they do not read. Raises SourceError, with `label` in the message, and
     StashError if `tree` cannot be written.
     """
     inspection = Inspection(label)
@@ -59,13 +59,15 @@ def inspect(path: Path, label: str, tree: Path | None = None) -> TreeFacts:
             reader = copied or TrackingReader(stream, count)
             with opened(reader) as tar:
                 for member in members(tar, reader):
-                    keep = is_build_input("/".join(components(member.name)[1:]))
-                    whole |= keep and member.islnk() and not is_build_input("/".join(components(member.linkname)[1:]))
+                    is_input = is_build_input("/".join(components(member.name)[1:]))
+                    whole |= (
+                        is_input and member.islnk() and not is_build_input("/".join(components(member.linkname)[1:]))
+                    )
                     if copied:
-                        copied.decide(keep, end=tar.offset)
+                        copied.decide(is_input, end=tar.offset)
                     content = tar.extractfile(member) if member.isfile() else None
-                    taken = inspection.take(member, cast("BinaryIO | None", content))
-                    while taken and taken.read(PIECE):
+                    content = inspection.take(member, cast("BinaryIO | None", content))
+                    while content and content.read(PIECE):
                         pass
                 if copied:
                     copied.decide(True, end=sys.maxsize)
@@ -81,13 +83,13 @@ def inspect(path: Path, label: str, tree: Path | None = None) -> TreeFacts:
                 inspection.check_global(tar.pax_headers)
         except UNREADABLE as error:
             raise _no_tar(label, error) from error
-    if tree and whole:  # something that is read is a hard link to what would be left out
+    if tree and whole:  # a build input is a hard link to a file that was left out
         recompress(path, tree)
     return inspection.facts()
 
 
 def require_archive(path: Path) -> None:
-    """Raise SourceError for a file that does not begin as a tar does, compressed or not."""
+    """Raise SourceError for a file that does not start with a tar header, compressed or not."""
     try:
         with decompressed(path) as stream:
             reader = TrackingReader(stream, TreeCount(str(path), error=SourceError, hint="give CPython's source"))
@@ -105,16 +107,16 @@ def _no_tar(label: str, error: Exception) -> SourceError:
 
 
 def leads_outside(path: tuple[str, ...], target: str) -> bool:
-    """Say whether a symbolic link at a path in the tree leads out of it, or may."""
-    # No member lies below a link (see _finish), so a link's folder is where its path says. From there '..' is only
-    # taken before any name: after one, which may be a link elsewhere, nobody can tell from the text where it leads.
+    """Whether a symbolic link at a path in the tree leads out of it, or may."""
+    # No member lies below a link (see _finish), so a link's folder is the one in its path. '..' is accepted only at the
+    # start of the target: after a name, which may itself be a link, the text does not show where it leads.
     parts = components(target)
     ups = next((index for index, part in enumerate(parts) if part != ".."), len(parts))
     return target.startswith("/") or not target or ".." in parts[ups:] or ups > len(path) - 1
 
 
 def _leads_to_tests(inner: str, member: tarfile.TarInfo) -> bool:
-    """Say whether a link from elsewhere leads into the tests, or to a folder that they are in."""
+    """Whether a link from outside leads into the tests, or to a folder that contains them."""
     if member.issym():
         target = posixpath.normpath(posixpath.join(posixpath.dirname(inner), member.linkname))
     elif member.islnk():
@@ -125,13 +127,13 @@ def _leads_to_tests(inner: str, member: tarfile.TarInfo) -> bool:
 
 
 class Inspection:
-    """What has been seen of a tree so far, member by member."""
+    """The state of checking a tree, member by member."""
 
     def __init__(self, label: str) -> None:
         self.label = label
         self.count = TreeCount(label, error=SourceError, hint="give CPython's source")
         self.core = hashlib.sha256()
-        self.apart = True  # no link from elsewhere leads to the tests
+        self.apart = True  # no link from outside leads to the tests
         self.files: dict[str, bytes] = {}
         self.kinds: dict[str, bytes] = {}
         self.ancestors: set[str] = set()
@@ -144,7 +146,7 @@ class Inspection:
         )
 
     def take(self, member: tarfile.TarInfo, content: BinaryIO | None) -> BinaryIO | None:
-        """Check a member, and return its content, which counts as it is read. Raises SourceError."""
+        """Check a member, and return its content, which is hashed as it is read. Raises SourceError."""
         inner = "/".join(self._check(member)[1:])
         if inner.startswith(TESTS):
             return content
@@ -153,16 +155,16 @@ class Inspection:
         self.core.update("\0".join((*about, "")).encode("utf-8", "surrogateescape"))
         if content is None:
             return None
-        return cast(BinaryIO, ObservingReader(content, lambda piece: self.hear(inner, piece)))
+        return cast(BinaryIO, ObservingReader(content, lambda piece: self._add(inner, piece)))
 
-    def hear(self, path: str, piece: bytes) -> None:
-        """Take a piece of a file's content."""
+    def _add(self, path: str, piece: bytes) -> None:
+        """Hash a piece of a file's content, and store that of fact files."""
         self.core.update(piece)
         if path in FACT_FILES and len(self.files.setdefault(path, b"")) < PIECE:
             self.files[path] += piece
 
     def facts(self) -> TreeFacts:
-        """Check what only the whole tells, and say what the tree is. Raises SourceError."""
+        """Check the tree as a whole, and return its facts. Raises SourceError."""
         top = self._finish()
         configure = self.kinds.get(f"{top}/configure")
         if configure not in _FILES or "Include/patchlevel.h" not in self.files:
@@ -174,7 +176,7 @@ class Inspection:
         return replace(_facts(self.label, top, self.files), core=core)
 
     def _check(self, member: tarfile.TarInfo) -> tuple[str, ...]:
-        """Check one member on its own and against those before it; return its path's components."""
+        """Check a member by itself and against earlier ones; return its path's components."""
         name = member.name
         shown = repr(name)
         parts = components(name)
@@ -214,17 +216,17 @@ class Inspection:
 
     def _check_hardlink(self, member: tarfile.TarInfo) -> None:
         target = components(member.linkname)
-        known = self.kinds.get("/".join(target)) in (*_FILES, tarfile.LNKTYPE)
-        if member.linkname.startswith("/") or not known:
+        is_file = self.kinds.get("/".join(target)) in (*_FILES, tarfile.LNKTYPE)
+        if member.linkname.startswith("/") or not is_file:
             raise self._refuse(f"the link {member.name!r} leads to {member.linkname!r}, which is not an earlier file")
 
     def check_global(self, headers: Mapping[str, str]) -> None:
-        """Check headers that hold for all members: git's comment is harmless, others are read differently by others."""
+        """Check global headers: git's comment is harmless, tar implementations read others differently."""
         if unknown := sorted(set(headers) - {"comment"}):
             raise self._refuse(f"it has global headers: {', '.join(unknown)}")
 
     def _finish(self) -> str:
-        """Check what only the whole tells, and return the top folder's name."""
+        """Check the tree as a whole, and return the top folder's name."""
         for path, kind in self.kinds.items():
             if kind != tarfile.DIRTYPE and path in self.ancestors:
                 raise self._refuse(f"member {path!r} is not a folder, but has members below it")

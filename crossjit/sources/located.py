@@ -1,4 +1,4 @@
-"""A git repository on this machine, looked at through an empty one of ours, so that its settings do not count."""
+"""A git repository on this machine, read through an empty one of ours, so that its settings are not used."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from crossjit.sources import cache, git
 from crossjit.sources.git import Answer
 from crossjit.util.budget import BUDGET
 
-# What says how a working tree's files compare with what is committed; whose settings these are is no matter.
+# Settings for comparing a working tree's files with committed ones; they are used whoever set them.
 _COMPARING = ("autocrlf", "eol", "filemode", "symlinks", "ignorecase", "trustctime", "checkstat", "excludesfile")
 _WANTED = rf"^(safe\.directory|core\.({'|'.join(_COMPARING)}))$"
-_TRUSTED = ("system", "global", "command")  # git itself hears of safe.directory from these alone
+_TRUSTED = ("system", "global", "command")  # git reads safe.directory from these only
 
 
 @dataclass(frozen=True)
 class Repository:
-    """Where a repository's parts are. `settings` is what counts of the user's and its own."""
+    """A repository's folders. `settings` are the used ones of the user's and its own."""
 
     path: Path
     folder: Path
@@ -38,15 +38,15 @@ class Repository:
         return self.common / "objects"
 
     def ask(self, *arguments: str) -> Answer:
-        """Run git in the repository itself, for what only reads its refs; nothing around the folder is found."""
+        """Run git in the repository itself, only to read its refs; parent folders are not searched."""
         return git.run("-C", str(self.path), *arguments, config=self.settings, env=self.environment)
 
 
 def locate(path: Path) -> Repository:
-    """Find a repository's parts. Raises SourceError for a folder that is neither one nor the top of a checkout."""
+    """Find a repository's folders. Raises SourceError if the path is neither a repository nor a checkout's top."""
     settings, environment = _settings(path)
-    found = Repository(path, path, path, settings, environment)
-    folder, common = found.ask("rev-parse", "--git-dir"), found.ask("rev-parse", "--git-common-dir")
+    repository = Repository(path, path, path, settings, environment)
+    folder, common = repository.ask("rev-parse", "--git-dir"), repository.ask("rev-parse", "--git-common-dir")
     if not (folder.ok and common.ok):
         raise SourceError(
             f"{path} is not the top folder of a git repository that git will read",
@@ -57,7 +57,7 @@ def locate(path: Path) -> Repository:
 
 
 def _settings(path: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Pick the few settings that count, and give git the folders that the user trusts as the environment has it."""
+    """Return the settings for comparing files, and an environment with the folders that the user trusts."""
     listed = git.run(
         "-C", str(path), "config", "-z", "--show-scope", "--get-regexp", _WANTED,
         env={"GIT_CEILING_DIRECTORIES": str(path.resolve().parent), "GIT_ALLOW_PROTOCOL": "none"}, fetching=True,
@@ -79,7 +79,7 @@ def _settings(path: Path) -> tuple[dict[str, str], dict[str, str]]:
 
 @dataclass(frozen=True)
 class Window:
-    """An empty repository of ours through which objects elsewhere are read, and with `tree` a working tree, too."""
+    """An empty repository of ours, through which another's objects and maybe its working tree are read."""
 
     folder: Path
     environment: Mapping[str, str]
@@ -91,22 +91,22 @@ class Window:
 
     @contextlib.contextmanager
     def reading(self, *arguments: str, words: bytes = b"") -> Iterator[BinaryIO]:
-        """Run git in it and read what it writes, as git.reading does."""
+        """Run git in it and open its output, as `git.reading` does."""
         with git.reading(*self._at(arguments), config=self.settings, env=self.environment, words=words) as stream:
             yield stream
 
     def _at(self, arguments: tuple[str, ...]) -> tuple[str, ...]:
-        return ("-C", self.environment["GIT_WORK_TREE"], *arguments)  # not where we are: that may be a part of it
+        return ("-C", self.environment["GIT_WORK_TREE"], *arguments)  # not the current folder, which may be in it
 
 
 def window(objects: Path, commit: str, folder: Path) -> Window:
-    """Make an empty repository in a folder of ours, to read a commit through. Its working tree and index are empty."""
+    """Make an empty repository to read a commit through. Its working tree and index are empty."""
     place = folder / "window.git"
     kind = "sha256" if len(commit) == 64 else "sha1"
-    made = git.run("init", "--quiet", "--bare", "--template=", f"--object-format={kind}", str(place))
-    if not made.ok:
+    result = git.run("init", "--quiet", "--bare", "--template=", f"--object-format={kind}", str(place))
+    if not result.ok:
         with cache.storing(folder):
-            raise OSError(" ".join(made.errors))
+            raise OSError(" ".join(result.errors))
     with cache.storing(folder):
         (folder / "nothing").mkdir()
     return Window(
@@ -132,18 +132,18 @@ def _copy(path: Path, copy: Path) -> None:
 
 
 def window_on(repository: Repository, commit: str, folder: Path) -> Window:
-    """Make one on a checkout: its working tree, a copy of its index, and what it ignores.
+    """Make a window on a checkout: its working tree, a copy of its index, and its ignore patterns.
 
-    Refreshing an index writes down what it finds: into the copy, whose mtime stays that of the checkout's, by which git
-    knows of what was written in the same second that it may have changed since.
+    Refreshing writes to the copy of the index. The copy has the index's mtime, by which git detects files that may have
+    changed in the second in which the index was written.
     """
-    made = window(repository.objects, commit, folder)
+    base = window(repository.objects, commit, folder)
     with cache.storing(folder):
-        (made.folder / "info").mkdir(exist_ok=True)
+        (base.folder / "info").mkdir(exist_ok=True)
         _copy(repository.folder / "index", folder / "index")
         for name in ("exclude", "attributes"):
-            _copy(repository.common / "info" / name, made.folder / "info" / name)
+            _copy(repository.common / "info" / name, base.folder / "info" / name)
         for path in repository.folder.glob("sharedindex.*"):
-            _copy(path, made.folder / path.name)
+            _copy(path, base.folder / path.name)
     settings = {**repository.settings, "core.bare": "false"}
-    return Window(made.folder, {**made.environment, "GIT_WORK_TREE": str(repository.path)}, settings)
+    return Window(base.folder, {**base.environment, "GIT_WORK_TREE": str(repository.path)}, settings)

@@ -1,4 +1,4 @@
-"""Where a recipe's archive may be: the user's mirrors, URLs, and the pool of whatever Debian mirror apt is set to."""
+"""Where a recipe's archive may be: the user's mirrors, URLs, and the pools of apt's Debian mirrors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PoolMirrors = Callable[[], Sequence[str]]
 
 @dataclass(frozen=True)
 class Place:
-    """One place to look: a local path or a URL, or the reason why there is none. `name` is for people."""
+    """A place to fetch from: a local path, a URL, or the reason why there is neither. `name` is for people."""
 
     name: str
     path: Path | None = None
@@ -27,7 +27,7 @@ class Place:
 
 
 class PlaceError(Exception):
-    """A place did not give the file; the message says why. `dead` if nothing else can be had from its host either."""
+    """A file cannot be fetched; the message says why. `dead` if its host does not serve any file."""
 
     def __init__(self, reason: str, *, dead: bool = False) -> None:
         super().__init__(reason)
@@ -35,14 +35,14 @@ class PlaceError(Exception):
 
 
 class TransientError(PlaceError):
-    """It may work if it is asked again."""
+    """Another try may succeed."""
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """How long, in seconds: `name` for a host's address, `connect` for a connection, `stall` without a byte.
+    """Time limits in seconds: `name` to resolve a host, `connect` for a connection, `stall` without data.
 
-    `attempts` is how often what is transient is tried.
+    `attempts` is the number of tries with transient errors.
     """
 
     name: float = 1.5
@@ -55,7 +55,7 @@ TIMEOUTS = Timeouts()
 
 
 def upstream_name(version: str) -> str:
-    """Return the name that python.org gives a release's archive."""
+    """Return the name of a release's archive on python.org."""
     return f"Python-{version}.tar.xz"
 
 
@@ -75,10 +75,10 @@ def redacted(url: str) -> str:
 def candidates(
     version: str, places: Sequence[str], mirrors: Sequence[str], pool_mirrors: PoolMirrors
 ) -> Iterator[Place]:
-    """Yield the places in the order in which they are asked: the user's mirrors, then the recipe's.
+    """Yield the places in the order in which they are tried: the user's mirrors, then the recipe's places.
 
-    A mirror may hold the file under upstream's name or any of the recipe's places' own. `pool_mirrors` is called when
-    the first `debian:<component>/<pool path>` is reached, and not before.
+    A mirror may have the file under upstream's name or the file name of any of the recipe's places. `pool_mirrors` is
+    called only when the first `debian:<component>/<pool path>` is reached.
     """
     names = list(dict.fromkeys([upstream_name(version), *map(file_name, places)]))
     for mirror in mirrors:
@@ -123,14 +123,11 @@ def _located(url: str) -> Place:
 
 
 def host_pool_mirrors() -> tuple[str, ...]:
-    """Ask this host's apt which repositories it is set to; return their base URIs, empty where there is no apt.
-
-    Raises nothing: a host without apt, or with one that does not answer, has no mirror to offer.
-    """
+    """Return the base URIs of this host's apt repositories; none if there is no apt, or it does not answer."""
     return pool_mirrors_of(apt.repositories("$(REPO_URI)"))
 
 
 def pool_mirrors_of(listing: str) -> tuple[str, ...]:
-    """Pick the base URIs that we can download from out of apt's list, one a line, each once, in apt's order."""
+    """Return the base URIs in apt's list, one a line, that can be downloaded from, in order and without duplicates."""
     uris = (line.strip().rstrip("/") for line in listing.splitlines())
     return tuple(dict.fromkeys(uri for uri in uris if uri.startswith(("http://", "https://", "file://"))))

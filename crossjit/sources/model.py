@@ -1,4 +1,4 @@
-"""What a resolved source is."""
+"""Resolved sources."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class TreeFacts:
-    """What a CPython tree says of itself.
+    """Facts read from a CPython tree.
 
-    `top` is the one folder that everything in the archive is in; `version` is `PY_VERSION` of `Include/patchlevel.h`,
-    such as `3.15.0rc2` or, between releases, `3.16.0a0+`; `python` its major and minor number; `llvm` the major version
-    that `Tools/jit/_llvm.py` names (`_LLVM_VERSION`: a number up to 3.14, a string since 3.15), or None; `core` is a
-    digest of all but the tests, which a build only copies; empty where a link from elsewhere leads to these, and in
-    records of before there was one.
+    `top` is the archive's top folder. `version` is `PY_VERSION` of `Include/patchlevel.h`, such as `3.15.0rc2` or,
+    between releases, `3.16.0a0+`; `python` its major and minor number. `llvm` is the major version in
+    `Tools/jit/_llvm.py` (`_LLVM_VERSION`: a number up to 3.14, a string since 3.15), or None. `core` is a digest of all
+    but the tests, which a build only copies; empty if a link from outside leads to the tests, and in old records.
     """
 
     top: str
@@ -37,14 +36,13 @@ class TreeFacts:
 class Source:
     """A resolved CPython tree.
 
-    `archive` is a local tar file, maybe compressed, whose members are all in the folder `top`; it has been checked and
-    is safe to unpack. `digest` is the sha256 (hexadecimal) of that file for an archive, and of the uncompressed tar for
-    git and checkout, where it depends on the tree alone, without what no build reads (`tarball.UNREAD`): a clean
-    checkout and its commit give the same. `origin` is the place it came from, without credentials; `commit` the git
-    commit, and for a checkout HEAD's; `diff_digest` a digest of a checkout's uncommitted changes, None where there are
-    none; `regenerate` what make is to be called with, one after the other, before anything is compiled, since these
-    changes make generated files stale; `tree` what builds are given of an archive, where that is not the archive
-    itself: a tar without what no build reads, compressed so that it opens fast. The others are as in TreeFacts.
+    `archive` is a local tar file, maybe compressed, with all members in the folder `top`; it was checked and is safe to
+    unpack. `digest` is a sha256 (hexadecimal): for an archive that file's; for git and checkout that of the
+    uncompressed tar, which depends only on the tree without `tarball.UNREAD`, so a clean checkout has its commit's.
+    `origin` is where it came from, without credentials. `commit` is the git commit, for a checkout HEAD.
+    `diff_digest` is a digest of a checkout's uncommitted changes, None without any. `regenerate` are make's arguments,
+    a call each, before compiling, for generated files that these changes make stale. `tree` is the file that builds get
+    instead of an archive: a tar without unread files, compressed to open fast. The others are as in TreeFacts.
     """
 
     kind: Kind
@@ -63,5 +61,5 @@ class Source:
 
     @property
     def compiled(self) -> str:
-        """The digest of all that is compiled: of all but the tests, or of everything where that is not known."""
+        """The digest of the compiled files: all but the tests, or everything if `core` is empty."""
         return self.core or self.digest

@@ -1,4 +1,4 @@
-"""Which of CPython's generated files a checkout's changes make stale, by the rules of toolchain/regenerate.toml."""
+"""CPython's generated files that a checkout's changes make stale, by the rules of toolchain/regenerate.toml."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ MAKEFILE = "Makefile.pre.in"
 
 @documents.table
 class Rule:
-    """Generated files that one target of CPython's Makefile makes."""
+    """Generated files of one target of CPython's Makefile."""
 
     make: str
-    """What make is called with: a target, and variables."""
+    """Make's arguments: a target, and variables."""
     inputs: tuple[str, ...]
-    """Patterns of the paths that the files are made of; * matches slashes, too."""
+    """Patterns of the paths of their inputs; * also matches slashes."""
     passages: tuple[str, ...] = ()
-    """Regular expressions: an input counts as changed if what they find in it is not what they find in HEAD's."""
+    """Regular expressions: an input counts as changed only if their matches in it differ from those in HEAD's."""
 
     @property
     def target(self) -> str:
@@ -37,9 +37,9 @@ class ByHand:
     """Generated files that cannot be made in a build."""
 
     run: str
-    """What makes them, in the checkout."""
+    """The command that makes them, in the checkout."""
     inputs: tuple[str, ...]
-    """Patterns of the paths that they are made of."""
+    """Patterns of the paths of their inputs."""
     outputs: tuple[str, ...]
     """Their paths, or some of them."""
 
@@ -49,40 +49,40 @@ class Rules:
     """toolchain/regenerate.toml."""
 
     rules: tuple[Rule, ...]
-    """Generated files that are made anew before a build where they have to be."""
+    """Generated files that a build regenerates first if they are stale."""
     by_hand: tuple[ByHand, ...] = field(default=())
-    """Generated files whose staleness is only told."""
+    """Generated files that only get a warning if they are stale."""
 
 
 Read = Callable[[str], bytes]
-"""Gives a file's content by its path, and nothing for a file that is not there."""
+"""Returns a file's content by its path; nothing for a missing file."""
 
 
 def stale(changed: Iterable[str], now: Read, before: Read) -> tuple[str, ...]:
-    """Return what make is to be called with, one after the other, so that generated files fit the changed paths.
+    """Return make's arguments, a call each, that regenerate the files that the changed paths make stale.
 
-    `now` reads the changed tree, `before` the one that its generated files fit. A target that the tree's Makefile does
-    not have is left out.
+    `now` reads the changed tree, `before` the tree that the generated files match. A target that the tree's Makefile
+    does not have is skipped.
     """
     paths = sorted(changed)
     targets = set(re.findall(rb"^([A-Za-z][\w-]*)\s*:(?!=)", now(MAKEFILE), re.MULTILINE))
 
     def applies(rule: Rule) -> bool:
-        found = matching(rule.inputs, paths)
+        matches = matching(rule.inputs, paths)
         return rule.target.encode() in targets and any(
-            not rule.passages or passages(rule, now(path)) != passages(rule, before(path)) for path in found
+            not rule.passages or passages(rule, now(path)) != passages(rule, before(path)) for path in matches
         )
 
     return tuple(dict.fromkeys(rule.make for rule in _rules().rules if applies(rule)))
 
 
 def left_to_do(changed: Iterable[str]) -> Iterator[str]:
-    """Say what the changes make stale, as far as anybody can tell, and no build makes anew."""
+    """Yield warnings about files that the changes may make stale and that builds do not regenerate."""
     paths = sorted(changed)
     for rule in _rules().by_hand:
-        found = list(matching(rule.inputs, paths))
-        if found and not any(matching(rule.outputs, paths)):
-            yield f"{found[0]} has changed, but files generated from it have not: run `{rule.run}` there if needed"
+        matches = list(matching(rule.inputs, paths))
+        if matches and not any(matching(rule.outputs, paths)):
+            yield f"{matches[0]} has changed, but files generated from it have not: run `{rule.run}` there if needed"
 
 
 def matching(patterns: Iterable[str], paths: Iterable[str]) -> Iterator[str]:
@@ -92,7 +92,7 @@ def matching(patterns: Iterable[str], paths: Iterable[str]) -> Iterator[str]:
 
 
 def passages(rule: Rule, content: bytes) -> list[list[str]]:
-    """Return what a rule's expressions find in a file."""
+    """Return the matches of a rule's expressions in a file."""
     text = content.decode("utf-8", "surrogateescape")
     return [re.findall(expression, text) for expression in rule.passages]
 

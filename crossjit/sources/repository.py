@@ -1,4 +1,4 @@
-"""Sources out of git: the committed tree at a ref of a repository elsewhere or on this machine."""
+"""Sources from git: the committed tree at a ref of a remote or local repository."""
 
 from __future__ import annotations
 
@@ -25,16 +25,15 @@ from crossjit.util import files
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 ANSWER = 30.0  # seconds for a server to list its refs
 
-# Of a packed commit is kept by which rules it was packed.
+# A digest of the packing rules, recorded with each packed commit.
 _RULES = hashlib.sha256(repr((PACKING, "line ends alone")).encode()).hexdigest()[:16]
 
 
 def resolve_remote(request: RemoteRepository, settings: Settings, *, progress: Progress, work: Path) -> Source:
     """Fetch one commit of a repository, as shallow as the server lets us, and pack its tree.
 
-    The fetched objects stay in a bare repository of ours, one for each URL. Nothing is asked of the network for a whole
-    commit id that has been packed before. Raises SourceError for a ref that the repository does not have, DownloadError
-    if it does not answer.
+    The fetched objects stay in a bare repository, one for each URL. A full commit id that was packed before needs no
+    network. Raises SourceError for an unknown ref, DownloadError if the repository does not answer.
     """
     shown = redacted(request.url)
     origin = f"{shown}#{request.ref}"
@@ -51,7 +50,7 @@ def resolve_remote(request: RemoteRepository, settings: Settings, *, progress: P
 
 def _fetch(request: RemoteRepository, repository: Path, step: Step) -> str:
     shown = redacted(request.url)
-    _make(repository)  # what is around us has no say in how it is asked
+    _make(repository)  # the settings of a repository around the current folder must not be used
     at = ("--git-dir", str(repository))
     listing = git.run(*at, "ls-remote", "--heads", "--tags", "--", request.url, timeout=ANSWER, fetching=True)
     if not listing.ok:
@@ -62,21 +61,21 @@ def _fetch(request: RemoteRepository, repository: Path, step: Step) -> str:
         )
     heads = dict(line.split("\t")[::-1] for line in listing.text.splitlines() if "\t" in line)
     full = _choose(request, heads, shown)
-    # A tag's own id is not its commit's; the peeled one stands beside it.
+    # An annotated tag has its own id; its peeled entry has the commit's.
     listed = heads.get(f"{full}^{{}}", heads.get(full, full))
     if _COMMIT.fullmatch(listed) and _has(repository, listed):
         return listed
     answer = _fetch_shallow(request.url, full, repository, step)
     if not (answer.ok or answer.over or answer.unsound) and full in heads:
-        # A fetch that was killed can leave a lock file of git's behind: what is there is only a cache, so begin anew.
+        # A killed fetch can leave git's lock files. The repository is only a cache, so start again without it.
         shutil.rmtree(repository, ignore_errors=True)
         answer = _fetch_shallow(request.url, full, repository, step)
     if not answer.ok:
         details = _without_credentials(answer.errors, request.url)
         if answer.over or answer.unsound:
-            what = "more data than a CPython commit has" if answer.over else "data that git considers damaged"
+            data = "more data than a CPython commit has" if answer.over else "data that git considers damaged"
             raise SourceError(
-                f"{shown} gives {what} for {request.ref}", hint="give a repository of CPython's", details=details
+                f"{shown} gives {data} for {request.ref}", hint="give a repository of CPython's", details=details
             )
         if full in heads or answer.status is None:
             raise DownloadError(
@@ -94,7 +93,7 @@ def _fetch(request: RemoteRepository, repository: Path, step: Step) -> str:
 
 
 def _choose(request: RemoteRepository, heads: dict[str, str], shown: str) -> str:
-    """Return the full name of a ref, or a commit id. As git has it, a tag comes before a branch of the same name."""
+    """Return the full name of a ref, or a commit id. As in git, a tag precedes a branch of the same name."""
     ref = request.ref
     if _COMMIT.fullmatch(ref) or ref == "HEAD" or ref.startswith("refs/"):
         return ref
@@ -111,28 +110,28 @@ def _choose(request: RemoteRepository, heads: dict[str, str], shown: str) -> str
     raise _unknown_ref(ref, shown, [name.removeprefix("refs/tags/").removeprefix("refs/heads/") for name in heads])
 
 
-def _unknown_ref(ref: str, where: str, names: Iterable[str]) -> SourceError:
+def _unknown_ref(ref: str, repository: str, names: Iterable[str]) -> SourceError:
     near = difflib.get_close_matches(ref, [name for name in names if not name.endswith("^{}")], n=1)
     hint = f"did you mean {near[0]}?" if near else "name a branch, a tag, a commit or pull/N/head"
-    return SourceError(f"{where} has no ref {ref}", hint=hint)
+    return SourceError(f"{repository} has no ref {ref}", hint=hint)
 
 
 def _has(repository: Path, commit: str) -> bool:
-    # The ref is set once all that belongs to the commit has come; an object that is there may lack its tree.
-    kept = git.run("--git-dir", str(repository), "for-each-ref", "--format=%(refname)", f"refs/crossjit/have/{commit}")
-    return kept.ok and bool(kept.text)
+    # The ref is set after a complete fetch; a commit object without the ref may lack its tree.
+    refs = git.run("--git-dir", str(repository), "for-each-ref", "--format=%(refname)", f"refs/crossjit/have/{commit}")
+    return refs.ok and bool(refs.text)
 
 
 def _make(repository: Path) -> None:
-    """Make an empty repository, unless it is there."""
+    """Make an empty repository unless it exists."""
     if not (repository / "HEAD").is_file():
         with cache.storing(repository):
             shutil.rmtree(repository, ignore_errors=True)
             repository.parent.mkdir(parents=True, exist_ok=True)
-        made = git.run("init", "--quiet", "--bare", "--template=", str(repository))
-        if not made.ok:
+        result = git.run("init", "--quiet", "--bare", "--template=", str(repository))
+        if not result.ok:
             with cache.storing(repository):
-                raise OSError(" ".join(made.errors))
+                raise OSError(" ".join(result.errors))
 
 
 def _fetch_shallow(url: str, full: str, repository: Path, step: Step) -> git.Answer:
@@ -156,9 +155,9 @@ def _without_credentials(lines: Iterable[str], url: str) -> tuple[str, ...]:
 
 
 def resolve_local(request: LocalRepository, settings: Settings, *, progress: Progress, work: Path) -> Source:
-    """Pack the committed tree at a ref of a repository on this machine, read where it is.
+    """Pack the committed tree at a ref of a repository on this machine, without a copy of it.
 
-    Raises SourceError if the folder is no repository or has no such ref.
+    Raises SourceError if the folder is not a repository or has no such ref.
     """
     origin = f"{request.path}#{request.ref}"
     with progress.step("source", origin) as step:
@@ -171,7 +170,7 @@ def resolve_local(request: LocalRepository, settings: Settings, *, progress: Pro
 
 
 def commit_of(repository: Repository, ref: str) -> str:
-    """Return the commit that a ref names. Raises SourceError if it names none."""
+    """Return the commit of a ref. Raises SourceError if there is none."""
     commit = repository.ask("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
     if not commit.ok:
         names = repository.ask("for-each-ref", "--format=%(refname:short)").text.splitlines()
@@ -180,7 +179,7 @@ def commit_of(repository: Repository, ref: str) -> str:
 
 
 def _known(settings: Settings, key: str) -> CachedSource | None:
-    """Look up what was packed for a commit, or for changes of one: its tree, and so its tar, never changes."""
+    """Look up the packed tree of a commit, or of a commit with changes; its content never changes."""
     try:
         digest, _, rules = (settings.sources / "commits" / key).read_text().strip().partition(" ")
     except (OSError, UnicodeDecodeError):
@@ -200,7 +199,7 @@ def _committed(objects: Path, commit: str, origin: str, settings: Settings, step
 def pack_tree(
     view: Window, commit: str, diff_digest: str | None, label: str, settings: Settings, step: Step
 ) -> CachedSource:
-    """Pack a commit, or what is in the view's index if that differs from it, unless it was packed before."""
+    """Pack a commit, or with `diff_digest` the view's index, unless it was packed before."""
     key, name = commit, commit[:12]
     if diff_digest:
         key, name = f"{commit}-{diff_digest}", f"{name}-{diff_digest[:12]}"
@@ -219,7 +218,7 @@ def pack_tree(
 
 
 def add(settings: Settings, digest: str, file: Path, name: str, inspection: Inspection, step: Step) -> CachedSource:
-    """Store a packed tree that was inspected as it was packed, unless it is there already."""
+    """Store a packed and inspected tree, unless it is stored already."""
     facts = inspection.facts()
     with cache.locked(settings, digest, step):
         stored = cache.find(settings, digest)
@@ -237,7 +236,7 @@ def source_of(
     diff_digest: str | None = None,
     regenerate: tuple[str, ...] = (),
 ) -> Source:
-    """Make a Source of what is stored: its folder's name is its digest."""
+    """Make the Source of a stored tree, whose folder is named after its digest."""
     facts = stored.record.facts
     return Source(
         kind=kind,

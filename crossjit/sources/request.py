@@ -1,4 +1,4 @@
-"""What the user's `--source` asks for: told by its form alone, and by whether a path is a file or a folder."""
+"""Parsing `--source`, by its form alone, and by whether a path is a file or a folder."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ ARCHIVE_SUFFIXES = (
 )  # fmt: skip
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_TRANSPORT = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?://|:)")  # `ext::…` has a program answer for a repository
+_TRANSPORT = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.-]*):(?://|:)"
+)  # `ext::…` runs a program instead of connecting to a server
 _FETCHED = ("https", "ssh", "git", "file")
 _SCP = re.compile(r"(?:[\w.-]+@)?[\w.-]+:(?!/?/)")  # git's short form of ssh: a colon before any slash
 
-# The page of a pull request, its tabs, and a commit of it; what GitHub shows elsewhere is no source.
+# The page of a pull request, its tabs, and a commit of it; GitHub's other pages are not sources.
 _PAGE = re.compile(
     r"(?i:https?://(?:www\.)?)(github\.com/[\w.-]+/[\w.-]+)/pull/(\d+)(?:/commits/([0-9a-f]{40}))?(?=$|[/?#])"
 )
@@ -40,7 +42,7 @@ class ArchiveFile:
 
 @dataclass(frozen=True)
 class ArchiveUrl:
-    """An archive to download, with no digest known."""
+    """An archive to download, without a known digest."""
 
     url: str
 
@@ -72,16 +74,16 @@ Request = ArchiveFile | ArchiveUrl | RemoteRepository | LocalRepository | Checko
 
 
 def parse(text: str) -> Request:
-    """Say what `--source TEXT` means.
+    """Parse `--source TEXT`.
 
-    - With a `#`: what is before the last one is a git repository, what is after it the ref (branch, tag, commit, or
-      `pull/N/head`). A URL (`https://…`, `ssh://…`, `user@host:path`) is fetched from; a folder, or a `file://` URL, is
-      read where it is, and only what is committed there counts.
-    - The address of a pull request's page, or of one of its commits', is that pull request's head, or that commit.
-    - Without: a URL (http, https) is an archive, and its path must end in one of ARCHIVE_SUFFIXES; a path to a file is
-      an archive, whatever its name; a path to a folder is a checkout, and its uncommitted changes count.
+    - With a `#`: a git repository before the last `#`, the ref (branch, tag, commit, or `pull/N/head`) after it. A URL
+      (`https://…`, `ssh://…`, `user@host:path`) is fetched; a folder, or a `file://` URL, is read in place, without
+      its uncommitted changes.
+    - The page of a pull request is its head, the page of one of its commits is that commit.
+    - Without `#`: a URL (http, https) is an archive, and its path must end in one of ARCHIVE_SUFFIXES; a path of a file
+      is an archive under any name; a path of a folder is a checkout, with its uncommitted changes.
 
-    Raises SourceError for anything else, such as a path that does not exist.
+    Raises SourceError for anything else, such as a missing path.
     """
     if "\0" in text or not text.strip() or text.startswith("-"):
         raise SourceError(f"invalid source {text!r}", hint=f"give {FORMS}")
@@ -104,7 +106,7 @@ def parse(text: str) -> Request:
 
 
 def repository(place: str, ref: str) -> RemoteRepository | LocalRepository:
-    """Tell a remote repository from a local one. Raises SourceError for an impossible ref or a missing folder."""
+    """Parse a git repository, remote or local, and a ref. Raises SourceError for an invalid ref or a missing folder."""
     shown = f"{place}#{ref}"
     if not place or not ref or ref.startswith("-") or re.search(r"[\s\x00-\x1f\x7f:?*\[\\]", ref):
         raise SourceError(
@@ -132,7 +134,7 @@ def repository(place: str, ref: str) -> RemoteRepository | LocalRepository:
 
 
 def in_full(text: str) -> str:
-    """Return `--source TEXT` so that it means the same in any folder. Raises UserError for a `~` that names nobody."""
+    """Return `--source TEXT` with an absolute path. Raises UserError for the `~` of an unknown user."""
     place, hash_, ref = text.rpartition("#") if "#" in text else (text, "", "")
     if not place or _URL.match(place) or (hash_ and _SCP.match(place) and not Path(place).exists()):
         return text

@@ -1,4 +1,4 @@
-"""Tar files: reading them whatever their compression, and writing them so that the same tree gives the same bytes."""
+"""Source tars: reading them with any compression, and writing them reproducibly."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ from crossjit.util.tar_zst import HashingWriter
 
 TOP = "cpython"
 
-# One constant for every member of a tar that we pack. CPython's Makefile makes a generated file anew when an input of
-# it is newer, and a checkout's mtimes only tell when git wrote each file; with all of them equal nothing is newer than
-# anything. What a change to a generator's input makes stale is told by `regenerate` instead.
+# The mtime of every member that we pack. CPython's Makefile regenerates a file if one of its inputs is newer, but a
+# checkout's mtimes only show when git wrote each file: with equal mtimes nothing is newer. `regenerate` finds the files
+# that a change makes stale.
 MTIME = 1_577_836_800  # 2020-01-01, after 1980 so that zip files can hold it
 
-# Folders of a repository that neither a build nor a test reads: a packed tree is without them, so that nothing can, and
-# a change to nothing else is no other source. Of Doc/, what make writes from Grammar/Tokens has to be there.
+# Folders that neither a build nor a test reads. They are not packed, so that nothing can read them, and changes there
+# do not make a different source. READ has the part of Doc/ that make writes from Grammar/Tokens.
 UNREAD = (".devcontainer/", ".github/", "Doc/", "InternalDocs/", "Misc/NEWS.d/")
 READ = ("Doc/library/token",)
 
 PACKING = (TOP, MTIME, UNREAD, READ)
-"""What decides how a tree is packed, beside itself."""
+"""All that a packed tree depends on in addition to the files."""
 
 DAMAGED = (*tar_zst.DAMAGED, lzma.LZMAError, zlib.error, gzip.BadGzipFile)
 
 
 Take = Callable[[tarfile.TarInfo, "BinaryIO | None"], "BinaryIO | None"]
-"""Sees each member before it is written, and gives its content to be read."""
+"""Gets each member and its content before it is written, and returns the content to write."""
 
 
 def is_build_input(path: str) -> bool:
-    """Tell whether anything reads a path, which is without the top folder."""
+    """Whether a build or a test reads a path, given without the top folder."""
     return not path.startswith(UNREAD) or path.startswith(READ)
 
 
 def components(name: str) -> tuple[str, ...]:
-    """Split a path in a tar into the components that mean something."""
+    """Split a path in a tar into its components, without empty ones and `.`."""
     return tuple(part for part in name.split("/") if part not in ("", "."))
 
 
 @contextlib.contextmanager
 def decompressed(path: Path) -> Iterator[BinaryIO]:
-    """Open a file and undo its compression (xz, gzip, bzip2, zstd or none), told by its first bytes, not its name."""
+    """Open a file and decompress it (xz, gzip, bzip2, zstd or none), detected by its first bytes, not its name."""
     with path.open("rb") as raw:
         magic = raw.read(6)
         raw.seek(0)
@@ -75,7 +75,7 @@ def decompressed(path: Path) -> Iterator[BinaryIO]:
 
 
 class _Xz(io.RawIOBase):
-    """What xz compressed, as lzma.LZMAFile gives it, in bounded memory; what follows it must be xz's, too."""
+    """Decompresses xz as lzma.LZMAFile does, with a memory limit; trailing data must be xz as well."""
 
     def __init__(self, raw: BinaryIO) -> None:
         self._raw = raw
@@ -103,7 +103,7 @@ class _Xz(io.RawIOBase):
 
 @contextlib.contextmanager
 def compressing(target: Path) -> Iterator[HashingWriter]:
-    """Open a new file to write a tar to, compressed so that it opens fast and tells of damage, and synced."""
+    """Open a new file for a tar, compressed for fast opening, with checksums; it is synced at the end."""
     with storing(target), target.open("wb") as raw:
         with tar_zst.compressed(raw, level=1, workers=1) as compressed:
             sink = HashingWriter(compressed, lambda: storing(target))
@@ -113,14 +113,14 @@ def compressing(target: Path) -> Iterator[HashingWriter]:
 
 
 def recompress(path: Path, target: Path) -> None:
-    """Write the tar in a file to another one, compressed anew."""
+    """Compress the tar in a file again, into `target`."""
     with decompressed(path) as stream, compressing(target) as sink:
         while piece := stream.read(CHUNK):
             sink.write(piece)
 
 
 class TeeReader(tar.TrackingReader):
-    """A stream that is written elsewhere as it is read, but for the members of its tar that are left out."""
+    """A reader of a tar that writes what it reads to a sink, without the members that are left out."""
 
     def __init__(self, stream: BinaryIO, count: TreeCount, sink: HashingWriter) -> None:
         super().__init__(stream, count)
@@ -130,7 +130,7 @@ class TeeReader(tar.TrackingReader):
         self._undecided = b""
 
     def pull(self, size: int) -> bytes:
-        """Read, and write what belongs to a member that is kept; what comes after it is not known to belong to one."""
+        """Read, and write the data of a kept member; data after its end waits for the next decision."""
         content = max(0, self._end - self.tell())
         data = super().pull(size)
         if self._keep:
@@ -139,7 +139,7 @@ class TeeReader(tar.TrackingReader):
         return data
 
     def decide(self, keep: bool, end: int) -> None:
-        """Keep or leave out the member whose header has just been read and which goes up to `end`."""
+        """Keep or leave out the member whose header has just been read and whose content ends at `end`."""
         if keep:
             self._sink.write(self._undecided)
         self._undecided, self._keep, self._end = b"", keep, end
@@ -147,9 +147,9 @@ class TeeReader(tar.TrackingReader):
 
 @contextlib.contextmanager
 def open_tar(source: Source) -> Iterator[BinaryIO]:
-    """Open an uncompressed tar of all of a source that is read, in the folder `source.top`, as a forward-only stream.
+    """Open an uncompressed tar of a source's build inputs, in the folder `source.top`, as a forward-only stream.
 
-    Raises StashError if the stored file is gone or turns out to be damaged while it is read.
+    Raises StashError if the stored file is gone, or is found to be damaged while it is read.
     """
     stored = source.tree or source.archive
     hint = "run it again: the source is fetched or packed again"
@@ -170,8 +170,8 @@ def subset_tar(source: Source, prefixes: Sequence[str]) -> Iterator[BinaryIO]:
     """Open an uncompressed tar of some of a source's files and folders, named without the top folder.
 
     A prefix is a path inside the source: `Tools` is that folder with all below it. Modes and mtimes are the source's,
-    owners are root. Raises SourceError if there is nothing under one of the prefixes, StashError as `open_tar` does and
-    if there is no room for the temporary file.
+    owners are root. Raises SourceError if there is nothing under one of the prefixes, StashError as `open_tar` does,
+    and if the temporary file cannot be written.
     """
     folder = Path(tempfile.gettempdir())
     with storing(folder):
@@ -184,7 +184,7 @@ def subset_tar(source: Source, prefixes: Sequence[str]) -> Iterator[BinaryIO]:
             result.seek(0)
         yield cast(BinaryIO, result)
     finally:
-        with contextlib.suppress(OSError):  # what could not be written is not wanted any more
+        with contextlib.suppress(OSError):  # data that could not be written is not needed any more
             result.close()
 
 
@@ -231,11 +231,10 @@ class Entry:
 
 
 def pack(entries: Iterable[Entry], target: Path, take: Take = lambda member, content: content) -> str:
-    """Write entries, which come sorted by path, into a zstd-compressed tar, and return the sha256 of the tar within.
+    """Write entries, sorted by path, into a zstd-compressed tar, and return the sha256 of the uncompressed tar.
 
-    The same entries give the same tar: owners, modes but for the executable bit, and mtimes are constant. Entries that
-    nothing reads are read here, since their readers may want to know them, and left out. `take` sees all others, and
-    the folders that they are in.
+    The same entries give the same tar: owners, mtimes, and modes except for the executable bit are constant. Entries
+    that are not build inputs are read to their end, and left out. `take` gets all others, and their folders.
     """
     with compressing(target) as sink:
         writer = _Writer(sink, take)
@@ -279,7 +278,7 @@ class _Writer:
         self._folders: set[str] = set()
 
     def add(self, member: tarfile.TarInfo, content: BinaryIO | None) -> None:
-        """Add one member with its parents, unless it is a folder that is there already."""
+        """Add a member and its parents; a folder is added once."""
         parts = member.name.split("/")
         for length in range(1, len(parts)):
             self._add_folder("/".join(parts[:length]), int(member.mtime))

@@ -1,4 +1,4 @@
-"""Trust domains: whose sources may write which caches, and whose artifacts may serve which builds."""
+"""Trust domains: which sources may write which caches, and whose artifacts which builds may use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crossjit.sources import request
 from crossjit.sources.locations import redacted
 from crossjit.sources.request import ArchiveUrl, Checkout, LocalRepository, RemoteRepository
 
-RECIPES = "recipes"  # the recipes' own sources: what everybody else may read, and nobody else may write
+RECIPES = "recipes"  # the recipes' own sources: all domains may read its caches, no other may write them
 CHECKOUTS = "checkouts"  # the user's own checkouts, repositories and archives
 
 _STRANGER = "source-"
@@ -20,10 +20,10 @@ _PULL_REQUEST = re.compile(r"(^|/)(pull|pr|merge-requests)/\d+(/|$)")
 
 
 def domain_of(source: Archive | Git | str) -> str:
-    """Return the trust domain of a recipe's source, or of what `--source` says.
+    """Return the trust domain of a recipe's source, or of the value of `--source`.
 
-    A URL, a repository elsewhere and a pull request, wherever it was fetched to, have a domain each, named by a digest.
-    A place on this machine need not be there any more.
+    Each URL, remote repository and pull request, even in a local repository, has its own domain, named by a digest. A
+    local path need not exist any more.
     """
     if isinstance(source, Archive):
         return RECIPES
@@ -43,19 +43,19 @@ def domain_of(source: Archive | Git | str) -> str:
 def _request(text: str) -> request.Request:
     try:
         return request.parse(text)
-    except SourceError:  # only what was on this machine can be gone
+    except SourceError:  # only a local path can be gone
         place, mark, ref = text.rpartition("#")
         path = Path(place if mark else text).expanduser().absolute()
         return LocalRepository(path, ref) if mark else Checkout(path)
 
 
 def serving(domain: str) -> tuple[str, ...]:
-    """Return the domains whose caches and artifacts a build of this one may take, its own first."""
+    """Return the domains whose caches and artifacts a build of this one may use, its own first."""
     return (domain,) if domain == RECIPES else (domain, RECIPES)
 
 
 def is_stranger(domain: str) -> bool:
-    """Whether it is of a source that somebody else wrote and the user did not choose as a recipe."""
+    """Whether the domain is that of a source written by somebody else that is not a recipe's."""
     return domain.startswith(_STRANGER)
 
 
