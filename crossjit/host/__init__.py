@@ -1,4 +1,4 @@
-"""The host: `doctor`'s checks, and how to make a Debian or Ubuntu machine able."""
+"""The host: `doctor`'s checks, and setting up a Debian or Ubuntu machine."""
 
 from crossjit.host.checks import Check, Status
 from crossjit.host.inspect import HostInfo, inspect

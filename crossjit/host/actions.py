@@ -1,4 +1,4 @@
-"""What would have to be done to a Debian or Ubuntu host, stage by stage: decisions, nothing is done here."""
+"""The actions that set up a Debian or Ubuntu host, by stage. They are decided here, not carried out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SOURCES = f"/etc/apt/sources.list.d/crossjit-{NEWER_SUITE}.sources"
 PREFERENCES = f"/etc/apt/preferences.d/crossjit-{NEWER_SUITE}"
 DAEMON_LOG = "/var/log/dockerd.log"
 DAEMON_PID = "/var/run/docker.pid"
-STATIC_QEMU = (9, 1)  # from here on Debian's qemu-user is static itself, and qemu-user-static an empty package
+STATIC_QEMU = (9, 1)  # since this version Debian's qemu-user is static, and qemu-user-static an empty package
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 CGROUP = "sys/fs/cgroup"
 
@@ -37,10 +37,10 @@ _APT = (
     *("apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"),
     *("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"),
 )
-# An engine or another QEMU that is there already is never taken away to make room.
+# An installed engine or QEMU is never removed in favour of these.
 _INSTALL = (*_APT, "--no-install-recommends", "--no-remove", "install")
 
-# From QEMU's scripts/qemu-binfmt-conf.sh: the ELF header's start, and which of its bits count.
+# From QEMU's scripts/qemu-binfmt-conf.sh: the start of the ELF header, and the mask of the bits to compare.
 _MASK = r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff"
 _MAGIC = r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00"
 
@@ -49,9 +49,8 @@ _MAGIC = r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00"
 class Action:
     """One command that changes the host.
 
-    `text` is its standard input; `optional`: if it fails, another way is left; `attempts` is for what another program's
-    lock may make fail at once; `cleanup`: it removes what the actions before it needed, so it is run if one of them
-    failed as well.
+    `text` is its standard input. An `optional` action may fail. `attempts` above 1 are for commands that fail at once
+    if another program has a lock. A `cleanup` action is also run if an earlier one failed.
     """
 
     title: str
@@ -62,21 +61,21 @@ class Action:
     cleanup: bool = False
 
     def command(self, prefix: Sequence[str] = ()) -> str:
-        """Write it as one would type it."""
+        """Return it as a shell command."""
         line = shlex.join([*prefix, *self.argv])
         return line if self.text is None else f"printf '%s' {shlex.quote(self.text)} | {line}"
 
 
 @dataclass(frozen=True)
 class AptIndex:
-    """What apt offers: candidates' versions by package; the distribution's mirror, and that of its security updates."""
+    """Apt's candidate versions by package, the distribution's mirror, and the one of its security updates."""
 
     candidates: Mapping[str, str]
     mirror: str | None
     security: str | None = None
 
     def has(self, package: str, at_least: tuple[int, ...] = ()) -> bool:
-        """Whether there is a candidate of that version."""
+        """Whether there is a candidate of at least that version."""
         return package in self.candidates and number(self.candidates[package]) >= at_least
 
 
@@ -84,7 +83,7 @@ Stage = Callable[[HostInfo, AptIndex, Shell], tuple[Action, ...]]
 
 
 def catalogue(shell: Shell, codename: str) -> AptIndex:
-    """Ask apt; it answers from the lists it has, and names mirrors from its configuration even without lists."""
+    """Query apt: candidates are from its current lists, mirrors from its configuration even without lists."""
     candidates = {}
     package = ""
     for line in shell.run(["apt-cache", "policy", *_PACKAGES_OF_INTEREST], timeout=60).stdout.splitlines():
@@ -102,12 +101,12 @@ def catalogue(shell: Shell, codename: str) -> AptIndex:
 
 
 def wants_packages(host: HostInfo, shell: Shell) -> bool:
-    """Whether anything is to be installed."""
+    """Whether any package must be installed."""
     return _wants_engine(host) or _wants_buildx(host) or _wants_qemu(host, shell) or not all(host.tools.values())
 
 
 def recovery(shell: Shell) -> tuple[Action, ...]:
-    """Finish what an interrupted dpkg left: unpacked packages, or its journal."""
+    """Finish the work of an interrupted dpkg: unpacked packages, or its journal."""
     journal = shell.root / "var/lib/dpkg/updates"
     if not shell.run(["dpkg", "--audit"], timeout=60).stdout.strip() and not (
         journal.is_dir() and any(journal.iterdir())
@@ -125,39 +124,39 @@ def recovery(shell: Shell) -> tuple[Action, ...]:
                 "--configure",
                 "-a",
             ),
-            optional=True,  # it neither waits for dpkg's lock nor fetches what a package lacks; the next one does
+            optional=True,  # it neither waits for dpkg's lock nor fetches dependencies; the next one does
         ),
         Action("completing half-installed packages", (*_APT, "--no-remove", "--fix-broken", "install")),
     )
 
 
 def update() -> tuple[Action, ...]:
-    """Bring apt's lists up to date."""
+    """Update apt's lists."""
     return (Action("updating apt's package lists", (*_APT, "update"), attempts=6),)
 
 
 def packages(host: HostInfo, offered: AptIndex, shell: Shell) -> tuple[Action, ...]:
-    """Install what is missing; the engine from a newer suite where the distribution's own will not do."""
-    wanted = [tool for tool, path in host.tools.items() if not path]
+    """Install missing packages; the engine from a newer suite if the distribution's own is too old."""
+    names = [tool for tool, path in host.tools.items() if not path]
     if not all(host.tools.values()):
-        wanted.append("zstd")
+        names.append("zstd")
     if _wants_qemu(host, shell):
         if offered.has("qemu-user-binfmt", STATIC_QEMU):
-            wanted += ["qemu-user", "qemu-user-binfmt"]
+            names += ["qemu-user", "qemu-user-binfmt"]
         else:
-            wanted += ["qemu-user-static", "binfmt-support"]
+            names += ["qemu-user-static", "binfmt-support"]
     if not shell.is_root and host.engine.name == "docker" and not shell.which("setfacl"):
-        wanted.append("acl")
+        names.append("acl")
     newer: list[str] = []
     if _wants_engine(host) or _wants_buildx(host):
         own = _own_engine(host, offered)
         if own:
-            wanted += own
+            names += own
         elif _may_take_newer(host) and offered.mirror:
             newer = [*(["docker.io", "docker-cli"] if _wants_engine(host) else []), "docker-buildx"]
     actions = []
-    if wanted:
-        actions.append(Action(f"installing {', '.join(wanted)}", (*_INSTALL, *wanted)))
+    if names:
+        actions.append(Action(f"installing {', '.join(names)}", (*_INSTALL, *names)))
     if newer and offered.mirror:
         actions += _from_newer_suite(newer, offered.mirror, signed=(shell.root / KEYRING.lstrip("/")).exists())
     return tuple(actions)
@@ -172,7 +171,7 @@ def mount(host: HostInfo, offered: AptIndex, shell: Shell) -> tuple[Action, ...]
 
 
 def handlers(host: HostInfo, offered: AptIndex, shell: Shell) -> tuple[Action, ...]:
-    """Have the distribution register its handlers, which it then does at every boot, too."""
+    """Let the distribution register its handlers, now and at every boot."""
     absent = [arch for arch in _lacking(host) if host.ability and arch not in host.ability.emulators]
     if not absent:
         return ()
@@ -188,7 +187,7 @@ def handlers(host: HostInfo, offered: AptIndex, shell: Shell) -> tuple[Action, .
 
 
 def registration(host: HostInfo, offered: AptIndex, shell: Shell) -> tuple[Action, ...]:
-    """Register by hand what is still missing, disabled or without flag F; this lasts until the next boot."""
+    """Register directly the handlers that are still missing, disabled or without flag F, until the next boot."""
     actions = []
     folder = "/proc/sys/fs/binfmt_misc"
     for arch in _lacking(host):
@@ -197,10 +196,10 @@ def registration(host: HostInfo, offered: AptIndex, shell: Shell) -> tuple[Actio
             actions.append(Action("enabling binfmt_misc", ("tee", f"{folder}/status"), text="1"))
             actions.append(Action(f"enabling {emulator.name}", ("tee", f"{folder}/{emulator.name}"), text="1"))
             continue
-        found = _static_qemu(arch, shell)
-        if found is None:
+        qemu = _static_qemu(arch, shell)
+        if qemu is None:
             continue
-        interpreter, flags = found
+        interpreter, flags = qemu
         if emulator:
             actions.append(
                 Action(f"removing {emulator.name}, without F", ("tee", f"{folder}/{emulator.name}"), text="-1")
@@ -212,7 +211,7 @@ def registration(host: HostInfo, offered: AptIndex, shell: Shell) -> tuple[Actio
 
 
 def daemon(host: HostInfo, offered: AptIndex, shell: Shell) -> tuple[Action, ...]:
-    """Start the engine: by the service manager, by hand where there is none."""
+    """Start the engine: with the service manager, or directly if there is none."""
     engine = host.engine
     if engine.name != "docker" or engine.version is not None or engine.denied or engine.elsewhere:
         return ()
@@ -226,21 +225,22 @@ def daemon(host: HostInfo, offered: AptIndex, shell: Shell) -> tuple[Action, ...
         if (shell.root / path.lstrip("/")).exists() and not _alive(program, path, shell)
     ]
     if (shell.root / CGROUP / "cgroup.type").exists():
-        # A container's own cgroup v2: it may not hold processes and hand out controllers at once, so they move aside,
-        # as docker's own image for nested engines does it (https://github.com/moby/moby/blob/master/hack/dind).
+        # In a container, the root cgroup v2 may not have processes and delegate controllers at the same time. The
+        # processes are moved, as in docker's image for nested engines
+        # (https://github.com/moby/moby/blob/master/hack/dind).
         script = (
             "cd /sys/fs/cgroup && mkdir -p init && xargs -rn1 < cgroup.procs > init/cgroup.procs || :; "
             "sed -e 's/ / +/g' -e 's/^/+/' < cgroup.controllers > cgroup.subtree_control"
         )
         actions.append(Action("making room for the engine's cgroups", ("sh", "-c", script), optional=True))
-    # Its package's init script wants limits that a container may not raise, and the daemon does without.
+    # The package's init script raises limits, which a container may not do; the daemon does not need that.
     script = f"cd / && exec dockerd >>{DAEMON_LOG} 2>&1 </dev/null"
     actions.append(Action(f"starting dockerd (log: {DAEMON_LOG})", ("setsid", "--fork", "sh", "-c", script)))
     return tuple(actions)
 
 
 def access(host: HostInfo, offered: AptIndex, shell: Shell) -> tuple[Action, ...]:
-    """Let this user at the engine: for good by the group, and until the next login by an entry on the socket."""
+    """Give this user access to the engine: through the group, and until the next login by an ACL on the socket."""
     if shell.is_root or not host.engine.denied:
         return ()
     return (
@@ -257,12 +257,12 @@ STAGES: tuple[Stage, ...] = (packages, mount, handlers, registration, daemon, ac
 
 
 def running(shell: Shell) -> bool:
-    """Whether a dockerd is there, perhaps still starting."""
+    """Whether there is a dockerd, perhaps still starting."""
     return _alive("dockerd", DAEMON_PID, shell)
 
 
 def _alive(program: str, pid_file: str, shell: Shell) -> bool:
-    """Whether the process that the file names is of that program: a number alone may be somebody else's by now."""
+    """Whether the process in the pid file is of that program: another process may have the number by now."""
     try:
         pid = (shell.root / pid_file.lstrip("/")).read_text().strip()
         return (shell.root / "proc" / pid / "comm").read_text().strip() == program
@@ -287,7 +287,7 @@ def _wants_buildx(host: HostInfo) -> bool:
 
 
 def _wants_qemu(host: HostInfo, shell: Shell) -> bool:
-    """Whether there is no static QEMU to register, or none to be seen behind what somebody else registered."""
+    """Whether an arch has neither a static QEMU to register nor a handler whose QEMU is visible."""
     if host.ability is None or not host.ability.local:
         return False
     emulators = host.ability.emulators
@@ -299,7 +299,7 @@ def _wants_qemu(host: HostInfo, shell: Shell) -> bool:
 
 
 def _own_engine(host: HostInfo, offered: AptIndex) -> list[str]:
-    """Return the packages that apt offers here, [] if they are missing or too old."""
+    """Return the packages of the engine that the distribution has, [] if they are missing or too old."""
     if host.engine.name == "podman":
         return ["podman"] if offered.has("podman") else []
     plugin = next((name for name in ("docker-buildx", "docker-buildx-plugin") if offered.has(name, BUILDX)), None)
@@ -322,15 +322,15 @@ def _may_take_newer(host: HostInfo) -> bool:
     )
 
 
-def _from_newer_suite(wanted: list[str], mirror: str, *, signed: bool) -> list[Action]:
-    """Download packages from a newer suite of the same mirror and install just these; apt's configuration stays."""
+def _from_newer_suite(packages: list[str], mirror: str, *, signed: bool) -> list[Action]:
+    """Download packages from a newer suite of the same mirror and install only them; apt's configuration stays."""
     sources = f"{NEWER_FOLDER}/newer.sources"
     lines = ["Types: deb", f"URIs: {mirror}", f"Suites: {NEWER_SUITE}", "Components: main"]
     if signed:
         lines.append(f"Signed-By: {KEYRING}")
     options = ("-o", f"Dir::Etc::SourceList={sources}", "-o", "Dir::Etc::SourceParts=/dev/null")
     apt = (*_APT, *options, "-o", f"Dir::State::Lists={NEWER_FOLDER}/lists")
-    names = [f"{name}/{NEWER_SUITE}" for name in wanted]
+    names = [f"{name}/{NEWER_SUITE}" for name in packages]
     install = f"exec {shlex.join(_INSTALL)} {NEWER_FOLDER}/*.deb"
     return [
         Action(f"emptying {NEWER_FOLDER}", ("rm", "-rf", NEWER_FOLDER)),
@@ -344,31 +344,31 @@ def _from_newer_suite(wanted: list[str], mirror: str, *, signed: bool) -> list[A
 
 
 def updates(host: HostInfo, offered: AptIndex, shell: Shell) -> tuple[Action, ...]:
-    """Add the newer suite to apt's sources for the packages that were installed from it, and for nothing else."""
-    wanted = [package for package in host.no_updates if package in NEWER_PACKAGES]
-    if not wanted or not _may_take_newer(host) or offered.mirror is None:
+    """Add the newer suite to apt's sources, only for the packages that were installed from it."""
+    packages = [package for package in host.no_updates if package in NEWER_PACKAGES]
+    if not packages or not _may_take_newer(host) or offered.mirror is None:
         return ()
     signed = f"Signed-By: {KEYRING}\n" if (shell.root / KEYRING.lstrip("/")).exists() else ""
     repositories = [(offered.mirror, NEWER_SUITE)]
     repositories += [(offered.security, f"{NEWER_SUITE}-security")] if offered.security else []
     sources = [f"Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: main\n{signed}" for uri, suite in repositories]
     pins = [
-        f"Package: {packages}\nPin: release n={suite}\nPin-Priority: {priority}\n"
-        for packages, priority in (("*", -1), (" ".join(wanted), 500))
+        f"Package: {pinned}\nPin: release n={suite}\nPin-Priority: {priority}\n"
+        for pinned, priority in (("*", -1), (" ".join(packages), 500))
         for _, suite in repositories
     ]
     return (
-        Action(f"pinning {NEWER_SUITE} to {', '.join(wanted)}", ("tee", PREFERENCES), text="\n".join(pins)),
+        Action(f"pinning {NEWER_SUITE} to {', '.join(packages)}", ("tee", PREFERENCES), text="\n".join(pins)),
         Action(f"adding {NEWER_SUITE} to apt's sources", ("tee", SOURCES), text="\n".join(sources)),
         *update(),
-        Action(f"updating {', '.join(wanted)}", (*_INSTALL, "--only-upgrade", *wanted)),
+        Action(f"updating {', '.join(packages)}", (*_INSTALL, "--only-upgrade", *packages)),
     )
 
 
 def _static_qemu(arch: Arch, shell: Shell) -> tuple[str, str] | None:
-    """Find a QEMU that needs no library, with the flags to register it with.
+    """Find a statically linked QEMU, and the flags to register it with.
 
-    Under Debian's `…-binfmt-P` name it takes the program's own name as an argument, which is flag P's promise.
+    Under Debian's `…-binfmt-P` name it takes the program's own name as an argument, as flag P requires.
     """
     for path, flags in (
         (f"/usr/libexec/qemu-binfmt/{arch}-binfmt-P", "PF"),
@@ -382,7 +382,7 @@ def _static_qemu(arch: Arch, shell: Shell) -> tuple[str, str] | None:
 
 
 def _is_static(file: Path) -> bool:
-    """Whether an ELF file names no dynamic loader."""
+    """Whether an ELF file does not name a dynamic loader."""
     try:
         with file.open("rb") as stream:
             return b"/ld-linux" not in stream.read(4096)

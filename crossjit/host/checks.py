@@ -1,4 +1,4 @@
-"""From a look at the host to a list of checks: pure."""
+"""Turns the inspected host into a list of checks; pure functions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from crossjit import PROGRAM
 from crossjit.host.inspect import HostInfo, number
 from crossjit.model import Arch
 
-BUILDX = (0, 10)  # --provenance, without which a one-platform build is an image index
-ENGINE = (23,)  # before, `docker import --platform` is ignored
+BUILDX = (0, 10)  # has --provenance=false, without which the result is an image index
+ENGINE = (23,)  # older versions ignore `docker import --platform`
 GIB = 1 << 30
 BUILD_BYTES = 3 * GIB  # one cell's build, with its images
 EASY_BYTES = 10 * GIB
@@ -31,7 +31,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Check:
-    """One line of `doctor`: what was found, what would help (commands or a sentence), what it is needed for."""
+    """One line of `doctor`: the finding, a remedy (commands or a sentence), and what the check is needed for."""
 
     name: str
     status: Status
@@ -40,12 +40,12 @@ class Check:
     needed_for: str = ""
 
     def to_json(self) -> dict[str, object]:
-        """Return it as JSON's types."""
+        """Return it as JSON values."""
         return {**asdict(self), "status": self.status.value, "remedy": list(self.remedy)}
 
 
 def checks(host: HostInfo) -> tuple[Check, ...]:
-    """Judge a host."""
+    """Return all checks of a host."""
     return (
         _python(),
         *_engine(host),
@@ -58,20 +58,20 @@ def checks(host: HostInfo) -> tuple[Check, ...]:
 
 
 def missing(host: HostInfo, arches: tuple[Arch, ...], *, bootstrap: bool = False) -> tuple[Check, ...]:
-    """Return the checks that stand in the way of building and running these archs here.
+    """Return the failed checks that prevent building and running these archs here, except disk and memory.
 
-    `bootstrap` adds what makes a base image where no registry can be reached. Disk and memory are not among them.
+    `bootstrap` adds the tools for making a base image without a registry.
     """
-    found = [*_engine(host)]
-    found += [check for arch in host.foreign if arch in arches for check in _emulator(host, arch)]
+    results = [*_engine(host)]
+    results += [check for arch in host.foreign if arch in arches for check in _emulator(host, arch)]
     if bootstrap:
-        found += [
+        results += [
             Check(check.name, Status.FAIL, check.found, check.remedy, check.needed_for)
             if check.status is Status.WARN
             else check
             for check in _tools(host)
         ]
-    return tuple(check for check in found if check.status is Status.FAIL)
+    return tuple(check for check in results if check.status is Status.FAIL)
 
 
 def _python() -> Check:
@@ -95,8 +95,10 @@ def _engine(host: HostInfo) -> Iterator[Check]:
     if engine.version is None:
         yield Check(daemon, Status.FAIL, engine.problem or "not running", _start(host), "everything that runs")
     else:
-        where = "" if host.ability is None or host.ability.local else f", on another machine ({engine.system})"
-        found = f"{engine.version}, {engine.arch or 'unknown arch'}, cgroup v{engine.cgroup}, {engine.storage}{where}"
+        location = "" if host.ability is None or host.ability.local else f", on another machine ({engine.system})"
+        found = (
+            f"{engine.version}, {engine.arch or 'unknown arch'}, cgroup v{engine.cgroup}, {engine.storage}{location}"
+        )
         if engine.arch is None:
             remedy: tuple[str, ...] = (f"use an engine on a machine of {' or '.join(Arch)}",)
             yield Check(daemon, Status.FAIL, found, remedy, "everything that runs")
@@ -123,7 +125,7 @@ def _engine(host: HostInfo) -> Iterator[Check]:
 
 
 def _updates(host: HostInfo) -> Iterator[Check]:
-    """Warn of an engine that apt cannot update: what was installed from a suite that is none of its sources."""
+    """Warn about engine packages that apt cannot update, because their suite is not one of its sources."""
     if host.no_updates:
         found = f"apt has no source for {', '.join(host.no_updates)}: no security update will come"
         remedy = (
@@ -186,7 +188,7 @@ def _room(host: HostInfo) -> Iterator[Check]:
 
 
 def _arch(host: HostInfo, arch: Arch) -> Check:
-    """Say what this host can do for an arch, and why not the rest."""
+    """Report what this host can do for an arch, and why not the rest."""
     purpose = "what this host can do"
     blockers = [check.name for check in _engine(host) if check.status is Status.FAIL]
     if blockers or host.ability is None:
@@ -209,7 +211,7 @@ def _fix(host: HostInfo, otherwise: str) -> tuple[str, ...]:
 
 
 def _install(host: HostInfo, what: str) -> tuple[str, ...]:
-    """Return how to get it: by us on Debian and Ubuntu, by the distribution's own means elsewhere."""
+    """Return how to install it: with crossjit on Debian and Ubuntu, elsewhere with the distribution's tools."""
     if host.engine.elsewhere and what in ("docker", "buildx"):
         return (f"install Docker's command line with its buildx plugin; the engine is at {host.engine.elsewhere}",)
     if host.distribution.apt:

@@ -1,4 +1,4 @@
-"""What this host can run besides its own arch, and as which CPU model QEMU plays the other."""
+"""The archs that this host can run in addition to its own, and the CPU models that QEMU emulates."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ __all__ = [
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 
 Ask = Callable[[Sequence[str]], str | None]
-"""Runs a program and returns its standard output, None if it cannot be run. (`-cpu help` ends with status 1.)"""
+"""Runs a program and returns its standard output, whatever its exit status (`-cpu help` has 1); None if it cannot run.
+"""
 
-# A handler is known by the ELF machine in its magic, whatever it is called: e_machine is the halfword at byte 18.
+# A handler is identified by the ELF machine in its magic, not by its name: e_machine is the halfword at byte 18.
 _MACHINES = {arch.elf_number.to_bytes(2, "little").hex(): arch for arch in Arch}
 _ELF64_LITTLE_ENDIAN = "7f454c460201"
 
 
 def environment(host_arch: Arch, arch: Arch, cpu: str | None = None) -> Mapping[str, str]:
-    """Return what a container of `arch` on a machine of `host_arch` needs in its environment: QEMU_CPU if emulated."""
+    """Return the environment variables for a container of `arch` on `host_arch`: QEMU_CPU if emulated."""
     if host_arch is arch:
         return {}
     return {"QEMU_CPU": cpu or arch.cpu}
@@ -42,20 +43,20 @@ def environment(host_arch: Arch, arch: Arch, cpu: str | None = None) -> Mapping[
 def ability(
     engine_arch: Arch, *, local: bool = True, binfmt: Path = BINFMT, ask: Ask | None = None
 ) -> EmulationSupport:
-    """Find out what the engine's machine can run.
+    """Return what the engine's machine can run.
 
-    `engine_arch` is the engine's own (`EngineFacts.arch`); `local` says that its kernel is this one, so that what is
-    registered in `binfmt` counts (`host.inspect` finds out). `ask` runs `interpreter --version`.
+    `engine_arch` is the engine's own (`EngineFacts.arch`). `local` says that its kernel is this machine's, so that the
+    handlers in `binfmt` are its own. `ask` runs `interpreter --version`.
     """
     emulators = registered(binfmt, ask or _ask) if local else {}
     return EmulationSupport(engine_arch, {a: e for a, e in emulators.items() if a is not engine_arch}, local)
 
 
 def registered(binfmt: Path = BINFMT, ask: Ask | None = None) -> dict[Arch, Emulator]:
-    """Read the handlers of our archs from binfmt_misc; {} where it is not mounted. The best one for each arch.
+    """Return the best handler in binfmt_misc for each of our archs; {} if it is not mounted.
 
-    QEMU's version is the one of the file that the interpreter's path names now; with flag F the kernel runs what was
-    there when it was registered: another file if QEMU was upgraded since, or if this is a container.
+    QEMU's version is that of the file at the interpreter's path now. With flag F the kernel runs the file opened at
+    registration, which may be different if QEMU was upgraded since, or if this is a container.
     """
     try:
         everything_on = (binfmt / "status").read_text().strip() != "disabled"
@@ -75,7 +76,7 @@ def registered(binfmt: Path = BINFMT, ask: Ask | None = None) -> dict[Arch, Emul
 
 
 def cpu_models(emulator: Emulator, ask: Ask | None = None) -> tuple[str, ...]:
-    """Return the CPU models that this QEMU can play, () if it cannot be asked."""
+    """Return the CPU models that this QEMU can emulate, () if it cannot be run."""
     output = (ask or _ask)([_program(emulator.interpreter), "-cpu", "help"])
     models = []
     for line in (output or "").splitlines()[1:]:
@@ -87,7 +88,7 @@ def cpu_models(emulator: Emulator, ask: Ask | None = None) -> tuple[str, ...]:
 
 
 def check_cpu(cpu: str, emulator: Emulator | None, ask: Ask | None = None) -> str:
-    """Return `cpu` (a model, perhaps with features: `max,pauth-impdef=on`) if QEMU knows it, or if it cannot be asked.
+    """Return `cpu` (a model, maybe with features: `max,pauth-impdef=on`) if QEMU lists it, or if QEMU cannot be run.
 
     Raises UserError with a 'did you mean' for a model that QEMU does not list.
     """
@@ -98,16 +99,16 @@ def check_cpu(cpu: str, emulator: Emulator | None, ask: Ask | None = None) -> st
     if emulator is None or not models or model in models:
         return cpu
     close = difflib.get_close_matches(model, models, n=1, cutoff=0.5)
-    meant = f"did you mean {close[0]!r}? " if close else ""
+    suggestion = f"did you mean {close[0]!r}? " if close else ""
     raise UserError(
         f"QEMU {emulator.version or ''} cannot emulate the CPU model {model!r} of {emulator.arch}".replace("  ", " "),
-        hint=f"{meant}without --cpu it emulates {emulator.cpu}",
+        hint=f"{suggestion}without --cpu it emulates {emulator.cpu}",
         details=(f"it knows: {', '.join(models)}",),
     )
 
 
 def _parse(name: str, text: str, everything_on: bool, ask: Ask) -> Emulator | None:
-    """Read one handler: lines `enabled`, `interpreter PATH`, `flags: PF`, `offset 0`, `magic HEX`, `mask HEX`."""
+    """Parse a handler: lines `enabled`, `interpreter PATH`, `flags: PF`, `offset 0`, `magic HEX`, `mask HEX`."""
     lines = text.splitlines()
     fields = dict(line.replace("flags:", "flags", 1).partition(" ")[::2] for line in lines[1:])
     magic = fields.get("magic", "")
@@ -133,13 +134,13 @@ def _version(output: str | None) -> str | None:
 
 
 def _program(interpreter: str) -> str:
-    """Follow Debian's `…-binfmt-P` links: under that name QEMU takes its options for the emulated program's."""
+    """Follow Debian's `…-binfmt-P` links: under that name QEMU passes its options to the emulated program."""
     return str(Path(interpreter).resolve())
 
 
 def _ask(argv: Sequence[str]) -> str | None:
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=10, check=False)
+        result = subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout
+    return result.stdout

@@ -1,4 +1,4 @@
-"""What the host is: one value, gathered without changing anything and in well under a third of a second."""
+"""Inspects the host: one value, gathered in less than a third of a second without changing anything."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from crossjit.host.shell import Shell
 from crossjit.model import Arch, EmulationSupport
 from crossjit.settings import Settings
 
-# Bootstrap a base image where no image registry can be reached: Debian's package, and a program of it.
+# For making a base image without an image registry: Debian's packages, and a program of each.
 TOOLS = {"mmdebstrap": "mmdebstrap", "arch-test": "arch-test"}
-TOOLS_OF_USERS = {"uidmap": "newuidmap"}  # mmdebstrap runs it where it is not root
+TOOLS_OF_USERS = {"uidmap": "newuidmap"}  # mmdebstrap runs it if it is not root
 SOCKET = "var/run/docker.sock"
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """From os-release: `debian` 12 `bookworm`; `apt` says that it is one of Debian's family and has apt-get."""
+    """From os-release: `debian` 12 `bookworm`; `apt` is True for Debian's family with apt-get."""
 
     id: str = ""
     version: str = ""
@@ -36,7 +36,7 @@ class Distribution:
 
 @dataclass(frozen=True)
 class EngineLook:
-    """The engine as its client describes it. `client` None: not installed; `version` None: it does not answer."""
+    """The engine as its client describes it. `client` is None if not installed, `version` if it does not answer."""
 
     name: str
     client: str | None = None
@@ -50,21 +50,21 @@ class EngineLook:
     cores: int = 0
     memory: int = 0
     problem: str = ""
-    denied: bool = False  # its socket is there, and not for this user
+    denied: bool = False  # its socket exists, but this user may not use it
     daemon_program: str | None = None
     endpoint: Endpoint = field(default_factory=Endpoint)
 
     @property
     def elsewhere(self) -> str:
-        """What the client talks to, in words, where that is not the engine that this machine's system would start."""
+        """A description of the engine that the client talks to; empty if it is this machine's own."""
         return "" if self.endpoint.is_own else self.endpoint.words
 
 
 @dataclass(frozen=True)
 class HostInfo:
-    """The host. Sizes in bytes; `ability` is None where the machine is of an arch that crossjit does not know.
+    """The host. Sizes are in bytes; `ability` is None if crossjit does not know the machine's arch.
 
-    `tools` are the programs that this user bootstraps a base image with, by Debian's package.
+    `tools` are the paths of the programs for bootstrapping a base image as this user, by Debian's package.
     """
 
     distribution: Distribution
@@ -76,7 +76,7 @@ class HostInfo:
     tools: Mapping[str, str | None] = field(default_factory=dict)
     home_free: int | None = None
     engine_free: int | None = None
-    no_updates: tuple[str, ...] = ()  # packages of the engine that apt has no source for; `with_updates` looks
+    no_updates: tuple[str, ...] = ()  # the engine's packages without an apt source; set by `with_updates`
 
     @property
     def foreign(self) -> tuple[Arch, ...]:
@@ -85,7 +85,7 @@ class HostInfo:
 
 
 def inspect(settings: Settings, shell: Shell) -> HostInfo:
-    """Look at the host: a few files, one call of the engine's client, one of each emulator."""
+    """Inspect the host: a few files, a call of the engine's client, a call of each emulator."""
     engine, local = _podman(shell) if settings.engine == "podman" else _docker(shell)
     binfmt = shell.root / "proc/sys/fs/binfmt_misc"
     arch = engine.arch or Arch.of_machine(shell.machine)
@@ -114,20 +114,20 @@ ENGINE_PACKAGES = ("docker.io", "docker-cli", "docker-buildx", "docker-ce", "doc
 
 
 def with_updates(host: HostInfo, shell: Shell) -> HostInfo:
-    """Return the host with the packages of its engine that no update can come for: apt knows no place that has them.
+    """Return the host with `no_updates`: the engine's packages that none of apt's sources has.
 
-    Takes up to two seconds, so only those ask who want to know.
+    Takes up to two seconds, so `inspect` does not include it.
     """
     if not host.distribution.apt or host.engine.name != "docker" or host.engine.elsewhere:
         return host
-    said = shell.run(["apt-cache", "policy", *ENGINE_PACKAGES], timeout=60).stdout
-    return replace(host, no_updates=tuple(package for package in ENGINE_PACKAGES if _has_no_source(said, package)))
+    policy = shell.run(["apt-cache", "policy", *ENGINE_PACKAGES], timeout=60).stdout
+    return replace(host, no_updates=tuple(package for package in ENGINE_PACKAGES if _has_no_source(policy, package)))
 
 
 def _has_no_source(policy: str, package: str) -> bool:
-    """Whether all that `apt-cache policy` knows of the installed version of a package is dpkg's own list.
+    """Whether `apt-cache policy` lists no source but dpkg's own list for a package's installed version.
 
-    The installed version's line begins with `***`; below it stands a line for each place that has it.
+    The installed version's line begins with `***`; a line for each source follows.
     """
     about = re.search(rf"^{re.escape(package)}:$(.*?)(?=^\S|\Z)", policy, re.MULTILINE | re.DOTALL)
     installed = re.search(r"^ \*\*\* .*\n((?: {8,}.*\n?)*)", about[1], re.MULTILINE) if about else None
@@ -135,7 +135,7 @@ def _has_no_source(policy: str, package: str) -> bool:
 
 
 def number(version: str | None) -> tuple[int, ...]:
-    """Read a version's leading numbers, leaving a Debian epoch out: `1:7.2+dfsg-7` is (7, 2)."""
+    """Return a version's leading numbers, without a Debian epoch: `1:7.2+dfsg-7` is (7, 2)."""
     match = re.match(r"v?(?:\d+:)?(\d+(?:\.\d+)*)", version or "")
     return tuple(int(part) for part in match[1].split(".")) if match else ()
 
@@ -151,7 +151,7 @@ def _docker(shell: Shell) -> tuple[EngineLook, bool]:
     client = info.get("ClientInfo") or {}
     version = client.get("Version") or _first_version(shell.run(["docker", "--version"], timeout=10).stdout)
     plugins = {plugin.get("Name"): plugin.get("Version") for plugin in client.get("Plugins") or ()}
-    if not client:  # a context that is gone hides what the client has, too
+    if not client:  # if the context is missing, `info` does not report the client either
         plugins["buildx"] = _first_version(shell.run(["docker", "buildx", "version"], timeout=10).stdout)
     named = _endpoint(shell)
     engine = EngineLook(
@@ -168,7 +168,7 @@ def _docker(shell: Shell) -> tuple[EngineLook, bool]:
             named.is_own and socket.exists() and not shell.is_root and not shell.run(["test", "-w", str(socket)]).ok
         )
         return replace(engine, problem=problem, denied=denied), named.is_own
-    # Docker Desktop and remote engines run under another kernel, whatever the address looks like.
+    # Docker Desktop and remote engines run under a different kernel, even if the address looks local.
     same = info.get("KernelVersion") == shell.kernel and info.get("MemTotal") == _memory(shell.root)
     local = same and not named.is_remote
     engine = replace(
@@ -186,7 +186,7 @@ def _docker(shell: Shell) -> tuple[EngineLook, bool]:
 
 
 def _endpoint(shell: Shell) -> Endpoint:
-    """Ask the client which engine it talks to."""
+    """Return the address of the engine that the client talks to."""
 
     def ask(arguments: Sequence[str]) -> tuple[int, str, str]:
         output = shell.run(["docker", *arguments], timeout=10)
@@ -237,7 +237,7 @@ def _distribution(shell: Shell) -> Distribution:
 
 
 def _free(path: Path) -> int | None:
-    """Return what is free where `path` is or will be."""
+    """Return the free bytes on the disk of `path`, which need not exist."""
     for folder in (path, *path.parents):
         try:
             return shutil.disk_usage(folder).free

@@ -1,4 +1,4 @@
-"""Making a Debian or Ubuntu host able: whom to ask, doing it stage by stage, and waiting for the engine."""
+"""Setting up a Debian or Ubuntu host: asking for consent, running the actions by stage, waiting for the engine."""
 
 from __future__ import annotations
 
@@ -36,40 +36,40 @@ class Rights(StrEnum):
     """How commands that change the host can be run."""
 
     ROOT = "root"
-    SUDO = "sudo"  # asks nothing
-    ASK = "ask"  # sudo asks for a password, and there is somebody to ask
+    SUDO = "sudo"  # without a password
+    ASK = "ask"  # sudo needs a password, and there is a terminal to ask
     NONE = "none"
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What was done to the host (commands, in order; none if nothing had to be) and how it is now."""
+    """The commands run on the host, in order, and the host afterwards."""
 
     commands: tuple[str, ...]
     host: HostInfo
 
     @property
     def checks(self) -> tuple[Check, ...]:
-        """What is to be said of it."""
+        """The checks of the host."""
         return checks(self.host)
 
     @property
     def changed(self) -> bool:
-        """Whether anything was done."""
+        """Whether any command was run."""
         return bool(self.commands)
 
     @property
     def able(self) -> bool:
-        """Whether no check fails now."""
+        """Whether no check of the host fails."""
         return all(check.status is not Status.FAIL for check in self.checks)
 
     def to_json(self) -> dict[str, object]:
-        """Return it as JSON's types."""
+        """Return it as JSON values."""
         return {"commands": list(self.commands), "checks": [check.to_json() for check in self.checks]}
 
 
 def check(settings: Settings, *, shell: Shell | None = None) -> tuple[Check, ...]:
-    """Look at the host and judge it; changes nothing and raises nothing."""
+    """Return the host's checks. Changes nothing and raises nothing."""
     shell = shell or LocalShell()
     return checks(with_updates(inspect(settings, shell), shell))
 
@@ -83,10 +83,10 @@ def ensure(
     bootstrap: bool = False,
     shell: Shell | None = None,
 ) -> Repair:
-    """See to it that `arches` can be built and run here; `bootstrap` that base images can be made without a registry.
+    """Ensure that `arches` can be built and run here, and with `bootstrap` that base images need no registry.
 
-    Takes a tenth of a second where all is well. Else it repairs if `settings.prepare`, with `consent` (None: nobody can
-    be asked). Raises InfrastructureError if something is missing and is not to be, or cannot be, mended.
+    Takes a tenth of a second if nothing is missing. Otherwise it sets up the host if `settings.prepare`, with `consent`
+    (None: nobody can be asked). Raises InfrastructureError if something is still missing.
     """
     shell = shell or LocalShell()
     host = inspect(settings, shell)
@@ -96,23 +96,22 @@ def ensure(
     _require_an_engine_of_ours(host)
     if not settings.prepare:
         raise _not_able(lacks, hint=f"{FIX} fixes it on Debian and Ubuntu; {PROGRAM} doctor has details")
-    done = setup(settings, consent, say, shell=shell)
-    lacks = missing(done.host, tuple(arches), bootstrap=bootstrap)
+    repair = setup(settings, consent, say, shell=shell)
+    lacks = missing(repair.host, tuple(arches), bootstrap=bootstrap)
     if lacks:
         raise _not_able(lacks, hint=f"{PROGRAM} doctor has details")
-    return done
+    return repair
 
 
 def setup(
     settings: Settings, consent: Confirm | None, say: Say, *, updates: bool = False, shell: Shell | None = None
 ) -> Repair:
-    """Make the host able to build and run everything, on Debian and Ubuntu; do nothing where it is already.
+    """Set up a Debian or Ubuntu host to build and run everything, unless it is already.
 
-    `consent` is asked once, with the commands, where sudo would want a password; None means that nobody can be asked.
-    `say` gets every command that is run. An engine that works is never replaced or restarted. `updates` has apt told
-    where updates of an engine come from that was installed from a newer suite. What an interrupted repair left is
-    taken up again. Raises InfrastructureError with the commands as details where they may
-    not be run here, or with the last lines of the one that failed.
+    `consent` is called once, with the commands, if sudo needs a password; None means that nobody can be asked. `say`
+    gets every command that is run. A working engine is never replaced or restarted. `updates` adds an apt source for
+    an engine that was installed from a newer suite. An interrupted setup is continued. Raises InfrastructureError with
+    the commands as details if they may not be run here, or with the last lines of the one that failed.
     """
     shell = shell or LocalShell()
     host = with_updates(inspect(settings, shell), shell)
@@ -122,23 +121,23 @@ def setup(
         say("nothing to do: this host has everything that crossjit needs")
         return Repair((), host)
     if not host.distribution.apt:
-        lacks = tuple(each for each in checks(host) if each.status is Status.FAIL and each.name not in tuple(Arch))
+        lacks = tuple(check for check in checks(host) if check.status is Status.FAIL and check.name not in tuple(Arch))
         raise _not_able(lacks, hint=f"crossjit sets up Debian and Ubuntu by itself; this is {host.distribution.name}")
     offered = actions.catalogue(shell, host.distribution.codename)
     prefix = _authority(host, offered, shell, consent, stages)
     with _alone(settings, say):
         commands = _carry_out(settings, shell, prefix, say, stages)
-    after = with_updates(inspect(settings, shell), shell)
-    lacks = tuple(each for each in missing(after, tuple(Arch), bootstrap=True))
+    result = with_updates(inspect(settings, shell), shell)
+    lacks = tuple(each for each in missing(result, tuple(Arch), bootstrap=True))
     if lacks:
         raise _not_able(lacks, hint=f"the steps done so far are kept; {PROGRAM} doctor has details")
-    return Repair(commands, after)
+    return Repair(commands, result)
 
 
 def _require_an_engine_of_ours(host: HostInfo) -> None:
-    """Raise InfrastructureError if the client is set to an engine elsewhere that does not answer.
+    """Raise InfrastructureError if the client uses a different machine's engine that does not answer.
 
-    Nothing that could be installed or started here would help.
+    Nothing that setup could install or start here would help.
     """
     engine = host.engine
     if engine.elsewhere and engine.client is not None and engine.version is None:
@@ -150,7 +149,7 @@ def _require_an_engine_of_ours(host: HostInfo) -> None:
 
 
 def rights(shell: Shell, consent: Confirm | None) -> Rights:
-    """Find out how commands that change the host can be run."""
+    """Return how commands that change the host can be run."""
     if shell.is_root:
         return Rights.ROOT
     if shell.which("sudo") is None:
@@ -161,14 +160,14 @@ def rights(shell: Shell, consent: Confirm | None) -> Rights:
 
 
 def _work(host: HostInfo, shell: Shell) -> bool:
-    """Whether there is anything that a repair would do."""
+    """Whether setup has anything to do."""
     return bool(missing(host, tuple(Arch), bootstrap=True)) or actions.wants_packages(host, shell)
 
 
 def _authority(
     host: HostInfo, offered: actions.AptIndex, shell: Shell, consent: Confirm | None, stages: Sequence[actions.Stage]
 ) -> tuple[str, ...]:
-    """Return what to put before each command. Raises InfrastructureError with the commands if nobody lets us."""
+    """Return the prefix of each command. Raises InfrastructureError with the commands if they may not be run."""
     allowed = rights(shell, consent)
     if allowed is Rights.ROOT:
         return ()
@@ -181,7 +180,7 @@ def _authority(
             hint=f"run these as root, or {FIX} at a terminal",
             details=commands,
         )
-    if not consent("To set this host up, crossjit would run:\n" + "\n".join(f"  {each}" for each in commands)):
+    if not consent("To set this host up, crossjit would run:\n" + "\n".join(f"  {command}" for command in commands)):
         raise InfrastructureError("setup declined", hint="these commands would set up this host", details=commands)
     output = shell.run(["sudo", "-v"])  # asks for the password on the terminal
     if not output.ok:
@@ -190,7 +189,7 @@ def _authority(
 
 
 def _forecast(host: HostInfo, offered: actions.AptIndex, shell: Shell, stages: Sequence[actions.Stage]) -> list[Action]:
-    """List what would be done as things are now; later stages may find that an earlier one did their part."""
+    """List the actions for the host as it is now; earlier stages may make some of the later ones unnecessary."""
     planned = [*actions.recovery(shell), *actions.update()] if actions.wants_packages(host, shell) else []
     for stage in stages:
         planned += stage(host, offered, shell)
@@ -200,12 +199,12 @@ def _forecast(host: HostInfo, offered: actions.AptIndex, shell: Shell, stages: S
 def _carry_out(
     settings: Settings, shell: Shell, prefix: tuple[str, ...], say: Say, stages: Sequence[actions.Stage]
 ) -> tuple[str, ...]:
-    done: list[str] = []
+    commands: list[str] = []
 
     def perform(action: Action) -> None:
         command = action.command(prefix)
         say(f"setting up: {action.title}\n    $ {command}")
-        done.append(command)
+        commands.append(command)
         for _ in range(action.attempts):
             output = shell.run([*prefix, *action.argv], text=action.text, timeout=_LOCK_SECONDS)
             if output.ok or action.optional:
@@ -215,8 +214,8 @@ def _carry_out(
 
     host = inspect(settings, shell)
     if actions.wants_packages(host, shell):
-        # An apt that outlived the crossjit that started it may hold the lock in the first round, and die of its closed
-        # standard output just then, which leaves dpkg interrupted again.
+        # An apt that outlived its crossjit may hold the lock in the first round and then die of its closed standard
+        # output, which leaves dpkg interrupted again.
         for last in (False, False, True):
             for action in actions.recovery(shell):
                 perform(action if last else replace(action, optional=True))
@@ -230,27 +229,27 @@ def _carry_out(
         _perform_all(stage(host, offered, shell), perform)
         if stage in (actions.daemon, actions.access):
             _await_engine(settings, shell, prefix, say)
-    if any("usermod" in command for command in done):
+    if any("usermod" in command for command in commands):
         say(
             f"{shell.user} is in the group docker from the next login on; until then the engine's socket is open to you"
         )
-    return tuple(done)
+    return tuple(commands)
 
 
 def _perform_all(planned: Sequence[Action], perform: Callable[[Action], None]) -> None:
-    """Perform actions in order; where one fails, those that clean up after it are left to do."""
+    """Perform actions in order; if one fails, perform only the cleanup actions after it."""
     for number, action in enumerate(planned):
         try:
             perform(action)
         except InfrastructureError:
-            for left in planned[number + 1 :]:
-                if left.cleanup:
-                    perform(replace(left, optional=True))
+            for later in planned[number + 1 :]:
+                if later.cleanup:
+                    perform(replace(later, optional=True))
             raise
 
 
 def _await_engine(settings: Settings, shell: Shell, prefix: tuple[str, ...], say: Say) -> None:
-    """Wait until the engine answers, or denies access, which it only does when it is there."""
+    """Wait until the engine answers or denies access, which shows that it is running."""
     host = inspect(settings, shell)
     engine = host.engine
     if engine.version or engine.denied or engine.elsewhere or engine.name != "docker" or engine.client is None:
@@ -264,8 +263,8 @@ def _await_engine(settings: Settings, shell: Shell, prefix: tuple[str, ...], say
         engine = inspect(settings, shell).engine
         if engine.version or engine.denied:
             return
-    where = ["journalctl", "-u", "docker", "-n", "15", "--no-pager"]
-    command = where if host.service_manager else ["tail", "-n", "15", actions.DAEMON_LOG]
+    journal = ["journalctl", "-u", "docker", "-n", "15", "--no-pager"]
+    command = journal if host.service_manager else ["tail", "-n", "15", actions.DAEMON_LOG]
     log = shell.run([*prefix, *command], timeout=30)
     raise InfrastructureError(
         f"the engine does not answer {_ANSWER_SECONDS:.0f} s after it was started",
@@ -276,7 +275,7 @@ def _await_engine(settings: Settings, shell: Shell, prefix: tuple[str, ...], say
 
 @contextlib.contextmanager
 def _alone(settings: Settings, say: Say) -> Iterator[None]:
-    """Take the lock that keeps two repairs of one user apart (apt and dpkg have their own against the others)."""
+    """Hold the lock against a second setup of the same user (apt and dpkg have their own locks against others)."""
     with locks.locked(
         settings.locks / "host.lock",
         errors=lambda: _locking(settings.locks),
@@ -288,7 +287,7 @@ def _alone(settings: Settings, say: Say) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locking(folder: Path) -> Iterator[None]:
-    """Turn what keeps us from locking into our errors."""
+    """Turn errors in locking into InfrastructureErrors."""
     try:
         yield
     except filelock.Timeout as error:

@@ -1,4 +1,4 @@
-"""The seam to the machine: everything that looks at it or changes it goes through a `Shell`."""
+"""The interface to the machine: it is inspected and changed only through a `Shell`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SYSTEM_FOLDERS = (
 
 @dataclass(frozen=True)
 class Output(Completed):
-    """A command that ended, with what it wrote."""
+    """A finished command with its output."""
 
     stdout: str = ""
     stderr: str = ""
@@ -49,15 +49,15 @@ class Shell(Protocol):
     root: Path
     user: str
     is_root: bool
-    machine: str  # as uname says: x86_64, aarch64, arm64 …
+    machine: str  # as from uname: x86_64, aarch64, arm64 …
     kernel: str  # the kernel's release
     environ: Mapping[str, str]
 
     def run(self, argv: Sequence[str], *, text: str | None = None, timeout: float | None = None) -> Output:
-        """Run a command to its end, with `text` as its standard input, and return what it wrote.
+        """Run a command with `text` as its standard input, and return its output.
 
-        The locale is C, so that output can be parsed. A command that does not exist comes back as 127, one that
-        outlives `timeout` seconds as -SIGKILL.
+        The locale is C, so that output can be parsed. The status is 127 for a command that does not exist, -SIGKILL for
+        one killed after `timeout` seconds.
         """
 
     def which(self, program: str) -> str | None:
@@ -71,7 +71,7 @@ class LocalShell:
     """This machine."""
 
     def __init__(self) -> None:
-        """Learn what never changes while the process lives."""
+        """Read the facts that do not change while the process runs."""
         self.root = Path("/")
         self.is_root = os.geteuid() == 0
         try:
@@ -85,10 +85,10 @@ class LocalShell:
         self.environ: Mapping[str, str] = {**os.environ, "PATH": path, "LC_ALL": "C.UTF-8"}
 
     def run(self, argv: Sequence[str], *, text: str | None = None, timeout: float | None = None) -> Output:
-        """Run it; nothing of ours but the standard streams is inherited."""
+        """Run a command; it inherits only the standard streams."""
         started = time.monotonic()
         try:
-            done = subprocess.run(
+            result = subprocess.run(
                 argv,
                 input=text,
                 stdin=subprocess.DEVNULL if text is None else None,
@@ -103,10 +103,10 @@ class LocalShell:
             return Output(tuple(argv), -9, time.monotonic() - started, stderr=f"not finished after {timeout:g} s")
         except OSError as error:
             return Output(tuple(argv), 127, time.monotonic() - started, stderr=f"{argv[0]}: {error.strerror}")
-        return Output(tuple(argv), done.returncode, time.monotonic() - started, done.stdout, done.stderr)
+        return Output(tuple(argv), result.returncode, time.monotonic() - started, result.stdout, result.stderr)
 
     def which(self, program: str) -> str | None:
-        """Look on PATH, then in the system's folders."""
+        """Search PATH, then the system's folders."""
         return shutil.which(program, path=self.environ["PATH"])
 
     def sleep(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Toolchain and target images: which there are, which one a source needs, and having it in the engine."""
+"""Toolchain and target images: listing them, choosing the one that a source needs, and building it in the engine."""
 
 from crossjit.images.builder import ImageBuilder
 from crossjit.images.image import Image, Package

@@ -1,4 +1,4 @@
-"""The base image: one for each suite, of the host's own arch; from a registry, or bootstrapped where none answers."""
+"""The base image: one for each suite, of the host's own arch; from a registry, or bootstrapped if none answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from crossjit.model import Arch
 from crossjit.progress import Progress, Silent, Step
 from crossjit.util import apt, files, locks
 
-BASE = "crossjit.base"  # label: what an image stands on
+BASE = "crossjit.base"  # label: an image's base
 REFERENCE = "crossjit.reference"  # label: the name that a bootstrapped base keeps
 
 
@@ -45,19 +45,19 @@ class Base:
 
 
 Bootstrapper = Callable[[str, Arch, Path, Step, str], str]
-"""Makes a tarball of a root file system of a suite and an arch, from a mirror (empty: the one that apt is set to).
+"""Makes a tarball of a suite's root file system for an arch, from a mirror (empty: apt's).
 
-Returns by which Release files, see `release`. Raises InfrastructureError where it cannot.
+Returns its Release files, see `release`. Raises InfrastructureError if it cannot be made.
 """
 
 
 @dataclass(frozen=True)
 class BaseBuilder:
-    """Has base images in an engine.
+    """Provides base images in an engine.
 
-    `host_arch` is the arch of the engine's machine. Which base was decided on is recorded under `home`. `labels` go on
-    all that is started on the way, so that it is found if this process dies; the run that they name is not in the
-    images' own, which outlive it.
+    `host_arch` is the arch of the engine's machine. The chosen base is recorded under `home`. `labels` are set on all
+    containers and temporary images, so that they can be found if this process dies; images that outlive the run are
+    labelled without it.
     """
 
     engine: Engine
@@ -72,39 +72,39 @@ class BaseBuilder:
         return self.locked(f"base-{spec.suite}-{self.host_arch.debian}", f"the base image of {spec.suite}")
 
     @contextlib.contextmanager
-    def locked(self, name: str, what: str) -> Iterator[None]:
-        """Hold a lock of this state folder, and say so where another process has it."""
+    def locked(self, name: str, subject: str) -> Iterator[None]:
+        """Hold a lock of this state folder; report it if another process has it."""
         path = self.home / "locks" / f"{name}.lock"
         with locks.locked(
             path,
             errors=lambda: files.translate_os_errors(InfrastructureError, "cannot lock an image", path.parent),
-            on_wait=lambda: self.progress.say(f"another process is making {what}; waiting to use its result"),
+            on_wait=lambda: self.progress.say(f"another process is making {subject}; waiting to use its result"),
         ):
             yield
 
     def recorded(self, spec: ImageSpec) -> Base | None:
-        """Return the base that was decided on before: with it an image's key is known without asking any registry.
+        """Return the recorded base: with it an image's key is known without a registry.
 
-        None if nothing was, or if the image's document asks for another one by now.
+        None if there is none, or the image's document names a different one by now.
         """
         try:
             document = json.loads(self._record(spec).read_text(encoding="utf-8"))
             base = Base(BaseKind(document["kind"]), str(document["identity"]), str(document["reference"]))
-            asked = document["asked"]
+            requested = document["asked"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return base if asked == _asked(spec) else None
+        return base if requested == _requested(spec) else None
 
     def decide(self, spec: ImageSpec, *, refresh: bool = False) -> Base:
-        """Have a base image in the engine, and record which one it is.
+        """Choose a base image, make it available in the engine, and record it.
 
-        The registry is asked first; where it does not answer, or a snapshot is wanted, the base is bootstrapped on this
-        host. One that was bootstrapped before is taken, unless it is to be made anew. Raises EngineError, and
-        InfrastructureError where neither way works.
+        It is pulled from the registry; if that does not answer, or for a snapshot, it is bootstrapped on this host. One
+        bootstrapped before is reused, unless `refresh`. Raises EngineError, and InfrastructureError if neither way
+        works.
         """
         base = None if refresh else self._there(spec)
         if base is None:
-            # One step for both ways: that no registry answers is no failure.
+            # One step for both ways: a registry that does not answer is not a failure.
             with self.progress.step("base", spec.suite) as step:
                 base = self._had(spec, step)
         self._keep(base, spec)
@@ -117,7 +117,7 @@ class BaseBuilder:
         try:
             return self._pull(spec, step)
         except EngineError as refusal:
-            self.engine.facts()  # raises where it is the engine that does not answer
+            self.engine.facts()  # raises if it is the engine that does not answer
             self.progress.say(f"no registry has {spec.document.base}: making the base from Debian's packages")
             return self._bootstrap(spec, step, refusal)
 
@@ -125,12 +125,12 @@ class BaseBuilder:
         record = self._record(spec)
         with files.translate_os_errors(InfrastructureError, "cannot record which base image is used", record.parent):
             record.parent.mkdir(parents=True, exist_ok=True)
-            files.replace(record, json.dumps({**asdict(base), "asked": _asked(spec)}).encode())
+            files.replace(record, json.dumps({**asdict(base), "asked": _requested(spec)}).encode())
 
     def require(self, base: Base, spec: ImageSpec) -> Base:
-        """Have a base that was decided on in the engine again, if it was removed there since.
+        """Make a recorded base available in the engine again if it was removed.
 
-        Returns it; one that has to be bootstrapped again is another if the mirror has moved on.
+        Returns it; if it is bootstrapped again, the result differs if the mirror has changed.
         """
         if self.engine.image(base.reference) is not None:
             return base
@@ -153,11 +153,11 @@ class BaseBuilder:
             ) from error
 
     def _pull(self, spec: ImageSpec, step: Step) -> Base:
-        asked = _asked(spec)
-        step.update(detail=f"pulling {asked}")
-        identity = self.engine.pull(asked, arch=self.host_arch)
+        requested = _requested(spec)
+        step.update(detail=f"pulling {requested}")
+        identity = self.engine.pull(requested, arch=self.host_arch)
         tag = f"crossjit/base-{spec.suite}-{self.host_arch.debian}:{identity.rpartition(':')[2][:12]}"
-        self.engine.tag(identity, tag)  # so that it is not taken for a left-over, and builds need not ask the registry
+        self.engine.tag(identity, tag)  # so that it is not removed as a leftover, and builds need no registry
         return Base(BaseKind.REGISTRY, identity, tag)
 
     def _bootstrap(self, spec: ImageSpec, step: Step, refusal: EngineError | None) -> Base:
@@ -173,8 +173,8 @@ class BaseBuilder:
                     hint=error.hint,
                     details=(*refusal.details, *error.details),
                 ) from error
-            if said := releases.remark(release, spec.suite):
-                self.progress.say(said)
+            if remark := releases.remark(release, spec.suite):
+                self.progress.say(remark)
             base = self._bootstrapped(spec, release)
             step.update(detail="importing it")
             about = {
@@ -191,7 +191,7 @@ class BaseBuilder:
 
     @contextlib.contextmanager
     def _scratch(self, spec: ImageSpec) -> Iterator[Path]:
-        """Make an empty folder; the base's lock is held, so what is there was left by a process that was killed."""
+        """Make an empty folder; since the base's lock is held, an existing one is a killed process's."""
         folder = self.home / "images" / f".base-{spec.suite}-{self.host_arch.debian}"
         with files.translate_os_errors(InfrastructureError, "cannot make a base image", folder.parent):
             shutil.rmtree(folder, ignore_errors=True)
@@ -207,16 +207,16 @@ class BaseBuilder:
         return Base(BaseKind.BOOTSTRAP, f"bootstrap:{spec.suite}@{short}", reference)
 
     def _newest(self, spec: ImageSpec) -> str:
-        """Return the name that the newest bootstrapped base has in the engine."""
+        """Return the newest bootstrapped base's tag."""
         return f"crossjit/base-{spec.suite}-{self.host_arch.debian}:{_origin(spec)}"
 
     def _there(self, spec: ImageSpec) -> Base | None:
-        """Return the newest base that was bootstrapped before, by any state folder; None if it is not in the engine."""
+        """Return the newest bootstrapped base in the engine, made from any state folder; None if there is none."""
         newest = self._newest(spec)
-        found = self.engine.image(newest)
-        if found is None or BASE not in found.labels:
+        info = self.engine.image(newest)
+        if info is None or BASE not in info.labels:
             return None
-        return Base(BaseKind.BOOTSTRAP, found.labels[BASE], found.labels.get(REFERENCE, newest))
+        return Base(BaseKind.BOOTSTRAP, info.labels[BASE], info.labels.get(REFERENCE, newest))
 
     def _record(self, spec: ImageSpec) -> Path:
         origin = f"-{_origin(spec)}" if spec.mirror else ""
@@ -224,12 +224,12 @@ class BaseBuilder:
 
 
 def _origin(spec: ImageSpec) -> str:
-    """Name where a bootstrapped base is from: the mirror that apt is set to, or a snapshot."""
+    """Name the origin of a bootstrapped base: apt's mirror, or a snapshot."""
     return f"snapshot-{hashlib.sha256(spec.mirror.encode()).hexdigest()[:8]}" if spec.mirror else "bootstrap"
 
 
-def _asked(spec: ImageSpec) -> str:
-    """Return what is asked for: a reference by its tag, or by the digest that pins it; a snapshot's mirror."""
+def _requested(spec: ImageSpec) -> str:
+    """Return the requested base: a reference by tag, or by the pinned digest; or a snapshot's mirror."""
     if spec.mirror:
         return spec.mirror
     reference, digest = spec.document.base, spec.document.digest
@@ -240,9 +240,9 @@ def _asked(spec: ImageSpec) -> str:
 
 
 def bootstrap(suite: str, arch: Arch, tarball: Path, step: Step, mirror: str = "") -> str:
-    """Make a minimal Debian with mmdebstrap, as root or as a user who may have user namespaces.
+    """Make a minimal Debian with mmdebstrap, as root or as a user with user namespaces.
 
-    A Release that has expired is refused first, and taken where there is no other. See `Bootstrapper`.
+    An expired Release is used only if the mirror has no valid one. See `Bootstrapper`.
     """
     for program in ("apt-get", "mmdebstrap"):
         if shutil.which(program) is None:
@@ -260,18 +260,18 @@ def bootstrap(suite: str, arch: Arch, tarball: Path, step: Step, mirror: str = "
     argv.append(f"--customize-hook={_SUMS}")
     if mirror.startswith("https:"):
         argv.append("--include=ca-certificates")
-    ended = _mmdebstrap([*argv, suite, str(tarball), mirror], step)
-    expired = bool(ended.status) and any(_EXPIRED.search(line) for line in ended.lines)
+    result = _mmdebstrap([*argv, suite, str(tarball), mirror], step)
+    expired = bool(result.status) and any(_EXPIRED.search(line) for line in result.lines)
     if expired:
-        ended = _mmdebstrap([*argv, '--aptopt=Acquire::Check-Valid-Until "false"', suite, str(tarball), mirror], step)
-    if ended.status:
+        result = _mmdebstrap([*argv, '--aptopt=Acquire::Check-Valid-Until "false"', suite, str(tarball), mirror], step)
+    if result.status:
         raise InfrastructureError(
-            f"mmdebstrap cannot make {suite}: exit status {ended.status}",
+            f"mmdebstrap cannot make {suite}: exit status {result.status}",
             hint="as a user it needs uidmap and user namespaces; the mirror must have the suite",
-            details=tuple(ended.lines)[-20:],
+            details=tuple(result.lines)[-20:],
         )
-    found = sorted(f"{match[2]}={match[1]}" for line in ended.lines if (match := _SUM.fullmatch(line)))
-    return releases.parse(" ".join(found) + (" expired" if expired else ""))
+    digests = sorted(f"{match[2]}={match[1]}" for line in result.lines if (match := _SUM.fullmatch(line)))
+    return releases.parse(" ".join(digests) + (" expired" if expired else ""))
 
 
 _EXPIRED = re.compile(r"^E: Release file for \S+ is expired")
@@ -280,12 +280,12 @@ _SUM = re.compile(r"([0-9a-f]{64})  \S+_dists_(\S+)_(?:In)?Release")
 
 
 @dataclass(frozen=True)
-class _Ended:
+class _Result:
     status: int
     lines: tuple[str, ...]
 
 
-def _mmdebstrap(argv: list[str], step: Step) -> _Ended:
+def _mmdebstrap(argv: list[str], step: Step) -> _Result:
     last: deque[str] = deque(maxlen=200)
     with subprocess.Popen(
         argv,
@@ -306,15 +306,15 @@ def _mmdebstrap(argv: list[str], step: Step) -> _Ended:
         except BaseException:
             process.terminate()  # it unmounts what it mounted
             raise
-    return _Ended(process.returncode, tuple(last))
+    return _Result(process.returncode, tuple(last))
 
 
 def mirror_of(listing: str) -> str | None:
-    """Choose a Debian mirror from what apt is set to: rows of URI, origin and release with tabs between them.
+    """Choose a Debian mirror from apt's repositories: rows of URI, origin and release, separated by tabs.
 
-    The origin is known only after an `apt-get update`; before, a mirror is known by its path.
+    The origin is known only after an `apt-get update`; without it, a mirror is recognized by its path.
     """
-    plain = re.sub(r"\$\([A-Z_]+\)", "", listing)  # apt leaves the names of what it does not know
+    plain = re.sub(r"\$\([A-Z_]+\)", "", listing)  # apt leaves unknown fields unexpanded
     rows = [[*line.split("\t"), "", ""][:3] for line in plain.splitlines()]
     usable = [
         (uri.rstrip("/"), origin)

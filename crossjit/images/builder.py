@@ -1,4 +1,4 @@
-"""Having an image in the engine: its key, the build, and reading out what is in it."""
+"""Building an image in the engine: its key, the build, and reading its list of packages."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from crossjit.images.spec import DOCKERFILE, ImageSpec, Role
 from crossjit.model import Arch
 from crossjit.progress import Step
 
-KEY = "crossjit.key"  # label: digest of all that an image was made from
-CORE = "crossjit.core"  # label: digest of that without what the mirror had
-MADE = "crossjit.made"  # label: when, in UTC
+KEY = "crossjit.key"  # label: digest of all of an image's inputs
+CORE = "crossjit.core"  # label: digest of the inputs except the mirror's Release files
+MADE = "crossjit.made"  # label: the time of the build, in UTC
 
-_NOT_USED = frozenset({".json", ".md", ".toml"})  # files of a context that builds never read
+_UNUSED_SUFFIXES = frozenset({".json", ".md", ".toml"})  # files of a context that builds never read
 
 ATTEMPTS = 3  # a mirror changes a few times a day
 
@@ -33,8 +33,8 @@ LISTING = "/usr/share/crossjit/packages"
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """What an image is to be. `core` is the digest of all that goes into it but what the mirror has: 64 hex digits."""
+class _ImageRequest:
+    """A requested image. `core` is the digest of its inputs except the mirror's Release files: 64 hex digits."""
 
     spec: ImageSpec
     role: Role
@@ -44,7 +44,7 @@ class _Wanted:
 
     @property
     def subject(self) -> str:
-        """What it is called where work on it is told."""
+        """Its name in progress messages."""
         return f"{self.spec.name} {self.role} {self.arch}"
 
     @property
@@ -52,15 +52,15 @@ class _Wanted:
         return core_of(self.spec, self.role, self.arch, self.host_arch, self.base)
 
     def key(self, release: str) -> str:
-        """Return the digest of all that goes into it, the mirror's Release files included: 64 hex digits."""
+        """Return the digest of its inputs, with the mirror's Release files: 64 hex digits."""
         return digest_of({"core": self.core, "release": releases.digests(release)})
 
     def tag(self, release: str) -> str:
-        """Return the name that it has in the engine."""
+        """Return its tag in the engine."""
         return f"crossjit/{self.spec.name}-{self.role}-{self.arch.debian}:{self.key(release)[:12]}"
 
     def image(self, release: str, image_id: str, packages: tuple[Package, ...]) -> Image:
-        """Return it, now that it is there."""
+        """Return the built image."""
         key, reference = self.key(release), self.tag(release)
         return Image(
             reference=reference,
@@ -76,8 +76,8 @@ class _Wanted:
 
 
 def core_of(spec: ImageSpec, role: Role, arch: Arch, host_arch: Arch, base: Base) -> str:
-    """Return the digest of all that goes into an image but what the mirror has: 64 hex digits."""
-    files = sorted(path for path in spec.context.iterdir() if path.is_file() and path.suffix not in _NOT_USED)
+    """Return the digest of an image's inputs except the mirror's Release files: 64 hex digits."""
+    files = sorted(path for path in spec.context.iterdir() if path.is_file() and path.suffix not in _UNUSED_SUFFIXES)
     return digest_of(
         {
             "files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
@@ -96,9 +96,9 @@ def _arguments(spec: ImageSpec, role: Role, arch: Arch, host_arch: Arch) -> dict
     if role is not Role.TOOLCHAIN or arch is not host_arch:
         flags = {} if arch is host_arch else {"LIBRARY_CACHE_FLAGS": str(arch.library_cache_flags)}
         return {"ACCOUNT": role.account, "PACKAGES": " ".join((*packages, *extra)), **flags}
-    # a layer of its own, so that the rest is there if the image without it was made
+    # a separate layer, so that the others are cached from the image without it
     more = {"EXTRA": " ".join(extra)} if extra else {}
-    foreign = " ".join(each.debian for each in arch.others)
+    foreign = " ".join(other.debian for other in arch.others)
     return {"ACCOUNT": role.account, "FOREIGN": foreign, "PACKAGES": " ".join(packages), **more}
 
 
@@ -107,92 +107,92 @@ _OUTPUT = re.compile(r"#\d+ [\d.]+ (?:I: )?((?:Get|Unpacking|Setting up|running|
 
 
 def _follow(step: Step, moved: list[str]) -> Callable[[str], None]:
-    """Pass a build's log on, and say what it is doing in a few words; keep in `moved` that the mirror has moved on."""
+    """Pass on a build's log, and show its current action; record in `moved` that the mirror has changed."""
 
     def on_line(line: str) -> None:
         step.line(line)
         if releases.MOVED in line:
             moved.append(line)
-        if found := _STAGE.match(line) or _OUTPUT.match(line):
-            step.update(detail=found[1])
+        if match := _STAGE.match(line) or _OUTPUT.match(line):
+            step.update(detail=match[1])
 
     return on_line
 
 
 class ImageBuilder(BaseBuilder):
-    """Has images in an engine, and the bases that they stand on."""
+    """Provides images and their bases in an engine."""
 
     def ensure(self, spec: ImageSpec, role: Role, arch: Arch, *, refresh: bool = False) -> Image:
-        """Have an image of this role and arch in the engine; made if it is not there, by one process at a time.
+        """Return the image of this role and arch; build it if it is not in the engine, one process at a time.
 
-        A toolchain of the engine's own arch has the cross compilers for the others too; of another arch it is what runs
-        under emulation. Nothing foreign is run to make any of them. Base and image are recorded, so the second call
-        asks no registry and no mirror, and starts nothing. With `refresh` it is the image of what the mirror has now.
+        A toolchain of the engine's own arch also has the cross compilers for the others; one of a foreign arch runs
+        under emulation. No foreign program is run to build an image. Base and image are recorded, so the second call
+        needs no registry and no mirror, and starts nothing. With `refresh` it is the image of the mirror's present
+        packages.
 
-        Raises EngineError with the end of the build's log, and InfrastructureError where there is no base to stand on.
+        Raises EngineError with the end of the build's log, and InfrastructureError if there is no base image.
         """
         base = self.recorded(spec)
         if base is None:
             with self.locked_base(spec):
                 base = self.recorded(spec) or self.decide(spec)
-        wanted = _Wanted(spec, role, arch, self.host_arch, base)
-        if not refresh and (found := self._known(wanted)):
-            return found
-        with self.locked(f"image-{wanted.core[:12]}", f"the image {wanted.subject}"):
-            if not refresh and (found := self._known(wanted)):
-                return found
+        request = _ImageRequest(spec, role, arch, self.host_arch, base)
+        if not refresh and (image := self._known(request)):
+            return image
+        with self.locked(f"image-{request.core[:12]}", f"the image {request.subject}"):
+            if not refresh and (image := self._known(request)):
+                return image
             with self.locked_base(spec):
                 base = self.require(base, spec)
-            return self._make(replace(wanted, base=base), refresh=refresh)
+            return self._make(replace(request, base=base), refresh=refresh)
 
     def find(self, spec: ImageSpec, role: Role, arch: Arch) -> Image | None:
-        """Return the image if `ensure` would not have to make it; nothing is started. Raises EngineError."""
+        """Return the image if `ensure` would not have to build it; nothing is started. Raises EngineError."""
         base = self.recorded(spec)
-        return self._known(_Wanted(spec, role, arch, self.host_arch, base)) if base else None
+        return self._known(_ImageRequest(spec, role, arch, self.host_arch, base)) if base else None
 
     def ask(self, spec: ImageSpec, base: Base) -> str:
-        """Ask the mirror what it has; see `release`. Raises EngineError where it does not answer."""
+        """Return the mirror's Release files; see `release`. Raises EngineError if it does not answer."""
         for attempt in range(ATTEMPTS):
             with self._copy(spec, "release", {"BASE": base.reference, "ASKED": ""}) as copy:
                 try:
                     return releases.parse(self._read_file(copy, releases.FILE))
                 except EngineError:
-                    # Docker 26, collecting its build cache's garbage while it builds, may leave an image without its
-                    # base
-                    self.engine.facts()  # raises where it is the engine that does not answer
+                    # Docker 26 may lose an image's base if it collects garbage in the build cache during a build
+                    self.engine.facts()  # raises if it is the engine that does not answer
                     if attempt + 1 == ATTEMPTS:
                         raise
         raise AssertionError("the last attempt returns or raises")
 
-    def _make(self, wanted: _Wanted, *, refresh: bool) -> Image:
-        """Build an image, or take one that another state folder had made and is not to be refreshed."""
-        spec = wanted.spec
-        with self.progress.step("image", wanted.subject) as step:
-            release = None if refresh else self._made_before(wanted)
-            info = self.engine.image(wanted.tag(release)) if release else None
+    def _make(self, request: _ImageRequest, *, refresh: bool) -> Image:
+        """Build an image, or without `refresh` use one that was built from a different state folder."""
+        spec = request.spec
+        with self.progress.step("image", request.subject) as step:
+            release = None if refresh else self._made_before(request)
+            info = self.engine.image(request.tag(release)) if release else None
             if release is None or info is None:
-                release, info = self._build(wanted, step)
+                release, info = self._build(request, step)
             step.update(detail="listing its packages")
-            packages = self._read_packages(wanted, release)
-        if said := releases.remark(release, spec.suite):
-            self.progress.say(said)
+            packages = self._read_packages(request, release)
+        if remark := releases.remark(release, spec.suite):
+            self.progress.say(remark)
         remember(self.home, info.id, packages)
-        image = wanted.image(release, info.id, packages)
-        choice = Choice(wanted.core, release, image.reference, spec.name, wanted.role, wanted.arch, spec.extra)
+        image = request.image(release, info.id, packages)
+        choice = Choice(request.core, release, image.reference, spec.name, request.role, request.arch, spec.extra)
         releases.choose(self.home, choice)
         return image
 
-    def _build(self, wanted: _Wanted, step: Step) -> tuple[str, ImageInfo]:
-        """Build an image of what the mirror has now, if it is not there; asked again if that changes meanwhile."""
-        spec, role, arch, host_arch, base = wanted.spec, wanted.role, wanted.arch, wanted.host_arch, wanted.base
+    def _build(self, request: _ImageRequest, step: Step) -> tuple[str, ImageInfo]:
+        """Build the image of the mirror's present packages, unless it exists; retry if the mirror changes meanwhile."""
+        spec, role, arch, host_arch, base = request.spec, request.role, request.arch, request.host_arch, request.base
         for attempt in range(ATTEMPTS):
             step.update(detail="asking the mirror for its release")
             release = self.ask(spec, base)
-            tag = wanted.tag(release)
+            tag = request.tag(release)
             if (info := self.engine.image(tag)) is not None:
                 return release, info
             own = permanent_labels(self.labels)
-            own |= {OWNED: "image", BASE: base.identity, KEY: wanted.key(release), CORE: wanted.core}
+            own |= {OWNED: "image", BASE: base.identity, KEY: request.key(release), CORE: request.core}
             own |= {releases.LABEL: release, MADE: datetime.now(UTC).isoformat(timespec="seconds")}
             moved: list[str] = []
             try:
@@ -210,37 +210,37 @@ class ImageBuilder(BaseBuilder):
                     raise
         raise AssertionError("the last attempt returns or raises")
 
-    def _made_before(self, wanted: _Wanted) -> str | None:
-        """Return by which Release files the newest image of this kind was made that is in the engine."""
-        there = [
+    def _made_before(self, request: _ImageRequest) -> str | None:
+        """Return the Release files of the newest image in the engine with these inputs."""
+        candidates = [
             thing.labels
-            for thing in self.engine.owned({CORE: wanted.core})
+            for thing in self.engine.owned({CORE: request.core})
             if thing.kind == "image" and COPY not in thing.labels and releases.LABEL in thing.labels
         ]
-        newest = max(there, key=lambda labels: labels.get(MADE, ""), default=None)
+        newest = max(candidates, key=lambda labels: labels.get(MADE, ""), default=None)
         return releases.parse(newest[releases.LABEL]) if newest else None
 
-    def _known(self, wanted: _Wanted) -> Image | None:
-        """Return the image that was chosen if it is in the engine and what is in it is known."""
-        choice = releases.chosen(self.home, wanted.core)
-        info = self.engine.image(wanted.tag(choice.release)) if choice else None
+    def _known(self, request: _ImageRequest) -> Image | None:
+        """Return the recorded image if it is in the engine and its packages are known."""
+        choice = releases.chosen(self.home, request.core)
+        info = self.engine.image(request.tag(choice.release)) if choice else None
         packages = known_packages(self.home, info.id) if info else None
         if choice is None or info is None or packages is None:
             return None
-        return wanted.image(choice.release, info.id, packages)
+        return request.image(choice.release, info.id, packages)
 
-    def _read_packages(self, wanted: _Wanted, release: str) -> tuple[Package, ...]:
-        """Read the list of packages out of an image; that of a foreign arch is copied into one that can be started."""
-        tag, host_arch = wanted.tag(release), wanted.host_arch
-        if wanted.arch is host_arch:
+    def _read_packages(self, request: _ImageRequest, release: str) -> tuple[Package, ...]:
+        """Read an image's list of packages; a foreign arch's is copied into an image that can be started."""
+        tag, host_arch = request.tag(release), request.host_arch
+        if request.arch is host_arch:
             return parse_listing(self._read_file(tag, LISTING))
-        arguments = {"BASE": wanted.base.reference, "IMAGE": tag, "IMAGE_PLATFORM": wanted.arch.platform}
-        with self._copy(wanted.spec, "listing", arguments) as copy:
+        arguments = {"BASE": request.base.reference, "IMAGE": tag, "IMAGE_PLATFORM": request.arch.platform}
+        with self._copy(request.spec, "listing", arguments) as copy:
             return parse_listing(self._read_file(copy, LISTING))
 
     @contextlib.contextmanager
     def _copy(self, spec: ImageSpec, stage: str, arguments: Mapping[str, str]) -> Iterator[str]:
-        """Build a stage that is only read from, once; its name, while the block runs."""
+        """Build a temporary image of a stage for the block, and yield its tag."""
         token = secrets.token_hex(6)
         copy = f"crossjit/{stage}:{token}"
         info = self.engine.build_image(
@@ -249,7 +249,7 @@ class ImageBuilder(BaseBuilder):
             arch=self.host_arch,
             tag=copy,
             arguments={name: value or token for name, value in arguments.items()},
-            # nobody else's copy has the same content id, so that none removes another's
+            # the unique label gives each copy its own content id, so that nobody removes another's
             labels={**self.labels, OWNED: "image", COPY: token},
         )
         try:
@@ -258,7 +258,7 @@ class ImageBuilder(BaseBuilder):
             self.engine.remove(EngineObject("image", info.id, copy, self.labels))
 
     def _read_file(self, reference: str, path: str) -> str:
-        """Read a file out of an image."""
+        """Read a file of an image."""
         name = f"crossjit-listing-{secrets.token_hex(4)}"
         labels = {**self.labels, OWNED: "container"}
         options = ContainerOptions(reference, arch=self.host_arch, name=name, labels=labels)
@@ -269,9 +269,9 @@ class ImageBuilder(BaseBuilder):
                         file.read().decode() for member in tar if (file := tar.extractfile(member)) is not None
                     )
             except FileNotFoundError:
-                what = "list of its packages" if path == LISTING else path
+                subject = "list of its packages" if path == LISTING else path
                 raise InfrastructureError(
-                    f"the image {reference} has no {what}", hint=f"the {DOCKERFILE} must write {path}"
+                    f"the image {reference} has no {subject}", hint=f"the {DOCKERFILE} must write {path}"
                 ) from None
             except tarfile.TarError as error:
                 raise EngineError(f"a file copied out of {reference} is damaged: {error}") from error

@@ -1,4 +1,4 @@
-"""An image that is in the engine, what is installed in it, and remembering that."""
+"""An image in the engine, and the record of its packages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Package:
 
     @property
     def upstream(self) -> str:
-        """The version without Debian's epoch and revision: `21.1.8` of `1:21.1.8-13`."""
+        """The version without Debian's epoch and revision: `21.1.8` for `1:21.1.8-13`."""
         without_epoch = self.version.rpartition(":")[2] if ":" in self.version else self.version
         return without_epoch.rpartition("-")[0] or without_epoch
 
@@ -34,9 +34,9 @@ class Package:
 class Image:
     """An image in the engine.
 
-    `reference` is its tag, `id` the engine's content id, `key` the digest of all that it was made from, `base` what it
-    stands on (`debian@sha256:…` or `bootstrap:<suite>@<Release>`), `fingerprint` the digest of the packages in it, and
-    `release` the digests of the mirror's Release files that they came by; `core` is the key without these.
+    `reference` is its tag, `id` the engine's content id, `key` the digest of its inputs, `base` its base image
+    (`debian@sha256:…` or `bootstrap:<suite>@<Release>`), `release` the digests of the mirror's Release files at the
+    build; `core` is the key without these.
     """
 
     reference: str
@@ -51,20 +51,20 @@ class Image:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the packages, 64 hex digits: the same key may give other packages as the suite moves on."""
+        """The digest of the packages, 64 hex digits: images with the same key may differ in their packages."""
         return hashlib.sha256(listing(self.packages).encode()).hexdigest()
 
     def version(self, package: str) -> str | None:
         """Return the upstream version of a package of the image's own arch, None if it is not installed."""
         arches = (self.arch.debian, "all")
-        return next((found.upstream for found in self.packages if found.name == package and found.arch in arches), None)
+        return next((item.upstream for item in self.packages if item.name == package and item.arch in arches), None)
 
     def llvm_version(self, major: str) -> str | None:
         """Return the full version of this LLVM major, such as `21.1.8`; None if the image has none."""
         return self.version(f"clang-{major}")
 
     def facts(self) -> dict[str, object]:
-        """Return what a manifest keeps of it: what identifies it, and the versions that matter."""
+        """Return the facts for a manifest: the image's identity, and the versions that matter."""
         facts: dict[str, object] = {
             "reference": self.reference,
             "id": self.id,
@@ -73,7 +73,7 @@ class Image:
             "fingerprint": self.fingerprint,
             "release": self.release,
         }
-        # the package gcc only points to the one with the compiler in it, and has a version of its own
+        # the package gcc only depends on the one with the compiler, and has a different version
         gcc = next((package.name for package in self.packages if re.fullmatch(r"gcc-[0-9]+", package.name)), "gcc")
         versions = {"gcc": self.version(gcc), "libc": self.version("libc6")}
         return facts | {name: version for name, version in versions.items() if version is not None}
@@ -85,7 +85,7 @@ def listing(packages: tuple[Package, ...]) -> str:
 
 
 def parse_listing(text: str) -> tuple[Package, ...]:
-    """Read what `listing` writes, and what the images hold. Raises InfrastructureError where it is not that."""
+    """Parse the output of `listing`, or an image's own list. Raises InfrastructureError for an invalid list."""
     rows = [line.split() for line in text.splitlines()]
     if not rows or any(len(row) != 3 for row in rows):
         raise InfrastructureError(
@@ -95,7 +95,7 @@ def parse_listing(text: str) -> tuple[Package, ...]:
 
 
 def remember(home: Path, image_id: str, packages: tuple[Package, ...]) -> None:
-    """Keep what is installed in an image, so that nothing has to be started to know it."""
+    """Record an image's packages, so that they are known without starting a container."""
     path = _path(home, image_id)
     with files.translate_os_errors(InfrastructureError, "cannot record an image's details", path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def remember(home: Path, image_id: str, packages: tuple[Package, ...]) -> None:
 
 
 def known_packages(home: Path, image_id: str) -> tuple[Package, ...] | None:
-    """Return what is installed in an image if that is kept."""
+    """Return an image's recorded packages; None if there is no record."""
     try:
         return parse_listing(_path(home, image_id).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, InfrastructureError):

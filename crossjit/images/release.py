@@ -1,7 +1,7 @@
-"""What a mirror has: the digests of its Release files, as `images/release.sh` prints them, and which made an image.
+"""A mirror's state: the digests of its Release files, as `images/release.sh` prints them, and the image of each.
 
-A text such as `forky=caac9e… forky-updates=0f…`, with `expired` behind it where a Release is older than it says it may
-be, and was taken all the same since the mirror has no other.
+A text such as `forky=caac9e… forky-updates=0f…`, followed by `expired` if a Release is past its Valid-Until date and
+was used because the mirror has no other.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from crossjit.util import files
 
 LABEL = "crossjit.release"
 FILE = "/usr/share/crossjit/release"
-MOVED = "crossjit: the mirror has other Release files"  # what images/update.sh says of it
+MOVED = "crossjit: the mirror has other Release files"  # the message of images/update.sh
 
 _EXPIRED = " expired"
 _SUITE = r"[A-Za-z0-9][\w.-]*=[0-9a-f]{64}"
@@ -28,7 +28,7 @@ _FORM = re.compile(rf"{_SUITE}(?: {_SUITE})*(?:{_EXPIRED})?")
 
 
 def parse(text: str) -> str:
-    """Read what release.sh printed. Raises InfrastructureError where it is not that."""
+    """Parse the output of release.sh. Raises InfrastructureError if it is invalid."""
     line = text.strip()
     if not _FORM.fullmatch(line):
         raise InfrastructureError(
@@ -38,23 +38,23 @@ def parse(text: str) -> str:
 
 
 def is_expired(release: str) -> bool:
-    """Whether the check of Valid-Until was off."""
+    """Whether the check of Valid-Until was turned off."""
     return release.endswith(_EXPIRED)
 
 
 def digests(release: str) -> str:
-    """Return the digests alone, which say what a mirror has."""
+    """Return the digests alone, which identify a mirror's state."""
     return release.removesuffix(_EXPIRED)
 
 
 def short(release: str) -> str:
-    """Return 12 hex digits for it: of its one digest, or a digest of several."""
-    found = digests(release).split()
-    return found[0].rpartition("=")[2][:12] if len(found) == 1 else digest_of({"release": found})[:12]
+    """Return 12 hex digits: of its only digest, or of a digest of several."""
+    values = digests(release).split()
+    return values[0].rpartition("=")[2][:12] if len(values) == 1 else digest_of({"release": values})[:12]
 
 
 def remark(release: str, suite: str) -> str | None:
-    """Say it where a Release has expired."""
+    """Return a remark if a Release has expired."""
     if not is_expired(release):
         return None
     return f"the mirror's Release of {suite} has expired and is used without the check of Valid-Until"
@@ -62,9 +62,7 @@ def remark(release: str, suite: str) -> str | None:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which image stands for what is asked for: its tag, and by which Release it was made. `core` is the key of all but
-    that.
-    """
+    """The recorded image of a request: its tag, and its Release files. `core` is the digest of all other inputs."""
 
     core: str
     release: str
@@ -75,13 +73,13 @@ class Choice:
     extra: ExtraPackages
 
     def spec(self, specs: tuple[ImageSpec, ...]) -> ImageSpec | None:
-        """Return what it was made of, as that is now; None if there is no such image any more."""
-        found = next((spec for spec in specs if spec.name == self.image), None)
-        return found.having(self.extra) if found else None
+        """Return its current spec; None if there is no such image any more."""
+        current = next((spec for spec in specs if spec.name == self.image), None)
+        return current.having(self.extra) if current else None
 
 
 def choose(home: Path, choice: Choice) -> None:
-    """Record that an image stands for what is asked for, until another does."""
+    """Record the image of a request, in place of an earlier one."""
     path = _path(home, choice.core)
     with files.translate_os_errors(InfrastructureError, "cannot record which image is used", path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,19 +87,19 @@ def choose(home: Path, choice: Choice) -> None:
 
 
 def chosen(home: Path, core: str) -> Choice | None:
-    """Return what was recorded; None where nothing was."""
+    """Return the record; None if there is none."""
     return _read(_path(home, core))
 
 
 def all_chosen(home: Path) -> Iterator[Choice]:
-    """Yield all that was recorded for a state folder."""
+    """Yield all records of a state folder."""
     for path in sorted((home / "images").glob("*.choice")):
         if (choice := _read(path)) is not None:
             yield choice
 
 
 def invalidate(home: Path, choice: Choice) -> None:
-    """Remove what was recorded."""
+    """Remove a record."""
     with files.translate_os_errors(InfrastructureError, "cannot remove the record of an image", home / "images"):
         _path(home, choice.core).unlink(missing_ok=True)
 
@@ -112,15 +110,15 @@ def _path(home: Path, core: str) -> Path:
 
 def _read(path: Path) -> Choice | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        extra = ExtraPackages(**{name: tuple(map(str, names)) for name, names in found["extra"].items()})
+        record = json.loads(path.read_text(encoding="utf-8"))
+        extra = ExtraPackages(**{name: tuple(map(str, names)) for name, names in record["extra"].items()})
         return Choice(
-            core=str(found["core"]),
-            release=parse(str(found["release"])),
-            reference=str(found["reference"]),
-            image=str(found["image"]),
-            role=Role(found["role"]),
-            arch=Arch(found["arch"]),
+            core=str(record["core"]),
+            release=parse(str(record["release"])),
+            reference=str(record["reference"]),
+            image=str(record["image"]),
+            role=Role(record["role"]),
+            arch=Arch(record["arch"]),
             extra=extra,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, InfrastructureError):

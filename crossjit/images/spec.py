@@ -24,7 +24,7 @@ Packages = tuple[PackageName, ...]
 
 
 class Role(StrEnum):
-    """What an image is for: compiling CPython, running it, or looking at it with gdb as it runs."""
+    """What an image is for: compiling CPython, running it, or debugging it with gdb."""
 
     TOOLCHAIN = "toolchain"
     TARGET = "target"
@@ -51,7 +51,7 @@ class Toolchain:
     tools: Packages
     """programs, of the image's own architecture; {llvm} stands for each LLVM version"""
     cross: Packages
-    """what makes it compile for a foreign architecture; {triple} stands for its GNU triple"""
+    """cross compilers for a foreign architecture; {triple} stands for its GNU triple"""
     libraries: Packages
     """libraries and headers that CPython is built with, for every architecture"""
 
@@ -61,7 +61,7 @@ class Target:
     """Packages of target images."""
 
     packages: Packages
-    """what a built CPython needs at run time"""
+    """packages that a built CPython needs at run time"""
 
 
 @documents.table
@@ -81,9 +81,9 @@ class ImageDocument:
     suite: Annotated[str, Field(pattern=r"^[a-z]+$")]
     """the Debian suite's code name"""
     base: Annotated[str, Field(pattern=r"^[^\s@]+$")]
-    """where the base image is in a registry, without a digest"""
+    """the base image's reference in a registry, without a digest"""
     llvm: Annotated[tuple[Annotated[str, Field(pattern=r"^[0-9]+$")], ...], Field(min_length=1)]
-    """LLVM's major versions that the suite has and the toolchain gets"""
+    """the suite's major LLVM versions that the toolchain gets"""
     system: System
     toolchain: Toolchain
     target: Target
@@ -93,15 +93,15 @@ class ImageDocument:
     snapshot: Annotated[str, Field(pattern=f"^{SNAPSHOT}$")] | None = None
     """the date of the mirror's snapshot that all packages come from, such as 20261101T000000Z"""
     aliases: Mapping[PackageName, PackageName] = Field(default_factory=dict)
-    """what packages that variants name are called in this suite, where that is another name"""
+    """this suite's names of packages that variants name differently"""
 
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """One distribution's images: its name, what its `image.toml` says, and the build context with its Dockerfile.
+    """One distribution's images: its name, its `image.toml`, and the build context with its Dockerfile.
 
-    `extra` is what a variant has its images get beside that, `mirror` where the snapshot is that all packages are from;
-    if it is empty, they are from the mirror that apt is set to.
+    `extra` are a variant's additional packages. `mirror` is the URL of the snapshot that all packages come from; if it
+    is empty, they come from apt's mirror.
     """
 
     name: str
@@ -111,7 +111,7 @@ class ImageSpec:
     mirror: str = ""
 
     def having(self, extra: ExtraPackages) -> ImageSpec:
-        """Return it with packages that a variant needs, under the names that they have in this suite."""
+        """Return it with a variant's packages, under their names in this suite."""
         aliases = self.document.aliases
         named = {key: tuple(aliases.get(name, name) for name in names) for key, names in vars(extra).items()}
         return replace(self, extra=ExtraPackages(**named))
@@ -132,9 +132,10 @@ class ImageSpec:
         return self.document.llvm
 
     def packages(self, role: Role, arch: Arch, host_arch: Arch) -> tuple[str, ...]:
-        """Return the packages to ask for, as apt understands them.
+        """Return the packages to install, by apt's names.
 
-        A toolchain of the host's own arch compiles for all; all other images know one arch only, and are unpacked.
+        A toolchain of the host's own arch compiles for all archs; all other images have one arch only, and are
+        unpacked without running anything.
         """
         document = self.document
         if role is not Role.TOOLCHAIN:
@@ -149,7 +150,7 @@ class ImageSpec:
         return (*tools, *cross, *libraries, *_foreign(libraries, arch))
 
     def extra_packages(self, role: Role, arch: Arch, host_arch: Arch) -> tuple[str, ...]:
-        """Return the packages to ask for beside those, which a variant needs."""
+        """Return the packages to install in addition, which a variant needs."""
         if role is not Role.TOOLCHAIN:
             return tuple(self._llvm_names(self.extra.target)) if role is Role.TARGET else ()
         tools, libraries = self._llvm_names(self.extra.toolchain), tuple(self._llvm_names(self.extra.libraries))
@@ -166,23 +167,23 @@ class ImageSpec:
 
 
 def _foreign(packages: Iterable[str], arch: Arch) -> Iterator[str]:
-    """Yield the packages for each arch that is foreign to this one, as apt understands them."""
+    """Yield the packages for each foreign arch, by apt's names."""
     return (f"{name}:{foreign.debian}" for foreign in arch.others for name in packages)
 
 
 def load(folder: Path) -> ImageSpec:
-    """Read one image's folder; its name is the folder's. Raises DocumentError with all that is wrong in it."""
+    """Read one image's folder, whose name is the image's. Raises DocumentError with all errors."""
     document = documents.load(folder / FILE, ImageDocument)
     own = (folder / DOCKERFILE).is_file()
     return ImageSpec(name=folder.name, context=folder if own else folder.parent, document=document)
 
 
 def configured(settings: Settings) -> tuple[ImageSpec, ...]:
-    """Read crossjit's images, of the snapshot that the user's settings or an image's document name.
+    """Read crossjit's images, with the snapshot of the user's settings or an image's document.
 
-    Raises UserError where a snapshot is named and no mirror that has it, DocumentError as `load_all` does.
+    Raises UserError for a snapshot without a mirror, DocumentError as `load_all` does.
     """
-    found = []
+    specs = []
     for spec in load_all(crossjit.PROJECT / "images"):
         date = settings.snapshot or spec.document.snapshot
         if date and not settings.snapshot_mirror:
@@ -190,14 +191,14 @@ def configured(settings: Settings) -> tuple[ImageSpec, ...]:
                 f"the snapshot {date} needs a mirror that has it",
                 hint="set CROSSJIT_SNAPSHOT_MIRROR to its URL, with {date} in place of the date",
             )
-        found.append(replace(spec, mirror=settings.snapshot_mirror.replace("{date}", date)) if date else spec)
-    return tuple(found)
+        specs.append(replace(spec, mirror=settings.snapshot_mirror.replace("{date}", date)) if date else spec)
+    return tuple(specs)
 
 
 def load_all(folder: Path) -> tuple[ImageSpec, ...]:
     """Read every `<name>/image.toml` in a folder, sorted by name.
 
-    Raises DocumentError with all that is wrong in any of them, or if there is none.
+    Raises DocumentError with the errors of all of them, or if there is none.
     """
     specs: list[ImageSpec] = []
     errors: list[DocumentError] = []
@@ -214,27 +215,27 @@ def load_all(folder: Path) -> tuple[ImageSpec, ...]:
 
 
 def spec_for(llvm: str | None, specs: Iterable[ImageSpec], name: str | None = None) -> ImageSpec:
-    """Choose the image that has this LLVM major version; None takes any, and prefers the newest LLVM.
+    """Choose the image with this LLVM major version; with None any, preferably with the newest LLVM.
 
-    `name` is the user's choice and must agree. Raises UserError where no image has that LLVM, or not the named one.
+    `name` is the user's choice. Raises UserError if no image has that LLVM, or the named one does not.
     """
     by_name = {spec.name: spec for spec in specs}
     if name is not None and name not in by_name:
         near = did_you_mean(name, by_name)
         raise UserError(f"there is no image {name!r}{near}", hint=f"there are {', '.join(by_name)}")
-    having = [spec for spec in by_name.values() if llvm is None or llvm in spec.llvm]
+    suitable = [spec for spec in by_name.values() if llvm is None or llvm in spec.llvm]
     if name is not None:
         chosen = by_name[name]
-        if chosen not in having:
-            owners = ", ".join(spec.name for spec in having)
+        if chosen not in suitable:
+            owners = ", ".join(spec.name for spec in suitable)
             raise UserError(
                 f"the image {name} has LLVM {' and '.join(chosen.llvm)}, the source needs LLVM {llvm}",
                 hint=f"choose the image {owners}, or leave it out" if owners else _offer(by_name.values()),
             )
         return chosen
-    if not having:
+    if not suitable:
         raise UserError(f"no image has LLVM {llvm}, which the source needs", hint=_offer(by_name.values()))
-    return max(having, key=lambda spec: max(map(int, spec.llvm)))
+    return max(suitable, key=lambda spec: max(map(int, spec.llvm)))
 
 
 def _offer(specs: Iterable[ImageSpec]) -> str:

@@ -1,4 +1,4 @@
-"""Renewing the images of a state folder from what the mirror has now, and listing them. Old ones stay until `clean`."""
+"""Updating a state folder's images to the mirror's present packages, and listing them. Old ones stay until `clean`."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from crossjit.settings import Settings
 
 @dataclass(frozen=True)
 class Updated:
-    """An image that was looked at: what it is now, and what it was before; the same if nothing changed."""
+    """A checked image, and its reference before; the same if nothing changed."""
 
     image: Image
     before: str
 
     @property
     def changed(self) -> bool:
-        """Whether there is another image now."""
+        """Whether the image was built again."""
         return self.image.reference != self.before
 
 
 @dataclass(frozen=True)
 class ListedImage:
-    """An image of this state folder in the engine. `made` is a date in UTC; `current`: it is what commands take."""
+    """An image of this state folder in the engine. `made` is a date in UTC; commands use the `current` one."""
 
     name: str
     made: str
@@ -40,14 +40,14 @@ class ListedImage:
 
 
 def update(builder: ImageBuilder, specs: tuple[ImageSpec, ...]) -> Iterator[Updated]:
-    """Ask the mirror, and make anew what it would make other: bases first, then all images that commands take now.
+    """Build images again if the mirror has changed: bases first, then all images that commands use.
 
-    Raises EngineError where registry or mirror do not answer, InfrastructureError as `ensure` does.
+    Raises EngineError if the registry or the mirror does not answer, InfrastructureError as `ensure` does.
     """
-    wanted = tuple(_current(builder, specs))
-    for spec in {(spec.suite, spec.mirror): spec for _, spec in wanted}.values():
+    current = tuple(_current(builder, specs))
+    for spec in {(spec.suite, spec.mirror): spec for _, spec in current}.values():
         _renew_base(builder, spec)
-    for choice, spec in wanted:
+    for choice, spec in current:
         image = builder.ensure(spec, choice.role, choice.arch, refresh=True)
         if image.core != choice.core:
             releases.invalidate(builder.home, choice)
@@ -57,7 +57,7 @@ def update(builder: ImageBuilder, specs: tuple[ImageSpec, ...]) -> Iterator[Upda
 def listed(
     engine: Engine, specs: tuple[ImageSpec, ...], settings: Settings, host_arch: Arch
 ) -> tuple[ListedImage, ...]:
-    """List the images that a state folder had made or takes, by name, the newest first. Raises EngineError."""
+    """List the images that a state folder built or uses, by name, the newest first. Raises EngineError."""
     current = {choice.reference for choice, _ in _current(ImageBuilder(engine, host_arch, settings.home), specs)}
     rows = [
         ListedImage(thing.name, thing.labels.get(MADE, ""), thing.labels.get(releases.LABEL, ""), thing.name in current)
@@ -69,7 +69,7 @@ def listed(
 
 
 def _current(builder: ImageBuilder, specs: tuple[ImageSpec, ...]) -> Iterator[tuple[Choice, ImageSpec]]:
-    """Yield the images that commands take, each with what it is made of, as far as they were made."""
+    """Yield the images that commands use and that were built, with their specs."""
     for choice in releases.all_chosen(builder.home):
         spec = choice.spec(specs)
         base = builder.recorded(spec) if spec else None
@@ -78,7 +78,7 @@ def _current(builder: ImageBuilder, specs: tuple[ImageSpec, ...]) -> Iterator[tu
 
 
 def _renew_base(builder: ImageBuilder, spec: ImageSpec) -> None:
-    """Have the newest base: pulled again, or bootstrapped if the mirror has changed since."""
+    """Update the base: pull it again, or bootstrap it if the mirror has changed."""
     with builder.locked_base(spec):
         base = builder.recorded(spec)
         info = builder.engine.image(base.reference) if base and base.kind is BaseKind.BOOTSTRAP else None
