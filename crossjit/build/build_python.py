@@ -1,28 +1,28 @@
-"""The Python that runs CPython's own tools in a cross build: one made for it, or that of a native cell of its source.
+"""The Python that runs CPython's own tools in a cross build: one built for it, or a native cell of its source.
 
-Both are of the same source, built by the same toolchain, so they are the same language and library; they differ in how
-they are configured. What of that could get into a cross build's output was looked for in Makefile.pre.in, configure.ac
-and the scripts of 3.13.15, 3.14.7 and 3.15.0rc2:
+Both are built from the same source by the same toolchain, so language and library are the same; only the configuration
+differs. Makefile.pre.in, configure.ac and the scripts of 3.13.15, 3.14.7 and 3.15.0rc2 were checked for effects of the
+configuration on a cross build's output:
 
-- configure asks the build Python for its version, and writes down its path: in every container the same.
-- Freezing (`Programs/_freeze_module.py`) and byte-compiling write marshalled code. Its bytecode is what the compiler
-  gives, whatever a JIT puts in its place while it runs; marshal's reference flags follow from reference counts and from
-  what is interned, in which free-threaded builds differ. The JIT is off all the same: PYTHON_JIT=0, which all three
-  heed in builds with the JIT and with the tier-2 interpreter.
-- `sysconfig --generate-posix-vars` writes what is in the Makefile and in pyconfig.h of the cross build; prefixes, ABI
-  flags and the platform come from there, too (_PYTHON_PROJECT_BASE). It names its folder `-pydebug` by the cross
-  build's Py_DEBUG, but in 3.13 by whether the running Python is a debug build. A variable of make that is not set is
-  taken from the environment; there is none called PYTHON_JIT.
+- configure asks the build Python for its version, and records its path, which is the same in every container.
+- Freezing (`Programs/_freeze_module.py`) and byte-compiling write marshalled code. The bytecode is the compiler's,
+  never a JIT's replacement. marshal's reference flags depend on reference counts and interned strings, which differ in
+  free-threaded builds. The JIT is still turned off: PYTHON_JIT=0, which all three versions respect in builds with the
+  JIT and with the tier-2 interpreter.
+- `sysconfig --generate-posix-vars` writes the contents of the cross build's Makefile and pyconfig.h, including
+  prefixes, ABI flags and the platform (_PYTHON_PROJECT_BASE). Its folder's name has `-pydebug` by the cross build's
+  Py_DEBUG, but in 3.13 by whether the running Python is a debug build. Unset make variables are taken from the
+  environment; none is called PYTHON_JIT.
 - `build-details.json` (3.14 and later) has the running Python's `sys.abiflags`, `sys.implementation` and extension
-  suffixes, those of the wrong arch among them: the same for all but debug and free-threaded builds.
-- `check_extension_modules.py` goes by the cross build's Makefile and Modules/Setup* alone, and imports nothing.
-- `Tools/jit/build.py` and the generators that `regen-…` runs use the library only: neither sysconfig nor what a
-  configuration might lack (zlib, _ctypes); where asyncio imports ssl, nothing comes of it. What is built for this alone
-  is built without some of those (`UNUSED_MODULES`, `UNUSED_FOLDERS`).
+  suffixes, including the wrong arch. They are the same for all but debug and free-threaded builds.
+- `check_extension_modules.py` reads only the cross build's Makefile and Modules/Setup*, and imports nothing.
+- `Tools/jit/build.py` and the generators of `regen-…` use only the library: neither sysconfig nor modules that a
+  configuration might lack (zlib, _ctypes); asyncio works without ssl. A Python built for this alone lacks some of these
+  (`UNUSED_MODULES`, `UNUSED_FOLDERS`).
 - `__pycache__` folders that the tools leave in the source are not installed, and not copied with Tools/.
 
-So what may serve is configured with nothing but the JIT's option, and is neither a debug nor a free-threaded build. No
-tool imports the tests, so its source may have others.
+So a suitable cell is configured with nothing but the JIT's option, and is neither a debug nor a free-threaded build. No
+tool imports the tests, so its source may have different tests.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from crossjit.stash.store import Store
 
 _PREFERENCE = (Expectation.NONE, Expectation.UOPS, Expectation.MACHINE_CODE)
 
-# Extension modules that none of CPython's tools imports, nor what they import; a sixth of the work of compiling it.
-# Those stay that compile_library.py imports: what is interned follows from that (see `spec.identify_python`).
+# Extension modules that no tool of CPython imports, directly or indirectly; a sixth of the compile time. Modules that
+# compile_library.py imports are not listed: they affect the interned strings (see `spec.identify_python`).
 UNUSED_MODULES = (
     "_ctypes",
     "_curses",
@@ -69,11 +69,10 @@ UNUSED_MODULES = (
     "syslog",
 )
 
-# Folders of the library that none of them imports either.
+# Folders of the library that the tools do not import.
 UNUSED_FOLDERS = ("__pycache__", "ensurepip", "idlelib", "pydoc_data", "test", "tests", "tkinter", "turtledemo")
 
-# It lives for one build and spends it waiting for compilers: -O1 compiles in half the time of -O3 and -g, and what it
-# writes is the same.
+# It mostly waits for compilers: -O1 compiles in half the time of -O3 and -g, and its output is the same.
 VARIANT = Variant(
     name="build-python",
     summary="the Python that runs CPython's own tools in a cross build",
@@ -88,9 +87,9 @@ VARIANT = Variant(
 
 @dataclass(frozen=True)
 class BuildPython:
-    """How a cross build's own Python is built, and by variant the native cells that serve as well, best first.
+    """How to build a cross build's own Python, and the native cells that can replace it, by variant, best first.
 
-    The key of `own` stands for all of them: their outputs are the same.
+    The key of `own` stands for all of them: a cross build's output does not depend on the choice.
     """
 
     own: BuildSpec
@@ -98,15 +97,15 @@ class BuildPython:
 
 
 def serving(recipe: Recipe) -> tuple[str, ...]:
-    """Name a recipe's variants whose native cells may serve, best first: those with the least in them that is new."""
-    fit = [variant for variant in recipe.variants.values() if variant.is_plain]
-    return tuple(variant.name for variant in sorted(fit, key=lambda variant: _PREFERENCE.index(variant.expects)))
+    """Name the variants whose native cells can be a build Python, best first: those with the least new code."""
+    plain = [variant for variant in recipe.variants.values() if variant.is_plain]
+    return tuple(variant.name for variant in sorted(plain, key=lambda variant: _PREFERENCE.index(variant.expects)))
 
 
 def make_spec(recipe: Recipe, source: Source, arch: Arch, toolchain: Image, domain: str = trust.RECIPES) -> BuildPython:
-    """Say what can be the build Python of a cross build of this source in this toolchain, whose arch it has. Pure."""
+    """Specify the build Pythons for a cross build of this source; `arch` is the toolchain's. Pure."""
     return BuildPython(
-        _specify_own(source, arch, toolchain, domain),
+        _own_spec(source, arch, toolchain, domain),
         {
             name: spec.make_spec(source, recipe.variants[name], arch, Strategy.NATIVE, toolchain, domain=domain)
             for name in serving(recipe)
@@ -114,25 +113,23 @@ def make_spec(recipe: Recipe, source: Source, arch: Arch, toolchain: Image, doma
     )
 
 
-def _specify_own(source: Source, arch: Arch, toolchain: Image, domain: str) -> BuildSpec:
-    """Say how one is made for a cross build: as a cell is, but no more of it than the tools need."""
-    whole = spec.make_spec(source, VARIANT, arch, Strategy.NATIVE, toolchain, domain=domain)
+def _own_spec(source: Source, arch: Arch, toolchain: Image, domain: str) -> BuildSpec:
+    """Specify a Python for cross builds: built as a cell, but only the parts that the tools need."""
+    cell_spec = spec.make_spec(source, VARIANT, arch, Strategy.NATIVE, toolchain, domain=domain)
     argv = {Phase.MAKE: ("make", "python", "sharedmods"), Phase.INSTALL: ("sh", "-c", _install(source))}
-    commands = (each for each in whole.commands if each.phase is not Phase.SUPPORT)
+    commands = (command for command in cell_spec.commands if command.phase is not Phase.SUPPORT)
     return replace(
-        whole,
-        source=source.compiled,  # what has no tests does not depend on them
+        cell_spec,
+        source=source.compiled,  # the tests are not part of it
         core="",
-        commands=tuple(replace(each, argv=argv.get(each.phase, each.argv)) for each in commands),
-        python=spec.identify_python(source, Strategy.NATIVE, toolchain),  # a plain one, for all its options
+        commands=tuple(replace(command, argv=argv.get(command.phase, command.argv)) for command in commands),
+        python=spec.identify_python(source, Strategy.NATIVE, toolchain),  # its options do not affect .pyc files
         ahead=None,
     )
 
 
 def _install(source: Source) -> str:
-    """Return a script that installs what the tools need of a build, a file as it is: `make install` has a process for
-    each, and most of what it installs nobody asks for.
-    """
+    """Return a script that copies only the files that the tools need; `make install` starts a process for each file."""
     python = f"{INSTALL}/{layout.python_of(source)}"
     unused = " -o ".join(f"-name {name}" for name in UNUSED_FOLDERS)
     return f"""set -e
@@ -147,15 +144,15 @@ find . -type d \\( {unused} \\) -prune -o -name '*.py' -exec cp --parents --targ
 """
 
 
-def find(store: Store, wanted: BuildPython) -> Artifact | None:
-    """Return what there is: the one made for it, which is the smallest, or a cell's whose probe did not crash.
+def find(store: Store, python: BuildPython) -> Artifact | None:
+    """Return the stash's Python built for cross builds, which is the smallest, or a cell whose probe did not crash.
 
-    A cell of a source with other tests does as well, since the tools have nothing to do with tests.
+    The cell's source may have different tests, since the tools do not use them.
     """
-    cells = wanted.cells.values()
-    looks = (
-        *(partial(store.find, spec.key) for spec in (wanted.own, *cells)),
-        *(partial(store.find_by_core, spec.base_key) for spec in cells if spec.base_key),
+    cells = python.cells.values()
+    lookups = (
+        *(partial(store.find, spec.key) for spec in (python.own, *cells)),
+        *(partial(store.find_by_base_key, spec.base_key) for spec in cells if spec.base_key),
     )
-    found = (artifact for look in looks if (artifact := look()) is not None and artifact.is_intact())
-    return next((artifact for artifact in found if not {"crashed", "unfinished"} & {*artifact.manifest.probe}), None)
+    intact = (artifact for lookup in lookups if (artifact := lookup()) is not None and artifact.is_intact())
+    return next((artifact for artifact in intact if not {"crashed", "unfinished"} & {*artifact.manifest.probe}), None)

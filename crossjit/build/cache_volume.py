@@ -1,8 +1,8 @@
-"""The volumes in which builds keep what later ones need not do again; what keeps it is in `toolchain/`.
+"""The engine volumes that hold the build caches; the scripts that fill them are in `toolchain/`.
 
-Everything in a volume is found by all that it depends on, and is what a build without it would have made. But what is
-built can write to its volume, so each trust domain of a state folder has its own (see `trust`). Builds of other domains
-read that of the recipes' own sources, mounted read-only.
+Entries are keyed by all their inputs, so cached and uncached builds are byte-identical. But a source's code can write
+to the volume of its build, so each trust domain of a state folder has its own volume (see `trust`). Builds of other
+domains also read the volume of the recipes' own sources, mounted read-only.
 """
 
 from __future__ import annotations
@@ -29,17 +29,16 @@ from crossjit.sources import trust
 DOMAIN = "crossjit.domain"  # label: the trust domain whose builds write to the volume
 SOURCE = "crossjit.source"  # label: a source of that domain, for people
 
-STRANGERS = 4  # volumes of strangers' sources that are kept, those that were used last
-LOOK_SECONDS = 300  # for looking through a volume
+STRANGERS = 4  # volumes kept for strangers' sources: the most recently used
+MEASURE_SECONDS = 300  # timeout for trimming and measuring a volume
 
-# In the state folder: when each stranger's volume was used last, and which ones a build has written to since they were
-# bounded.
-_STRANGERS, _UNBOUNDED = "strangers", "unbounded"
+_STRANGERS = "strangers"  # folder in the state folder; its files' times say when each stranger's volume was last used
+_UNBOUNDED = "unbounded"  # folder in it: the volumes that a build has written to since they were last trimmed
 
 
 @dataclass(frozen=True)
 class Part:
-    """One cache: its size in bytes, its files, and the bytes that it may hold."""
+    """One cache: its size in bytes, its number of files, and its limit in bytes."""
 
     name: str
     size: int
@@ -49,14 +48,14 @@ class Part:
 
 def name(settings: Settings, domain: str = trust.RECIPES) -> str:
     """Name the volume of a trust domain."""
-    whole = f"crossjit-cache-{settings.identity}"
-    return whole if domain == trust.RECIPES else f"{whole}-{domain}"
+    base = f"crossjit-cache-{settings.identity}"
+    return base if domain == trust.RECIPES else f"{base}-{domain}"
 
 
 def ensure(engine: Engine, settings: Settings, domain: str = trust.RECIPES, source: str = "") -> str:
-    """Have the volume of a trust domain, and return its name; `source` tells people whose it is.
+    """Make the volume of a trust domain if it is missing, and return its name; `source` is shown to people.
 
-    Of strangers' sources, those that were used longest ago lose theirs.
+    If there are too many volumes of strangers' sources, the least recently used ones are removed.
     """
     if trust.is_stranger(domain):
         _use(engine, settings, domain)
@@ -65,12 +64,12 @@ def ensure(engine: Engine, settings: Settings, domain: str = trust.RECIPES, sour
 
 
 def labels(settings: Settings, domain: str = trust.RECIPES, source: str = "") -> Mapping[str, str]:
-    """Return what a volume carries. No run's label: it outlives them."""
+    """Return a volume's labels, without a run's label: volumes outlive runs."""
     return {OWNED: "cache", HOME: settings.identity, DOMAIN: domain, SOURCE: source}
 
 
 def find(engine: Engine, settings: Settings) -> tuple[EngineObject, ...]:
-    """Return all volumes, that of the recipes' own sources first."""
+    """Return all volumes; the volume of the recipes' own sources comes first."""
     owned = engine.owned({OWNED: "cache", HOME: settings.identity})
     return tuple(sorted((thing for thing in owned if thing.kind == "volume"), key=lambda thing: thing.name))
 
@@ -83,9 +82,9 @@ def domain_of(volume: EngineObject) -> str:
 def parts(
     engine: Engine, image: Image, volume: str, *, domain: str, container: str, labels: Mapping[str, str]
 ) -> tuple[Part, ...]:
-    """Bound what is in a domain's volume and tell what that is, in a container of a toolchain image (for its Python).
+    """Trim a domain's volume to its limits, and return its parts. Uses the Python of a toolchain image.
 
-    Nothing of what is in there runs. Raises EngineError, and InfrastructureError if it cannot be told.
+    Nothing in the volume is executed. Raises EngineError, and InfrastructureError if the sizes cannot be read.
     """
     lines: deque[str] = deque(maxlen=10)
     with engine.container(
@@ -101,25 +100,22 @@ def parts(
     ) as inside:
         inside.put(scripts(None, (layout.CACHE,)), "/")
         argv = ("python3", f"{layout.TOOLS}/build_cache.py", "sizes")
-        completed = inside.run(argv, on_line=lines.append, timeout=LOOK_SECONDS)
+        completed = inside.run(argv, on_line=lines.append, timeout=MEASURE_SECONDS)
     try:
         if completed.returncode or not lines:
             raise MalformedError(completed.how)
-        found = channels.cache_sizes(lines[-1])
+        sizes = channels.cache_sizes(lines[-1])
     except MalformedError as error:
         raise InfrastructureError(
             f"the contents of the cache volume {volume} are unknown: {error}", details=tuple(lines)
         ) from error
-    return tuple(Part(part, each.bytes, each.files, each.limit) for part, each in found.items())
+    return tuple(Part(part, size.bytes, size.files, size.limit) for part, size in sizes.items())
 
 
 def bound(
     engine: Engine, image: Image, volume: str, domain: str, container: str, labels: Mapping[str, str], mark: Path
 ) -> None:
-    """Bound what a stranger's build left in its volume, which may be anything; what cannot be bounded is removed.
-
-    `mark` says until then that it is not bounded.
-    """
+    """Trim the volume of a stranger's build to its limits, or remove it if that fails; then remove `mark`."""
     try:
         parts(engine, image, volume, domain=domain, container=container, labels=labels)
     except CrossjitError:
@@ -128,16 +124,16 @@ def bound(
 
 
 def mark(settings: Settings, domain: str, run: str) -> Path:
-    """Note before a stranger's build of a run begins that its volume is not bounded; return the note."""
+    """Record, before a stranger's build starts, that its volume has to be trimmed; return the record's file."""
     folder = settings.home / _STRANGERS / _UNBOUNDED
     folder.mkdir(parents=True, exist_ok=True)
-    made, path = tempfile.mkstemp(prefix=f"{domain}@{run}@", dir=folder)
-    os.close(made)
+    descriptor, path = tempfile.mkstemp(prefix=f"{domain}@{run}@", dir=folder)
+    os.close(descriptor)
     return Path(path)
 
 
 def unbounded(settings: Settings) -> list[tuple[Path, str, str]]:
-    """Return the notes that `mark` made and nobody took away: each with its domain and its run."""
+    """Return the remaining records of `mark`, each with its domain and run."""
     try:
         paths = sorted((settings.home / _STRANGERS / _UNBOUNDED).iterdir())
     except FileNotFoundError:
@@ -152,7 +148,7 @@ def remove(engine: Engine, volume: str) -> None:
 
 
 def _use(engine: Engine, settings: Settings, domain: str) -> None:
-    """Note that a stranger's volume is used now, and remove those that were used longest ago."""
+    """Record that a stranger's volume is used now, and remove the least recently used ones."""
     folder = settings.home / _STRANGERS
     folder.mkdir(parents=True, exist_ok=True)
     own = folder / domain

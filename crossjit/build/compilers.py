@@ -1,4 +1,4 @@
-"""The compilers that a variant names, as configure is told them: for a cross build they are made to cross-compile."""
+"""The compilers that a variant names, as configure's CC and CXX; in a cross build, they cross-compile."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ _PROGRAM = re.compile(r"(?:(?P<triple>\w+-linux-gnu)-)?(?P<family>gcc|g\+\+|clan
 
 
 def named(variant: Variant, arch: Arch, strategy: Strategy, toolchain: Image, llvm: str | None) -> dict[str, str]:
-    """Return configure's CC and CXX; empty where configure is to choose, which it does where nothing is asked for.
+    """Return configure's CC and CXX; empty if the variant names none and it is not a cross build.
 
-    A variant's `CC=clang` is the clang of the source's LLVM, or the toolchain's newest. In a cross build gcc is the
-    cross compiler of that version, clang gets `--target`. Raises UserError for a compiler that is for another arch, is
-    not in the toolchain, or of which it is not known how it cross-compiles.
+    `CC=clang` selects the clang of the source's LLVM, or else the toolchain's newest. In a cross build, gcc becomes the
+    cross compiler of the same version, and clang gets `--target`. Raises UserError for a compiler that is for another
+    arch, is not in the toolchain, or is neither gcc nor clang in a cross build.
     """
     given = {name: value for name, value in map(_assignment, variant.configure) if name in ("CC", "CXX")}
     if "CC" not in given and strategy is not Strategy.CROSS and "CXX" not in given:
         return {}
     cc = given.get("CC", DEFAULT)
     cxx = given.get("CXX") or _cxx_of(cc)
-    wanted = {"CC": cc, **({"CXX": cxx} if cxx else {})}
-    return {name: _resolved(name, value, arch, strategy, toolchain, llvm) for name, value in wanted.items()}
+    requested = {"CC": cc, **({"CXX": cxx} if cxx else {})}
+    return {name: _resolved(name, value, arch, strategy, toolchain, llvm) for name, value in requested.items()}
 
 
 def stand_ins(compilers: Sequence[str]) -> tuple[str, ...]:
-    """Return the clangs among the programs of compilers' commands, for which toolchain/compiler.sh is to stand."""
+    """Return the clangs among the compilers' commands; toolchain/compiler.sh wraps them."""
     programs = (command.split()[0] for command in compilers if command.split())
     return tuple(dict.fromkeys(program for program in programs if re.fullmatch(r"clang(\+\+)?-[0-9]+", program)))
 
 
 def other_arguments(variant: Variant) -> tuple[str, ...]:
-    """Return a variant's arguments for configure without those that name compilers."""
-    return tuple(each for each in variant.configure if _assignment(each)[0] not in ("CC", "CXX"))
+    """Return a variant's arguments for configure without CC and CXX."""
+    return tuple(argument for argument in variant.configure if _assignment(argument)[0] not in ("CC", "CXX"))
 
 
 def _assignment(argument: str) -> tuple[str, str]:
@@ -49,13 +49,13 @@ def _assignment(argument: str) -> tuple[str, str]:
 
 
 def _cxx_of(cc: str) -> str | None:
-    """Return the C++ compiler that belongs to a C compiler; None if it is not known."""
+    """Return the C++ compiler that belongs to a C compiler; None if it is unknown."""
     program, *options = _split("CC", cc)
-    found = _PROGRAM.fullmatch(program)
-    if found is None or found["family"] not in _CXX:
+    match = _PROGRAM.fullmatch(program)
+    if match is None or match["family"] not in _CXX:
         return None
-    start, end = found.span("family")
-    return shlex.join([f"{program[:start]}{_CXX[found['family']]}{program[end:]}", *options])
+    start, end = match.span("family")
+    return shlex.join([f"{program[:start]}{_CXX[match['family']]}{program[end:]}", *options])
 
 
 def _split(name: str, command: str) -> list[str]:
@@ -69,24 +69,24 @@ def _split(name: str, command: str) -> list[str]:
 
 
 def _resolved(name: str, command: str, arch: Arch, strategy: Strategy, toolchain: Image, llvm: str | None) -> str:
-    """Return a compiler's command for an arch: with its version, and as a cross compiler if it is to be one."""
+    """Return a compiler's command for an arch: with clang's version, and as a cross compiler in a cross build."""
     program, *options = _split(name, command)
-    found = _PROGRAM.fullmatch(program)
-    _check_arch(name, command, arch, [found["triple"] if found else None, *map(_target, options)])
-    if found is None:
+    match = _PROGRAM.fullmatch(program)
+    _check_arch(name, command, arch, [match["triple"] if match else None, *map(_target, options)])
+    if match is None:
         if strategy is Strategy.CROSS:
             raise UserError(
                 f"{name}={command} cannot be used in a cross build for {arch}",
                 hint="name gcc or clang, with or without a version (clang-21), or add --strategy emulate",
             )
         return command
-    family, version = found["family"], found["version"]
+    family, version = match["family"], match["version"]
     if family.startswith("clang"):
         version = version or _clang(toolchain, llvm)
         _require(toolchain, f"{name}={command}", f"clang-{version}", "clang")
         target = [f"--target={arch.triple}"] if strategy is Strategy.CROSS and not any(map(_target, options)) else []
         return shlex.join([f"{family}-{version}", *target, *options])
-    prefix = f"{arch.triple}-" if strategy is Strategy.CROSS or found["triple"] else ""
+    prefix = f"{arch.triple}-" if strategy is Strategy.CROSS or match["triple"] else ""
     if version:
         suffix = f"-{arch.triple.replace('_', '-')}" if prefix else ""
         _require(toolchain, f"{name}={command}", f"{family}-{version}{suffix}", family)
@@ -107,7 +107,7 @@ def _check_arch(name: str, command: str, arch: Arch, triples: Sequence[str | Non
 
 
 def _clang(toolchain: Image, llvm: str | None) -> str:
-    """Choose the version of a clang that is named without one."""
+    """Choose the version for a clang named without one."""
     versions = _versions(toolchain, "clang")
     if llvm is not None and (llvm in versions or not versions):
         return llvm
@@ -123,8 +123,8 @@ def _versions(toolchain: Image, family: str) -> list[str]:
 
 def _require(toolchain: Image, what: str, package: str, family: str) -> None:
     if toolchain.packages and toolchain.version(package) is None:
-        there = " and ".join(f"{family}-{version}" for version in _versions(toolchain, family)) or f"no {family}"
+        installed = " and ".join(f"{family}-{version}" for version in _versions(toolchain, family)) or f"no {family}"
         raise UserError(
             f"{what}: the toolchain has no {package}",
-            hint=f"it has {there}; a variant can add it: packages.toolchain = [{package!r}]",
+            hint=f"it has {installed}; a variant can add it: packages.toolchain = [{package!r}]",
         )

@@ -1,4 +1,4 @@
-"""A toolchain container: opened with its caches and limits, and populated with a source and our scripts."""
+"""Toolchain containers: starting one with caches and limits, and populating it with a source and our scripts."""
 
 from __future__ import annotations
 
@@ -41,42 +41,39 @@ from crossjit.util.budget import BUILD_MEMORY, OWN_DISK, STRANGER_DISK
 from crossjit.util.tar import packed
 
 _LLVM_TOOLS = ("clang", "llvm-dwarfdump", "llvm-objdump", "llvm-readobj")
-_LLVM_STAND_IN = f"{TOOLS}/llvm"  # under the tools' names, too; linked statically, it starts in half the time
-_COMPILE_LLVM_STAND_IN = ("/usr/bin/gcc", "-O1", "-static", "-o", _LLVM_STAND_IN, f"{TOOLS}/llvm_cache.c")
+_LLVM_WRAPPER = f"{TOOLS}/llvm"  # the LLVM tools' names link to it
+# static linking halves its startup time
+_COMPILE_LLVM_WRAPPER = ("/usr/bin/gcc", "-O1", "-static", "-o", _LLVM_WRAPPER, f"{TOOLS}/llvm_cache.c")
 _COMPILERS = ("gcc", "g++", *(f"{arch.triple}-{name}" for arch in Arch for name in ("gcc", "g++")))
-LOG_TAIL = 25  # lines of a command that failed
-MEMORY_PER_JOB = 1 << 30  # bytes; the largest compiler process of a CPython build takes less than that
+LOG_TAIL = 25  # lines shown of a failed command's output
+MEMORY_PER_JOB = 1 << 30  # bytes; more than the largest compiler process of a CPython build takes
 
 
-def jobs_for(facts: EngineFacts, wanted: int) -> int:
-    """Return make's parallelism: what the user wants, else the engine's cores as far as its memory allows."""
-    return wanted or max(1, min(facts.cores, facts.memory // MEMORY_PER_JOB))
+def jobs_for(facts: EngineFacts, requested: int) -> int:
+    """Return make's parallelism: the user's choice, or else the engine's cores as far as its memory allows."""
+    return requested or max(1, min(facts.cores, facts.memory // MEMORY_PER_JOB))
 
 
 def populate(container: Container, spec: BuildSpec, source: Source) -> None:
-    """Put the source, the folders to build in and our scripts into a fresh container: all but a cross build's own
-    Python, which goes into BUILD_PYTHON.
-    """
+    """Put the source, our scripts and the build's folders into a fresh container, but no cross build's Python."""
     folders = (ROOT, BUILD, INSTALL, SUPPORT, GENERATED, BUILD_PYTHON, TOOLS, COMPILERS, LLVM, f"{LLVM}/bin", CACHE)
     container.put(scripts(spec.llvm, folders, compilers.stand_ins(spec.compilers)), "/")
     if spec.llvm is not None:
-        require_success(container, _COMPILE_LLVM_STAND_IN)
+        require_success(container, _COMPILE_LLVM_WRAPPER)
     with sources.open_tar(source) as tar:
         container.put(tar, ROOT)
-    # What is unpacked belongs to root or whoever packed it; a copy belongs to the builder, who is to write to it.
-    take = ("cp", "-R", "--preserve=mode,timestamps") if source.regenerate else ("mv",)
-    require_success(container, (*take, f"{ROOT}/{source.top}", SOURCE))
+    # Unpacked files belong to root or to their packer; a copy belongs to the builder, who can then regenerate files.
+    place = ("cp", "-R", "--preserve=mode,timestamps") if source.regenerate else ("mv",)
+    require_success(container, (*place, f"{ROOT}/{source.top}", SOURCE))
 
 
 def container_name(subject: str, run: str) -> str:
-    """Name a container after what it does and the run that started it."""
+    """Name a container by its subject and the run that starts it."""
     return f"crossjit-{re.sub(r'[^A-Za-z0-9_.-]+', '-', subject)}-{run}-{os.urandom(2).hex()}"
 
 
 def build_limits(facts: EngineFacts, domain: str = trust.RECIPES) -> Limits:
-    """Return what a build of a trust domain may use: a share of the memory, in percent, disk, and a day, since it may
-    be emulated on a slow machine.
-    """
+    """Return the limits of a build of a trust domain; the time limit is a day, for emulation on a slow machine."""
     disk = STRANGER_DISK if trust.is_stranger(domain) else OWN_DISK
     return Limits(memory=facts.memory * BUILD_MEMORY // 100, seconds=24 * 3600, disk=disk)
 
@@ -95,8 +92,8 @@ def open_container(
 ) -> AbstractContextManager[Container]:
     """Start the container of one build: no network, no capabilities, the unprivileged builder.
 
-    `cache` is a volume's name; without one the build does everything itself. `below` is another's, mounted read-only:
-    the build takes from there what it does not find in `cache`.
+    `cache` is the name of the cache volume, None for an uncached build. `below` is a second volume, mounted read-only,
+    for entries that are not in `cache`.
     """
     volumes = {cache: CACHE} if cache is not None else {}
     if below is not None:
@@ -121,9 +118,9 @@ def open_container(
 
 
 def cache_environment(spec: BuildSpec, *, cached: bool, below: bool = False) -> Mapping[str, str]:
-    """Return what ccache and our scripts go by. No output depends on it, so it is not in the build key."""
+    """Return the variables that set up ccache and our scripts. They affect no output, so the build key omits them."""
     toolchain = " ".join(filter(None, (spec.toolchain, spec.packages, logic.scripts_digest(), spec.emulator)))
-    here = {
+    variables = {
         "CROSSJIT_SOURCE": SOURCE,
         "CROSSJIT_TOOLCHAIN": toolchain,
         "CROSSJIT_LLVM": f"/usr/lib/llvm-{spec.llvm}",
@@ -133,22 +130,22 @@ def cache_environment(spec: BuildSpec, *, cached: bool, below: bool = False) -> 
         "CROSSJIT_COMPILED": f"{CACHE if cached else TOOLS}/pyc",
     }
     if not cached:
-        return {**here, "CCACHE_DISABLE": "1"}
+        return {**variables, "CCACHE_DISABLE": "1"}
     if spec.strategy is not Strategy.EMULATE:  # neither was tried under QEMU
-        here["CROSSJIT_PREAMBLES"] = f"{TOOLS}/preambles"
-        here["CROSSJIT_LLVM_SERVERS"] = f"{TOOLS}/servers"
-        here["CROSSJIT_LLVM_PROGRAMS"] = " ".join(_LLVM_TOOLS)
+        variables["CROSSJIT_PREAMBLES"] = f"{TOOLS}/preambles"
+        variables["CROSSJIT_LLVM_SERVERS"] = f"{TOOLS}/servers"
+        variables["CROSSJIT_LLVM_PROGRAMS"] = " ".join(_LLVM_TOOLS)
     storage = f"file:{CACHE}/ccache|update-mtime=true"
     if below:
-        here["CROSSJIT_CACHE_BELOW"] = CACHE_BELOW
-        here["CROSSJIT_COMPILED_BELOW"] = f"{CACHE_BELOW}/pyc"
+        variables["CROSSJIT_CACHE_BELOW"] = CACHE_BELOW
+        variables["CROSSJIT_COMPILED_BELOW"] = f"{CACHE_BELOW}/pyc"
         storage += f" file:{CACHE_BELOW}/ccache|read-only=true"
     if trust.is_stranger(spec.domain):
-        here |= SMALL_CACHE
+        variables |= SMALL_CACHE
     return {
-        **here,
+        **variables,
         "CROSSJIT_CACHE": CACHE,
-        # ccache fails where its own folder is damaged or cannot be written, and compiles where its remote storage is
+        # ccache fails if its own folder is damaged or not writable, but compiles if its remote storage is
         "CCACHE_DIR": f"{TOOLS}/ccache",
         "CCACHE_REMOTE_ONLY": "true",
         "CCACHE_REMOTE_STORAGE": storage,
@@ -160,9 +157,9 @@ def cache_environment(spec: BuildSpec, *, cached: bool, below: bool = False) -> 
 def cache_report(
     container: Container, remark: Callable[[str], object] = lambda text: None
 ) -> dict[str, tuple[int, int]]:
-    """Ask where a cell was built how often each cache had an answer and how often not, by its name: (hits, misses).
+    """Return (hits, misses) of a build by cache name, and trim the caches.
 
-    The caches are trimmed meanwhile. What cannot be read is worth a remark, and nothing.
+    An unreadable report gets a remark, and an empty result.
     """
     try:
         return channels.cache_report(first_line(container, (*CACHE_SCRIPT, "report")))
@@ -172,21 +169,21 @@ def cache_report(
 
 
 def scripts(llvm: str | None, folders: Sequence[str] = (), more: Sequence[str] = ()) -> BinaryIO:
-    """Make a tar of what runs in a toolchain container: our scripts, and what stands for compilers and LLVM's tools.
+    """Make a tar of our scripts for a toolchain container, with the wrappers of compilers and LLVM's tools.
 
-    Before them come the builder's empty folders. `more` are compilers' names beside the usual ones.
+    `folders` are empty folders for the builder; they come first. `more` are additional compilers to wrap.
     """
-    ours = (*sorted(SCRIPTS.glob("*.py")), SCRIPTS / "compiler.sh", *sorted(SCRIPTS.glob("*.c")))
-    files = {f"{TOOLS}/{path.name}": path.read_bytes() for path in ours}
+    paths = (*sorted(SCRIPTS.glob("*.py")), SCRIPTS / "compiler.sh", *sorted(SCRIPTS.glob("*.c")))
+    files = {f"{TOOLS}/{path.name}": path.read_bytes() for path in paths}
     links = {f"{COMPILERS}/{name}": f"{TOOLS}/compiler.sh" for name in (*_COMPILERS, *more)}
     if llvm is not None:
         names = (name for tool in _LLVM_TOOLS for name in (tool, f"{tool}-{llvm}"))
-        links |= {f"{LLVM}/bin/{name}": _LLVM_STAND_IN for name in names}
+        links |= {f"{LLVM}/bin/{name}": _LLVM_WRAPPER for name in names}
     return packed(files, dict.fromkeys(folders, BUILDER), links=links, owner=BUILDER, mode=0o755)
 
 
 def require_success(container: Container, argv: tuple[str, ...], *, cwd: str | None = None) -> None:
-    """Run a command of ours that has no reason to fail."""
+    """Run a command of ours. Raises InfrastructureError if it fails."""
     lines: deque[str] = deque(maxlen=LOG_TAIL)
     completed = container.run(argv, cwd=cwd, on_line=lines.append)
     if completed.returncode:
@@ -197,11 +194,11 @@ def require_success(container: Container, argv: tuple[str, ...], *, cwd: str | N
 
 def first_line(container: Container, argv: tuple[str, ...], *, cwd: str | None = None) -> str:
     """Run a command and return the first line of its output."""
-    found: deque[str] = deque(maxlen=1)
+    first: deque[str] = deque(maxlen=1)
 
     def take(line: str) -> None:
-        if not found:
-            found.append(line)
+        if not first:
+            first.append(line)
 
     container.run(argv, cwd=cwd, on_line=take)
-    return "".join(found)
+    return "".join(first)

@@ -1,4 +1,4 @@
-"""Run a build's commands in a toolchain container, and say why one failed."""
+"""Run a build's commands in a toolchain container, and report why one failed."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from crossjit.errors import BuildError, ScriptError
 from crossjit.images import Role, loading
 from crossjit.progress import Progress, Step
 
+# Limits of make's dry run, which counts the work. A CPython build stays far below DRY_RUN_BYTES.
 DRY_RUN_BYTES = 8 << 20
-DRY_RUN_SECONDS = 600  # asking make what there is to do; without an answer the work is done uncounted
+DRY_RUN_SECONDS = 600
 
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What a build left in its container while it is open: phases with wall seconds, and the compiler that it used."""
+    """Wall seconds of a build by phase, and the compiler that it used."""
 
     seconds: Mapping[str, float]
     compiler: str
 
     def after(self, phase: str, seconds: float) -> BuildResult:
-        """Return it with the time of one more phase."""
+        """Return the result with the time of one more phase."""
         return replace(self, seconds={**self.seconds, phase: seconds})
 
 
-# What compiled it is what its Makefile says, whatever was asked for.
+# The Makefile has the compiler that was used, which may differ from the requested one.
 _USED_COMPILER = (
     r"""cc=$(sed -n 's/^CC[[:space:]]*=[[:space:]]*//p' Makefile 2>/dev/null | head -n 1); ${cc:-cc} --version"""
 )
@@ -50,10 +51,9 @@ def run_build(
     log: TextIO,
     progress: Progress,
 ) -> BuildResult:
-    """Run the spec's commands in a toolchain container that `unpack` fills; leaves INSTALL, SUPPORT and GENERATED
-    filled.
+    """Run the spec's commands in a toolchain container that `unpack` populates; they fill INSTALL, SUPPORT, GENERATED.
 
-    Raises BuildError with the relevant lines, the command and how it ended; engine failures come through as they are.
+    Raises BuildError with the command, its exit status and the relevant lines; engine errors pass unchanged.
     """
     seconds = run_commands(
         container, unpack, spec.commands, subject=subject, jobs=jobs, log=log, progress=progress, ahead=spec.ahead
@@ -72,9 +72,9 @@ def run_commands(
     progress: Progress,
     ahead: BackgroundTask | None = None,
 ) -> dict[str, float]:
-    """Put into a container what is built of, and run commands there, one after the other.
+    """Populate a container with `unpack`, and run commands there one after another; return wall seconds by phase.
 
-    Returns wall seconds by phase. Raises BuildError.
+    Raises BuildError.
     """
     started = time.monotonic()
     with progress.step("unpack", subject):
@@ -92,18 +92,18 @@ def run_commands(
 def _run(
     container: Container, command: Command, jobs: int, log: TextIO, step: Step, alongside: tuple[str, ...]
 ) -> None:
-    """Run one command with its scripts, and raise what its failure is."""
+    """Run one command with its scripts. Raises ScriptError for a failure of ours, otherwise BuildError."""
     argv = command.argv_for(jobs)
     shown = f"$ cd {command.cwd} && {shlex.join(argv)}"
     if command.before:
         require_success(container, command.before, cwd=command.cwd)
     output = _Output(log, step, command, _make_commands(container, command))
     log.write(f"{shown}\n")
-    whole = (*alongside, *command.wrapper, *argv)
-    completed = container.run(whole, cwd=command.cwd, on_line=output.take)
+    wrapped = (*alongside, *command.wrapper, *argv)
+    completed = container.run(wrapped, cwd=command.cwd, on_line=output.take)
     log.write(f"# {completed.how} after {completed.seconds:.1f} s\n")
     log.flush()
-    if completed.returncode == SCRIPT_FAULT and _is_ours(whole):
+    if completed.returncode == SCRIPT_FAULT and _is_ours(wrapped):
         raise ScriptError(
             f"{command.phase} failed: crossjit's own script or the machine is at fault",
             hint="check whether the disk is full; the whole log is in the run record",
@@ -122,7 +122,7 @@ def _run(
 
 
 class _Output:
-    """What a command prints: written to the log, its end kept, and what it tells of the work done passed on.
+    """Writes a command's output to the log, keeps its last lines, and updates the step's progress.
 
     `expected` are the lines of make that count as work.
     """
@@ -148,48 +148,47 @@ class _Output:
 
 
 def _is_ours(argv: Sequence[str]) -> bool:
-    """Tell whether a command runs a script of ours, which ends with SCRIPT_FAULT for what is not the command's."""
+    """Whether a command runs a script of ours, which exits with SCRIPT_FAULT if it fails itself."""
     return any(word.startswith(f"{TOOLS}/") or word == SUPPORT_SCRIPT for word in argv)
 
 
 def _make_commands(container: Container, command: Command) -> frozenset[str]:
-    """Ask make what it would run, so that the share of work done is counted and not guessed; nothing in other phases.
+    """Return the commands that make would run, to measure progress by; empty in other phases, or over DRY_RUN_BYTES.
 
-    With `-k`, since the rules of 3.15 for the stencils fail in a dry run: they call make again and look for its result.
-    No more is kept than a build of CPython comes near to: beyond it the work is done uncounted.
+    Runs make with `-k`, since 3.15's rules for the stencils fail in a dry run: they call make and read its result.
     """
     if command.phase is not Phase.MAKE:
         return frozenset()
-    found: set[str] = set()
+    lines: set[str] = set()
     size = 0
 
     def take(line: str) -> None:
         nonlocal size
         if size < DRY_RUN_BYTES and (" -o " in line or "/Tools/jit/build.py" in line):
-            found.add(line)
+            lines.add(line)
             size += len(line)
 
     container.run((*command.argv, "-n", "-k"), cwd=command.cwd, on_line=take, timeout=DRY_RUN_SECONDS)
-    return frozenset(found) if size < DRY_RUN_BYTES else frozenset()
+    return frozenset(lines) if size < DRY_RUN_BYTES else frozenset()
 
 
 def _target_of(line: str) -> str:
-    found = re.search(r" -o (\S+)", line)
-    if found:
-        return found[1]
+    match = re.search(r" -o (\S+)", line)
+    if match:
+        return match[1]
     return "stencils" if "Tools/jit/build.py" in line else line.split(" ", 1)[0]
 
 
-_TROUBLE = re.compile(r"(?:\berror\b|\bError\b|ERROR|undefined reference|No such file|Traceback|fatal|\*\*\*)")
+_ERROR = re.compile(r"(?:\berror\b|\bError\b|ERROR|undefined reference|No such file|Traceback|fatal|\*\*\*)")
 
 
 def relevant_lines(lines: Sequence[str] | deque[str], limit: int = LOG_TAIL) -> tuple[str, ...]:
-    """Pick what a person wants to see of a failed command's output: trouble with what stands around it, and the end.
+    """Select the lines of a failed command's output to show: the first error with its context, and the end.
 
-    Only what is shown is chosen by its words; whether something failed is known from the exit status alone.
+    The words only decide which lines are shown; the exit status decides whether a command failed.
     """
     lines = list(lines)
-    first = next((number for number, line in enumerate(lines) if _TROUBLE.search(line)), None)
+    first = next((number for number, line in enumerate(lines) if _ERROR.search(line)), None)
     if first is None or first >= len(lines) - limit:
         return tuple(lines[-limit:])
     head = lines[max(0, first - 2) : first + limit // 2]

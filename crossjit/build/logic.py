@@ -1,4 +1,4 @@
-"""What crossjit itself has to do with a build's output: a fix of ours must not find what was built before it."""
+"""Digests of the crossjit code that affects a build's output: a fix there must not reuse earlier builds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import crossjit
 
 SCRIPTS = crossjit.PROJECT / "toolchain"
 KINDS = (".c", ".py", ".sh", ".toml")
-# What fills containers, and takes out what they leave; what they decide is in no command.
+# The modules that fill containers and pack their results; the build's commands do not reflect them.
 MODULES = (
     *sorted((crossjit.PACKAGE / "build").glob("*.py")),
     crossjit.PACKAGE / "stash/packing.py",
@@ -22,19 +22,19 @@ MODULES = (
 
 
 def scripts(folder: Path = SCRIPTS) -> tuple[Path, ...]:
-    """List what is run in toolchain containers, or decides what is."""
+    """List the files that run in toolchain containers, or decide what runs there."""
     return tuple(sorted(path for path in folder.iterdir() if path.suffix in KINDS))
 
 
 @functools.cache
 def scripts_digest() -> str:
-    """Return the digest that the caches' keys hold: that of what fills them."""
+    """Return the digest of the scripts, which is part of the caches' keys."""
     return digest(scripts())
 
 
 @functools.cache
 def whole_digest() -> str:
-    """Return the digest that a build key holds: that of the scripts and of the modules that use them."""
+    """Return the digest of the scripts and the modules that use them, which is part of build keys."""
     return digest((*scripts(), *MODULES))
 
 

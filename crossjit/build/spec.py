@@ -1,4 +1,4 @@
-"""The build of one cell: the commands are values, the build key is their digest, the engine runs them."""
+"""The specification of one cell's build: its commands and all other inputs, whose digest is the build key."""
 
 from __future__ import annotations
 
@@ -31,39 +31,39 @@ from crossjit.images import Image
 from crossjit.model import Arch, Strategy, Variant
 from crossjit.sources import Kind, Source, trust
 
-# One constant instant for __DATE__, archives and .pyc files (https://reproducible-builds.org/specs/source-date-epoch/):
-# with it py_compile writes hash-based .pyc files, which stay valid whatever time stamps an unpacked tree gets.
+# A constant time for __DATE__, archives and .pyc files (https://reproducible-builds.org/specs/source-date-epoch/). It
+# makes py_compile write hash-based .pyc files, which stay valid when an unpacked tree has different time stamps.
 SOURCE_DATE_EPOCH = 1767225600
 
 ENVIRONMENT: Mapping[str, str] = {
     "HOME": ROOT,
     "LANG": "C.UTF-8",
     "LC_ALL": "C.UTF-8",
-    # clang by toolchain/llvm_cache.c, compilers by toolchain/compiler.sh and ccache, whether there is a cache or not:
-    # the outputs are the same. configure gets the compilers themselves, from toolchain/build_cache.py.
-    # Compilers first: a clang that compiles CPython itself is none of the stencils'.
+    # Wrappers, with and without a cache: toolchain/compiler.sh (with ccache) for compilers, toolchain/llvm_cache.c for
+    # LLVM's tools. For configure, toolchain/build_cache.py removes the compilers' wrappers from PATH.
+    # COMPILERS is first, since a clang that compiles CPython itself is not the one for stencils.
     "PATH": f"{COMPILERS}:{LLVM}/bin:/usr/local/bin:/usr/bin:/bin",
     "PYTHONHASHSEED": "0",
     "SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH),
     "TZ": "UTC",
 }
 
-# pip is left out because nothing that crossjit runs needs it (ensurepip's wheels are installed with the library), the
-# static library because nothing links to it and it is half of the install tree.
+# Without pip, which crossjit does not need (ensurepip's wheels are installed with the library), and without the static
+# library, which is unused and half of the install tree.
 CONFIGURE = ("--prefix=/usr/local", "--without-ensurepip", "--without-static-libpython")
 
-# What a cross configure cannot find out by running something; FACTS of CPython's own cross builds.
+# Results of checks that configure cannot run in a cross build; CPython's own cross builds set the same ones.
 CROSS_ANSWERS = ("ac_cv_file__dev_ptmx=yes", "ac_cv_file__dev_ptc=no", "ac_cv_buggy_getaddrinfo=no")
 
-# compileall's .pyc files depend on which file was compiled after which in one process: marshal's reference flags follow
-# from what the process compiled before. toolchain/compile_library.py does it instead, so it is asked for nothing here.
+# compileall's .pyc files depend on the files that its process compiled before, which marshal's reference flags show. So
+# toolchain/compile_library.py replaces compileall, which only prints its help during `make install`.
 NOT_COMPILED = "--help"
 
 MAKE_JOBS = ("-j{jobs}",)
 
 
 class Phase(StrEnum):
-    """A part of a build, in the order in which they come."""
+    """The parts of a build, in order."""
 
     CONFIGURE = "configure"
     REGENERATE = "regenerate"
@@ -76,10 +76,10 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class Command:
-    """One command of a build: its phase, what it runs, and in which folder. Everything here enters the build key.
+    """One command of a build. Every field is part of the build key.
 
-    `wrapper` is a script of ours that runs it, `parallel` how it is told the number of jobs, which is written `{jobs}`
-    there; `before` and `after` are scripts of ours that run before it and after it succeeded.
+    `wrapper` is a script of ours that runs it. `parallel` are the arguments that set the number of jobs, as `{jobs}`.
+    `before` and `after` are scripts of ours that run before it, and after it has succeeded.
     """
 
     phase: Phase
@@ -91,19 +91,19 @@ class Command:
     after: tuple[str, ...] = ()
 
     def argv_for(self, jobs: int) -> tuple[str, ...]:
-        """Return the command without its wrapper, with as many jobs at a time."""
+        """Return the command without its wrapper, for this number of jobs."""
         return (*self.argv, *(word.format(jobs=jobs) for word in self.parallel))
 
 
 @dataclass(frozen=True)
 class BackgroundTask:
-    """Work for the cores that some phases leave idle, of which a later phase then has less to do."""
+    """Work of a later phase that runs ahead on idle cores, during `phases`."""
 
     phases: tuple[Phase, ...]
     argv: tuple[str, ...]
 
     def alongside(self, phase: Phase, jobs: int) -> tuple[str, ...]:
-        """Return what the command of a phase is put behind, so that this runs beside it; nothing if no core is idle."""
+        """Return the prefix for a phase's command that runs this task alongside; empty if no core is idle."""
         if phase not in self.phases or jobs == 1:
             return ()
         return (*RUN_ALONGSIDE, *self.argv, "--jobs", str(jobs - 1), "--")
@@ -111,15 +111,15 @@ class BackgroundTask:
 
 @dataclass(frozen=True)
 class BuildSpec:
-    """All that decides a build's output. `key` is its digest; parallelism is not in it, since it decides nothing.
+    """All inputs of a build's output. `key` is their digest; the number of jobs affects no output and is not in it.
 
-    `packages` is the fingerprint of the toolchain image's packages, compilers and libraries included; `logic` is
-    the digest of crossjit's own part in it, `python` one of all that what the library is byte-compiled to depends on,
-    beside the library and the script that does it. `core`
-    decides nothing either: it is the digest of the source without its tests, empty where the rest of the output might
-    depend on these, and builds that differ in nothing else have one `base_key`. Nor does `ahead`. `domain` is the
-    source's trust domain: what one domain builds has other keys than what another does. `emulator` is the QEMU that the
-    compiler runs under and the CPU model that it plays, empty where it runs by itself.
+    `packages` is the fingerprint of the toolchain image's packages, including compilers and libraries; `logic` is the
+    digest of crossjit's own code. `python` is a digest of the inputs of the library's .pyc files besides the library
+    and the script that compiles it. `domain` is the source's trust domain: keys of different domains differ.
+    `emulator` is the QEMU that the compiler runs under, with its CPU model; empty without emulation.
+
+    `core` and `ahead` affect no output. `core` is the digest of the source without its tests, empty if other output
+    might depend on the tests; builds that differ only in their tests have the same `base_key`.
     """
 
     source: str
@@ -145,29 +145,29 @@ class BuildSpec:
 
     @property
     def base_key(self) -> str | None:
-        """What builds of sources that differ in their tests only have in common; None where that is not known."""
+        """The common key of builds that differ only in their tests; None if other output might depend on the tests."""
         return self._digest(self.core) if self.core else None
 
     def _digest(self, source: str) -> str:
-        decides = {**asdict(self), "source": source}
-        del decides["core"], decides["ahead"]
-        text = json.dumps(decides, sort_keys=True, separators=(",", ":"))
+        inputs = {**asdict(self), "source": source}
+        del inputs["core"], inputs["ahead"]
+        text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def configure(self) -> Command:
-        """The command that configures."""
+        """The configure command."""
         return next(command for command in self.commands if command.phase is Phase.CONFIGURE)
 
     @property
     def compilers(self) -> tuple[str, ...]:
-        """The compilers that configure is told: commands, the C compiler's first; none where it chooses."""
-        told = dict(argument.partition("=")[::2] for argument in self.configure.argv)
-        return tuple(told[name] for name in ("CC", "CXX") if name in told)
+        """The commands of configure's CC and CXX, in this order; empty if configure chooses the compilers."""
+        arguments = dict(argument.partition("=")[::2] for argument in self.configure.argv)
+        return tuple(arguments[name] for name in ("CC", "CXX") if name in arguments)
 
     @property
     def configure_line(self) -> str:
-        """The configure command as one would type it."""
+        """The configure command, quoted for a shell."""
         return shlex.join(self.configure.argv)
 
 
@@ -182,10 +182,10 @@ def make_spec(
     domain: str = trust.RECIPES,
     emulator: str = "",
 ) -> BuildSpec:
-    """Say how a variant of a source is built. Pure.
+    """Specify the build of a source's variant. Pure.
 
-    `build_python` is the build key of a cross build's own Python, which stands for whatever serves as that; `domain`
-    and `emulator` are as in BuildSpec.
+    `build_python` is the build key of a cross build's own Python, which also stands for the cells that can replace it.
+    `domain` and `emulator` are as in BuildSpec.
     """
     llvm = source.llvm if variant.needs_llvm else None
     return BuildSpec(
@@ -199,7 +199,7 @@ def make_spec(
         environment=_environment(variant, arch, strategy, llvm),
         build_python=build_python if strategy is Strategy.CROSS else None,
         logic=logic.whole_digest(),
-        python=identify_python(source, strategy, toolchain, _deciding(variant, strategy)),
+        python=identify_python(source, strategy, toolchain, _pyc_options(variant, strategy)),
         core=_core(source),
         ahead=_ahead(source, variant, strategy),
         domain=domain,
@@ -210,7 +210,7 @@ def make_spec(
 def _configure(source: Source, variant: Variant, arch: Arch, strategy: Strategy, toolchain: Image) -> tuple[str, ...]:
     """Return the configure line."""
     crossing = strategy is Strategy.CROSS
-    answers = CROSS_ANSWERS if crossing else ()  # a variant may know better
+    answers = CROSS_ANSWERS if crossing else ()  # a variant's own arguments come later and override them
     line = [f"{SOURCE}/configure", *CONFIGURE, *answers, *compilers.other_arguments(variant)]
     named = compilers.named(variant, arch, strategy, toolchain, source.llvm)
     line += [f"{name}={command}" for name, command in named.items()]
@@ -221,14 +221,14 @@ def _configure(source: Source, variant: Variant, arch: Arch, strategy: Strategy,
 
 
 def _environment(variant: Variant, arch: Arch, strategy: Strategy, llvm: str | None) -> Mapping[str, str]:
-    """Return the variables that the commands run with."""
+    """Return the commands' environment variables."""
     environment = {**ENVIRONMENT, **variant.variables(f"{SOURCE}/Tools")}
     if strategy is Strategy.CROSS:
-        # what runs CPython's tools may be a build with the JIT, which is what is being worked on
+        # the build Python may have the JIT, which is the code under test
         environment["PYTHON_JIT"] = "0"
         environment["PKG_CONFIG_LIBDIR"] = f"/usr/lib/{arch.triple}/pkgconfig:/usr/share/pkgconfig"
     if llvm is not None:
-        # 3.15 looks for its tools here first; before, `clang-N` on PATH is found by its name.
+        # 3.15 looks for LLVM's tools here first; earlier versions find `clang-N` on PATH.
         environment["LLVM_TOOLS_INSTALL_DIR"] = LLVM
     return environment
 
@@ -254,35 +254,33 @@ def _commands(source: Source, variant: Variant, strategy: Strategy, configure: t
 
 
 def _core(source: Source) -> str:
-    """Return the digest of the source without its tests if these decide nothing of a build's output but themselves.
+    """Return the digest of the source without its tests; empty if other output might depend on the tests.
 
-    An archive's files have time stamps of their own, by which make may go and which no digest of its content has. Where
-    files are made anew first, the builder's copy of the source gets .pyc files of what ran meanwhile, and what compiles
-    the library later reads those: no other build has them.
+    An archive's files have their own time stamps, which make may use, but the digest does not cover them. If files are
+    regenerated first, the tools that run leave .pyc files in the builder's copy of the source, and the Python that
+    compiles the library reads these: no other build has them.
     """
     return "" if source.kind is Kind.ARCHIVE or source.regenerate else source.core
 
 
 def identify_python(source: Source, strategy: Strategy, toolchain: Image, options: tuple[str, ...] = ()) -> str:
-    """Return a digest that tells Pythons apart that may compile the same file to other bytes.
+    """Return a digest that differs between Pythons that may compile the same file to different bytes.
 
-    `options` are those of its configuration that may change what it compiles. A native build's runs before its library
-    is compiled: what of that it imports, it compiles itself, and then has interned other strings than one that is
-    installed, of which marshal tells (`functools` of 3.15 comes out other).
+    `options` are the configure options that may affect its .pyc files. A native build's Python runs before its library
+    is compiled, so it compiles the modules that it imports itself. It then has interned other strings than an installed
+    Python, which changes marshal's output (of `functools` in 3.15).
     """
-    what = (source.compiled, *source.regenerate, strategy, toolchain.key, toolchain.fingerprint, *options)
-    return hashlib.sha256("\0".join(what).encode()).hexdigest()
+    inputs = (source.compiled, *source.regenerate, strategy, toolchain.key, toolchain.fingerprint, *options)
+    return hashlib.sha256("\0".join(inputs).encode()).hexdigest()
 
 
-def _deciding(variant: Variant, strategy: Strategy) -> tuple[str, ...]:
-    """Return a variant's options if they may change what its library is compiled to: a cross build's Python is a plain
-    one (see `build_python`).
-    """
+def _pyc_options(variant: Variant, strategy: Strategy) -> tuple[str, ...]:
+    """Return the variant's options that may affect .pyc files; none in a cross build (see `build_python`)."""
     return () if strategy is Strategy.CROSS or variant.is_plain else variant.configure
 
 
 def _compile(source: Source, variant: Variant, strategy: Strategy) -> tuple[str, ...]:
-    """Say how the library is byte-compiled: by the Python that CPython's Makefile would use, its own JIT off."""
+    """Return the command that byte-compiles the library, with the Python that CPython's Makefile uses and no JIT."""
     crossing = strategy is Strategy.CROSS
     python = f"{BUILD_PYTHON}/{python_of(source)}" if crossing else "./python"
     libpython = (f"LD_LIBRARY_PATH={BUILD}",) if variant.is_shared and not crossing else ()
@@ -300,10 +298,10 @@ def _compile(source: Source, variant: Variant, strategy: Strategy) -> tuple[str,
 
 
 def _ahead(source: Source, variant: Variant, strategy: Strategy) -> BackgroundTask | None:
-    """Say what has most of the library byte-compiled, and when: in the phases of one core that have a Python.
+    """Return the task that byte-compiles most of the library, in single-core phases; None if files are regenerated.
 
-    Where files are made anew, the source has .pyc files of what ran by then, and more of them with each Python that
-    runs: the one that compiles in the end would have interned other strings (see `identify_python`).
+    Regenerating leaves .pyc files in the source, and each Python that runs adds more, so the Python that finally
+    compiles would have interned other strings (see `identify_python`).
     """
     if source.regenerate:
         return None
@@ -314,9 +312,9 @@ def _ahead(source: Source, variant: Variant, strategy: Strategy) -> BackgroundTa
     )
 
 
-# Beside the install tree: Tools/, which the tests of the cases generator and a debugger need, and what the build
-# made of the stencils, to compare and to look at. config.log stays out: it names process ids; so does what Python kept
-# of the tools that it ran, which depends on which of them ran, and in which Python.
+# Saved besides the install tree: Tools/, for the tests of the cases generator and for a debugger, and the generated
+# stencils, for comparison. config.log is left out, since it names process ids, and so are the tools' .pyc files, which
+# depend on the tools and Pythons that ran.
 SUPPORT_SCRIPT = f"""set -e
 [ -d {SOURCE}/Tools ] || exit 1
 trap '[ $? -eq 0 ] || exit {SCRIPT_FAULT}' EXIT

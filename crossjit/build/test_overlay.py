@@ -1,12 +1,12 @@
-"""A cell made of one in the stash whose source has other tests and is the same otherwise: nothing of it is compiled.
+"""A cell derived from an artifact whose source differs only in its tests: nothing is compiled.
 
-What a build does with Lib/test is to install it and to byte-compile it. So all else is the other artifact's, byte for
-byte; the tests are installed by the rule of its Makefile (`toolchain/install_tests.py`), and byte-compiled by the
-command that compiles a whole library. In a cross build the build Python runs that, as ever. In a native one it is the
-Python just built, where it was built and beside its source; what it makes of a file depends on what it has imported,
-and on whether that was compiled before (see `build`). So that very place is made anew, of what was installed from it.
+A build only installs Lib/test and byte-compiles it. So all other files are the base artifact's, byte for byte. The
+tests are installed by the rule of its Makefile (`toolchain/install_tests.py`), and byte-compiled by the command that
+compiles a whole library. The build Python runs this command in a cross build. In a native build, the newly built Python
+runs it in the build folder; its .pyc files depend on the modules that it has imported, and on whether these were
+compiled before (see `spec.identify_python`). So the build folder is recreated from the installed files.
 
-Whatever is not as it is known to be makes an artifact `UnfitError` for this, and the cell is built.
+An artifact that differs from these expectations raises `UnfitError`, and the cell is built.
 """
 
 from __future__ import annotations
@@ -33,26 +33,27 @@ from crossjit.stash.packing import Packed
 from crossjit.stash.store import Rest, Staging
 from crossjit.util.tar import packed
 
-MAKEFILE = f"{BUILD}/installed.mk"  # not called as one of its targets is, lest make makes it anew
+MAKEFILE = f"{BUILD}/installed.mk"  # `Makefile` is one of its targets, which make would remake
 PYTHON = f"{BUILD}/python"
-EXTENSIONS = "build/lib"  # in BUILD; the Python there finds the name in a file
+EXTENSIONS = "build/lib"  # in BUILD; named in pybuilddir.txt
 SCRIPTS = ("install_tests.py", "compile_library.py")
 
 _MAKEFILE = re.compile(r"(usr/local/lib/python[^/]+)/config-[^/]+/Makefile")
 _LIBPYTHON = re.compile(r"usr/local/lib/(libpython[^/]*\.so\.[0-9][^/]*)")
-# Else tests are run while it is built, for profiles to compile by: --enable-optimizations, --enable-bolt.
-_PLAIN = re.compile(rb"^all:\s*build_all$", re.MULTILINE)
+# Otherwise the build runs tests to profile itself: --enable-optimizations, --enable-bolt.
+_UNPROFILED = re.compile(rb"^all:\s*build_all$", re.MULTILINE)
 
 
 class UnfitError(Exception):
-    """The cell cannot be made of that artifact, so it is to be built; the text is for a remark."""
+    """The cell cannot be derived from this artifact and has to be built; the text is for a remark."""
 
 
 @dataclass(frozen=True)
 class Base:
-    """An artifact that a cell is made of: where its tests are in the install tree, and what a container needs of it.
+    """An artifact that a cell is derived from.
 
-    `files` are contents by their place in the container.
+    `tests` is the path of its tests in the install tree. `files` are the contents of its files that a container needs,
+    by their path there.
     """
 
     artifact: Artifact
@@ -61,16 +62,16 @@ class Base:
 
 
 def open_base(artifact: Artifact, spec: BuildSpec, source: Source) -> Base:
-    """Read what is needed of an artifact that has the spec's core key. Raises UnfitError, also where it is damaged."""
-    with _surprises():
+    """Read the needed files of an artifact that has the spec's base key. Raises UnfitError, also if it is damaged."""
+    with _unfit_errors():
         if not artifact.is_intact():
             raise UnfitError("it is damaged")
         paths = artifact.files()[INSTALL]
-        found = [match for path in paths if (match := _MAKEFILE.fullmatch(path))]
-        if len(found) != 1 or not {SUPPORT, GENERATED} <= set(artifact.objects):
+        makefiles = [match for path in paths if (match := _MAKEFILE.fullmatch(path))]
+        if len(makefiles) != 1 or not {SUPPORT, GENERATED} <= set(artifact.objects):
             raise UnfitError("its layout is not that of a CPython build")
-        library = found[0][1]
-        places = {found[0][0]: MAKEFILE}
+        library = makefiles[0][1]
+        places = {makefiles[0][0]: MAKEFILE}
         if spec.strategy is not Strategy.CROSS:
             places[layout.python_of(source)] = PYTHON
             dynload = f"{library}/lib-dynload/"
@@ -79,22 +80,22 @@ def open_base(artifact: Artifact, spec: BuildSpec, source: Source) -> Base:
                 path: f"{BUILD}/{EXTENSIONS}/{path.removeprefix(dynload)}" for path in paths if path.startswith(dynload)
             }
         files = {places[path]: content for path, content in packing.read(artifact.objects[INSTALL], places).items()}
-        if not _PLAIN.search(files[MAKEFILE]):
+        if not _UNPROFILED.search(files[MAKEFILE]):
             raise UnfitError("its tests ran while it was built")
     return Base(artifact, f"{library}/test", files)
 
 
 def fill(container: Container, source: Source, base: Base) -> None:
-    """Put everything into its place in a fresh container: all but a cross build's own Python.
+    """Populate a fresh container, except for a cross build's own Python.
 
-    The source stays root's, so that Python leaves no .pyc files there to be read.
+    The source belongs to root, so that Python cannot write .pyc files there.
     """
     folders = {SOURCE: 0, **dict.fromkeys((ROOT, BUILD, layout.INSTALL, BUILD_PYTHON, TOOLS, CACHE), BUILDER)}
     files = {f"{TOOLS}/{name}": (layout.SCRIPTS / name).read_bytes() for name in SCRIPTS}
     if PYTHON in base.files:
         files[f"{BUILD}/pybuilddir.txt"] = EXTENSIONS.encode()
     container.put(packed({**files, **base.files}, folders, owner=BUILDER, mode=0o755), "/")
-    # what a native build's own Python imports is in the source's library
+    # a native build's own Python imports from the source's library
     with sources.subset_tar(source, ("Lib",) if PYTHON in base.files else ("Lib/test",)) as tar:
         container.put(tar, SOURCE)
 
@@ -110,15 +111,15 @@ def make(
     log: TextIO,
     progress: Progress,
 ) -> BuildResult:
-    """Leave the source's tests in INSTALL as building it would, in a toolchain container that `unpack` fills.
+    """Install the source's tests into INSTALL as a build would, in a toolchain container that `unpack` populates.
 
-    Raises UnfitError; engine failures come through as they are.
+    Raises UnfitError; engine errors pass unchanged.
     """
     script = f"{TOOLS}/install_tests.py"
-    where = ("--makefile", MAKEFILE, "--source", SOURCE, "--root", layout.INSTALL, "--folder", base.tests)
-    commands = [Command(Phase.TESTS, ("python3", script, *where))]
+    arguments = ("--makefile", MAKEFILE, "--source", SOURCE, "--root", layout.INSTALL, "--folder", base.tests)
+    commands = [Command(Phase.TESTS, ("python3", script, *arguments))]
     commands += [command for command in spec.commands if command.phase is Phase.COMPILE]
-    with _surprises():
+    with _unfit_errors():
         seconds = execute.run_commands(
             container, unpack, commands, subject=subject, jobs=jobs, log=log, progress=progress
         )
@@ -126,8 +127,11 @@ def make(
 
 
 def pack(container: Container, staging: Staging, *, base: Base) -> Packed:
-    """Put the cell's trees into the staging: what `make` left, and the base's; return the first. Raises UnfitError."""
-    with _surprises():
+    """Put the cell's trees into the staging, from the container and the base; return the install tree.
+
+    Raises UnfitError.
+    """
+    with _unfit_errors():
         with container.get(layout.INSTALL) as tar:
             packed = staging.add(INSTALL, tar, rest=Rest(base.artifact.objects[INSTALL], base.tests))
         for name in (SUPPORT, GENERATED):
@@ -136,8 +140,8 @@ def pack(container: Container, staging: Staging, *, base: Base) -> Packed:
 
 
 @contextmanager
-def _surprises() -> Iterator[None]:
-    """Turn what only shows that the artifact or the source is other than it should be into `UnfitError`."""
+def _unfit_errors() -> Iterator[None]:
+    """Turn errors caused by an unexpected artifact or source into `UnfitError`."""
     try:
         yield
     except (BuildError, ScriptError) as error:
