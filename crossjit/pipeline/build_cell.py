@@ -62,7 +62,7 @@ def build_cell(ctx: BuildContext, prepared: PreparedCell, *, log: Path, rebuild:
 
 def _sibling(ctx: BuildContext, prepared: PreparedCell) -> Artifact | None:
     """Return an artifact of a source that differs in its tests only, if there is one."""
-    found = ctx.store.find_by_core(prepared.spec.base_key) if prepared.spec.base_key else None
+    found = ctx.store.find_by_base_key(prepared.spec.base_key) if prepared.spec.base_key else None
     return found or (_sibling(ctx, prepared.trusted) if prepared.trusted else None)
 
 

@@ -26,7 +26,7 @@ SHORT_ID = 12
 
 @dataclass(frozen=True)
 class Artifact:
-    """A stashed build. `objects` are the `.tar.zst` files of its trees by name; `folder` is its own in the stash."""
+    """A stashed build. `objects` are the `.tar.zst` files of its trees by name; `folder` is its folder in the stash."""
 
     manifest: Manifest
     folder: Path
@@ -39,38 +39,39 @@ class Artifact:
 
     @property
     def full_id(self) -> str:
-        """64 hex digits, of the build key and what was built: another result for the same key has another id."""
+        """64 hex digits: a digest of the build key and the install tree, so two results for one key have two ids."""
         return hashlib.sha256(f"{self.key}\n{self.manifest.tree_digest}\n".encode()).hexdigest()
 
     @property
     def id(self) -> str:
-        """The short form, for people and for `find_by_prefix`."""
+        """The short form of `full_id`, for people and for `find_by_prefix`."""
         return self.full_id[:SHORT_ID]
 
     def open(self, tree: str = INSTALL) -> AbstractContextManager[BinaryIO]:
-        """Open a tree as an uncompressed tar stream. Raises StashError where it is damaged."""
+        """Open a tree as an uncompressed tar stream. Raises StashError if it is damaged."""
         return packing.unpack_stream(self.objects[tree])
 
     def is_intact(self) -> bool:
-        """Tell whether all that is stashed of it has the bytes that it had. `Store.verify` tells what has not.
+        """Whether all of its files are unchanged; `Store.verify` lists the damage.
 
-        Objects that did not change since they were read whole are not read again.
+        Objects that are unchanged since they were last read are not read again.
         """
-        memory = self.folder.parents[1] / VERIFIED_NAME
+        records = self.folder.parents[1] / VERIFIED_NAME
         try:
             return self.is_described() and all(
-                verified.is_whole(path, self.manifest.trees[name].object, memory) for name, path in self.objects.items()
+                verified.is_whole(path, self.manifest.trees[name].object, records)
+                for name, path in self.objects.items()
             )
         except OSError:
             return False
 
     def is_described(self) -> bool:
-        """Tell whether the manifest and the list of files have the bytes that they had. Raises OSError."""
+        """Whether the manifest and the list of files are unchanged. Raises OSError."""
         sums = read_sums({name: file_sha256(self.folder / name) for name in (FILES_NAME, MANIFEST_NAME)})
         return sums == (self.folder / SUMS_NAME).read_bytes()
 
     def files(self) -> Mapping[str, Mapping[str, str]]:
-        """Return the sha256 of every regular file, by tree and path. Raises StashError where the list is damaged."""
+        """Return the sha256 of every regular file, by tree and path. Raises StashError if the list is damaged."""
         try:
             listed = json.loads((self.folder / FILES_NAME).read_bytes())
             return {tree: dict(listed[tree]) for tree in self.objects}
@@ -86,12 +87,12 @@ def sha256(data: bytes) -> str:
 
 
 def read_sums(digests: Mapping[str, str]) -> bytes:
-    """Return what SUMS_NAME's file says of files with these digests."""
+    """Return the content of a SUMS_NAME file with these digests."""
     return "".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode()
 
 
 def mentions(path: Path, text: str) -> bool:
-    """Tell cheaply whether a manifest is worth being parsed."""
+    """Whether a manifest contains a text; cheaper than parsing it."""
     try:
         return text.encode() in path.read_bytes()
     except OSError:

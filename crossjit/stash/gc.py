@@ -1,4 +1,4 @@
-"""Removing from the stash what is old, damaged or unused."""
+"""Removing old, damaged and unused data from the stash."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from crossjit.util import files, locks
 
 @dataclass(frozen=True)
 class GcResult:
-    """What `gc` removed, or would: artifacts' names, objects' digests, folders in the making; `size` in bytes."""
+    """The removed artifacts' names, objects' digests and temporary folders' names; `size` is the objects', in bytes.
+
+    In a dry run, `gc` would remove them.
+    """
 
     artifacts: tuple[str, ...]
     objects: tuple[str, ...]
@@ -37,10 +40,10 @@ def gc(
     keep_last: int | None,
     dry_run: bool,
 ) -> GcResult:
-    """Remove old and damaged artifacts, objects that none refers to, and what dead processes left in the making.
+    """Remove old and damaged artifacts, unused objects, and temporary folders of dead processes.
 
-    An artifact is old if it is older than `keep_days` and not among the `keep_last` newest of its cell; without
-    either none is. Nothing that is locked is touched, nor what a newer crossjit wrote. Raises StashError.
+    An artifact is old if it is older than `keep_days` and not among the `keep_last` newest of its cell. If both are
+    None, none is old. Locked artifacts, and those of a newer crossjit, are kept. Raises StashError.
     """
     names: list[str] = []
     with layout.writing(), contextlib.ExitStack() as stack:
@@ -67,7 +70,7 @@ def gc(
 
 
 def _to_keep(layout: Layout, artifacts: Sequence[Artifact], keep_days: float | None, keep_last: int | None) -> set[str]:
-    """Return the keys of the artifacts that are not old, and of those that are a newer crossjit's."""
+    """Return the keys of the artifacts that are not old, and of those written by a newer crossjit."""
     keep = {folder.name for folder in layout.artifact_folders() if _is_newer(folder)}
     if keep_days is None and keep_last is None:
         return keep | {artifact.key for artifact in artifacts}
@@ -82,7 +85,7 @@ def _to_keep(layout: Layout, artifacts: Sequence[Artifact], keep_days: float | N
 
 
 def _delete(layout: Layout, folder: Path, *, dry_run: bool) -> bool:
-    """Remove an artifact unless its key is locked; whether it went, or would."""
+    """Remove an artifact unless its key is locked; return whether it was removed, or would be."""
     lock = locks.lock(layout.lock_path(folder.name))
     if dry_run and not layout.locks.is_dir():
         return True
@@ -91,7 +94,7 @@ def _delete(layout: Layout, folder: Path, *, dry_run: bool) -> bool:
     try:
         if not dry_run:
             with files.locked_dir(layout.temporary, f"gc-{secrets.token_hex(4)}") as aside:
-                folder.rename(aside / "artifact")  # out of sight as a whole first; if we die now it is swept
+                folder.rename(aside / "artifact")  # atomic; if we die now, the next sweep removes it
                 shutil.rmtree(aside)
     finally:
         lock.release()
@@ -101,7 +104,7 @@ def _delete(layout: Layout, folder: Path, *, dry_run: bool) -> bool:
 def _unused_objects(layout: Layout, remaining: list[Path]) -> list[Path]:
     used: set[str] = set()
     for folder in remaining:
-        # Whatever looks like a digest: so that what a newer crossjit, or a damaged manifest, refers to is kept.
+        # Any text that looks like a digest, so that objects of a newer crossjit or of a damaged manifest are kept.
         with contextlib.suppress(FileNotFoundError):
             used.update(DIGEST.findall((folder / MANIFEST_NAME).read_text("utf-8", "replace")))
     return sorted(path for path in layout.objects.glob("*/*.tar.zst") if path.name.partition(".")[0] not in used)

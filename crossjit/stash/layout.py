@@ -1,15 +1,15 @@
-"""Where things are in the stash's folder.
+"""The layout of the stash's folder.
 
     objects/<aa>/<sha256>.tar.zst           packed trees by the digest of their bytes
-    artifacts/<build key>/manifest.json     what is known of the artifact, and its trees by digest
+    artifacts/<build key>/manifest.json     the artifact's facts, and its trees by digest
     artifacts/<build key>/files.json        sha256 of every file by tree and path
     artifacts/<build key>/SHA256SUMS        of the two files above, as `sha256sum -c` reads it
-    verified/<sha256>                       of which file the bytes were read and found to be so (see `verified`)
-    sequence                                the number of the artifact that was stashed last
-    tmp/<...>/                              artifacts in the making
+    verified/<sha256>                       the state of an object's file when its digest was verified (see `verified`)
+    sequence                                the number of the newest artifact
+    tmp/<...>/                              unfinished artifacts
     locks/                                  one lock per build key, and one for the stash; never removed
 
-An artifact's folder is made in tmp/ and appears by one rename, after its objects are there and synced.
+An artifact's folder is made in tmp/ and renamed into place after its objects are in place and synced.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Layout:
 
     @property
     def temporary(self) -> Path:
-        """Where artifacts are made."""
+        """The folder of unfinished artifacts."""
         return self.path / "tmp"
 
     @property
@@ -52,7 +52,7 @@ class Layout:
 
     @property
     def verified(self) -> Path:
-        """The folder of what was verified; see `verified.is_whole`."""
+        """The folder of the records of verified objects; see `verified.is_whole`."""
         return self.path / VERIFIED_NAME
 
     def artifact_folder(self, key: str) -> Path:
@@ -62,20 +62,20 @@ class Layout:
         return self.path / "artifacts" / key
 
     def object_path(self, digest: str) -> Path:
-        """Return the file of a packed tree. Raises StashError for what is not a digest."""
+        """Return the file of a packed tree. Raises StashError for an invalid digest."""
         if not DIGEST.fullmatch(digest):
             raise StashError(f"invalid digest: {digest!r}", hint="build the cell again to repair it")
         return self.objects / digest[:2] / f"{digest}.tar.zst"
 
     def artifact_folders(self) -> list[Path]:
-        """Return the folders of all artifacts, damaged ones too, sorted by build key."""
+        """Return the folders of all artifacts, including damaged ones, sorted by build key."""
         try:
             return sorted(path for path in (self.path / "artifacts").iterdir() if _KEY.fullmatch(path.name))
         except FileNotFoundError:
             return []
 
     def writing(self) -> AbstractContextManager[None]:
-        """Turn the disk's errors inside the block into StashError."""
+        """Turn disk errors inside the block into StashError."""
         return files.translate_os_errors(StashError, "cannot write to the stash", self.path)
 
     def lock_path(self, key: str) -> Path:

@@ -1,4 +1,4 @@
-"""What is known of an artifact: its manifest, as a value and as JSON."""
+"""An artifact's manifest, as a value and as JSON."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class ArtifactKind(StrEnum):
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """What was built: `kind` is archive, git or checkout, `origin` where it came from, `llvm` what it asks for.
+    """The source that was built: `kind` is archive, git or checkout, `llvm` the LLVM version that it requires.
 
-    `regenerate` is what make was called with before anything was compiled.
+    `regenerate` are make's arguments for regenerating files before the build.
     """
 
     kind: str
@@ -44,9 +44,10 @@ class SourceFacts:
 
 @dataclass(frozen=True)
 class Tree:
-    """One named tree of an artifact: the `.tar.zst` by sha256 and size, and what unpacks from it.
+    """One named tree of an artifact: sha256 (`object`) and size of its `.tar.zst`, and facts of its content.
 
-    `digest` is of the tree itself (see `packing.Packed`), `files` the number of regular files, `unpacked` their bytes.
+    `digest` is the digest of the tree itself (see `packing.Packed`), `files` the number of regular files, `unpacked`
+    their size in bytes.
     """
 
     object: str
@@ -58,19 +59,19 @@ class Tree:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All that is known of an artifact; `manifest.json` in the stash and in an export.
+    """The facts of an artifact; `manifest.json` in the stash and in an export.
 
-    Whoever builds fills it; `created`, `sequence`, `tree_digest` (that of the tree `install`) and `trees` are set as it
-    is stashed. `sequence` grows from artifact to artifact, which `created` does not where a clock is set: it tells
-    which is newer, and is 0 in those of before there was one. `probed_in` says in what the probe ran (see `evidence`).
-    `images` maps `toolchain` and `target` to facts of them, `seconds` maps phases to wall time; `build_python` is the
-    whole id of the artifact whose Python ran CPython's own tools in a cross build. `base_key` is common to builds whose
-    sources differ in their tests only, and `derived_from` the whole id of such an artifact that this one was made of
-    instead of being compiled; both are None where there is no such thing. `domain` is the source's trust domain.
+    The build fills it; `created`, `sequence`, `tree_digest` (of the tree `install`) and `trees` are set when it is
+    stashed. `sequence` increases with each artifact, even if the clock is set back, so it orders artifacts by age; it
+    is 0 in manifests older than this key. `probed_in` are the conditions in which the probe ran (see `evidence`).
+    `images` maps `toolchain` and `target` to facts of the images, `seconds` maps phases to wall time. `build_python` is
+    the full id of the artifact whose Python ran CPython's own tools in a cross build. `base_key` is shared by builds
+    that differ only in their tests; `derived_from` is the full id of the artifact with this key from which this one was
+    derived instead of being compiled. Both may be None. `domain` is the source's trust domain.
 
-    Versioning: within a schema, keys may be added with a default; readers ignore keys that they do not know, and
-    rewriting a manifest drops them (nothing rewrites one). A change that an older reader would misunderstand counts
-    `schema` up, and older readers refuse it.
+    Versioning: within a schema, keys may be added with a default. Readers ignore unknown keys; rewriting a manifest
+    would drop them, but nothing rewrites one. A change that an older reader would misunderstand increments `schema`,
+    and older readers reject it.
     """
 
     kind: ArtifactKind
@@ -104,26 +105,26 @@ class Manifest:
 
     @property
     def age(self) -> tuple[int, datetime, str]:
-        """What artifacts are ordered by, the oldest first."""
+        """The sort key of artifacts, oldest first."""
         return self.sequence, self.created, self.build_key
 
     @property
     def subject(self) -> str:
-        """What the artifact is of, for people and for counting how many of a kind there are."""
+        """The cell, or a description of a build Python; shown to people, and used by `gc` to group artifacts."""
         return str(self.cell) if self.cell else f"{self.kind} {self.version} {self.arch}"
 
 
 class NewerSchemaError(StashError):
-    """The manifest was written by a crossjit that knows more."""
+    """The manifest was written by a newer crossjit."""
 
 
 def dump(manifest: Manifest) -> bytes:
-    """Write a manifest as JSON, the same bytes for the same value."""
+    """Return a manifest as JSON; equal manifests give equal bytes."""
     return to_json(_type().dump_python(manifest, mode="json"))
 
 
 def parse(content: bytes) -> Manifest:
-    """Read a manifest. Raises StashError where it is damaged, NewerSchemaError where it is from a newer crossjit."""
+    """Read a manifest. Raises StashError if it is damaged, NewerSchemaError if it was written by a newer crossjit."""
     try:
         document = json.loads(content)
         schema = document["schema"]
@@ -138,7 +139,7 @@ def parse(content: bytes) -> Manifest:
 
 
 def to_json(document: Mapping[str, object]) -> bytes:
-    """Write JSON for the stash. Escaped, so that file names that are no UTF-8 survive as lone surrogates."""
+    """Return JSON for the stash, in ASCII: file names that are not UTF-8 survive as escaped lone surrogates."""
     return (json.dumps(document, indent=2) + "\n").encode("ascii")
 
 

@@ -1,4 +1,4 @@
-"""Deterministic `.tar.zst`: the same tree gives the same bytes, whatever order, owners and times it came with."""
+"""Deterministic `.tar.zst`: the same tree gives the same bytes, regardless of its order, owners and times."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ from crossjit.util import files, tar_zst
 from crossjit.util import tar as tar_module
 from crossjit.util.budget import BUDGET, BudgetError, TreeCount
 
-# 1980-01-02: zip files begin with 1980 in local time, and the standard library's tests put its own files into some.
+# 1980-01-02: zip files cannot have times before 1980 (local time), and CPython's tests put library files into some.
 MODIFIED = 315_619_200
 
 _LEVEL = 3
-# zstd's output is the same for any number of workers from one on, and another one without any (a test holds it to
-# that), so there is always at least one. The job size is fixed lest a default changes.
+# zstd's output is the same for any number of workers except 0 (a test checks this), so there is always at least one.
+# The job size is fixed, since a default could change.
 _JOB_SIZE = 8 << 20
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A packed tree: its `.tar.zst`, with sha256 and size in bytes; `files` maps paths to sha256, `unpacked` is bytes.
+    """A packed tree: `path`, `digest` (sha256) and `size` (bytes) of its `.tar.zst`.
 
-    `tree_digest` depends on the tree alone (types, exec bits, paths, contents, link targets), not on how it is packed.
+    `files` maps paths to sha256; `unpacked` is the size of the files in bytes. `tree_digest` depends only on the tree
+    (types, exec bits, paths, contents, link targets), not on the packing.
     """
 
     path: Path
@@ -47,7 +48,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Rest:
-    """All that one of our `.tar.zst` has outside of a folder: what a tree that was made anew in part has otherwise."""
+    """The content of one of our `.tar.zst` outside a folder; `pack` completes a tree with it."""
 
     archive: Path
     folder: str
@@ -58,17 +59,16 @@ def pack(
 ) -> Packed:
     """Pack an uncompressed tar stream of one folder into `destination`, without the folder's own name, and sync it.
 
-    With `below`, all of the tree has to be in that folder of it. With `rest`, what the stream has is all below the
-    folder that the rest is without, and the two make one tree.
+    With `below`, the whole tree must be in this subfolder. With `rest`, the stream must be in `rest.folder`, and the
+    rest is added to it.
 
-    Members come out sorted by name, owned by 0:0 without names, at one time, with modes 0755 and 0644; a file's exec
-    bit stays, setuid does not. Of names that are hard links to each other the first keeps the content and the others
-    link to it. Folders that the stream leaves out are added. `workers` (threads of zstd, default: as many as there are
-    cores) does not change the bytes.
+    Members are sorted by name, owned by 0:0 without names, with one time, and with modes 0755 and 0644: a file's exec
+    bit is kept, setuid is not. The first of several hard links has the content, and the others link to it. Missing
+    parent folders are added. `workers` (threads of zstd, default: the number of cores) does not change the bytes.
 
-    Beside `destination` spool files of what is read exist while this runs. Raises StashError for a stream that is cut
-    off, TreeError for one that holds what an artifact cannot have (devices, names that leave the folder, or are not
-    below that one), BudgetError for one that is over a bound; then nothing is left.
+    Spool files exist beside `destination` while this runs. Raises StashError for a truncated stream, TreeError for
+    invalid content (devices, names outside the folder or outside `below`), BudgetError for an exceeded limit; then
+    nothing is left.
     """
     try:
         with contextlib.ExitStack() as stack:
@@ -77,8 +77,8 @@ def pack(
             if below:
                 tree.require_below(below, entries, "the only folder that a build installs into")
             if rest is not None:
-                with unpack_stream(rest.archive) as others:
-                    spool = stack.enter_context(_spooled(others, destination, ".rest", rest.archive.name))
+                with unpack_stream(rest.archive) as rest_stream:
+                    spool = stack.enter_context(_spooled(rest_stream, destination, ".rest", rest.archive.name))
                     entries = tree.joined(entries, tree.archived(_all(spool), spool.file), rest.folder)
             with destination.open("xb") as output:
                 packed = _write(entries, output, destination, workers or os.cpu_count() or 1)
@@ -91,7 +91,7 @@ def pack(
 
 
 class _Spool(tar_module.TrackingReader):
-    """A stream that is kept in a file as it is read, to be read again in any order; zeros take no room there."""
+    """A stream that is copied to a sparse file as it is read, for random access later."""
 
     def __init__(self, stream: BinaryIO, count: TreeCount, file: BinaryIO) -> None:
         super().__init__(stream, count)
@@ -108,7 +108,7 @@ class _Spool(tar_module.TrackingReader):
 
 @contextlib.contextmanager
 def _spooled(stream: BinaryIO, destination: Path, suffix: str, what: str) -> Iterator[_Spool]:
-    """Have a stream in a file beside `destination` as it is read."""
+    """Copy a stream to a temporary file beside `destination` as it is read; `what` names the tree."""
     path = destination.with_name(destination.name + suffix)
     try:
         with path.open("x+b") as file:
@@ -119,7 +119,7 @@ def _spooled(stream: BinaryIO, destination: Path, suffix: str, what: str) -> Ite
 
 
 def _all(spool: _Spool) -> Iterator[tarfile.TarInfo]:
-    """Yield the members up to the stream's end."""
+    """Yield the members, and read the stream to its end."""
     for member, _ in _members(spool):
         yield member
     spool.file.truncate(spool.tell())
@@ -128,7 +128,7 @@ def _all(spool: _Spool) -> Iterator[tarfile.TarInfo]:
 
 @contextlib.contextmanager
 def unpack_stream(path: Path) -> Iterator[BinaryIO]:
-    """Open a `.tar.zst` as an uncompressed tar stream. Raises StashError if it is missing or turns out damaged."""
+    """Open a `.tar.zst` as an uncompressed tar stream. Raises StashError if it is missing or damaged."""
     try:
         file = path.open("rb")
     except FileNotFoundError as error:
@@ -144,12 +144,12 @@ def unpack_stream(path: Path) -> Iterator[BinaryIO]:
 
 
 def extract(archive: Path, folder: Path) -> None:
-    """Unpack one of our `.tar.zst` into an existing empty folder; all belongs to the user who runs this.
+    """Unpack one of our `.tar.zst` into an existing empty folder; all files belong to the current user.
 
-    Nothing is written outside `folder`, whatever the archive says: links are made after everything else, so nothing
-    can be written through them. Raises StashError, also for a link out of the tree; `folder` is then half full.
+    Nothing is written outside `folder`: symbolic links are made last, so nothing can be written through them. Raises
+    StashError, also for a link out of the tree; then `folder` is incomplete.
     """
-    # Without tarfile's extraction filters: Python 3.11 has them from 3.11.4 on, and Debian 12 has 3.11.2.
+    # tarfile's extraction filters need Python 3.11.4, and Debian 12 has 3.11.2.
     try:
         _extract(archive, folder)
     except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
@@ -165,7 +165,7 @@ def _extract(archive: Path, folder: Path) -> None:
             name = clean(member.name)
             if member.isdir():
                 (folder / name).mkdir()
-                (folder / name).chmod(0o755)  # whatever the umask
+                (folder / name).chmod(0o755)  # mkdir applies the umask
             elif member.issym():
                 links.append((folder / name, member.linkname))
             elif member.islnk():
@@ -182,50 +182,50 @@ def _extract(archive: Path, folder: Path) -> None:
     for path, target in links:
         path.symlink_to(target)
     root = os.path.realpath(folder)
-    for path, target in links:  # all are there now, so that one that goes through another is followed
+    for path, target in links:  # after all are made, so that a link through another one is resolved
         if target.startswith("/") or not f"{os.path.realpath(path)}/".startswith(f"{root}/"):
             raise StashError(f"the link {path.relative_to(folder)} points out of the tree: {target}", hint=_EXPORT_HINT)
 
 
-def read(archive: Path, wanted: Iterable[str]) -> dict[str, bytes]:
-    """Return what files in one of our `.tar.zst` hold, by path. Raises StashError for one that is not in it.
+def read(archive: Path, paths: Iterable[str]) -> dict[str, bytes]:
+    """Return the contents of files in one of our `.tar.zst`, by path.
 
-    Reads no further than it has to: what is damaged behind that is not noticed. Raises BudgetError for files that are
-    more than memory should hold.
+    Stops after the last of them, so later damage is not noticed. Raises StashError for a missing file, BudgetError if
+    the files together exceed the limit for memory.
     """
-    missing = set(wanted)
-    found: dict[str, bytes] = {}
-    room = BUDGET.file
+    missing = set(paths)
+    contents: dict[str, bytes] = {}
+    remaining = BUDGET.file
     with unpack_stream(archive) as stream:
         for member, file in _stored(stream, archive):
             if member.name not in missing:
                 continue
-            room -= member.size
-            if room < 0:
+            remaining -= member.size
+            if remaining < 0:
                 raise BudgetError(f"{member.name} of {archive.name} is too large to be read: {member.size:,} bytes")
-            content = file.read() if file else found.get(member.linkname) if member.islnk() else None
+            content = file.read() if file else contents.get(member.linkname) if member.islnk() else None
             if content is not None:
-                found[member.name] = content
+                contents[member.name] = content
                 missing.discard(member.name)
             if not missing:
                 break
     if missing:
         raise StashError(f"{archive.name} has no file {min(missing)}", hint="build the cell again to repair it")
-    return found
+    return contents
 
 
 def contents(archive: Path) -> Iterator[tuple[str, str]]:
     """Yield path and sha256 of every regular file in one of our `.tar.zst`. Raises StashError if it is damaged."""
-    seen: dict[str, str] = {}
+    digests: dict[str, str] = {}
     with unpack_stream(archive) as stream:
         for member, content in _stored(stream, archive):
             if content is not None:
                 digest = hashlib.file_digest(cast(io.BufferedReader, content), "sha256").hexdigest()
-            elif member.islnk() and member.linkname in seen:
-                digest = seen[member.linkname]
+            elif member.islnk() and member.linkname in digests:
+                digest = digests[member.linkname]
             else:
                 continue
-            seen[member.name] = digest
+            digests[member.name] = digest
             yield member.name, digest
 
 
@@ -233,7 +233,7 @@ _EXPORT_HINT = "the artifact cannot be exported safely; build the cell again"
 
 
 def _members(reader: tar_module.TrackingReader) -> Iterator[tuple[tarfile.TarInfo, BinaryIO | None]]:
-    """Yield the members, each with its content, up to an end that is one."""
+    """Yield the members, each with its content. Raises StashError if the stream is damaged or truncated."""
     try:
         yield from tar_module.contents(reader)
     except tar_module.NotTarError as error:
@@ -267,7 +267,7 @@ def _write(entries: Mapping[str, Entry], output: BinaryIO, destination: Path, wo
 
 
 class _MemberWriter:
-    """Writes entries as members of a tar; `lines` describe each for the tree's digest, `files` have the files'."""
+    """Writes entries as members of a tar; `lines` are the input of the tree's digest, `files` the files' sha256."""
 
     def __init__(self, tar: tarfile.TarFile) -> None:
         self.files: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The stash: content-addressed artifacts on disk, whole or not there at all; see `layout` for where they are."""
+"""The stash: content-addressed artifacts on disk, complete or absent. `layout` has its paths."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _SHORTEST_PREFIX = 4
 
 
 class Staging:
-    """An artifact in the making; `Store.staging` gives one."""
+    """An unfinished artifact; `Store.staging` makes one."""
 
     def __init__(self, store: Store, key: str, folder: Path) -> None:
         self._store = store
@@ -68,11 +68,11 @@ class Staging:
         return packed
 
     def open(self, name: str) -> AbstractContextManager[BinaryIO]:
-        """Open a tree that was packed as an uncompressed tar stream. Raises StashError."""
+        """Open a packed tree as an uncompressed tar stream. Raises StashError."""
         return packing.unpack_stream(self._packed[name].path)
 
     def take(self, name: str, artifact: Artifact) -> Packed:
-        """Have a tree of another artifact, which is intact, in this one, too. Raises StashError."""
+        """Copy a tree of another, intact artifact into this one. Raises StashError."""
         tree, path = artifact.manifest.trees[name], self._folder / f"{name}.tar.zst"
         with files.translate_os_errors(StashError, "cannot write to the stash", self._store.path):
             files.write(path, artifact.objects[name].read_bytes())
@@ -81,9 +81,9 @@ class Staging:
         return packed
 
     def commit(self, manifest: Manifest) -> Artifact:
-        """Put the trees and the manifest into the stash, all or nothing, in place of what is there under the key.
+        """Put the trees and the manifest into the stash atomically, replacing the key's artifact if there is one.
 
-        `created`, `sequence`, `tree_digest` and `trees` of the manifest are filled in. Raises StashError.
+        Fills in `created`, `sequence`, `tree_digest` and `trees` of the manifest. Raises StashError.
         """
         if manifest.build_key != self._key:
             raise ValueError(f"manifest of {manifest.build_key} in the staging of {self._key}")
@@ -103,12 +103,12 @@ class Staging:
         }
         contents[SUMS_NAME] = read_sums({name: sha256(data) for name, data in contents.items()})
         with files.translate_os_errors(StashError, "cannot write to the stash", self._store.path):
-            made = self._folder / "artifact"
-            made.mkdir()
+            folder = self._folder / "artifact"
+            folder.mkdir()
             for name, data in contents.items():
-                files.write(made / name, data)
-            files.sync_folder(made)
-            self._store._publish(made, self._key, self._packed, self._folder / "replaced")
+                files.write(folder / name, data)
+            files.sync_folder(folder)
+            self._store._publish(folder, self._key, self._packed, self._folder / "replaced")
         artifact = self._store.find(self._key)
         if artifact is None:
             raise StashError(f"artifact {self._key} vanished while it was being stashed", hint="run it again")
@@ -116,9 +116,9 @@ class Staging:
 
 
 class Store:
-    """The stash in a folder, which need not exist yet. Reading works where nothing can be written.
+    """The stash in a folder, which need not exist yet. Reading works without write permission.
 
-    `progress` hears of damaged artifacts, which are then treated as absent.
+    Damaged artifacts are reported to `progress` and treated as absent.
     """
 
     def __init__(self, path: Path, *, progress: Progress | None = None) -> None:
@@ -127,7 +127,7 @@ class Store:
         self._progress = progress or Silent()
 
     def find(self, key: str) -> Artifact | None:
-        """Return the complete artifact of a build key, or None. Looks at objects' sizes, `verify` at their bytes."""
+        """Return the complete artifact of a build key, or None. Checks only the objects' sizes; see `verify`."""
         folder = self._layout.artifact_folder(key)
         try:
             return self._read(folder)
@@ -140,50 +140,50 @@ class Store:
         return None
 
     def find_intact(self, key: str) -> Artifact | None:
-        """Return the artifact of a build key if every byte of it is as it was stashed, or None."""
-        found = self.find(key)
-        if found is None or found.is_intact():
-            return found
-        self._progress.say(f"artifact {found.id} is damaged and is ignored: `{PROGRAM} stash verify {found.id}`")
+        """Return the artifact of a build key if every byte of it is unchanged, or None."""
+        artifact = self.find(key)
+        if artifact is None or artifact.is_intact():
+            return artifact
+        self._progress.say(f"artifact {artifact.id} is damaged and is ignored: `{PROGRAM} stash verify {artifact.id}`")
         return None
 
-    def find_by_core(self, base_key: str) -> Artifact | None:
-        """Return the newest complete artifact of those that have this core key, or None."""
-        found = [
+    def find_by_base_key(self, base_key: str) -> Artifact | None:
+        """Return the newest complete artifact with this base key, or None."""
+        matches = [
             artifact
             for folder in self._layout.artifact_folders()
             if mentions(folder / MANIFEST_NAME, base_key)
             and (artifact := self.find(folder.name))
             and artifact.manifest.base_key == base_key
         ]
-        return max(found, key=lambda artifact: artifact.manifest.age, default=None)
+        return max(matches, key=lambda artifact: artifact.manifest.age, default=None)
 
     def artifacts(self) -> tuple[Artifact, ...]:
         """Return all complete artifacts, newest first."""
-        found = (self.find(folder.name) for folder in self._layout.artifact_folders())
-        return tuple(sorted((a for a in found if a), key=lambda artifact: artifact.manifest.age, reverse=True))
+        complete = (a for folder in self._layout.artifact_folders() if (a := self.find(folder.name)))
+        return tuple(sorted(complete, key=lambda artifact: artifact.manifest.age, reverse=True))
 
     def find_by_prefix(self, text: str) -> Artifact:
-        """Find by the beginning (4 digits or more) of an artifact's id or build key, or by a cell: its newest.
+        """Find by a prefix (4 digits or more) of an artifact's id or build key, or by a cell, which gives its newest.
 
-        Raises UserError if nothing or more than one matches.
+        Raises UserError unless exactly one matches.
         """
         artifacts = self.artifacts()
         for artifact in artifacts:
             if artifact.manifest.cell and text in (str(artifact.manifest.cell), artifact.manifest.cell.slug):
                 return artifact
-        found = [
+        matches = [
             artifact
             for artifact in artifacts
             if len(text) >= _SHORTEST_PREFIX and (artifact.full_id.startswith(text) or artifact.key.startswith(text))
         ]
-        if len(found) == 1:
-            return found[0]
-        if found:
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
             raise UserError(
-                f"{text!r} matches {len(found)} artifacts",
+                f"{text!r} matches {len(matches)} artifacts",
                 hint="give more digits",
-                details=tuple(f"{artifact.full_id[:20]}  {artifact.manifest.subject}" for artifact in found),
+                details=tuple(f"{artifact.full_id[:20]}  {artifact.manifest.subject}" for artifact in matches),
             )
         raise UserError(
             f"there is no artifact {text!r} in the stash",
@@ -192,16 +192,20 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, key: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Hold the lock of a build key; the kernel lets go if we are killed. `on_wait` is called once if it is held.
+        """Hold the lock of a build key; the kernel releases it if we are killed. `on_wait` is called once if we wait.
 
-        Who got it must `find` again: who held it may have built it. Raises StashError if nothing can be written.
+        Call `find` again afterwards: the previous holder may have built the artifact. Raises StashError if the stash is
+        not writable.
         """
         with locks.locked(self._layout.lock_path(key), self._layout.writing, on_wait):
             yield
 
     @contextlib.contextmanager
     def staging(self, key: str) -> Iterator[Staging]:
-        """Make an artifact; hold the key's lock. What was not committed is gone after the block. Raises StashError."""
+        """Make an artifact, with the key's lock held by the caller. The block's end removes it if it is not committed.
+
+        Raises StashError.
+        """
         self._layout.artifact_folder(key)
         with contextlib.ExitStack() as stack:
             with self._layout.writing():
@@ -211,18 +215,18 @@ class Store:
             yield Staging(self, key, folder)
 
     def verify(self, artifact: Artifact) -> list[str]:
-        """Look at every byte of an artifact as it is on disk now; return what is wrong, each with the file it is in."""
+        """Read every byte of an artifact; return a list of the damage, each entry with its file."""
         return verify.problems(self._layout, artifact.folder)
 
     def verify_all(self) -> dict[str, list[str]]:
-        """Verify all artifacts, those too that are so damaged that `artifacts` leaves them out; by build key."""
+        """Verify all artifacts by build key, including damaged ones that `artifacts` leaves out."""
         return {folder.name: verify.problems(self._layout, folder) for folder in self._layout.artifact_folders()}
 
     def export(self, artifact: Artifact, folder: Path) -> None:
-        """Unpack the install tree, and the manifest beside it, into a folder that is empty or not there.
+        """Unpack the install tree and the manifest into an empty or new folder.
 
-        It appears complete or not at all, and belongs to the user who runs this. Raises UserError for a folder that is
-        not empty, StashError for an artifact that is damaged or a place that cannot be written.
+        It appears atomically, and belongs to the current user. Raises UserError for a folder that is not empty,
+        StashError for a damaged artifact or a place that is not writable.
         """
         folder = folder.absolute()
         tree = artifact.manifest.trees[INSTALL]
@@ -258,16 +262,16 @@ class Store:
                 raise
 
     def sweep(self) -> tuple[str, ...]:
-        """Remove what processes that died left in the making; return the folders' names. Raises StashError."""
+        """Remove the temporary folders of dead processes; return their names. Raises StashError."""
         with self._layout.writing():
             return tuple(folder.name for folder in files.remove_dead(self._layout.temporary))
 
     def gc(self, *, keep_days: float | None = None, keep_last: int | None = None, dry_run: bool = False) -> GcResult:
-        """Remove what is old, damaged or unused; see `gc.gc`. Raises StashError."""
+        """Remove old, damaged and unused data; see `gc.gc`. Raises StashError."""
         return gc.gc(self._layout, self.artifacts, keep_days=keep_days, keep_last=keep_last, dry_run=dry_run)
 
     def _next_number(self) -> int:
-        """Return the number of an artifact that is newer than all that are there. Raises StashError."""
+        """Return the number for a new artifact. Raises StashError."""
         with self._layout.writing():
             return sequence.next_number(self.path / "sequence", self._newest_number)
 
@@ -275,7 +279,7 @@ class Store:
         return max((artifact.manifest.sequence for artifact in self.artifacts()), default=0)
 
     def _read(self, folder: Path) -> Artifact:
-        """Read an artifact. Raises FileNotFoundError where there is none, StashError where it is not complete."""
+        """Read an artifact. Raises FileNotFoundError if it does not exist, StashError if it is not complete."""
         with files.translate_os_errors(StashError, "cannot read the stash", self.path):
             manifest = manifests.parse((folder / MANIFEST_NAME).read_bytes())
             if manifest.build_key != folder.name or INSTALL not in manifest.trees:
@@ -293,20 +297,20 @@ class Store:
                     raise StashError(f"{name}: {objects[name]} has {size} bytes instead of {tree.size}", hint="")
         return Artifact(manifest, folder, objects)
 
-    def _publish(self, made: Path, key: str, packed: Mapping[str, Packed], replaced: Path) -> None:
-        """Move objects and artifact folder to their places, in this order; an artifact that is there goes aside."""
+    def _publish(self, folder: Path, key: str, packed: Mapping[str, Packed], replaced: Path) -> None:
+        """Move the objects and then the artifact's folder into place; a previous artifact is moved to `replaced`."""
         final = self._layout.artifact_folder(key)
         self._layout.locks.mkdir(exist_ok=True)
-        with self._layout.stash_lock():  # lest gc finds objects before there is an artifact that refers to them
+        with self._layout.stash_lock():  # or else gc could remove the objects before the artifact refers to them
             for item in packed.values():
                 place = self._layout.object_path(item.digest)
                 place.parent.mkdir(parents=True, exist_ok=True)
-                item.path.replace(place)  # over one that is there: that heals it if it was damaged
+                item.path.replace(place)  # repairs an existing object if it is damaged
                 files.sync_folder(place.parent)
                 files.sync_folder(place.parent.parent)
             final.parent.mkdir(exist_ok=True)
             if final.exists():
                 final.rename(replaced)
-            made.rename(final)
+            folder.rename(final)
             files.sync_folder(final.parent)
             files.sync_folder(self.path)

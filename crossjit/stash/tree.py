@@ -1,4 +1,4 @@
-"""The tree in a tar stream: its paths and what is at each, for packing it."""
+"""The tree in a tar stream, as a mapping from paths to entries, for packing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CUT_OFF_HINT = "the engine or the disk failed; run it again"
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One path of the tree; a file's content is in `spool`, and names that are linked have the same one."""
+    """One path of the tree. `kind` is f, d or l; a file's content is in `spool`. Hard links share an entry."""
 
     kind: str
     mode: int
@@ -26,7 +26,7 @@ class Entry:
 
 
 def index(members: Iterable[tarfile.TarInfo], file: BinaryIO) -> dict[str, Entry]:
-    """Map the paths of a tree of one folder, without the folder's name, to what is there; `file` has the whole tar."""
+    """Map the paths of a tree of one folder, without the folder's name, to their entries; `file` has the whole tar."""
     entries: dict[str, Entry] = {}
     linked: dict[str, str] = {}
     top: str | None = None
@@ -61,24 +61,24 @@ def _entry(member: tarfile.TarInfo, file: BinaryIO) -> Entry:
 
 
 def archived(members: Iterable[tarfile.TarInfo], file: BinaryIO) -> dict[str, Entry]:
-    """Map the paths in one of our archives to what is there; of linked names the first has the content."""
+    """Map the paths in one of our archives to their entries; the first of several hard links has the content."""
     entries: dict[str, Entry] = {}
     for member in members:
         entries[member.name] = entries[member.linkname] if member.islnk() else _entry(member, file)
     return entries
 
 
-def joined(entries: Mapping[str, Entry], others: Mapping[str, Entry], folder: str) -> dict[str, Entry]:
-    """Put entries that are all below a folder, and its parents, in place of what others have there."""
+def joined(entries: Mapping[str, Entry], rest: Mapping[str, Entry], folder: str) -> dict[str, Entry]:
+    """Replace a folder of `rest` by entries, which must all be in this folder or its parents."""
     below = f"{folder}/"
     require_below(folder, entries, "the only folder that was made again")
-    joined = {path: entry for path, entry in others.items() if not f"{path}/".startswith(below)} | dict(entries)
+    joined = {path: entry for path, entry in rest.items() if not f"{path}/".startswith(below)} | dict(entries)
     _complete(joined)
     return joined
 
 
 def require_below(folder: str, entries: Mapping[str, Entry], why: str) -> None:
-    """Raise TreeError for what is neither in a folder nor a parent of it."""
+    """Raise TreeError for an entry that is neither in a folder nor a parent of it."""
     for path, entry in entries.items():
         is_parent = entry.kind == "d" and f"{folder}/".startswith(f"{path}/")
         if not is_parent and not path.startswith(f"{folder}/"):
@@ -86,21 +86,21 @@ def require_below(folder: str, entries: Mapping[str, Entry], why: str) -> None:
 
 
 def _resolve(entries: dict[str, Entry], linked: Mapping[str, str]) -> None:
-    """Give hard links the content of what they link to, over any number of steps."""
+    """Resolve hard links to the entries that they link to, through any number of links."""
     for path in linked:
         target = path
         steps = 0
         while target in linked and steps <= len(linked):
             target = linked[target]
             steps += 1
-        found = entries.get(target)
-        if found is None or found.kind == "d" or target in linked:
+        entry = entries.get(target)
+        if entry is None or entry.kind == "d" or target in linked:
             raise TreeError(f"{path} is a hard link to {linked[path]}, which is not a file of the tree", hint=PACK_HINT)
-        entries[path] = found
+        entries[path] = entry
 
 
 def _complete(entries: dict[str, Entry]) -> None:
-    """Add folders that are missing above others; a path through anything but a folder is refused."""
+    """Add missing parent folders. Raises TreeError for a path whose parent is not a folder."""
     for path in list(entries):
         parent = path.rpartition("/")[0]
         while parent:
@@ -110,7 +110,7 @@ def _complete(entries: dict[str, Entry]) -> None:
 
 
 def clean(name: str) -> str:
-    """Normalise a member's name; one that is absolute or climbs is refused."""
+    """Normalise a member's name. Raises TreeError if it is absolute, or has `..`, a NUL or no parts."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or "\0" in name or not parts:
         raise TreeError(f"the tar stream has a name that leaves its folder: {name!r}", hint=PACK_HINT)
@@ -118,5 +118,5 @@ def clean(name: str) -> str:
 
 
 def mode(member: tarfile.TarInfo) -> int:
-    """Return the mode that a file is packed and unpacked with."""
+    """Return the mode with which a file is packed and unpacked."""
     return 0o755 if member.mode & 0o111 else 0o644

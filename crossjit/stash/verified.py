@@ -1,4 +1,4 @@
-"""Files that were read whole and had the bytes of their digest: they are not read again until they change."""
+"""Records of verified files, which are not read again until they change."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from crossjit.util import files
 _RECENT = 2 * 10**9  # nanoseconds: a change right after this one might not show in ctime
 
 
-def is_whole(path: Path, digest: str, memory: Path) -> bool:
-    """Tell whether a file has the bytes of this sha256; remembered in the folder `memory` by inode, ctime and size.
+def is_whole(path: Path, digest: str, records: Path) -> bool:
+    """Whether a file has this sha256; a match is recorded in the folder `records`, with inode, ctime and size.
 
-    Raises OSError where it cannot be read.
+    Raises OSError if the file cannot be read.
     """
     with path.open("rb") as file:
-        about = os.fstat(file.fileno())
-        seen = f"{about.st_ino} {about.st_ctime_ns} {about.st_size}\n".encode()
-        note = memory / digest
+        status = os.fstat(file.fileno())
+        state = f"{status.st_ino} {status.st_ctime_ns} {status.st_size}\n".encode()
+        record = records / digest
         with contextlib.suppress(OSError):
-            if note.read_bytes() == seen:
+            if record.read_bytes() == state:
                 return True
         began = time.time_ns()
         if hashlib.file_digest(file, "sha256").hexdigest() != digest:
             return False
-    if about.st_ctime_ns < began - _RECENT:
-        with contextlib.suppress(OSError):  # a stash that cannot be written is read anew each time
-            memory.mkdir(exist_ok=True)
-            files.replace(note, seen)
+    if status.st_ctime_ns < began - _RECENT:
+        with contextlib.suppress(OSError):  # without write permission, the file is read each time
+            records.mkdir(exist_ok=True)
+            files.replace(record, state)
     return True

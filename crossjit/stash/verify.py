@@ -14,8 +14,8 @@ from crossjit.stash.manifest import Tree
 
 
 def problems(layout: Layout, folder: Path) -> list[str]:
-    """Read every byte of an artifact as it is on disk now; return what is wrong, each with the file it is in."""
-    found: list[str] = []
+    """Read every byte of an artifact; return a list of the damage, each entry with its file."""
+    damage: list[str] = []
     try:
         sums = (folder / SUMS_NAME).read_bytes()
         actual = {name: file_sha256(folder / name) for name in (FILES_NAME, MANIFEST_NAME)}
@@ -23,19 +23,19 @@ def problems(layout: Layout, folder: Path) -> list[str]:
         return [f"{folder.name}/{Path(error.filename or SUMS_NAME).name}: {(error.strerror or str(error)).lower()}"]
     for name, digest in actual.items():
         if read_sums({name: digest}) not in sums:
-            found.append(f"{folder.name}/{name}: changed (or {SUMS_NAME} beside it)")
-    if not found and sums != read_sums(actual):
-        found.append(f"{folder.name}/{SUMS_NAME}: changed")
+            damage.append(f"{folder.name}/{name}: changed (or {SUMS_NAME} beside it)")
+    if not damage and sums != read_sums(actual):
+        damage.append(f"{folder.name}/{SUMS_NAME}: changed")
     try:
         manifest = manifests.parse((folder / MANIFEST_NAME).read_bytes())
         listed = json.loads((folder / FILES_NAME).read_bytes())
         if manifest.build_key != folder.name:
-            found.append(f"{folder.name}/{MANIFEST_NAME}: belongs to {manifest.build_key}")
+            damage.append(f"{folder.name}/{MANIFEST_NAME}: belongs to {manifest.build_key}")
         for name, tree in manifest.trees.items():
-            found += _problems_of_tree(layout, name, tree, dict(listed.get(name, {})))
+            damage += _problems_of_tree(layout, name, tree, dict(listed.get(name, {})))
     except (StashError, OSError, ValueError, TypeError, AttributeError) as error:
-        found.append(f"{folder.name}: {error}")
-    return found
+        damage.append(f"{folder.name}: {error}")
+    return damage
 
 
 def _problems_of_tree(layout: Layout, name: str, tree: Tree, listed: dict[str, str]) -> list[str]:

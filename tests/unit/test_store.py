@@ -286,12 +286,12 @@ def test_the_newest_of_a_core_is_found(store: Store) -> None:
             staging.add("support", stream(SUPPORT, top="support"))
             artifacts.append(staging.commit(dataclasses.replace(manifest(key), base_key=base_key)))
     stash(store, "f00d" * 16)
-    assert store.find_by_core(core) == artifacts[1]
+    assert store.find_by_base_key(core) == artifacts[1]
     date(store, artifacts[1], 1)
-    assert store.find_by_core(core) == artifacts[0]
-    assert store.find_by_core(artifacts[0].manifest.source.digest) is None, "it is in the manifest, and no core key"
+    assert store.find_by_base_key(core) == artifacts[0]
+    assert store.find_by_base_key(artifacts[0].manifest.source.digest) is None, "it is in the manifest, and no core key"
     os.truncate(artifacts[0].objects["install"], 10)
-    found = store.find_by_core(core)
+    found = store.find_by_base_key(core)
     assert found is not None
     assert found.key == OTHER, "the other one is not complete any more"
 
