@@ -1,4 +1,4 @@
-"""Exceptions that no step foresaw: what is said of them, and where their tracebacks are kept to be reported."""
+"""Unexpected exceptions: their messages, and files with their tracebacks for a bug report."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from crossjit.util import files
 
 
 def as_crossjit_error(error: Exception, home: Path) -> CrossjitError:
-    """Return any exception as an error that a user can read.
+    """Turn any exception into an error for users.
 
-    What the disk refused is said in words; the traceback of all else is written into the state folder `home`, or where
-    temporary files go, or else stands in the details.
+    Disk errors are described. The traceback of any other exception is written into the state folder `home`, or the
+    folder for temporary files, or is in the details if neither works.
     """
     if isinstance(error, CrossjitError):
         return error
     if isinstance(error, OSError):
-        where = Path(os.fsdecode(error.filename)).parent if isinstance(error.filename, (str, bytes)) else home
+        folder = Path(os.fsdecode(error.filename)).parent if isinstance(error.filename, (str, bytes)) else home
         try:
-            with files.translate_os_errors(InfrastructureError, "the disk refused", where):
+            with files.translate_os_errors(InfrastructureError, "the disk refused", folder):
                 raise error
         except InfrastructureError as refused:
             return refused
@@ -45,7 +45,7 @@ def as_crossjit_error(error: Exception, home: Path) -> CrossjitError:
 
 
 def result_of(home: Path, result: CellResult, error: Exception) -> CellResult:
-    """Return a cell's result with the verdict that an error means, and its reason."""
+    """Return a cell's result with an error's verdict and reasons."""
     shown = as_crossjit_error(error, home)
     verdict = Verdict.FAIL if isinstance(shown, ProductError) else Verdict.INFRA
     reasons = (shown.message, *([f"hint: {shown.hint}"] if shown.hint else []))

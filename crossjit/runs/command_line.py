@@ -1,4 +1,4 @@
-"""The command line that does a run again."""
+"""The command line that repeats a run."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from crossjit.settings import Settings
 
-COMMAND_WIDTH = 200  # as much of a command as is worth a line; builds' whole commands are in their logs
+COMMAND_WIDTH = 200  # characters of a command on one line; whole build commands are in the logs
 
 
 def reproduction(settings: Settings, argv: Sequence[str]) -> str:
-    """Return a command line that does the same again, with the settings that decide what is done."""
+    """Return a command line that repeats the run, with the settings that affect it."""
     environment = {
         "CROSSJIT_ENGINE": "" if settings.engine == "docker" else settings.engine,
         "CROSSJIT_JOBS": str(settings.jobs or ""),

@@ -1,4 +1,4 @@
-"""The runs that are on record."""
+"""The recorded runs."""
 
 from __future__ import annotations
 
@@ -17,27 +17,26 @@ from crossjit.runs.model import RUN_FILE, Run, RunState, run_errors, run_type
 from crossjit.settings import Settings
 from crossjit.util import files
 
-LAST = "last"  # names the newest run that was to give verdicts
+LAST = "last"  # the newest run that gives verdicts
 
 
 def load(settings: Settings, name: str = LAST) -> Run:
     """Read a run record by its id, the beginning of one, or `last`.
 
-    Raises UserError unless just one matches, InfrastructureError for a record that is damaged.
-
-    `last` is the newest that built or validated something, not one that only looked, unless there is nothing else.
+    `last` is the newest run that built or validated something, or the newest of all if there is none. Raises UserError
+    unless exactly one matches, InfrastructureError for a damaged record.
     """
     runs = list_runs(settings)
     if name == LAST and runs:
         return next((run for run in runs if not run.looks), runs[0])
-    found = [run for run in runs if run.id.startswith(name)]
-    if len(found) == 1:
-        return found[0]
-    if found:
+    matches = [run for run in runs if run.id.startswith(name)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
         raise UserError(
-            f"{name!r} matches {len(found)} runs",
+            f"{name!r} matches {len(matches)} runs",
             hint="give more digits",
-            details=tuple(run.id for run in found),
+            details=tuple(run.id for run in matches),
         )
     damaged = [
         folder for folder in run_folders(settings) if folder.name.startswith(name) and (folder / RUN_FILE).exists()
@@ -54,7 +53,7 @@ def load(settings: Settings, name: str = LAST) -> Run:
 
 
 def list_runs(settings: Settings) -> tuple[Run, ...]:
-    """Return all runs, newest first. Records that cannot be read are left out; needs no right to write."""
+    """Return all runs, newest first, without unreadable records. Works without write permission."""
     runs = (_read(folder) for folder in run_folders(settings))
     ordered = sorted((run for run in runs if run), key=lambda run: (run.sequence, run.started, run.id), reverse=True)
     return tuple(ordered)
@@ -62,44 +61,43 @@ def list_runs(settings: Settings) -> tuple[Run, ...]:
 
 @contextlib.contextmanager
 def presence(settings: Settings) -> Iterator[str]:
-    """Have an id that counts as a living run's for the block: for labels of what starts containers without a record.
+    """Yield the id of a living run without a record, for the labels of a command that starts containers.
 
-    Nothing is left of it. Raises InfrastructureError.
+    Nothing of it remains after the block. Raises InfrastructureError.
     """
     with contextlib.ExitStack() as stack:
         with run_errors(settings.runs):
             settings.runs.mkdir(parents=True, exist_ok=True)
-            files.remove_dead(
-                settings.runs, lambda folder: not (folder / RUN_FILE).exists()
-            )  # of those that were killed
+            # folders of killed processes
+            files.remove_dead(settings.runs, lambda folder: not (folder / RUN_FILE).exists())
             folder = stack.enter_context(new_folder(settings.runs, datetime.now(UTC)))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         yield folder.name
 
 
 def is_alive(settings: Settings, run_id: str) -> bool:
-    """Whether the process of a run still lives, by its lock; one that has no record does not."""
+    """Whether a run's process is alive, by its lock; False for an unknown run."""
     return "/" not in run_id and run_id not in ("", ".", "..") and files.is_alive(settings.runs / run_id)
 
 
 def living(settings: Settings) -> tuple[str, ...]:
-    """Return the ids of the runs whose process lives, this one's too."""
+    """Return the ids of the runs whose process is alive, including this one."""
     return tuple(sorted(folder.name for folder in run_folders(settings) if files.is_alive(folder)))
 
 
 def prune(settings: Settings, *, keep: int, dry_run: bool = False) -> tuple[str, ...]:
     """Remove all but the `keep` newest records, never a living run's; return ids. Raises InfrastructureError."""
-    kept = {run.id for run in list_runs(settings)[: max(keep, 0)]}
+    recent = {run.id for run in list_runs(settings)[: max(keep, 0)]}
     with run_errors(settings.runs):
         if dry_run:
-            return tuple(folder.name for folder in files.stale_dirs(settings.runs) if folder.name not in kept)
-        removed = files.remove_dead(settings.runs, lambda folder: folder.name not in kept)
+            return tuple(folder.name for folder in files.stale_dirs(settings.runs) if folder.name not in recent)
+        removed = files.remove_dead(settings.runs, lambda folder: folder.name not in recent)
         return tuple(folder.name for folder in removed)
 
 
 @contextlib.contextmanager
 def new_folder(runs: Path, started: datetime) -> Iterator[Path]:
-    """Make a run's folder, whose lock is held for the block."""
+    """Make a run's folder, and hold its lock for the block."""
     with contextlib.ExitStack() as stack:
         folder = None
         while folder is None:
@@ -118,7 +116,7 @@ def run_folders(settings: Settings) -> list[Path]:
 
 
 def _read(folder: Path) -> Run | None:
-    # The lock first: a run that ends in between has then written that it is finished.
+    # Check the lock first: a run that ends in between has then recorded that it is finished.
     alive = files.is_alive(folder)
     try:
         run = run_type().validate_python(json.loads((folder / RUN_FILE).read_bytes()))

@@ -1,4 +1,4 @@
-"""A run: its state, its events, the error it ended with, and how they are written down."""
+"""A run: its state, events and error, and their form in the record."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from crossjit.util import files
 
 
 def exit_code(results: Sequence[CellResult]) -> ExitCode:
-    """Return the code that a run over these cells ends with: the worst, in the order of `_WORST_FIRST`."""
+    """Return a run's exit code: that of its cells' worst verdict, in the order of `_WORST_FIRST`."""
     verdicts = {result.verdict for result in results}
     return next((_CODES[verdict] for verdict in _WORST_FIRST if verdict in verdicts), ExitCode.PASS)
 
 
-# An interruption makes the rest unknown; a product failure is known whatever our side did to other cells.
+# After an interruption the rest is unknown. A product failure is certain even if other cells failed on our side.
 _WORST_FIRST = (Verdict.ABORTED, Verdict.FAIL, Verdict.INFRA, Verdict.VACUOUS)
 
 _CODES = {
@@ -40,7 +40,7 @@ RESULT_FILE = "result.json"
 
 
 class RunState(StrEnum):
-    """Where a run is: `aborted` means that its process died before it could say how it ended."""
+    """A run's state: `aborted` means that its process died before it could record its end."""
 
     RUNNING = "running"
     FINISHED = "finished"
@@ -49,7 +49,7 @@ class RunState(StrEnum):
 
 @dataclass(frozen=True)
 class RunError:
-    """What ended a run early, as it was shown to the user."""
+    """The error that ended a run early, as shown to the user."""
 
     message: str
     hint: str = ""
@@ -58,12 +58,12 @@ class RunError:
 
 @dataclass(frozen=True)
 class Run:
-    """A run record; `run.json` without `folder`, which is where it was read from.
+    """A run record: `run.json`, and the `folder` it was read from.
 
-    `reproduce` is a command line that does the same again, `request` what its options asked for, `facts` what the host
-    and the versions were, `cells` what was to be done in order, `verdicts` those of the cells that have one, by the
-    cell's name. `sequence` grows from run to run, which `started` does not where a clock is set; `looks` is of a run
-    that was to give no verdicts, such as a shell, which `last` does not mean. Unknown keys are ignored on reading.
+    `reproduce` is a command line that repeats it, `request` are its options, `facts` the host and the versions, `cells`
+    the cells to do in order, `verdicts` the verdicts so far by the cell's name. `sequence` grows from run to run, even
+    if the clock is set back. `looks` marks a run without verdicts, such as a shell, which `last` skips. Unknown keys
+    are ignored on reading.
     """
 
     id: str
@@ -83,17 +83,17 @@ class Run:
     folder: Path = Path()
 
     def cell_folder(self, cell: Cell) -> Path:
-        """Where a cell's logs are, if it has any."""
+        """Return the folder of a cell's logs, which need not exist."""
         return self.folder / "cells" / cell.slug
 
     def result(self, cell: Cell) -> CellResult | None:
-        """Return the result of a cell that was dealt with; None for one that the run did not come to the end of."""
+        """Return a cell's result; None if the run did not finish the cell."""
         return read_result(self.cell_folder(cell) / RESULT_FILE)
 
     def results(self) -> tuple[CellResult, ...]:
         """Return the cells' results in order.
 
-        A cell that an ended run did not come to is `aborted`, one whose result is damaged is `infra`, each with reason.
+        A cell that an ended run did not finish is `aborted`, one with a damaged result is `infra`, each with a reason.
         """
         results = []
         for cell in self.cells:
@@ -108,7 +108,7 @@ class Run:
         return tuple(results)
 
     def events(self) -> tuple[Event, ...]:
-        """Return what happened, in order; a line that is half written is left out."""
+        """Return the events in order, without incomplete lines."""
         try:
             lines = (self.folder / EVENTS_FILE).read_bytes().splitlines()
         except OSError:
@@ -120,7 +120,7 @@ class Run:
         return tuple(events)
 
     def open_steps(self) -> tuple[Event, ...]:
-        """Return the steps that began and did not end: what a dead run died in, outermost first."""
+        """Return the steps that started and did not end, outermost first: a dead run died in them."""
         open_steps: dict[int, Event] = {}
         for event in self.events():
             if event.kind is EventKind.START:
@@ -137,7 +137,7 @@ class Run:
 
 
 class EventKind(StrEnum):
-    """What an event tells."""
+    """The kind of an event."""
 
     START = "start"
     FINISH = "finish"
@@ -158,9 +158,9 @@ class Status(StrEnum):
 class Event:
     """A line of `events.jsonl`. `step` numbers steps from 1, `at` is seconds since the epoch, `seconds` a step's time.
 
-    `done`, `total` and `detail` are what a step said last before it ended, `text` what was said or what went wrong.
-    Of a step under way, `share` is the share of it that is done and `left` an estimate of the seconds that are left.
-    Of a command that ended in a container `text` is its beginning, `detail` how it ended, and `seconds` what it took.
+    `done`, `total` and `detail` are a step's last update, `text` is a message or an error. Of a running step, `share`
+    is the finished share and `left` the estimated remaining seconds. Of a finished command in a container, `text` is
+    its beginning, `detail` how it ended, and `seconds` its time.
     """
 
     at: float
@@ -179,7 +179,7 @@ class Event:
 
 
 def read_result(path: Path) -> CellResult | None:
-    """Read a cell's result; None where it is missing or damaged."""
+    """Read a cell's result; None if it is missing or damaged."""
     try:
         return result_type().validate_python(json.loads(path.read_bytes()))
     except (OSError, ValueError, ValidationError):
@@ -204,7 +204,7 @@ def run_errors(folder: Path) -> contextlib.AbstractContextManager[None]:
 
 def to_json(document: object, indent: int | None = 2) -> bytes:
     """Return a document as UTF-8 JSON."""
-    # what is no text in some test's message (lone surrogates) becomes a question mark
+    # lone surrogates, which a test's message may contain, become question marks
     return (json.dumps(document, indent=indent, ensure_ascii=False) + "\n").encode("utf-8", "replace")
 
 

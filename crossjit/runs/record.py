@@ -1,11 +1,11 @@
-"""Run records: what one invocation did, on disk from its first second, readable whenever and however it ended.
+"""Run records: on disk from the first second, and readable at any time, even after a crash.
 
-runs/sequence                           the number of the run that began last
-runs/<id>/run.json                      what was asked, on what, the cells and their verdicts; replaced whole
-runs/<id>/events.jsonl                  steps, remarks, and commands in containers, as they came, a line each
-runs/<id>/alive.lock                    held as long as the process lives
-runs/<id>/cells/<recipe-arch-variant>/  logs of a cell, and its result.json when it has one
-  …/triage/<id>.json                    what that run of triage concluded about its tests
+runs/sequence                           the number of the newest run
+runs/<id>/run.json                      the request, the host, the cells and their verdicts; replaced atomically
+runs/<id>/events.jsonl                  steps, remarks, and commands in containers, in order, a line each
+runs/<id>/alive.lock                    held while the process is alive
+runs/<id>/cells/<recipe-arch-variant>/  logs of a cell, and its result.json once it has one
+  …/triage/<id>.json                    the conclusions of a run of triage about its tests
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from crossjit.runs.model import (
 from crossjit.settings import Settings
 from crossjit.util import files, sequence
 
-INTERVAL = 10.0  # seconds between records of how far a step is
+INTERVAL = 10.0  # seconds between records of a step's progress
 
 
 class _RecordedStep:
@@ -66,11 +66,11 @@ class _RecordedStep:
             self._progressed(self.state)
 
     def line(self, text: str) -> None:
-        """Drop it: commands' output is in the cells' logs."""
+        """Drop it: the output of commands is in the cells' logs."""
 
 
 def _step_event(kind: EventKind, number: int, state: StepState) -> Event:
-    """Return an event of a step with how far it has come."""
+    """Return an event of a step with its progress."""
     return Event(
         at=time.time(),
         kind=kind,
@@ -93,7 +93,7 @@ class Recorder:
 
     @contextlib.contextmanager
     def step(self, name: str, subject: str = "") -> Iterator[Step]:
-        """Record the step's start, end, time and how it ended. Raises InfrastructureError on a full disk."""
+        """Record a step's start and end, with its time and status. Raises InfrastructureError on a full disk."""
         with self._lock:
             number = next(self._numbers)
         self._append(Event(time.time(), EventKind.START, number, name, subject))
@@ -117,7 +117,7 @@ class Recorder:
         try:
             yield recorded
         except BaseException as error:
-            # what went wrong in the step must not be covered by a disk that is full, which may be the reason for it
+            # a full disk, which may be the cause, must not hide the step's error
             with contextlib.suppress(InfrastructureError):
                 finish(
                     Status.INTERRUPTED if exit_code_of_error(error) == ExitCode.INTERRUPTED else Status.FAILED,
@@ -131,7 +131,7 @@ class Recorder:
         self._append(Event(time.time(), EventKind.SAY, text=text))
 
     def command(self, completed: Completed) -> None:
-        """Record a command that ended in a container: what is not in any of these is time of ours."""
+        """Record a finished command in a container: all other time is crossjit's own."""
         text = shlex.join(completed.argv)
         short = text if len(text) <= COMMAND_WIDTH else f"{text[:COMMAND_WIDTH]}…"
         self._append(
@@ -149,7 +149,7 @@ class Recorder:
 
 
 class RunRecord:
-    """The record of the run under way; `RunRecord.start` gives one."""
+    """The record of the present run, made by `RunRecord.start`."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -169,11 +169,11 @@ class RunRecord:
         cells: Sequence[Cell] = (),
         looks: bool = False,
     ) -> Iterator[RunRecord]:
-        """Begin a record; it is on disk when the block begins, and tells that the run lives until the block ends.
+        """Start a record for the block. It is on disk when the block starts, and shows the run as alive until its end.
 
-        `argv` is the command line, its first word the program; `reproduce` the line that does the same again, by
-        default `argv` with the settings that differ from the defaults. A block that ends without `finish` is recorded
-        as finished with the exit code of what it raised, or 0. Raises InfrastructureError where nothing can be written.
+        `argv` is the command line, its first word the program; `reproduce` the line that repeats the run, by default
+        `argv` with the settings that differ from the defaults. A block that ends without `finish` is recorded as
+        finished, with its exception's exit code or 0. Raises InfrastructureError if the record cannot be written.
         """
         started = datetime.now(UTC)
         with contextlib.ExitStack() as stack:
@@ -214,22 +214,22 @@ class RunRecord:
 
     @property
     def run(self) -> Run:
-        """What is recorded by now."""
+        """The run as recorded so far."""
         return self._run
 
     def set_cells(self, cells: Sequence[Cell]) -> None:
-        """Record what is to be done, so that a run that dies says what it did not come to."""
+        """Record the cells to do, so that the record of a run that dies has those that it did not finish."""
         self._replace(cells=tuple(cells))
 
     def cell_folder(self, cell: Cell) -> Path:
-        """Make the folder for a cell's logs (`build.log`, one per suite) and return it."""
+        """Make and return the folder for a cell's logs (`build.log`, one per suite)."""
         folder = self._run.cell_folder(cell)
         with run_errors(self.folder):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def adopt(self, earlier: Run, cell: Cell) -> None:
-        """Take over a cell's logs from an earlier run."""
+        """Copy a cell's logs from an earlier run."""
         with run_errors(self.folder):
             shutil.copytree(earlier.cell_folder(cell), self.cell_folder(cell), dirs_exist_ok=True)
 
@@ -245,7 +245,7 @@ class RunRecord:
             self._write(replace(self._run, cells=cells, verdicts=verdicts))
 
     def finish(self, exit_code: int, error: BaseException | str | None = None) -> None:
-        """Record how the run ended; only the first time counts."""
+        """Record how the run ended; later calls do nothing."""
         if self._run.state is RunState.FINISHED:
             return
         if isinstance(error, CrossjitError):

@@ -1,4 +1,4 @@
-"""How long modules took here, so that the next run begins with the longest. Nothing but that order depends on it."""
+"""Recorded durations of modules, so that the next run starts the longest first. Only that order depends on them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from crossjit.model import ModuleRun
 from crossjit.util import files
 
 
-def load(home: Path, suite: str, where: TargetEnvironment) -> dict[str, float]:
-    """Return seconds by module, as `test_dict [stress]`; what is not there or cannot be read is left out."""
+def load(home: Path, suite: str, env: TargetEnvironment) -> dict[str, float]:
+    """Return seconds by module key, such as `test_dict [stress]`; nothing if the file is missing or unreadable."""
     try:
-        found = json.loads(_file(home, suite, where).read_bytes())
-        return {str(name): float(seconds) for name, seconds in found.items()}
+        record = json.loads(_file(home, suite, env).read_bytes())
+        return {str(name): float(seconds) for name, seconds in record.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 
-def record(home: Path, suite: str, where: TargetEnvironment, modules: Iterable[ModuleRun]) -> None:
-    """Remember how long modules took; others keep what is known of them. Raises InfrastructureError."""
-    known = load(home, suite, where) | {module.key: module.seconds for module in modules}
-    file = _file(home, suite, where)
+def record(home: Path, suite: str, env: TargetEnvironment, modules: Iterable[ModuleRun]) -> None:
+    """Record the durations of modules; those of other modules stay. Raises InfrastructureError."""
+    durations = load(home, suite, env) | {module.key: module.seconds for module in modules}
+    file = _file(home, suite, env)
     with files.translate_os_errors(InfrastructureError, "cannot record module times", home):
         file.parent.mkdir(parents=True, exist_ok=True)
-        files.replace(file, json.dumps(known, indent=1, sort_keys=True).encode())
+        files.replace(file, json.dumps(durations, indent=1, sort_keys=True).encode())
 
 
-def _file(home: Path, suite: str, where: TargetEnvironment) -> Path:
-    words = (suite, where.arch, "emulated" if where.emulated else "native", *(["debug"] if where.variant.debug else []))
+def _file(home: Path, suite: str, env: TargetEnvironment) -> Path:
+    words = (suite, env.arch, "emulated" if env.emulated else "native", *(["debug"] if env.variant.debug else []))
     return home / "durations" / f"{'-'.join(words)}.json"

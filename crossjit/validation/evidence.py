@@ -1,4 +1,4 @@
-"""What a cell is judged by: the probe of its build, as long as it would run in the same now, else a new one."""
+"""A cell's evidence: the probe of its build if its conditions still hold, else a new one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Conditions = dict[str, str | None]
 
 
 def conditions(image: Image, environment: Mapping[str, str], qemu: str | None, facts: EngineFacts) -> Conditions:
-    """Return in what a probe runs, as far as its answers may depend on it. `environment` is the target's."""
+    """Return the conditions of a probe that its answers may depend on. `environment` is the target's."""
     return {
         "image": image.key,
         "packages": image.fingerprint,
@@ -29,7 +29,7 @@ def conditions(image: Image, environment: Mapping[str, str], qemu: str | None, f
 
 
 def changed(before: Conditions, now: Conditions) -> str:
-    """Say what is not as it was, empty where all is."""
+    """Describe the changed conditions; empty if none has changed."""
     if not before:
         return "its probe's environment is unknown"
     return ", ".join(_change(name, before.get(name), now[name]) for name in now if before.get(name) != now[name])
@@ -38,7 +38,7 @@ def changed(before: Conditions, now: Conditions) -> str:
 def probe(
     engine: Engine, facts: EngineFacts, target: Target, packages: tuple[Package, ...], progress: Progress
 ) -> dict[str, object]:
-    """Probe a built cell in a container of its own; `packages` are the toolchain's. Raises EngineError and its kin."""
+    """Probe a built cell in a container of its own; `packages` are the toolchain's. Raises EngineErrors."""
     started = probe_module.probing(
         engine,
         facts,

@@ -1,4 +1,4 @@
-"""The order in which a suite's jobs run, and what the target lacks for one."""
+"""The list of a suite's jobs for the runner, and the check for required tests that did not run."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from crossjit.model import Outcome, TestResult
 
 
 def order(
-    suite: Suite, where: TargetEnvironment, known: Iterable[KnownFailure], scripts: str, selection: TestSelection
+    suite: Suite, env: TargetEnvironment, known: Iterable[KnownFailure], scripts: str, selection: TestSelection
 ) -> dict[str, object]:
-    """Say what `validate/runner.py` is to do: its JSON. `scripts` is the folder of our scripts in the target."""
-    factor = suite.factor(where)
+    """Return the input of `validate/runner.py`, as JSON values. `scripts` is the scripts' folder in the target."""
+    factor = suite.factor(env)
     items: list[dict[str, object]] = [
         item(
             "script",
@@ -28,10 +28,10 @@ def order(
             weight=float(script.timeout),
         )
         for script in suite.scripts
-        if script.when.holds(where)
+        if script.when.holds(env)
     ]
     for group in suite.groups:
-        if group.when.holds(where):
+        if group.when.holds(env):
             items += (
                 item(
                     "module",
@@ -49,8 +49,9 @@ def order(
                 for module in group.modules
                 if module not in group.without
             )
-    unlike = {json.dumps(each, sort_keys=True): each for each in items}  # two groups may run the same module alike
-    items = list(unlike.values())
+    # two groups may have the same module with the same options
+    unique = {json.dumps(entry, sort_keys=True): entry for entry in items}
+    items = list(unique.values())
     return {
         "limit": suite.limit * factor,
         "resources": list(suite.resources),
@@ -62,7 +63,7 @@ def order(
 
 
 def item(kind: str, name: str, timeout: int, **more: object) -> dict[str, object]:
-    """Make an item of what `validate/runner.py` is to do, as it describes it. `timeout` is in seconds."""
+    """Make an item of the runner's input, as `validate/runner.py` describes it. `timeout` is in seconds."""
     return {
         "kind": kind,
         "name": name,
@@ -78,14 +79,14 @@ def item(kind: str, name: str, timeout: int, **more: object) -> dict[str, object
     }
 
 
-def missing(suite: Suite, where: TargetEnvironment, results: Iterable[TestResult]) -> tuple[str, ...]:
-    """Say which required tests did not run."""
+def missing(suite: Suite, env: TargetEnvironment, results: Iterable[TestResult]) -> tuple[str, ...]:
+    """Return messages about required tests that did not run."""
     ran = [result.name.partition(" [")[0] for result in results if result.outcome is not Outcome.SKIPPED]
-    said = []
+    messages = []
     for required in suite.required:
-        if required.when.holds(where):
+        if required.when.holds(env):
             number = sum(fnmatch.fnmatchcase(name, required.tests) for name in ran)
             if number < required.at_least:
-                wanted = f"at least {required.at_least}" if required.at_least > 1 else "any"
-                said.append(f"{number} tests of {required.tests} ran, not {wanted}: {required.why}")
-    return tuple(said)
+                expected = f"at least {required.at_least}" if required.at_least > 1 else "any"
+                messages.append(f"{number} tests of {required.tests} ran, not {expected}: {required.why}")
+    return tuple(messages)

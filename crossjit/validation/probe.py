@@ -1,4 +1,4 @@
-"""The probe: whether a build makes machine code, and is what was asked for."""
+"""The probe: whether a build makes machine code, and is the requested one."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from crossjit.validation.target import (
 )
 
 PROBE_SECONDS = 300  # native: it takes 2
-EMULATED = 10  # times as long under QEMU
+EMULATED = 10  # factor on times under QEMU
 CONTROL = "i=0; while [ $i -lt 200000 ]; do i=$((i + 1)); done"  # half a second natively
 CONTROL_SECONDS = 60
-LINE = 1000  # characters of a line of a probe without facts that are kept
+LINE = 1000  # characters kept of a line of the output
 
 
 def probing(
@@ -49,13 +49,13 @@ def probing(
     name: str,
     labels: Mapping[str, str],
 ) -> AbstractContextManager[Container]:
-    """Start the container that a cell is probed in, of its target image. Raises EngineError."""
+    """Start a container of the target image for probing a cell. Raises EngineError."""
     limits = target_limits(min(MEMORY, facts.memory * PROBE_MEMORY // 100), 2 * probe_seconds(emulation) + MARGIN)
     return engine.container(container_options(image, name, labels, environment(variant, emulation), limits))
 
 
 def probe_seconds(emulation: Mapping[str, str]) -> int:
-    """Return how long a probe may take: some hundred times of what it does."""
+    """Return a probe's time limit in seconds, some hundred times of what it takes."""
     return PROBE_SECONDS * (EMULATED if emulation else 1)
 
 
@@ -72,13 +72,12 @@ def probe(
 ) -> dict[str, object]:
     """Install a tree without its tests in a container, run `validate/probe.py` there, and return its facts.
 
-    They are as `ProbeFacts` has them. A probe that crashes, or says something else, is a finding about the build: then
-    they are {"crashed": how, "output": lines}. So is one that hangs where a control shows that the machine is not to
-    blame; where it may be, they are {"unfinished": why, "output": lines}. `support` is put there if the variant's
-    environment names CPython's Tools; `packages` are the toolchain's. Raises EngineError and its kin for what is the
-    engine's, InfrastructureError for what cannot be loaded.
+    They have the form of `ProbeFacts`. If the probe crashes, or its output is invalid, that is a finding about the
+    build: the facts are {"crashed": how, "output": lines}. So is a hang if a control shows that the machine works;
+    otherwise they are {"unfinished": why, "output": lines}. `support` is installed if the variant's environment names
+    CPython's Tools; `packages` are the toolchain's. Raises EngineErrors, and InfrastructureError for a missing library.
     """
-    told = {"emulated": bool(emulation), "cpu": emulation.get("QEMU_CPU")}
+    settings = {"emulated": bool(emulation), "cpu": emulation.get("QEMU_CPU")}
     lines: deque[str] = deque(maxlen=200)
     seconds = probe_seconds(emulation)
     with progress.step("probe", str(cell)) as step:
@@ -86,9 +85,9 @@ def probe(
         wants_tools = any(TOOLS in value for value in variant.environment.values())
         install(container, variant, partial(_without_tests, tree), support if wants_tools else None)
         step.update(detail="running")
-        argv = (PYTHON, f"{SCRIPTS}/probe.py", "--told", json.dumps(told))
+        argv = (PYTHON, f"{SCRIPTS}/probe.py", "--told", json.dumps(settings))
         completed = container.run(argv, on_line=lines.append, timeout=seconds)
-        context = {"output": [line[:LINE] for line in lines][-40:], "told": told}
+        context = {"output": [line[:LINE] for line in lines][-40:], "told": settings}
         if ran_out(completed, seconds):
             return {**hung(container, seconds, step), **context}
     return _facts(completed, lines, context, packages)
@@ -103,7 +102,7 @@ def _without_tests(tree: Opener) -> Iterator[BinaryIO]:
 def _facts(
     completed: Completed, lines: Sequence[str], context: Mapping[str, object], packages: tuple[Package, ...]
 ) -> dict[str, object]:
-    """Read the facts that a probe printed. Raises InfrastructureError for what cannot be loaded."""
+    """Parse the facts that a probe printed. Raises InfrastructureError for a missing library."""
     if completed.returncode:
         if missing := loading.missing_library(lines, Role.TARGET, packages):
             raise missing
@@ -120,12 +119,12 @@ def _facts(
 
 
 def ran_out(completed: Completed, seconds: float) -> bool:
-    """Whether a command was killed since its time was over."""
+    """Whether a command was killed because of its time limit."""
     return completed.returncode == -signal.SIGKILL and completed.seconds >= seconds
 
 
 def hung(container: Container, seconds: int, step: Step) -> dict[str, object]:
-    """Say of a probe whose time was over whether the machine may be to blame: a shell counts, which takes a second."""
+    """Return the facts of a probe that timed out: a short shell loop shows whether the machine may be the reason."""
     step.update(detail="running a control")
     control = container.run(("/bin/sh", "-c", CONTROL), timeout=CONTROL_SECONDS)
     if control.returncode == 0:

@@ -1,4 +1,4 @@
-"""What a module's process left behind -> outcomes of tests."""
+"""Turns a module's report, log and exit status into outcomes of tests."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from crossjit.util.text import pluralize
 from crossjit.validation import reason
 
 # Exit statuses of regrtest (Lib/test/libregrtest/results.py, the same in 3.13 to 3.15): 2 a test failed, 3 all passed
-# but something was left altered (with --fail-env-changed), 4 nothing ran (or a resource was denied), 5 a rerun failed,
-# 130 interrupted. A module that skips itself ends with 0 and without a report. 1 comes from faulthandler when the
-# time-out has come, and from exceptions outside of any test.
+# but the environment was altered (with --fail-env-changed), 4 no test ran (or a resource was denied), 5 a rerun failed,
+# 130 interrupted. A module that skips itself exits with 0 and without a report. 1 is from faulthandler after the
+# time-out, and from exceptions outside of any test.
 FAILED, ENVIRONMENT_CHANGED, NOTHING_RAN = 2, 3, 4
 NORMAL = (0, ENVIRONMENT_CHANGED, NOTHING_RAN)  # nothing went wrong
 
-MESSAGE = 4000  # characters of a message that are kept; the whole is in the module's log
+MESSAGE = 4000  # characters kept of a message; the whole is in the module's log
 NAME = 1000  # characters of a test's name
-LOG_END = 8 << 20  # bytes of a log that are looked at: what a module comes to stands at its end
-RUNNING_END = 1 << 18  # characters of it, and of a message, in which is looked for the test that ran, and the reason
+LOG_END = 8 << 20  # bytes at a log's end that are read: the results are there
+RUNNING_END = 1 << 18  # characters at its end, and a message's, that are searched for the running test and the reason
 
-STARTED = "started"  # what a script's line says of a check that comes next
+STARTED = "started"  # the outcome in a script's line about a check that starts
 _CHECK_OUTCOMES = {
     "passed": Outcome.PASSED,
     "failed": Outcome.FAILED,
@@ -40,29 +40,29 @@ _CHECK_OUTCOMES = {
 
 @dataclass(frozen=True)
 class ModuleResults:
-    """A module's outcomes, and what is worth a note."""
+    """A module's outcomes, and notes."""
 
     results: tuple[TestResult, ...]
     notes: tuple[str, ...] = ()
 
 
-def of_module(suite: str, ended: ModuleExit, folder: Path) -> ModuleResults:
-    """Collect what a module's or script's report, exit status and log in `folder` say.
+def of_module(suite: str, module: ModuleExit, folder: Path) -> ModuleResults:
+    """Read the outcomes from a module's or script's report, exit status and log in `folder`.
 
-    One that the suite's time was over for says nothing by its end.
+    If the suite's time limit ended it, its exit status is ignored.
     """
-    text = safe_files.read_end(folder, ended.log, LOG_END)
-    if ended.kind == "script":
-        lines = _lines(folder, ended.checks) if ended.checks else []
-        results, running = list(_checks(suite, ended, lines)), _running_check(ended, lines)
+    text = safe_files.read_end(folder, module.log, LOG_END)
+    if module.kind == "script":
+        lines = _lines(folder, module.checks) if module.checks else []
+        results, running = list(_checks(suite, module, lines)), _running_check(module, lines)
     else:
-        results, running = list(_reported(suite, ended, folder, text)), _running(text[-RUNNING_END:])
-    if not ended.suite_timed_out:
-        results += _ending(suite, ended, text, results, running or ended.test)
+        results, running = list(_reported(suite, module, folder, text)), _running(text[-RUNNING_END:])
+    if not module.suite_timed_out:
+        results += _ending(suite, module, text, results, running or module.test)
     notes = []
-    if ended.kind == "module" and ended.status == ENVIRONMENT_CHANGED:
-        notes.append(f"{ended.name} left its environment altered (regrtest: env changed)")
-    label = f" [{ended.label}]" if ended.label else ""
+    if module.kind == "module" and module.status == ENVIRONMENT_CHANGED:
+        notes.append(f"{module.name} left its environment altered (regrtest: env changed)")
+    label = f" [{module.label}]" if module.label else ""
     results = [replace(result, name=f"{result.name[:NAME]}{label}") for result in results]
     return ModuleResults(tuple(results), tuple(notes))
 
@@ -70,7 +70,7 @@ def of_module(suite: str, ended: ModuleExit, folder: Path) -> ModuleResults:
 def mark_known(
     results: Iterable[TestResult], known: Sequence[KnownFailure]
 ) -> tuple[list[TestResult], tuple[str, ...]]:
-    """Mark results that fail as listed, and those that pass though listed; return all, and notes of what passed.
+    """Mark the known failures, and the listed tests that passed; return all results, and notes about the latter.
 
     An entry may be a pattern: its tests pass unexpectedly only if none of them fails as listed.
     """
@@ -102,7 +102,7 @@ def _unexpected_pass(result: TestResult, entries: Iterable[KnownFailure]) -> Tes
 
 
 def deselected(suite: str, known: Iterable[KnownFailure], modules: Iterable[str]) -> tuple[TestResult, ...]:
-    """Make skipped results of the entries that are not run, as far as they are about modules of the suite."""
+    """Make skipped results for the entries with `run = false` that match modules of the suite."""
     places = [f"test.{module}".split(".") for module in modules]
     return tuple(
         TestResult(suite, entry.test, Outcome.SKIPPED, message=f"not run: {entry.reason}", known=entry.reason)
@@ -112,79 +112,79 @@ def deselected(suite: str, known: Iterable[KnownFailure], modules: Iterable[str]
 
 
 def _within(pattern: Sequence[str], place: Sequence[str]) -> bool:
-    """Whether a pattern can mean tests of a module; both as the parts of their names."""
+    """Whether a pattern can match tests of a module; both are split at dots."""
     if len(pattern) < len(place):
         return pattern[-1].endswith("*") and _within(pattern, place[: len(pattern)])
     return all(fnmatch.fnmatchcase(name, part) for name, part in zip(place, pattern, strict=False))
 
 
 def annotate_mismatch(results: Iterable[TestResult], known: Sequence[KnownFailure]) -> list[TestResult]:
-    """Say of tests that went wrong, and in another way than they are listed with, that they are listed."""
-    told = []
+    """Add a remark to failed tests that are listed as a different kind of known failure."""
+    annotated = []
     for result in results:
         if result.failed:
             kinds = " or ".join(dict.fromkeys(entry.kind.value for entry in known if entry.matches(result.name)))
             if kinds:
-                said = f"listed as a known {kinds}, not as {result.outcome}"
-                result = replace(result, message=reason.remark(result.message, said))
-        told.append(result)
-    return told
+                remark = f"listed as a known {kinds}, not as {result.outcome}"
+                result = replace(result, message=reason.remark(result.message, remark))
+        annotated.append(result)
+    return annotated
 
 
 def cut_short(results: Iterable[TestResult], known: Sequence[KnownFailure], modules: Iterable[str]) -> tuple[str, ...]:
-    """Say which tests took their module's others with them, as known: those then did not run, and prove nothing.
+    """Return messages about known crashes and hangs that kept their module's other tests from running.
 
-    `modules` are full names, as tests' names begin. An entry that means the whole module accepts that.
+    `modules` are full names, with which tests' names start. An entry that matches the whole module accepts that.
     """
     modules = tuple(modules)
-    said = []
+    messages = []
     for result in results:
         if result.known is None or result.outcome not in (Outcome.CRASHED, Outcome.TIMED_OUT):
             continue
         name = result.name.partition(" [")[0]
         module = next((module for module in modules if f"{name}.".startswith(f"{module}.")), name)
         if not any(entry.describes(result) and entry.matches(module) for entry in known):
-            said.append(
+            messages.append(
                 f"{result.name} {result.outcome} as expected, and the other tests of {module} did not run; "
                 "`run = false` in its entry leaves it out"
             )
-    return tuple(said)
+    return tuple(messages)
 
 
-def _reported(suite: str, ended: ModuleExit, folder: Path, text: str) -> Iterator[TestResult]:
-    """Go through regrtest's JUnit XML, and through the log for what that leaves out.
+def _reported(suite: str, module: ModuleExit, folder: Path, text: str) -> Iterator[TestResult]:
+    """Yield the results in regrtest's JUnit XML, and those that only the log has.
 
-    The XML has no name for a test of which only subtests failed, and nothing at all for `setUpClass` and the like; it
-    counts both in `errors` and `failures`.
+    The XML has no name for a test of which only subtests failed, and no element for `setUpClass` and similar fixtures;
+    it counts both in `errors` and `failures`.
     """
-    if ended.junit is None:
+    if module.junit is None:
         return
     try:
-        report = junit.read(safe_files.read_whole(folder, ended.junit))
+        report = junit.read(safe_files.read_whole(folder, module.junit))
     except (OSError, MalformedError, BudgetError) as error:
-        message = f"the report {ended.junit} cannot be read: {error}"
-        yield TestResult(suite, ended.test, Outcome.ERROR, ended.seconds, message)
+        message = f"the report {module.junit} cannot be read: {error}"
+        yield TestResult(suite, module.test, Outcome.ERROR, module.seconds, message)
         return
-    bad = set()
+    failed = set()
     for case in report.cases:
         result = _case(suite, case)
         if result.outcome.is_failure:
-            bad.add(result.name)
+            failed.add(result.name)
         yield result
     if report.bad:
-        yield from (result for result in _headings(suite, text) if result.name not in bad)
+        yield from (result for result in _headings(suite, text) if result.name not in failed)
 
 
-_SAID = {"skipped": Outcome.SKIPPED, "failure": Outcome.FAILED, "error": Outcome.ERROR}
+_OUTCOMES = {"skipped": Outcome.SKIPPED, "failure": Outcome.FAILED, "error": Outcome.ERROR}
 
 
 def _case(suite: str, case: junit.Case) -> TestResult:
-    """Read one case; its name is the test's full name, with a subtest's parameters if a subtest was skipped."""
+    """Return the result of a case; its name is the test's, with a subtest's parameters if a subtest was skipped."""
     outcome, message = Outcome.PASSED, ""
-    for what, text in case.said:
-        if what in _SAID:
-            outcome, message = _SAID[what], text
-    if any(what == "outcome" for what, _ in case.said):
+    for kind, text in case.said:
+        if kind in _OUTCOMES:
+            outcome, message = _OUTCOMES[kind], text
+    if any(kind == "outcome" for kind, _ in case.said):
         outcome, message = Outcome.FAILED, "an unexpected success: the test is marked as an expected failure"
     return TestResult(suite, case.name.partition(" (")[0], outcome, case.seconds, _cut(message))
 
@@ -195,107 +195,109 @@ _HEADING = re.compile(
 
 
 def _headings(suite: str, text: str) -> Iterator[TestResult]:
-    """Find unittest's reports of failures in a log, one result for each test, however many subtests failed."""
-    found: dict[str, TestResult] = {}
+    """Yield the failures that unittest reports in a log, one result for each test with all its subtests."""
+    by_name: dict[str, TestResult] = {}
     for kind, method, place, subtest, details in _HEADING.findall(text):
         name = place if place.rpartition(".")[2] == method else f"{place}.{method}"
         outcome = Outcome.FAILED if kind == "FAIL" else Outcome.ERROR
         message = f"{subtest.strip()}\n{details.lstrip('-').strip()}".strip()
-        before = found.get(name)
-        if before is None:
-            found[name] = TestResult(suite, name, outcome, message=_cut(message))
+        earlier = by_name.get(name)
+        if earlier is None:
+            by_name[name] = TestResult(suite, name, outcome, message=_cut(message))
         elif outcome is Outcome.ERROR:
-            found[name] = replace(before, outcome=outcome)
-    yield from found.values()
+            by_name[name] = replace(earlier, outcome=outcome)
+    yield from by_name.values()
 
 
-def _ending(suite: str, ended: ModuleExit, text: str, results: Sequence[TestResult], name: str) -> Iterator[TestResult]:
-    """Say what the process's end adds to the results: a crash, a hang, a module that skipped itself or did not load.
+def _ending(
+    suite: str, module: ModuleExit, text: str, results: Sequence[TestResult], name: str
+) -> Iterator[TestResult]:
+    """Yield the result of the process's end: a crash, a hang, a module that skipped itself or did not load.
 
-    `name` is what was running at the end.
+    `name` is the test that was running at the end.
     """
-    said = ", ".join(filter(None, (f"{ended.test}: {ended.how}", reason.last_words(text[-RUNNING_END:]))))
-    about = f"{ended.tail.rstrip()}\n{said}"
-    if ended.timed_out or _faulthandler_ended(ended, text):
-        yield TestResult(suite, name, Outcome.TIMED_OUT, ended.seconds, _cut(about))
-    elif ended.signal is not None:
-        yield TestResult(suite, name, Outcome.CRASHED, ended.seconds, _cut(about))
-    elif ended.kind == "script":
-        if ended.status:
-            yield TestResult(suite, name, Outcome.CRASHED, ended.seconds, _cut(about))
-    elif ended.status in NORMAL:
+    end = ", ".join(filter(None, (f"{module.test}: {module.how}", reason.last_words(text[-RUNNING_END:]))))
+    message = f"{module.tail.rstrip()}\n{end}"
+    if module.timed_out or _faulthandler_ended(module, text):
+        yield TestResult(suite, name, Outcome.TIMED_OUT, module.seconds, _cut(message))
+    elif module.signal is not None:
+        yield TestResult(suite, name, Outcome.CRASHED, module.seconds, _cut(message))
+    elif module.kind == "script":
+        if module.status:
+            yield TestResult(suite, name, Outcome.CRASHED, module.seconds, _cut(message))
+    elif module.status in NORMAL:
         if not results:
-            yield TestResult(suite, ended.test, Outcome.SKIPPED, ended.seconds, _why_skipped(ended))
-    elif ended.status != FAILED:
-        yield TestResult(suite, name, Outcome.CRASHED, ended.seconds, _cut(about))
+            yield TestResult(suite, module.test, Outcome.SKIPPED, module.seconds, _why_skipped(module))
+    elif module.status != FAILED:
+        yield TestResult(suite, name, Outcome.CRASHED, module.seconds, _cut(message))
     elif not any(result.outcome.is_failure for result in results):
-        yield TestResult(suite, ended.test, Outcome.ERROR, ended.seconds, _cut(about))
+        yield TestResult(suite, module.test, Outcome.ERROR, module.seconds, _cut(message))
 
 
 _TIME_OUT = re.compile(r"Timeout \(\d+:\d\d:\d\d(?:\.\d+)?\)!$", re.M)
 
 
-def _faulthandler_ended(ended: ModuleExit, text: str) -> bool:
-    """Whether regrtest's own time-out came: faulthandler wrote `Timeout (0:05:00)!` and ended the process with 1."""
-    return ended.kind == "module" and ended.status == 1 and bool(_TIME_OUT.search(text))
+def _faulthandler_ended(module: ModuleExit, text: str) -> bool:
+    """Whether regrtest's own time-out ended it: faulthandler wrote `Timeout (0:05:00)!` and exited with 1."""
+    return module.kind == "module" and module.status == 1 and bool(_TIME_OUT.search(text))
 
 
 def _cut(message: str) -> str:
     return reason.cut(message[-RUNNING_END:], MESSAGE)
 
 
-def _why_skipped(ended: ModuleExit) -> str:
-    said = re.search(r"^\S* ?skipped -- (.*)$", ended.tail, re.M)
-    return said[1] if said else "no tests ran"
+def _why_skipped(module: ModuleExit) -> str:
+    match = re.search(r"^\S* ?skipped -- (.*)$", module.tail, re.M)
+    return match[1] if match else "no tests ran"
 
 
 _STARTED = re.compile(r"^(\w+) \(([\w.<>]+)\)(.*)$")
 
 
 def _running(text: str) -> str | None:
-    """Find the test that was running at the end of a verbose log: the last one that is named, if nothing came of it."""
+    """Find the test that was running at the end of a verbose log: the last one named, if it has no outcome."""
     lines = text.splitlines()
     for number in range(len(lines) - 1, -1, -1):
         match = _STARTED.match(lines[number])
         if match and match[2].rpartition(".")[2] == match[1]:
-            rest = "\n".join((match[3], *lines[number + 1 : number + 3]))
+            following = "\n".join((match[3], *lines[number + 1 : number + 3]))
             return (
                 None
-                if re.search(r" \.\.\. (ok|FAIL|ERROR|skipped|expected failure|unexpected success)", rest)
+                if re.search(r" \.\.\. (ok|FAIL|ERROR|skipped|expected failure|unexpected success)", following)
                 else match[2]
             )
     return None
 
 
-def _checks(suite: str, ended: ModuleExit, lines: Sequence[str]) -> Iterator[TestResult]:
-    """Read a script's JSON lines; those that are no checks are one error."""
-    wrong, first = max(0, len(lines) - BUDGET.tests), ""
+def _checks(suite: str, module: ModuleExit, lines: Sequence[str]) -> Iterator[TestResult]:
+    """Yield the results in a script's JSON lines; invalid lines are one error together."""
+    invalid, first = max(0, len(lines) - BUDGET.tests), ""
     for line in lines[: BUDGET.tests]:
         try:
             check = read(Check, line)
         except MalformedError as error:
-            wrong, first = wrong + 1, first or f" ({error}): {line[:200]!r}"
+            invalid, first = invalid + 1, first or f" ({error}): {line[:200]!r}"
             continue
         if check.outcome != STARTED:
-            name, outcome = f"{ended.test}.{check.check}", _CHECK_OUTCOMES[check.outcome]
+            name, outcome = f"{module.test}.{check.check}", _CHECK_OUTCOMES[check.outcome]
             yield TestResult(suite, name, outcome, check.seconds, _cut(check.message))
-    if wrong:
+    if invalid:
         yield TestResult(
-            suite, ended.test, Outcome.ERROR, message=f"{pluralize(wrong, 'line')} that is not a check{first}"
+            suite, module.test, Outcome.ERROR, message=f"{pluralize(invalid, 'line')} that is not a check{first}"
         )
 
 
-def _running_check(ended: ModuleExit, lines: Sequence[str]) -> str | None:
-    """Find the check that a script was in at its end: the one that the last line says has started."""
+def _running_check(module: ModuleExit, lines: Sequence[str]) -> str | None:
+    """Return the check that was running at a script's end: the last line says that it started."""
     with contextlib.suppress(MalformedError, IndexError):
         check = read(Check, lines[-1])
         if check.outcome == STARTED:
-            return f"{ended.test}.{check.check}"
+            return f"{module.test}.{check.check}"
     return None
 
 
 def _lines(folder: Path, name: str) -> list[str]:
-    """Read a script's lines; a file that cannot be read is a line that says so."""
+    """Read a script's lines; for an unreadable file, the error is the only line."""
     try:
         text = safe_files.read_whole(folder, name).decode("utf-8", "replace")
     except (OSError, BudgetError) as error:

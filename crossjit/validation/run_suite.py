@@ -1,4 +1,4 @@
-"""What runs in the target, and what comes of it: the probe, the suites, and the verdict."""
+"""Running a suite, or single items, in the target."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ ORDER = f"{HOME}/suite.json"
 
 @dataclass(frozen=True)
 class Ran:
-    """What came of an item that ran: its tests' outcomes, and the seconds that its process took."""
+    """The result of an item: its tests' outcomes, and its process's wall seconds."""
 
     results: tuple[TestResult, ...]
     seconds: float
@@ -69,59 +69,59 @@ def run_suite(
 ) -> SuiteResult:
     """Run a suite in the target image and return its outcomes.
 
-    It runs as the unprivileged tester, without network and capabilities, `jobs` modules at a time, those first that
-    took longest by `durations` (seconds by module). What the modules wrote is left in `folder/<suite>/` (made anew), as
-    they end. `selection` says which part of the suite runs; `earlier` is the `folder` of a run that died in it: what
-    that got done is taken over. `data` is where suites, known failures and caveats are read from.
+    It runs as the unprivileged tester, without network and capabilities, `jobs` modules at a time, the longest first by
+    `durations` (seconds by module). The modules' output is stored in `folder/<suite>/`, which is emptied first, as they
+    end. `selection` is the part of the suite to run; `earlier` is the `folder` of an interrupted run to resume. `data`
+    is the folder of suites, known failures and caveats.
 
-    Raises UserError for a suite that is not there or cannot be taken up, DocumentError for data that is wrong,
-    EngineError and its kin for what is the engine's: these are never a test's failure.
+    Raises UserError for an unknown suite or one that cannot be resumed, DocumentError for invalid data, EngineErrors
+    for the engine's failures, which are never a test's.
     """
-    where = target.conditions
+    env = target.conditions
     suite = suites.load(name, data)
     listed = entries.load(data)
-    foreseen = job_list.order(suite, where, entries.possible(listed, where), SCRIPTS, selection)
-    kept = SuiteLog(folder / name)
-    kept.start(foreseen, target.subject)
+    planned = job_list.order(suite, env, entries.possible(listed, env), SCRIPTS, selection)
+    log = SuiteLog(folder / name)
+    log.start(planned, target.subject)
     if earlier is not None:
-        kept.resume_from(SuiteLog(earlier / name), foreseen, target.subject)
-    events = RunnerEvents(kept.ended())
-    done = [ended.key for ended in events.ended]
-    probed, known = Probed(), entries.holding(listed, where)
+        log.resume_from(SuiteLog(earlier / name), planned, target.subject)
+    events = RunnerEvents(log.ended())
+    finished = [module.key for module in events.ended]
+    probed, known = Probed(), entries.holding(listed, env)
 
-    def order(container: Container) -> Mapping[str, object]:
-        """Ask the target what it lacks, and order what is to be run then."""
-        nonlocal where, probed, known
+    def make_order(container: Container) -> Mapping[str, object]:
+        """Probe the target's capabilities, and return the order that they allow."""
+        nonlocal env, probed, known
         step.update(detail="probing capabilities")
         probed = capabilities.probe(container, PYTHON, f"{SCRIPTS}/capabilities.py")
-        where = replace(where, capabilities=probed.known)
-        known = entries.holding(listed, where)
-        ordered = job_list.order(suite, where, known, SCRIPTS, selection)
-        return {**ordered, "seconds": dict(durations or {}), "done": done}
+        env = replace(env, capabilities=probed.known)
+        known = entries.holding(listed, env)
+        order = job_list.order(suite, env, known, SCRIPTS, selection)
+        return {**order, "seconds": dict(durations or {}), "done": finished}
 
     with progress.step(name, str(target.cell)) as step:
-        output = _run(engine, target, order, events, kept, seconds=_limit(foreseen), jobs=jobs, step=step)
-    result, starved = suite_result.compose(name, suite, where, known, output, kept.path, data, selection)
+        output = _run(engine, target, make_order, events, log, seconds=_limit(planned), jobs=jobs, step=step)
+    result, starved = suite_result.compose(name, suite, env, known, output, log.path, data, selection)
     _check_memory(target, starved)
-    return _with_capabilities(result, where, known, probed)
+    return _with_capabilities(result, env, known, probed)
 
 
 def _limit(order: Mapping[str, Any]) -> int:
-    """Return the seconds that an order's items may take together."""
+    """Return the time limit of an order in seconds."""
     return int(order["limit"])
 
 
 def _with_capabilities(
-    result: SuiteResult, where: TargetEnvironment, known: tuple[KnownFailure, ...], probed: Probed
+    result: SuiteResult, env: TargetEnvironment, known: tuple[KnownFailure, ...], probed: Probed
 ) -> SuiteResult:
-    """Add in what the suite ran, what the target is capable of, and what of that mattered."""
+    """Add the environment, the target's capabilities, and the missing ones that caused known failures."""
     problems = [probed.problem] if probed.problem else []
     return replace(
         result,
         problems=(*result.problems, *problems),
         limits=(*result.limits, *(problems if probed.our_limit else [])),
         notes=(*result.notes, *capabilities.excuses(probed, result.results, known)),
-        conditions=where.facts(),
+        conditions=env.facts(),
         capabilities=probed.facts,
     )
 
@@ -129,41 +129,40 @@ def _with_capabilities(
 def run_items(
     engine: Engine, target: Target, order: Mapping[str, object], *, jobs: int, folder: Path, step: Step
 ) -> dict[str, Ran]:
-    """Run an order's items as suites run theirs; return what came of them by the items' labels.
+    """Run an order's items as a suite's; return the results by the items' labels.
 
-    `folder` is made anew and gets what the modules wrote. An item that did not run is left out. Raises EngineError and
-    its kin for what is the engine's.
+    `folder` is emptied, and gets the modules' output. Items that did not run are left out. Raises EngineErrors.
     """
-    kept, events = SuiteLog(folder), RunnerEvents()
-    kept.start(order, target.subject)
-    output = _run(engine, target, lambda _: order, events, kept, seconds=_limit(order), jobs=jobs, step=step)
-    found = [(ended, results.of_module("", replace(ended, label=""), folder).results) for ended in events.ended]
-    bad = {ended.id for ended, results in found if any(result.outcome.is_failure for result in results)}
-    _check_memory(target, suite_result.starved([(ended, {ended.id}) for ended in events.ended], bad))
+    log, events = SuiteLog(folder), RunnerEvents()
+    log.start(order, target.subject)
+    output = _run(engine, target, lambda _: order, events, log, seconds=_limit(order), jobs=jobs, step=step)
+    outcomes = [(module, results.of_module("", replace(module, label=""), folder).results) for module in events.ended]
+    failed = {module.id for module, results in outcomes if any(result.outcome.is_failure for result in results)}
+    _check_memory(target, suite_result.starved([(module, {module.id}) for module in events.ended], failed))
     for problem in (*output.problems, *events.problems):
         step.line(problem)
-    return {ended.label: Ran(results, ended.seconds) for ended, results in found}
+    return {module.label: Ran(results, module.seconds) for module, results in outcomes}
 
 
 def _run(
     engine: Engine,
     target: Target,
-    order: Callable[[Container], Mapping[str, object]],
+    make_order: Callable[[Container], Mapping[str, object]],
     events: RunnerEvents,
-    kept: SuiteLog,
+    log: SuiteLog,
     *,
     seconds: int,
     jobs: int,
     step: Step,
 ) -> SuiteOutput:
-    """Install everything in a container of its own, and have the runner work through what is ordered there."""
+    """Install everything in a container of its own, and let the runner carry out the order there."""
     limits = target_limits(_memory(engine.facts(), jobs), seconds + 2 * MARGIN)
     with engine.container(target.options(limits)) as container:
         step.update(detail="installing")
         target.install(container)
-        ordered = order(container)
-        container.put(packed({ORDER: json.dumps(ordered).encode()}, {RESULTS: TESTER}), "/")
-        listener = _Listener(container, events, kept, step, TimeLeft(ordered, jobs))
+        order = make_order(container)
+        container.put(packed({ORDER: json.dumps(order).encode()}, {RESULTS: TESTER}), "/")
+        listener = _Listener(container, events, log, step, TimeLeft(order, jobs))
         completed = container.run(
             (PYTHON, f"{SCRIPTS}/runner.py", "--suite-json", ORDER, "--output", RESULTS, "--jobs", str(jobs)),
             env={"PYTHON_JIT": "0"},
@@ -177,29 +176,29 @@ def _run(
 
 
 class _Listener:
-    """Takes the runner's lines: keeps what they tell with the files of modules that ended, and shows the progress."""
+    """Handles the runner's lines: records them, stores the files of finished modules, and shows the progress."""
 
     def __init__(
-        self, container: Container, events: RunnerEvents, kept: SuiteLog, step: Step, time_left: TimeLeft
+        self, container: Container, events: RunnerEvents, log: SuiteLog, step: Step, time_left: TimeLeft
     ) -> None:
         self.problems: list[str] = []
         self.last: deque[str] = deque(maxlen=20)
-        self._container, self._events, self._kept = container, events, kept
+        self._container, self._events, self._log = container, events, log
         self._step, self._time_left = step, time_left
 
     def take(self, line: str) -> None:
-        """Take one line."""
+        """Handle one line."""
         try:
             event = self._events.understand(line)
         except MalformedError as error:
             self._events.refuse(line, error.message)
-            self._kept.append(f"! {line}")
+            self._log.append(f"! {line}")
             self._step.line(line)
             return
         if isinstance(event, ModuleExit):
-            # its files first: a module that is on record as ended has them
+            # the files first, so that a module recorded as finished has them
             self._save_files(event)
-        self._kept.append(line)
+        self._log.append(line)
         self.last.append(line)
         if event is None:
             self._step.line(line)
@@ -209,21 +208,21 @@ class _Listener:
         if isinstance(event, ModuleExit) and event.status not in results.NORMAL:
             self._step.line(f"{event}: {event.how}")
         running = ", ".join(map(str, self._events.running.values()))
-        left = self._time_left.seconds(self._events)
-        self._step.update(done=len(self._events.ended), total=self._events.total, detail=running, left=left)
+        time_left = self._time_left.seconds(self._events)
+        self._step.update(done=len(self._events.ended), total=self._events.total, detail=running, left=time_left)
 
-    def _save_files(self, ended: ModuleExit) -> None:
+    def _save_files(self, module: ModuleExit) -> None:
         try:
-            with self._container.get(f"{RESULTS}/{ended.id}") as tar:
-                self._kept.save(tar, ended)
+            with self._container.get(f"{RESULTS}/{module.id}") as tar:
+                self._log.save(tar, module)
         except FileNotFoundError:
-            self.problems.append(f"{ended}: its files are gone")
+            self.problems.append(f"{module}: its files are gone")
         except (UnfitFilesError, BudgetError) as error:
-            self.problems.append(f"{ended}: {error.message}")
+            self.problems.append(f"{module}: {error.message}")
 
 
 def _check_memory(target: Target, starved: Sequence[str]) -> None:
-    """Raise OutOfMemoryError if modules went wrong while the kernel killed for memory: that is no test's outcome."""
+    """Raise OutOfMemoryError if modules failed while the kernel killed for memory: that is not a test's failure."""
     if starved:
         raise OutOfMemoryError(
             f"{target.cell}: the kernel killed {', '.join(starved[:10])}, or what they started, for memory",

@@ -1,4 +1,4 @@
-"""The runner's lines as they come: which jobs run, how they end, and what is wrong with what it says. Pure."""
+"""The runner's events: which jobs run, how they end, and which lines are invalid. Pure."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from crossjit.channels import (
 from crossjit.util.budget import BUDGET
 from crossjit.util.text import pluralize
 
-SHOWN = 5  # problems of a kind that are told one by one
-BRIEF = 160  # characters of a line that is wrong
+SHOWN = 5  # problems of a kind that are reported one by one
+BRIEF = 160  # characters shown of an invalid line
 
 Event = Plan | Start | ModuleExit | NotStarted | Done
 
 
 class RunnerEvents:
-    """What the runner has said. What contradicts that is a problem, and is not taken for true."""
+    """The runner's events so far. A line that contradicts them is a problem, and is ignored."""
 
-    def __init__(self, taken: Sequence[ModuleExit] = ()) -> None:
-        """`taken` ended in an earlier run, and do not run again."""
-        self.ended = list(taken)
+    def __init__(self, resumed: Sequence[ModuleExit] = ()) -> None:
+        """`resumed` are modules that ended in an earlier run, and do not run again."""
+        self.ended = list(resumed)
         self.left: list[NotStarted] = []
         self.missing: list[MissingRequirement] = []
         self.running: dict[str, Job] = {}
         self.done = False
-        self.taken = len(taken)
-        self._taken = {job.key for job in taken}
+        self.resumed = len(resumed)
+        self._resumed = {job.key for job in resumed}
         self._has_plan = False
         self._planned: dict[str, Job] = {}
         self._waiting: dict[str, Job] = {}
@@ -44,28 +44,28 @@ class RunnerEvents:
 
     @property
     def total(self) -> int:
-        """How many jobs there are, with those of the earlier run."""
+        """The number of jobs, including those of the earlier run."""
         return len(self._planned)
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What was wrong with the lines."""
+        """The problems with invalid lines."""
         more = self._number - len(self._refused)
-        rest = f"{pluralize(more, 'more line')} of the runner cannot be used"
-        return (*self._refused, *([rest] if more else []))
+        summary = f"{pluralize(more, 'more line')} of the runner cannot be used"
+        return (*self._refused, *([summary] if more else []))
 
     @property
     def waiting(self) -> Iterable[Job]:
-        """The jobs that are still to be started, in their order."""
+        """The jobs that have not started, in their order."""
         return self._waiting.values()
 
     @property
     def unended(self) -> tuple[Job, ...]:
-        """The jobs that were planned, and of which no end is known."""
+        """The planned jobs that have not ended."""
         return (*self.running.values(), *self._waiting.values())
 
     def understand(self, line: str) -> Event | None:
-        """Read a line: None for one that is not an event. Raises MalformedError for one that cannot be true."""
+        """Parse a line: None for one that is not an event. Raises MalformedError for an invalid or impossible one."""
         if not line.startswith("{"):
             return None
         event = read_event(line)
@@ -81,24 +81,24 @@ class RunnerEvents:
                 if not event.has_own_names:
                     raise MalformedError(f"{event.id} names a file of a different module")
             case Done() if self.unended or not self._has_plan:
-                what = f"{names(self.unended)} did not end" if self.unended else "there was no plan"
-                raise MalformedError(f"it reports that all is done, but {what}")
+                reason = f"{names(self.unended)} did not end" if self.unended else "there was no plan"
+                raise MalformedError(f"it reports that all is done, but {reason}")
         return event
 
     def refuse(self, line: str, reason: str) -> None:
-        """Remember a line that cannot be used."""
+        """Record an invalid line."""
         self._number += 1
         if len(self._refused) < SHOWN:
             self._refused.append(f"a line of the runner cannot be used ({reason}): {line[:BRIEF]!r}")
 
     def accept(self, event: Event) -> None:
-        """Take in an event that was understood."""
+        """Update the state with a valid event."""
         match event:
             case Plan():
                 self._has_plan = True
                 self.missing += event.missing
                 self._planned |= {job.id: job for job in event.modules}
-                self._waiting |= {job.id: job for job in event.modules if job.key not in self._taken}
+                self._waiting |= {job.id: job for job in event.modules if job.key not in self._resumed}
             case Start():
                 self.running[event.id] = self._waiting.pop(event.id)
             case ModuleExit():
@@ -112,7 +112,7 @@ class RunnerEvents:
 
     def _check_plan(self, plan: Plan) -> None:
         identities = [job.id for job in plan.modules]
-        if self.running or self.left or len(self.ended) > self.taken:
+        if self.running or self.left or len(self.ended) > self.resumed:
             raise MalformedError("a plan comes after the first module")
         if len({*identities, *self._planned}) < len(identities) + len(self._planned):
             raise MalformedError("a plan names a module twice")

@@ -1,4 +1,4 @@
-"""What the runner said and the files that it left -> a suite's result."""
+"""Turns the runner's events and files into a suite's result."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from crossjit.validation import crashes, job_list
 from crossjit.validation.results import annotate_mismatch, cut_short, deselected, mark_known, of_module
 from crossjit.validation.runner_events import RunnerEvents, names
 
-CRASHES = 200  # of a suite that are kept with what they wrote
+CRASHES = 200  # of a suite, at most
 
 
 @dataclass(frozen=True)
 class SuiteOutput:
-    """All that came of the runner. `problems` are those with the modules' files; `ran_out` says that we ended it."""
+    """The runner's output. `problems` are about the modules' files; `ran_out` says that it reached its time limit."""
 
     events: RunnerEvents
     completed: Completed
@@ -36,56 +36,56 @@ class SuiteOutput:
 def compose(
     name: str,
     suite: Suite,
-    where: TargetEnvironment,
+    env: TargetEnvironment,
     known: tuple[KnownFailure, ...],
     output: SuiteOutput,
     logs: Path,
     data: Path,
     selection: TestSelection,
 ) -> tuple[SuiteResult, tuple[str, ...]]:
-    """Put a suite's result together, and name the modules that went wrong while the kernel killed for memory.
+    """Return a suite's result, and the names of the modules that failed while the kernel killed for memory.
 
-    `logs` is where the modules' files are, `data` where caveats are read from.
+    `logs` is the folder of the modules' files, `data` that of the caveats.
     """
     events = output.events
-    found = _collect(name, events.ended, logs)
-    results, unexpected = mark_known(found.results, known)
+    collected = _collect(name, events.ended, logs)
+    results, unexpected = mark_known(collected.results, known)
     results = annotate_mismatch(results, known)
-    bad = {result.name for result in results if result.failed}
-    lost = cut_short(results, known, [ended.test for ended in events.ended]) if not selection.tests else ()
-    results += deselected(name, known, [ended.name for ended in events.ended])
+    failed = {result.name for result in results if result.failed}
+    skipped = cut_short(results, known, [module.test for module in events.ended]) if not selection.tests else ()
+    results += deselected(name, known, [module.name for module in events.ended])
     limits = tuple(_limits(output))
     result = SuiteResult(
         suite=name,
         results=tuple(sorted(results, key=lambda result: result.name)),
         seconds=round(output.completed.seconds, 3),
-        caveats=suites.caveats(name, where, data),
-        problems=(*_problems(output), *found.problems, *limits),
-        unproved=(*(job_list.missing(suite, where, results) if selection.is_whole else ()), *lost),
-        notes=(*_notes(events, selection), *found.notes, *unexpected),
-        modules=tuple(ended.module_run for ended in events.ended),
-        crashes=tuple(found.crashes),
+        caveats=suites.caveats(name, env, data),
+        problems=(*_problems(output), *collected.problems, *limits),
+        unproved=(*(job_list.missing(suite, env, results) if selection.is_whole else ()), *skipped),
+        notes=(*_notes(events, selection), *collected.notes, *unexpected),
+        modules=tuple(module.module_run for module in events.ended),
+        crashes=tuple(collected.crashes),
         limits=limits,
     )
-    return result, starved(found.tests, bad)
+    return result, starved(collected.tests, failed)
 
 
-def starved(tests: Sequence[tuple[ModuleExit, Set[str]]], bad: Set[str]) -> tuple[str, ...]:
-    """Name the modules that failed while the kernel killed something in the container for its memory.
+def starved(tests: Sequence[tuple[ModuleExit, Set[str]]], failed: Set[str]) -> tuple[str, ...]:
+    """Return the names of the modules that failed while the kernel killed a process in the container for memory.
 
-    `tests` are modules with their tests' names, `bad` the names of those that went wrong. Which of a module's processes
-    was killed is not known, nor of which module that runs at the same time: what passes is not touched by it.
+    `tests` are modules with their tests' names, `failed` those of failed tests. The killed process may have been any
+    of the modules' that ran at the same time; modules that passed are not affected.
     """
     return tuple(
-        ended.name
-        for ended, those in tests
-        if ended.memory_kills and (ended.signal == "SIGKILL" or not bad.isdisjoint(those))
+        module.name
+        for module, names in tests
+        if module.memory_kills and (module.signal == "SIGKILL" or not failed.isdisjoint(names))
     )
 
 
 @dataclass
 class _Collected:
-    """What the modules' files say; `tests` are the modules with their tests' names."""
+    """The results in the modules' files; `tests` are the modules with their tests' names."""
 
     results: list[TestResult] = field(default_factory=list)
     tests: list[tuple[ModuleExit, frozenset[str]]] = field(default_factory=list)
@@ -96,31 +96,31 @@ class _Collected:
 
 def _collect(name: str, modules: Sequence[ModuleExit], logs: Path) -> _Collected:
     collected, size = _Collected(), 0
-    for ended in modules:
-        found = of_module(name, ended, logs)
-        size += sum(len(result.name) + len(result.message) for result in found.results)
-        if len(collected.results) + len(found.results) > BUDGET.tests or size > BUDGET.messages:
+    for module in modules:
+        outcomes = of_module(name, module, logs)
+        size += sum(len(result.name) + len(result.message) for result in outcomes.results)
+        if len(collected.results) + len(outcomes.results) > BUDGET.tests or size > BUDGET.messages:
             bounds = f"{BUDGET.tests:,} tests, or {BUDGET.messages:,} characters"
-            collected.problems.append(f"{ended}: the suite reports more than {bounds}; the rest is left out")
+            collected.problems.append(f"{module}: the suite reports more than {bounds}; the rest is left out")
             break
-        collected.results += found.results
-        collected.tests.append((ended, frozenset(result.name for result in found.results)))
-        collected.notes += found.notes
+        collected.results += outcomes.results
+        collected.tests.append((module, frozenset(result.name for result in outcomes.results)))
+        collected.notes += outcomes.notes
         if len(collected.crashes) < CRASHES:
-            collected.crashes += crashes.of_module(ended, found.results, logs)
+            collected.crashes += crashes.of_module(module, outcomes.results, logs)
     return collected
 
 
 def _notes(events: RunnerEvents, selection: TestSelection) -> Iterator[str]:
     if not selection.is_whole:
         yield f"only a part of it ran: {selection}"
-    if events.taken:
-        yield f"{pluralize(events.taken, 'module')} taken from an earlier run, which this one continues"
+    if events.resumed:
+        yield f"{pluralize(events.resumed, 'module')} taken from an earlier run, which this one continues"
     yield from (_absent(item.name) for item in events.missing if item.optional)
 
 
 def _problems(output: SuiteOutput) -> Iterator[str]:
-    """Say what went wrong beside the tests, and is not a limit's doing."""
+    """Yield the errors outside of tests that no limit caused."""
     events = output.events
     yield from (_absent(item.name) for item in events.missing if not item.optional)
     yield from output.problems
@@ -130,10 +130,10 @@ def _problems(output: SuiteOutput) -> Iterator[str]:
 
 
 def _limits(output: SuiteOutput) -> Iterator[str]:
-    """Say what our limits, or the machine's, cut short: that says nothing about CPython."""
-    for ended in output.events.ended:
-        if ended.suite_timed_out:
-            yield f"{ended} did not finish: the suite reached its time limit after {ended.seconds:,.0f} s of it"
+    """Yield what our limits, or the machine's, cut short: they say nothing about CPython."""
+    for module in output.events.ended:
+        if module.suite_timed_out:
+            yield f"{module} did not finish: the suite reached its time limit after {module.seconds:,.0f} s of it"
     yield from (f"{job.name} did not run: {job.reason}" for job in output.events.left)
     if output.ran_out:
         yield f"{_no_end(output)}; it reached its time limit"

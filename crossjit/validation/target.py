@@ -1,4 +1,4 @@
-"""What suites run in: a target container with an artifact installed."""
+"""The environment of suites: a target container with an artifact installed."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ HOME = "/home/tester"
 PYTHON = "/usr/local/bin/python3"
 SCRIPTS = "/usr/local/libexec/validate"
 
-# Where the installed tests look for CPython's Tools/: `basepath` in test/test_tools/__init__.py, four folders above it.
+# The installed tests expect CPython's Tools/ here: `basepath` in test/test_tools/__init__.py, four folders above it.
 TOOLS_PARENT = "/usr/local/lib"
-LDCONFIG = ("/usr/sbin/ldconfig", "-i")  # -i: it needs no cache of its own
+LDCONFIG = ("/usr/sbin/ldconfig", "-i")  # -i: without its auxiliary cache
 NO_LIBRARY = 127  # the loader's exit status
 
-# What a probe does without: it is two thirds of the install tree's files.
+# A probe does not need them, and they are two thirds of the install tree's files.
 TESTS = re.compile(rb"usr/local/lib/python[^/]+/test/")
-MEMORY = 4 << 30  # bytes, at least, where the machine has them
+MEMORY = 4 << 30  # bytes, at least, if the machine has them
 MEMORY_PER_JOB = 2 << 30
 FILE_SIZE = 8 << 30  # bytes; test_mmap writes sparse files of 6 GiB
-MARGIN = 900  # seconds that a container lives beyond its suite's time, for copying in and out
+MARGIN = 900  # seconds of a container in addition to its suite's limit, for copying in and out
 Opener = Callable[[], AbstractContextManager[BinaryIO]]
 
 
 @dataclass(frozen=True)
 class Target:
-    """A cell's CPython and what it runs in.
+    """A cell's CPython and its environment.
 
-    `tree` opens the install tree (an uncompressed tar of `usr/local/…`), `artifact` is its id; `support` opens one with
-    CPython's `Tools/`, without which the tests of the cases generator skip themselves; `python` is (major, minor);
-    `emulation` is what QEMU is told by the environment, empty where nothing is emulated, and `qemu` its version, None
-    where nothing is emulated or that is not known; `name` is the container's, and `labels` go on it; `packages` are the
-    toolchain's, which tell what package a library that is missing is in.
+    `tree` opens the install tree (an uncompressed tar of `usr/local/…`), `artifact` is its id. `support` opens a tar
+    with CPython's `Tools/`, without which the tests of the cases generator skip themselves. `python` is (major, minor).
+    `emulation` are QEMU's environment variables, empty without emulation; `qemu` is its version, None without emulation
+    or if unknown. `name` and `labels` are the container's. `packages` are the toolchain's, to find the package of a
+    missing library.
     """
 
     image: Image
@@ -62,27 +62,27 @@ class Target:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What everything in it runs with."""
+        """The environment variables of all its processes."""
         return environment(self.variant, self.emulation)
 
     def options(self, limits: Limits | None = None) -> ContainerOptions:
-        """Say how its container is started."""
+        """Return the options of its container."""
         return container_options(self.image, self.name, self.labels, self.environment, limits)
 
     def install(self, container: Container) -> None:
-        """Put all of it where it belongs, in a container of its image."""
+        """Install all of it in a container of its image."""
         install(container, self.variant, self.tree, self.support)
 
     @property
     def conditions(self) -> TargetEnvironment:
-        """In what the suites run, as far as it is known before the target is asked."""
+        """The environment of its suites, without the capabilities, which are probed later."""
         emulated = bool(self.emulation)
         cpu = self.emulation.get("QEMU_CPU")
         return TargetEnvironment(self.python, self.cell.arch, self.variant, emulated, cpu, self.qemu)
 
     @property
     def subject(self) -> dict[str, object]:
-        """All that two halves of one result must have in common."""
+        """The facts that must be equal to resume a run."""
         return {
             "cell": str(self.cell),
             "artifact": self.artifact,
@@ -95,7 +95,7 @@ class Target:
 def container_options(
     image: Image, name: str, labels: Mapping[str, str], env: Mapping[str, str], limits: Limits | None = None
 ) -> ContainerOptions:
-    """Say how a container of a target image is started: as the unprivileged tester, without network."""
+    """Return the options of a target image's container: as the unprivileged tester, without network."""
     return ContainerOptions(
         image.reference,
         arch=image.arch,
@@ -108,19 +108,19 @@ def container_options(
 
 
 def environment(variant: Variant, emulation: Mapping[str, str]) -> Mapping[str, str]:
-    """Return what everything in a target runs with, and nothing else; `emulation` is for QEMU."""
-    ours = {"HOME": HOME, "LANG": "C.UTF-8", "PATH": "/usr/local/bin:/usr/bin:/bin"}
-    return {**ours, **variant.variables(f"{TOOLS_PARENT}/Tools"), **emulation}
+    """Return the whole environment of a target's processes; `emulation` is for QEMU."""
+    base = {"HOME": HOME, "LANG": "C.UTF-8", "PATH": "/usr/local/bin:/usr/bin:/bin"}
+    return {**base, **variant.variables(f"{TOOLS_PARENT}/Tools"), **emulation}
 
 
 def install(container: Container, variant: Variant, tree: Opener, support: Opener | None = None) -> None:
-    """Put the install tree, CPython's Tools and our scripts where they belong, for the loader to find them.
+    """Install the tree, CPython's Tools and our scripts in a container, and update the loader's cache if needed.
 
-    Raises InfrastructureError where that cannot be.
+    Raises InfrastructureError if that fails.
     """
     with tree() as tar:
         container.put(tar, "/")
-    if variant.is_shared:  # the loader looks into /usr/local/lib by its cache alone, which the image's is not
+    if variant.is_shared:  # the loader finds /usr/local/lib only through its cache, and the image's does not have it
         completed = container.run(LDCONFIG, user="0:0")
         if completed.returncode:
             raise InfrastructureError(f"ldconfig failed in the target: {completed.how}")
@@ -137,10 +137,10 @@ def install(container: Container, variant: Variant, tree: Opener, support: Opene
 
 
 def _memory(facts: EngineFacts, jobs: int) -> int:
-    """Return a container's memory in bytes: enough for the jobs, and no more than a suite's share of the machine's."""
+    """Return a container's memory in bytes: enough for the jobs, at most a suite's share of the machine's."""
     return min(max(MEMORY, jobs * MEMORY_PER_JOB), facts.memory * SUITE_MEMORY // 100)
 
 
 def target_limits(memory: int, seconds: int) -> Limits:
-    """Return what a target may use. Its tests may raise the limit on a file: test_resource insists that it can be."""
+    """Return a target's limits. The limit on file sizes can be raised, because test_resource requires it."""
     return Limits(memory, seconds=seconds, file_size=FILE_SIZE, file_size_may_be_raised=True, disk=TARGET_DISK)

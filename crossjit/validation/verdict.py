@@ -1,4 +1,4 @@
-"""Probe and suites -> verdict, with its reasons in words. Pure."""
+"""Turns the probe and the suites' results into a verdict with its reasons. Pure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ SHOWN = 5  # names of failed tests in a reason
 def judge(
     cell: Cell, variant: Variant, probe: Mapping[str, object], suites: Sequence[SuiteResult]
 ) -> tuple[Verdict, tuple[str, ...]]:
-    """Give a cell's verdict from what the probe saw and what the suites said.
+    """Return a cell's verdict from the probe's facts and the suites' results.
 
-    In this order: a probe that a limit of ours ended says nothing; a build that is not what the cell asks for (another
-    machine, the GIL on, a crash of the probe) fails; one in which the JIT does not do what the variant is for is
-    vacuous, whatever its tests say; a test that failed and is not known fails the cell; what a limit of ours cut short
-    says nothing; a suite that ran nothing, or not what it had to, leaves it vacuous; the rest passes.
+    In this order: if a limit of ours ended the probe, failed tests make it `fail`, else it is `infra`; a build that
+    does not match the cell (a different machine, the GIL on, a crash of the probe) is `fail`; one whose JIT does not do
+    what the variant expects is `vacuous`, even if tests fail; a failed test that is not known makes it `fail`; a suite
+    cut short by a limit of ours `infra`; a suite without tests, or without its required ones, `vacuous`; the rest is
+    `pass`.
     """
     failures, limits = tuple(_failures(suites)), tuple(_limits(suites))
     try:
@@ -46,7 +47,7 @@ def judge(
 
 
 def _wrong(cell: Cell, variant: Variant, probe: ProbeRecord) -> Iterator[str]:
-    """Say in what the build is not the one that the cell asks for, or does not work at all."""
+    """Yield how the build does not match the cell, or does not work at all."""
     if probe.crashed is not None:
         yield f"the probe did not finish: {probe.crashed}" + (f"; {probe.output[-1]}" if probe.output else "")
         return
@@ -71,33 +72,33 @@ def _wrong(cell: Cell, variant: Variant, probe: ProbeRecord) -> Iterator[str]:
 
 
 def _no_jit(variant: Variant, probe: ProbeRecord) -> Iterator[str]:
-    """Say why the probe is no proof that the JIT does what the variant is for."""
+    """Yield why the probe does not prove that the JIT does what the variant expects."""
     if variant.expects is Expectation.NONE:
         return
     code, uops = _executors(probe, "machine code"), _executors(probe, "uops")
-    wanted, found = (code, uops) if variant.expects is Expectation.MACHINE_CODE else (uops, code)
-    if wanted:
+    expected, others = (code, uops) if variant.expects is Expectation.MACHINE_CODE else (uops, code)
+    if expected:
         in_memory = probe.executable_memory.machine_code_in_it if probe.executable_memory else None
         if variant.expects is Expectation.MACHINE_CODE and in_memory == 0:
             yield "the executors' machine code is nowhere in the process's executable memory"
         return
     name = "machine code" if variant.expects is Expectation.MACHINE_CODE else "executors of the tier-2 interpreter"
-    yield f"the probe found no {name}: {_reason(probe, found)}"
+    yield f"the probe found no {name}: {_reason(probe, others)}"
 
 
-def _reason(probe: ProbeRecord, other: Sequence[Executor]) -> str:
-    """Say why there are no executors of the kind that was expected, as far as the probe's facts tell."""
+def _reason(probe: ProbeRecord, others: Sequence[Executor]) -> str:
+    """Return why there are no executors of the expected kind, as far as the probe's facts show."""
     if probe.workloads is None:
         return f"its workloads did not run{_why(probe, 'workloads')}"
-    if other:
-        return f"the hot loops ran as {other[0].kind} ({pluralize(len(other), 'executor')})"
-    said = next((workload.unavailable for workload in probe.workloads if workload.unavailable), None)
+    if others:
+        return f"the hot loops ran as {others[0].kind} ({pluralize(len(others), 'executor')})"
+    unavailable = next((workload.unavailable for workload in probe.workloads if workload.unavailable), None)
     if probe.gil and probe.gil.disabled_in_build:
         return "the free-threaded build never runs JIT code: its hot loops made no executor" + (
-            f" ({said})" if said else ""
+            f" ({unavailable})" if unavailable else ""
         )
-    if said or (probe.jit and not probe.jit.available):
-        return "the build has no JIT" + (f" ({said})" if said else "")
+    if unavailable or (probe.jit and not probe.jit.available):
+        return "the build has no JIT" + (f" ({unavailable})" if unavailable else "")
     if (probe.environment or {}).get("PYTHON_JIT") == "0":
         return "PYTHON_JIT=0 is in the environment"
     configured = "--enable-experimental-jit=yes-off" in (probe.configure or "")
@@ -133,7 +134,7 @@ def _empty(suites: Sequence[SuiteResult]) -> Iterator[str]:
 
 
 def _proved(probe: ProbeRecord, suites: Sequence[SuiteResult]) -> Iterator[str]:
-    """Say what a pass rests on."""
+    """Yield the evidence for a pass."""
     code, uops = _executors(probe, "machine code"), _executors(probe, "uops")
     if code:
         size = sum(executor.bytes or 0 for executor in code)
@@ -143,18 +144,18 @@ def _proved(probe: ProbeRecord, suites: Sequence[SuiteResult]) -> Iterator[str]:
     if probe.gil and not probe.gil.enabled:
         yield "the GIL is off"
     for suite in suites:
-        known = sum(result.xfailed for result in suite.results)
+        expected = sum(result.xfailed for result in suite.results)
         counts = [f"{suite.tests_run:,} tests run", f"{suite.count(Outcome.SKIPPED):,} skipped"]
-        counts += [f"{known} failed as expected"] if known else []
+        counts += [f"{expected} failed as expected"] if expected else []
         yield f"{suite.suite}: {', '.join(counts)}"
         yield from (f"{suite.suite}: {note}" for note in suite.notes)
 
 
 def _executors(probe: ProbeRecord, kind: str) -> list[Executor]:
-    return [each for workload in probe.workloads or () for each in workload.executors if each.kind == kind]
+    return [executor for workload in probe.workloads or () for executor in workload.executors if executor.kind == kind]
 
 
 def _why(probe: ProbeRecord, name: str) -> str:
-    """Return the last line of the error that kept a fact from being told, to be put behind a sentence."""
+    """Return the last line of the error in determining a fact, as a suffix in parentheses."""
     lines = probe.errors.get(name, "").strip().splitlines()
     return f" ({lines[-1]})" if lines else ""
