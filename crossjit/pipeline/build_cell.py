@@ -1,4 +1,4 @@
-"""One direction: source, toolchain image, build, probe, stash, target image, suites, verdict; no step reaches back."""
+"""Building a cell in a toolchain container: build, pack, probe, stash."""
 
 from __future__ import annotations
 
@@ -34,45 +34,45 @@ from crossjit.validation import probe
 
 
 def build_cell(ctx: BuildContext, prepared: PreparedCell, *, log: Path, rebuild: bool = False) -> BuiltCell:
-    """Take the cell from the stash, or build, probe and stash it. `log` is where the build's whole output goes.
+    """Take the cell from the stash, or build, probe and stash it. `log` gets the build's whole output.
 
-    Where only tests differ from what is in the stash, it is made of that, unless nothing kept is to be used. Two
-    processes that want the same cell build it once.
+    If only the tests differ from an artifact in the stash, the cell is derived from it, unless with `rebuild` or
+    without caches. Concurrent processes build the same cell once.
 
     Raises BuildError, EngineError, StashError.
     """
-    found = None if rebuild else stashed(ctx.store, prepared)
-    if found is not None:
-        if remark := _other_source(found.manifest, prepared):
+    artifact = None if rebuild else stashed(ctx.store, prepared)
+    if artifact is not None:
+        if remark := _other_source(artifact.manifest, prepared):
             ctx.progress.say(remark)
-        return BuiltCell(found, from_stash=True)
+        return BuiltCell(artifact, from_stash=True)
     ctx.require_emulator(prepared.cell.arch)
     with ctx.store.lock(prepared.key, on_wait=on_wait(ctx, str(prepared.cell))):
-        found = None if rebuild else stashed(ctx.store, prepared)
-        if found is not None:
-            return BuiltCell(found, from_stash=True)
+        artifact = None if rebuild else stashed(ctx.store, prepared)
+        if artifact is not None:
+            return BuiltCell(artifact, from_stash=True)
         target = ctx.ensure_image(prepared.image, Role.TARGET, prepared.cell.arch)
         if ctx.cached and not rebuild and (sibling := _sibling(ctx, prepared)):
             try:
-                return CellBuild(ctx, prepared, _renewing(ctx, prepared, sibling), target, log).run()
+                return CellBuild(ctx, prepared, _derivation(ctx, prepared, sibling), target, log).run()
             except test_overlay.UnfitError as reason:
                 ctx.progress.say(f"{prepared.cell}: {sibling.id} cannot be reused, so it is built: {reason}")
-        return CellBuild(ctx, prepared, _building(ctx, prepared), target, log).run()
+        return CellBuild(ctx, prepared, _full_build(ctx, prepared), target, log).run()
 
 
 def _sibling(ctx: BuildContext, prepared: PreparedCell) -> Artifact | None:
-    """Return an artifact of a source that differs in its tests only, if there is one."""
-    found = ctx.store.find_by_base_key(prepared.spec.base_key) if prepared.spec.base_key else None
-    return found or (_sibling(ctx, prepared.trusted) if prepared.trusted else None)
+    """Return an artifact whose source differs only in its tests, if there is one."""
+    sibling = ctx.store.find_by_base_key(prepared.spec.base_key) if prepared.spec.base_key else None
+    return sibling or (_sibling(ctx, prepared.trusted) if prepared.trusted else None)
 
 
 @dataclass(frozen=True)
 class BuildMethod:
     """How a cell is made in a toolchain container.
 
-    `fill` puts into a fresh one all but a cross build's own Python; `make` is called as `execute.run_build` is; `pack`
-    takes the trees and returns the install tree; `report` asks how often the caches had an answer. `derived_from` is
-    the artifact that most of it is taken from, if it is.
+    `fill` populates a fresh one, except for a cross build's own Python; `make` has the signature of
+    `execute.run_build`; `pack` packs the trees and returns the install tree; `report` returns the caches' hits and
+    misses. `derived_from` is the artifact from which the cell is derived, if it is.
     """
 
     fill: Callable[[Container], None]
@@ -82,15 +82,15 @@ class BuildMethod:
     derived_from: Artifact | None = None
 
 
-def _building(ctx: BuildContext, prepared: PreparedCell) -> BuildMethod:
-    """Build it from its source."""
+def _full_build(ctx: BuildContext, prepared: PreparedCell) -> BuildMethod:
+    """Return the method that builds a cell from its source."""
     fill = partial(populate, spec=prepared.spec, source=prepared.source)
-    report = partial(cache_report, remark=lambda said: ctx.progress.say(f"{prepared.cell}: {said}"))
+    report = partial(cache_report, remark=lambda message: ctx.progress.say(f"{prepared.cell}: {message}"))
     return BuildMethod(fill, execute.run_build, pack_trees, report)
 
 
-def _renewing(ctx: BuildContext, prepared: PreparedCell, sibling: Artifact) -> BuildMethod:
-    """Make it of an artifact that differs in its tests only. Raises UnfitError."""
+def _derivation(ctx: BuildContext, prepared: PreparedCell, sibling: Artifact) -> BuildMethod:
+    """Return the method that derives a cell from an artifact that differs only in its tests. Raises UnfitError."""
     base = test_overlay.open_base(sibling, prepared.spec, prepared.source)
     ctx.progress.say(f"{prepared.cell}: only tests differ from {sibling.id}, so it is derived from that")
     fill = partial(test_overlay.fill, source=prepared.source, base=base)
@@ -101,11 +101,10 @@ def _renewing(ctx: BuildContext, prepared: PreparedCell, sibling: Artifact) -> B
 
 @dataclass(frozen=True)
 class CellBuild:
-    """A cell being made in a toolchain container: built, packed, probed, and put into the stash.
+    """Makes a cell in a toolchain container: builds, packs, probes and stashes it.
 
-    Containers take a second to come and to go, and the caches to count: what can runs beside the next step. A pool of
-    threads ends before the stacks do that they close or enter, so these close what was entered even where no thread
-    came to it.
+    Starting and removing a container, and counting cache hits, take a second each, so they run in threads during
+    the next step. The thread pool ends before the exit stacks, which then close everything that was entered.
     """
 
     ctx: BuildContext
@@ -116,16 +115,16 @@ class CellBuild:
 
     @property
     def subject(self) -> str:
-        """What the steps are about."""
+        """The subject of the progress steps."""
         return str(self.prepared.cell)
 
     @property
     def emulation(self) -> Mapping[str, str]:
-        """What the target needs in its environment."""
+        """The variables that emulation needs in the target's environment."""
         return self.ctx.emulation(self.prepared.cell.arch, self.prepared.request.cpu)
 
     def run(self) -> BuiltCell:
-        """Make the cell. Raises UnfitError where the method is not a build."""
+        """Make the cell. Raises BuildError, EngineError, StashError, and UnfitError if a derivation is impossible."""
         with contextlib.ExitStack() as building:
             container, python, built = self._build(building)
             with (
@@ -147,17 +146,17 @@ class CellBuild:
                 built = built.after("probe", time.monotonic() - started)
                 with self.ctx.progress.step("stash", self.subject):
                     artifact = staging.commit(self._manifest(built, python, facts))
-                for each in closing:
-                    each.result()
+                for future in closing:
+                    future.result()
         return BuiltCell(artifact, from_stash=False, seconds=built.seconds, caches=caches)
 
     def _build(self, building: contextlib.ExitStack) -> tuple[Container, Artifact | None, BuildResult]:
-        """Start the container in the stack, and build in it; return it with the build Python, if there is one."""
+        """Start the container in the stack and build there; return it with the build Python, if there is one."""
         pool = building.enter_context(ThreadPoolExecutor(1))
         container = building.enter_context(
             build_container(self.ctx, self.prepared, self.prepared.spec, f"build-{self.subject}")
         )
-        populating = pool.submit(self.method.fill, container)  # ends with its container, if nobody waits for it
+        populating = pool.submit(self.method.fill, container)  # ends with its container if it is not awaited
         python = ensure_build_python(self.ctx, self.prepared, self.log)
 
         def unpack() -> None:
@@ -165,8 +164,8 @@ class CellBuild:
             if python is not None:
                 put_build_python(container, python)
 
-        made = run_logged(self.ctx, container, self.prepared.spec, self.method.make, unpack, self.subject, self.log)
-        return container, python, made
+        built = run_logged(self.ctx, container, self.prepared.spec, self.method.make, unpack, self.subject, self.log)
+        return container, python, built
 
     def _report(self, container: Container) -> Mapping[str, tuple[int, int]]:
         return self.ctx.optional("counting cache hits", self.method.report, container) or {}
@@ -212,7 +211,7 @@ class CellBuild:
 
 
 def _other_source(manifest: Manifest, prepared: PreparedCell) -> str | None:
-    """Say it where an artifact is of another commit or other changes, and still what this source would be built to."""
+    """Return a remark if an artifact was built from another commit or other changes with the same build inputs."""
     source = prepared.source
     if (manifest.source.commit, manifest.source.diff_digest) == (source.commit, source.diff_digest):
         return None

@@ -17,23 +17,22 @@ from crossjit.stash.store import Store
 
 
 def put_build_python(container: Container, python: Artifact) -> None:
-    """Unpack a build Python where a cross build looks for it."""
+    """Unpack a build Python into a cross build's container."""
     with python.open() as tar:
         container.put(tar, layout.BUILD_PYTHON)
 
 
 def ensure_build_python(ctx: BuildContext, prepared: PreparedCell, log: Path) -> Artifact | None:
-    """Return the Python that runs CPython's own tools in a cross build: a native cell's, or one built once and kept."""
-    wanted = prepared.build_python
-    if wanted is None:
+    """Return the Python that runs CPython's own tools in a cross build, built if the stash has none; else None."""
+    if prepared.build_python is None:
         return None
-    if found := _found_build_python(ctx, prepared):
-        return found
-    spec = wanted.own
+    if artifact := _find_and_report(ctx, prepared):
+        return artifact
+    spec = prepared.build_python.own
     subject = f"build Python {prepared.source.version}"
     with ctx.store.lock(spec.key, on_wait=on_wait(ctx, subject)):
-        if found := _found_build_python(ctx, prepared):
-            return found
+        if artifact := _find_and_report(ctx, prepared):
+            return artifact
         own_log = log.with_name("build-python.log")
         with (
             build_container(ctx, prepared, spec, f"build-{subject}") as container,
@@ -52,13 +51,13 @@ def ensure_build_python(ctx: BuildContext, prepared: PreparedCell, log: Path) ->
 
 
 def find_build_python(store: Store, prepared: PreparedCell) -> Artifact | None:
-    """Return what the stash has as a cross build's Python: of its own trust domain, or of the recipes' own sources."""
-    found = build_python.find(store, prepared.build_python) if prepared.build_python else None
-    return found or (find_build_python(store, prepared.trusted) if prepared.trusted else None)
+    """Return the stash's Python for a cross build, of its own trust domain or of the recipes' own sources."""
+    artifact = build_python.find(store, prepared.build_python) if prepared.build_python else None
+    return artifact or (find_build_python(store, prepared.trusted) if prepared.trusted else None)
 
 
-def _found_build_python(ctx: BuildContext, prepared: PreparedCell) -> Artifact | None:
-    found = find_build_python(ctx.store, prepared)
-    if found is not None and found.manifest.kind is ArtifactKind.CELL:
-        ctx.progress.say(f"{prepared.cell}: {found.manifest.subject} ({found.id}) is its build Python")
-    return found
+def _find_and_report(ctx: BuildContext, prepared: PreparedCell) -> Artifact | None:
+    artifact = find_build_python(ctx.store, prepared)
+    if artifact is not None and artifact.manifest.kind is ArtifactKind.CELL:
+        ctx.progress.say(f"{prepared.cell}: {artifact.manifest.subject} ({artifact.id}) is its build Python")
+    return artifact

@@ -1,4 +1,4 @@
-"""The steps that building a cell and building its build Python have in common."""
+"""Steps shared by the builds of cells and of build Pythons."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run_logged(
     subject: str,
     log: Path,
 ) -> BuildResult:
-    """Have something made in a container, as `execute.run_build` does, with its whole output in `log`."""
+    """Call `make`, which has the signature of `execute.run_build`, with its whole output in `log`."""
     progress = Paced(ctx.progress, ctx.settings.home, f"{subject} {spec.strategy}")
     with log.open("w", encoding="utf-8", buffering=1) as output:
         built = make(container, spec, unpack=unpack, subject=subject, jobs=ctx.jobs, log=output, progress=progress)
@@ -42,7 +42,7 @@ def run_logged(
 
 
 def pack_trees(container: Container, staging: Staging) -> Packed:
-    """Take the trees that a build leaves; return the install tree."""
+    """Pack the trees of a finished build; return the install tree."""
     packed = pack_tree(container, staging, INSTALL, layout.INSTALL, below=layout.PREFIX)
     for name, folder in ((SUPPORT, layout.SUPPORT), (GENERATED, layout.GENERATED)):
         pack_tree(container, staging, name, folder)
@@ -50,13 +50,13 @@ def pack_trees(container: Container, staging: Staging) -> Packed:
 
 
 def pack_tree(container: Container, staging: Staging, name: str, folder: str, *, below: str = "") -> Packed:
-    """Take one tree out of a container."""
+    """Pack one tree of a container."""
     with container.get(folder) as tar:
         return staging.add(name, tar, below=below)
 
 
 def probe_conditions(ctx: BuildContext, prepared: PreparedCell, image: Image) -> evidence.Conditions:
-    """Say in what a probe of a cell would run now."""
+    """Return the conditions in which a probe of a cell would run now."""
     arch, request = prepared.cell.arch, prepared.request
     environment = target_module.environment(request.variant, ctx.emulation(arch, request.cpu))
     return evidence.conditions(image, environment, ctx.qemu_version(arch), ctx.facts)
@@ -64,18 +64,18 @@ def probe_conditions(ctx: BuildContext, prepared: PreparedCell, image: Image) ->
 
 @contextlib.contextmanager
 def build_container(ctx: BuildContext, prepared: PreparedCell, spec: BuildSpec, purpose: str) -> Iterator[Container]:
-    """Start the container of a build, with its trust domain's caches; what a stranger's leaves there is bounded."""
+    """Start the container of a build with its trust domain's caches; a stranger's cache is trimmed after the build."""
     cache = below = mark = None
     if ctx.cached:
         if trust.is_stranger(spec.domain):
             mark = cache_volume.mark(ctx.settings, spec.domain, ctx.run)
-        cache, *others = (
+        cache, *lower = (
             cache_volume.ensure(
                 ctx.engine, ctx.settings, domain, prepared.source.origin if domain == spec.domain else ""
             )
             for domain in trust.serving(spec.domain)
         )
-        below = others[0] if others else None
+        below = lower[0] if lower else None
     with (
         contextlib.ExitStack() as after,
         open_container(
@@ -91,24 +91,24 @@ def build_container(ctx: BuildContext, prepared: PreparedCell, spec: BuildSpec, 
         ) as container,
     ):
         if cache is not None and mark is not None:
-            after.push(partial(_bound, ctx, prepared.toolchain, cache, spec.domain, mark))
+            after.push(partial(_trim, ctx, prepared.toolchain, cache, spec.domain, mark))
         yield container
 
 
-def _bound(
+def _trim(
     ctx: BuildContext, image: Image, volume: str, domain: str, mark: Path, kind: type[BaseException] | None, *_: object
 ) -> None:
-    """Bound a stranger's cache behind its build, unless that was interrupted: then the next command removes it."""
+    """Trim a stranger's cache after its build, unless the build was interrupted: then the next command removes it."""
     if kind is None or issubclass(kind, Exception):
         name = container_name("cache", ctx.run)
-        about = (ctx.engine, image, volume, domain, name, ctx.labels, mark)
-        ctx.optional(f"bounding {volume}", partial(cache_volume.bound, *about))
+        arguments = (ctx.engine, image, volume, domain, name, ctx.labels, mark)
+        ctx.optional(f"bounding {volume}", partial(cache_volume.bound, *arguments))
 
 
 def make_manifest(
     ctx: BuildContext, prepared: PreparedCell, spec: BuildSpec, kind: ArtifactKind, built: BuildResult
 ) -> Manifest:
-    """Describe what was built, as far as the build says it."""
+    """Make the manifest's part that the build determines."""
     source = prepared.source
     return Manifest(
         kind=kind,
@@ -136,5 +136,5 @@ def make_manifest(
 
 
 def on_wait(ctx: BuildContext, subject: str) -> Callable[[], None]:
-    """Return what says that another process holds a lock."""
+    """Return a function that reports that another process is building the subject."""
     return lambda: ctx.progress.say(f"{subject}: another process is building it; waiting to use its result")

@@ -1,4 +1,4 @@
-"""Removing what runs left: `sweep` after dead ones, at the start of a command; `clean` all that crossjit made."""
+"""Removing leftovers: `sweep` those of dead runs, at the start of a command; `clean` everything that crossjit made."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from crossjit.settings import Settings
 from crossjit.stash.store import Store
 from crossjit.util import files
 
-KINDS = ("container", "volume", "image")  # containers first, then what they hold on to
+KINDS = ("container", "volume", "image")  # containers first, since they use volumes and images
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """Something that was not removed, and why not."""
+    """An object that was not removed, and the reason."""
 
     thing: EngineObject
     reason: str
@@ -26,7 +26,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class CleanupResult:
-    """What was removed from the engine and from the state folder (names of folders in the making), and what was not."""
+    """The removed engine objects and temporary folders of the state folder (names), and the objects not removed."""
 
     removed: tuple[EngineObject, ...] = ()
     folders: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class CleanupResult:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """What was removed, a line each, for people."""
+        """A line for each removed object and folder, for people."""
         return (
             *(f"{thing.kind} {thing.name}" for thing in self.removed),
             *(f"folder {name}" for name in self.folders),
@@ -42,47 +42,54 @@ class CleanupResult:
 
 
 def sweep(engine: Engine, settings: Settings) -> CleanupResult:
-    """Remove what runs left whose process died, and what is half made in the stash and `sources/`.
+    """Remove leftovers of runs whose process died, and unfinished data in the stash and `sources/`.
 
-    Only things with this state folder's label and a run's label are looked at. Images stay, since they are found by key
-    again, but for copies that a run made for itself; so do caches (volumes without a run's label), but for those of
-    strangers' builds that ended before they were bounded. What the engine does not let go is kept, with the reason.
+    Only objects with the labels of this state folder and of a run are considered. Images stay, since they are found by
+    key, except for a run's own copies. Caches (volumes without a run's label) stay, except for those of strangers'
+    builds that died before the caches were trimmed. Objects that the engine does not remove are returned with the
+    reason.
 
-    Raises EngineError if the engine does not answer, StashError if the state folder cannot be written.
+    Raises EngineError if the engine does not answer, StashError if the stash is not writable, InfrastructureError if
+    `sources/` is not.
     """
-    removed, kept = [], []
-    left = engine.owned({HOME: settings.identity, RUN: None})
-    for thing in sorted(left, key=lambda thing: KINDS.index(thing.kind)):
+    removed, skipped = [], []
+    leftovers = engine.owned({HOME: settings.identity, RUN: None})
+    for thing in sorted(leftovers, key=lambda thing: KINDS.index(thing.kind)):
         if (thing.kind == "image" and COPY not in thing.labels) or history.is_alive(settings, thing.labels[RUN]):
             continue
         reason = _remove(engine, thing)
         if reason is None:
             removed.append(thing)
         else:
-            kept.append(Skipped(thing, reason))
+            skipped.append(Skipped(thing, reason))
     removed += _sweep_unbounded(engine, settings)
-    return CleanupResult(tuple(removed), sweep_folders(settings), tuple(kept))
+    return CleanupResult(tuple(removed), sweep_folders(settings), tuple(skipped))
 
 
 def _sweep_unbounded(engine: Engine, settings: Settings) -> Iterator[EngineObject]:
-    """Remove the cache volumes of strangers' builds that died before what they wrote was bounded; yield these.
+    """Remove the cache volumes of strangers' builds that died before the caches were trimmed; yield these.
 
-    One that a living run uses is its to bound, if it comes to that.
+    A volume that a living run uses is left to that run.
     """
     marks = cache_volume.unbounded(settings)
     living = {domain for _, domain, run in marks if history.is_alive(settings, run)}
-    there = {cache_volume.domain_of(volume): volume for volume in cache_volume.find(engine, settings)} if marks else {}
+    volumes = (
+        {cache_volume.domain_of(volume): volume for volume in cache_volume.find(engine, settings)} if marks else {}
+    )
     for mark, domain, _ in marks:
-        volume = there.get(domain)
+        volume = volumes.get(domain)
         if domain in living or (volume and _remove(engine, volume) is not None):
-            continue  # somebody looks into it: next time
+            continue  # in use: retried by the next sweep
         mark.unlink(missing_ok=True)
-        if volume and there.pop(domain):
+        if volume and volumes.pop(domain):
             yield volume
 
 
 def sweep_folders(settings: Settings) -> tuple[str, ...]:
-    """Remove what dead processes left half made in the stash and in `sources/`. Raises StashError. Needs no engine."""
+    """Remove unfinished data of dead processes from the stash and `sources/`. Needs no engine.
+
+    Raises StashError, InfrastructureError.
+    """
     with files.translate_os_errors(InfrastructureError, "cannot clean up", settings.sources):
         sources = files.remove_dead(settings.sources / "tmp")
     return (
@@ -101,14 +108,14 @@ def clean(
     own_run: str | None = None,
     dry_run: bool = False,
 ) -> CleanupResult:
-    """Remove all of these kinds that crossjit made for this state folder, found by label.
+    """Remove the objects of these kinds that crossjit made for this state folder, found by label.
 
-    Never what a living run other than `own_run` (the one that cleans) uses: its containers and volumes stay, and so do
-    all images and caches as long as there is one, since nobody knows which it is about to use. Raises as `sweep` does.
+    The containers and volumes of living runs stay, except for `own_run`, the run that cleans. While there is such a
+    run, all images and caches stay, since it may use any of them. Raises as `sweep` does.
     """
     living = set(history.living(settings)) - {own_run}
     removed: list[EngineObject] = []
-    kept: list[Skipped] = []
+    skipped: list[Skipped] = []
     for thing in _in_order(engine, settings, {"container": containers, "volume": volumes, "image": images}):
         reason: str | None = None
         run = thing.labels.get(RUN)
@@ -121,24 +128,24 @@ def clean(
         if reason is None:
             removed.append(thing)
         else:
-            kept.append(Skipped(thing, reason))
-    return CleanupResult(tuple(removed), () if dry_run else sweep_folders(settings), tuple(kept))
+            skipped.append(Skipped(thing, reason))
+    return CleanupResult(tuple(removed), () if dry_run else sweep_folders(settings), tuple(skipped))
 
 
-def _in_order(engine: Engine, settings: Settings, wanted: dict[str, bool]) -> Iterator[EngineObject]:
-    """Containers first, then what they hold on to."""
+def _in_order(engine: Engine, settings: Settings, selected: dict[str, bool]) -> Iterator[EngineObject]:
+    """Yield the objects of the selected kinds, in the order of KINDS."""
     yield from (
         thing
         for thing in sorted(engine.owned({HOME: settings.identity}), key=lambda thing: KINDS.index(thing.kind))
-        if wanted[thing.kind]
+        if selected[thing.kind]
     )
 
 
 def _remove(engine: Engine, thing: EngineObject) -> str | None:
-    """Remove it; return why not, if the engine refused. Raises EngineError if it does not answer any more."""
+    """Remove an object; return the reason if the engine refuses. Raises EngineError if it no longer answers."""
     try:
         engine.remove(thing)
     except CrossjitError as error:
-        engine.facts()  # raises if the reason is that the engine is gone
+        engine.facts()  # raises if the engine is gone
         return error.message
     return None

@@ -1,4 +1,4 @@
-"""What the steps work with, and what they are asked for."""
+"""The context of a run's steps, and the stages of a cell: requested, prepared, built."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ T = TypeVar("T")
 
 
 EnsureImage = Callable[[ImageSpec, Role, Arch], Image]
-"""Returns an image of this role and arch, made if it is not there; see `ImageBuilder.ensure`."""
+"""Returns an image of this role and arch, made if it is missing; see `ImageBuilder.ensure`."""
 
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What the steps work with: the machine's side of a run.
+    """The machine's side of a run.
 
-    `labels` go on whatever is started in the engine; `cached` says whether builds use what earlier ones kept; `pinned`
-    are sources that are taken as they were, by what asks for them (`Order.wanted`).
+    `labels` are for everything that is started in the engine. `cached` says whether builds use the caches. `pinned` are
+    sources from earlier runs that replace the requested ones, by `CellRequest.wanted`.
     """
 
     settings: Settings
@@ -53,24 +53,24 @@ class BuildContext:
 
     @property
     def jobs(self) -> int:
-        """How many processes make and the suites may use at a time."""
+        """The number of parallel processes for make and the suites."""
         return jobs_for(self.facts, self.settings.jobs)
 
     def emulated(self, arch: Arch) -> bool:
-        """Whether what is built for this arch runs under QEMU here."""
+        """Whether programs of this arch run under QEMU here."""
         return arch is not self.facts.arch
 
     def emulation(self, arch: Arch, cpu: str | None) -> Mapping[str, str]:
-        """Return what a container of this arch needs in its environment."""
+        """Return the variables that emulation needs in a container of this arch."""
         return emulation.environment(self.facts.arch, arch, cpu)
 
     def qemu_version(self, arch: Arch) -> str | None:
-        """Return the version of the QEMU that this arch runs under here; None where it runs natively."""
+        """Return the version of the QEMU that runs this arch here; None if it runs natively or without a known QEMU."""
         emulator = self.ability.emulators.get(arch)
         return emulator.version if emulator and self.emulated(arch) else None
 
     def require_emulator(self, arch: Arch) -> None:
-        """Raise InfrastructureError where nothing here can run this arch."""
+        """Raise InfrastructureError if nothing here can run this arch."""
         if self.ability.runs(arch) is False:
             raise InfrastructureError(
                 f"nothing on this machine can run {arch} programs",
@@ -78,7 +78,7 @@ class BuildContext:
             )
 
     def optional(self, what: str, step: Callable[..., T], *arguments: object) -> T | None:
-        """Take a step that nothing depends on: what goes wrong in it is told, and is no cell's failure."""
+        """Run an optional step: its failure is reported, returns None, and does not fail a cell."""
         try:
             return step(*arguments)
         except Interrupted:
@@ -90,10 +90,10 @@ class BuildContext:
 
 @dataclass(frozen=True)
 class CellRequest:
-    """What is to be done for one cell, before anything is: the recipe's variant, and what the user asked for.
+    """A cell to build, with its recipe's variant and the user's options.
 
-    `source` is what `--source` said, None for the recipe's own; `image` an image's name where the user chose it;
-    `selection` which part of the suites is to run.
+    `source` is the value of `--source`, None for the recipe's own; `image` the name of an image if the user chose one;
+    `selection` the part of the suites to run.
     """
 
     cell: Cell
@@ -107,7 +107,7 @@ class CellRequest:
 
     @property
     def wanted(self) -> Archive | Git | str:
-        """What is asked for as the source."""
+        """The requested source."""
         return self.source or self.recipe.source
 
     @property
@@ -118,9 +118,10 @@ class CellRequest:
 
 @dataclass(frozen=True)
 class PreparedCell:
-    """A request with its source and its toolchain: now its build key is known.
+    """A request with its source and toolchain, so that its build key is known.
 
-    `trusted` is the same as the recipes' own trust domain would build it, whose artifacts serve; None in that domain.
+    `trusted` is the same cell in the trust domain of the recipes' own sources, whose artifacts can be used instead;
+    None in that domain.
     """
 
     request: CellRequest
@@ -133,7 +134,7 @@ class PreparedCell:
 
     @property
     def cell(self) -> Cell:
-        """The cell that this is about."""
+        """The requested cell."""
         return self.request.cell
 
     @property
@@ -144,9 +145,9 @@ class PreparedCell:
 
 @dataclass(frozen=True)
 class BuiltCell:
-    """A cell that is in the stash. `from_stash` says that it was there before; `seconds` is what this run spent.
+    """A cell in the stash. `from_stash` says whether it was there before; `seconds` are this run's, by phase.
 
-    `caches` says how often each cache had an answer and how often not, by its name: (hits, misses).
+    `caches` are (hits, misses) by cache name.
     """
 
     artifact: Artifact
@@ -156,5 +157,5 @@ class BuiltCell:
 
 
 def labels(settings: Settings, run: str) -> Mapping[str, str]:
-    """Return what everything that a run starts in the engine carries, so that it is found if the run dies."""
+    """Return the labels of everything that a run starts in the engine, by which it is found if the run dies."""
     return {OWNED: "container", HOME: settings.identity, RUN: run}

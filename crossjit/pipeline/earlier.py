@@ -1,4 +1,4 @@
-"""What an earlier run was about, as it was then, whatever its paths and refs name by now."""
+"""The artifacts and sources of an earlier run, even if its paths and refs have changed since."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from crossjit.model import Cell, CellResult
 from crossjit.pipeline import build_cell, prepare
 from crossjit.pipeline.context import BuildContext, BuiltCell, CellRequest, PreparedCell
 from crossjit.runs.model import Run
-from crossjit.sources import request
+from crossjit.sources import request as source_request
 from crossjit.stash.artifact import Artifact
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """The cells' artifacts of an earlier run; `ctx` builds others from the sources that these were built from.
+    """The artifacts of an earlier run by cell; `ctx` builds other cells from the same sources.
 
-    `builds` is false where such a source is no longer kept, so that nothing else can be built to compare with.
+    `builds` is false if such a source is gone, so that nothing can be built for comparison.
     """
 
     run: Run
@@ -29,9 +29,9 @@ class Earlier:
     builds: bool = True
 
     def built(self, prepared: PreparedCell, log: Path) -> BuiltCell:
-        """Return a cell's artifact. Where the stash has it no more, it is built anew, if that gives the same.
+        """Return a cell's artifact. If it is gone, it is built again with the same build key.
 
-        Raises UserError if not: what is found in another build must not be said of this run.
+        Raises UserError if the build key has changed: findings about another build must not be reported for this run.
         """
         if (artifact := self.artifacts.get(prepared.cell)) is not None:
             return BuiltCell(artifact, from_stash=True)
@@ -44,22 +44,22 @@ class Earlier:
         return build_cell.build_cell(self.ctx, prepared, log=log)
 
 
-def as_it_was(ctx: BuildContext, orders: Sequence[CellRequest], run: Run) -> Earlier:
-    """Find what a run built, and from which sources; what has changed since is said."""
+def as_it_was(ctx: BuildContext, requests: Sequence[CellRequest], run: Run) -> Earlier:
+    """Find the artifacts that a run built, and their sources; sources that have changed since are reported."""
     artifacts: dict[Cell, Artifact] = {}
     pinned: dict[object, sources.Source] = {}
     builds = True
-    for order in orders:
-        artifact = _artifact(ctx, run.result(order.cell))
+    for request in requests:
+        artifact = _artifact(ctx, run.result(request.cell))
         if artifact is None:
             continue
-        artifacts[order.cell] = artifact
-        if order.wanted in pinned:
+        artifacts[request.cell] = artifact
+        if request.wanted in pinned:
             continue
         source = sources.kept(artifact.manifest.source, ctx.settings)
-        remark = _changed(ctx, order, artifact.manifest.source.digest)
+        remark = _changed(ctx, request, artifact.manifest.source.digest)
         if source is not None:
-            pinned[order.wanted] = source
+            pinned[request.wanted] = source
         elif remark:
             builds = False
             remark += ", and its old state is gone: no different build can be compared with it"
@@ -71,18 +71,17 @@ def as_it_was(ctx: BuildContext, orders: Sequence[CellRequest], run: Run) -> Ear
 def _artifact(ctx: BuildContext, result: CellResult | None) -> Artifact | None:
     if result is None or result.artifact is None:
         return None
-    found = (artifact for artifact in ctx.store.artifacts() if artifact.id == result.artifact)
-    return next((artifact for artifact in found if artifact.is_intact()), None)
+    matches = (artifact for artifact in ctx.store.artifacts() if artifact.id == result.artifact)
+    return next((artifact for artifact in matches if artifact.is_intact()), None)
 
 
-def _changed(ctx: BuildContext, order: CellRequest, digest: str) -> str:
-    """Say whether what is on this machine under the order's path is not what was built; nothing else is asked."""
+def _changed(ctx: BuildContext, request: CellRequest, digest: str) -> str:
+    """Return a remark if the request's local source has changed since it was built; remote sources are not checked."""
+    local_kinds = (source_request.Checkout, source_request.ArchiveFile, source_request.LocalRepository)
     try:
-        local = order.source is not None and isinstance(
-            request.parse(order.source), (request.Checkout, request.ArchiveFile, request.LocalRepository)
-        )
-        if not local or prepare.resolve(ctx, order).digest == digest:
+        local = request.source is not None and isinstance(source_request.parse(request.source), local_kinds)
+        if not local or prepare.resolve(ctx, request).digest == digest:
             return ""
-        return f"{order.source} has changed since"
+        return f"{request.source} has changed since"
     except SourceError as error:
-        return f"{order.source} cannot be read any more ({error.message})"
+        return f"{request.source} cannot be read any more ({error.message})"

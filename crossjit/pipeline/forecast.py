@@ -1,4 +1,4 @@
-"""What is known of a request before anything is started, and the order in which requests are best dealt with."""
+"""The facts of a request before anything is started, and the best order of requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from crossjit.stash.store import Store
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """What is known of a request before anything is started; `key` is None until source and toolchain are there."""
+    """The facts of a request before anything is started; `key` is None if the source or the toolchain is missing."""
 
     request: CellRequest
     known: Available
@@ -43,9 +43,9 @@ def forecast(
     *,
     before: Sequence[CellRequest] = (),
 ) -> PlannedCell:
-    """Look at what is there for a request already, or will be when the requests `before` it are done.
+    """Find what a request can reuse, now or after the requests `before` it. `engine` is None if none answers.
 
-    Nothing is started or written. `engine` is None if none answers.
+    Nothing is started or written. Raises UserError if no image fits the source.
     """
     known = Available(build_python=_serving(request, before))
     source = sources.known(request.wanted, settings)
@@ -62,18 +62,18 @@ def forecast(
         return PlannedCell(request, known, source, image)
     prepared = prepare.make_prepared(request, source, image, toolchain, host_arch)
     artifact = prepare.stashed(store, prepared)
-    found = find_build_python(store, prepared)
+    python = find_build_python(store, prepared)
     known = replace(
         known,
         toolchain=True,
-        build_python=found.manifest.subject if found else known.build_python,
+        build_python=python.manifest.subject if python else known.build_python,
         artifact=artifact is not None,
     )
     return PlannedCell(request, known, source, image, prepared.key, artifact)
 
 
 def arranged(requests: Sequence[CellRequest]) -> tuple[CellRequest, ...]:
-    """Put each recipe's cross builds behind its other cells, the native ones of which may be their build Python."""
+    """Put each recipe's cross builds after its other cells, since a native cell can be their build Python."""
     recipes = list(dict.fromkeys(request.cell.recipe for request in requests))
     crossing = Strategy.CROSS
     return tuple(
@@ -82,13 +82,13 @@ def arranged(requests: Sequence[CellRequest]) -> tuple[CellRequest, ...]:
 
 
 def _serving(request: CellRequest, before: Sequence[CellRequest]) -> str | None:
-    """Name the cell among the requests before a cross build that will be its build Python."""
+    """Name the cell among the requests `before` a cross build that will be its build Python, if any."""
     if request.strategy is not Strategy.CROSS:
         return None
     native = {
-        each.variant.name: str(each.cell)
-        for each in before
-        if (each.strategy, each.recipe, each.source, each.image)
+        earlier.variant.name: str(earlier.cell)
+        for earlier in before
+        if (earlier.strategy, earlier.recipe, earlier.source, earlier.image)
         == (Strategy.NATIVE, request.recipe, request.source, request.image)
     }
     return next((native[name] for name in build_python.serving(request.recipe) if name in native), None)

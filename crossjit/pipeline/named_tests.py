@@ -1,4 +1,4 @@
-"""What `--tests` names, checked before anything is built: a module that no suite of a run has would run nothing."""
+"""Checks of `--tests` before anything is built: a module that is in no suite of the run would run nothing."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from crossjit.sources import Source
 
 
 def require(patterns: Iterable[str], chosen: Iterable[str]) -> None:
-    """Raise UserError for a pattern that no test of the suites can match, as far as their documents tell.
+    """Raise UserError for a pattern that no test of the suites can match, judging by their documents alone.
 
-    A single word such as `test_opmap` may be a method of any module, so it passes; see `require_modules`.
+    A single word such as `test_opmap` may be a method of any module, so it passes here; see `require_modules`.
     """
     names = tuple(dict.fromkeys(chosen))
     for pattern in patterns:
         if not _is_word(pattern) and not any(_has(name, pattern) for name in names):
-            raise _refused(pattern, names)
+            raise _missing(pattern, names)
 
 
 def require_modules(patterns: Iterable[str], chosen: Iterable[str], resolved: Collection[Source]) -> None:
-    """Raise UserError for a pattern that no test of the sources can match: its module is not there, or in no suite.
+    """Raise UserError for a pattern that no test of the sources can match: its module is missing, or in no suite.
 
-    The sources are read only where the suites' documents leave a doubt.
+    The sources are read only if the suites' documents do not settle it.
     """
     names = tuple(dict.fromkeys(chosen))
     firsts = {pattern: first for pattern in patterns if (first := _first(pattern)) and first.startswith("test_")}
@@ -37,7 +37,7 @@ def require_modules(patterns: Iterable[str], chosen: Iterable[str], resolved: Co
     versions = ", ".join(dict.fromkeys(source.version for source in resolved))
     for pattern, first in firsts.items():
         if first in modules and _is_word(pattern):
-            raise _refused(pattern, names)
+            raise _missing(pattern, names)
         if modules and first not in modules and not _is_word(pattern):
             raise UserError(
                 f"CPython {versions} has no module {first!r}, which --tests {pattern!r} begins with",
@@ -46,11 +46,11 @@ def require_modules(patterns: Iterable[str], chosen: Iterable[str], resolved: Co
 
 
 def _is_word(pattern: str) -> bool:
-    """Whether it is a module's name, or a method's."""
+    """Whether a pattern has no dots, so that it may name a module or a method."""
     return "." not in pattern.removeprefix("test.")
 
 
-def _refused(pattern: str, names: tuple[str, ...]) -> UserError:
+def _missing(pattern: str, names: tuple[str, ...]) -> UserError:
     first = _first(pattern) or pattern
     what = f"the suite {names[0]} has no" if len(names) == 1 else f"none of the suites {', '.join(names)} has"
     having = [name for name in sorted(suites.names(), key=_is_full) if _has(name, pattern)]
@@ -63,13 +63,13 @@ def _is_full(name: str) -> bool:
 
 
 def _first(pattern: str) -> str | None:
-    """Return the name that a pattern begins with, None where that is a pattern itself."""
+    """Return a pattern's first name, None if it has wildcards."""
     first = pattern.removeprefix("test.").partition(".")[0]
     return None if re.search(r"[*?\[]", first) else first
 
 
 def _has(name: str, pattern: str) -> bool:
-    """Whether a suite may have what a pattern names, whatever the conditions of its groups."""
+    """Whether a suite may have a test that a pattern names, ignoring the conditions of its groups."""
     first = _first(pattern)
     suite = suites.load(name)
     if first is None or first in {PurePath(script.file).stem for script in suite.scripts}:
@@ -85,13 +85,13 @@ def _has(name: str, pattern: str) -> bool:
 
 
 def _modules(source: Source) -> frozenset[str]:
-    """Read the names of the test modules and packages that a source has."""
-    found = set()
+    """Return the names of a source's test modules and packages."""
+    modules = set()
     with sources.open_tar(source) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
         for member in tar:
             match member.name.split("/"):
                 case [_, "Lib", "test", name] if name.endswith(".py"):
-                    found.add(name.removesuffix(".py"))
+                    modules.add(name.removesuffix(".py"))
                 case [_, "Lib", "test", name, "__init__.py"]:
-                    found.add(name)
-    return frozenset(name for name in found if name.startswith("test_"))
+                    modules.add(name)
+    return frozenset(name for name in modules if name.startswith("test_"))

@@ -1,4 +1,4 @@
-"""How long a build's phases will still take: what they took in the last build of the same kind."""
+"""Estimates of the time left in a build's phases, from the last build of the same kind."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from crossjit.errors import InfrastructureError
 from crossjit.progress import Progress, Step
 from crossjit.util import files
 
-PARTS = 400  # of a phase whose work is counted: as many as make has files to compile
+PARTS = 400  # of a phase with counted work; about the number of files that make compiles
 FILE = "durations/builds.json"
 
 Profile = Sequence[float]
-"""Seconds until each equal part of a phase's work was done, the last until its end; one number for uncounted work."""
+"""Seconds until each equal part of a phase's work was done, the last until its end; one number without a count."""
 
 
 class Paced:
-    """A Progress that tells its listener how long each step of a build will take, and notes how long it took."""
+    """A Progress that adds estimates of the time left to each step of a build, and records the time that it took."""
 
     def __init__(self, listener: Progress, home: Path, kind: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """`kind` says which builds take about as long as this one; what they took is kept under `home`."""
+        """`kind` names builds that take about the same time; their times are stored under `home`."""
         self._listener = listener
         self._file = home / FILE
         self._kind = kind
@@ -34,7 +34,7 @@ class Paced:
 
     @contextlib.contextmanager
     def step(self, name: str, subject: str = "") -> Iterator[Step]:
-        """Open the step with the listener."""
+        """Open the listener's step."""
         with self._listener.step(name, subject) as step:
             paced = _PacedStep(step, self._earlier.get(name, ()), self._clock)
             paced.update()
@@ -42,29 +42,29 @@ class Paced:
             self._took[name] = paced.profile()
 
     def say(self, text: str) -> None:
-        """Say it to the listener."""
+        """Pass the text to the listener."""
         self._listener.say(text)
 
     def record(self) -> None:
-        """Remember how long the steps took, for the next build. Raises InfrastructureError."""
+        """Save the steps' times for the next build. Raises InfrastructureError."""
         kinds = self._kinds()
-        took = {name: [round(each, 1) for each in profile] for name, profile in self._took.items()}
-        known = {**kinds, self._kind: {**self._profiles(kinds), **took}}
+        profiles = {name: [round(seconds, 1) for seconds in profile] for name, profile in self._took.items()}
+        document = {**kinds, self._kind: {**self._profiles(kinds), **profiles}}
         with files.translate_os_errors(InfrastructureError, "cannot record build times", self._file):
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            files.replace(self._file, json.dumps(known, sort_keys=True).encode())
+            files.replace(self._file, json.dumps(document, sort_keys=True).encode())
 
     def _kinds(self) -> Mapping[str, Any]:
         try:
-            found = json.loads(self._file.read_bytes())
+            document = json.loads(self._file.read_bytes())
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return document if isinstance(document, dict) else {}
 
     def _profiles(self, kinds: Mapping[str, Any]) -> Mapping[str, Profile]:
-        """Return what is known of this kind; what cannot be used is left out."""
+        """Return the profiles of this kind; none if they are invalid."""
         try:
-            return {name: [float(each) for each in profile] for name, profile in kinds[self._kind].items()}
+            return {name: [float(seconds) for seconds in profile] for name, profile in kinds[self._kind].items()}
         except (KeyError, TypeError, ValueError, AttributeError):
             return {}
 
@@ -92,14 +92,14 @@ class _PacedStep:
         self._step.line(text)
 
     def profile(self) -> Profile:
-        """Return what it took, now that it is over."""
+        """Return the profile of the finished step."""
         end = self._clock() - self._began
-        unseen = PARTS - 1 - len(self._parts)  # make does not print all that it was expected to
+        unseen = PARTS - 1 - len(self._parts)  # make does not print all expected lines
         return (*self._parts[: PARTS - 1], *([end] * unseen if self._parts else []), end)
 
 
 def seconds_left(earlier: Profile, share: float, elapsed: float) -> float:
-    """Estimate the seconds that are left when a share of the counted work is done.
+    """Estimate the seconds left when a share of the counted work is done.
 
     >>> seconds_left([10, 20, 30, 140], 0.75, 60)  # the last quarter takes most of it, and this machine is slower
     173.2…
@@ -110,5 +110,5 @@ def seconds_left(earlier: Profile, share: float, elapsed: float) -> float:
     number, rest = divmod(min(share, 1.0) * len(earlier), 1)
     points = (0.0, *earlier, whole)
     past = points[int(number)] + rest * (points[int(number) + 1] - points[int(number)])
-    trust = whole / 10  # at first, the earlier build tells more about the pace than the little that was done
+    trust = whole / 10  # at first, the earlier build predicts the pace better than this one's small share
     return (whole - past) * (elapsed + trust) / (past + trust)

@@ -1,4 +1,4 @@
-"""What will be done, before anything is: which cells, by which strategy, in which steps. Pure."""
+"""Planning: the selected cells, their strategies and their steps. Pure."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ E = TypeVar("E", bound=StrEnum)
 ALL = "all"
 AUTO = "auto"
 
-# What others call them. `auto` and `all` are no values but are taken where values are.
+# Other common names of archs, which are suggested.
 _ARCH_NAMES = {name: arch for arch in Arch for name in (arch.debian, *arch.aliases)}
 
 
 @dataclass(frozen=True)
 class Selector:
-    """Which cells are meant. Empty is the default: the default recipe, the host's arch, each recipe's default variants.
+    """Selects cells. Empty fields mean the default recipe, the host's arch, and each recipe's default variants.
 
-    `recipes` are names or paths of recipes' files; `all` among recipes or variants means all there are.
+    `recipes` are names or paths of recipes' files; `all` among recipes or variants selects all of them.
     """
 
     recipes: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class Selector:
 
 @dataclass(frozen=True)
 class Selection:
-    """The chosen cells, and sentences about what was asked for and left out."""
+    """The selected cells, and notes about requested variants that were left out."""
 
     cells: tuple[Cell, ...]
     notes: tuple[str, ...] = ()
@@ -43,9 +43,9 @@ class Selection:
 
 @dataclass(frozen=True)
 class Available:
-    """What is there already, as far as somebody has looked. `artifact` says that the build key is in the stash.
+    """The results that are known to exist already. `artifact` says that the build key is in the stash.
 
-    `build_python` names what is or will be there to be a cross build's own Python, and would otherwise be built.
+    `build_python` names the cell or artifact that will be a cross build's own Python; None if it has to be built.
     """
 
     source: bool = False
@@ -57,10 +57,10 @@ class Available:
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """One step of a cell: the arch of the programs that it runs, and whether its result is there already.
+    """One step of a cell: the arch of the programs that it runs, and whether its result exists already.
 
-    `emulated` says that those run under QEMU; `obstacle` why they cannot run here, None if they can or nobody knows;
-    `by` names what its result is taken from where that is another cell's or step's.
+    `emulated` says that they run under QEMU. `obstacle` is the reason why they cannot run here, None if they can or it
+    is unknown. `by` names the other cell or artifact that provides the result, if any.
     """
 
     name: str
@@ -72,23 +72,22 @@ class PlannedStep:
 
 
 def select(recipes: Mapping[str, Recipe], selector: Selector, host_arch: Arch) -> Selection:
-    """Choose cells, always in the same order: recipes as in the mapping, archs as in the enum, variants as offered.
+    """Select cells, ordered by recipe as in the mapping, arch as in the enum, and variant as in the recipe.
 
-    A variant that one of the recipes offers and another does not is left out there, with a note, and so is one that is
-    not for an arch. Raises UserError for a recipe that is not in the mapping, for variants that none of the chosen
-    recipes offers, and where nothing is left.
+    A variant that a recipe does not offer, or not for an arch, is left out there, with a note. Raises UserError for a
+    recipe that is not in the mapping, for variants that none of the selected recipes offers, and if no cell is left.
     """
     chosen = _chosen_recipes(recipes, selector.recipes)
     arches = [arch for arch in Arch if arch in (selector.arches or (host_arch,))]
     everything = ALL in selector.variants
-    wanted = () if everything else tuple(dict.fromkeys(selector.variants))
-    _require_offered(chosen, wanted)
+    requested = () if everything else tuple(dict.fromkeys(selector.variants))
+    _require_offered(chosen, requested)
     cells = tuple(
         Cell(recipe.name, arch, variant)
         for recipe in chosen
         for arch in arches
         for variant in recipe.variants
-        if everything or variant in (wanted or recipe.default_variants)
+        if everything or variant in (requested or recipe.default_variants)
         if arch in recipe.variants[variant].arches
     )
     if not cells:
@@ -101,7 +100,7 @@ def select(recipes: Mapping[str, Recipe], selector: Selector, host_arch: Arch) -
         notes=tuple(
             f"{recipe.name} does not offer {variant}{f' for {arch}' if arch else ''}: skipped there"
             for recipe in chosen
-            for variant in wanted
+            for variant in requested
             for arch in _not_offered(recipe, variant, arches)
         ),
     )
@@ -112,14 +111,14 @@ def _listed(recipes: Iterable[Recipe]) -> str:
 
 
 def _not_offered(recipe: Recipe, variant: str, arches: Iterable[Arch]) -> Iterable[Arch | None]:
-    """Return for which of the archs a recipe does not offer a variant; None stands for all."""
+    """Return the archs for which a recipe does not offer a variant; None stands for all."""
     if variant not in recipe.variants:
         return (None,)
     return [arch for arch in arches if arch not in recipe.variants[variant].arches]
 
 
 def parse_arches(texts: Iterable[str]) -> tuple[Arch, ...]:
-    """Read archs, each text one or several with commas; `all` is all. Raises UserError with the choices."""
+    """Parse archs, separated by commas in each text; `all` selects all. Raises UserError with the choices."""
     words = _words(texts)
     if ALL in words:
         return tuple(Arch)
@@ -127,17 +126,17 @@ def parse_arches(texts: Iterable[str]) -> tuple[Arch, ...]:
 
 
 def parse_arch(text: str) -> Arch:
-    """Read an arch. Raises UserError with the choices; what others call it is suggested, not taken."""
+    """Parse an arch. Raises UserError with the choices; other common names are suggested, not accepted."""
     return _member("arch", text, Arch, _ARCH_NAMES)
 
 
 def parse_strategy(text: str) -> Strategy | None:
-    """Read a strategy; None is `auto`. Raises UserError with the choices."""
+    """Parse a strategy; None is `auto`. Raises UserError with the choices."""
     return None if text == AUTO else _member("strategy", text, Strategy, {}, also=(AUTO,))
 
 
 def parse_cell(text: str) -> Cell:
-    """Read a cell as it is written, `3.15/aarch64/jit`. Whether the recipe offers it is not checked."""
+    """Parse a cell, such as `3.15/aarch64/jit`; whether the recipe offers it is not checked. Raises UserError."""
     parts = text.split("/")
     if len(parts) != 3 or not all(parts):
         raise UserError(f"invalid cell {text!r}: expected recipe/arch/variant", hint="such as 3.15/aarch64/jit")
@@ -145,9 +144,9 @@ def parse_cell(text: str) -> Cell:
 
 
 def choose_strategy(requested: Strategy | None, ability: EmulationSupport, arch: Arch) -> Strategy:
-    """Choose how to build for an arch; None is `auto`: native where that works, else cross.
+    """Choose how to build for an arch; None is `auto`: native for the engine's own arch, otherwise cross.
 
-    Raises UserError for a strategy that makes no sense for this arch here, InfrastructureError for a missing emulator.
+    Raises UserError if the strategy does not fit the arch, InfrastructureError if an emulator is missing.
     """
     foreign = arch is not ability.arch
     if requested is None:
@@ -172,7 +171,7 @@ def choose_strategy(requested: Strategy | None, ability: EmulationSupport, arch:
 
 
 def obstacle(ability: EmulationSupport, arch: Arch) -> str | None:
-    """Say why programs of this arch cannot be run here; None if they can, or if only trying will tell."""
+    """Return why programs of this arch cannot be run here; None if they can, or if it is unknown."""
     if ability.runs(arch) is not False:
         return None
     emulator = ability.emulators.get(arch)
@@ -192,9 +191,10 @@ def steps(
     *,
     validate: bool = True,
 ) -> tuple[PlannedStep, ...]:
-    """List a cell's steps in the order in which they are taken; `validate` adds the variant's suites.
+    """List a cell's steps in order; `validate` adds the variant's suites.
 
-    A cross build compiles without an emulator; its probe, without which nothing is stashed, and its suites need one.
+    A cross build compiles without an emulator, but its probe and its suites need one, and nothing is stashed without a
+    probe.
     """
     known = known or Available()
     here, there = ability.arch, cell.arch
@@ -205,7 +205,7 @@ def steps(
         return PlannedStep(name, arch, satisfied, emulated=arch is not here, obstacle=blocked, by=by)
 
     planned = [step("source", here, known.source), step("toolchain image", compiler, known.toolchain)]
-    # the target image is put together without running anything of its own arch
+    # making the target image runs no programs of its arch
     planned.append(step("target image", here, known.target or (known.artifact and not validate)))
     if strategy is Strategy.CROSS:
         by = None if known.artifact else known.build_python
@@ -221,14 +221,14 @@ def steps(
 def matrix(cells: Iterable[Cell], words: Mapping[str, str] | None = None) -> dict[str, list[dict[str, str]]]:
     """Make the matrix of a GitHub Actions job, each cell on a runner of its own arch.
 
-    `words` are how recipes are to be named, by their names: those of a file elsewhere are found by its path alone.
+    `words` maps recipes' names to the words that select them: a file outside recipes/ is only found by its path.
     """
-    named = words or {}
+    selectors = words or {}
     return {
         "include": [
             {
-                "cell": "/".join((named.get(cell.recipe, cell.recipe), cell.arch, cell.variant)),
-                "recipe": named.get(cell.recipe, cell.recipe),
+                "cell": "/".join((selectors.get(cell.recipe, cell.recipe), cell.arch, cell.variant)),
+                "recipe": selectors.get(cell.recipe, cell.recipe),
                 "arch": cell.arch.value,
                 "variant": cell.variant,
                 "runner": cell.arch.runner,
@@ -238,8 +238,8 @@ def matrix(cells: Iterable[Cell], words: Mapping[str, str] | None = None) -> dic
     }
 
 
-def _chosen_recipes(recipes: Mapping[str, Recipe], wanted: Iterable[str]) -> list[Recipe]:
-    names = {name_of(word): word for word in wanted}
+def _chosen_recipes(recipes: Mapping[str, Recipe], requested: Iterable[str]) -> list[Recipe]:
+    names = {name_of(word): word for word in requested}
     for name, word in names.items():
         if name not in recipes and name != ALL:
             raise unknown_recipe(word, recipes)
@@ -248,14 +248,14 @@ def _chosen_recipes(recipes: Mapping[str, Recipe], wanted: Iterable[str]) -> lis
     return [recipe for name, recipe in recipes.items() if (name in names if names else recipe.default)]
 
 
-def _require_offered(chosen: Iterable[Recipe], wanted: Iterable[str]) -> None:
+def _require_offered(chosen: Iterable[Recipe], requested: Iterable[str]) -> None:
     """Raise UserError for variants that none of the recipes offers."""
     offered = list(dict.fromkeys(variant for recipe in chosen for variant in recipe.variants))
-    unknown = [variant for variant in wanted if variant not in offered]
-    said = tuple(f"there is no variant {variant!r}{did_you_mean(variant, offered)}" for variant in unknown)
-    if said:
+    unknown = [variant for variant in requested if variant not in offered]
+    messages = tuple(f"there is no variant {variant!r}{did_you_mean(variant, offered)}" for variant in unknown)
+    if messages:
         hint = f"{_listed(chosen)}: choose from {', '.join(offered)}"
-        raise UserError(said[0], hint=hint, details=said[1:])
+        raise UserError(messages[0], hint=hint, details=messages[1:])
 
 
 def _words(texts: Iterable[str]) -> tuple[str, ...]:
@@ -269,5 +269,5 @@ def _member(what: str, text: str, kind: type[E], aliases: Mapping[str, E], also:
         if text == member.value:
             return member
     alias = aliases.get(text.casefold())
-    near = did_you_mean(alias.value if alias else text, choices)
-    raise UserError(f"there is no {what} {text!r}{near}", hint=f"choose from {', '.join(choices)}")
+    suggestion = did_you_mean(alias.value if alias else text, choices)
+    raise UserError(f"there is no {what} {text!r}{suggestion}", hint=f"choose from {', '.join(choices)}")

@@ -1,4 +1,4 @@
-"""From a request to a build key: its source, its toolchain image, its build specification."""
+"""Preparing requests: resolving the source, making the toolchain image, specifying the build."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from crossjit.stash.store import Store
 
 
 def resolve(ctx: BuildContext, request: CellRequest) -> Source:
-    """Get the request's source: what the user asked for, or the recipe's. Raises SourceError, DownloadError."""
+    """Get the request's source: a pinned one, the user's, or the recipe's. Raises SourceError, DownloadError."""
     if request.wanted in ctx.pinned:
         return ctx.pinned[request.wanted]
     return sources.resolve(
@@ -32,9 +32,9 @@ def resolve(ctx: BuildContext, request: CellRequest) -> Source:
 
 
 def choose_image(specs: tuple[ImageSpec, ...], request: CellRequest, source: Source) -> ImageSpec:
-    """Choose the image by the LLVM that the source names. Raises UserError where a variant needs it and none has it.
+    """Choose the image by the source's LLVM version. Raises UserError if a variant needs it and no image has it.
 
-    A variant without LLVM is built in the same image as its siblings, so that they can be compared.
+    A variant without LLVM is built in the same image as the others, for comparison.
     """
     llvm = source.llvm
     if request.variant.needs_llvm:
@@ -49,7 +49,7 @@ def choose_image(specs: tuple[ImageSpec, ...], request: CellRequest, source: Sou
 
 
 def prepare(ctx: BuildContext, requests: Sequence[CellRequest]) -> tuple[PreparedCell, ...]:
-    """Get the requests' sources and toolchain images, each once, and say how each cell is built."""
+    """Get the requests' sources and toolchain images, each once, and specify the builds."""
     resolved: dict[object, Source] = {}
     for request in requests:
         if request.wanted not in resolved:
@@ -59,16 +59,16 @@ def prepare(ctx: BuildContext, requests: Sequence[CellRequest]) -> tuple[Prepare
 
 
 def _require_tests(requests: Sequence[CellRequest], resolved: Collection[Source]) -> None:
-    """Raise UserError for tests that are asked for by names which nothing can have."""
+    """Raise UserError for requested tests that cannot exist."""
     suites = [suite for request in requests for suite in request.suites]
     for selection in dict.fromkeys(request.selection for request in requests):
         named_tests.require_modules(selection.tests, suites, resolved)
 
 
 def prepare_each(ctx: BuildContext, requests: Sequence[CellRequest]) -> tuple[PreparedCell | CellResult, ...]:
-    """Prepare the requests as `prepare` does. What is ours and goes wrong on the way is the result of those it befalls.
+    """Prepare the requests as `prepare` does, but failures become the results of the requests that they affect.
 
-    Raises UserError where a request's source or image is wrong: before hours go into others.
+    Raises UserError for an invalid source or image of any request, before hours are spent on the others.
     """
     sources_of: dict[object, Source] = {}
     failures: dict[object, Exception] = {}
@@ -98,7 +98,7 @@ def prepare_each(ctx: BuildContext, requests: Sequence[CellRequest]) -> tuple[Pr
 
 
 def compiler_arch(request: CellRequest, host_arch: Arch) -> Arch:
-    """Return the arch that a cell's compilers run as."""
+    """Return the arch of a cell's compilers."""
     return request.cell.arch if request.strategy is Strategy.EMULATE else host_arch
 
 
@@ -109,7 +109,7 @@ def _prepare(ctx: BuildContext, request: CellRequest, source: Source) -> Prepare
 
 
 def _emulator(ctx: BuildContext, request: CellRequest) -> str:
-    """Say which QEMU the compilers of an emulated build run under, and as which CPU model."""
+    """Describe the QEMU of an emulated build's compilers, with its CPU model."""
     arch = request.cell.arch
     return f"QEMU {ctx.qemu_version(arch)} as {ctx.emulation(arch, request.cpu).get('QEMU_CPU')}"
 
@@ -117,9 +117,9 @@ def _emulator(ctx: BuildContext, request: CellRequest) -> str:
 def make_prepared(
     request: CellRequest, source: Source, image: ImageSpec, toolchain: Image, host_arch: Arch, emulator: str = ""
 ) -> PreparedCell:
-    """Say how the cell is built, now that its source and its toolchain are there."""
+    """Specify the cell's build in each trust domain that it can use."""
     domains = trust.serving(trust.domain_of(request.wanted))
-    own, *below = (_in_domain(each, request, source, image, toolchain, host_arch, emulator) for each in domains)
+    own, *below = (_in_domain(domain, request, source, image, toolchain, host_arch, emulator) for domain in domains)
     return replace(own, trusted=below[0]) if below else own
 
 
@@ -149,6 +149,6 @@ def _in_domain(
 
 
 def stashed(store: Store, prepared: PreparedCell) -> Artifact | None:
-    """Return what the stash has for a cell, intact: of its own trust domain, or of the recipes' own sources."""
-    found = store.find_intact(prepared.key)
-    return found or (stashed(store, prepared.trusted) if prepared.trusted else None)
+    """Return a cell's intact artifact in the stash, of its own trust domain or of the recipes' own sources."""
+    artifact = store.find_intact(prepared.key)
+    return artifact or (stashed(store, prepared.trusted) if prepared.trusted else None)

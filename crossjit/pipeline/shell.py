@@ -1,4 +1,4 @@
-"""Shells in a target or toolchain container."""
+"""Shells in target and toolchain containers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a built cell to its verdict."""
+"""Validating a built cell: its suites and its verdict."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ from crossjit.images import Role
 from crossjit.model import CellResult, SuiteResult, Verdict
 from crossjit.pipeline.build_cell import build_cell
 from crossjit.pipeline.build_steps import probe_conditions
-from crossjit.pipeline.context import (
-    BuildContext,
-    BuiltCell,
-    PreparedCell,
-)
+from crossjit.pipeline.context import BuildContext, BuiltCell, PreparedCell
 from crossjit.runs import bug_report
 from crossjit.stash.artifact import SUPPORT
 from crossjit.validation import durations, evidence, run_suite
@@ -27,9 +23,9 @@ from crossjit.validation.verdict import judge
 def validate_cell(
     ctx: BuildContext, prepared: PreparedCell, built: BuiltCell, *, folder: Path, earlier: Path | None = None
 ) -> tuple[SuiteResult, ...]:
-    """Run the order's suites on a built cell, in order. `folder` gets what the suites wrote.
+    """Run the requested suites on a built cell, in order. `folder` gets the files of the suites.
 
-    `earlier` is the cell's folder in a run that died: what its suites got done is not done again.
+    `earlier` is the cell's folder in a run that died; modules that it completed are not run again.
     """
     selection = prepared.request.selection
     results = []
@@ -47,14 +43,14 @@ def validate_cell(
             durations=durations.load(ctx.settings.home, name, target.conditions),
         )
         if not selection.tests:
-            told = (ctx.settings.home, name, target.conditions, result.modules)
-            ctx.optional("recording module times", durations.record, *told)
+            arguments = (ctx.settings.home, name, target.conditions, result.modules)
+            ctx.optional("recording module times", durations.record, *arguments)
         results.append(result)
     return tuple(results)
 
 
 def target_of(ctx: BuildContext, prepared: PreparedCell, built: BuiltCell, purpose: str) -> target_module.Target:
-    """Return what a built cell's suites run in; its image is made if it is not there. `purpose` names the container."""
+    """Return the target of a built cell, whose image is made if it is missing. `purpose` names the container."""
     ctx.require_emulator(prepared.cell.arch)
     return target_module.Target(
         image=ctx.ensure_image(prepared.image, Role.TARGET, prepared.cell.arch),
@@ -81,10 +77,10 @@ def run_cell(
     rebuild: bool = False,
     earlier: Path | None = None,
 ) -> CellResult:
-    """Take one cell from nothing to its verdict; what goes wrong on the way is the verdict, with its reason.
+    """Build and validate one cell; failures become its verdict, with the reason.
 
-    A build that fails is CPython's failure; an engine that fails is ours, and so is whatever else goes wrong. Only an
-    interruption gets through, and what is wrong with the request: an earlier run that cannot be taken up.
+    A failed build counts as CPython's failure, all other errors as crossjit's or the machine's. Raises only Interrupted
+    and UserError (for an earlier run that cannot be resumed).
     """
     cell = prepared.cell
     result = CellResult(cell, Verdict.INFRA, (), build_key=prepared.key, strategy=prepared.request.strategy)
@@ -108,8 +104,8 @@ def run_cell(
         if validate:
             suite_results = validate_cell(ctx, prepared, built, folder=folder, earlier=earlier)
             seconds.update({suite.suite: suite.seconds for suite in suite_results})
-        decided, reasons = judge(cell, prepared.request.variant, probe, suite_results)
-        return replace(result, verdict=decided, reasons=reasons, suites=suite_results, seconds=seconds)
+        verdict, reasons = judge(cell, prepared.request.variant, probe, suite_results)
+        return replace(result, verdict=verdict, reasons=reasons, suites=suite_results, seconds=seconds)
     except (Interrupted, UserError):
         raise
     except Exception as error:
@@ -117,13 +113,13 @@ def run_cell(
 
 
 def _current_probe(ctx: BuildContext, prepared: PreparedCell, built: BuiltCell) -> dict[str, object]:
-    """Return the facts of a probe that ran in what a probe would run in now: the build's, or those of a new one."""
+    """Return the facts of a probe in the current conditions: the build's probe, or a new one."""
     manifest = built.artifact.manifest
     if not built.from_stash:
         return manifest.probe
     target = target_of(ctx, prepared, built, "probe")
-    now = probe_conditions(ctx, prepared, target.image)
-    changed = evidence.changed(manifest.probed_in, now)
+    conditions = probe_conditions(ctx, prepared, target.image)
+    changed = evidence.changed(manifest.probed_in, conditions)
     if not changed and "unfinished" not in manifest.probe:
         return manifest.probe
     ctx.progress.say(f"{prepared.cell}: probing it again ({changed or 'it did not finish'})")
