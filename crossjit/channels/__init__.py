@@ -21,6 +21,7 @@ from crossjit.channels.runner import (
     Start,
     read_event,
 )
+from crossjit.channels.test_list import TestList, TestListReader
 
 __all__ = [
     "Begun",
@@ -43,6 +44,8 @@ __all__ = [
     "Section",
     "Start",
     "Stop",
+    "TestList",
+    "TestListReader",
     "Uop",
     "Whole",
     "Workload",

@@ -5,17 +5,17 @@ from __future__ import annotations
 import difflib
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
 import crossjit
-from crossjit.config.conditions import TargetEnvironment, from_record, in_range, numbers
+from crossjit.config.conditions import TargetEnvironment, When
 from crossjit.known_failures.entries import KnownFailure, LocatedEntry, literal_head
-from crossjit.known_failures.test_inventory import Inventory, family, matching, of_artifact
-from crossjit.model import CellResult, Outcome, SuiteResult
-from crossjit.stash.artifact import Artifact
+from crossjit.known_failures.subjects import Recorded, Subject, environment_of, outcomes_of
+from crossjit.known_failures.test_inventory import family, matching
+from crossjit.model import Arch, Outcome
 from crossjit.util.text import pluralize
 
 
@@ -43,28 +43,6 @@ class AuditedEntry:
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A CPython whose tests are known: those of its sources, None where these are not here, and those seen in runs."""
-
-    recipe: str
-    python: tuple[int, int]
-    tests: Inventory | None = None
-    seen: frozenset[str] = frozenset()
-
-    def may_have(self, pattern: str) -> bool:
-        """Tell whether there is, or may be, a test that matches."""
-        return bool(matching(self._seen, pattern)) or (self.tests is not None and self.tests.may_have(pattern))
-
-    def names(self, beginning: str) -> tuple[str, ...]:
-        """Return the names that are known and begin so."""
-        return (*matching(self._seen, f"{beginning}*"), *(self.tests.matching(f"{beginning}*") if self.tests else ()))
-
-    @cached_property
-    def _seen(self) -> list[str]:
-        return sorted(self.seen)
-
-
-@dataclass(frozen=True)
 class History:
     """One suite of a cell in a run: in what it ran, and outcomes by tests' names (groups may repeat one)."""
 
@@ -78,40 +56,13 @@ class History:
         return sorted(self.outcomes)
 
 
-Recorded = Sequence[tuple[str, CellResult]]
-"""Runs' ids, newest first, each with a cell's result."""
-
-
-def subjects(artifacts: Iterable[Artifact], recorded: Recorded, patterns: Iterable[str]) -> tuple[Subject, ...]:
-    """Collect what tests there are, as far as the patterns ask: of each recipe's newest artifact, and what ran.
-
-    `artifacts` are sorted, newest first. Raises StashError for one that is damaged.
-    """
-    patterns = tuple(patterns)
-    tests: dict[tuple[str, tuple[int, int]], Inventory] = {}
-    done: set[str] = set()
-    for artifact in artifacts:
-        recipe, python = artifact.manifest.recipe, _python(artifact.manifest.version)
-        if recipe is not None and python is not None and recipe not in done:
-            done.add(recipe)
-            tests[recipe, python] = of_artifact(artifact, patterns)
-    seen: dict[tuple[str, tuple[int, int]], set[str]] = defaultdict(set)
-    for _, result in recorded:
-        for suite in result.suites:
-            if (where := _where(suite)) is not None:
-                seen[result.cell.recipe, where.python].update(_outcomes(suite))
-    return tuple(
-        Subject(*key, tests=tests.get(key), seen=frozenset(seen.get(key, ()))) for key in sorted({*tests, *seen})
-    )
-
-
 def histories(recorded: Recorded) -> tuple[History, ...]:
     """Collect what became of tests, of suites that recorded in what they ran."""
     return tuple(
-        History(run, where, _outcomes(suite))
+        History(run, where, outcomes_of(suite))
         for run, result in recorded
         for suite in result.suites
-        if (where := _where(suite)) is not None
+        if (where := environment_of(suite)) is not None
     )
 
 
@@ -160,13 +111,13 @@ def _judge(
 
 def _missing(failure: KnownFailure, subjects: Sequence[Subject], recipes: Sequence[str]) -> str | None:
     """Say why an entry can mean no test; None where it does or may mean one, or there is nothing to look in."""
-    wanted = failure.when.python
-    looked = [each for each in subjects if wanted is None or in_range(each.python, wanted)]
+    looked = [each for each in subjects if each.is_meant(failure.when)]
     if any(subject.may_have(failure.test) for subject in looked):
         return None
     head = literal_head(failure.test)
     if not head.startswith("test."):
-        # doctests are called after what they are of, checks after their script: no test's source tells of them
+        # doctests are called after what they are of, checks after their script: those of modules that were skipped
+        # are not listed
         known = {"test", *sys.stdlib_module_names, *(path.stem for path in crossjit.VALIDATE.glob("*.py"))}
         whole = "." in head or head == failure.test  # the first part of the name
         if not whole or head.partition(".")[0] in known:
@@ -177,10 +128,21 @@ def _missing(failure: KnownFailure, subjects: Sequence[Subject], recipes: Sequen
         return None
     near = _near(failure.test, looked)
     meant = f"; did you mean {near!r}?" if near else ""
-    # a recipe that is not here may have it, and then the entry can say that it is about that
-    left = [name for name in recipes if name not in {each.recipe for each in looked}] if wanted is None else []
-    where = f" (those of {', '.join(left)} are not in the stash; an entry about them says `python`)" if left else ""
+    absent = [
+        f"those of {', '.join(names)} are not in the stash; an entry about them says `{key}`"
+        for key, names in _absent(failure.when, looked, recipes)
+        if names
+    ]
+    where = f" ({'; '.join(absent)})" if absent else ""
     return f"no test of {', '.join(dict.fromkeys(each.recipe for each in looked))} matches{where}{meant}"
+
+
+def _absent(when: When, looked: Sequence[Subject], recipes: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the recipes and archs that were not looked at, by the condition that an entry could have about them."""
+    if when.python is None:
+        yield "python", [name for name in recipes if name not in {each.recipe for each in looked}]
+    if not when.arch:
+        yield "arch", [arch for arch in Arch if arch not in {each.where.arch for each in looked}]
 
 
 def _near(pattern: str, subjects: Iterable[Subject]) -> str | None:
@@ -193,27 +155,3 @@ def _runs(runs: Iterable[str]) -> str:
     """Name the newest of some runs, and count the others."""
     newest, *others = runs
     return f"run {newest}" + (f" and {pluralize(len(others), 'other')}" if others else "")
-
-
-def _outcomes(suite: SuiteResult) -> dict[str, frozenset[Outcome]]:
-    found: dict[str, set[Outcome]] = defaultdict(set)
-    for result in suite.results:
-        if result.known is None or result.outcome is not Outcome.SKIPPED:  # else it only stands for an entry
-            found[result.name.partition(" [")[0]].add(result.outcome)
-    return {name: frozenset(outcomes) for name, outcomes in found.items()}
-
-
-def _where(suite: SuiteResult) -> TargetEnvironment | None:
-    works = {
-        name: fact["works"] for name, fact in suite.capabilities.items() if isinstance(fact, dict) and "works" in fact
-    }
-    return from_record(suite.conditions, {name: value for name, value in works.items() if isinstance(value, bool)})
-
-
-def _python(version: str) -> tuple[int, int] | None:
-    """Return the first two numbers of `3.15.0rc2`; None where it has none."""
-    try:
-        major, minor = numbers(".".join(version.split(".")[:2]))
-    except ValueError:
-        return None
-    return major, minor

@@ -64,6 +64,10 @@ def gc(
             for path in unused:
                 path.unlink()
                 (layout.verified / path.name.partition(".")[0]).unlink(missing_ok=True)
+            there = {folder.name for folder in layout.artifact_folders()}
+            for path in layout.test_lists.glob("[!.]*"):
+                if path.name not in there:
+                    path.unlink(missing_ok=True)
             temporary = files.remove_dead(layout.temporary)
     digests = tuple(path.name.partition(".")[0] for path in unused)
     return GcResult(tuple(names), digests, tuple(folder.name for folder in temporary), size)

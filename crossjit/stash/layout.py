@@ -5,6 +5,7 @@
     artifacts/<build key>/files.json        sha256 of every file by tree and path
     artifacts/<build key>/SHA256SUMS        of the two files above, as `sha256sum -c` reads it
     verified/<sha256>                       the state of an object's file when its digest was verified (see `verified`)
+    tests/<build key>                       the tests that the artifact lists (see `test_lists`)
     sequence                                the number of the newest artifact
     tmp/<...>/                              unfinished artifacts
     locks/                                  one lock per build key, and one for the stash; never removed
@@ -54,6 +55,11 @@ class Layout:
     def verified(self) -> Path:
         """The folder of the records of verified objects; see `verified.is_whole`."""
         return self.path / VERIFIED_NAME
+
+    @property
+    def test_lists(self) -> Path:
+        """The folder of what artifacts list as their tests; see `test_lists`."""
+        return self.path / "tests"
 
     def artifact_folder(self, key: str) -> Path:
         """Return the folder of an artifact."""

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import platform
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
 from crossjit import PROGRAM
-from crossjit.errors import ExitCode
+from crossjit.errors import ExitCode, InfrastructureError
+from crossjit.model import Arch
 from crossjit.tasks.framework import Notes, command, note, show, show_json, show_table
-from crossjit.tasks.options import describe
+from crossjit.tasks.options import REPEATABLE, describe, words
+from crossjit.tasks.session import looking
 from crossjit.util.text import pluralize
 
 if TYPE_CHECKING:
+    from crossjit.config.conditions import TargetEnvironment
+    from crossjit.config.recipes import Recipe
     from crossjit.known_failures.audit import AuditedEntry
-    from crossjit.known_failures.entries import LocatedEntry
+    from crossjit.known_failures.entries import KnownFailure, LocatedEntry
+    from crossjit.known_failures.subjects import Recorded, Subject
+    from crossjit.known_failures.test_inventory import Inventory
+    from crossjit.pipeline.context import BuildContext
+    from crossjit.settings import Settings
+    from crossjit.stash.artifact import Artifact
 
 
 @command(name="list", default=True, help=describe("json"))
@@ -42,37 +55,75 @@ def list_known_failures(context: Context, json: bool = False) -> None:
         note("no failures are known")
 
 
-@command(name="check", help=describe("json"))
-def check_known_failures(context: Context, json: bool = False) -> ExitCode:
+@command(
+    name="check",
+    iterable=["recipe"],
+    help=describe(
+        "json",
+        recipe=f"the path of a recipe's file whose artifacts are to be looked at, too; {REPEATABLE}; default: none",
+    ),
+)
+def check_known_failures(context: Context, recipe: list[str] | None = None, json: bool = False) -> ExitCode:
     """Find entries that match no test of any recipe, and entries that no run has needed.
 
-    Tests are known from the artifacts in the stash and from runs. Ends with 1 if an entry is wrong. An entry whose
-    conditions no run has met was not tried, which is no error.
+    Tests are known from runs, and from the artifacts in the stash: these are started to list their tests, once. Ends
+    with 1 if an entry is wrong. An entry whose conditions no run has met was not tried, which is no error.
     """
     from crossjit import PROJECT, settings
     from crossjit.config import recipes, suites
     from crossjit.known_failures import audit
     from crossjit.known_failures import entries as entries_module
     from crossjit.runs import history
-    from crossjit.stash.store import Store
 
     loaded = settings.load()
     listed = entries_module.listed()
     recorded = [(run.id, result) for run in history.list_runs(loaded) for result in run.results()]
-    artifacts = Store(loaded.stash, progress=Notes()).artifacts()
-    subjects = audit.subjects(artifacts, recorded, [each.failure.test for each in listed])
-    names = recipes.load_all(PROJECT / "recipes", suites=suites.names())
-    judged = audit.judge(listed, subjects, audit.histories(recorded), names)
+    gathered = recipes.gather(words(recipe), PROJECT / "recipes", suites=suites.names())
+    subjects = _subjects(loaded, recorded, [each.failure for each in listed], gathered)
+    judged = audit.judge(listed, subjects, audit.histories(recorded), gathered)
     wrong = [each for each in judged if each.state.is_wrong]
     if json:
         looked = sorted({subject.recipe for subject in subjects if subject.tests is not None})
+        not_listed = [subject.name for subject in subjects if subject.is_unlisted]
         entries = [_facts(each.listed) | {"state": each.state.value, "why": each.why} for each in judged]
-        show_json({"wrong": len(wrong), "recipes": looked, "entries": entries})
+        show_json({"wrong": len(wrong), "recipes": looked, "not_listed": not_listed, "entries": entries})
     else:
         show(_described(judged))
-        if not any(subject.tests for subject in subjects):
+        if not any(subject.artifact for subject in subjects):
             note(f"cannot check whether the tests exist: the stash is empty; `{PROGRAM} build` fills it")
     return ExitCode.PRODUCT if wrong else ExitCode.PASS
+
+
+def _subjects(
+    loaded: Settings, recorded: Recorded, failures: Sequence[KnownFailure], recipes: Mapping[str, Recipe]
+) -> tuple[Subject, ...]:
+    """Collect what tests there are. The engine is asked only if an artifact has to list its tests."""
+    from crossjit.known_failures import subjects
+    from crossjit.pipeline import test_lists
+    from crossjit.stash.store import Store
+
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def ctx() -> BuildContext | None:
+            try:
+                return stack.enter_context(looking(loaded))
+            except InfrastructureError as error:
+                note(f"tests of artifacts cannot be listed: {error.message}")
+                return None
+
+        def make(artifact: Artifact, where: TargetEnvironment) -> Inventory | None:
+            return test_lists.make(context, artifact, where) if (context := ctx()) else None
+
+        return subjects.subjects(
+            Store(loaded.stash, progress=Notes()).artifacts(),
+            recorded,
+            failures,
+            recipes,
+            host_arch=Arch.of_machine(platform.machine()),
+            find=functools.partial(test_lists.find, loaded.stash),
+            make=make,
+        )
 
 
 def _described(judged: tuple[AuditedEntry, ...]) -> str:

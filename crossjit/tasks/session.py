@@ -90,6 +90,34 @@ def opened(
         yield RunSession(ctx, record, orders)
 
 
+@contextlib.contextmanager
+def looking(settings: Settings) -> Iterator[BuildContext]:
+    """Open the machine's side of what looks into artifacts, without a run record. Raises EngineError and its kin."""
+    from crossjit import engine, host, images
+    from crossjit.pipeline import context
+    from crossjit.report.terminal import Terminal
+    from crossjit.runs import history
+    from crossjit.stash.store import Store
+
+    client = engine.connect(settings)
+    facts = client.facts()
+    ability = host.inspect(settings, host.LocalShell()).ability or EmulationSupport(facts.arch, {})
+    with telling(client), Terminal() as progress, history.presence(settings) as run:
+        labels = context.labels(settings, run)
+        yield context.BuildContext(
+            settings=settings,
+            engine=client,
+            facts=facts,
+            ability=ability,
+            images=images.configured(settings),
+            ensure_image=images.ImageBuilder(client, facts.arch, settings.home, progress, labels).ensure,
+            store=Store(settings.stash, progress=progress),
+            run=run,
+            labels=labels,
+            progress=progress,
+        )
+
+
 def _require_tests(request: Request, recipes: Mapping[str, Recipe]) -> None:
     """Raise UserError for suites and tests that no cell of the request can have.
 

@@ -37,7 +37,7 @@ from crossjit.validation.target import (
     SCRIPTS,
     TESTER,
     Target,
-    _memory,
+    memory_for,
     target_limits,
 )
 from crossjit.validation.time_left import TimeLeft
@@ -156,7 +156,7 @@ def _run(
     step: Step,
 ) -> SuiteOutput:
     """Install everything in a container of its own, and let the runner carry out the order there."""
-    limits = target_limits(_memory(engine.facts(), jobs), seconds + 2 * MARGIN)
+    limits = target_limits(memory_for(engine.facts(), jobs), seconds + 2 * MARGIN)
     with engine.container(target.options(limits)) as container:
         step.update(detail="installing")
         target.install(container)

@@ -136,7 +136,7 @@ def install(container: Container, variant: Variant, tree: Opener, support: Opene
     container.put(packed(scripts), "/")
 
 
-def _memory(facts: EngineFacts, jobs: int) -> int:
+def memory_for(facts: EngineFacts, jobs: int) -> int:
     """Return a container's memory in bytes: enough for the jobs, at most a suite's share of the machine's."""
     return min(max(MEMORY, jobs * MEMORY_PER_JOB), facts.memory * SUITE_MEMORY // 100)
 

@@ -6,6 +6,7 @@ A few rounds each; `--hypothesis-profile=thorough` makes them 1,500.
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import re
 import tempfile
@@ -24,18 +25,23 @@ from crossjit.debugger import findings
 from crossjit.engine.base import Container, ContainerOptions
 from crossjit.errors import CrossjitError
 from crossjit.images import Image, Role
+from crossjit.known_failures import test_inventory
 from crossjit.model import Arch, CellResult, SuiteResult, Verdict
 from crossjit.progress import Silent
 from crossjit.report import compare, gdb, html, junit, markdown, tables, terminal_style
 from crossjit.report.crashes import crashes_text
 from crossjit.runs.record import RunRecord
 from crossjit.settings import Settings
+from crossjit.stash import test_lists
+from crossjit.stash.store import Store
 from crossjit.validation import capabilities, crashes, probe, results, run_suite
+from crossjit.validation.list_tests import list_tests
 from crossjit.validation.target import Target
 from crossjit.validation.verdict import judge
 from tests.fakes.engine import FakeEngine, FakeProcess
 from tests.unit.test_debugger import SECTIONS, STOP
 from tests.unit.test_debugger import START as GDB_START
+from tests.unit.test_inventory import stashed
 from tests.unit.test_validation import CELL, DONE, END, FAILS, GREEN, JIT, LOG, PLAN, REPORT, START, event, facts, tree
 
 # -- JSON that is near to what is expected, and JSON that is not
@@ -235,6 +241,19 @@ def check_capabilities(lines: Sequence[str]) -> None:
     check_reports(facts("machine code"), (SuiteResult("jit", (), 1.0, capabilities=probed.facts),))
 
 
+def check_test_list(lines: Sequence[str]) -> None:
+    """Have a CPython list its tests, keep the list in the stash, and look for tests in it."""
+    engine = saying(*lines)
+    listed = list_tests(engine, target_of(engine), Silent())
+    with tempfile.TemporaryDirectory() as place:
+        artifact = stashed(Store(Path(place)))
+        test_lists.keep(Path(place), artifact, listed)
+        assert test_lists.find(Path(place), artifact) == listed
+    found = test_inventory.of_list(listed)
+    for name in listed.tests:
+        assert found.may_have(glob.escape(name))
+
+
 def check_cache_report(line: str) -> None:
     """Ask the caches, and report."""
     with container(saying(line)) as opened:
@@ -301,6 +320,11 @@ def test_a_manifests_probe(recorded: Any) -> None:
 @given(lines_like(ABLE))
 def test_capabilities(lines: list[str]) -> None:
     in_words(check_capabilities, lines)
+
+
+@given(lines_like({"modules": ["test", "test.test_s"]}, {"tests": ["test.test_s.C.test_x", "test.test_s.C.test_y"]}))
+def test_a_list_of_tests(lines: list[str]) -> None:
+    in_words(check_test_list, lines)
 
 
 @given(like(*COUNTS).map(json.dumps) | st.text())

@@ -1,0 +1,62 @@
+"""The tests of artifacts: those that they listed before, and having one list them."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from crossjit import images
+from crossjit.build.container import container_name
+from crossjit.config.conditions import TargetEnvironment
+from crossjit.errors import CrossjitError, Interrupted, StashError
+from crossjit.images import Role
+from crossjit.known_failures import test_inventory
+from crossjit.known_failures.test_inventory import Inventory
+from crossjit.pipeline.context import BuildContext
+from crossjit.stash import test_lists
+from crossjit.stash.artifact import SUPPORT, Artifact
+from crossjit.validation.list_tests import list_tests
+from crossjit.validation.target import Target
+
+
+def find(stash: Path, artifact: Artifact) -> Inventory | None:
+    """Return the tests that an artifact listed before."""
+    listed = test_lists.find(stash, artifact)
+    return test_inventory.of_list(listed) if listed else None
+
+
+def make(ctx: BuildContext, artifact: Artifact, where: TargetEnvironment) -> Inventory | None:
+    """Have an artifact list its tests in a target of its own, and keep them; None where it cannot, which is said."""
+    try:
+        ctx.require_emulator(artifact.manifest.arch)
+        if not artifact.is_intact():
+            raise StashError("it is damaged")
+        listed = list_tests(ctx.engine, _target(ctx, artifact, where), ctx.progress)
+    except Interrupted:
+        raise
+    except CrossjitError as error:
+        ctx.progress.say(f"the tests of {artifact.manifest.subject} ({artifact.id}) are not listed: {error.message}")
+        return None
+    test_lists.keep(ctx.settings.stash, artifact, listed)
+    return test_inventory.of_list(listed)
+
+
+def _target(ctx: BuildContext, artifact: Artifact, where: TargetEnvironment) -> Target:
+    """Return what suites of an artifact would run in."""
+    cell, llvm = artifact.manifest.cell, artifact.manifest.source.llvm
+    if cell is None:
+        raise ValueError(f"{artifact.id} is not a cell's")
+    spec = images.spec_for(llvm if any(llvm in each.llvm for each in ctx.images) else None, ctx.images)
+    return Target(
+        image=ctx.ensure_image(spec.having(where.variant.packages), Role.TARGET, where.arch),
+        artifact=artifact.full_id,
+        tree=artifact.open,
+        cell=cell,
+        variant=where.variant,
+        python=where.python,
+        name=container_name(f"list-{cell.slug}", ctx.run),
+        labels=ctx.labels,
+        support=partial(artifact.open, SUPPORT),
+        emulation=ctx.emulation(where.arch, None),
+        qemu=ctx.qemu_version(where.arch),
+    )
