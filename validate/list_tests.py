@@ -2,9 +2,9 @@
 
 Runs inside the target with nothing but the CPython under test; knows nothing of crossjit. Start it with PYTHON_JIT=0.
 
-On stdout, JSON lines: {"modules": [names]} and {"tests": [names]}, several of each. The modules are all that the test
-package has files of; regrtest lists no tests of one that cannot be imported here. If regrtest fails, this ends with 1
-and the last line that it wrote is on stderr: then the list is not whole.
+On stdout, JSON lines: {"modules": [names]} and {"tests": [names]}, several of each. The modules come from the files of
+the test package; regrtest lists no tests of a module that cannot be imported here. If regrtest fails, the list is not
+complete: this ends with 1, and regrtest's last line is on stderr.
 
 `crossjit/channels/test_list.py` has the types.
 """
@@ -22,7 +22,7 @@ TAIL = 2_000  # bytes of what regrtest said
 
 
 def modules(directory):
-    """Name all modules of the test package, packages too.
+    """Return the names of all modules and packages of the test package.
 
     >>> modules(test_directory())
     ['test', 'test.__main__', …, 'test.test_os', 'test.test_os.test_posix', …]
@@ -33,7 +33,7 @@ def modules(directory):
 
 
 def emit(kind, names):
-    """Write names as JSON lines of a bounded length."""
+    """Write names as JSON lines of limited length."""
     batch, size = [], 0
     for name in names:
         size += len(json.dumps(name)) + 2
@@ -50,7 +50,7 @@ def main():
     with tempfile.TemporaryFile() as said, tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, "-m", "test", "--list-cases"]
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": said}
-        # modules try out names of files in the working folder as they are imported
+        # some modules write files in the working folder when they are imported
         with subprocess.Popen(command, cwd=scratch, **streams) as child:
             lines = (line.decode("utf-8", "replace").rstrip("\n") for line in child.stdout)
             emit("tests", (line for line in lines if line))

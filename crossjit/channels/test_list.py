@@ -1,4 +1,4 @@
-"""The tests that a CPython has, as it lists them itself (`validate/list_tests.py`). Pure."""
+"""The tests that a CPython lists (`validate/list_tests.py`). Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TestName = Annotated[str, Field(min_length=1, max_length=4_000)]  # as long as i
 
 @documents.table
 class TestList:
-    """The modules of a test package, and the tests that regrtest lists of them; either may be in part."""
+    """The modules of a test package and the tests that regrtest lists; one line has a part of them."""
 
     __test__ = False  # not a test class, whatever pytest makes of its name
 
@@ -25,7 +25,7 @@ class TestList:
 
 
 class TestListReader:
-    """Puts a list together of its lines. What was said otherwise is in `said`; `problem` is why no list comes of it."""
+    """Reads a list line by line. `said` is the last line that is not JSON, `problem` what is wrong with the list."""
 
     __test__ = False  # nor is it
 
@@ -38,7 +38,7 @@ class TestListReader:
 
     @property
     def count(self) -> int:
-        """How many tests there are by now."""
+        """The number of tests so far."""
         return len(self._tests)
 
     def take(self, line: str) -> None:
@@ -54,11 +54,11 @@ class TestListReader:
         self._modules += part.modules
         self._tests += part.tests
         self._size += sum(map(len, (*part.modules, *part.tests)))
-        if self._size > BUDGET.told or len(self._tests) > BUDGET.tests or len(self._modules) > MODULES:
+        if self._size > BUDGET.messages or len(self._tests) > BUDGET.tests or len(self._modules) > MODULES:
             self.problem = MalformedError("it names too many tests")
 
     def whole(self) -> TestList:
-        """Return the list, each name once and sorted. Raises MalformedError."""
+        """Return the whole list, sorted, without duplicates. Raises MalformedError."""
         if self.problem is not None:
             raise self.problem
         if not self._tests:

@@ -19,18 +19,18 @@ Recorded = Sequence[tuple[str, CellResult]]
 """Runs' ids, newest first, each with a cell's result."""
 
 Find = Callable[[Artifact], Inventory | None]
-"""Returns the tests that an artifact listed before; None where it did not."""
+"""Returns the tests that an artifact listed earlier; None if there is no list."""
 
 Make = Callable[[Artifact, TargetEnvironment], Inventory | None]
-"""Has an artifact list its tests; None where it cannot."""
+"""Lets an artifact list its tests; returns None if that fails."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A CPython: its recipe and what it is, in `where` (emulation, which no test's name depends on, aside).
+    """A CPython whose tests are known: either from an artifact or from runs.
 
-    `artifact` is the short id of an artifact that was asked for its tests: `tests` are these, None where it could not
-    list them. It is empty for what is known from runs alone, which is in `seen`.
+    Of an artifact, `artifact` is the short id and `tests` what it listed, None if that failed. Of runs, `seen` are the
+    names of the tests that ran. `where` says which CPython it is; test names do not depend on emulation.
     """
 
     recipe: str
@@ -41,21 +41,21 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """What it is, for people: `3.15/x86_64/jit`."""
+        """The cell's name, such as `3.15/x86_64/jit`."""
         return f"{self.recipe}/{self.where.arch}/{self.where.variant.name}"
 
     @property
     def kind(self) -> tuple[str, tuple[int, int], Arch]:
-        """What one list of tests stands for, unless an entry says more."""
+        """What one list of tests is enough for, unless an entry names a variant."""
         return self.recipe, self.where.python, self.where.arch
 
     @property
     def is_unlisted(self) -> bool:
-        """Whether it is an artifact that could not list its tests: it may have any."""
+        """Whether it is an artifact without a list of tests; it may have any test."""
         return bool(self.artifact) and self.tests is None
 
     def is_meant(self, when: When) -> bool:
-        """Tell whether conditions can hold in it, emulated or not, whatever it runs on."""
+        """Tell whether conditions can apply to it, on some machine."""
         return replace(when, emulated=None, cpu=(), qemu=None, lacks=()).holds(self.where)
 
     def may_have(self, pattern: str) -> bool:
@@ -82,11 +82,11 @@ def subjects(
     find: Find,
     make: Make,
 ) -> tuple[Subject, ...]:
-    """Collect what tests there are, of what ran and of each cell's newest artifact; `artifacts` are newest first.
+    """Collect the tests of runs and of each cell's newest artifact; `artifacts` are sorted, newest first.
 
-    An artifact is had list its tests only if there is an entry about it whose tests were found nowhere yet, and no
-    artifact of that recipe and arch that the entry is about has a list. Those of the host's arch come first, and of
-    them those of the recipe's default variants. What strangers wrote is left out.
+    An artifact lists its tests only if an entry applies to it, the entry's tests are still unknown, and no other
+    artifact of the same recipe and arch that the entry applies to has a list. Artifacts of the host's arch come first,
+    then those of the recipe's default variants. Artifacts of strangers' sources are ignored.
     """
     cells = [(_subject(artifact, recipes), artifact) for artifact in _newest(artifacts)]
     candidates = [(subject, artifact) for subject, artifact in cells if subject is not None]
@@ -104,7 +104,7 @@ def subjects(
 
 
 def _newest(artifacts: Iterable[Artifact]) -> Iterator[Artifact]:
-    """Yield the newest artifact of each cell, but for strangers'."""
+    """Yield the newest artifact of each cell, without those of strangers' sources."""
     cells = set()
     for artifact in artifacts:
         manifest = artifact.manifest
@@ -114,7 +114,7 @@ def _newest(artifacts: Iterable[Artifact]) -> Iterator[Artifact]:
 
 
 def _subject(artifact: Artifact, recipes: Mapping[str, Recipe]) -> Subject | None:
-    """Make a subject of an artifact; None for one of a recipe or variant that is gone."""
+    """Make a subject of an artifact; None if its recipe or variant is unknown."""
     manifest = artifact.manifest
     recipe = recipes.get(manifest.recipe or "")
     variant = recipe.variants.get(manifest.variant or "") if recipe else None
@@ -125,12 +125,12 @@ def _subject(artifact: Artifact, recipes: Mapping[str, Recipe]) -> Subject | Non
 
 
 def _effort(subject: Subject, recipe: Recipe, host_arch: Arch | None) -> tuple[bool, bool]:
-    """What subjects are ordered by: emulation takes long, and sanitizers have fewer modules imported."""
+    """Return the sort key: emulation is slow, and with sanitizers more modules are skipped."""
     return subject.where.arch is not host_arch, subject.where.variant.name not in recipe.default_variants
 
 
 def _asks(failure: KnownFailure, subject: Subject, found: Sequence[Subject]) -> bool:
-    """Tell whether an entry needs a subject's tests, beside those that were found."""
+    """Tell whether an entry needs the tests of a subject, in addition to those found so far."""
     meant = [each for each in found if each.is_meant(failure.when)]
     return (
         subject.is_meant(failure.when)
@@ -140,7 +140,7 @@ def _asks(failure: KnownFailure, subject: Subject, found: Sequence[Subject]) -> 
 
 
 def _of_runs(recorded: Recorded) -> Iterator[Subject]:
-    """Yield what ran, with the tests that were seen."""
+    """Yield the CPythons of runs, with the tests that ran."""
     found: dict[tuple[object, ...], Subject] = {}
     for _, result in recorded:
         for suite in result.suites:

@@ -1,7 +1,7 @@
-"""The tests that a CPython has, as it lists them itself.
+"""The tests of one CPython build, made from its own list.
 
-A module of which nothing is listed was skipped where it was listed, could not be imported there, or has no tests. It is
-*open*: it may have any test. So what an inventory does not have, that build does not have either.
+A module without a listed test was skipped, could not be imported, or has no tests. Such a module is *open*: it may have
+any test. So a name that an inventory cannot have is not a test of that build.
 """
 
 from __future__ import annotations
@@ -57,9 +57,8 @@ def family(name: str) -> str:
 
 
 def of_list(listed: TestList) -> Inventory:
-    """Make an inventory of what a CPython lists."""
+    """Make an inventory from a list of tests."""
     classes = {name.rpartition(".")[0] for name in listed.tests}
-    # what is listed is of these modules, or of packages around them
     within = {beginning for name in classes for beginning in _beginnings(name)}
     names = {
         *listed.tests,
@@ -71,6 +70,6 @@ def of_list(listed: TestList) -> Inventory:
 
 
 def _beginnings(name: str) -> list[str]:
-    """Return a dotted name, and all that it is in: `a.b.c`, `a.b`, `a`."""
+    """Return a dotted name and its parents: `a.b.c`, `a.b`, `a`."""
     parts = name.split(".")
     return [".".join(parts[:number]) for number in range(len(parts), 0, -1)]

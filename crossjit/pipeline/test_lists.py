@@ -1,4 +1,4 @@
-"""The tests of artifacts: those that they listed before, and having one list them."""
+"""Test lists of artifacts: finding a kept one, and making one in a container."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from crossjit.validation.target import Target
 
 
 def find(stash: Path, artifact: Artifact) -> Inventory | None:
-    """Return the tests that an artifact listed before."""
+    """Return the tests that an artifact listed earlier; None if no list is kept."""
     listed = test_lists.find(stash, artifact)
     return test_inventory.of_list(listed) if listed else None
 
 
 def make(ctx: BuildContext, artifact: Artifact, where: TargetEnvironment) -> Inventory | None:
-    """Have an artifact list its tests in a target of its own, and keep them; None where it cannot, which is said."""
+    """List an artifact's tests in its target image, and keep the list; if that fails, say why and return None."""
     try:
         ctx.require_emulator(artifact.manifest.arch)
         if not artifact.is_intact():
@@ -42,7 +42,7 @@ def make(ctx: BuildContext, artifact: Artifact, where: TargetEnvironment) -> Inv
 
 
 def _target(ctx: BuildContext, artifact: Artifact, where: TargetEnvironment) -> Target:
-    """Return what suites of an artifact would run in."""
+    """Return the target that the artifact's suites would run in."""
     cell, llvm = artifact.manifest.cell, artifact.manifest.source.llvm
     if cell is None:
         raise ValueError(f"{artifact.id} is not a cell's")

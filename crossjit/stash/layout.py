@@ -58,7 +58,7 @@ class Layout:
 
     @property
     def test_lists(self) -> Path:
-        """The folder of what artifacts list as their tests; see `test_lists`."""
+        """The folder of test lists; see `test_lists`."""
         return self.path / "tests"
 
     def artifact_folder(self, key: str) -> Path:

@@ -1,4 +1,4 @@
-"""The tests that artifacts have, kept in the stash beside them. A file that is not as it was written counts as none."""
+"""Test lists of artifacts, kept in the stash. A damaged file counts as no file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from crossjit.util.budget import BUDGET
 
 
 def find(stash: Path, artifact: Artifact) -> TestList | None:
-    """Return the tests that an artifact listed; None where there is no list, or none that is whole and its own."""
+    """Return an artifact's test list; None if there is none, or if it is damaged or belongs to another build."""
     try:
         seal, _, packed = _path(stash, artifact).read_bytes().partition(b"\n")
         if seal != _seal(artifact, packed):
@@ -28,7 +28,7 @@ def find(stash: Path, artifact: Artifact) -> TestList | None:
 
 
 def keep(stash: Path, artifact: Artifact, tests: TestList) -> None:
-    """Keep what was listed of an artifact. Where the stash cannot be written it is listed again each time."""
+    """Keep an artifact's test list. If the stash cannot be written, it is made again each time."""
     packed = zlib.compress(json.dumps(asdict(tests)).encode("ascii"))
     path = _path(stash, artifact)
     with contextlib.suppress(OSError):

@@ -60,14 +60,15 @@ def list_known_failures(context: Context, json: bool = False) -> None:
     iterable=["recipe"],
     help=describe(
         "json",
-        recipe=f"the path of a recipe's file whose artifacts are to be looked at, too; {REPEATABLE}; default: none",
+        recipe=f"the path of a recipe's file, to include its artifacts; {REPEATABLE}; default: crossjit's recipes only",
     ),
 )
 def check_known_failures(context: Context, recipe: list[str] | None = None, json: bool = False) -> ExitCode:
     """Find entries that match no test of any recipe, and entries that no run has needed.
 
-    Tests are known from runs, and from the artifacts in the stash: these are started to list their tests, once. Ends
-    with 1 if an entry is wrong. An entry whose conditions no run has met was not tried, which is no error.
+    Test names are known from runs and from artifacts in the stash: if a name is unknown, artifacts list their tests,
+    each once. Ends with 1 if an entry is wrong. An entry whose conditions no run has met was not tried, which is no
+    error.
     """
     from crossjit import PROJECT, settings
     from crossjit.config import recipes, suites
@@ -97,7 +98,7 @@ def check_known_failures(context: Context, recipe: list[str] | None = None, json
 def _subjects(
     loaded: Settings, recorded: Recorded, failures: Sequence[KnownFailure], recipes: Mapping[str, Recipe]
 ) -> tuple[Subject, ...]:
-    """Collect what tests there are. The engine is asked only if an artifact has to list its tests."""
+    """Collect the tests that are known. The engine is used only if an artifact has to list its tests."""
     from crossjit.known_failures import subjects
     from crossjit.pipeline import test_lists
     from crossjit.stash.store import Store

@@ -92,7 +92,7 @@ def opened(
 
 @contextlib.contextmanager
 def looking(settings: Settings) -> Iterator[BuildContext]:
-    """Open the machine's side of what looks into artifacts, without a run record. Raises EngineError and its kin."""
+    """Make a context for using artifacts without a run record. Raises EngineError and its kin."""
     from crossjit import engine, host, images
     from crossjit.pipeline import context
     from crossjit.report.terminal import Terminal

@@ -1,4 +1,4 @@
-"""Having a CPython list its tests in its target."""
+"""Listing the tests of a CPython in its target."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SECONDS = 600  # native: it takes 4, with sanitizers 20
 
 
 def list_tests(engine: Engine, target: Target, progress: Progress) -> TestList:
-    """Have regrtest list the tests of a target's CPython, in a container of its own.
+    """Let regrtest list the tests of a target's CPython, in a new container.
 
-    Raises ProductError where no whole list comes of it, EngineError and its kin for what is the engine's.
+    Raises ProductError if there is no complete list, EngineError and its kin for failures of the engine.
     """
     seconds = SECONDS * (EMULATED if target.emulation else 1)
     limits = target_limits(memory_for(engine.facts(), jobs=1), seconds + MARGIN)

@@ -51,10 +51,10 @@ def test_an_artifact_lists_its_tests_once(driver: Driver, recipe: Path, host_arc
 
 HOSTILE = {
     "without an end": (
-        'for (;;) { puts("{\\"tests\\": [\\"test.test_a.C.test_x\\"]}"); }',
-        "wrote more than|too many tests",
+        'for (;;) { printf("%04000d\\n", 0); }',
+        "wrote more than",
     ),
-    "one line without an end": ("for (;;) { putchar('['); }", "wrote more than|names no tests|more than"),
+    "one line without an end": ("for (;;) { putchar('['); }", "wrote more than|names no tests"),
     "commands": (
         'fputs("\\033]0;title\\007\\033[2J::error::a\\n", stderr); return 1;',
         "cannot list its tests",

@@ -293,7 +293,7 @@ def test_what_is_no_whole_list_is_told_in_words(
 
 def test_names_may_not_come_to_more_than_tests_may_say() -> None:
     reader = TestListReader()
-    for number in range(2 + BUDGET.told // 60_000):
+    for number in range(2 + BUDGET.messages // 60_000):
         reader.take(json.dumps({"tests": [f"{number:05}{'x' * 3990}" for _ in range(15)]}))
     with pytest.raises(MalformedError, match="too many"):
         reader.whole()
