@@ -1,7 +1,7 @@
-"""The cache's folder: entries of configure's answers and of stencils, and what bounds all that is in it.
+"""The cache's folder: entries of configure's results and of stencils, and the limits of all its parts.
 
-CROSSJIT_CACHE is the folder, unset if there is none; CROSSJIT_CACHE_BELOW another one, which is only read. An entry is
-written under another name first and sealed with a digest. Whatever is odd about a folder is printed, and is a miss.
+CROSSJIT_CACHE is the folder, unset without a cache; CROSSJIT_CACHE_BELOW a second one, which is only read. Entries are
+written atomically, and begin with a digest. Invalid files and folders are reported and count as misses.
 """
 
 import contextlib
@@ -18,12 +18,12 @@ import tarfile
 import tempfile
 import time
 
-# Bytes; what else is found in the cache's folder is removed. A part has files, and folders of two digits with files.
+# Bytes of each part; anything else in the cache's folder is removed. A part has files, and two-digit folders of files.
 LIMITS = {"configure": 64 << 20, "stencils": 256 << 20, "llvm": 1 << 30, "pyc": 512 << 20, "ccache": 3 << 30}
-if os.environ.get("CROSSJIT_CACHE_SMALL"):  # a source's that nobody here chose
+if os.environ.get("CROSSJIT_CACHE_SMALL"):  # a stranger's source
     LIMITS = {"configure": 8 << 20, "stencils": 16 << 20, "llvm": 64 << 20, "pyc": 64 << 20, "ccache": 104 << 20}
-BLOCK = 4096  # bytes that a file takes at least
-MOST = 400_000  # files of a part; with more, none is worth to be kept
+BLOCK = 4096  # bytes; the minimum size of a file on disk
+MOST = 400_000  # files of a part; a part with more is removed
 TEMPORARY = ".unpacked-"
 
 CACHE = os.environ.get("CROSSJIT_CACHE")
@@ -33,37 +33,37 @@ LOG = pathlib.Path(os.environ.get("CROSSJIT_CACHE_LOG", os.devnull))
 
 @contextlib.contextmanager
 def harmless(what):
-    """Print what goes wrong in the block, and go on behind it."""
+    """Print an error of the block, and continue after it."""
     try:
         yield
-    except Exception as error:  # whatever it is
+    except Exception as error:
         print(f"cache: {what}: {error!r}", file=sys.stderr)
 
 
 def seal(key, content):
-    """Return what an entry begins with, by which a damaged one is noticed, and that of another key."""
+    """Return an entry's first line: a digest of its key and content, which reveals damage and wrong keys."""
     return hashlib.sha256(f"{key}\n".encode() + content).hexdigest().encode() + b"\n"
 
 
 def restore(part, key, fresh=False):
-    """Unpack what is kept under a key; with `fresh`, as if it had just been made. False if there is nothing."""
+    """Unpack a key's entry, with `fresh` as if it had just been made; return whether there is one."""
     for cache in filter(None, (CACHE, BELOW)):
-        kept = pathlib.Path(cache, part, f"{key}.tar")
-        with harmless(kept), contextlib.suppress(FileNotFoundError):
-            unpack(read(kept, key, LIMITS[part]), fresh)
+        entry = pathlib.Path(cache, part, f"{key}.tar")
+        with harmless(entry), contextlib.suppress(FileNotFoundError):
+            unpack(read(entry, key, LIMITS[part]), fresh)
             log(part, "hit")
             if cache == CACHE:
                 with contextlib.suppress(OSError):
-                    os.utime(kept)  # what was used longest ago is removed first
+                    os.utime(entry)  # the least recently used entries are removed first
             return True
     return False
 
 
-def read(kept, key, limit):
-    """Return an entry's content. Raises OSError, and ValueError if it is not an entry of that key."""
-    with open(os.open(kept, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-        about = os.fstat(file.fileno())
-        if not stat.S_ISREG(about.st_mode) or about.st_size > limit:
+def read(entry, key, limit):
+    """Return an entry's content. Raises OSError, and ValueError if it is not an entry of this key."""
+    with open(os.open(entry, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
             raise ValueError("invalid entry: expected a file of no more than the part's limit")
         sealed = file.read(limit)
     content = sealed.partition(b"\n")[2]
@@ -73,7 +73,7 @@ def read(kept, key, limit):
 
 
 def unpack(content, fresh):
-    """Unpack an entry into this folder: all of it, or nothing."""
+    """Unpack an entry into the current folder; nothing if it is damaged."""
     now = time.time()
     here = pathlib.Path(tempfile.mkdtemp(prefix=TEMPORARY, dir="."))
     try:
@@ -89,75 +89,75 @@ def unpack(content, fresh):
 
 
 def keep(part, key, names):
-    """Keep files and folders of this folder under a key."""
+    """Store files and folders of the current folder under a key."""
     log(part, "miss")
     if not CACHE:
         return
-    kept = pathlib.Path(CACHE, part, f"{key}.tar")
-    with harmless(kept):
+    entry = pathlib.Path(CACHE, part, f"{key}.tar")
+    with harmless(entry):
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as tar:
             for name in names:
                 tar.add(name)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        new = kept.with_name(f"{key}.{os.urandom(4).hex()}")  # builds may share the folder, process ids and all
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        new = entry.with_name(f"{key}.{os.urandom(4).hex()}")  # process ids are not unique across containers
         try:
             with new.open("wb") as file:
                 file.write(seal(key, packed.getvalue()) + packed.getvalue())
                 file.flush()
                 os.fsync(file.fileno())
-            new.replace(kept)
+            new.replace(entry)
         finally:
             new.unlink(missing_ok=True)
 
 
-def log(part, what):
-    """Write down a hit or a miss; llvm_cache.c writes such lines, too."""
+def log(part, outcome):
+    """Log a hit or a miss, in the format of llvm_cache.c."""
     if CACHE:
         with harmless(LOG), LOG.open("a") as file:
-            file.write(f"{part} {what}\n")
+            file.write(f"{part} {outcome}\n")
 
 
 def trim():
-    """Keep the cache within its limits; return the bytes and files that each part is left with.
+    """Trim the cache to its limits; return the remaining bytes and files of each part.
 
-    What no cache of ours keeps is removed, then what was used longest ago. What cannot be trimmed is removed whole.
+    Unknown files are removed, then the least recently used entries. A part that cannot be trimmed is removed whole.
     """
-    if not CACHE or os.path.islink(CACHE):  # what a link leads to is nobody's cache
+    if not CACHE or os.path.islink(CACHE):  # never follow a link
         return {}
-    found = {}
+    sizes = {}
     with harmless(CACHE):
         for entry in os.scandir(CACHE):
             try:
                 if entry.name not in LIMITS or not entry.is_dir(follow_symlinks=False):
                     raise ValueError("unknown")
-                found[entry.name] = trimmed(entry.path, LIMITS[entry.name])
+                sizes[entry.name] = trimmed(entry.path, LIMITS[entry.name])
             except (OSError, ValueError) as error:
                 print(f"cache: {entry.path}: {error}: it is removed", file=sys.stderr)
                 remove(entry.path)
-    return found
+    return sizes
 
 
 def trimmed(folder, limit):
-    """Trim one part; return how many bytes and files are left. Raises OSError, and ValueError if it has too many."""
+    """Trim one part; return its remaining bytes and files. Raises OSError, and ValueError if it has too many files."""
     files = []
     for entry in files_in(folder):
-        with contextlib.suppress(FileNotFoundError):  # another build trims, too
-            about = entry.stat(follow_symlinks=False)
-            files.append((about.st_mtime, max(about.st_size, about.st_blocks * 512, BLOCK), entry.path))
+        with contextlib.suppress(FileNotFoundError):  # another build may trim at the same time
+            status = entry.stat(follow_symlinks=False)
+            files.append((status.st_mtime, max(status.st_size, status.st_blocks * 512, BLOCK), entry.path))
         if len(files) > MOST:
             raise ValueError(f"more than {MOST} files")
     files.sort(reverse=True)
-    size = sum(each[1] for each in files)
-    while size > limit:
-        _, bytes_of, path = files.pop()
+    total = sum(size for _, size, _ in files)
+    while total > limit:
+        _, size, path = files.pop()
         pathlib.Path(path).unlink(missing_ok=True)
-        size -= bytes_of
-    return size, len(files)
+        total -= size
+    return total, len(files)
 
 
 def files_in(folder, deeper=True):
-    """Yield a part's files, and remove whatever has no place there."""
+    """Yield a part's files, and remove anything else in it."""
     for entry in os.scandir(folder):
         if entry.is_file(follow_symlinks=False):
             yield entry
@@ -168,9 +168,9 @@ def files_in(folder, deeper=True):
 
 
 def remove(path):
-    """Remove a file, a link or a folder, whatever is in it: coreutils' programs go as deep as it takes.
+    """Remove a file, a link or a folder; coreutils' programs handle any depth.
 
-    A link is never followed, not even one that cannot be removed: chmod would, if it is given one.
+    Links are never followed: chmod follows a link that it is given, so it is not called for a link that remains.
     """
     try:
         os.unlink(path)

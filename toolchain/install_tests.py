@@ -1,14 +1,14 @@
-"""Install the tests of a source, and nothing else, as `make install` in a build of it would.
+"""Install only the tests of a source, as `make install` in its build would.
 
     install_tests.py --makefile MAKEFILE --source SOURCE --root DESTDIR --folder FOLDER
 
-MAKEFILE is the one that the build had. Of SOURCE no more than Lib/test has to be there; FOLDER is where that goes below
-DESTDIR. Runs where CPython is built, with the image's Python. What goes where, the Makefile's own rule for the library
-says: it is run with an `install` that prints what it is asked for, and what is asked for Lib/test is done here, without
-a process for each file. Prints a line of JSON at its end: {"files": n, "folders": n}.
+MAKEFILE is the build's. SOURCE needs only Lib/test; FOLDER is its destination in DESTDIR. Runs in the toolchain
+container, with the image's Python. The Makefile's own rule for the library decides which file goes where: make runs it
+with an `install` that prints its arguments, and this script does the part for Lib/test without a process for each file.
+Finally prints a line of JSON: {"files": n, "folders": n}.
 
-Ends with 1 if the rule does anything with Lib/test but to put files into FOLDER: then it is not one that this knows.
-It ends with FAULT where the machine had no more, as with a full disk.
+Exits with 1 if the rule does anything with Lib/test except installing files into FOLDER: such a rule is unknown here.
+Exits with FAULT if the machine is at its limits, such as a full disk.
 """
 
 import argparse
@@ -19,19 +19,22 @@ import shutil
 import subprocess
 import sys
 
-FAULT = 97  # crossjit/build/layout.py knows it, too
-LIMITS = ("EAGAIN", "EDQUOT", "EIO", "EMFILE", "ENFILE", "ENOMEM", "ENOSPC", "EROFS")  # the machine's
+FAULT = 97  # SCRIPT_FAULT of crossjit/build/layout.py
+MACHINE_ERRORS = ("EAGAIN", "EDQUOT", "EIO", "EMFILE", "ENFILE", "ENOMEM", "ENOSPC", "EROFS")
 MARK = "crossjit-install"
 MODES = {"INSTALL_DATA": 0o644, "INSTALL_SCRIPT": 0o755}
 
 
 def printing(name, words):
-    """Return an assignment of make's that has one of its commands print so many words, or else several lines."""
+    """Return a make assignment that replaces a command with one that prints its arguments, if it has `words` of them.
+
+    With more arguments, printf repeats the format, which gives several lines.
+    """
     return f"{name}=printf '{MARK} {name}{' %s' * words}\\n'"
 
 
-def asked(makefile, source, root):
-    """Run the Makefile's rule and yield what it asks `install` for: the command's name and its arguments."""
+def install_calls(makefile, source, root):
+    """Run the Makefile's rule, and yield its calls of `install`: the make variable's name and the arguments."""
     command = (
         "make", "--silent", f"--file={makefile}", "libinstall",
         "--assume-old=all", f"--assume-old={source}/Modules/xxmodule.c",
@@ -48,7 +51,7 @@ def asked(makefile, source, root):
 
 
 def install(calls, root, tests, folder):
-    """Make the folders and copy the files that belong to `tests`; return how many there were."""
+    """Do the calls for files in `tests`; return the numbers of files and folders. Raises ValueError, OSError."""
     counts = {"files": 0, "folders": 0}
     for name, arguments in calls:
         *rest, target = arguments
@@ -82,14 +85,14 @@ def main():
     arguments = parser.parse_args()
     root, tests = pathlib.Path(arguments.root), pathlib.Path(arguments.source, "Lib", "test")
     try:
-        calls = asked(arguments.makefile, arguments.source, arguments.root)
+        calls = install_calls(arguments.makefile, arguments.source, arguments.root)
         counts = install(calls, root, tests, root / arguments.folder)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
         print(error, file=sys.stderr)
-        return FAULT if errno.errorcode.get(error.errno) in LIMITS else 1
+        return FAULT if errno.errorcode.get(error.errno) in MACHINE_ERRORS else 1
     if not counts["files"]:
         print("the rule installs no tests", file=sys.stderr)
         return 1

@@ -1,21 +1,20 @@
-/* Stands for clang and LLVM's readers while CPython makes the JIT's stencils: some 3,700 calls of the same four
- * programs, whose output is the same for the same input. Under every name it runs the real program of that name, from
- * CROSSJIT_LLVM, unless CROSSJIT_CACHE has what that would print and write.
+/* A caching wrapper for clang and LLVM's object readers, for the JIT's stencils: some 3,700 calls of the same four
+ * programs, with the same output for the same input. It is installed under the name of each program, and runs the real
+ * one in CROSSJIT_LLVM unless CROSSJIT_CACHE has an entry with its output.
  *
- * A cache key is all that the output depends on: the real program with its arguments, the folder that it runs in, the
- * toolchain (CROSSJIT_TOOLCHAIN), the input file and, for C, all headers of the source (a digest that build_cache.py has
- * written). CPython works in a folder with a random name: MARK stands for it in what is kept. An entry of the cache
- * holds its key whole and is used for no other, so that its file's name need only be an unlikely one. It ends with a
- * sum, so that a damaged entry is not used.
+ * A cache key has all inputs: the real program with its arguments, its working directory, the toolchain
+ * (CROSSJIT_TOOLCHAIN), the input file and, for C, all headers of the source (a digest written by build_cache.py).
+ * CPython works in a folder with a random name, which MARK replaces in keys and entries. An entry has its whole key, so
+ * that a collision of file names is harmless. It ends with a checksum, which reveals damage.
  *
- * What CROSSJIT_CACHE does not have CROSSJIT_CACHE_BELOW may, which is only read.
+ * CROSSJIT_CACHE_BELOW is a second cache, which is only read.
  *
- * What fails, warns or writes a file that names the folder is not kept. Where anything is in the way of a lookup or of
- * keeping an entry, the real program does it all.
+ * Calls that fail, warn or write a file with the folder's name are not cached. If a lookup or storing an entry is not
+ * possible, the real program runs as usual.
  *
- * What is not kept the real program's server does, where one listens in CROSSJIT_LLVM_SERVERS (llvm_forkserver.c). It
- * decides nothing: what does not end well there is run once more without it. What the inputs begin with clang reads
- * once, precompiled in CROSSJIT_PREAMBLES, where there is such a folder. */
+ * If a fork server of the program listens in CROSSJIT_LLVM_SERVERS (llvm_forkserver.c), it runs the uncached calls. It
+ * never decides an outcome: a call that fails there runs again without it. If the folder CROSSJIT_PREAMBLES exists,
+ * clang reads the common beginning of the inputs from a precompiled header there. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -35,41 +34,41 @@
 #include <unistd.h>
 
 #define FORMAT "crossjit llvm 2\n"
-#define MARK "\1" /* of one byte: nothing beside it can make another one with it */
-#define OPCODE "-D_JIT_OPCODE=" /* what a stencil's uop is named by */
+#define MARK "\1" /* one byte, so that it cannot arise from a part of itself and adjacent bytes */
+#define OPCODE "-D_JIT_OPCODE=" /* the macro that names a stencil's uop */
 
-/* Bytes, of which there may be any number. */
+/* A growing buffer of bytes. */
 struct text {
     char *bytes;
-    size_t size, room;
+    size_t size, capacity;
 };
 
-/* What an entry ends with, after the key, what was printed, and the file that was written. If they do not fill the
- * entry by these sizes, it is that of a longer key, which begins the same. */
-struct end {
-    uint64_t printed, written, sum; /* two sizes, and the sum of all before it */
+/* The end of an entry, after the key, the printed text, and the written file. If the sizes do not match the entry's, it
+ * belongs to a longer key with the same beginning. */
+struct trailer {
+    uint64_t printed, written, sum; /* two sizes, and the checksum of everything before it */
 };
 
-static bool exhausted; /* memory is: some text lacks something, and none is to be relied on */
+static bool exhausted; /* out of memory: some text is incomplete, so none can be used */
 
 static void add(struct text *text, const void *bytes, size_t size)
 {
-    if (text->room - text->size < size) {
-        size_t room = 2 * text->room + size + 4096;
-        char *larger = realloc(text->bytes, room);
+    if (text->capacity - text->size < size) {
+        size_t capacity = 2 * text->capacity + size + 4096;
+        char *larger = realloc(text->bytes, capacity);
         if (!larger) {
             exhausted = true;
             return;
         }
         text->bytes = larger;
-        text->room = room;
+        text->capacity = capacity;
     }
     if (size)
         memcpy(text->bytes + text->size, bytes, size);
     text->size += size;
 }
 
-/* Add bytes with every `old` replaced; an empty one is nowhere. */
+/* Add bytes with every `old` replaced; an empty `old` is never found. */
 static void add_replaced(struct text *text, const char *bytes, size_t size, const char *old, const char *new)
 {
     const char *end = bytes + size, *found;
@@ -86,7 +85,7 @@ static bool add_file(struct text *text, const char *path)
     char bytes[1 << 16];
     struct stat about;
     ssize_t size = -1;
-    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe is not waited for, and no file */
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* does not wait for a pipe's writer */
     if (file < 0)
         return false;
     if (!fstat(file, &about) && S_ISREG(about.st_mode))
@@ -96,12 +95,12 @@ static bool add_file(struct text *text, const char *path)
     return size == 0 && !exhausted;
 }
 
-static bool names(const struct text *text, const char *what)
+static bool contains(const struct text *text, const char *what)
 {
     return *what && text->size && memmem(text->bytes, text->size, what, strlen(what));
 }
 
-/* Sum bytes up; no change of one word leaves it the same. */
+/* Return a checksum; any change of a single word changes it. */
 static uint64_t sum(const char *bytes, size_t size, uint64_t seed)
 {
     uint64_t result = seed + size, word;
@@ -114,7 +113,7 @@ static uint64_t sum(const char *bytes, size_t size, uint64_t seed)
     return result;
 }
 
-static bool put(int file, const char *bytes, size_t size)
+static bool write_all(int file, const char *bytes, size_t size)
 {
     while (size) {
         ssize_t done = write(file, bytes, size);
@@ -128,17 +127,17 @@ static bool put(int file, const char *bytes, size_t size)
     return true;
 }
 
-/* Pass on what the real program prints; where that cannot be, it would have failed itself. */
-static void say(int file, const char *bytes, size_t size)
+/* Print the real program's output; exit if that fails, as the program itself would. */
+static void forward(int file, const char *bytes, size_t size)
 {
-    if (!put(file, bytes, size))
+    if (!write_all(file, bytes, size))
         exit(EXIT_FAILURE);
 }
 
 static _Noreturn void run_instead(char **argv)
 {
     execv(argv[0], argv);
-    int status = errno == ENOENT ? 127 : 126; /* as a shell has it */
+    int status = errno == ENOENT ? 127 : 126; /* as in a shell */
     perror(argv[0]);
     exit(status);
 }
@@ -155,8 +154,8 @@ static bool is_input(const char *argument)
                                 ends_with(argument, ".o"));
 }
 
-/* Find the input, what is written, and the folder that MARK is to stand for; false if this is no call to be kept. */
-static bool look(char **argv, const char **input, const char **output, const char **folder)
+/* Find the input, the output, and the folder that MARK replaces; false if the call cannot be cached. */
+static bool parse_call(char **argv, const char **input, const char **output, const char **folder)
 {
     for (char **each = argv + 1; *each; each++) {
         const char *found = strstr(*each, "/tmp/tmp");
@@ -168,16 +167,16 @@ static bool look(char **argv, const char **input, const char **output, const cha
             *output = *each;
         } else if (is_input(*each)) {
             if (*input)
-                return false; /* CPython gives one, and no more are read here */
+                return false; /* CPython gives one, and only one is part of the key */
             *input = *each;
         }
     }
-    /* a compiler that is not told where to write finds a place by itself */
+    /* without -o, clang chooses the output's name itself */
     return *input && (*output || !ends_with(argv[0], "/clang"));
 }
 
-/* Put the cache key together, and read the input for it; false if something of it cannot be told. No two keys come to
- * the same bytes: from their end it is known where each file begins, and before that are texts that end with a zero. */
+/* Make the cache key, and read the input for it; false if a part is unavailable. Keys are unambiguous: their end says
+ * where each file begins, and the texts before the files end with a zero. */
 static bool make_key(struct text *key, char **argv, const char *input, const char *folder, struct text *content)
 {
     const char *toolchain = getenv("CROSSJIT_TOOLCHAIN"), *headers = getenv("CROSSJIT_HEADERS");
@@ -201,12 +200,12 @@ static bool make_key(struct text *key, char **argv, const char *input, const cha
     return !exhausted;
 }
 
-/* Look a key up in an entry's file, and print and write what the entry has; false if it is not that key's. */
-static bool lookup(const char *kept, const struct text *key, const char *output, const char *folder)
+/* Look up a key in an entry's file, and print and write its output; false if the entry is invalid or of another key. */
+static bool lookup(const char *path, const struct text *key, const char *output, const char *folder)
 {
     struct text entry = {0}, printed = {0};
-    struct end end;
-    if (!add_file(&entry, kept) || entry.size < key->size + sizeof end ||
+    struct trailer end;
+    if (!add_file(&entry, path) || entry.size < key->size + sizeof end ||
         memcmp(entry.bytes, key->bytes, key->size))
         return false;
     const char *from = entry.bytes + key->size;
@@ -220,17 +219,17 @@ static bool lookup(const char *kept, const struct text *key, const char *output,
         return false;
     if (output) {
         int file = open(output, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-        bool done = file >= 0 && put(file, from + end.printed, end.written);
+        bool done = file >= 0 && write_all(file, from + end.printed, end.written);
         if (file < 0 || close(file) || !done)
             return false;
     }
-    utimensat(AT_FDCWD, kept, NULL, 0); /* build_cache.py removes what was used longest ago */
-    say(STDOUT_FILENO, printed.bytes, printed.size);
+    utimensat(AT_FDCWD, path, NULL, 0); /* the least recently used entries are removed first */
+    forward(STDOUT_FILENO, printed.bytes, printed.size);
     return true;
 }
 
-/* Have the program's server run it; return a connection that tells how it ends, or -1 if there is no such server. Once
- * it has the whole request it may run it, whatever comes after. */
+/* Send the call to the program's server; return the connection for its reply, or -1 if there is no server. Once the
+ * server has the whole request, it may run it even if the client fails. */
 static int request_server(char **argv, int out, int err)
 {
     const char *servers = getenv("CROSSJIT_LLVM_SERVERS"), *name = strrchr(argv[0], '/');
@@ -271,22 +270,22 @@ static int request_server(char **argv, int out, int err)
     return connection;
 }
 
-/* Take what is printed to two pipes to their ends, and pass it on unless it is to be quiet. */
-static void take(int out, int err, bool quiet, struct text *printed, struct text *complaints)
+/* Read two pipes to their ends, and print their text unless `quiet`. */
+static void drain(int out, int err, bool quiet, struct text *printed, struct text *diagnostics)
 {
     struct pollfd from[] = {{out, POLLIN, 0}, {err, POLLIN, 0}};
     char bytes[1 << 16];
     while (from[0].fd >= 0 || from[1].fd >= 0) {
         if (poll(from, 2, -1) < 0)
-            continue; /* a debugger, or Ctrl-Z */
+            continue; /* interrupted by a debugger or Ctrl-Z */
         for (int each = 0; each < 2; each++) {
             if (!from[each].revents)
                 continue;
             ssize_t size = read(from[each].fd, bytes, sizeof bytes);
             if (size > 0) {
-                add(each ? complaints : printed, bytes, size);
+                add(each ? diagnostics : printed, bytes, size);
                 if (!quiet)
-                    say(each ? STDERR_FILENO : STDOUT_FILENO, bytes, size);
+                    forward(each ? STDERR_FILENO : STDOUT_FILENO, bytes, size);
             } else if (!size || errno != EINTR) {
                 from[each].fd = -1;
             }
@@ -296,8 +295,8 @@ static void take(int out, int err, bool quiet, struct text *printed, struct text
     close(err);
 }
 
-/* Have the server run it, quietly; false if there is none, or if it ended in any way but well. */
-static bool run_served(char **argv, struct text *printed, struct text *complaints)
+/* Run the call on the server without printing; false if there is no server, or the call failed. */
+static bool run_served(char **argv, struct text *printed, struct text *diagnostics)
 {
     int out[2], err[2], server, status = -1;
     if (!getenv("CROSSJIT_LLVM_SERVERS") || pipe2(out, O_CLOEXEC))
@@ -310,31 +309,31 @@ static bool run_served(char **argv, struct text *printed, struct text *complaint
     server = request_server(argv, out[1], err[1]);
     close(out[1]);
     close(err[1]);
-    take(out[0], err[0], true, printed, complaints);
-    bool told = server >= 0 && read(server, &status, sizeof status) == sizeof status;
+    drain(out[0], err[0], true, printed, diagnostics);
+    bool answered = server >= 0 && read(server, &status, sizeof status) == sizeof status;
     if (server >= 0)
         close(server);
-    return told && !status && !exhausted;
+    return answered && !status && !exhausted;
 }
 
-/* Run the real program, pass on what it prints unless it is to be quiet, and return its exit status, as a shell has it;
- * a negative one if it cannot be started like that. */
-static int run(char **argv, bool quiet, struct text *printed, bool *complained)
+/* Run the real program, print its output unless `quiet`, and return its exit status as in a shell; a negative one if it
+ * could not be started. */
+static int run(char **argv, bool quiet, struct text *printed, bool *has_diagnostics)
 {
     int out[2], err[2], status;
     pid_t child;
-    struct text complaints = {0};
+    struct text diagnostics = {0};
     posix_spawn_file_actions_t actions;
-    if (run_served(argv, printed, &complaints)) {
-        *complained = complaints.size;
+    if (run_served(argv, printed, &diagnostics)) {
+        *has_diagnostics = diagnostics.size;
         if (!quiet) {
-            say(STDOUT_FILENO, printed->bytes, printed->size);
-            say(STDERR_FILENO, complaints.bytes, complaints.size);
+            forward(STDOUT_FILENO, printed->bytes, printed->size);
+            forward(STDERR_FILENO, diagnostics.bytes, diagnostics.size);
         }
         return 0;
     }
-    printed->size = complaints.size = 0;
-    signal(SIGCHLD, SIG_DFL); /* who started this may not have cared how it ends */
+    printed->size = diagnostics.size = 0;
+    signal(SIGCHLD, SIG_DFL); /* the parent may have ignored it, and then waitpid fails */
     if (pipe2(out, O_CLOEXEC) || pipe2(err, O_CLOEXEC) || posix_spawn_file_actions_init(&actions) ||
         posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO) ||
         posix_spawn_file_actions_adddup2(&actions, err[1], STDERR_FILENO) ||
@@ -342,14 +341,14 @@ static int run(char **argv, bool quiet, struct text *printed, bool *complained)
         return -1;
     close(out[1]);
     close(err[1]);
-    take(out[0], err[0], quiet, printed, &complaints);
-    *complained = complaints.size;
+    drain(out[0], err[0], quiet, printed, &diagnostics);
+    *has_diagnostics = diagnostics.size;
     while (waitpid(child, &status, 0) < 0 && errno == EINTR)
         ;
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-/* Return the size of a C text's preamble: the lines before all others that include a file, and no more. */
+/* Return the size of a C text's preamble: its first lines, as long as they only include files. */
 static size_t preamble_of(const struct text *text)
 {
     const size_t prefix = strlen("#include ");
@@ -369,19 +368,19 @@ static size_t preamble_of(const struct text *text)
     return size;
 }
 
-/* What clang does again and again for the stencils: nine tenths of its time is for their preamble, some thirty headers.
- * The calls differ in the uop, which a macro and the rest of the input name, and in their files. */
+/* The common beginning of the stencils' inputs, some thirty headers, which takes nine tenths of clang's time. The calls
+ * differ in the uop, which a macro and the rest of the input name, and in their files. */
 struct preamble {
-    char header[PATH_MAX], new[PATH_MAX], precompiled[PATH_MAX], other[PATH_MAX];
+    char header[PATH_MAX], new[PATH_MAX], precompiled[PATH_MAX], check[PATH_MAX];
     size_t size;       /* of the preamble in the input */
-    char **precompile; /* the arguments of that, which all calls for stencils share */
+    char **precompile; /* the arguments for precompiling it, which all calls for stencils share */
     char bytes[64];
 };
 
-/* Find the place in CROSSJIT_PREAMBLES for this call's preamble; false if this is no such call: CPython writes the
- * input of a stencil into its folder, while the shim's is of the source, as is that of all stencils of 3.13. build_cache.py
- * makes CROSSJIT_PREAMBLES if no header asks for the macro, so that a preamble is the same whichever the uop is. */
-static bool find_preamble(struct preamble *found, char **argv, const char *input, const struct text *text,
+/* Find the files in CROSSJIT_PREAMBLES for this call's preamble; false if the call is not for a stencil in CPython's
+ * temporary folder. The shim's input is in the source, and so is that of all stencils of 3.13. build_cache.py makes
+ * CROSSJIT_PREAMBLES only if no header uses the macro, so that the preamble is the same for each uop. */
+static bool find_preamble(struct preamble *preamble, char **argv, const char *input, const struct text *text,
                           const char *output, const char *folder)
 {
     const char *preambles = getenv("CROSSJIT_PREAMBLES");
@@ -389,14 +388,14 @@ static bool find_preamble(struct preamble *found, char **argv, const char *input
     char here[PATH_MAX];
     size_t words = 0, shared = 0;
     bool stencil = false;
-    if (!preambles || strlen(preambles) + 64 > sizeof found->header || access(preambles, W_OK) || !output ||
+    if (!preambles || strlen(preambles) + 64 > sizeof preamble->header || access(preambles, W_OK) || !output ||
         !ends_with(input, ".c") || !*folder || strncmp(input, folder, strlen(folder)) || !getcwd(here, sizeof here) ||
-        !(found->size = preamble_of(text)))
+        !(preamble->size = preamble_of(text)))
         return false;
     while (argv[words])
         words++;
-    found->precompile = calloc(words + 6, sizeof *argv); /* a few words more, and a null */
-    if (!found->precompile)
+    preamble->precompile = calloc(words + 6, sizeof *argv); /* for `more` and a null */
+    if (!preamble->precompile)
         return false;
     add(&key, here, strlen(here) + 1);
     for (char **each = argv; *each; each++) {
@@ -404,120 +403,120 @@ static bool find_preamble(struct preamble *found, char **argv, const char *input
             stencil = true;
         } else if (*each != input && *each != output && strcmp(*each, "-o") && strcmp(*each, "-S") &&
                    strcmp(*each, "-c")) {
-            found->precompile[shared++] = *each;
+            preamble->precompile[shared++] = *each;
             add(&key, *each, strlen(*each) + 1);
         }
     }
-    add(&key, text->bytes, found->size);
+    add(&key, text->bytes, preamble->size);
     if (!stencil || exhausted)
         return false;
-    uint64_t one = sum(key.bytes, key.size, 1), other = sum(key.bytes, key.size, 2);
-    int length = sprintf(found->header, "%s/%016" PRIx64 "%016" PRIx64 ".h", preambles, one, other) - 2;
-    sprintf(found->new, "%.*s.new", length, found->header);
-    sprintf(found->precompiled, "%.*s.pch", length, found->header);
-    sprintf(found->other, "%.*s.out", length, found->header);
-    char *more[] = {"-x", "c-header", "-o", found->new, found->header};
-    memcpy(found->precompile + shared, more, sizeof more);
-    sprintf(found->bytes, "-preamble-bytes=%zu,1", found->size);
+    uint64_t first = sum(key.bytes, key.size, 1), second = sum(key.bytes, key.size, 2);
+    int length = sprintf(preamble->header, "%s/%016" PRIx64 "%016" PRIx64 ".h", preambles, first, second) - 2;
+    sprintf(preamble->new, "%.*s.new", length, preamble->header);
+    sprintf(preamble->precompiled, "%.*s.pch", length, preamble->header);
+    sprintf(preamble->check, "%.*s.out", length, preamble->header);
+    char *more[] = {"-x", "c-header", "-o", preamble->new, preamble->header};
+    memcpy(preamble->precompile + shared, more, sizeof more);
+    sprintf(preamble->bytes, "-preamble-bytes=%zu,1", preamble->size);
     return true;
 }
 
-/* Run a call with its preamble precompiled, quietly, and have it write elsewhere, if not null; false if it has any
- * trouble. */
-static bool run_with(struct preamble *preamble, char *precompiled, char **argv, const char *output, char *elsewhere,
+/* Run a call with a precompiled preamble without printing, and write to `other_output` if it is not null; false if it
+ * fails or warns. */
+static bool run_with(struct preamble *preamble, char *precompiled, char **argv, const char *output, char *other_output,
                      struct text *printed)
 {
     char *more[] = {"-include-pch", precompiled, "-Xclang", preamble->bytes, NULL}, **call;
-    bool complained = false;
+    bool has_diagnostics = false;
     size_t words = 0;
     while (argv[words])
         words++;
     if (!(call = malloc(words * sizeof *call + sizeof more)))
         return false;
     for (size_t each = 0; each < words; each++)
-        call[each] = argv[each] == output && elsewhere ? elsewhere : argv[each];
+        call[each] = argv[each] == output && other_output ? other_output : argv[each];
     memcpy(call + words, more, sizeof more);
-    return !run(call, true, printed, &complained) && !complained;
+    return !run(call, true, printed, &has_diagnostics) && !has_diagnostics;
 }
 
-/* Precompile the preamble of a call that has just run without. It is there for others once the same call came to the
- * same bytes with it, and nothing was said. */
+/* Precompile the preamble of a call that has just run without it. It is published only if the same call writes the same
+ * bytes with it, without any diagnostics. */
 static void precompile(struct preamble *preamble, char **argv, const char *output)
 {
-    struct text printed = {0}, plain = {0}, same = {0};
-    bool complained = false;
-    if (!run(preamble->precompile, true, &printed, &complained) && !complained &&
-        run_with(preamble, preamble->new, argv, output, preamble->other, &printed) && !printed.size &&
-        add_file(&plain, output) && add_file(&same, preamble->other) && plain.size == same.size &&
-        !memcmp(plain.bytes, same.bytes, same.size))
+    struct text printed = {0}, plain = {0}, checked = {0};
+    bool has_diagnostics = false;
+    if (!run(preamble->precompile, true, &printed, &has_diagnostics) && !has_diagnostics &&
+        run_with(preamble, preamble->new, argv, output, preamble->check, &printed) && !printed.size &&
+        add_file(&plain, output) && add_file(&checked, preamble->check) && plain.size == checked.size &&
+        !memcmp(plain.bytes, checked.bytes, checked.size))
         rename(preamble->new, preamble->precompiled);
     unlink(preamble->new);
-    unlink(preamble->other);
+    unlink(preamble->check);
 }
 
-/* Run the real program as `run` does, with the preamble of a stencil precompiled, or precompile it for the others. */
+/* Run the real program as `run` does, with a stencil's precompiled preamble, or precompile it for later calls. */
 static int run_fast(char **argv, const char *input, const struct text *text, const char *output, const char *folder,
-                    struct text *printed, bool *complained)
+                    struct text *printed, bool *has_diagnostics)
 {
     static struct preamble preamble;
     int header = -1;
     if (find_preamble(&preamble, argv, input, text, output, folder)) {
         if (!access(preamble.precompiled, R_OK)) {
             if (run_with(&preamble, preamble.precompiled, argv, output, NULL, printed)) {
-                say(STDOUT_FILENO, printed->bytes, printed->size);
+                forward(STDOUT_FILENO, printed->bytes, printed->size);
                 return 0;
             }
-            printed->size = 0; /* it has its trouble, if it has, in its own words */
+            printed->size = 0; /* run again, for the program's own diagnostics */
         } else {
-            header = open(preamble.header, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); /* one makes it */
+            header = open(preamble.header, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); /* only once */
         }
     }
-    int status = run(argv, false, printed, complained);
-    if (header >= 0 && put(header, text->bytes, preamble.size) && !close(header) && !status && !*complained)
+    int status = run(argv, false, printed, has_diagnostics);
+    if (header >= 0 && write_all(header, text->bytes, preamble.size) && !close(header) && !status && !*has_diagnostics)
         precompile(&preamble, argv, output);
     return status;
 }
 
-/* Say where a cache has an entry; false if there is no such cache, or no such path. */
-static bool place(char *path, const char *cache, const char *name)
+/* Make the path of an entry in a cache; false if there is no cache, or the path is too long. */
+static bool entry_path(char *path, const char *cache, const char *name)
 {
     return cache && (size_t)snprintf(path, PATH_MAX, "%s/%s", cache, name) < PATH_MAX;
 }
 
-/* Keep an entry, under another name first, so that nobody finds half of it. What cannot be kept is not. */
-static void keep(char *kept, const struct text *entry)
+/* Store an entry atomically; errors are ignored. */
+static void store(char *path, const struct text *entry)
 {
     char new[PATH_MAX + 8];
-    for (char *slash = strchr(kept + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+    for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
         *slash = 0;
-        mkdir(kept, 0777);
+        mkdir(path, 0777);
         *slash = '/';
     }
-    sprintf(new, "%s.XXXXXX", kept);
+    sprintf(new, "%s.XXXXXX", path);
     int file = mkostemp(new, O_CLOEXEC);
     if (file < 0)
         return;
-    bool done = put(file, entry->bytes, entry->size);
-    if (close(file) || !done || rename(new, kept))
+    bool done = write_all(file, entry->bytes, entry->size);
+    if (close(file) || !done || rename(new, path))
         unlink(new);
 }
 
-/* Write down a hit or a miss, for build_cache.py's report. */
-static void note(const char *line)
+/* Log a hit or a miss, for build_cache.py's report. */
+static void log_line(const char *line)
 {
     const char *log = getenv("CROSSJIT_CACHE_LOG");
     int file = log ? open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666) : -1;
     if (file >= 0)
-        put(file, line, strlen(line));
+        write_all(file, line, strlen(line));
 }
 
 int main(int argc, char **argv)
 {
     const char *llvm = getenv("CROSSJIT_LLVM"), *cache = getenv("CROSSJIT_CACHE");
     const char *input = NULL, *output = NULL, *folder = "";
-    char real[PATH_MAX], kept[PATH_MAX];
+    char real[PATH_MAX], path[PATH_MAX];
     struct text content = {0}, entry = {0}, printed = {0}, written = {0};
-    bool complained = false;
+    bool has_diagnostics = false;
     if (!argc || !llvm) {
         fputs("CROSSJIT_LLVM does not say where LLVM is\n", stderr);
         return 127;
@@ -527,35 +526,37 @@ int main(int argc, char **argv)
     int length = version && strchr("0123456789", version[1]) ? version - tool : (int)strlen(tool);
     snprintf(real, sizeof real, "%s/bin/%.*s", llvm, length, tool);
     argv[0] = real;
-    if (!cache || !*cache || !look(argv, &input, &output, &folder) || !make_key(&entry, argv, input, folder, &content))
+    if (!cache || !*cache || !parse_call(argv, &input, &output, &folder) ||
+        !make_key(&entry, argv, input, folder, &content))
         run_instead(argv);
 
     size_t key_size = entry.size;
-    uint64_t one = sum(entry.bytes, key_size, 1), other = sum(entry.bytes, key_size, 2);
+    uint64_t first = sum(entry.bytes, key_size, 1), second = sum(entry.bytes, key_size, 2);
     char name[64];
-    sprintf(name, "llvm/%02" PRIx64 "/%014" PRIx64 "%016" PRIx64, one >> 56, one << 8 >> 8, other);
-    if ((place(kept, cache, name) && lookup(kept, &entry, output, folder)) ||
-        (place(kept, getenv("CROSSJIT_CACHE_BELOW"), name) && lookup(kept, &entry, output, folder))) {
-        note("llvm hit\n");
+    sprintf(name, "llvm/%02" PRIx64 "/%014" PRIx64 "%016" PRIx64, first >> 56, first << 8 >> 8, second);
+    if ((entry_path(path, cache, name) && lookup(path, &entry, output, folder)) ||
+        (entry_path(path, getenv("CROSSJIT_CACHE_BELOW"), name) && lookup(path, &entry, output, folder))) {
+        log_line("llvm hit\n");
         return 0;
     }
-    if (!place(kept, cache, name))
+    if (!entry_path(path, cache, name))
         run_instead(argv);
-    int status = run_fast(argv, input, &content, output, folder, &printed, &complained);
+    int status = run_fast(argv, input, &content, output, folder, &printed, &has_diagnostics);
     if (status < 0)
         run_instead(argv);
     if (status)
         return status;
-    note("llvm miss\n");
-    if (complained || names(&printed, MARK) || (output && !add_file(&written, output)) || names(&written, folder))
+    log_line("llvm miss\n");
+    if (has_diagnostics || contains(&printed, MARK) || (output && !add_file(&written, output)) ||
+        contains(&written, folder))
         return 0;
     add_replaced(&entry, printed.bytes, printed.size, folder, MARK);
-    struct end end = {entry.size - key_size, written.size, 0};
+    struct trailer end = {entry.size - key_size, written.size, 0};
     add(&entry, written.bytes, written.size);
     add(&entry, &end, sizeof end - sizeof end.sum);
     end.sum = sum(entry.bytes, entry.size, 0);
     add(&entry, &end.sum, sizeof end.sum);
     if (!exhausted)
-        keep(kept, &entry);
+        store(path, &entry);
     return 0;
 }

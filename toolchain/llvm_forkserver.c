@@ -1,11 +1,11 @@
-/* Makes a fork server of clang, or of another of LLVM's programs: preloaded (LD_PRELOAD), it waits where main would
- * begin, and each request goes on from there in a fork. The programs are linked to a library of a hundred megabytes,
- * and to load that takes twenty of the thirty milliseconds that one of them runs for a stencil.
+/* Turns clang, or another of LLVM's programs, into a fork server: preloaded (LD_PRELOAD), it waits before main, and
+ * each request continues from there in a fork. The programs are linked to a library of a hundred megabytes. Loading it
+ * takes twenty of the thirty milliseconds of a call for a stencil.
  *
- * Listens at CROSSJIT_LLVM_SOCKET for llvm_cache.c. A request is all that a program is started with: three files for its
- * stdin, stdout and stderr, and texts, each ending with a zero, up to the end of the stream: its folder, how many
- * arguments and variables there are, and these. The reply is the status by which wait tells how the program ended; where
- * none comes, or one of a program that did not end well, llvm_cache.c runs it itself. */
+ * It listens at CROSSJIT_LLVM_SOCKET for llvm_cache.c. A request has three descriptors, for stdin, stdout and stderr,
+ * and texts that end with a zero, up to the end of the stream: the working directory, the numbers of arguments and
+ * variables, the arguments, the variables. The reply is the program's status as wait returns it. Without a reply, or if
+ * the program failed, llvm_cache.c runs it itself. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -32,9 +32,9 @@ static struct {
     pid_t process;
     int connection;
 } running[MOST];
-static int busy; /* so many of them */
+static int busy; /* the number of entries in use */
 
-/* Receive the files, and the texts to their end; false if that is no request. */
+/* Receive the descriptors and all texts; false if the request is invalid. */
 static bool receive(int connection, int files[3], char **texts, size_t *size)
 {
     union {
@@ -42,12 +42,12 @@ static bool receive(int connection, int files[3], char **texts, size_t *size)
         char bytes[CMSG_SPACE(3 * sizeof(int))];
     } control;
     char *bytes = NULL;
-    size_t room = 0;
+    size_t capacity = 0;
     ssize_t more;
     for (*size = 0;; *size += more) {
-        if (room - *size < 1 << 12 && !(bytes = realloc(bytes, room += 1 << 16)))
+        if (capacity - *size < 1 << 12 && !(bytes = realloc(bytes, capacity += 1 << 16)))
             return false;
-        struct iovec into = {bytes + *size, room - *size - 1};
+        struct iovec into = {bytes + *size, capacity - *size - 1};
         struct msghdr message = {.msg_iov = &into, .msg_iovlen = 1, .msg_control = &control,
                                  .msg_controllen = sizeof control};
         more = recvmsg(connection, &message, 0);
@@ -64,13 +64,13 @@ static bool receive(int connection, int files[3], char **texts, size_t *size)
     return *size && files[0] >= 0;
 }
 
-/* What a program is started with, of the request's texts: the folder, and a null after the arguments and at the end. */
+/* The texts of a request; arguments and variables end with a null. */
 struct request {
     char *folder, **arguments, **variables;
     size_t count; /* of arguments */
 };
 
-/* Take a request apart, of `size` bytes before a zero; false if it is not a whole one. */
+/* Parse a request of `size` bytes, followed by a zero; false if it is invalid. */
 static bool parse(char *texts, size_t size, struct request *request)
 {
     size_t number = 0, arguments, variables;
@@ -92,7 +92,7 @@ static bool parse(char *texts, size_t size, struct request *request)
     return true;
 }
 
-/* Become the requested program, to its end. */
+/* Run the requested program in this process. */
 static _Noreturn void be_program(int connection)
 {
     int files[3] = {-1, -1, -1};
@@ -102,7 +102,7 @@ static _Noreturn void be_program(int connection)
     if (!receive(connection, files, &texts, &size))
         _exit(126);
     close(connection);
-    for (int each = 0; each < 3; each++) /* they are above 2: those are open here */
+    for (int each = 0; each < 3; each++) /* they are above 2, since 0 to 2 are open here */
         if (dup2(files[each], each) < 0 || close(files[each]))
             _exit(126);
     if (!parse(texts, size, &request) || chdir(request.folder))
@@ -114,7 +114,7 @@ static _Noreturn void be_program(int connection)
     exit(program(request.count, request.arguments, environ));
 }
 
-/* Tell clients how their programs ended. */
+/* Send the statuses of ended programs to their clients. */
 static void reap(void)
 {
     int status;

@@ -1,11 +1,11 @@
-"""Run a command, and beside it another one, for as long as the first takes, on what that leaves idle.
+"""Run a command, and a second one on idle cores until the first ends.
 
     run_alongside.py OTHER… -- COMMAND…
 
-Of phases that keep one core busy, such as configure. OTHER is work that need not be done, or can be done later: it has
-the lowest priority, and is ended with its processes when COMMAND has ended, whose exit status is ours. What it prints
-and how it ends does not matter, nor whether it begins. What fails in here ends with the status FAULT, which is told
-from COMMAND's.
+For phases that use one core, such as configure. OTHER is optional work: it has the lowest priority, and is killed with
+its processes when COMMAND ends. The exit status is COMMAND's; OTHER's output, exit status and failure to start are
+ignored. The script's own failures exit with FAULT; COMMAND's own status of this number becomes 1, unless COMMAND is
+build_cache.py.
 """
 
 import contextlib
@@ -16,17 +16,17 @@ import subprocess
 import sys
 import traceback
 
-FAULT = 97  # crossjit/build/layout.py knows it, too
+FAULT = 97  # SCRIPT_FAULT of crossjit/build/layout.py
 
 
 def main():
     """Run both; return COMMAND's exit status."""
     end = sys.argv.index("--")
     command = sys.argv[end + 1 :]
-    with beside(sys.argv[1:end]):
+    with background(sys.argv[1:end]):
         try:
             status = subprocess.call(command)
-        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:  # as a shell has it
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:  # statuses as in a shell
             print(error, file=sys.stderr)
             return 127 if isinstance(error, FileNotFoundError) else 126
     if status == FAULT and str(pathlib.Path(__file__).with_name("build_cache.py")) not in command:
@@ -35,8 +35,8 @@ def main():
 
 
 @contextlib.contextmanager
-def beside(argv):
-    """Have a command run beside the block, if it can be started."""
+def background(argv):
+    """Run a command during the block, if it can be started."""
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     other = None
     with contextlib.suppress(OSError):
@@ -45,13 +45,13 @@ def beside(argv):
         yield
     finally:
         if other:
-            os.killpg(other.pid, signal.SIGKILL)  # not waited for before, so it is there, or its number is its own yet
+            os.killpg(other.pid, signal.SIGKILL)  # it has not been waited for, so its pid is not reused
             other.wait()
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except Exception:  # ours, or the machine's
+    except Exception:  # a bug of this script, or the machine's failure
         traceback.print_exc()
         sys.exit(FAULT)

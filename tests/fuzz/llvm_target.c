@@ -20,7 +20,7 @@ static void arguments(char *texts, size_t size, const struct text *content)
     for (size_t at = 0; at < size && word < words + 63; at += strlen(texts + at) + 1)
         *word++ = texts + at;
     *word = NULL;
-    if (!look(words, &input, &output, &folder))
+    if (!parse_call(words, &input, &output, &folder))
         return;
     require(input && is_input(input) && output);
     if (find_preamble(&preamble, words, input, content, output, folder))
@@ -40,10 +40,10 @@ static void beginning(const struct text *text)
 static void replaced(const struct text *text)
 {
     struct text there = {0}, back = {0};
-    if (names(text, MARK))
+    if (contains(text, MARK))
         return;
     add_replaced(&there, text->bytes, text->size, "/tmp/tmp1", MARK);
-    require(!names(&there, "/tmp/tmp1"));
+    require(!contains(&there, "/tmp/tmp1"));
     add_replaced(&back, there.bytes, there.size, MARK, "/tmp/tmp1");
     require(back.size == text->size && (!back.size || !memcmp(back.bytes, text->bytes, back.size)));
     free(there.bytes);
@@ -55,7 +55,7 @@ static void entry(const struct text *text, uint64_t printed, uint64_t written, b
 {
     static const char bytes[] = "some key";
     struct text key = {(char *)bytes, 8, 8}, kept = {0};
-    struct end end = {printed, written, 0};
+    struct trailer end = {printed, written, 0};
     static int file = -1;
     char path[64];
     if (file < 0)
