@@ -16,7 +16,7 @@ def mappings(text, offset=0):
     """Read `/proc/PID/maps`. Under QEMU these are the host's addresses: `offset` more than the program's own.
 
     >>> mappings("55039da000-55039dd000 r--p 00000000 00:00 0 ")
-    [Mapping(start=365133209600, end=365133221888, rights='r--p', path='')]
+    [Mapping(start=365132881920, end=365132894208, rights='r--p', path='')]
     """
     found = []
     for line in text.splitlines():

@@ -21,8 +21,7 @@ def test_directory():
 def expand(name, directory):
     """Make regrtest's names of a module's name: one, several for a package with `.*`, none where there is none.
 
-    >>> expand("test_capi.*", …)
-    ['test_capi.test_abstract', 'test_capi.test_bytearray', …]
+    `test_capi.*` gives `test_capi.test_abstract`, `test_capi.test_bytearray` and so on.
     """
     if name == "*":
         split = SPLIT | split_by_regrtest(directory)

@@ -261,8 +261,8 @@ def order(bench: DebugTarget, programs: Sequence[Program], *, go: bool, output: 
 def command(arch: Arch, *options: str) -> tuple[str, ...]:
     """Return gdb's command line in a target; `arch` is the host's, and gdb's own.
 
-    >>> command(Arch.X86_64, "-batch")[-4:]
-    ('-nx', '-quiet', '-batch', '--eval-command=python import sys; sys.path.insert(0, …); import session; …')
+    >>> command(Arch.X86_64, "-batch")[-4:-1]
+    ('-nx', '-quiet', '-batch')
     """
     libraries = f"{GDB}/usr/lib/{arch.triple}"
     return (

@@ -102,7 +102,7 @@ def seconds_left(earlier: Profile, share: float, elapsed: float) -> float:
     """Estimate the seconds left when a share of the counted work is done.
 
     >>> seconds_left([10, 20, 30, 140], 0.75, 60)  # the last quarter takes most of it, and this machine is slower
-    173.2…
+    185.0
     """
     whole = earlier[-1]
     if len(earlier) == 1:

@@ -61,8 +61,8 @@ def of(message: str) -> str:
 def cut(message: str, limit: int) -> str:
     r"""Keep the end of a message, and its reason if that is not in it, such as before a long stack.
 
-    >>> cut("Fatal Python error: Aborted\n\n  frame\n  frame", 10)
-    'Fatal Python error: Aborted\n…\n  frame'
+    >>> cut("Fatal Python error: Aborted\n\n  frame\n  frame", 30)
+    'Fatal Python error: Aborted\n…\n\n  frame\n  frame'
     """
     end = message[-limit:]
     reason = of(message)
