@@ -22,7 +22,7 @@ TAIL = 2_000  # bytes of what regrtest said
 
 
 def modules(directory):
-    """Return the names of all modules and packages of the test package: `test`, `test.__main__`, `test.test_os`, …"""
+    """Return the names of all modules and packages of the test package: `test`, `test.test_os` and so on."""
     files = (path.relative_to(directory).with_suffix("") for path in directory.rglob("*.py"))
     names = (".".join(("test", *path.parts)).removesuffix(".__init__") for path in files)
     return sorted(name for name in names if all(part.isidentifier() for part in name.split(".")))
