@@ -257,17 +257,17 @@ GUARD, SETTRACE = (
 
 
 def diagnosis(cell: Cell, test: str, layer: Layer, why: str, *, suite: str = "jit", message: str = "") -> Diagnosis:
-    """What triage may conclude, with a table of every rung that there is."""
+    """What triage may conclude, with a table of every experiment that there is."""
     tries = tuple(
         ExperimentResult(
-            rung,
-            replace(cell, variant="interp") if rung is Experiment.INTERPRETER else cell,
-            "PYTHON_JIT=0" if rung is Experiment.JIT_OFF else "",
-            Count(passed=3) if rung is Experiment.JIT_OFF else Count(failed=3),
-            "" if rung is Experiment.JIT_OFF else message,
+            experiment,
+            replace(cell, variant="interp") if experiment is Experiment.INTERPRETER else cell,
+            "PYTHON_JIT=0" if experiment is Experiment.JIT_OFF else "",
+            Count(passed=3) if experiment is Experiment.JIT_OFF else Count(failed=3),
+            "" if experiment is Experiment.JIT_OFF else message,
             12.5,
         )
-        for rung in Experiment
+        for experiment in Experiment
     )
     conclusion = Conclusion(layer, why, Count(failed=5))
     return Diagnosis(cell, suite, test, conclusion, tries, TRIAGE, datetime(2026, 11, 24, 7, 30, tzinfo=UTC))

@@ -1,4 +1,4 @@
-"""What gdb saw where a program stopped: the lines of `gdb/session.py` as values. Pure."""
+"""Parses gdb's report about a stopped program: the lines of `gdb/session.py`. Pure."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 
 from crossjit.channels import Begun, Exit, MalformedError, Section, Stop, Whole, read_line
 
-SECTIONS = 50  # of a report that are kept
+SECTIONS = 50  # of a report, at most
 
 
 @dataclass(frozen=True)
 class GdbReport:
-    """One program under gdb. `about` says which; `stop` is None if it came to its end, with `exit_code`, if any.
+    """One program under gdb. `about` names it; `stop` is None if it ended, with `exit_code`, if any.
 
-    `sections` are titles and texts, the most telling first; `whole` is False if gdb died over them. `wrong` counts the
-    report's lines that could not be used.
+    `sections` are titles and texts, the most important first; `whole` is False if gdb died before the end. `wrong` is
+    the number of invalid lines.
     """
 
     about: str
@@ -27,34 +27,34 @@ class GdbReport:
     wrong: int = 0
 
     def section(self, title: str) -> str:
-        """Return a section's text, nothing where there is none."""
+        """Return a section's text, empty if there is none."""
         return next((text for name, text in self.sections if name == title), "")
 
 
 def read(lines: Iterable[str]) -> GdbReport | None:
-    """Read a report's lines: what is told of the last program that was started. None if none was.
+    """Read a report's lines about the last program that was started; None if there was none.
 
-    A line that cannot be used is left out, and counted.
+    Invalid lines are skipped, and counted.
     """
-    found: GdbReport | None = None
+    report: GdbReport | None = None
     whole, wrong = False, 0
     for line in filter(None, lines):
         try:
-            told = read_line(line)
+            event = read_line(line)
         except MalformedError:
             wrong += 1
             continue
-        match told:
+        match event:
             case Begun():
-                found = GdbReport(told.about)
+                report = GdbReport(event.about)
             case Whole():
                 whole = True
-            case _ if found is None:
+            case _ if report is None:
                 wrong += 1
             case Stop():
-                found = replace(found, stop=told)
+                report = replace(report, stop=event)
             case Exit():
-                found = replace(found, exit_code=told.code, ended=True)
+                report = replace(report, exit_code=event.code, ended=True)
             case Section():
-                found = replace(found, sections=(*found.sections[-SECTIONS:], (told.title, told.text)))
-    return replace(found, whole=whole, wrong=wrong) if found is not None else None
+                report = replace(report, sections=(*report.sections[-SECTIONS:], (event.title, event.text)))
+    return replace(report, whole=whole, wrong=wrong) if report is not None else None

@@ -1,7 +1,7 @@
-"""Running a program under gdb in its target: until it crashes, with nobody there or with the user at gdb's prompt.
+"""Running a program under gdb in its target until it crashes, unattended or with the user at gdb's prompt.
 
-gdb is put beside the target's own files, in the same container, so that it sees what the program sees: a program of the
-host's arch is gdb's child, another is run by QEMU, which is told to wait for gdb. What gdb does is in `gdb/`.
+gdb is installed in the target's container, so that it has the same files as the program. A program of the host's arch
+is gdb's child; one of a foreign arch is run by QEMU, which waits for gdb to connect. gdb's own scripts are in `gdb/`.
 """
 
 from __future__ import annotations
@@ -40,31 +40,31 @@ from crossjit.validation import target as target_module
 from crossjit.validation.target import Target
 
 SCRIPTS = crossjit.PROJECT / "gdb"
-TOOLS = "/usr/local/libexec/debug"  # in the target: our scripts, and below it
-GDB = f"{TOOLS}/root"  # the debug image's /usr, and
-ARTIFACT = f"{TOOLS}/generated"  # what the build made beside the install tree
-HELPER = "python-gdb.py"  # CPython's own, of `Tools/gdb/libpython.py`
+TOOLS = "/usr/local/libexec/debug"  # in the target: our scripts
+GDB = f"{TOOLS}/root"  # the debug image's /usr
+ARTIFACT = f"{TOOLS}/generated"  # the artifact's generated files
+HELPER = "python-gdb.py"  # CPython's own, from `Tools/gdb/libpython.py`
 OUTPUT = f"{target_module.HOME}/debug"
 SCRATCH = f"{target_module.HOME}/scratch"
 
 REPORT, PROGRAM_LOG = "report.jsonl", "program.log"
 
-# What gdb needs of its image's /usr. It is started through the loader that belongs to it: the target's C library may be
-# another one, or of another arch.
+# The parts of the debug image's /usr that gdb needs. It is started through its own loader, because the target's C
+# library may have a different version or arch.
 _PARTS = ("bin/gdb-multiarch", "lib", "share/gdb")
 
-# Debug builds say what the JIT does: each trace as it is recorded and optimized, the last before the crash at the end.
-TALKATIVE = {"PYTHON_LLTRACE": "2", "PYTHON_OPT_DEBUG": "1"}
-# What a program said before it crashed is not left in its buffers; this holds for C's stdio, too.
+# Debug builds log what the JIT does: each trace as it is recorded and optimized, up to the crash.
+VERBOSE_JIT = {"PYTHON_LLTRACE": "2", "PYTHON_OPT_DEBUG": "1"}
+# Output before a crash must not be lost in buffers; this also unbuffers C's stdio.
 UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
 
 MEMORY = 6 << 30  # bytes: a suite's module, and gdb with CPython's symbols
-MARGIN = 900  # seconds beside the program's own: installing, and gdb's looking around
+MARGIN = 900  # seconds in addition to the program's own, for installing and for gdb's report
 
 
 @dataclass(frozen=True)
 class Program:
-    """What is run under gdb. `env` is added to the target's, `seconds` is how long it may run with nobody there."""
+    """A program to run under gdb. `env` is added to the target's; `seconds` is its time limit if unattended."""
 
     about: str
     argv: tuple[str, ...]
@@ -72,45 +72,46 @@ class Program:
     seconds: int = 600
 
 
-def of_arguments(arguments: Sequence[str], where: TargetEnvironment) -> Program:
-    """Run the cell's Python with these arguments."""
+def of_arguments(arguments: Sequence[str], env: TargetEnvironment) -> Program:
+    """Return a program: the cell's Python with these arguments."""
     argv = (target_module.PYTHON, *arguments)
-    return Program(" ".join(shlex.join(argv).split()), argv, seconds=rerun.sanity_test(where).seconds)
+    return Program(" ".join(shlex.join(argv).split()), argv, seconds=rerun.sanity_test(env).seconds)
 
 
-def of_probe(told: Mapping[str, object]) -> Program:
-    """Run the probe."""
+def of_probe(settings: Mapping[str, object]) -> Program:
+    """Return the probe as a program."""
     script = f"{target_module.SCRIPTS}/probe.py"
-    return Program("the probe", (target_module.PYTHON, script, "--told", json.dumps(told)), seconds=probe.PROBE_SECONDS)
+    return Program(
+        "the probe", (target_module.PYTHON, script, "--told", json.dumps(settings)), seconds=probe.PROBE_SECONDS
+    )
 
 
-def of_trial(trial: TestRerun, where: TargetEnvironment) -> tuple[Program, ...]:
-    """Run a test as its suite ran it: alone, then its whole module if it takes that to crash.
+def of_rerun(test: TestRerun, env: TargetEnvironment) -> tuple[Program, ...]:
+    """Return the programs that run a test as its suite did: alone, then its whole module, if it only crashes there.
 
-    In one process, as the suite's runner has regrtest do it, but without its time-out, which would end a program that
-    somebody looks at.
+    Each is one process, as in a suite, but without regrtest's time-out, which would end a program under inspection.
     """
-    env = dict(trial.env)
-    if trial.kind == "script":
-        argv = (target_module.PYTHON, trial.module, *trial.arguments)
-        return (Program(str(trial), argv, env, trial.seconds),)
-    suite = suites.load(trial.suite) if trial.suite else None
+    variables = dict(test.env)
+    if test.kind == "script":
+        argv = (target_module.PYTHON, test.module, *test.arguments)
+        return (Program(str(test), argv, variables, test.seconds),)
+    suite = suites.load(test.suite) if test.suite else None
     resources = ",".join(suite.resources) if suite and suite.resources else "none"
-    known = entries.possible(entries.load(), where)
-    ignored = [word for test in entries.deselected(known) for word in ("--ignore", test)]
+    known = entries.possible(entries.load(), env)
+    ignored = [word for name in entries.deselected(known) for word in ("--ignore", name)]
     regrtest = (target_module.PYTHON, "-m", "test", "--verbose", "--tempdir", SCRATCH, "--use", resources)
-    rest = (*ignored, *trial.arguments, trial.module)  # the last pattern that fits a test decides
-    whole = Program(f"all of {trial.module}", (*regrtest, *rest), env, trial.seconds)
-    if not trial.match:
+    options = (*ignored, *test.arguments, test.module)  # the last pattern that matches a test decides
+    whole = Program(f"all of {test.module}", (*regrtest, *options), variables, test.seconds)
+    if not test.match:
         return (whole,)
-    return (Program(str(trial), (*regrtest, "--match", trial.match, *rest), env, trial.seconds), whole)
+    return (Program(str(test), (*regrtest, "--match", test.match, *options), variables, test.seconds), whole)
 
 
-def find(test: str, artifact: Artifact, where: TargetEnvironment, names: Iterable[str]) -> TestRerun:
-    """Make a trial of a test's or module's name, as the first of these suites that has the module would run it.
+def find(test: str, artifact: Artifact, env: TargetEnvironment, names: Iterable[str]) -> TestRerun:
+    """Make a rerun of a test or module by name, as in the first of these suites that has the module.
 
-    A name with a label, `test_dict [stress]`, is of the group of that label; one without is of the first. Raises
-    UserError for a name that begins with no test module of the artifact.
+    A name with a label, `test_dict [stress]`, is in the group of that label; one without in the first group. Raises
+    UserError for a name that does not start with a test module of the artifact.
     """
     bare, bracket, label = test.removeprefix("test.").partition(" [")
     modules = modules_of(artifact.files()[INSTALL])
@@ -124,31 +125,31 @@ def find(test: str, artifact: Artifact, where: TargetEnvironment, names: Iterabl
     name = f"test.{bare}"
     for suite in names:
         labels = [label.removesuffix("]")] if bracket else ["", *(group.label for group in suites.load(suite).groups)]
-        for each in labels:
-            named = f"{name} [{each}]" if each else name
-            ran = (ModuleRun(module, each, 0.0, "", ""),)
-            result = SuiteResult(suite, (TestResult(suite, named, Outcome.CRASHED),), 0.0, modules=ran)
-            if found := rerun.of_results(result, where, [named]):
-                return found[0]
+        for group in labels:
+            named = f"{name} [{group}]" if group else name
+            modules_run = (ModuleRun(module, group, 0.0, "", ""),)
+            result = SuiteResult(suite, (TestResult(suite, named, Outcome.CRASHED),), 0.0, modules=modules_run)
+            if reruns := rerun.of_results(result, env, [named]):
+                return reruns[0]
     match = "" if bare == module else name
-    return TestRerun(name, "", "module", module, match=match, seconds=rerun.sanity_test(where).seconds)
+    return TestRerun(name, "", "module", module, match=match, seconds=rerun.sanity_test(env).seconds)
 
 
 def modules_of(files: Iterable[str]) -> frozenset[str]:
-    """Find regrtest's names of the test modules and packages among an install tree's files."""
-    found = set()
+    """Return regrtest's names of the test modules and packages in an install tree."""
+    names = set()
     for file in files:
         _, _, inside = file.partition("/test/")
         path = inside.removesuffix("/__init__.py").removesuffix(".py")
         parts = path.split("/")
         if path != inside and all(part.startswith("test_") for part in parts):
-            found.add(".".join(parts))
-    return frozenset(found)
+            names.add(".".join(parts))
+    return frozenset(names)
 
 
 @dataclass(frozen=True)
 class DebugTarget:
-    """A built cell, its source, and the image that gdb comes from; `arch` and `memory` are the machine's."""
+    """A built cell, its source, and gdb's image; `arch` and `memory` are the machine's."""
 
     engine: Engine
     arch: Arch
@@ -171,8 +172,8 @@ class DebugTarget:
         )
 
 
-def bench(ctx: BuildContext, prepared: PreparedCell, built: BuiltCell) -> DebugTarget:
-    """Have all that is needed; the images are made if they are not there."""
+def debug_target(ctx: BuildContext, prepared: PreparedCell, built: BuiltCell) -> DebugTarget:
+    """Return the debug target of a built cell; missing images are built."""
     arch = ctx.facts.arch
     return DebugTarget(
         engine=ctx.engine,
@@ -186,25 +187,24 @@ def bench(ctx: BuildContext, prepared: PreparedCell, built: BuiltCell) -> DebugT
 
 
 def batch(bench: DebugTarget, programs: Sequence[Program], *, folder: Path, step: Step) -> GdbReport:
-    """Run the programs one after the other until one crashes or has no time left; say what gdb saw.
+    """Run the programs one after the other until one crashes or reaches its time limit; return gdb's report.
 
-    `folder` gets what the program wrote. Raises InfrastructureError where gdb tells nothing, EngineError and its kin
-    for what is the engine's.
+    The program's output is stored in `folder`. Raises InfrastructureError if gdb produced no report, and EngineErrors.
     """
     variant = bench.target.variant
     if variant.debug and variant.expects is not Expectation.NONE:
-        programs = [replace(program, env={**program.env, **TALKATIVE}) for program in programs]
+        programs = [replace(program, env={**program.env, **VERBOSE_JIT}) for program in programs]
     seconds = sum(program.seconds for program in programs)
-    said: deque[str] = deque(maxlen=30)
+    output: deque[str] = deque(maxlen=30)
 
     def on_line(line: str) -> None:
-        said.append(line)
+        output.append(line)
         step.line(line)
 
     limits = target_module.target_limits(min(MEMORY, bench.memory * SUITE_MEMORY // 100), seconds + 3 * MARGIN)
     with bench.engine.container(bench.target.options(limits)) as container:
         step.update(detail="installing")
-        install_gdb(bench, container, order(bench, programs, go=True, output=OUTPUT))
+        install_gdb(bench, container, make_order(bench, programs, go=True, output=OUTPUT))
         step.update(detail=programs[0].about)
         completed = container.run(
             command(bench.arch, "-batch"), cwd=target_module.HOME, on_line=on_line, timeout=seconds + MARGIN
@@ -212,32 +212,32 @@ def batch(bench: DebugTarget, programs: Sequence[Program], *, folder: Path, step
         report = _text(container, f"{OUTPUT}/{REPORT}")
         with files.translate_os_errors(InfrastructureError, "cannot store the program's output", folder):
             files.replace(folder / PROGRAM_LOG, _text(container, f"{OUTPUT}/{PROGRAM_LOG}").encode())
-    found = findings.read(report.split("\n"))
-    if found is None or (found.stop is None and not found.ended):
+    result = findings.read(report.split("\n"))
+    if result is None or (result.stop is None and not result.ended):
         raise InfrastructureError(
             f"gdb produced no report: {completed.how}",
             hint="its last output is above; drop --batch to use its prompt",
-            details=tuple(said),
+            details=tuple(output),
         )
-    return found
+    return result
 
 
 def prompt(bench: DebugTarget, programs: Sequence[Program], *, go: bool) -> int:
-    """Hand the terminal to gdb; with `go` the programs run until one crashes, else the first stands at its beginning.
+    """Hand the terminal to gdb. With `go` the programs run until one crashes, else the first one stops at its start.
 
     Returns gdb's exit status.
     """
-    wanted = order(bench, programs, go=go, output=None)
+    instructions = make_order(bench, programs, go=go, output=None)
 
     def prepare(container: Container) -> None:
-        install_gdb(bench, container, wanted)
+        install_gdb(bench, container, instructions)
         _put_source(bench, container)
 
     return bench.engine.shell(bench.target.options(), prepare, command(bench.arch), cwd=target_module.HOME)
 
 
-def order(bench: DebugTarget, programs: Sequence[Program], *, go: bool, output: str | None) -> dict[str, object]:
-    """Say what `gdb/session.py` is to do: its JSON."""
+def make_order(bench: DebugTarget, programs: Sequence[Program], *, go: bool, output: str | None) -> dict[str, object]:
+    """Return the input of `gdb/session.py`, as JSON values."""
     common = {**bench.target.environment, "TMPDIR": SCRATCH, **UNBUFFERED}
     return {
         "program": target_module.PYTHON,
@@ -281,14 +281,14 @@ def command(arch: Arch, *options: str) -> tuple[str, ...]:
     )
 
 
-def install_gdb(bench: DebugTarget, container: Container, order: Mapping[str, object]) -> None:
-    """Put the artifact, gdb, CPython's helper, our scripts and their order into a target's container."""
+def install_gdb(bench: DebugTarget, container: Container, instructions: Mapping[str, object]) -> None:
+    """Install the artifact, gdb, CPython's helper, our scripts and their order in a target's container."""
     bench.target.install(container)
     parents = {f"{GDB}/usr/{part}".rpartition("/")[0] for part in _PARTS}
     scripts = {f"{TOOLS}/{path.name}": path.read_bytes() for path in sorted(SCRIPTS.glob("*.py"))}
-    files = {**scripts, f"{TOOLS}/order.json": json.dumps(order).encode()}
-    ours = dict.fromkeys((TOOLS, GDB, f"{GDB}/usr", *sorted(parents), ARTIFACT), 0)
-    container.put(packed(files, {**ours, OUTPUT: target_module.TESTER, SCRATCH: target_module.TESTER}), "/")
+    files = {**scripts, f"{TOOLS}/order.json": json.dumps(instructions).encode()}
+    folders = dict.fromkeys((TOOLS, GDB, f"{GDB}/usr", *sorted(parents), ARTIFACT), 0)
+    container.put(packed(files, {**folders, OUTPUT: target_module.TESTER, SCRATCH: target_module.TESTER}), "/")
     if GENERATED in bench.artifact.objects:
         with bench.artifact.open(GENERATED) as tar:
             container.put(tar, ARTIFACT)
@@ -302,7 +302,7 @@ def install_gdb(bench: DebugTarget, container: Container, order: Mapping[str, ob
 
 
 def _put_source(bench: DebugTarget, container: Container) -> None:
-    """Put the source where it was when it was compiled, so that gdb shows it."""
+    """Put the source where it was compiled, so that gdb can show it."""
     container.put(packed(folders={layout.ROOT: target_module.TESTER}), "/")
     with sources.open_tar(bench.source) as tar:
         container.put(tar, layout.ROOT)
@@ -310,7 +310,7 @@ def _put_source(bench: DebugTarget, container: Container) -> None:
 
 
 def _text(container: Container, path: str) -> str:
-    """Read the end of a file of the container; nothing where there is none. Raises BudgetError, UnfitFilesError."""
+    """Read the end of a file of the container; empty if it is missing. Raises BudgetError, UnfitFilesError."""
     try:
         with container.get(path) as stream:
             return safe_files.first_file(stream).decode("utf-8", "replace")

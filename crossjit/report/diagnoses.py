@@ -41,11 +41,11 @@ def of(run: Run, cells: Iterable[Cell] | None = None) -> Diagnoses:
     }
 
 
-def rungs(found: Diagnosis) -> tuple[Experiment, ...]:
+def experiments(found: Diagnosis) -> tuple[Experiment, ...]:
     """Return the table that a conclusion rests on."""
     return tuple(
         Experiment(
-            changed=tried.rung.value,
+            changed=tried.experiment.value,
             cell="" if tried.cell == found.cell else str(tried.cell),
             how=shortened(tried.how, LINE),
             outcome=str(tried.count),
@@ -75,14 +75,14 @@ def _lines(found: Diagnosis, style: TerminalStyle) -> Iterator[str]:
     yield ""
     rows = [
         (
-            rung.changed,
-            rung.cell or str(found.cell),
-            rung.how or "-",
-            rung.outcome,
-            duration(rung.seconds),
-            shortened(rung.said, SAID),
+            experiment.changed,
+            experiment.cell or str(found.cell),
+            experiment.how or "-",
+            experiment.outcome,
+            duration(experiment.seconds),
+            shortened(experiment.said, SAID),
         )
-        for rung in rungs(found)
+        for experiment in experiments(found)
     ]
     for line in render(("changed", "cell", "how", "outcome", "time", "said"), rows, style).splitlines():
         yield f"  {line}"

@@ -68,7 +68,7 @@ class Failure:
 class Occurrence:
     """A test that went wrong in one cell. `log` is a path in the run's folder; `lines` run it again.
 
-    `diagnosis` is what triage concluded, from `rungs`, if it looked into it.
+    `diagnosis` is what triage concluded, from `experiments`, if it looked into it.
     """
 
     cell: Cell
@@ -78,7 +78,7 @@ class Occurrence:
     log: str
     lines: tuple[str, ...]
     diagnosis: Diagnosis | None
-    rungs: tuple[Experiment, ...]
+    experiments: tuple[Experiment, ...]
 
 
 def of(run: Run, results: Sequence[CellResult]) -> Failures:
@@ -120,7 +120,10 @@ def _texts(time: Occurrence) -> Iterator[str]:
     """Yield what the page shows of a conclusion, with its table."""
     if time.diagnosis is not None:
         yield f"{time.diagnosis}{time.diagnosis.run}"
-        yield from (f"{rung.changed}{rung.cell}{rung.how}{rung.outcome}{rung.said}" for rung in time.rungs)
+        yield from (
+            f"{experiment.changed}{experiment.cell}{experiment.how}{experiment.outcome}{experiment.said}"
+            for experiment in time.experiments
+        )
 
 
 def _severity(times: Sequence[Occurrence]) -> int:
@@ -139,7 +142,7 @@ def _occurrence(
         log=f"cells/{result.cell.slug}/{suite.suite}/{module.log}" if module and module.log else "",
         lines=reproduce.lines_for(run, result.cell, test, module),
         diagnosis=found,
-        rungs=diagnoses.rungs(found) if found else (),
+        experiments=diagnoses.experiments(found) if found else (),
     )
 
 

@@ -1,4 +1,4 @@
-"""The command line, a task for each command: `program` is behind `./inv`, plain `invoke` takes `namespace`."""
+"""The command line, a task for each command: `./inv` runs `program`, plain `invoke` uses `namespace`."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ __all__ = ["namespace", "program"]
 
 
 def _commands(module: ModuleType, *names: str) -> list[Command]:
-    """Return a module's tasks, the named ones only if there are names."""
+    """Return a module's tasks, or the named ones only."""
     found = (value for value in vars(module).values() if isinstance(value, Command))
     return [task for task in found if not names or task.name in names]
 
 
 def _group(name: str, about: str, tasks: list[Command]) -> Collection:
-    """Return tasks as a group, whose default stands for the group's name alone."""
+    """Return tasks as a group; its default task runs for the group's name alone."""
     group = Collection(name, *tasks)
     group.__doc__ = about
     return group
@@ -56,7 +56,7 @@ namespace = Collection(
     _group("runs", "The runs.", _commands(runs, "list", "show")),
 )
 
-if not INSTALLED:  # these are about the repository
+if not INSTALLED:  # these need the repository
     for task in (*_commands(develop), *_commands(cells, "schema"), docs.task(namespace)):
         namespace.add_task(task)
 program = CrossjitProgram(namespace)

@@ -60,14 +60,14 @@ def validate(
 
 
 def _interrupted(name: str) -> Run:
-    """Load a run to go on with. Raises UserError for one that still goes on by itself."""
+    """Load a run to resume. Raises UserError for one that is still running."""
     from crossjit import settings
     from crossjit.runs import history, model
 
-    found = history.load(settings.load(), name)
-    if found.state is model.RunState.RUNNING:
-        raise UserError(f"run {found.id} is still running", hint="wait for it, or stop it with Ctrl-C first")
-    return found
+    run = history.load(settings.load(), name)
+    if run.state is model.RunState.RUNNING:
+        raise UserError(f"run {run.id} is still running", hint="wait for it, or stop it with Ctrl-C first")
+    return run
 
 
 def _run(request: Request, *, validate: bool, rebuild: bool, json: bool, before: Run | None = None) -> ExitCode:
@@ -77,31 +77,31 @@ def _run(request: Request, *, validate: bool, rebuild: bool, json: bool, before:
     results: list[CellResult] = []
     try:
         with opened(request, reproduce=before.reproduce if before else None) as run:
-            _deal_with(run, results, validate=validate, rebuild=rebuild, before=before)
+            _run_cells(run, results, validate=validate, rebuild=rebuild, before=before)
             run.record.finish(exit_code(results))
     except KeyboardInterrupt:
         if run is not None:
-            done = {result.cell for result in results}
-            left = (order.cell for order in run.orders if order.cell not in done)
-            results += (CellResult(cell, Verdict.ABORTED, ("interrupted before its end",)) for cell in left)
+            finished = {result.cell for result in results}
+            cells = [request.cell for request in run.requests if request.cell not in finished]
+            results += (CellResult(cell, Verdict.ABORTED, ("interrupted before its end",)) for cell in cells)
             _show(run, results, json=json)
         raise
     except InfrastructureError as error:
-        if run is None or len(results) < len(run.orders):
+        if run is None or len(results) < len(run.requests):
             raise
-        note(tables.error_text(error))  # the record's end: the results are known all the same
+        note(tables.error_text(error))  # the record cannot be finished, but all results are known
     _show(run, results, json=json)
     return exit_code(results)
 
 
-def _deal_with(
+def _run_cells(
     run: RunSession, results: list[CellResult], *, validate: bool, rebuild: bool, before: Run | None
 ) -> None:
-    """Add each cell's result when it is known and recorded. What goes wrong in one is its result; others go on."""
+    """Add each cell's result when it is known and recorded. An error in one cell is its result; the others go on."""
     from crossjit.pipeline import context, prepare
 
-    # All cells first, so that what is wrong with one's source or image is said before hours go into another.
-    cells = prepare.prepare_each(run.ctx, run.orders)
+    # All cells first, so that errors in a source or an image show before hours are spent on a different cell.
+    cells = prepare.prepare_each(run.ctx, run.requests)
     for cell in cells:
         if isinstance(cell, context.PreparedCell):
             result = _run_cell(run, cell, validate=validate, rebuild=rebuild, before=before)
@@ -116,7 +116,7 @@ def _deal_with(
 
 
 def _show(run: RunSession, results: Sequence[CellResult], *, json: bool) -> None:
-    """Print the run's end: what is known of each cell, and how to do it again."""
+    """Print the cells' results, and the command that repeats the run."""
     record = run.record.run
     if json:
         show_json(tables.results_json(results, run=record.id, reproduce=record.reproduce))
@@ -129,10 +129,10 @@ def _show(run: RunSession, results: Sequence[CellResult], *, json: bool) -> None
 
 
 def _is_final(finished: CellResult) -> bool:
-    """Tell whether nothing would come of taking a cell up again.
+    """Whether a cell need not be resumed.
 
-    Suites that failed are taken up for what is known of failures by now. Modules that ended do not run again, but those
-    that a crash or hang cut short which is left out by now.
+    Failed suites are resumed, because the known failures may have changed. Their finished modules do not run again,
+    except those cut short by a crash or hang that is ignored now.
     """
     if finished.verdict is Verdict.FAIL:
         return not finished.suites
@@ -163,21 +163,21 @@ def plan(context: Context, request: Request, build_only: bool = False, json: boo
     """Say what `validate` would do for each cell, and what is in the stash already; starts nothing."""
     from crossjit.pipeline.plan import steps as list_steps
 
-    foreseen, ability = forecast_cells(request)
+    planned, ability = forecast_cells(request)
     steps = {}
-    for cell in foreseen:
+    for cell in planned:
         wanted = cell.request
         steps[wanted.cell] = list_steps(
             wanted.cell, wanted.variant, wanted.strategy, ability, cell.known, validate=not build_only
         )
     if json:
-        show_json([_planned_json(cell, steps[cell.request.cell]) for cell in foreseen])
+        show_json([_planned_json(cell, steps[cell.request.cell]) for cell in planned])
         return
     show_table(
         ("cell", "strategy", "image", "in the stash", "build key", "to do"),
-        [_planned_row(cell, steps[cell.request.cell]) for cell in foreseen],
+        [_planned_row(cell, steps[cell.request.cell]) for cell in planned],
     )
-    for cell in foreseen:
+    for cell in planned:
         for obstacle in dict.fromkeys(step.obstacle for step in steps[cell.request.cell] if step.obstacle):
             show(f"{cell.request.cell}: {obstacle}; {PROGRAM} setup fixes it")
         for step in steps[cell.request.cell]:
@@ -234,7 +234,7 @@ def shell(context: Context, request: Request, toolchain: bool = False) -> int:
     from crossjit.pipeline.shell import target_shell, toolchain_shell
 
     with opened(request, one=True, looks=True) as run:
-        (prepared,) = prepare.prepare(run.ctx, run.orders)
+        (prepared,) = prepare.prepare(run.ctx, run.requests)
         if toolchain:
             note(f"configure is called here as: {prepared.spec.configure_line}")
             status = toolchain_shell(run.ctx, prepared)

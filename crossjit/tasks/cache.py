@@ -1,4 +1,4 @@
-"""`cache show|clear`: what builds keep for the next ones."""
+"""`cache show|clear`: the build caches."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
-from crossjit.tasks.framework import command, note, show, show_json, show_table, telling
+from crossjit.tasks.framework import command, note, reporting_leftovers, show, show_json, show_table
 from crossjit.tasks.options import describe
 from crossjit.util.text import size
 
@@ -34,17 +34,17 @@ def show_cache(context: Context, json: bool = False) -> None:
     if not volumes or image is None:
         show_json([]) if json else note("there are no caches yet: the first build makes them")
         return
-    with telling(client), history.presence(loaded) as run:
-        found = []
+    with reporting_leftovers(client), history.presence(loaded) as run:
+        sizes = []
         for volume in volumes:
             name, labels = container.container_name("cache-show", run), context_module.labels(loaded, run)
             domain = cache_volume.domain_of(volume)
             parts = cache_volume.parts(client, image, volume.name, domain=domain, container=name, labels=labels)
-            found.append((volume, parts))
+            sizes.append((volume, parts))
     if json:
-        show_json([_json(volume, part) for volume, parts in found for part in parts])
+        show_json([_json(volume, part) for volume, parts in sizes for part in parts])
     else:
-        rows = [_row(volume, part) for volume, parts in found for part in parts]
+        rows = [_row(volume, part) for volume, parts in sizes for part in parts]
         show_table(("of", "cache", "size", "files", "bound"), rows)
 
 
@@ -56,13 +56,13 @@ def clear_cache(context: Context, json: bool = False) -> None:
 
     loaded = settings.load()
     client = engine.connect(loaded)
-    found = cache_volume.find(client, loaded)
-    for volume in found:
+    volumes = cache_volume.find(client, loaded)
+    for volume in volumes:
         client.remove(volume)
     if json:
-        show_json({"removed": [volume.name for volume in found]})
+        show_json({"removed": [volume.name for volume in volumes]})
     else:
-        show("\n".join(f"removed volume {volume.name}" for volume in found) or "there are no caches")
+        show("\n".join(f"removed volume {volume.name}" for volume in volumes) or "there are no caches")
 
 
 def _json(volume: EngineObject, part: Part) -> dict[str, object]:
@@ -86,12 +86,12 @@ def _row(volume: EngineObject, part: Part) -> tuple[str, ...]:
 
 
 def _toolchain(client: Engine, settings: Settings) -> Image | None:
-    """Find any toolchain image of the engine's own arch: it has the Python that looks into the cache."""
+    """Find any toolchain image of the engine's own arch: it has the Python that reads the cache."""
     from crossjit import images
     from crossjit.images import Role
 
     arch = client.facts().arch
     specs = images.configured(settings)
     builder = images.ImageBuilder(client, arch, settings.home)
-    found = (builder.find(spec, Role.TOOLCHAIN, arch) for spec in specs)
-    return next((image for image in found if image is not None), None)
+    candidates = (builder.find(spec, Role.TOOLCHAIN, arch) for spec in specs)
+    return next((image for image in candidates if image is not None), None)

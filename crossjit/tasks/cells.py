@@ -1,4 +1,4 @@
-"""`cells` and `schema`: what the recipes hold, and what editors may know of them."""
+"""`cells` and `schema`: the recipes' cells, and JSON schemas for editors."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ def cells(
 
     chosen = options.one_of("format", "json" if json else format, FORMATS)
     request = options.read(arch=arch, recipe=recipe, variant=variant)
-    found = recipes.gather(request.recipes, PROJECT / "recipes", suites=suites.names())
+    loaded = recipes.gather(request.recipes, PROJECT / "recipes", suites=suites.names())
     selector = plan.Selector(
         recipes=request.recipes or (plan.ALL,),
         arches=request.arches or plan.parse_arches([plan.ALL]),
         variants=request.variants or (plan.ALL,),
     )
-    listed = plan.select(found, selector, selector.arches[0]).cells
+    listed = plan.select(loaded, selector, selector.arches[0]).cells
     if chosen == "github":
         paths = {recipes.name_of(word): word for word in options.words(recipe)}
         show(_line(plan.matrix(listed, paths)))  # one line, as `name=value` in $GITHUB_OUTPUT needs it
     elif chosen == "json":
-        show_json([_facts(cell, found) for cell in listed])
+        show_json([_facts(cell, loaded) for cell in listed])
     else:
-        show_table(("cell", "default", "suites", "what"), [_row(cell, found) for cell in listed])
+        show_table(("cell", "default", "suites", "what"), [_row(cell, loaded) for cell in listed])
 
 
 @command(help={"check": "write nothing, and end with 2 if a file is not current; default: off"})
@@ -98,14 +98,14 @@ def schemas() -> dict[str, str]:
     from crossjit.known_failures import entries
     from crossjit.sources.regenerate import Rules
 
-    others = {
+    types = {
         "image": ImageDocument,
         "suite": suites.Suite,
         "known-failures": entries.KnownFailures,
         "caveats": suites.Caveats,
         "regenerate": Rules,
     }
-    return {name: json.dumps(value, indent=2) + "\n" for name, value in recipes.schemas(others).items()}
+    return {name: json.dumps(value, indent=2) + "\n" for name, value in recipes.schemas(types).items()}
 
 
 def _line(value: object) -> str:

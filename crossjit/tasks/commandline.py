@@ -1,4 +1,4 @@
-"""The command line before a task runs: two-word task names, and what invoke's parser finds wrong, in our words."""
+"""Parsing the command line: two-word task names, and invoke's parse errors reworded."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from crossjit import PROGRAM, __version__
 from crossjit.errors import UserError, did_you_mean
 from crossjit.tasks.framework import Command, ending
 
-# invoke's other options are about shell commands and settings files of its own, which no task of ours has.
+# invoke's other options are about its shell commands and settings files, which our tasks do not use.
 _OPTIONS = ("complete", "debug", "help", "list", "list-depth", "list-format", "print-completion-script", "version")
 _LIST_FORMATS = ("flat", "nested", "json")
 
 
 class _NoSettings(Config):
-    """invoke's configuration without what it reads from /etc, the home folder and the environment."""
+    """invoke's configuration without settings from /etc, the home folder and the environment."""
 
     def load_base_conf_files(self) -> None:
         """Read no file."""
@@ -38,10 +38,10 @@ class _NoSettings(Config):
 
 
 class CrossjitProgram(Program):
-    """The program behind `./inv` and `crossjit`: it takes two-word task names (`stash list`).
+    """The program of `./inv` and `crossjit`, with two-word task names (`stash list`).
 
-    A wrong command line ends with a hint and code 2, anything unexpected with 3: never with 1, which says that CPython
-    fails.
+    An invalid command line exits with a hint and code 2, an unexpected error with 3, never with 1, which means that
+    CPython fails.
     """
 
     def __init__(self, namespace: Collection) -> None:
@@ -55,11 +55,11 @@ class CrossjitProgram(Program):
         )
 
     def core_args(self) -> list[Argument]:
-        """Return those of invoke's own options that mean something here."""
+        """Return those of invoke's own options that apply here."""
         return [argument for argument in super().core_args() if argument.name in _OPTIONS]
 
     def run(self, argv: list[str] | None = None, exit: bool = True) -> None:
-        """Read a command line, run its tasks, and end the process with the code that belongs to how it went."""
+        """Parse a command line, run its tasks, and exit with their code."""
         try:
             with ending():
                 self.create_config()
@@ -73,7 +73,7 @@ class CrossjitProgram(Program):
                 sys.exit(end.code)
 
     def _parse(self, argv: list[str] | None) -> None:
-        """Raises Exit where there is no task to run, UserError for a wrong command line."""
+        """Parse. Raises Exit if there is no task to run, UserError for an invalid command line."""
         try:
             self.parse_collection()
             self.parse_core(argv)
@@ -85,13 +85,13 @@ class CrossjitProgram(Program):
             raise UserError(f"an option has an invalid value: {error}", hint=f"see `{PROGRAM} --help`") from error
 
     def parse_core(self, argv: list[str] | None) -> None:
-        """Read the options before the first task; some of them are all that is wanted."""
+        """Parse the options before the first task; some of them need no task."""
         self.normalize_argv(argv)
         self.parse_core_args()
         self._answer()
 
     def _answer(self) -> None:
-        """Raise Exit where what was asked for takes no task, after saying it."""
+        """Carry out the options that need no task, then raise Exit."""
         if self.args.version.value:
             self.print_version()
             raise Exit
@@ -100,13 +100,13 @@ class CrossjitProgram(Program):
             raise Exit
 
     def parse_tasks(self) -> None:
-        """Read the tasks and their options."""
+        """Parse the tasks and their options."""
         words = rewrite(self.core.unparsed, self.collection)
-        if words[1:] == ["--help"]:  # as if it had come first: invoke would miss positional arguments before
+        if words[1:] == ["--help"]:  # handled here, because invoke would first miss positional arguments
             self.args["help"].value, words = words[0], []
         self.core.unparsed[:] = words
         super().parse_tasks()
-        self._answer()  # invoke takes its options behind a task, too
+        self._answer()  # invoke also accepts its options after a task
         if self.args.debug.value:
             os.environ["CROSSJIT_DEBUG"] = "1"
         for context in self.tasks:
@@ -121,8 +121,8 @@ class CrossjitProgram(Program):
         return isinstance(task, Command) and task.words
 
     def parse_cleanup(self) -> None:
-        """Do what takes no task: help, the list, a shell's completion."""
-        if self.args.complete.value:  # while somebody types, half a command line is no error
+        """Carry out help, the list, and a shell's completion, which need no task."""
+        if self.args.complete.value:  # during completion, an incomplete command line is not an error
             with contextlib.suppress(ParseError, ValueError):
                 super().parse_cleanup()
             raise Exit
@@ -131,14 +131,14 @@ class CrossjitProgram(Program):
             _one_of("--list", group, sorted(self.collection.collections))
         try:
             super().parse_cleanup()
-        except Exit as end:  # with 1, where something was wrong
+        except Exit as end:  # with a message and 1 for an error
             if end.message:
                 raise UserError(end.message, hint=f"see `{PROGRAM} --help`") from end
             raise
 
 
 def _refuse_empty(context: ParserContext) -> None:
-    """Raise UserError for a value that is given and empty: an unset variable must not stand for the default."""
+    """Raise UserError for an empty value: an unset variable must not select the default."""
     for argument in context.args.values():
         values = argument.value if argument.kind is list else [argument.raw_value]
         if any(isinstance(value, str) and not value.strip(" ,") for value in values):
@@ -158,12 +158,12 @@ def _one_of(option: str, value: str, choices: Sequence[str]) -> None:
 def rewrite(tokens: Iterable[str], collection: Collection) -> list[str]:
     """Turn `stash list` into invoke's `stash.list`, and bare words after a task into values of its `rest` option.
 
-    A task's `--help` leaves nothing but the two. Raises UserError for a second word that the group does not have.
+    With `--help` after a task, only these two remain. Raises UserError for a task that a group does not have.
     """
     queue, result = list(tokens), []
     task: Task[Any] | None = None
     name = ""
-    wanted = 0  # positional arguments that the task still waits for
+    missing = 0  # positional arguments that the task still needs
     while queue:
         token = queue.pop(0)
         if task is not None and token in ("--help", "-h"):
@@ -173,15 +173,15 @@ def rewrite(tokens: Iterable[str], collection: Collection) -> list[str]:
             if task is not None and queue and _takes_value(task, token):
                 result.append(queue.pop(0))
             continue
-        if wanted:
-            wanted -= 1
+        if missing:
+            missing -= 1
             result.append(token)
             continue
         if token in collection.collections:
             token = _second_word(token, queue, collection.collections[token])
-        known = _find(collection, token)
-        if known is not None:
-            task, name, wanted = known, token, len(list(known.positional))
+        named = _find(collection, token)
+        if named is not None:
+            task, name, missing = named, token, len(list(named.positional))
             result.append(token)
         elif isinstance(task, Command) and task.rest is not None:
             result += [f"--{task.rest}", token]
@@ -191,7 +191,7 @@ def rewrite(tokens: Iterable[str], collection: Collection) -> list[str]:
 
 
 def _second_word(group: str, queue: list[str], members: Collection) -> str:
-    """Return the full name of the group's task that the next word names; it is taken from the queue."""
+    """Return the full name of the group's task that the next word names, and remove that word from the queue."""
     names = sorted(members.task_names)
     if queue and queue[0] in names:
         return f"{group}.{queue.pop(0)}"
@@ -205,10 +205,10 @@ def _second_word(group: str, queue: list[str], members: Collection) -> str:
 
 def _find(collection: Collection, name: str) -> Task[Any] | None:
     try:
-        found = collection[name]
+        task = collection[name]
     except (KeyError, ValueError):
         return None
-    return found if isinstance(found, Task) else None
+    return task if isinstance(task, Task) else None
 
 
 def _takes_value(task: Task[Any], token: str) -> bool:
@@ -226,7 +226,7 @@ _NO_POSITIONAL = re.compile(r"did not receive required positional arguments: (?P
 
 
 def explain(error: ParseError, collection: Collection) -> UserError:
-    """Say in one sentence what invoke's parser found wrong; invoke tells it in words only, so those are read."""
+    """Reword an error of invoke's parser, which has nothing but a message."""
     message = str(error)
     name = error.context.name if error.context is not None else None
     shown = (name or "").replace(".", " ")

@@ -1,4 +1,4 @@
-"""`debug`: a program of a cell under gdb, at its beginning or where it crashes."""
+"""`debug`: a program of a cell under gdb, at its start or where it crashes."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ JSON = "debug.json"  # in a cell's folder of the run record
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is to be looked at: a cell's result in an earlier run, a test, arguments for the cell's Python."""
+class DebugRequest:
+    """What to debug: a cell's result in an earlier run, a test, or arguments for the cell's Python."""
 
     request: Request
     before: Run | None = None
@@ -81,7 +81,7 @@ def debug(
             raise UserError("--cell cannot be combined with a run id", hint="give a run or a cell, not both")
         if bool(test) == bool(arguments):
             raise UserError("--cell needs either --test, or arguments for its Python after --", hint="give one of them")
-        wanted = Wanted(of_cell(request, cell), test=test, arguments=arguments)
+        wanted = DebugRequest(of_cell(request, cell), test=test, arguments=arguments)
     else:
         if not request.leaves_all_open:
             raise UserError("build options are taken from the run", hint="drop them or use --cell")
@@ -92,7 +92,7 @@ def debug(
     return _debug(wanted, batch=batch, seconds=limit, json=json)
 
 
-def of_run(names: Sequence[str], test: str) -> Wanted:
+def of_run(names: Sequence[str], test: str) -> DebugRequest:
     """Choose the cell of a run, and the test. Raises UserError for a run in which nothing crashed."""
     from crossjit import settings
     from crossjit.runs import history
@@ -100,43 +100,40 @@ def of_run(names: Sequence[str], test: str) -> Wanted:
     if len(names) > 1:
         raise UserError("only one run at a time can be given", hint=f"`{PROGRAM} runs list` shows many")
     loaded = settings.load()
-    # the last that came to a result: one that only looked at something, as this one will, is not meant
-    ended = (run.id for run in history.list_runs(loaded) if any(run.result(cell) for cell in run.cells))
-    found = history.load(loaded, next(ended, "last") if names[0] == "last" else names[0])
-    request = replace(from_record(found), selection=ALL_TESTS)
+    # the last run with a result; runs such as this one have none
+    with_results = (run.id for run in history.list_runs(loaded) if any(run.result(cell) for cell in run.cells))
+    run = history.load(loaded, next(with_results, "last") if names[0] == "last" else names[0])
+    request = replace(from_record(run), selection=ALL_TESTS)
     ranked = [
-        (rank, result, name)
-        for result in found.results()
-        for name, rank in _candidates(result, test)
-        if rank is not None
+        (rank, result, name) for result in run.results() for name, rank in _candidates(result, test) if rank is not None
     ]
     if not ranked:
         raise UserError(
-            f"run {found.id} has no test {test!r}" if test else f"no test of run {found.id} crashed or hung",
+            f"run {run.id} has no test {test!r}" if test else f"no test of run {run.id} crashed or hung",
             hint=f"`{PROGRAM} runs show` has the names; --cell with --test runs any test of a cell",
         )
-    _, result, name = min(ranked, key=lambda each: each[0])
-    return Wanted(request, found, result, name)
+    _, result, name = min(ranked, key=lambda candidate: candidate[0])
+    return DebugRequest(request, run, result, name)
 
 
 _RANKS = {Outcome.CRASHED: 1, Outcome.TIMED_OUT: 2}
 
 
 def _candidates(result: CellResult, test: str) -> Iterator[tuple[str, int | None]]:
-    """Yield names of what may be looked at in a cell, the probe's empty one first; the lowest rank is to be taken."""
+    """Yield the names of a cell's tests to debug, empty for the probe, with a rank: the lowest comes first."""
     if "crashed" in result.probe and not test:
         yield "", 0
     for suite in result.suites:
-        for each in suite.results:
+        for tested in suite.results:
             if test:
-                bare = each.name if "[" in test else each.name.partition(" [")[0]
-                yield each.name, 0 if bare.removeprefix("test.") == test.removeprefix("test.") else None
-            elif each.known is None:
-                yield each.name, _RANKS.get(each.outcome)
+                bare = tested.name if "[" in test else tested.name.partition(" [")[0]
+                yield tested.name, 0 if bare.removeprefix("test.") == test.removeprefix("test.") else None
+            elif tested.known is None:
+                yield tested.name, _RANKS.get(tested.outcome)
 
 
-def _debug(wanted: Wanted, *, batch: bool, seconds: int | None, json: bool) -> int:
-    """Open a run of its own, and look."""
+def _debug(wanted: DebugRequest, *, batch: bool, seconds: int | None, json: bool) -> int:
+    """Open a run, and debug in it."""
     from crossjit.debugger import session
     from crossjit.pipeline import build_cell, earlier, prepare
     from crossjit.report import gdb
@@ -144,15 +141,15 @@ def _debug(wanted: Wanted, *, batch: bool, seconds: int | None, json: bool) -> i
 
     with opened(wanted.request, looks=True) as run:
         cell = wanted.result.cell if wanted.result is not None else None
-        orders = [order for order in run.orders if cell in (None, order.cell)]
-        run.record.set_cells([order.cell for order in orders])
-        then = earlier.as_it_was(run.ctx, orders, wanted.before) if wanted.before else None
+        requests = [request for request in run.requests if cell in (None, request.cell)]
+        run.record.set_cells([request.cell for request in requests])
+        then = earlier.as_it_was(run.ctx, requests, wanted.before) if wanted.before else None
         ctx = then.ctx if then else run.ctx
-        (prepared,) = prepare.prepare(ctx, orders)
+        (prepared,) = prepare.prepare(ctx, requests)
         folder = run.record.cell_folder(prepared.cell)
         log = folder / "build.log"
         built = then.built(prepared, log) if then else build_cell.build_cell(ctx, prepared, log=log)
-        bench = session.bench(ctx, prepared, built)
+        bench = session.debug_target(ctx, prepared, built)
         programs = _programs(bench, wanted)
         if not batch:
             note(f"{prepared.cell}: {programs[0].about}")
@@ -162,43 +159,43 @@ def _debug(wanted: Wanted, *, batch: bool, seconds: int | None, json: bool) -> i
         if seconds is not None:
             programs = [replace(program, seconds=seconds) for program in programs]
         with run.ctx.progress.step("debug", str(prepared.cell)) as step:
-            found = session.batch(bench, programs, folder=folder, step=step)
-        said = _read(folder / session.PROGRAM_LOG)
-        told = {"run": run.record.id, **gdb.as_json(prepared.cell, found, program_log=said)}
-        text = gdb.written(prepared.cell, found, program_log=said)
+            result = session.batch(bench, programs, folder=folder, step=step)
+        output = _read(folder / session.PROGRAM_LOG)
+        document = {"run": run.record.id, **gdb.as_json(prepared.cell, result, program_log=output)}
+        text = gdb.written(prepared.cell, result, program_log=output)
         folders = [folder, *([wanted.before.cell_folder(prepared.cell)] if wanted.before else [])]
-        files = [each / gdb.SEEN for each in folders]
+        files = [place / gdb.SEEN for place in folders]
         for file in files:
             with files_module.translate_os_errors(InfrastructureError, "cannot write gdb's report", file.parent):
                 files_module.replace(file, text.encode("utf-8", "replace"))
-        files_module.replace(folder / JSON, (documents.dumps(told, indent=2) + "\n").encode())
-        code = ExitCode.PASS if found.stop is not None else ExitCode.VACUOUS
+        files_module.replace(folder / JSON, (documents.dumps(document, indent=2) + "\n").encode())
+        code = ExitCode.PASS if result.stop is not None else ExitCode.VACUOUS
         run.record.finish(code)
     if json:
-        show_json(told)
+        show_json(document)
     else:
-        show(gdb.shown(prepared.cell, found, program_log=said))
+        show(gdb.shown(prepared.cell, result, program_log=output))
         show("\n".join(["", f"run:       {run.record.id}", *(f"written:   {file}" for file in files)]))
     return code
 
 
-def _programs(bench: DebugTarget, wanted: Wanted) -> list[Program]:
-    """Say what is to be run, in the order in which it is tried."""
+def _programs(bench: DebugTarget, wanted: DebugRequest) -> list[Program]:
+    """Return the programs to run, in the order in which they are tried."""
     from crossjit.debugger import session
     from crossjit.triage import rerun
 
-    where = bench.target.conditions
+    env = bench.target.conditions
     if wanted.arguments:
-        return [session.of_arguments(wanted.arguments, where)]
+        return [session.of_arguments(wanted.arguments, env)]
     if wanted.result is None:
-        trial = session.find(wanted.test, bench.artifact, where, bench.target.variant.suites)
-        return list(session.of_trial(trial, where)[:1])
+        test = session.find(wanted.test, bench.artifact, env, bench.target.variant.suites)
+        return list(session.of_rerun(test, env)[:1])
     if not wanted.test:
-        told = wanted.result.probe.get("told")
-        return [session.of_probe(told if isinstance(told, dict) else {})]
+        settings = wanted.result.probe.get("told")
+        return [session.of_probe(settings if isinstance(settings, dict) else {})]
     for suite in wanted.result.suites:
-        for trial in rerun.of_results(suite, where, [wanted.test]):
-            return list(session.of_trial(trial, where))
+        for test in rerun.of_results(suite, env, [wanted.test]):
+            return list(session.of_rerun(test, env))
     raise UserError(f"{wanted.test} can no longer be run", hint="the suites have changed since that run")
 
 

@@ -1,4 +1,4 @@
-"""`test` and `lint`: for who works on crossjit, in a clone with the `dev` extra."""
+"""`test` and `lint`: for developers of crossjit, in a clone with the `dev` extra."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from crossjit.tasks.options import describe, number, words
 
 SUITES = ("unit", "contract", "e2e")
 
-# pytest's exit status (https://docs.pytest.org/en/stable/reference/exit-codes.html) in our words; no test at all
-# proves nothing.
+# Our exit codes by pytest's exit status (https://docs.pytest.org/en/stable/reference/exit-codes.html); a run without
+# tests proves nothing.
 _PYTEST = {
     0: ExitCode.PASS,
     1: ExitCode.PRODUCT,
@@ -34,7 +34,7 @@ LINT = (
     ("pytest", "--quiet", "tests/unit/test_imports.py"),
 )
 LINT_FIX = (("ruff", "check", "--fix"), ("ruff", "format"), *LINT[2:])
-DOCS = ("mkdocs", "build", "--strict")  # fails for a link that leads nowhere
+DOCS = ("mkdocs", "build", "--strict")  # fails for broken links
 
 
 @command(
@@ -66,7 +66,7 @@ def test(
     Arguments after ` -- ` are passed to pytest. Tests that need an engine are skipped without one; with CI=true they
     fail.
     """
-    chosen = [f"tests/{name}" for name, wanted in zip(SUITES, (unit, contract, e2e), strict=True) if wanted]
+    chosen = [f"tests/{name}" for name, selected in zip(SUITES, (unit, contract, e2e), strict=True) if selected]
     arguments = [*chosen, *words(path)] or ["tests"]
     if slow:
         arguments.append("--slow")
@@ -96,7 +96,7 @@ def lint(context: Context, fix: bool = False) -> ExitCode:
 
 
 def _run(module: str, *arguments: str) -> int:
-    """Run a development tool of this Python in the clone. Raises UserError where it is missing."""
+    """Run a development tool of this Python in the clone. Raises UserError if it is missing."""
     if importlib.util.find_spec(module) is None:
         raise UserError(
             f"{module} is not installed for {sys.executable}", hint="use ./inv, or pip install -e '.[dev]' in the clone"

@@ -1,4 +1,4 @@
-"""`docs`: the page of the documentation that lists every command, written from the commands themselves."""
+"""`docs`: the documentation page that lists every command, generated from the commands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ This page has what `./inv COMMAND --help` prints. [Usage](usage.md) shows the co
 
 
 def task(namespace: Collection) -> Command:
-    """Return the task that writes the page of a collection's commands, itself among them."""
+    """Return the task that writes the page of a collection's commands, including itself."""
 
     @command(help={"check": "write nothing, and end with 2 if the page is not current; default: off"})
     def docs(context: Context, check: bool = False) -> None:

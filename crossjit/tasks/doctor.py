@@ -1,4 +1,4 @@
-"""`doctor` and `setup`: what this host can do, and making it able."""
+"""`doctor` and `setup`: checking what this host can do, and setting it up."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def doctor(context: Context, fix: bool = False, json: bool = False) -> ExitCode:
 
     if fix:
         return _mend(json)
-    found = host.check(settings.load())
+    checks = host.check(settings.load())
     if json:
-        show_json({"checks": [check.to_json() for check in found]})
+        show_json({"checks": [check.to_json() for check in checks]})
     else:
-        _show_checks(found)
-    return _judge(found)
+        _show_checks(checks)
+    return _judge(checks)
 
 
 @command(
@@ -53,12 +53,12 @@ def setup(context: Context, json: bool = False, updates: bool = False) -> ExitCo
 def _mend(json: bool, *, updates: bool = False) -> ExitCode:
     from crossjit import host, settings
 
-    done = host.setup(settings.load(), asker(), note, updates=updates)
+    repair = host.setup(settings.load(), asker(), note, updates=updates)
     if json:
-        show_json(done.to_json())
+        show_json(repair.to_json())
     else:
-        _show_checks(done.checks)
-    return _judge(done.checks)
+        _show_checks(repair.checks)
+    return _judge(repair.checks)
 
 
 def _judge(checks: Iterable[Check]) -> ExitCode:

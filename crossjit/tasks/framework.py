@@ -1,4 +1,4 @@
-"""What every task shares: how it prints, and how it ends; errors become a message, a hint and an exit code."""
+"""Shared by all tasks: printing, and ending with a message, a hint and an exit code for errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from crossjit.report import output, tables, terminal_style
 if TYPE_CHECKING:
     from crossjit.engine.base import Engine
 
-BROKEN_PIPE = 128 + signal.SIGPIPE  # what a shell reports for a program that wrote to a pipe nobody reads
+BROKEN_PIPE = 128 + signal.SIGPIPE  # as a shell reports a program that wrote to a closed pipe
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 CLEAN = "interrupted; nothing was left running"
@@ -36,11 +36,11 @@ NOT_CLEAN = f"interrupted, and cleaning up failed; `{PROGRAM} clean` removes wha
 
 
 class Command(Task[Any]):
-    """A task that ends the process as the README says, under plain `invoke` as under `./inv`.
+    """A task that ends with crossjit's exit codes, under plain `invoke` as under `./inv`.
 
-    Its body returns None, or the ExitCode to end with. `rest` names the iterable option that bare words after the task
-    are values of, so that `stash verify ID` means `stash verify --artifact ID`; `words` says that it takes what comes
-    after ` -- `, which `words_after_dashes` gives.
+    Its body returns None, or the ExitCode. `rest` names the iterable option for bare words after the task, so that
+    `stash verify ID` means `stash verify --artifact ID`; `words` says that it accepts words after ` -- `, see
+    `words_after_dashes`.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class Command(Task[Any]):
         self._described: Mapping[str, str] = dict(self.help)
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
-        """Return the task's arguments; invoke uses its help texts up, so they are handed out anew each time."""
+        """Return the task's arguments. invoke consumes the help texts, so they are set again each time."""
         self.help = dict(self._described)
         return super().get_arguments(ignore_unknown_help)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the body. Raises Exit with the code that belongs to how it went."""
+        """Run the body. Raises Exit with its code."""
         with ending():
             code = super().__call__(*args, **kwargs)
             sys.stdout.flush()
@@ -67,7 +67,7 @@ class Command(Task[Any]):
 
 
 def command(**arguments: Any) -> Callable[[Callable[..., Any]], Command]:
-    """Make a function a task; the arguments are invoke's own (`name`, `help`, `iterable`, …) and `rest`."""
+    """Make a function a task; the arguments are invoke's own (`name`, `help`, `iterable`, …), `rest` and `words`."""
 
     def decorate(body: Callable[..., Any]) -> Command:
         return Command(body, **arguments)
@@ -76,9 +76,9 @@ def command(**arguments: Any) -> Callable[[Callable[..., Any]], Command]:
 
 
 def words_after_dashes(context: Context) -> tuple[str, ...]:
-    """Return what came after ` -- `. Raises UserError where it cannot be known.
+    """Return the words after ` -- `. Raises UserError if they cannot be determined.
 
-    invoke joins it with spaces, so one word could not be told from two; it is taken from the process's command line.
+    invoke joins them with spaces, so they are taken from the process's command line instead.
     """
     words = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
     if " ".join(words) != context.remainder:
@@ -92,13 +92,13 @@ def show(text: str) -> None:
 
 
 def show_bytes(content: bytes) -> None:
-    """Write a document to stdout as it is, whatever the locale's encoding."""
+    """Write a document to stdout unchanged, independent of the locale's encoding."""
     sys.stdout.flush()
     sys.stdout.buffer.write(content)
 
 
 def note(text: str) -> None:
-    """Print to stderr, where what is not the result goes."""
+    """Print to stderr, for all that is not the result."""
     print(output.text(text), file=sys.stderr)
 
 
@@ -108,12 +108,12 @@ def show_json(value: object) -> None:
 
 
 def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table, as the terminal allows."""
+    """Print a table in the terminal's style."""
     show(tables.render(headers, rows, terminal_style.style_of(sys.stdout)))
 
 
 class Notes(Silent):
-    """A Progress for tasks that have nothing to wait for: what is said goes to stderr, steps are not shown."""
+    """A Progress for short tasks: messages go to stderr, steps are not shown."""
 
     def say(self, text: str) -> None:
         """Print it."""
@@ -121,7 +121,7 @@ class Notes(Silent):
 
 
 class Signalled(KeyboardInterrupt):
-    """A signal that asks the process to end; what unwinds is told apart from an error as a Ctrl-C is."""
+    """A signal that asks the process to end, handled like a Ctrl-C."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(number).name}")
@@ -131,13 +131,13 @@ class Signalled(KeyboardInterrupt):
 def run_child(argv: Sequence[str], *, cwd: Path, environment: Mapping[str, str] | None = None) -> int:
     """Run a program on our own terminal and return its exit status.
 
-    An interruption is passed on, and the program gets the time it needs to clean up.
+    An interruption is passed on, and the program may take its time to clean up.
     """
     child = subprocess.Popen(list(argv), cwd=cwd, env=None if environment is None else dict(environment))
     try:
         return child.wait()
     except KeyboardInterrupt as interruption:
-        # A Ctrl-C at the terminal reached the child as well; a second one would cut its clean-up short.
+        # A Ctrl-C at the terminal also reached the child; a second one would interrupt its clean-up.
         if not (isinstance(interruption, Signalled) and interruption.number == signal.SIGINT and sys.stdin.isatty()):
             child.send_signal(signal.SIGINT)
         child.wait()
@@ -149,7 +149,7 @@ def run_child(argv: Sequence[str], *, cwd: Path, environment: Mapping[str, str] 
 
 
 def asker() -> Callable[[str], bool] | None:
-    """Return `confirm`, or None where nobody is there to answer."""
+    """Return `confirm`, or None without a terminal."""
     return confirm if sys.stdin.isatty() and sys.stderr.isatty() else None
 
 
@@ -163,13 +163,13 @@ def confirm(question: str) -> bool:
 
 
 def ended(text: str, code: ExitCode) -> Exit:
-    """Return what ends the process with a text on stderr."""
+    """Return the Exit with a text for stderr."""
     return Exit(output.text(text), code)
 
 
 @contextlib.contextmanager
 def ending() -> Iterator[None]:
-    """Turn whatever leaves the block into an Exit with message and code."""
+    """Turn every exception of the block into an Exit with message and code."""
     for stream in (sys.stdout, sys.stderr):
         if (reconfigure := getattr(stream, "reconfigure", None)) is not None:
             reconfigure(errors="backslashreplace")  # a C locale must not turn a report into a traceback
@@ -196,38 +196,38 @@ def ending() -> Iterator[None]:
         raise ended(text, error.exit_code) from error
     except BrokenPipeError as error:
         if not stdout_is_gone():
-            raise _unforeseen(error) from error
+            raise _unexpected(error) from error
         raise Exit(code=BROKEN_PIPE) from None
     except Exception as error:
-        raise _unforeseen(error) from error
+        raise _unexpected(error) from error
 
 
 def _with_leftovers(text: str, error: BaseException) -> str:
-    """Add what an error or interruption leaves in the engine: each thing, why, and the command that removes it."""
-    found = left_by(error)
-    if not found:
+    """Add an error's leftovers in the engine: each with the reason, and the command that removes it."""
+    leftovers = left_by(error)
+    if not leftovers:
         return text
     text = text or "interrupted, and something is left in the engine"
-    lines = [f"left: {each.what}: {each.reason}" for each in found]
-    commands = "; ".join(f"`{each.remedy}`" for each in found)
+    lines = [f"left: {leftover.what}: {leftover.reason}" for leftover in leftovers]
+    commands = "; ".join(f"`{leftover.remedy}`" for leftover in leftovers)
     return "\n".join([text, *lines, f"hint: {commands} removes it, as the next build or validate does"])
 
 
 @contextlib.contextmanager
-def telling(engine: Engine) -> Iterator[None]:
-    """Have what the block leaves in the engine told: with what ends the block, or by itself."""
+def reporting_leftovers(engine: Engine) -> Iterator[None]:
+    """Report what the block leaves in the engine: with the exception that ends the block, or by itself."""
     try:
         yield
     except BaseException as error:
         leave(error, engine.leftovers)
         raise
-    for each in engine.leftovers:
-        note(f"left: {each.what}: {each.reason}; `{each.remedy}` removes it")
+    for leftover in engine.leftovers:
+        note(f"left: {leftover.what}: {leftover.reason}; `{leftover.remedy}` removes it")
 
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[list[int]]:
-    """Make SIGTERM and SIGHUP unwind as Ctrl-C does; a second signal does not cut the clean-up short, a third does."""
+    """Let SIGTERM and SIGHUP unwind as Ctrl-C does; a second signal does not interrupt the clean-up, a third does."""
     arrived: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield arrived  # Python runs signal handlers in the main thread only
@@ -244,7 +244,7 @@ def _interruptible() -> Iterator[list[int]]:
     previous = {}
     for number in _SIGNALS:
         current = signal.getsignal(number)
-        if current is not None and current is not signal.SIG_IGN:  # nohup's wish is respected
+        if current is not None and current is not signal.SIG_IGN:  # as under nohup
             previous[number] = signal.signal(number, handle)
     try:
         yield arrived
@@ -254,11 +254,11 @@ def _interruptible() -> Iterator[list[int]]:
 
 
 def stdout_is_gone() -> bool:
-    """Whether nobody reads stdout any more; if so, spare the interpreter the same error at its end."""
+    """Whether nobody reads stdout any more; if so, redirect it, so that flushing it at exit does not fail."""
     poll = select.poll()
     try:
         poll.register(sys.stdout.fileno(), 0)
-    except OSError:  # captured: there is no descriptor behind it
+    except OSError:  # captured: it has no descriptor
         return False
     if not any(events & select.POLLERR for _, events in poll.poll(0)):
         return False
@@ -268,8 +268,8 @@ def stdout_is_gone() -> bool:
     return True
 
 
-def _unforeseen(error: Exception) -> Exit:
-    """Say what the disk refused, where no step said it better; write all else to a file and say where it is."""
+def _unexpected(error: Exception) -> Exit:
+    """Return the Exit for an unexpected error: a description of a disk error, the file with the traceback of others."""
     import tempfile
 
     from crossjit import settings
@@ -285,7 +285,7 @@ def _unforeseen(error: Exception) -> Exit:
 
 
 def _trace(error: Exception) -> None:
-    """Show the traceback if it is asked for. Raising it would end the process with 1."""
+    """Show the traceback if requested. Raising the error would exit with 1."""
     from crossjit import settings
 
     if settings.wants_traceback():

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from invoke.context import Context
 
-from crossjit.tasks.framework import command, note, show, show_json, show_table, telling
+from crossjit.tasks.framework import command, note, reporting_leftovers, show, show_json, show_table
 from crossjit.tasks.options import describe
 
 
@@ -18,20 +18,20 @@ def list_images(context: Context, json: bool = False) -> None:
 
     loaded = settings.load()
     client = engine.connect(loaded)
-    found = images.listed(client, images.configured(loaded), loaded, client.facts().arch)
+    listed = images.listed(client, images.configured(loaded), loaded, client.facts().arch)
     if json:
-        show_json([asdict(each) for each in found])
-    elif not found:
+        show_json([asdict(image) for image in listed])
+    elif not listed:
         note("there are no images yet: the first build makes them")
     else:
         rows = [
             (
-                each.name,
-                each.made.replace("T", " ").partition("+")[0],
-                release.short(each.release) + (" (expired)" if release.is_expired(each.release) else ""),
-                "current" if each.current else "old",
+                image.name,
+                image.made.replace("T", " ").partition("+")[0],
+                release.short(image.release) + (" (expired)" if release.is_expired(image.release) else ""),
+                "current" if image.current else "old",
             )
-            for each in found
+            for image in listed
         ]
         show_table(("image", "made (UTC)", "Debian's Release", ""), rows)
 
@@ -46,16 +46,21 @@ def update_images(context: Context, json: bool = False) -> None:
 
     loaded = settings.load()
     client = engine.connect(loaded)
-    with telling(client), Terminal() as terminal, history.presence(loaded) as run:
+    with reporting_leftovers(client), Terminal() as terminal, history.presence(loaded) as run:
         builder = images.ImageBuilder(client, client.facts().arch, loaded.home, terminal, labels(loaded, run))
-        found = list(images.update(builder, images.configured(loaded)))
-    changed = [each for each in found if each.changed]
+        updates = list(images.update(builder, images.configured(loaded)))
+    changed = [update for update in updates if update.changed]
     if json:
-        show_json([{"image": each.image.reference, "before": each.before, "changed": each.changed} for each in found])
-    elif not found:
+        show_json(
+            [
+                {"image": update.image.reference, "before": update.before, "changed": update.changed}
+                for update in updates
+            ]
+        )
+    elif not updates:
         note("there are no images yet: the first build makes them")
     else:
-        for each in changed:
-            show(f"{each.image.reference} in place of {each.before}")
-        if len(changed) < len(found):
-            show(f"unchanged: {len(found) - len(changed)}")
+        for update in changed:
+            show(f"{update.image.reference} in place of {update.before}")
+        if len(changed) < len(updates):
+            show(f"unchanged: {len(updates) - len(changed)}")

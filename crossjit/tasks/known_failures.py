@@ -38,17 +38,17 @@ def list_known_failures(context: Context, json: bool = False) -> None:
 
     listed = entries_module.listed()
     if json:
-        show_json([_facts(each) for each in listed])
+        show_json([_facts(entry) for entry in listed])
     elif listed:
         rows = [
             (
-                _place(each),
-                each.failure.test,
-                each.failure.kind.value + ("" if each.failure.run else ", not run"),
-                each.failure.when.words or "always",
-                each.failure.reason,
+                _place(entry),
+                entry.failure.test,
+                entry.failure.kind.value + ("" if entry.failure.run else ", not run"),
+                entry.failure.when.words or "always",
+                entry.failure.reason,
             )
-            for each in listed
+            for entry in listed
         ]
         show_table(("where", "test", "kind", "when", "reason"), rows)
     else:
@@ -80,13 +80,13 @@ def check_known_failures(context: Context, recipe: list[str] | None = None, json
     listed = entries_module.listed()
     recorded = [(run.id, result) for run in history.list_runs(loaded) for result in run.results()]
     gathered = recipes.gather(words(recipe), PROJECT / "recipes", suites=suites.names())
-    subjects = _subjects(loaded, recorded, [each.failure for each in listed], gathered)
+    subjects = _subjects(loaded, recorded, [entry.failure for entry in listed], gathered)
     judged = audit.judge(listed, subjects, audit.histories(recorded), gathered)
-    wrong = [each for each in judged if each.state.is_wrong]
+    wrong = [entry for entry in judged if entry.state.is_wrong]
     if json:
         looked = sorted({subject.recipe for subject in subjects if subject.tests is not None})
         not_listed = [subject.name for subject in subjects if subject.is_unlisted]
-        entries = [_facts(each.listed) | {"state": each.state.value, "why": each.why} for each in judged]
+        entries = [_facts(entry.listed) | {"state": entry.state.value, "why": entry.why} for entry in judged]
         show_json({"wrong": len(wrong), "recipes": looked, "not_listed": not_listed, "entries": entries})
     else:
         show(_described(judged))
@@ -113,8 +113,8 @@ def _subjects(
                 note(f"tests of artifacts cannot be listed: {error.message}")
                 return None
 
-        def make(artifact: Artifact, where: TargetEnvironment) -> Inventory | None:
-            return test_lists.make(context, artifact, where) if (context := ctx()) else None
+        def make(artifact: Artifact, env: TargetEnvironment) -> Inventory | None:
+            return test_lists.make(context, artifact, env) if (context := ctx()) else None
 
         return subjects.subjects(
             Store(loaded.stash, progress=Notes()).artifacts(),
@@ -130,8 +130,8 @@ def _subjects(
 def _described(judged: tuple[AuditedEntry, ...]) -> str:
     from crossjit.known_failures.audit import State
 
-    lines = [f"{_place(each.listed)}: {each.listed.failure.test}: {each.state}: {each.why}" for each in judged]
-    counts = [(state, sum(each.state is state for each in judged)) for state in State]
+    lines = [f"{_place(entry.listed)}: {entry.listed.failure.test}: {entry.state}: {entry.why}" for entry in judged]
+    counts = [(state, sum(entry.state is state for entry in judged)) for state in State]
     summary = ", ".join(f"{number} {state}" for state, number in counts if number)
     return "\n".join([*lines, f"{pluralize(len(judged), 'known failure')}: {summary or 'nothing to check'}"])
 
@@ -151,6 +151,6 @@ def _facts(listed: LocatedEntry) -> dict[str, object]:
 
 
 def _place(listed: LocatedEntry) -> str:
-    """Say where an entry stands, as short as can be from here."""
+    """Return an entry's file and line, relative to the current folder if possible."""
     path = listed.path
     return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{listed.line}"

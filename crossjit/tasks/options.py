@@ -1,4 +1,4 @@
-"""The options that several tasks share: their help, and their values from the text that invoke hands over."""
+"""The options that several tasks share: their help texts, and parsing their values."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from crossjit.pipeline.plan import Selector
     from crossjit.runs.model import Run
 
-SUITES = ("jit", "jit-stress", "no-opt", "ft-smoke", "full")  # a test compares it with what is there
-AUTO = "auto"  # the strategy that leaves the choice to the host
+SUITES = ("jit", "jit-stress", "no-opt", "ft-smoke", "full")  # a test compares it with the existing suites
+AUTO = "auto"  # the strategy that depends on the host
 VARIANTS = "jit, jit-debug, ft, ft-debug, ft-jit, interp, nojit, asan, tsan, ubsan"
 REPEATABLE = "can be repeated, or given as A,B"
 
@@ -48,15 +48,15 @@ HELP: Mapping[str, str] = {
     "json": "print JSON instead of text; default: off",
 }
 
-MAKING = ("strategy", "source", "cpu", "jobs")  # how cells are made
-SELECTORS = ("arch", "recipe", "variant", *MAKING)  # which cells, too
+MAKING = ("strategy", "source", "cpu", "jobs")  # how cells are built
+SELECTORS = ("arch", "recipe", "variant", *MAKING)  # and which cells
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the selecting options asked for; an empty tuple is what the recipe and the host make of it.
+    """The values of the selecting options; for an empty tuple the recipe and the host decide.
 
-    `strategy` None is `auto`; `jobs` 0 is what the engine allows; `cached` lets builds use what earlier ones kept.
+    `strategy` None is `auto`; `jobs` 0 is as many as the engine allows; `cached` lets builds use caches.
     """
 
     arches: tuple[Arch, ...] = ()
@@ -71,26 +71,26 @@ class Request:
 
     @property
     def leaves_all_open(self) -> bool:
-        """Whether nothing was asked for but the number of jobs: an earlier run, say, is to tell the rest."""
+        """Whether only the number of jobs was given, so that an earlier run can provide the rest."""
         return self == Request(jobs=self.jobs)
 
     @property
     def selector(self) -> Selector:
-        """The cells that are meant."""
+        """The selector of the cells."""
         from crossjit.pipeline.plan import Selector
 
         return Selector(recipes=self.recipes, arches=self.arches, variants=self.variants)
 
 
-def describe(*names: str, **others: str) -> dict[str, str]:
-    """Return help texts for shared options by name, and for others as given."""
-    return {name: HELP[name] for name in names} | others
+def describe(*names: str, **own: str) -> dict[str, str]:
+    """Return the help texts of shared options by name, and of a task's own as given."""
+    return {name: HELP[name] for name in names} | own
 
 
 def cell_command(*names: str, **arguments: Any) -> Callable[[Callable[..., Any]], Command]:
     """Make a function a task whose second parameter, a Request, comes from the options of `read` with these names.
 
-    What follows in its own signature are options of its own. `arguments` are those of `command`; `help` is for its own.
+    Its other parameters are options of its own. `arguments` are those of `command`; `help` is for its own options.
     """
 
     def decorate(body: Callable[..., Any]) -> Command:
@@ -98,15 +98,15 @@ def cell_command(*names: str, **arguments: Any) -> Callable[[Callable[..., Any]]
         shared = [inspect.signature(read).parameters[name] for name in names]
 
         @functools.wraps(body)
-        def task(context: object, /, **given: Any) -> Any:
-            return body(context, read(**{name: given.pop(name) for name in names if name in given}), **given)
+        def task(context: object, /, **values: Any) -> Any:
+            return body(context, read(**{name: values.pop(name) for name in names if name in values}), **values)
 
         # invoke takes a task's options from its signature, and passes all by name
-        options = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*shared, *own)]
+        options = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*shared, *own)]
         task.__signature__ = inspect.Signature([context, *options])  # type: ignore[attr-defined]
         arguments["help"] = describe(*names, **arguments.get("help", {}))
         arguments["iterable"] = [
-            *(each.name for each in shared if each.default is None),
+            *(parameter.name for parameter in shared if parameter.default is None),
             *arguments.get("iterable", ()),
         ]
         return command(**arguments)(task)
@@ -128,7 +128,7 @@ def read(
     tests: Iterable[str] | None = None,
     no_cache: bool = False,
 ) -> Request:
-    """Turn the options' texts into values. Raises UserError for the first that is wrong."""
+    """Parse the options' texts. Raises UserError for the first invalid one."""
     from crossjit.config import recipes
     from crossjit.pipeline import plan
 
@@ -146,7 +146,7 @@ def read(
 
 
 def in_full(argv: Iterable[str]) -> list[str]:
-    """Return a command line whose paths, of those options that cells are made of, mean the same in any folder."""
+    """Return a command line with absolute paths in the options that select cells."""
     from crossjit.config import recipes
 
     def recipes_in_full(value: str) -> str:
@@ -176,7 +176,7 @@ def _source_in_full(source: str) -> str:
 
 
 def of_cell(request: Request, cell: str, *, tests: Iterable[str] = ()) -> Request:
-    """Return a request for one cell, by its name. Raises UserError for a name that is none."""
+    """Return a request for one cell, by its name. Raises UserError for an invalid name."""
     *recipe, arch, variant = cell.split("/") if cell.count("/") > 1 else ("", "", "")
     if not (any(recipe) and arch and variant):
         raise UserError(f"invalid --cell {cell!r}: expected recipe/arch/variant", hint="such as 3.15/aarch64/jit")
@@ -187,7 +187,7 @@ def of_cell(request: Request, cell: str, *, tests: Iterable[str] = ()) -> Reques
 
 
 def to_record(request: Request) -> dict[str, object]:
-    """Return a request as values that a run record can hold."""
+    """Return a request as JSON values for a run record."""
     from pydantic import TypeAdapter
 
     value: dict[str, object] = TypeAdapter(Request).dump_python(request, mode="json")
@@ -195,7 +195,7 @@ def to_record(request: Request) -> dict[str, object]:
 
 
 def from_record(run: Run) -> Request:
-    """Return the request of an earlier run. Raises UserError where its record holds none that can be read."""
+    """Return the request of an earlier run. Raises UserError if its record has no valid one."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
@@ -208,7 +208,7 @@ def from_record(run: Run) -> Request:
 
 
 def words(values: Iterable[str] | None) -> tuple[str, ...]:
-    """Split at commas, drop what is empty or there already."""
+    """Split at commas, without empty parts and duplicates."""
     parts = (part.strip() for value in values or () for part in value.split(","))
     return tuple(dict.fromkeys(part for part in parts if part))
 
@@ -223,7 +223,7 @@ def one_of(option: str, value: str, choices: tuple[str, ...]) -> str:
 
 
 def number(option: str, value: str, *, at_least: int) -> int:
-    """Return a whole number. Raises UserError for anything else or less."""
+    """Parse a whole number. Raises UserError for anything else, and for a number below `at_least`."""
     if not (value.isascii() and value.isdecimal()) or int(value) < at_least:
         raise UserError(
             f"invalid --{option} {value!r}: expected a whole number of at least {at_least}",

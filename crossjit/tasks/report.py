@@ -1,4 +1,4 @@
-"""`report` and `compare`: a run for people and for other programs, and two runs side by side."""
+"""`report` and `compare`: reports of a run for people and programs, and the comparison of two runs."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ def report(
     from crossjit import settings
     from crossjit.runs import history
 
-    wanted = run or ["last"]
-    if len(wanted) > 1:
+    names = run or ["last"]
+    if len(names) > 1:
         raise UserError("only one run at a time can be given", hint=f"`{PROGRAM} compare RUN_A RUN_B` takes two")
     files = {kind: place for kind, place in (("html", html), ("junit", junit), ("markdown", markdown)) if place}
     if [*files.values()].count(STDOUT) + json > 1:
         raise UserError("only one report at a time can go to stdout", hint="give the others a file")
-    found = history.load(settings.load(), wanted[0])
-    results = found.results()
-    written = [(place, _render(kind, found, results)) for kind, place in files.items()]
+    loaded = history.load(settings.load(), names[0])
+    results = loaded.results()
+    written = [(place, _render(kind, loaded, results)) for kind, place in files.items()]
     for place, content in written:
         if place == STDOUT:
             show_bytes(content)
@@ -66,9 +66,9 @@ def report(
             _write(full_path(place), content)
             note(f"wrote {place}")
     if json:
-        show_json(_whole(found, results))
+        show_json(_whole(loaded, results))
     elif not files:
-        show(described(found, steps=False))
+        show(described(loaded, steps=False))
 
 
 def _render(kind: str, run: Run, results: Sequence[CellResult]) -> bytes:
@@ -99,7 +99,7 @@ def _whole(run: Run, results: Sequence[CellResult]) -> dict[str, object]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; what is no regular file, such as /dev/null or a pipe, is written to."""
+    """Write a file atomically; one that is not regular, such as /dev/null or a pipe, is opened for writing."""
     from crossjit.util import files
 
     try:

@@ -1,4 +1,4 @@
-"""`runs list|show` and `clean`: what was done, and what it left behind."""
+"""`runs list|show` and `clean`: the recorded runs, and removing what runs leave behind."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def list_runs(context: Context, last: str = "20", json: bool = False) -> None:
     from crossjit.runs import history
 
     loaded = settings.load()
-    found = history.list_runs(loaded)
+    recorded = history.list_runs(loaded)
     limit = number("last", last, at_least=0)
-    found = found[:limit] if limit else found
+    recorded = recorded[:limit] if limit else recorded
     if json:
-        show_json([summary(run) for run in found])
-    elif found:
-        show_table(("run", "state", "took", "verdicts", "command"), [_row(run) for run in found])
+        show_json([summary(run) for run in recorded])
+    elif recorded:
+        show_table(("run", "state", "took", "verdicts", "command"), [_row(run) for run in recorded])
     else:
         note(f"there are no runs yet: {loaded.runs}")
 
@@ -56,15 +56,15 @@ def show_run(context: Context, run: list[str] | None = None, steps: bool = False
     from crossjit import settings
     from crossjit.runs import history
 
-    wanted = run or ["last"]
-    if len(wanted) > 1:
+    names = run or ["last"]
+    if len(names) > 1:
         raise UserError("only one run at a time can be given", hint=f"`{PROGRAM} runs list` shows many")
-    found = history.load(settings.load(), wanted[0])
+    loaded = history.load(settings.load(), names[0])
     if json:
-        cells = [tables.cell_json(result) | concluded(found, result.cell) for result in found.results()]
-        show_json(summary(found) | {"cells": cells})
+        cells = [tables.cell_json(result) | concluded(loaded, result.cell) for result in loaded.results()]
+        show_json(summary(loaded) | {"cells": cells})
     else:
-        show(described(found, steps=steps))
+        show(described(loaded, steps=steps))
 
 
 @command(
@@ -89,19 +89,19 @@ def clean(
 
     loaded = settings.load()
     keep = number("keep-runs", keep_runs, at_least=0) if keep_runs else None
-    done = cleanup.clean(engine.connect(loaded), loaded, images=not keep_images, dry_run=dry_run)
+    result = cleanup.clean(engine.connect(loaded), loaded, images=not keep_images, dry_run=dry_run)
     records = () if keep is None else history.prune(loaded, keep=keep, dry_run=dry_run)
-    removed = [*done.lines, *(f"run record {name}" for name in records)]
-    kept = [f"{each.thing.kind} {each.thing.name}: {each.reason}" for each in done.kept]
+    removed = [*result.lines, *(f"run record {name}" for name in records)]
+    skipped = [f"{item.thing.kind} {item.thing.name}: {item.reason}" for item in result.kept]
     if json:
-        show_json({"dry_run": dry_run, "removed": removed, "kept": kept})
+        show_json({"dry_run": dry_run, "removed": removed, "kept": skipped})
         return
-    said = "would remove" if dry_run else "removed"
+    verb = "would remove" if dry_run else "removed"
     for line in removed:
-        show(f"{said} {line}")
-    for line in kept:
+        show(f"{verb} {line}")
+    for line in skipped:
         show(f"kept {line}")
-    if not removed and not kept:
+    if not removed and not skipped:
         show("crossjit has nothing in the engine")
 
 
@@ -117,7 +117,7 @@ def _row(run: Run) -> tuple[str, ...]:
 
 
 def _state(run: Run) -> str:
-    """Say where a run is, and what a dead one died in."""
+    """Return a run's state, and the step that a dead one died in."""
     from crossjit.runs.model import RunState
 
     died_in = run.open_steps() if run.state is RunState.ABORTED else ()
@@ -135,7 +135,7 @@ def _took(run: Run) -> str:
 
 
 def summary(run: Run) -> dict[str, object]:
-    """Return what the record itself says, without its cells' results, as values that JSON can hold."""
+    """Return a run record without its cells' results as JSON values."""
     return {
         "id": run.id,
         "state": run.state.value,
@@ -152,10 +152,10 @@ def summary(run: Run) -> dict[str, object]:
 
 
 def concluded(run: Run, cell: Cell) -> dict[str, object]:
-    """Return what triage concluded about a cell's tests, all of it, as values that JSON can hold."""
+    """Return the diagnoses of a cell's tests as JSON values."""
     from crossjit.triage import diagnosis
 
-    return {"diagnoses": [diagnosis.as_json(each) for each in diagnosis.kept(run.cell_folder(cell))]}
+    return {"diagnoses": [diagnosis.as_json(value) for value in diagnosis.kept(run.cell_folder(cell))]}
 
 
 def described(run: Run, *, steps: bool) -> str:
@@ -173,15 +173,19 @@ def described(run: Run, *, steps: bool) -> str:
         lines += [f"error:     {run.error.message}", *(f"           {line}" for line in run.error.details)]
     if steps:
         lines += ["", *_steps(run)]
-    seen = [path for cell in run.cells if (path := run.cell_folder(cell) / SEEN).is_file()]
-    lines += [f"gdb:       {path}" for path in seen]
-    if seen and not any(run.result(cell) for cell in run.cells):  # all that such a run was for
-        lines += ["", *(path.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0] for path in seen), ""]
+    reports = [path for cell in run.cells if (path := run.cell_folder(cell) / SEEN).is_file()]
+    lines += [f"gdb:       {path}" for path in reports]
+    if reports and not any(run.result(cell) for cell in run.cells):  # a run of `debug`
+        lines += [
+            "",
+            *(path.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0] for path in reports),
+            "",
+        ]
         return "\n".join([*lines, f"reproduce: {run.reproduce}"])
-    style, found = terminal_style.style_of(sys.stdout), diagnoses.of(run)
-    if found and not any(run.result(cell) for cell in run.cells):  # likewise
+    style, diagnosed = terminal_style.style_of(sys.stdout), diagnoses.of(run)
+    if diagnosed and not any(run.result(cell) for cell in run.cells):  # a run of `triage`
         return "\n".join(
-            [*lines, "", diagnoses.as_text([*found.values()], style=style), "", f"reproduce: {run.reproduce}"]
+            [*lines, "", diagnoses.as_text([*diagnosed.values()], style=style), "", f"reproduce: {run.reproduce}"]
         )
     results = run.results()
     if not results:
@@ -192,7 +196,7 @@ def described(run: Run, *, steps: bool) -> str:
         run=run.id,
         reproduce=run.reproduce,
         style=style,
-        about=lambda cell, test: found.get((cell, test.suite, test.name)),
+        about=lambda cell, test: diagnosed.get((cell, test.suite, test.name)),
     )
     return "\n".join([*lines, "", *([crashed, ""] if crashed else []), shown])
 

@@ -1,4 +1,4 @@
-"""Opening the machine's side of a run: the host made able, the engine, the record, and who listens."""
+"""Opening a run: the host's setup, the engine, the record, and the listeners."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import crossjit
 from crossjit.errors import EngineError
 from crossjit.model import Arch, Cell, EmulationSupport
 from crossjit.settings import make_home
-from crossjit.tasks.framework import asker, note, telling
+from crossjit.tasks.framework import asker, note, reporting_leftovers
 from crossjit.tasks.options import Request, in_full, to_record
 from crossjit.util.paths import full_path
 
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunSession:
-    """A run that has begun."""
+    """A run that has started."""
 
     ctx: BuildContext
     record: RunRecord
-    orders: tuple[CellRequest, ...]
+    requests: tuple[CellRequest, ...]
 
 
 @contextlib.contextmanager
 def opened(
     request: Request, *, one: bool = False, reproduce: str | None = None, looks: bool = False
 ) -> Iterator[RunSession]:
-    """Begin a run over the request's cells, or over the first of them where `one` is all that is wanted.
+    """Start a run over the request's cells, or with `one` over the first of them.
 
-    `reproduce` is the line that does the same again, where that is not the command line; `looks` says that the cells
-    get no verdicts. What is wrong with the request is said before the host is touched or anything is recorded.
+    `reproduce` is the command that repeats the run, by default this command line; `looks` says that the cells get no
+    verdicts. Errors in the request are raised before the host is changed or anything is recorded.
     """
     from crossjit import engine, images
     from crossjit.engine.recording import recording
@@ -64,9 +64,9 @@ def opened(
     ability = host_ability or EmulationSupport(facts.arch, {})
     selection = plan.select(recipes, request.selector, facts.arch)
     cells = selection.cells[:1] if one else selection.cells
-    orders = forecast.arranged([_order(cell, recipes[cell.recipe], request, ability) for cell in cells])
-    recorded = _record(settings, request, facts, ability, orders, reproduce, looks)
-    with telling(client), Terminal() as terminal, recorded as record:
+    requests = forecast.arranged([_cell_request(cell, recipes[cell.recipe], request, ability) for cell in cells])
+    recorded = _record(settings, request, facts, ability, requests, reproduce, looks)
+    with reporting_leftovers(client), Terminal() as terminal, recorded as record:
         progress = Tee(terminal, record.recorder)
         for remark in selection.notes:
             progress.say(remark)
@@ -87,7 +87,7 @@ def opened(
             progress=progress,
             cached=request.cached,
         )
-        yield RunSession(ctx, record, orders)
+        yield RunSession(ctx, record, requests)
 
 
 @contextlib.contextmanager
@@ -102,7 +102,7 @@ def looking(settings: Settings) -> Iterator[BuildContext]:
     client = engine.connect(settings)
     facts = client.facts()
     ability = host.inspect(settings, host.LocalShell()).ability or EmulationSupport(facts.arch, {})
-    with telling(client), Terminal() as progress, history.presence(settings) as run:
+    with reporting_leftovers(client), Terminal() as progress, history.presence(settings) as run:
         labels = context.labels(settings, run)
         yield context.BuildContext(
             settings=settings,
@@ -121,7 +121,7 @@ def looking(settings: Settings) -> Iterator[BuildContext]:
 def _require_tests(request: Request, recipes: Mapping[str, Recipe]) -> None:
     """Raise UserError for suites and tests that no cell of the request can have.
 
-    The engine may be of another arch than this machine, so the cells are chosen again when it has been asked.
+    The engine's arch may differ from this machine's, so the cells are selected again later.
     """
     from crossjit.config import suites
     from crossjit.pipeline import named_tests, plan
@@ -134,11 +134,11 @@ def _require_tests(request: Request, recipes: Mapping[str, Recipe]) -> None:
 
 
 def _able_host(request: Request, settings: Settings) -> EmulationSupport | None:
-    """Have the host set up for the request's archs; return what it can run, None where that is not known."""
+    """Set up the host for the request's archs; return what it can run, None if unknown."""
     from crossjit import host
 
     arches = request.arches or (_host_arch(),)
-    # Where apt is, mmdebstrap is to be had; elsewhere the base image must come from a registry.
+    # With apt, mmdebstrap can be installed; without it, the base image must come from a registry.
     bootstrap = settings.prepare and bool(shutil.which("apt-get"))
     return host.ensure(settings, asker(), note, arches=arches, bootstrap=bootstrap).host.ability
 
@@ -148,7 +148,7 @@ def _record(
     request: Request,
     facts: EngineFacts,
     ability: EmulationSupport,
-    orders: Sequence[CellRequest],
+    requests: Sequence[CellRequest],
     reproduce: str | None,
     looks: bool,
 ) -> AbstractContextManager[RunRecord]:
@@ -160,19 +160,19 @@ def _record(
         {"crossjit": crossjit.__version__, "engine": asdict(facts), "ability": asdict(ability)},
         reproduce=reproduce,
         request=to_record(request),
-        cells=tuple(order.cell for order in orders),
+        cells=tuple(cell_request.cell for cell_request in requests),
         looks=looks,
     )
 
 
 def program_path() -> str:
-    """Return what runs crossjit from any folder: `inv` of the clone, or whatever this process was started by."""
+    """Return the program that runs crossjit from any folder: the clone's `inv`, or the one of this process."""
     wrapper = crossjit.PROJECT / "inv"
     return str(wrapper if wrapper.is_file() else full_path(sys.argv[0]))
 
 
 def forecast_cells(request: Request) -> tuple[tuple[PlannedCell, ...], EmulationSupport]:
-    """Look at what is there for the request's cells already. Starts nothing; an engine that does not answer is none."""
+    """Return what already exists for the request's cells. Starts nothing; works without an engine."""
     from crossjit import engine, host, images
     from crossjit.engine.base import Engine
     from crossjit.pipeline import forecast, plan
@@ -191,32 +191,34 @@ def forecast_cells(request: Request) -> tuple[tuple[PlannedCell, ...], Emulation
     selection = plan.select(recipes, request.selector, arch)
     for remark in selection.notes:
         note(remark)
-    orders = forecast.arranged([_order(cell, recipes[cell.recipe], request, ability) for cell in selection.cells])
+    requests = forecast.arranged(
+        [_cell_request(cell, recipes[cell.recipe], request, ability) for cell in selection.cells]
+    )
     return (
         tuple(
-            forecast.forecast(order, settings, arch, specs, store, client, before=orders[:number])
-            for number, order in enumerate(orders)
+            forecast.forecast(cell_request, settings, arch, specs, store, client, before=requests[:number])
+            for number, cell_request in enumerate(requests)
         ),
         ability,
     )
 
 
 def _recipes(request: Request) -> Mapping[str, Recipe]:
-    """Load the recipes to choose from, those that the request names by path among them."""
+    """Load the recipes to choose from, including those that the request names by path."""
     from crossjit.config import recipes, suites
 
     return recipes.gather(request.recipes, crossjit.PROJECT / "recipes", suites=suites.names())
 
 
 def _configured(request: Request) -> Settings:
-    """Read the settings, with what the request says of them."""
+    """Read the settings, with those of the request."""
     from crossjit import settings
 
     loaded = settings.load()
     return replace(loaded, jobs=request.jobs) if request.jobs else loaded
 
 
-def _order(cell: Cell, recipe: Recipe, request: Request, ability: EmulationSupport) -> CellRequest:
+def _cell_request(cell: Cell, recipe: Recipe, request: Request, ability: EmulationSupport) -> CellRequest:
     from crossjit.host import emulation
     from crossjit.pipeline import context, plan
 
@@ -234,7 +236,7 @@ def _order(cell: Cell, recipe: Recipe, request: Request, ability: EmulationSuppo
 
 
 def _host_arch() -> Arch:
-    """Return this machine's own arch; an unknown one is told by whoever needs an engine for it."""
+    """Return this machine's own arch. Raises UserError for an unknown one."""
     from crossjit.pipeline.plan import parse_arch
 
     machine = platform.machine()

@@ -42,11 +42,11 @@ def show_artifact(context: Context, artifact: str, json: bool = False) -> None:
     """Show what an artifact was built from and with: `stash show ARTIFACT`."""
     from crossjit.stash import manifest
 
-    found = _store().find_by_prefix(artifact)
+    stored = _store().find_by_prefix(artifact)
     if json:
-        show_json(_summary(found) | {"manifest": loads(manifest.dump(found.manifest))})
+        show_json(_summary(stored) | {"manifest": loads(manifest.dump(stored.manifest))})
         return
-    show(_described(found))
+    show(_described(stored))
 
 
 @command(
@@ -63,10 +63,10 @@ def verify(context: Context, artifact: list[str] | None = None, json: bool = Fal
     Ends with 3 if a byte has changed, and names the file.
     """
     store = _store()
-    wanted = words(artifact)
-    if wanted:
-        found = {each.key: each for each in (store.find_by_prefix(text) for text in wanted)}
-        problems = {key: store.verify(each) for key, each in found.items()}
+    texts = words(artifact)
+    if texts:
+        artifacts = {stored.key: stored for stored in (store.find_by_prefix(text) for text in texts)}
+        problems = {key: store.verify(stored) for key, stored in artifacts.items()}
     else:
         problems = store.verify_all()
     if json:
@@ -95,10 +95,10 @@ def export(context: Context, artifact: str, folder: str) -> None:
     The folder gets the install tree, which runs on any machine of its arch, and the manifest.
     """
     store = _store()
-    found = store.find_by_prefix(artifact)
-    place = full_path(folder)
-    store.export(found, place)
-    show(f"{found.manifest.subject} ({found.id}) is in {place}")
+    stored = store.find_by_prefix(artifact)
+    target = full_path(folder)
+    store.export(stored, target)
+    show(f"{stored.manifest.subject} ({stored.id}) is in {target}")
 
 
 @command(
@@ -131,9 +131,9 @@ def gc(context: Context, keep_days: str = "", keep_last: str = "", dry_run: bool
             }
         )
         return
-    said = "would remove" if dry_run else "removed"
+    verb = "would remove" if dry_run else "removed"
     show(
-        f"{said} {pluralize(len(collected.artifacts), 'artifact')}, {pluralize(len(collected.objects), 'object')}, "
+        f"{verb} {pluralize(len(collected.artifacts), 'artifact')}, {pluralize(len(collected.objects), 'object')}, "
         f"{len(collected.temporary)} unfinished: {size(collected.size)}"
     )
 

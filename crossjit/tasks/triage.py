@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from crossjit.triage.experiments import Experiments
     from crossjit.triage.rerun import TestRerun
 
-NAMED = 10  # tests that passed and are looked into all the same, because they were named
+NAMED = 10  # passed tests that are examined because they were named, at most
 
 
 @cell_command(
@@ -57,7 +57,7 @@ def triage(
     tier-2 interpreter, one with assertions, the other arch, the recipe's own source. It stops when the answer is
     settled. A test that passes alone is tried with the rest of its module. Reports of the run show the conclusion.
     """
-    from crossjit.report import diagnoses as told
+    from crossjit.report import diagnoses as report
     from crossjit.triage import diagnosis
 
     before = None
@@ -66,68 +66,68 @@ def triage(
             raise UserError("--cell cannot be combined with a run id", hint="give a run or a cell, not both")
         if not words(tests):
             raise UserError("--cell needs --tests", hint="such as --tests test.test_dis.DisTests.test_opmap")
-        record, found = _triage(of_cell(request, cell, tests=words(tests)), None, (), builds=not no_builds)
+        record, diagnoses = _triage(of_cell(request, cell, tests=words(tests)), None, (), builds=not no_builds)
     else:
         if not request.leaves_all_open:
             raise UserError("build options are taken from the run", hint="drop them or use --cell")
         before = _failed(run or ["last"])
         again = replace(from_record(before), selection=ALL_TESTS, jobs=request.jobs)
-        record, found = _triage(again, before, words(tests), builds=not no_builds)
+        record, diagnoses = _triage(again, before, words(tests), builds=not no_builds)
     if json:
-        show_json({"run": record, "diagnoses": [diagnosis.as_json(each) for each in found]})
+        show_json({"run": record, "diagnoses": [diagnosis.as_json(value) for value in diagnoses]})
     else:
-        show(told.as_text(found, style=terminal_style.style_of(sys.stdout)))
+        show(report.as_text(diagnoses, style=terminal_style.style_of(sys.stdout)))
         show("\n".join(["", f"run:       {record}", *([f"report:    {PROGRAM} report {before.id}"] if before else [])]))
     return ExitCode.PASS
 
 
 def _failed(names: Sequence[str]) -> Run:
-    """Load the run to look into. Raises UserError for one without a failing test."""
+    """Load the run to examine. Raises UserError for one without a failed test."""
     from crossjit import settings
     from crossjit.runs import history
 
     if len(names) > 1:
         raise UserError("only one run at a time can be given", hint=f"`{PROGRAM} runs list` shows many")
-    found = history.load(settings.load(), names[0])
-    if not any(_bad(result) for result in found.results()):
+    run = history.load(settings.load(), names[0])
+    if not any(_bad(result) for result in run.results()):
         raise UserError(
-            f"no test of run {found.id} failed", hint=f"`{PROGRAM} runs list` shows the runs and their verdicts"
+            f"no test of run {run.id} failed", hint=f"`{PROGRAM} runs list` shows the runs and their verdicts"
         )
-    return found
+    return run
 
 
 def _bad(result: CellResult) -> set[str]:
-    return {each.name for suite in result.suites for each in suite.results if each.failed}
+    return {test.name for suite in result.suites for test in suite.results if test.failed}
 
 
 def _triage(
     request: Request, before: Run | None, patterns: tuple[str, ...], *, builds: bool
 ) -> tuple[str, list[Diagnosis]]:
-    """Open a run of its own and climb for each cell that has failing tests."""
+    """Open a run, and diagnose the failed tests of each cell."""
     from crossjit.pipeline import build_cell, earlier, prepare, validate_cell
     from crossjit.triage import experiments
 
     diagnoses: list[Diagnosis] = []
     with opened(request, looks=True) as run:
-        orders, ctx, then = run.orders, run.ctx, None
+        requests, ctx, then = run.requests, run.ctx, None
         if before is not None:
             failing = {result.cell for result in before.results() if _bad(result)}
-            orders = tuple(order for order in orders if order.cell in failing)
-            run.record.set_cells([order.cell for order in orders])
-            then = earlier.as_it_was(ctx, orders, before)
+            requests = tuple(request for request in requests if request.cell in failing)
+            run.record.set_cells([request.cell for request in requests])
+            then = earlier.as_it_was(ctx, requests, before)
             ctx, builds = then.ctx, builds and then.builds
-        for prepared in prepare.prepare(ctx, orders):
+        for prepared in prepare.prepare(ctx, requests):
             folder = run.record.cell_folder(prepared.cell)
             log = folder / "build.log"
             built = then.built(prepared, log) if then else build_cell.build_cell(ctx, prepared, log=log)
-            found = before.result(prepared.cell) if before else None
-            results = found.suites if found else validate_cell.validate_cell(ctx, prepared, built, folder=folder)
-            rungs = experiments.Experiments(ctx, prepared, built, folder, builds=builds)
-            wanted = _trials(prepared.cell, rungs, results, patterns)
+            result = before.result(prepared.cell) if before else None
+            results = result.suites if result else validate_cell.validate_cell(ctx, prepared, built, folder=folder)
+            runner = experiments.Experiments(ctx, prepared, built, folder, builds=builds)
+            tests = _reruns(prepared.cell, runner, results, patterns)
             folders = [folder, *([before.cell_folder(prepared.cell)] if before else [])]
             concluded: list[Diagnosis] = []
-            for each in experiments.diagnose(rungs, prepared.cell, wanted):
-                concluded.append(each)
+            for diagnosis in experiments.diagnose(runner, prepared.cell, tests):
+                concluded.append(diagnosis)
                 _keep(folders, run.record.id, concluded)
             diagnoses += concluded
         run.record.finish(ExitCode.PASS)
@@ -135,7 +135,7 @@ def _triage(
 
 
 def _keep(folders: Sequence[Path], run: str, concluded: Sequence[Diagnosis]) -> None:
-    """Write what is concluded of a cell by now into this run's record, and into that of the run it is about."""
+    """Write a cell's diagnoses so far into this run's record, and into that of the examined run."""
     from crossjit.triage import diagnosis
     from crossjit.util import files
 
@@ -147,33 +147,32 @@ def _keep(folders: Sequence[Path], run: str, concluded: Sequence[Diagnosis]) -> 
                 note(f"{folder} is gone: the conclusions are only in the record of run {run}")
 
 
-def _trials(
-    cell: Cell, ladder: Experiments, results: Sequence[SuiteResult], patterns: tuple[str, ...]
+def _reruns(
+    cell: Cell, experiments: Experiments, results: Sequence[SuiteResult], patterns: tuple[str, ...]
 ) -> dict[TestRerun, bool]:
-    """Choose what to look into, and whether it failed: the tests that did; where none did, the few that were named."""
+    """Choose the tests to examine, and whether they failed: the failed ones; if there are none, the few named ones."""
     from crossjit.triage import rerun
 
-    found: list[TestRerun] = []
-    ran: list[TestRerun] = []
+    failed: list[TestRerun] = []
+    passed: list[TestRerun] = []
     for suite in results:
-        bad = [each.name for each in suite.results if each.failed]
-        meant = [name for name in bad if not patterns or any(_matches(name, pattern) for pattern in patterns)]
-        found += rerun.of_results(suite, ladder.where, meant)
-        ran += rerun.of_results(
-            suite, ladder.where, [each.name for each in suite.results if not each.outcome.is_failure]
-        )
-    if found:
-        return dict.fromkeys(found, True)
-    if patterns or not 0 < len(ran) <= NAMED:
+        names = [test.name for test in suite.results if test.failed]
+        selected = [name for name in names if not patterns or any(_matches(name, pattern) for pattern in patterns)]
+        failed += rerun.of_results(suite, experiments.env, selected)
+        passing = [test.name for test in suite.results if not test.outcome.is_failure]
+        passed += rerun.of_results(suite, experiments.env, passing)
+    if failed:
+        return dict.fromkeys(failed, True)
+    if patterns or not 0 < len(passed) <= NAMED:
         raise UserError(
             f"{cell}: none of the selected tests failed",
             hint=f"`{PROGRAM} runs show` names the failed ones; use --cell for a test that passes at times",
         )
-    return dict.fromkeys(ran, False)
+    return dict.fromkeys(passed, False)
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Whether a full name is meant by a pattern, which may lack the first word and the end of it."""
+    """Whether a full name matches a pattern, which may lack the name's first part and its last parts."""
     bare = name.partition(" [")[0]
     candidates = (pattern, f"test.{pattern}", f"{pattern}.*", f"test.{pattern}.*")
-    return any(fnmatch.fnmatchcase(bare, each) for each in candidates)
+    return any(fnmatch.fnmatchcase(bare, candidate) for candidate in candidates)

@@ -1,9 +1,8 @@
-"""Which layer a failing test is about: what to try next, and what follows from what was tried. Pure.
+"""Decides which layer a failing test is about: the next experiment, or the conclusion. Pure.
 
-The rungs go from cheap to dear: the same build with other switches first, other builds last. Each conclusion names what
-it rests on; where the evidence has two readings, the answer is `unclear`. What is open then about a failure that comes
-with the JIT only, at times or as a crash, may be settled in the debug build, whose assertions can make it steady: there
-the ladder begins anew.
+Cheap experiments come first: the same build with different switches, then different builds. Each conclusion names its
+evidence; if the evidence is ambiguous, it is `unclear`. An unclear failure that needs the JIT, and is intermittent or a
+crash, is tried again from the start in the debug build, whose assertions can make it fail each time.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from crossjit.util.text import pluralize
 
 
 class Experiment(StrEnum):
-    """What is changed before a test runs again; `SEEN` is how it ended before anybody asked."""
+    """What is changed before a test runs again; `SEEN` is the original failure."""
 
     SEEN = "as first seen"
     AGAIN = "the same again"
@@ -51,7 +50,7 @@ class Layer(StrEnum):
 
 @dataclass(frozen=True)
 class Subject:
-    """What is known of the cell beforehand. `can` holds the rungs that this machine and the recipe allow."""
+    """The cell's properties. `can` holds the experiments that this machine and the recipe allow."""
 
     arch: Arch
     jit: bool
@@ -62,13 +61,13 @@ class Subject:
 
 @dataclass(frozen=True)
 class Next:
-    """What to try next, and how often; under `stress` where only that makes the test fail each time.
+    """The next experiment, and the number of runs; with `stress` if only that makes the test fail each time.
 
-    `debug` says that the debug build is what is changed from. Only where `together` is set may runs go side by side:
-    else they would take from each other the cores and the moment that a failure may depend on.
+    `debug` says that the debug build is the baseline. Runs may be parallel only with `together`: otherwise they would
+    change the timing that a failure may depend on.
     """
 
-    rung: Experiment
+    experiment: Experiment
     times: int
     stress: bool = False
     debug: bool = False
@@ -77,7 +76,7 @@ class Next:
 
 @dataclass(frozen=True)
 class Conclusion:
-    """The layer, and why in one sentence. `odds` is how often the test fails where it began."""
+    """The layer, and why in one sentence. `odds` counts the runs without a change."""
 
     layer: Layer
     why: str
@@ -85,11 +84,11 @@ class Conclusion:
 
     @property
     def is_gone(self) -> bool:
-        """Whether the failure was seen, and then no more."""
+        """Whether the test failed in the run, and never after it."""
         return self.layer is Layer.FLAKY and self.odds.passes
 
     def among_others(self) -> Conclusion:
-        """Return it as what follows for a test that did not fail alone, of runs with its module's other tests."""
+        """Return it for a test that did not fail alone, when run with its module's other tests."""
         if self.is_gone:
             return replace(self, why=f"{self.why}, alone or among its module's other tests")
         if self.odds.failed:
@@ -97,89 +96,89 @@ class Conclusion:
         return self
 
     def __str__(self) -> str:
-        where = f" ({self.odds.failed} of {self.odds.ran})" if self.layer is Layer.FLAKY else ""
-        return f"{self.layer}{where}"
+        rate = f" ({self.odds.failed} of {self.odds.ran})" if self.layer is Layer.FLAKY else ""
+        return f"{self.layer}{rate}"
 
 
 Tried = Mapping[Experiment, Count]
 
 
 def step(subject: Subject, tried: Tried, debug: Tried | None = None) -> Next | Conclusion:
-    """Say what to try next for a test that failed once, or what its failure is about.
+    """Return the next experiment for a test that failed, or the conclusion.
 
-    `debug` is what was tried with the debug build; `tried` all the rest.
+    `debug` are the experiments with the debug build, `tried` all others.
     """
     again = tried.get(Experiment.AGAIN, Count())
-    dear = _is_dear(tried)
-    wanted = int(not again.ran + again.absent) if dear else runs_wanted(again)
-    if wanted and (Experiment.CONTROL in tried or again.ran + again.absent < REPEATS_STABLE):
-        return Next(Experiment.AGAIN, wanted)
+    expensive = _is_expensive(tried)
+    runs = int(not again.ran + again.absent) if expensive else runs_wanted(again)
+    if runs and (Experiment.CONTROL in tried or again.ran + again.absent < REPEATS_STABLE):
+        return Next(Experiment.AGAIN, runs)
     if Experiment.CONTROL not in tried:
         return Next(Experiment.CONTROL, 1)
     if not tried[Experiment.CONTROL].passes:
         return Conclusion(Layer.ENVIRONMENT, "a test that must pass anywhere fails here as well", again)
     if again.ran == 0:
         return Conclusion(Layer.UNCLEAR, "the test did not run again", again)
-    case = _Case(subject, tried, again, dear=dear)
-    found = _settle(case)
-    if isinstance(found, Conclusion) and case.is_open(found):
-        return _in_the_debug_build(replace(case, tried=debug or {}, debug=True)) or found
-    return found
+    case = _Case(subject, tried, again, expensive=expensive)
+    result = _settle(case)
+    if isinstance(result, Conclusion) and case.is_open(result):
+        return _in_the_debug_build(replace(case, tried=debug or {}, debug=True)) or result
+    return result
 
 
-def _is_dear(tried: Tried) -> bool:
-    """Whether each run may cost a hang's whole limit: the test hangs, and nobody knows how long a pass takes.
+def _is_expensive(tried: Tried) -> bool:
+    """Whether each run may take a hang's whole time limit: the test hangs, and a pass's duration is unknown.
 
-    Then one run on each rung has to do until one passes.
+    Each experiment then has one run only, until one passes.
     """
     again = tried.get(Experiment.AGAIN, Count())
     hangs = again.hung or (not again.ran and tried.get(Experiment.SEEN, Count()).hung)
-    timed = (count for rung, count in tried.items() if rung not in (Experiment.SEEN, Experiment.CONTROL))
+    timed = (count for experiment, count in tried.items() if experiment not in (Experiment.SEEN, Experiment.CONTROL))
     return bool(hangs) and not any(count.passed for count in timed)
 
 
 @dataclass(frozen=True)
 class _Case:
-    """A test, and what was tried. `again` is how it ended where it began."""
+    """A test and its experiments. `again` counts its runs without a change."""
 
     subject: Subject
     tried: Tried
     again: Count
     stress: bool = False
     debug: bool = False
-    dear: bool = False
+    expensive: bool = False
 
-    def next(self, rung: Experiment) -> Next | None:
-        """Return the rung if it is possible and not settled: one failure settles it, or enough passes."""
-        there = self.tried.get(rung, Count())
-        if rung not in self.subject.can or there.failed or there.absent:
+    def next(self, experiment: Experiment) -> Next | None:
+        """Return the experiment if it is possible and not settled by a failure or enough passes."""
+        count = self.tried.get(experiment, Count())
+        if experiment not in self.subject.can or count.failed or count.absent:
             return None
-        left = (1 if self.dear else passes_wanted(self.again)) - there.passed
-        if left <= 0:
+        missing = (1 if self.expensive else passes_wanted(self.again)) - count.passed
+        if missing <= 0:
             return None
         together = not (self.subject.free_threaded or self.again.depends_on_timing)
-        return Next(rung, min(left, REPEATS_FLAKY), self.stress, self.debug, together)
+        return Next(experiment, min(missing, REPEATS_FLAKY), self.stress, self.debug, together)
 
-    def once(self, rung: Experiment) -> Next | None:
-        """Return a rung that may make the failure steady, if it is possible and was not tried."""
-        if rung in self.tried or rung not in self.subject.can:
+    def once(self, experiment: Experiment) -> Next | None:
+        """Return an experiment that may make the test fail each time, if it is possible and was not tried."""
+        if experiment in self.tried or experiment not in self.subject.can:
             return None
-        return Next(rung, REPEATS_FLAKY, self.stress, self.debug)
+        return Next(experiment, REPEATS_FLAKY, self.stress, self.debug)
 
-    def fixes(self, rung: Experiment) -> bool:
-        """Whether the test passes on that rung, so often that it is hardly chance."""
-        there = self.tried.get(rung, Count())
-        return there.passes and chance(self.again, there) < CHANCE
+    def fixes(self, experiment: Experiment) -> bool:
+        """Whether the test passes in that experiment so often that chance is unlikely."""
+        count = self.tried.get(experiment, Count())
+        return count.passes and chance(self.again, count) < CHANCE
 
-    def still_fails(self, rung: Experiment) -> bool:
-        """Whether the test fails on that rung as well."""
-        return self.tried.get(rung, Count()).failed > 0
+    def still_fails(self, experiment: Experiment) -> bool:
+        """Whether the test fails in that experiment as well."""
+        return self.tried.get(experiment, Count()).failed > 0
 
     def is_open(self, found: Conclusion) -> bool:
-        """Whether the debug build may settle what is not: why a test fails with the JIT only, as far as was seen.
+        """Whether the debug build may settle a case that is not: a failure that needs the JIT, as far as observed.
 
-        That is one that does so at times, under stress, too; or each time, and crashes. Likewise what fails without the
-        GIL only, and too seldom to be sure of it.
+        It must be intermittent, even under stress, or a crash. Also a failure that needs the GIL off, and is too rare
+        to be certain.
         """
         if found.layer not in (Layer.FLAKY, Layer.UNCLEAR) or not self.again.failed:
             return False
@@ -192,19 +191,19 @@ class _Case:
     def concludes(self, layer: Layer, why: str) -> Conclusion:
         return Conclusion(layer, why, self.again)
 
-    def too_seldom(self, rung: Experiment, changed: str) -> Conclusion:
-        """Conclude nothing from passes on a rung that are too few."""
-        there = self.tried[rung]
-        odds = chance(self.again, there)
+    def too_seldom(self, experiment: Experiment, changed: str) -> Conclusion:
+        """Return `unclear` because the passes in an experiment are too few."""
+        count = self.tried[experiment]
+        odds = chance(self.again, count)
         return self.concludes(
             Layer.UNCLEAR,
-            f"{self.again} without a change, and none of {there.ran} {changed}: "
+            f"{self.again} without a change, and none of {count.ran} {changed}: "
             f"too seldom to tell, chance alone does that in {odds:.0%} of cases",
         )
 
 
 def _settle(case: _Case) -> Next | Conclusion:
-    """Go on with a test that has run often enough where it began."""
+    """Decide about a test that has run often enough without a change."""
     subject = case.subject
     if not case.again.failed:
         runs = pluralize(case.again.ran, "run")
@@ -233,21 +232,21 @@ def _settle(case: _Case) -> Next | Conclusion:
 
 
 def _at_times(case: _Case) -> Conclusion:
-    """Conclude about a test that fails at times, and that no switch of its own build cures for certain."""
-    kept = []
-    for rung, changed in ((Experiment.GIL_ON, "with the GIL on"), (Experiment.JIT_OFF, "with the JIT off")):
-        if case.still_fails(rung):
-            kept.append(changed)
-        elif rung in case.tried and case.tried[rung].passed:
-            return case.too_seldom(rung, changed)
-        elif rung in case.tried:
+    """Conclude about an intermittent failure that no switch of its own build certainly fixes."""
+    conditions = []
+    for experiment, changed in ((Experiment.GIL_ON, "with the GIL on"), (Experiment.JIT_OFF, "with the JIT off")):
+        if case.still_fails(experiment):
+            conditions.append(changed)
+        elif experiment in case.tried and case.tried[experiment].passed:
+            return case.too_seldom(experiment, changed)
+        elif experiment in case.tried:
             return case.concludes(Layer.UNCLEAR, f"fails at times, and does not run {changed}")
-    what = f"{' and '.join(kept)} as well" if kept else "without anything being changed"
-    return case.concludes(Layer.FLAKY, f"passes and fails {what}")
+    condition = f"{' and '.join(conditions)} as well" if conditions else "without anything being changed"
+    return case.concludes(Layer.FLAKY, f"passes and fails {condition}")
 
 
 def _with_the_jit(case: _Case) -> Next | Conclusion:
-    """Go on with a test that fails only with the JIT on, or runs only then."""
+    """Decide about a test that fails only with the JIT on, or runs only then."""
     arch = case.subject.arch
     if more := case.next(Experiment.OPTIMIZER_OFF) or case.next(Experiment.OTHER_CPU):
         return more
@@ -256,12 +255,12 @@ def _with_the_jit(case: _Case) -> Next | Conclusion:
     if more := case.next(Experiment.INTERPRETER):
         return more
     only = "passes with the JIT off" if case.tried[Experiment.JIT_OFF].ran else "needs the JIT to run"
-    for rung, changed in (
+    for experiment, changed in (
         (Experiment.INTERPRETER, "in the tier-2 interpreter"),
         (Experiment.OTHER_ARCH, "on the other arch"),
     ):
-        if case.tried.get(rung, Count()).passes and not (case.fixes(rung) or case.next(rung)):
-            return case.too_seldom(rung, changed)
+        if case.tried.get(experiment, Count()).passes and not (case.fixes(experiment) or case.next(experiment)):
+            return case.too_seldom(experiment, changed)
     if case.still_fails(Experiment.INTERPRETER):
         passes = "passes without the optimizer and " if case.fixes(Experiment.OPTIMIZER_OFF) else ""
         return case.concludes(
@@ -285,24 +284,25 @@ def _with_the_jit(case: _Case) -> Next | Conclusion:
 
 
 def _in_the_debug_build(case: _Case) -> Next | Conclusion | None:
-    """Go on where assertions may make a failure steady; None where that settles nothing.
+    """Decide in the debug build, whose assertions may make a test fail each time; None if that settles nothing.
 
-    What fails there may be another thing than what does without assertions, so the conclusion names the build.
+    The failure may be different from the one without assertions, so the conclusion names the build.
     """
     if more := case.once(Experiment.DEBUG):
         return more
     case = replace(case, again=case.tried.get(Experiment.DEBUG, Count()))
-    found = _free_threading_in_the_debug_build(case) if case.again.failed and case.subject.free_threaded else None
-    if found is None and case.again.fails and case.subject.jit:
-        found = case.next(Experiment.JIT_OFF) or (None if case.still_fails(Experiment.JIT_OFF) else _with_the_jit(case))
-    if found is None or isinstance(found, Next):
-        return found
+    result = _free_threading_in_the_debug_build(case) if case.again.failed and case.subject.free_threaded else None
+    if result is None and case.again.fails and case.subject.jit:
+        fails_without = case.still_fails(Experiment.JIT_OFF)
+        result = case.next(Experiment.JIT_OFF) or (None if fails_without else _with_the_jit(case))
+    if result is None or isinstance(result, Next):
+        return result
     often = "each time" if case.again.fails else f"{case.again.failed} of {case.again.ran} times"
-    return replace(found, why=f"in the debug build, where it fails {often}: {found.why}")
+    return replace(result, why=f"in the debug build, where it fails {often}: {result.why}")
 
 
 def _free_threading_in_the_debug_build(case: _Case) -> Next | Conclusion | None:
-    """Go on with a race, which need not fail each time with assertions either."""
+    """Decide about a race, which may be intermittent even with assertions."""
     if more := case.next(Experiment.GIL_ON):
         return more
     if case.fixes(Experiment.GIL_ON):
@@ -311,7 +311,7 @@ def _free_threading_in_the_debug_build(case: _Case) -> Next | Conclusion | None:
 
 
 def _without_the_jit(case: _Case) -> Next | Conclusion:
-    """Go on with a test that fails without the JIT, too."""
+    """Decide about a test that also fails without the JIT."""
     emulated = case.subject.emulated
     if emulated:
         if more := case.next(Experiment.OTHER_CPU):

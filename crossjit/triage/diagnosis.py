@@ -1,7 +1,7 @@
-"""What a failing test is about, as it was concluded: the values, their form in JSON, and where a run record has them.
+"""Diagnoses of failing tests: the values, their JSON form, and their files in a run record.
 
-A run of `triage` writes what it concluded into the folder of the cell that it looked into, in a file of its own, so
-that no run rewrites what another one found: cells/<cell>/triage/<id of the run of triage>.json.
+A run of `triage` writes its diagnoses into the examined cell's folder, in a file of its own, so that it does not change
+those of other runs: cells/<cell>/triage/<id of the run of triage>.json.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from crossjit.util import files
 
 FOLDER = "triage"  # in a cell's folder of the run record
 _COUNTED = ("failed", "passed", "absent")
-_COUNTED_LATER = ("crashed", "hung")  # not in records of all versions
+_COUNTED_LATER = ("crashed", "hung")  # missing in records of older versions
 
 
 @dataclass(frozen=True)
 class ExperimentResult:
-    """One rung as it was climbed for one test. `cell` is what ran, `how` what was changed, `seconds` wall time."""
+    """The result of an experiment for one test. `cell` is what ran, `how` the change, `seconds` wall time."""
 
-    rung: Experiment
+    experiment: Experiment
     cell: Cell
     how: str
     count: Count
@@ -37,11 +37,11 @@ class ExperimentResult:
     seconds: float
 
     def is_like(self, other: ExperimentResult) -> bool:
-        """Whether both are of the same rung, climbed in the same way."""
-        return (self.rung, self.cell, self.how) == (other.rung, other.cell, other.how)
+        """Whether both are of the same experiment, carried out in the same way."""
+        return (self.experiment, self.cell, self.how) == (other.experiment, other.cell, other.how)
 
     def joined(self, more: ExperimentResult) -> ExperimentResult:
-        """Return two that are alike as one."""
+        """Return two results of the same experiment as one."""
         return replace(
             self,
             count=self.count + more.count,
@@ -52,9 +52,9 @@ class ExperimentResult:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What a failing test is about, and the table that this was concluded from.
+    """The conclusion about a failing test, and the experiments that it is based on.
 
-    `test` is its full name, with its label, in `suite`. `run` is the id of the run that concluded it, `at` when it did.
+    `test` is its full name, with its label, in `suite`. `run` is the id of the run of triage, `at` its time.
     """
 
     cell: Cell
@@ -70,7 +70,7 @@ class Diagnosis:
 
 
 def as_json(diagnosis: Diagnosis) -> dict[str, object]:
-    """Return one as values that JSON can hold; times in seconds, and in ISO 8601."""
+    """Return a diagnosis as JSON values; times in seconds, and in ISO 8601."""
     return {
         "cell": str(diagnosis.cell),
         "suite": diagnosis.suite,
@@ -83,7 +83,7 @@ def as_json(diagnosis: Diagnosis) -> dict[str, object]:
         "at": diagnosis.at.isoformat(),
         "tries": [
             {
-                "changed": tried.rung.value,
+                "changed": tried.experiment.value,
                 "cell": str(tried.cell),
                 "how": tried.how,
                 "failed": tried.count.failed,
@@ -99,14 +99,14 @@ def as_json(diagnosis: Diagnosis) -> dict[str, object]:
     }
 
 
-def of_json(told: Mapping[str, Any]) -> Diagnosis:
-    """Read what `as_json` returned. Raises what Python raises for what is not that, or UserError."""
-    odds = Count(failed=told["failed"], passed=told["ran"] - told["failed"])
+def of_json(record: Mapping[str, Any]) -> Diagnosis:
+    """Read the result of `as_json`. Raises UserError, or Python's own errors, for an invalid one."""
+    odds = Count(failed=record["failed"], passed=record["ran"] - record["failed"])
     return Diagnosis(
-        cell=parse_cell(told["cell"]),
-        suite=told["suite"],
-        test=told["test"],
-        conclusion=Conclusion(Layer(told["layer"]), told["why"], odds),
+        cell=parse_cell(record["cell"]),
+        suite=record["suite"],
+        test=record["test"],
+        conclusion=Conclusion(Layer(record["layer"]), record["why"], odds),
         tries=tuple(
             ExperimentResult(
                 Experiment(tried["changed"]),
@@ -116,27 +116,27 @@ def of_json(told: Mapping[str, Any]) -> Diagnosis:
                 tried["message"],
                 tried["seconds"],
             )
-            for tried in told["tries"]
+            for tried in record["tries"]
         ),
-        run=told["run"],
-        at=datetime.fromisoformat(told["at"]).astimezone(UTC),
+        run=record["run"],
+        at=datetime.fromisoformat(record["at"]).astimezone(UTC),
     )
 
 
 def keep(folder: Path, run: str, diagnoses: Sequence[Diagnosis]) -> None:
-    """Write what a run concluded about a cell so far into that cell's folder, which must be there.
+    """Write a run's diagnoses of a cell so far into that cell's folder, which must exist.
 
-    Raises OSError, FileNotFoundError where the folder is gone.
+    Raises OSError; FileNotFoundError if the folder is gone.
     """
     (folder / FOLDER).mkdir(exist_ok=True)
-    content = json.dumps([as_json(each) for each in diagnoses], indent=2) + "\n"
+    content = json.dumps([as_json(diagnosis) for diagnosis in diagnoses], indent=2) + "\n"
     files.replace(folder / FOLDER / f"{run}.json", content.encode())
 
 
 def kept(folder: Path) -> tuple[Diagnosis, ...]:
-    """Read what was concluded about a cell: the newest for each test. What cannot be read is left out."""
+    """Read the newest diagnosis of each of a cell's tests; unreadable ones are skipped."""
     newest: dict[tuple[str, str], Diagnosis] = {}
-    for diagnosis in sorted(_read(folder / FOLDER), key=lambda each: each.at):
+    for diagnosis in sorted(_read(folder / FOLDER), key=lambda diagnosis: diagnosis.at):
         newest[diagnosis.suite, diagnosis.test] = diagnosis
     return tuple(newest.values())
 
@@ -144,11 +144,11 @@ def kept(folder: Path) -> tuple[Diagnosis, ...]:
 def _read(folder: Path) -> Iterable[Diagnosis]:
     for path in sorted(folder.glob("*.json")):
         try:
-            told = json.loads(path.read_bytes())
+            records = json.loads(path.read_bytes())
         except (OSError, ValueError):
             continue
-        for each in told if isinstance(told, list) else []:
+        for record in records if isinstance(records, list) else []:
             try:
-                yield of_json(each)
+                yield of_json(record)
             except (AttributeError, KeyError, TypeError, ValueError, UserError):
                 continue

@@ -1,4 +1,4 @@
-"""Climbing the ladder: runs failing tests on rung after rung until `triage` knows which layer each is about."""
+"""Runs experiments on failing tests until the layer of each is known."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ INTERPRETER = "interp"  # the variant with the optimizer and without machine cod
 STRESS = {"PYTHON_JIT_STRESS": "1"}
 JIT_OFF = {"PYTHON_JIT": "0"}
 
-# What is set beside a test's own environment, on the rungs that need no other build.
+# Variables added to a test's environment, for experiments with the same build.
 _SWITCHES: Mapping[Experiment, Mapping[str, str]] = {
     Experiment.AGAIN: {},
     Experiment.CONTROL: {},
@@ -41,7 +41,7 @@ _SWITCHES: Mapping[Experiment, Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a rung's tests run, and with what set. `how` says it in words."""
+    """The target and the added variables of an experiment. `how` describes them."""
 
     target: Target
     env: Mapping[str, str]
@@ -49,29 +49,27 @@ class _Place:
 
 
 class Experiments:
-    """The rungs for one cell. Other builds are made, or taken from the stash, when they are first wanted."""
+    """The experiments of one cell. Other builds are made, or taken from the stash, when first needed."""
 
     def __init__(
         self, ctx: BuildContext, prepared: PreparedCell, built: BuiltCell, folder: Path, *, builds: bool
     ) -> None:
-        self._shop = ctx
+        self._ctx = ctx
         self._prepared = prepared
         self._folder = folder
         self._builds = builds
         self._target = validate_cell.target_of(ctx, prepared, built, "triage")
         self._places: dict[tuple[Experiment, bool], _Place | str] = {}
-        self._passes: dict[
-            TestRerun, dict[int, float]
-        ] = {}  # seconds of the longest, by the suite's factor where it was
+        self._passes: dict[TestRerun, dict[int, float]] = {}  # seconds of the longest pass, by the suite's factor there
         self._hangs: Counter[TestRerun] = Counter()
 
     @property
     def subject(self) -> Subject:
-        """What is known of the cell beforehand."""
+        """The cell's properties."""
         variant, arch = self._prepared.request.variant, self._prepared.cell.arch
         jit = variant.expects is Expectation.MACHINE_CODE
         asserts = debug_sibling(variant, self._prepared.request.recipe) is not None
-        emulated = self._shop.emulated(arch)
+        emulated = self._ctx.emulated(arch)
         can = {
             Experiment.JIT_OFF: jit,
             Experiment.STRESS: jit and self._prepared.source.python >= (3, 15),
@@ -81,118 +79,123 @@ class Experiments:
             Experiment.NATIVE: emulated,
             Experiment.INTERPRETER: jit and INTERPRETER in self._prepared.request.recipe.variants,
             Experiment.DEBUG: asserts and (jit or variant.free_threaded),
-            Experiment.OTHER_ARCH: jit and _other(arch, self._shop.ability) is not None,
+            Experiment.OTHER_ARCH: jit and _other(arch, self._ctx.ability) is not None,
             Experiment.REFERENCE: self._prepared.request.source is not None,
         }
-        return Subject(arch, jit, variant.free_threaded, emulated, frozenset(rung for rung in can if can[rung]))
+        return Subject(
+            arch, jit, variant.free_threaded, emulated, frozenset(experiment for experiment in can if can[experiment])
+        )
 
     @property
     def run_id(self) -> str:
-        """The id of the run that climbs."""
-        return self._shop.run
+        """The id of the run of triage."""
+        return self._ctx.run
 
     @property
-    def where(self) -> TargetEnvironment:
-        """In what the cell's suites run."""
+    def env(self) -> TargetEnvironment:
+        """The environment of the cell's suites."""
         return self._target.conditions
 
     def run(self, tests: Sequence[TestRerun], then: Next) -> dict[TestRerun, ExperimentResult]:
-        """Run the tests on a rung. What cannot be had (a build that fails) is a rung on which nothing ran."""
+        """Run the tests in an experiment. If it is not possible (a build fails), its count is `absent`."""
         began = time.monotonic()
-        place = self._place(then.rung, debug=then.debug)
+        place = self._place(then.experiment, debug=then.debug)
         if isinstance(place, str):
             cell = self._prepared.cell
-            return {test: ExperimentResult(then.rung, cell, place, Count(absent=then.times), "", 0.0) for test in tests}
+            return {
+                test: ExperimentResult(then.experiment, cell, place, Count(absent=then.times), "", 0.0)
+                for test in tests
+            }
         env = {**(STRESS if then.stress else {}), **place.env}
         there = place.target.conditions
-        as_there = {test: self._as_there(test, there) for test in tests}
-        run = [rerun.sanity_test(there)] if then.rung is Experiment.CONTROL else [*as_there.values()]
-        with self._shop.progress.step("triage", f"{place.target.cell}: {then.rung}") as step:
+        scaled = {test: self._scaled(test, there) for test in tests}
+        run = [rerun.sanity_test(there)] if then.experiment is Experiment.CONTROL else [*scaled.values()]
+        with self._ctx.progress.step("triage", f"{place.target.cell}: {then.experiment}") as step:
             tallies = rerun.run(
-                self._shop.engine,
+                self._ctx.engine,
                 place.target,
                 run,
                 then.times,
                 env=env,
-                jobs=self._shop.jobs if then.together else 1,
-                folder=self._folder / f"{time.time_ns()}-{then.rung.name.lower()}",
+                jobs=self._ctx.jobs if then.together else 1,
+                folder=self._folder / f"{time.time_ns()}-{then.experiment.name.lower()}",
                 step=step,
             )
         seconds = round(time.monotonic() - began, 1)
         tries = {}
         for test in tests:
-            tally = tallies.get(as_there[test]) or next(iter(tallies.values()), RerunCounts())
+            tally = tallies.get(scaled[test]) or next(iter(tallies.values()), RerunCounts())
             hows = [place.how, *(f"{name}={value}" for name, value in env.items())]
-            if then.rung is not Experiment.CONTROL:
+            if then.experiment is not Experiment.CONTROL:
                 self._learn(test, tally, there)
                 hows += ["among its module's other tests"] if test.with_others else []
-                hows += [f"{as_there[test].seconds} s at most"] if tally.count.hung else []
+                hows += [f"{scaled[test].seconds} s at most"] if tally.count.hung else []
             how = ", ".join(filter(None, hows))
-            tries[test] = ExperimentResult(then.rung, place.target.cell, how, tally.count, tally.message, seconds)
+            tries[test] = ExperimentResult(then.experiment, place.target.cell, how, tally.count, tally.message, seconds)
         return tries
 
-    def _as_there(self, test: TestRerun, there: TargetEnvironment) -> TestRerun:
-        """Give a test its time on a rung; where it hangs, no more than it takes to see that."""
-        lasting = rerun.scale_timeout(test, self.where, there)
+    def _scaled(self, test: TestRerun, there: TargetEnvironment) -> TestRerun:
+        """Set a test's time limit for an experiment; for one that hangs, just enough to detect the hang."""
+        scaled = rerun.scale_timeout(test, self.env, there)
         if not (test.hung or self._hangs[test]):
-            return lasting
+            return scaled
         factor = rerun.factor(test.suite, there)
         passes = [seconds * max(1, factor / slower) for slower, seconds in self._passes.get(test, {}).items()]
         longest = max(passes, default=None)
-        return replace(lasting, seconds=rerun.limit(lasting, longest, self._hangs[test]))
+        return replace(scaled, seconds=rerun.limit(scaled, longest, self._hangs[test]))
 
     def _learn(self, test: TestRerun, tally: RerunCounts, there: TargetEnvironment) -> None:
-        """Remember what a pass takes, and where it hung."""
+        """Record the longest pass, and whether it hung."""
         self._hangs[test] += int(tally.count.hung > 0)
         if tally.longest is not None:
             factor, passes = rerun.factor(test.suite, there), self._passes.setdefault(test, {})
             passes[factor] = max(tally.longest, passes.get(factor, 0.0))
 
-    def _place(self, rung: Experiment, *, debug: bool) -> _Place | str:
-        """Return where a rung's tests run; why not, in words, where that cannot be had."""
-        if (rung, debug) not in self._places:
+    def _place(self, experiment: Experiment, *, debug: bool) -> _Place | str:
+        """Return where an experiment's tests run, or why they cannot."""
+        if (experiment, debug) not in self._places:
             try:
-                self._places[rung, debug] = self._make_with_debug(rung) if debug else self._make(rung)
+                self._places[experiment, debug] = self._make_with_debug(experiment) if debug else self._make(experiment)
             except Interrupted:
                 raise
             except CrossjitError as error:
-                self._places[rung, debug] = error.message
-        return self._places[rung, debug]
+                self._places[experiment, debug] = error.message
+        return self._places[experiment, debug]
 
-    def _make_with_debug(self, rung: Experiment) -> _Place | str:
-        """Return a rung of the ladder that begins at the debug build."""
+    def _make_with_debug(self, experiment: Experiment) -> _Place | str:
+        """Return where an experiment with the debug build as its baseline runs."""
         request = self._prepared.request
         variant = debug_sibling(request.variant, request.recipe)
         assert variant is not None
-        if rung is Experiment.DEBUG:
+        if experiment is Experiment.DEBUG:
             return self._sibling(request, {}, variant=variant)
-        if rung is Experiment.OTHER_ARCH:
-            return self._sibling(request, {}, variant=variant, arch=_other(request.cell.arch, self._shop.ability))
-        if rung is Experiment.INTERPRETER:
+        if experiment is Experiment.OTHER_ARCH:
+            return self._sibling(request, {}, variant=variant, arch=_other(request.cell.arch, self._ctx.ability))
+        if experiment is Experiment.INTERPRETER:
             interpreter = request.recipe.variants[INTERPRETER]
-            other = debug_sibling(interpreter, request.recipe) or _with_pydebug(interpreter)
-            return self._sibling(request, {}, variant=other)
-        begun = self._place(Experiment.DEBUG, debug=True)
-        return begun if isinstance(begun, str) else self._switched(rung, begun.target)
+            sibling = debug_sibling(interpreter, request.recipe) or _with_pydebug(interpreter)
+            return self._sibling(request, {}, variant=sibling)
+        baseline = self._place(Experiment.DEBUG, debug=True)
+        return baseline if isinstance(baseline, str) else self._switched(experiment, baseline.target)
 
-    def _switched(self, rung: Experiment, target: Target) -> _Place:
-        """Return the same build with something set, or as another CPU model."""
-        if rung is not Experiment.OTHER_CPU:
-            return _Place(target, _SWITCHES[rung], "")
+    def _switched(self, experiment: Experiment, target: Target) -> _Place:
+        """Return the same build with variables set, or with a different CPU model."""
+        if experiment is not Experiment.OTHER_CPU:
+            return _Place(target, _SWITCHES[experiment], "")
         now = target.emulation["QEMU_CPU"]
-        cpu = "max" if now != "max" else str(self._shop.emulation(target.cell.arch, None)["QEMU_CPU"])
+        cpu = "max" if now != "max" else str(self._ctx.emulation(target.cell.arch, None)["QEMU_CPU"])
         return _Place(replace(target, emulation={**target.emulation, "QEMU_CPU": cpu}), {}, f"QEMU as {cpu}")
 
-    def _make(self, rung: Experiment) -> _Place | str:
+    def _make(self, experiment: Experiment) -> _Place | str:
         request = self._prepared.request
-        if rung in _SWITCHES:
-            return self._switched(rung, self._target)
+        if experiment in _SWITCHES:
+            return self._switched(experiment, self._target)
         off = JIT_OFF if request.variant.expects is Expectation.MACHINE_CODE else {}
-        match rung:
+        match experiment:
             case Experiment.NATIVE:
-                return self._sibling(request, off, arch=self._shop.facts.arch)
+                return self._sibling(request, off, arch=self._ctx.facts.arch)
             case Experiment.OTHER_ARCH:
-                return self._sibling(request, {}, arch=_other(request.cell.arch, self._shop.ability))
+                return self._sibling(request, {}, arch=_other(request.cell.arch, self._ctx.ability))
             case Experiment.INTERPRETER:
                 return self._sibling(request, {}, variant=request.recipe.variants[INTERPRETER])
             case _:
@@ -201,57 +204,58 @@ class Experiments:
     def _sibling(
         self, request: CellRequest, env: Mapping[str, str], *, arch: Arch | None = None, variant: Variant | None = None
     ) -> _Place | str:
-        """Return another build of the same, or of the recipe's own source."""
+        """Return a different build of the same source, or of the recipe's own."""
         variant = variant or request.variant
         cell = replace(request.cell, arch=arch or request.cell.arch, variant=variant.name)
-        strategy = plan.choose_strategy(None, self._shop.ability, cell.arch)
-        wanted = replace(request, cell=cell, variant=variant, strategy=strategy)
-        (prepared,) = prepare.prepare(self._shop, [wanted])
-        if not self._builds and prepare.stashed(self._shop.store, prepared) is None:
+        strategy = plan.choose_strategy(None, self._ctx.ability, cell.arch)
+        changed = replace(request, cell=cell, variant=variant, strategy=strategy)
+        (prepared,) = prepare.prepare(self._ctx, [changed])
+        if not self._builds and prepare.stashed(self._ctx.store, prepared) is None:
             return "not in the stash, and building was not allowed"
-        built = build_cell.build_cell(self._shop, prepared, log=self._folder / f"build-{cell.slug}.log")
-        return _Place(validate_cell.target_of(self._shop, prepared, built, "triage"), env, prepared.source.version)
+        built = build_cell.build_cell(self._ctx, prepared, log=self._folder / f"build-{cell.slug}.log")
+        return _Place(validate_cell.target_of(self._ctx, prepared, built, "triage"), env, prepared.source.version)
 
 
-def diagnose(ladder: Experiments, cell: Cell, tests: Mapping[TestRerun, bool]) -> Iterator[Diagnosis]:
-    """Climb until each test's layer is known, and yield each as soon as it is.
+def diagnose(experiments: Experiments, cell: Cell, tests: Mapping[TestRerun, bool]) -> Iterator[Diagnosis]:
+    """Run experiments until each test's layer is known; yield each diagnosis as soon as there is one.
 
-    Tests that want the same rung next run there together. `tests` says of each whether it failed when it was seen. One
-    that did and does not alone climbs once more, among its module's other tests: what these made hot may be what it
-    takes. Raises EngineError and its kin for what is the engine's.
+    Tests with the same next experiment run together. `tests` says of each whether it failed originally. One that
+    failed, but does not fail alone, is tried again with its module's other tests: it may depend on code that these made
+    hot. Raises EngineErrors.
     """
-    subject = ladder.subject
-    climbing = {
-        test: _Climb(
+    subject = experiments.subject
+    undecided = {
+        test: _TestProgress(
             ExperimentResult(
                 Experiment.SEEN, cell, "", Count(int(failed), int(not failed), hung=int(test.hung)), "", 0.0
             )
         )
         for test, failed in tests.items()
     }
-    while climbing:
-        wanted: dict[Next, list[TestRerun]] = {}
-        for test, run in [*climbing.items()]:
-            then = step(subject, run.tried, run.debug)
+    while undecided:
+        waiting: dict[Next, list[TestRerun]] = {}
+        for test, state in [*undecided.items()]:
+            then = step(subject, state.tried, state.debug)
             if isinstance(then, Conclusion) and then.is_gone and (more := rerun.with_module(test)):
-                del climbing[test]
-                test, run = more, run.begin_again()
-                climbing[test] = run
-                then = step(subject, run.tried, run.debug)
+                del undecided[test]
+                test, state = more, state.restarted()
+                undecided[test] = state
+                then = step(subject, state.tried, state.debug)
             if isinstance(then, Conclusion):
-                del climbing[test]
+                del undecided[test]
                 then = then.among_others() if test.with_others else then
-                yield Diagnosis(cell, test.suite, str(test), then, tuple(run.tries), ladder.run_id, datetime.now(UTC))
+                tries, now = tuple(state.tries), datetime.now(UTC)
+                yield Diagnosis(cell, test.suite, str(test), then, tries, experiments.run_id, now)
             else:
-                wanted.setdefault(then, []).append(test)
-        if wanted:
-            cheapest = min(wanted, key=lambda then: (then.debug, list(Experiment).index(then.rung)))
-            for test, outcome in ladder.run(wanted[cheapest], cheapest).items():
-                climbing[test].add(outcome, debug=cheapest.debug)
+                waiting.setdefault(then, []).append(test)
+        if waiting:
+            cheapest = min(waiting, key=lambda then: (then.debug, list(Experiment).index(then.experiment)))
+            for test, outcome in experiments.run(waiting[cheapest], cheapest).items():
+                undecided[test].add(outcome, debug=cheapest.debug)
 
 
-class _Climb:
-    """How far a test has come: its table, and the counts of each rung, those of the debug build's ladder apart."""
+class _TestProgress:
+    """A test's results, and its counts by experiment, separately for the debug build."""
 
     def __init__(self, seen: ExperimentResult) -> None:
         self.tries: list[ExperimentResult] = []
@@ -260,17 +264,17 @@ class _Climb:
         self.debug: dict[Experiment, Count] = {}
         self.add(seen, debug=False)
 
-    def begin_again(self) -> _Climb:
-        """Return a climb with the same table, in which only how it was seen and the control count from here on."""
-        again = _Climb(self.tries[0])
+    def restarted(self) -> _TestProgress:
+        """Return it with the same results, but of the counts only the original failure and the control."""
+        again = _TestProgress(self.tries[0])
         again.tries = self.tries
         again.tried[Experiment.CONTROL] = self.tried[Experiment.CONTROL]
         return again
 
     def add(self, outcome: ExperimentResult, *, debug: bool) -> None:
-        """Count a rung that was climbed."""
+        """Add the result of an experiment."""
         counts = self.debug if debug else self.tried
-        counts[outcome.rung] = counts.get(outcome.rung, Count()) + outcome.count
+        counts[outcome.experiment] = counts.get(outcome.experiment, Count()) + outcome.count
         if self._latest is not None and self._latest.is_like(outcome):
             outcome = self._latest.joined(outcome)
             self.tries[-1] = outcome
@@ -280,17 +284,17 @@ class _Climb:
 
 
 def debug_sibling(variant: Variant, recipe: Recipe) -> Variant | None:
-    """Return the recipe's variant that is configured as this one and with assertions; None for one that has them."""
-    wanted = sorted((*variant.configure, PYDEBUG))
-    return next((each for each in recipe.variants.values() if sorted(each.configure) == wanted), None)
+    """Return the recipe's variant with the same configuration and assertions; None if there is none."""
+    configure = sorted((*variant.configure, PYDEBUG))
+    return next((sibling for sibling in recipe.variants.values() if sorted(sibling.configure) == configure), None)
 
 
 def _with_pydebug(variant: Variant) -> Variant:
-    """Make the debug sibling of a variant whose recipe has none: nobody but a rung has a use for it."""
+    """Make the debug sibling of a variant whose recipe has none; only experiments use it."""
     return replace(variant, name=f"{variant.name}-debug", configure=(*variant.configure, PYDEBUG), debug=True)
 
 
 def _other(arch: Arch, ability: EmulationSupport) -> Arch | None:
-    """Return another arch that runs here, natively if any does."""
-    others = (each for each in (ability.arch, *Arch) if each is not arch)
-    return next((each for each in others if ability.runs(each) is not False), None)
+    """Return a different arch that runs here, preferably natively."""
+    others = (other for other in (ability.arch, *Arch) if other is not arch)
+    return next((other for other in others if ability.runs(other) is not False), None)

@@ -1,9 +1,8 @@
-"""How often a test failed, how often it must run, and what follows from two such counts. Pure.
+"""Counts of failures, the number of runs needed, and the significance of a difference. Pure.
 
-A changed condition cures a test if it passes there each time, so often that chance explains it in fewer than one case
-of a hundred (`CHANCE`, by Fisher's exact test): the less often a test fails, the more passes that takes. The error of
-the whole procedure, over all failure rates and with its runs counted as they come, is below that too; a test adds it
-up.
+A change fixes a test if it then passes each time, so often that the probability of chance is below `CHANCE` (one in a
+hundred, by Fisher's exact test): the rarer the failure, the more passes this takes. The error of the whole sequential
+procedure, over all failure rates, is below that as well; a unit test computes it.
 """
 
 from __future__ import annotations
@@ -11,19 +10,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import comb
 
-# How often a test runs where it began: enough to tell one that always fails from one that does so every third time;
-# for one that does not, twice as often each time, until it failed `ENOUGH` times or ran `MOST` times.
-REPEATS_STABLE, REPEATS_FLAKY, MOST = 5, 10, 40
-ENOUGH = 4
-PATIENCE = 100  # passes that are waited for, at most, under a changed condition
+# Runs without a change: REPEATS_STABLE tell a test that always fails from one that fails every third time. An
+# intermittent one runs REPEATS_FLAKY times, then twice as often, until it failed MIN_FAILURES or ran MAX_RUNS times.
+REPEATS_STABLE = 5
+REPEATS_FLAKY = 10
+MAX_RUNS = 40
+MIN_FAILURES = 4
+MAX_PASSES = 100  # passes in a row under a changed condition, at most
 CHANCE = 0.01  # the accepted error of one comparison
 
 
 @dataclass(frozen=True)
 class Count:
-    """How a test ended on a rung. `absent` counts the times that it did not run: skipped, or not there.
+    """The outcomes of a test in an experiment. `absent` counts the times that it did not run: skipped, or missing.
 
-    `crashed` and `hung` count those of the failures that were a crash, and a hang.
+    `crashed` and `hung` count the failures that were a crash or a hang.
     """
 
     failed: int = 0
@@ -34,7 +35,7 @@ class Count:
 
     @property
     def ran(self) -> int:
-        """How often it really ran."""
+        """The number of times that it ran."""
         return self.failed + self.passed
 
     @property
@@ -49,7 +50,7 @@ class Count:
 
     @property
     def depends_on_timing(self) -> bool:
-        """Whether it may: it crashed, hung, or did not end alike each time."""
+        """Whether it may: it crashed, hung, or had different outcomes."""
         return bool(self.crashed or self.hung or (self.failed and self.passed))
 
     def __add__(self, other: Count) -> Count:
@@ -66,7 +67,7 @@ class Count:
 
 
 def chance(often: Count, seldom: Count) -> float:
-    """Return how probable it is that one of two alike counts has so many more failures (Fisher's exact test).
+    """Return the probability of such a difference between counts of equal failure rate (Fisher's exact test).
 
     >>> round(chance(Count(6, 4), Count(0, 10)), 4)
     0.0054
@@ -81,7 +82,7 @@ def chance(often: Count, seldom: Count) -> float:
 
 
 def runs_wanted(again: Count) -> int:
-    """Return how many more runs it takes to know how often a test fails; 0 where that is known well enough."""
+    """Return how many more runs a test's failure rate needs; 0 if it is known well enough."""
     ran = again.ran + again.absent
     if ran < REPEATS_STABLE:
         return REPEATS_STABLE - ran
@@ -89,16 +90,16 @@ def runs_wanted(again: Count) -> int:
         return 0
     if ran < REPEATS_FLAKY:
         return REPEATS_FLAKY - ran
-    return min(ran, MOST - ran) if 0 < again.failed < ENOUGH else 0
+    return min(ran, MAX_RUNS - ran) if 0 < again.failed < MIN_FAILURES else 0
 
 
 def passes_wanted(again: Count) -> int:
-    """Return how many passes in a row show that a changed condition cures what fails so often; `PATIENCE` at most.
+    """Return how many passes in a row show that a change fixes a test with these failures; at most `MAX_PASSES`.
 
     >>> [passes_wanted(Count(failed, 10 - failed)) for failed in (10, 8, 6, 4, 2)]
     [3, 5, 9, 19, 86]
     """
     return next(
-        (passes for passes in range(1, PATIENCE) if chance(again, Count(passed=passes)) < CHANCE),
-        PATIENCE,
+        (passes for passes in range(1, MAX_PASSES) if chance(again, Count(passed=passes)) < CHANCE),
+        MAX_PASSES,
     )

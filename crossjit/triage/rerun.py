@@ -1,4 +1,4 @@
-"""Single tests, run again and counted: what `triage` concludes from."""
+"""Runs single tests again and counts their outcomes, for `triage`."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ from crossjit.validation import job_list, run_suite, target
 from crossjit.validation.run_suite import Ran
 from crossjit.validation.target import Target
 
-# A hang is told from a pass by `SLACK` times what a pass takes, and by no less than `LEAST` seconds. While no pass is
-# known, the first places where a test hangs cost its whole time, the others `SHARE` of it.
-SLACK, LEAST = 10, 60
-WHOLE_TIMES, SHARE = 2, 4
+# The time limit of a test that hangs is SLACK times its longest pass, at least MIN_LIMIT seconds. While no pass is
+# known, the first FULL_LIMITS experiments in which it hangs use its full limit, later ones 1/FRACTION of it.
+SLACK = 10
+MIN_LIMIT = 60
+FULL_LIMITS = 2
+FRACTION = 4
 
-CONTROL = "test_bool"  # a module that needs nothing but a Python that works
+CONTROL = "test_bool"  # a module that needs only a working Python
 
-# What unittest names beside tests: a class's or module's own set-up.
+# Names that unittest reports in addition to tests: set-up and tear-down of classes and modules.
 _FIXTURES = ("setUpClass", "tearDownClass", "setUpModule", "tearDownModule")
 
 
@@ -35,10 +37,10 @@ _FIXTURES = ("setUpClass", "tearDownClass", "setUpModule", "tearDownModule")
 class TestRerun:
     """A test that can be run again as its suite ran it.
 
-    `name` is its full name without a label; `module` regrtest's or a script's path in the target; `match` what regrtest
-    is to match, empty for the whole module; `seconds` how long one run may take, emulated or not as it was. Of one that
-    is `among` its module's other tests, these run too, and only how it ended itself counts, or that all did. One
-    that was seen to hang has `hung`.
+    `name` is its full name without a label; `module` regrtest's name or a script's path in the target; `match`
+    regrtest's pattern, empty for the whole module; `seconds` the time limit of a run in its original environment.
+    `with_others` also runs its module's other tests; only its own outcome counts, or a crash or hang of the module.
+    `hung` says that it hung originally.
     """
 
     name: str
@@ -59,23 +61,23 @@ class TestRerun:
 
 @dataclass(frozen=True)
 class RerunCounts:
-    """How often a test failed, what it said the first time, and the seconds that the longest pass took, if any did."""
+    """A test's outcomes, its first message, and the seconds of its longest pass, None without a pass."""
 
     count: Count = field(default_factory=Count)
     message: str = ""
     longest: float | None = None
 
 
-def of_results(result: SuiteResult, where: TargetEnvironment, names: Iterable[str]) -> tuple[TestRerun, ...]:
-    """Make trials of a suite's results with these full names (with their labels). Names of no module are left out."""
+def of_results(result: SuiteResult, env: TargetEnvironment, names: Iterable[str]) -> tuple[TestRerun, ...]:
+    """Make reruns of the results with these full names (with labels); those of unknown modules are left out."""
     suite = suites.load(result.suite)
-    items: Any = job_list.order(suite, where, (), target.SCRIPTS, ALL_TESTS)["items"]
+    items: Any = job_list.order(suite, env, (), target.SCRIPTS, ALL_TESTS)["items"]
     wanted = set(names)
-    found = (_trial(each, result.modules, items, result.suite) for each in result.results if each.name in wanted)
-    return tuple(dict.fromkeys(trial for trial in found if trial is not None))
+    reruns = (_rerun_of(test, result.modules, items, result.suite) for test in result.results if test.name in wanted)
+    return tuple(dict.fromkeys(rerun for rerun in reruns if rerun is not None))
 
 
-def _trial(
+def _rerun_of(
     result: TestResult, modules: Sequence[ModuleRun], items: Sequence[Mapping[str, Any]], suite: str
 ) -> TestRerun | None:
     name, _, label = result.name.removesuffix("]").partition(" [")
@@ -94,7 +96,7 @@ def _trial(
                     label=label,
                     match="" if script else _match(name, f"test.{module.name}"),
                     env=tuple(sorted(item["env"].items())),
-                    # our scripts take names of checks; what they say of themselves is none
+                    # our scripts take names of checks; `gil_…` names are facts that they report, not checks
                     arguments=(*item["arguments"], *([check] if check and not check.startswith("gil_") else [])),
                     seconds=item["timeout"],
                     hung=result.outcome is Outcome.TIMED_OUT,
@@ -103,7 +105,7 @@ def _trial(
 
 
 def _holds(item: Mapping[str, Any], module: ModuleRun) -> bool:
-    """Whether an order's item is what a module was run for."""
+    """Whether a module was run for this item of an order."""
     if item["kind"] == "script":
         return bool(Path(item["name"]).stem == module.name)
     package = item["name"].removesuffix("*")
@@ -114,7 +116,7 @@ def _holds(item: Mapping[str, Any], module: ModuleRun) -> bool:
 
 
 def _match(name: str, module: str) -> str:
-    """Say what regrtest is to match for a full name: nothing for a module, all of a class for its fixtures."""
+    """Return regrtest's pattern for a full name: empty for a module, all of a class for its fixtures."""
     if name == module:
         return ""
     owner, _, last = name.rpartition(".")
@@ -123,15 +125,15 @@ def _match(name: str, module: str) -> str:
     return name
 
 
-def with_module(trial: TestRerun) -> TestRerun | None:
-    """Return the trial of a test among its module's other tests; None where it did not run alone."""
-    return replace(trial, match="", with_others=True) if trial.match else None
+def with_module(test: TestRerun) -> TestRerun | None:
+    """Return a test's rerun with its module's other tests; None if it did not run alone."""
+    return replace(test, match="", with_others=True) if test.match else None
 
 
 def run(
     engine: Engine,
     target: Target,
-    trials: Sequence[TestRerun],
+    tests: Sequence[TestRerun],
     times: int,
     *,
     env: Mapping[str, str],
@@ -139,13 +141,13 @@ def run(
     folder: Path,
     step: Step,
 ) -> dict[TestRerun, RerunCounts]:
-    """Run each trial several times in one container of the target, with `env` beside its own; return the counts.
+    """Run each test several times in one container of the target, with `env` added to its own; return the counts.
 
-    What several trials take alike, such as one module, runs once for all of them. A crash and a hang are
-    failures. Raises EngineError and its kin for what is the engine's.
+    Identical runs for several tests, such as of one module, are done once. A crash and a hang are failures. Raises
+    EngineErrors.
     """
-    # the same, whatever it is asked for
-    runs = {trial: replace(trial, name="", with_others=False, hung=False) for trial in trials}
+    # runs are identical if they differ in these fields only
+    runs = {test: replace(test, name="", with_others=False, hung=False) for test in tests}
     numbers = {run: number for number, run in enumerate(dict.fromkeys(runs.values()))}
     items = [
         job_list.item(
@@ -160,59 +162,60 @@ def run(
         for run, number in numbers.items()
         for time in range(times)
     ]
-    listed = entries.load() if any(trial.with_others for trial in trials) else ()
+    known = entries.load() if any(test.with_others for test in tests) else ()
     order = {
         "limit": sum(run.seconds for run in numbers) * times + 600,
         "resources": [],
-        # else these would take all of their module with them, on every rung
-        "ignore": entries.deselected(entries.possible(listed, target.conditions)),
+        # else these would end their whole module, in every experiment
+        "ignore": entries.deselected(entries.possible(known, target.conditions)),
         "items": items,
         "shard": None,
         "tests": [],
         "seconds": {},
         "done": [],
     }
-    ended = run_suite.run_items(engine, target, order, jobs=jobs, folder=folder, step=step)
+    outcomes = run_suite.run_items(engine, target, order, jobs=jobs, folder=folder, step=step)
     return {
-        trial: _tally(trial, [ended.get(f"{numbers[run]}.{time}", Ran((), 0.0)) for time in range(times)])
-        for trial, run in runs.items()
+        test: _tally(test, [outcomes.get(f"{numbers[run]}.{time}", Ran((), 0.0)) for time in range(times)])
+        for test, run in runs.items()
     }
 
 
-def scale_timeout(trial: TestRerun, here: TargetEnvironment, there: TargetEnvironment) -> TestRerun:
-    """Give a trial the time that its suite has where it is slower: that it takes longer there is no failure."""
-    suite = suites.load(trial.suite)
-    return replace(trial, seconds=trial.seconds * max(1, suite.factor(there) // suite.factor(here)))
+def scale_timeout(test: TestRerun, here: TargetEnvironment, there: TargetEnvironment) -> TestRerun:
+    """Scale a test's time limit to that of its suite in a slower environment."""
+    suite = suites.load(test.suite)
+    return replace(test, seconds=test.seconds * max(1, suite.factor(there) // suite.factor(here)))
 
 
-def factor(suite: str, where: TargetEnvironment) -> int:
-    """Return how many times its native time a suite's test may take."""
-    return suites.load(suite).factor(where)
+def factor(suite: str, env: TargetEnvironment) -> int:
+    """Return the factor on a suite's native time limits."""
+    return suites.load(suite).factor(env)
 
 
-def limit(trial: TestRerun, longest: float | None, hangs: int) -> int:
-    """Return the seconds after which a run of a test that hangs is ended.
+def limit(test: TestRerun, longest: float | None, hangs: int) -> int:
+    """Return the time limit in seconds for a test that hangs.
 
-    `longest` is what a pass takes there, None if that is not known; `hangs` on how many rungs it used up its time.
+    `longest` are the seconds of its longest pass, None if unknown; `hangs` is the number of experiments in which it
+    hung.
 
     >>> limit(TestRerun("test.test_x", "jit", "module", "test_x", seconds=600), 2.0, 1)
     60
     """
     if longest is not None:
-        return min(trial.seconds, max(LEAST, ceil(SLACK * longest)))
-    return trial.seconds if hangs < WHOLE_TIMES else min(trial.seconds, max(LEAST, trial.seconds // SHARE))
+        return min(test.seconds, max(MIN_LIMIT, ceil(SLACK * longest)))
+    return test.seconds if hangs < FULL_LIMITS else min(test.seconds, max(MIN_LIMIT, test.seconds // FRACTION))
 
 
-def sanity_test(where: TargetEnvironment) -> TestRerun:
-    """Return the test that passes wherever tests can be run at all."""
-    factor = suites.load("jit").factor(where)
+def sanity_test(env: TargetEnvironment) -> TestRerun:
+    """Return a test that passes wherever tests can run at all."""
+    factor = suites.load("jit").factor(env)
     return TestRerun(f"test.{CONTROL}", "control", "module", CONTROL, seconds=120 * factor)
 
 
-def _tally(trial: TestRerun, runs: Sequence[Ran]) -> RerunCounts:
+def _tally(test: TestRerun, runs: Sequence[Ran]) -> RerunCounts:
     count, message, longest = Count(), "", None
     for ran in runs:
-        about = list(_about(trial, ran.results))
+        about = list(_about(test, ran.results))
         bad = [result for result in about if result.outcome.is_failure]
         if bad:
             crashed, hung = (
@@ -229,17 +232,17 @@ def _tally(trial: TestRerun, runs: Sequence[Ran]) -> RerunCounts:
     return RerunCounts(count, message, longest)
 
 
-def _about(trial: TestRerun, results: Sequence[TestResult]) -> Iterator[TestResult]:
-    """Leave out what a script says of other checks, or a module of other tests, unless it ended badly as a whole.
+def _about(test: TestRerun, results: Sequence[TestResult]) -> Iterator[TestResult]:
+    """Yield the results of the test itself, and those of the whole script or module if that crashed or hung.
 
-    A trial of the script itself is one of its end: then what passed says that it ran.
+    A rerun of a whole script is about how it ended; its passed checks show that it ran.
     """
-    script = Path(trial.module).stem
+    script = Path(test.module).stem
     for result in results:
-        ran = trial.name == script and result.outcome is Outcome.PASSED
-        if trial.with_others:
-            meant = result.name == trial.name or result.outcome in (Outcome.CRASHED, Outcome.TIMED_OUT)
+        passed_check = test.name == script and result.outcome is Outcome.PASSED
+        if test.with_others:
+            relevant = result.name == test.name or result.outcome in (Outcome.CRASHED, Outcome.TIMED_OUT)
         else:
-            meant = trial.kind == "module" or result.name in (trial.name, script) or ran
-        if meant:
+            relevant = test.kind == "module" or result.name in (test.name, script) or passed_check
+        if relevant:
             yield result

@@ -46,7 +46,7 @@ from crossjit.stash.artifact import INSTALL, SUPPORT, Artifact
 from crossjit.stash.store import Store
 from crossjit.tasks.known_failures import check_known_failures, list_known_failures
 from tests.fakes.engine import FakeEngine, FakeProcess
-from tests.unit.shops import image
+from tests.unit.build_fakes import image
 from tests.unit.trees import SUPPORT as SUPPORT_TREE
 from tests.unit.trees import File, manifest, stream
 

@@ -20,21 +20,21 @@ from crossjit.pipeline import build_cell, context
 from crossjit.validation import probe as probe_module
 from tests.fakes.engine import FakeEngine, FakeProcess, Fault
 from tests.fakes.files import FakeFiles
-from tests.unit.test_build_python import ARM, X86, Shop
+from tests.unit.test_build_python import ARM, X86, FakeContext
 
 
 @pytest.fixture
-def ctx(tmp_path: Path) -> Shop:
-    return Shop(tmp_path)
+def ctx(tmp_path: Path) -> FakeContext:
+    return FakeContext(tmp_path)
 
 
-def engine_of(ctx: Shop) -> FakeEngine:
+def engine_of(ctx: FakeContext) -> FakeEngine:
     engine = ctx.ctx.engine
     assert isinstance(engine, FakeEngine)
     return engine
 
 
-def instead_of_the_probe(ctx: Shop, program: Callable[[FakeProcess], None]) -> None:
+def instead_of_the_probe(ctx: FakeContext, program: Callable[[FakeProcess], None]) -> None:
     """Have something done where the built Python is asked what it does."""
 
     def python(process: FakeProcess) -> int:
@@ -45,7 +45,7 @@ def instead_of_the_probe(ctx: Shop, program: Callable[[FakeProcess], None]) -> N
     engine_of(ctx).programs["python3"] = python
 
 
-def test_the_container_of_the_build_does_not_wait_for_the_probe(ctx: Shop) -> None:
+def test_the_container_of_the_build_does_not_wait_for_the_probe(ctx: FakeContext) -> None:
     engine = engine_of(ctx)
     left: list[str] = []
 
@@ -63,7 +63,7 @@ def test_the_container_of_the_build_does_not_wait_for_the_probe(ctx: Shop) -> No
 
 
 @pytest.mark.parametrize("fault", [Fault.CONTAINER_VANISHES, Fault.OUT_OF_MEMORY])
-def test_no_container_is_left_by_a_probe_that_fails(ctx: Shop, fault: Fault) -> None:
+def test_no_container_is_left_by_a_probe_that_fails(ctx: FakeContext, fault: Fault) -> None:
     instead_of_the_probe(ctx, lambda process: process.suffer(fault))
     with pytest.raises(EngineError):
         ctx.build("jit", X86)
@@ -71,7 +71,7 @@ def test_no_container_is_left_by_a_probe_that_fails(ctx: Shop, fault: Fault) -> 
     assert not ctx.ctx.store.artifacts()
 
 
-def test_no_container_is_left_by_an_interruption(ctx: Shop) -> None:
+def test_no_container_is_left_by_an_interruption(ctx: FakeContext) -> None:
     def interrupt(process: FakeProcess) -> None:
         raise KeyboardInterrupt
 
@@ -82,7 +82,7 @@ def test_no_container_is_left_by_an_interruption(ctx: Shop) -> None:
 
 
 def test_what_cannot_be_packed_ends_the_build_of_which_nothing_is_left(
-    ctx: Shop, monkeypatch: pytest.MonkeyPatch
+    ctx: FakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*arguments: object) -> None:
         raise EngineError("docker cannot copy")
@@ -94,7 +94,7 @@ def test_what_cannot_be_packed_ends_the_build_of_which_nothing_is_left(
     assert not ctx.ctx.store.sweep()
 
 
-def test_a_container_that_does_not_go_is_told(ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_container_that_does_not_go_is_told(ctx: FakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
     probe = probe_module.probe
 
     def die(*arguments: Any, **options: Any) -> object:
@@ -109,7 +109,7 @@ def test_a_container_that_does_not_go_is_told(ctx: Shop, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("tree", ["install", "support"])
-def test_what_is_damaged_in_the_stash_is_built_anew(ctx: Shop, tree: str) -> None:
+def test_what_is_damaged_in_the_stash_is_built_anew(ctx: FakeContext, tree: str) -> None:
     first = ctx.build("jit", X86).artifact
     assert ctx.build("jit", X86).from_stash
     path = first.objects[tree]
@@ -122,7 +122,7 @@ def test_what_is_damaged_in_the_stash_is_built_anew(ctx: Shop, tree: str) -> Non
     assert ctx.build("jit", X86).from_stash
 
 
-def test_a_damaged_build_python_serves_nobody(ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_build_python_serves_nobody(ctx: FakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(context.BuildContext, "require_emulator", lambda ctx, arch: None)
     native = ctx.build("jit", X86).artifact
     path = native.objects["install"]
@@ -135,7 +135,7 @@ def test_a_damaged_build_python_serves_nobody(ctx: Shop, monkeypatch: pytest.Mon
 
 def test_what_dies_while_an_image_is_made_is_found_by_its_run(tmp_path: Path) -> None:
     """Else no later command removes the container that its packages are listed in."""
-    ctx = Shop(tmp_path).ctx
+    ctx = FakeContext(tmp_path).ctx
     labels = context.labels(ctx.settings, "a-run")
     assert isinstance(ctx.engine, FakeEngine)
     (spec,) = (spec for spec in load_all(crossjit.PROJECT / "images") if spec.name == "forky")

@@ -30,24 +30,24 @@ from crossjit.sources import Kind, Source
 from crossjit.stash.manifest import ArtifactKind
 from crossjit.stash.store import Store
 from tests.fakes.engine import FakeEngine, FakeProcess
-from tests.unit.shops import Heard, image
+from tests.unit.build_fakes import RecordingProgress, image
 
 X86, ARM = Arch.X86_64, Arch.AARCH64
 RECIPE = recipes.find("3.15", crossjit.PROJECT / "recipes")
 PYTHON = "usr/local/bin/python3.15"
 
 
-def order(variant: str, arch: Arch, *, recipe: Recipe = RECIPE, source: str | None = None) -> CellRequest:
+def cell_request(variant: str, arch: Arch, *, recipe: Recipe = RECIPE, source: str | None = None) -> CellRequest:
     strategy = Strategy.NATIVE if arch is X86 else Strategy.CROSS
     return CellRequest(Cell(recipe.name, arch, variant), recipe, recipe.variants[variant], strategy, source)
 
 
-class Shop:
-    """A workshop whose engine is a fake that builds: an installed Python says which variant it is of."""
+class FakeContext:
+    """A build context whose fake engine builds: an installed Python reports its variant."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.heard = Heard()
+        self.progress = RecordingProgress()
         self.probe: Mapping[str, object] = {"workloads": []}
         self.served: list[str] = []
         self.environments: list[Mapping[str, str]] = []
@@ -78,7 +78,7 @@ class Shop:
             store=Store(settings.stash),
             run="run",
             labels={},
-            progress=self.heard,
+            progress=self.progress,
             cached=False,
         )
         archive = folder / "source.tar"
@@ -119,15 +119,15 @@ class Shop:
     def build(self, variant: str, arch: Arch, *, digest: str = "d" * 64) -> context.BuiltCell:
         source = replace(self.source, digest=digest)
         toolchain = image(Role.TOOLCHAIN, X86)
-        prepared = prepare.make_prepared(order(variant, arch), source, self.spec, toolchain, X86)
+        prepared = prepare.make_prepared(cell_request(variant, arch), source, self.spec, toolchain, X86)
         log = self.folder / f"{variant}-{arch}.log"
         return build_cell.build_cell(self.ctx, prepared, log=log)
 
 
 @pytest.fixture
-def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeContext:
     monkeypatch.setattr(context.BuildContext, "require_emulator", lambda ctx, arch: None)
-    return Shop(tmp_path)
+    return FakeContext(tmp_path)
 
 
 def test_variants_that_differ_in_the_jit_alone_may_serve_the_plainest_first() -> None:
@@ -136,7 +136,7 @@ def test_variants_that_differ_in_the_jit_alone_may_serve_the_plainest_first() ->
     assert "tail" not in build_python.serving(replace(RECIPE, variants={"tail": tail}))
 
 
-def test_its_own_depends_on_no_tests_and_stands_for_plain_builds(ctx: Shop) -> None:
+def test_its_own_depends_on_no_tests_and_stands_for_plain_builds(ctx: FakeContext) -> None:
     def specified(**changes: Any) -> build_python.BuildPython:
         source = replace(ctx.source, **{"core": "c", **changes})
         return build_python.make_spec(RECIPE, source, X86, image(Role.TOOLCHAIN, X86))
@@ -150,47 +150,49 @@ def test_its_own_depends_on_no_tests_and_stands_for_plain_builds(ctx: Shop) -> N
 
 
 class TestACrossBuild:
-    def test_takes_the_python_of_a_native_cell(self, ctx: Shop) -> None:
+    def test_takes_the_python_of_a_native_cell(self, ctx: FakeContext) -> None:
         native = ctx.build("jit", X86)
         cross = ctx.build("jit", ARM)
         assert ctx.served == ["--enable-experimental-jit=yes"]
         assert cross.artifact.manifest.build_python == native.artifact.full_id
         assert {each.manifest.kind for each in ctx.ctx.store.artifacts()} == {ArtifactKind.CELL}
-        assert ctx.heard.said == [f"3.15/aarch64/jit: 3.15/x86_64/jit ({native.artifact.id}) is its build Python"]
+        assert ctx.progress.messages == [
+            f"3.15/aarch64/jit: 3.15/x86_64/jit ({native.artifact.id}) is its build Python"
+        ]
         assert ctx.environments[-1]["PYTHON_JIT"] == "0"
         assert "PYTHON_JIT" not in ctx.environments[0]
 
-    def test_tells_how_often_the_caches_had_an_answer(self, ctx: Shop) -> None:
+    def test_tells_how_often_the_caches_had_an_answer(self, ctx: FakeContext) -> None:
         assert ctx.build("jit", ARM).caches == {"configure": (1, 0)}
 
-    def test_takes_the_plainest(self, ctx: Shop) -> None:
+    def test_takes_the_plainest(self, ctx: FakeContext) -> None:
         for variant in ("jit", "interp", "nojit"):
             ctx.build(variant, X86)
         ctx.build("ft", ARM)
         assert ctx.served == ["nojit"]
 
     @pytest.mark.parametrize("variant", ["ft", "jit-debug"])
-    def test_makes_its_own_where_none_will_do(self, ctx: Shop, variant: str) -> None:
+    def test_makes_its_own_where_none_will_do(self, ctx: FakeContext, variant: str) -> None:
         ctx.build(variant, X86)
         cross = ctx.build("jit", ARM)
         assert ctx.served == ["CFLAGS=-O1 -g0"]
         (own,) = (each for each in ctx.ctx.store.artifacts() if each.manifest.kind is ArtifactKind.BUILD_PYTHON)
         assert cross.artifact.manifest.build_python == own.full_id
-        assert not ctx.heard.said
+        assert not ctx.progress.messages
 
-    def test_makes_its_own_where_the_cell_is_of_another_source(self, ctx: Shop) -> None:
+    def test_makes_its_own_where_the_cell_is_of_another_source(self, ctx: FakeContext) -> None:
         ctx.build("jit", X86, digest="e" * 64)
         ctx.build("jit", ARM)
         assert ctx.served == ["CFLAGS=-O1 -g0"]
 
-    def test_takes_what_was_made_for_a_source_that_has_other_tests(self, ctx: Shop) -> None:
+    def test_takes_what_was_made_for_a_source_that_has_other_tests(self, ctx: FakeContext) -> None:
         ctx.source = replace(ctx.source, core="c" * 64)
         first = ctx.build("jit", ARM)
         second = ctx.build("jit", ARM, digest="e" * 64)
         assert not second.from_stash
         assert second.artifact.manifest.build_python == first.artifact.manifest.build_python
 
-    def test_takes_a_cell_of_a_source_that_has_other_tests(self, ctx: Shop) -> None:
+    def test_takes_a_cell_of_a_source_that_has_other_tests(self, ctx: FakeContext) -> None:
         ctx.source = replace(ctx.source, kind=Kind.CHECKOUT, core="c" * 64)
         native = ctx.build("jit", X86)
         cross = ctx.build("jit", ARM, digest="e" * 64)
@@ -199,25 +201,25 @@ class TestACrossBuild:
         ctx.build("jit", ARM, digest="f" * 64)
         assert ctx.served == ["--enable-experimental-jit=yes", "CFLAGS=-O1 -g0"]
 
-    def test_makes_its_own_where_the_cell_crashed_in_its_probe(self, ctx: Shop) -> None:
+    def test_makes_its_own_where_the_cell_crashed_in_its_probe(self, ctx: FakeContext) -> None:
         ctx.probe = {"crashed": "SIGSEGV"}
         ctx.build("jit", X86)
         ctx.build("jit", ARM)
         assert ctx.served == ["CFLAGS=-O1 -g0"]
 
-    def test_is_unpacked_while_its_python_is_made(self, ctx: Shop) -> None:
+    def test_is_unpacked_while_its_python_is_made(self, ctx: FakeContext) -> None:
         ctx.build("jit", ARM)
         opened = [each.name.removeprefix("crossjit-").partition("-run-")[0] for each in ctx.engine.started]
         assert opened == ["build-3.15-aarch64-jit", "build-build-Python-3.15.0", "probe-3.15-aarch64-jit"]
 
-    def test_leaves_nothing_where_its_python_cannot_be_made(self, ctx: Shop) -> None:
+    def test_leaves_nothing_where_its_python_cannot_be_made(self, ctx: FakeContext) -> None:
         ctx.broken = True
         with pytest.raises(BuildError, match="make failed"):
             ctx.build("jit", ARM)
         assert not ctx.engine.containers
         assert not list(ctx.ctx.store.artifacts())
 
-    def test_has_the_same_key_whichever_served(self, ctx: Shop) -> None:
+    def test_has_the_same_key_whichever_served(self, ctx: FakeContext) -> None:
         cross = ctx.build("jit", ARM)
         ctx.build("nojit", X86)
         again = ctx.build("jit", ARM)
@@ -291,22 +293,31 @@ class TestOrders:
 
     def test_native_cells_come_first_in_each_recipe(self) -> None:
         other = recipes.find("3.14", crossjit.PROJECT / "recipes")
-        orders = [order("jit", ARM), order("jit", X86), order("ft", X86), order("jit", ARM, recipe=other)]
-        arranged = [str(each.cell) for each in forecast.arranged(orders)]
+        requests = [
+            cell_request("jit", ARM),
+            cell_request("jit", X86),
+            cell_request("ft", X86),
+            cell_request("jit", ARM, recipe=other),
+        ]
+        arranged = [str(each.cell) for each in forecast.arranged(requests)]
         assert arranged == ["3.15/x86_64/jit", "3.15/x86_64/ft", "3.15/aarch64/jit", "3.14/aarch64/jit"]
 
-    def foreseen(self, folder: Path, wanted: CellRequest, *before: CellRequest) -> Available:
+    def available(self, folder: Path, wanted: CellRequest, *before: CellRequest) -> Available:
         settings = Settings(home=folder)
         return forecast.forecast(wanted, settings, X86, (), Store(settings.stash), None, before=before).known
 
     def test_the_plan_knows_what_will_serve(self, tmp_path: Path) -> None:
-        wanted = order("jit", ARM)
-        ordered = (order("jit", X86), order("ft", X86), order("interp", X86))
-        assert self.foreseen(tmp_path, wanted, *ordered) == Available(build_python="3.15/x86_64/interp")
+        wanted = cell_request("jit", ARM)
+        others = (cell_request("jit", X86), cell_request("ft", X86), cell_request("interp", X86))
+        assert self.available(tmp_path, wanted, *others) == Available(build_python="3.15/x86_64/interp")
 
     def test_the_plan_knows_what_will_not(self, tmp_path: Path) -> None:
-        wanted = order("jit", ARM)
+        wanted = cell_request("jit", ARM)
         other = recipes.find("3.14", crossjit.PROJECT / "recipes")
-        useless = (order("ft", X86), order("jit", X86, recipe=other), order("jit", X86, source="../cpython"))
-        assert self.foreseen(tmp_path, wanted, *useless) == Available()
-        assert self.foreseen(tmp_path, order("jit", X86), order("nojit", X86)) == Available()
+        useless = (
+            cell_request("ft", X86),
+            cell_request("jit", X86, recipe=other),
+            cell_request("jit", X86, source="../cpython"),
+        )
+        assert self.available(tmp_path, wanted, *useless) == Available()
+        assert self.available(tmp_path, cell_request("jit", X86), cell_request("nojit", X86)) == Available()

@@ -17,7 +17,7 @@ from crossjit.settings import Settings
 from crossjit.sources import trust
 from crossjit.tasks import cache as tasks
 from tests.fakes.engine import FakeEngine, FakeProcess
-from tests.unit.shops import image
+from tests.unit.build_fakes import image
 from tests.unit.test_build_python import X86
 
 PULL_REQUEST = "https://example.org/cpython#pull/7/head"

@@ -22,21 +22,21 @@ from crossjit.tasks.session import RunSession
 from crossjit.validation import durations, run_suite
 from tests.fakes.engine import FakeProcess
 from tests.unit import test_build_python
-from tests.unit.shops import image
-from tests.unit.test_build_python import X86, Shop
+from tests.unit.build_fakes import image
+from tests.unit.test_build_python import X86, FakeContext
 
 FULL = OSError(errno.ENOSPC, "No space left on device", "/somewhere/build.log")
 
 
 @pytest.fixture
-def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeContext:
     monkeypatch.setattr(context.BuildContext, "require_emulator", lambda ctx, arch: None)
-    return Shop(tmp_path)
+    return FakeContext(tmp_path)
 
 
-def run(ctx: Shop, *, validate: bool = False) -> CellResult:
-    order = test_build_python.order("jit", X86)
-    prepared = prepare.make_prepared(order, ctx.source, ctx.spec, image(Role.TOOLCHAIN, X86), X86)
+def run(ctx: FakeContext, *, validate: bool = False) -> CellResult:
+    request = test_build_python.cell_request("jit", X86)
+    prepared = prepare.make_prepared(request, ctx.source, ctx.spec, image(Role.TOOLCHAIN, X86), X86)
     return validate_cell.run_cell(ctx.ctx, prepared, folder=ctx.folder, validate=validate)
 
 
@@ -48,7 +48,7 @@ def failing(error: BaseException) -> Any:
 
 
 class TestWhatGoesWrongInACell:
-    def test_a_full_disk_is_its_infra(self, ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_full_disk_is_its_infra(self, ctx: FakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(build_cell, "run_logged", failing(FULL))
         result = run(ctx)
         assert result.verdict is Verdict.INFRA
@@ -56,7 +56,7 @@ class TestWhatGoesWrongInACell:
         assert "free some space" in result.reasons[1]
         assert not list(ctx.folder.glob("home/crashes/*")), "that is no bug"
 
-    def test_so_is_a_bug_whose_traceback_is_kept(self, ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_so_is_a_bug_whose_traceback_is_kept(self, ctx: FakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("CROSSJIT_DEBUG", raising=False)
         monkeypatch.setattr(build_cell, "run_logged", failing(KeyError("surprise")))
         result = run(ctx)
@@ -68,7 +68,7 @@ class TestWhatGoesWrongInACell:
 
     @pytest.mark.parametrize("error", [Interrupted("Ctrl-C"), KeyboardInterrupt(), UserError("no such run")])
     def test_an_interruption_and_a_wrong_request_get_through(
-        self, ctx: Shop, monkeypatch: pytest.MonkeyPatch, error: BaseException
+        self, ctx: FakeContext, monkeypatch: pytest.MonkeyPatch, error: BaseException
     ) -> None:
         monkeypatch.setattr(build_cell, "run_logged", failing(error))
         with pytest.raises(type(error)):
@@ -76,7 +76,7 @@ class TestWhatGoesWrongInACell:
 
 
 class TestWhatIsOptional:
-    def test_counting_what_came_from_the_caches(self, ctx: Shop) -> None:
+    def test_counting_what_came_from_the_caches(self, ctx: FakeContext) -> None:
         def python(process: FakeProcess) -> int:
             if process.argv[-1] == "report":
                 raise EngineError("docker did not answer")
@@ -86,43 +86,43 @@ class TestWhatIsOptional:
         result = run(ctx)
         assert result.artifact
         assert result.caches == {}
-        assert any("docker did not answer" in said for said in ctx.heard.said)
+        assert any("docker did not answer" in said for said in ctx.progress.messages)
 
     @pytest.mark.parametrize("error", [FULL, InfrastructureError("cannot remember")])
     def test_remembering_how_long_modules_took(
-        self, ctx: Shop, monkeypatch: pytest.MonkeyPatch, error: Exception
+        self, ctx: FakeContext, monkeypatch: pytest.MonkeyPatch, error: Exception
     ) -> None:
         monkeypatch.setattr(run_suite, "run_suite", lambda *_, **__: SuiteResult("jit", (), 1.0))
         monkeypatch.setattr(durations, "record", failing(error))
         result = run(ctx, validate=True)
         assert [suite.suite for suite in result.suites] == ["jit"]
-        assert any("recording module times failed" in said for said in ctx.heard.said)
+        assert any("recording module times failed" in said for said in ctx.progress.messages)
 
 
 class TestTheOthersGoOn:
     @pytest.fixture(autouse=True)
-    def two_cells(self, ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def two_cells(self, ctx: FakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
         """A run over two cells, nothing of which is shown."""
-        self.orders = [test_build_python.order(variant, X86) for variant in ("jit", "ft")]
+        self.requests = [test_build_python.cell_request(variant, X86) for variant in ("jit", "ft")]
         self.results: list[CellResult] = []
         self.records: list[RunRecord] = []
-        monkeypatch.setattr(prepare, "resolve", lambda shop_, order: ctx.source)
+        monkeypatch.setattr(prepare, "resolve", lambda ctx_, request: ctx.source)
         monkeypatch.setattr(validate_cell, "judge", lambda *_: (Verdict.PASS, ("it JITs",)))
         monkeypatch.setattr(tasks, "_show", lambda run, results, json: self.results.extend(results))
 
         @contextlib.contextmanager
         def opened(request: Request, **options: object) -> Iterator[RunSession]:
-            cells = [order.cell for order in self.orders]
+            cells = [request.cell for request in self.requests]
             with RunRecord.start(ctx.ctx.settings, ["invoke", "build"], {}, cells=cells) as record:
                 self.records.append(record)
-                yield RunSession(replace(ctx.ctx, images=(ctx.spec,)), record, tuple(self.orders))
+                yield RunSession(replace(ctx.ctx, images=(ctx.spec,)), record, tuple(self.requests))
 
         monkeypatch.setattr(tasks, "opened", opened)
 
     def verdicts(self) -> list[str]:
         return [f"{result.verdict}: {result.reasons[0]}" for result in self.results]
 
-    def test_after_a_log_that_cannot_be_written(self, ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_after_a_log_that_cannot_be_written(self, ctx: FakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
         real = build_steps.run_logged
         failures = iter([FULL])
 
@@ -139,7 +139,7 @@ class TestTheOthersGoOn:
         assert code == 3
         assert [*self.records[0].run.verdicts.values()] == [Verdict.INFRA, Verdict.PASS]
 
-    def test_after_a_folder_that_cannot_be_made(self, ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_after_a_folder_that_cannot_be_made(self, ctx: FakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
         real = RunRecord.cell_folder
 
         def folder(self: RunRecord, cell: Any) -> Path:
@@ -154,7 +154,7 @@ class TestTheOthersGoOn:
         assert "no space left on device" in first
         assert second == "pass: it JITs"
 
-    def test_after_a_result_that_cannot_be_recorded(self, ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_after_a_result_that_cannot_be_recorded(self, ctx: FakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
         error = InfrastructureError("cannot write the run record", hint="free some space")
         monkeypatch.setattr(RunRecord, "set_cell", failing(error))
         code = tasks._run(Request(), validate=False, rebuild=False, json=False)
@@ -163,7 +163,7 @@ class TestTheOthersGoOn:
         assert all(result.artifact for result in self.results), "what was done is told all the same"
         assert code == 3
 
-    def test_where_an_image_cannot_be_had(self, ctx: Shop) -> None:
+    def test_where_an_image_cannot_be_had(self, ctx: FakeContext) -> None:
         def ensured(spec: object, role: Role, arch: Arch) -> Image:
             if next(failures, None):
                 raise EngineError("docker cannot pull")
@@ -171,15 +171,17 @@ class TestTheOthersGoOn:
 
         failures = iter([True])
         ctx.ctx = replace(ctx.ctx, ensure_image=ensured)
-        self.orders[1] = replace(self.orders[1], source="https://example.org/cpython#main")
+        self.requests[1] = replace(self.requests[1], source="https://example.org/cpython#main")
         tasks._run(Request(), validate=False, rebuild=False, json=False)
         assert self.verdicts() == ["infra: docker cannot pull", "pass: it JITs"]
 
-    def test_a_source_that_cannot_be_had_is_asked_for_once(self, ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_source_that_cannot_be_had_is_asked_for_once(
+        self, ctx: FakeContext, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         asked: list[object] = []
 
-        def resolve(ctx: object, order: object) -> object:
-            asked.append(order)
+        def resolve(ctx: object, request: object) -> object:
+            asked.append(request)
             raise DownloadError("no place had it")
 
         monkeypatch.setattr(prepare, "resolve", resolve)
@@ -187,7 +189,7 @@ class TestTheOthersGoOn:
         assert self.verdicts() == ["infra: no place had it"] * 2
         assert len(asked) == 1
 
-    def test_a_wrong_source_ends_the_run(self, ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_wrong_source_ends_the_run(self, ctx: FakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(prepare, "resolve", failing(SourceError("there is no such source")))
         with pytest.raises(SourceError):
             tasks._run(Request(), validate=False, rebuild=False, json=False)

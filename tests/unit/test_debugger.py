@@ -107,8 +107,8 @@ def test_an_executor_in_words() -> None:
 
 def test_a_test_runs_alone_and_then_with_its_module() -> None:
     name = "test.test_dict.DictTest.test_x"
-    trial = TestRerun(name, "jit", "module", "test_dict", "stress", name, (("A", "1"),), ("--x",), 70)
-    alone, whole = session.of_trial(trial, WHERE)
+    test = TestRerun(name, "jit", "module", "test_dict", "stress", name, (("A", "1"),), ("--x",), 70)
+    alone, whole = session.of_rerun(test, WHERE)
     assert (alone.about, whole.about) == (f"{name} [stress]", "all of test_dict")
     assert alone.argv[:4] == (target.PYTHON, "-m", "test", "--verbose")
     assert alone.argv[alone.argv.index("--match") + 1] == name
@@ -116,13 +116,13 @@ def test_a_test_runs_alone_and_then_with_its_module() -> None:
     assert {alone.argv[-2:], whole.argv[-2:]} == {("--x", "test_dict")}
     assert not {"--timeout", "-j", "--junit-xml"} & {*alone.argv, *whole.argv}
     assert [(dict(each.env), each.seconds) for each in (alone, whole)] == [({"A": "1"}, 70)] * 2
-    (module,) = session.of_trial(replace(trial, match=""), WHERE)
+    (module,) = session.of_rerun(replace(test, match=""), WHERE)
     assert module == whole
 
 
 def test_a_script_runs_as_it_is() -> None:
-    trial = TestRerun("ft_workload.x", "ft-smoke", "script", "/x/ft_workload.py", arguments=("x",))
-    (program,) = session.of_trial(trial, WHERE)
+    test = TestRerun("ft_workload.x", "ft-smoke", "script", "/x/ft_workload.py", arguments=("x",))
+    (program,) = session.of_rerun(test, WHERE)
     assert program.argv == (target.PYTHON, "/x/ft_workload.py", "x")
 
 
@@ -342,20 +342,20 @@ def test_the_prompt_has_the_source_and_no_limit(fake_engine: FakeEngine, tmp_pat
 def test_a_test_is_found_by_its_name(fake_engine: FakeEngine, tmp_path: Path) -> None:
     artifact = make_bench(fake_engine, tmp_path).artifact
     for name in ("test.test_capi.test_opt.T.test_x", "test_capi.test_opt.T.test_x"):
-        trial = session.find(name, artifact, WHERE, ("jit",))
-        assert (trial.module, trial.suite, trial.match) == (
+        test = session.find(name, artifact, WHERE, ("jit",))
+        assert (test.module, test.suite, test.match) == (
             "test_capi.test_opt",
             "jit",
             "test.test_capi.test_opt.T.test_x",
         )
     assert session.find("test_dis", artifact, WHERE, ("jit",)).match == ""
     for name in ("test_dict", "test.test_dict [stress]"):
-        trial = session.find(name, artifact, WHERE, ("jit",))
-        assert (trial.label, dict(trial.env)) == ("stress", {"PYTHON_JIT_STRESS": "1"})
+        test = session.find(name, artifact, WHERE, ("jit",))
+        assert (test.label, dict(test.env)) == ("stress", {"PYTHON_JIT_STRESS": "1"})
     assert session.find("test_dict [other]", artifact, WHERE, ("jit",)).env == ()
     alone = session.find("test_dis.T", artifact, WHERE, ())
     assert (alone.suite, alone.module, alone.match) == ("", "test_dis", "test.test_dis.T")
-    assert session.of_trial(alone, WHERE)[0].argv[-1] == "test_dis"
+    assert session.of_rerun(alone, WHERE)[0].argv[-1] == "test_dis"
     with pytest.raises(UserError, match="test_dsi"):
         session.find("test_dsi", artifact, WHERE, ("jit",))
 

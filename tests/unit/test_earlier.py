@@ -23,7 +23,7 @@ from crossjit.stash.artifact import Artifact
 from crossjit.stash.manifest import SourceFacts
 from crossjit.stash.store import Store
 from tests.unit import trees
-from tests.unit.shops import Heard
+from tests.unit.build_fakes import RecordingProgress
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="there is no git here")
 
@@ -44,13 +44,13 @@ class World:
 
     checkout: Path
     ctx: BuildContext
-    heard: Heard
-    order: CellRequest
+    progress: RecordingProgress
+    request: CellRequest
     artifact: Artifact
     run: Run
 
     def as_it_was(self) -> Earlier:
-        return earlier.as_it_was(self.ctx, [self.order], self.run)
+        return earlier.as_it_was(self.ctx, [self.request], self.run)
 
     def change(self) -> None:
         (self.checkout / "Lib/os.py").write_text("import sys, more\n")
@@ -69,11 +69,11 @@ def world(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     who = ("-c", "user.name=a", "-c", "user.email=a@b")
     for arguments in (("init", "-q"), ("add", "-A"), (*who, "commit", "-qm", "one")):
         subprocess.run(["git", *arguments], cwd=checkout, check=True)
-    heard = Heard()
-    ctx = cast(Any, BuildContext)(settings, None, None, None, (), None, Store(settings.stash), "run", {}, heard)
+    progress = RecordingProgress()
+    ctx = cast(Any, BuildContext)(settings, None, None, None, (), None, Store(settings.stash), "run", {}, progress)
     recipe = recipes.find("3.15", ROOT / "recipes")
-    order = CellRequest(CELL, recipe, recipe.variants["jit"], Strategy.NATIVE, source=str(checkout))
-    source = prepare.resolve(ctx, order)
+    request = CellRequest(CELL, recipe, recipe.variants["jit"], Strategy.NATIVE, source=str(checkout))
+    source = prepare.resolve(ctx, request)
     facts = SourceFacts(
         str(source.kind), source.digest, source.origin, source.commit, source.diff_digest, regenerate=("regen-cases",)
     )
@@ -82,39 +82,39 @@ def world(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         artifact = staging.commit(replace(trees.manifest(KEY, CELL), source=facts))
     with RunRecord.start(settings, ("inv", "validate"), {}, cells=(CELL,)) as record:
         record.set_cell(CellResult(CELL, Verdict.FAIL, (), artifact=artifact.id, build_key=KEY))
-    return World(checkout, ctx, heard, order, artifact, record.run)
+    return World(checkout, ctx, progress, request, artifact, record.run)
 
 
 def test_a_checkout_that_has_not_changed_is_no_remark(world: World) -> None:
     then = world.as_it_was()
-    assert world.heard.said == []
+    assert world.progress.messages == []
     assert then.builds
-    assert prepare.resolve(then.ctx, world.order).digest == world.digest
-    assert prepare.resolve(then.ctx, world.order).regenerate == ("regen-cases",)
+    assert prepare.resolve(then.ctx, world.request).digest == world.digest
+    assert prepare.resolve(then.ctx, world.request).regenerate == ("regen-cases",)
 
 
 def test_a_checkout_that_has_changed_is_told_and_left_aside(world: World) -> None:
     world.change()
-    assert prepare.resolve(world.ctx, world.order).digest != world.digest
+    assert prepare.resolve(world.ctx, world.request).digest != world.digest
     then = world.as_it_was()
-    assert world.heard.said == [
+    assert world.progress.messages == [
         f"{world.checkout} has changed since; using the artifact {world.artifact.id} of run {world.run.id}"
     ]
     # what is built to compare with is of the same source, too
-    assert prepare.resolve(then.ctx, world.order).digest == world.digest
-    assert prepare.resolve(then.ctx, replace(world.order, cell=replace(CELL, variant="nojit"))).digest == world.digest
+    assert prepare.resolve(then.ctx, world.request).digest == world.digest
+    assert prepare.resolve(then.ctx, replace(world.request, cell=replace(CELL, variant="nojit"))).digest == world.digest
     prepared = cast(PreparedCell, type("P", (), {"cell": CELL, "key": "cd" * 32}))
     assert then.built(prepared, Path("log")) == BuiltCell(world.artifact, from_stash=True)
     # the recipe's own source is another thing
-    assert replace(world.order, source=None).wanted not in then.ctx.pinned
+    assert replace(world.request, source=None).wanted not in then.ctx.pinned
 
 
 def test_a_checkout_that_is_gone_is_not_needed(world: World) -> None:
     shutil.rmtree(world.checkout)
     then = world.as_it_was()
-    (said,) = world.heard.said
+    (said,) = world.progress.messages
     assert f"{world.checkout} cannot be read any more" in said
-    assert prepare.resolve(then.ctx, world.order).digest == world.digest
+    assert prepare.resolve(then.ctx, world.request).digest == world.digest
 
 
 def test_without_the_source_of_then_nothing_else_is_built(world: World) -> None:
@@ -122,7 +122,7 @@ def test_without_the_source_of_then_nothing_else_is_built(world: World) -> None:
     shutil.rmtree(world.ctx.settings.sources / world.digest)
     then = world.as_it_was()
     assert not then.builds
-    assert "no different build can be compared with it" in world.heard.said[0]
+    assert "no different build can be compared with it" in world.progress.messages[0]
 
 
 def test_without_the_artifact_of_then_only_the_same_is_built(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from crossjit.util.budget import BUDGET
 from crossjit.validation.list_tests import list_tests
 from crossjit.validation.target import Target
 from tests.fakes.engine import FakeEngine, FakeProcess, Program
-from tests.unit.shops import Heard
+from tests.unit.build_fakes import RecordingProgress
 from tests.unit.test_validation import target as target_fixture
 from tests.unit.trees import File, manifest, stream
 
@@ -248,12 +248,12 @@ TESTS_LINE = json.dumps({"tests": ["test.test_a.C.test_y", "test.test_a.C.test_x
 
 def test_a_target_lists_its_tests(fake_engine: FakeEngine, target: Target) -> None:
     fake_engine.programs["python3"] = saying(MODULES_LINE, "a warning", TESTS_LINE, '{"tests": ["test.test_b.D.test"]}')
-    heard = Heard()
-    listed = list_tests(fake_engine, target, heard)
+    progress = RecordingProgress()
+    listed = list_tests(fake_engine, target, progress)
     assert listed == TestList(
         ("test", "test.test_a"), ("test.test_a.C.test_x", "test.test_a.C.test_y", "test.test_b.D.test")
     )
-    assert heard.steps == ["list tests"]
+    assert progress.steps == ["list tests"]
     (started,) = fake_engine.started
     assert not started.network
     assert started.limits.memory
@@ -288,7 +288,7 @@ def test_what_is_no_whole_list_is_told_in_words(
 ) -> None:
     fake_engine.programs["python3"] = program
     with pytest.raises(ProductError, match=words):
-        list_tests(fake_engine, target, Heard())
+        list_tests(fake_engine, target, RecordingProgress())
 
 
 def test_names_may_not_come_to_more_than_tests_may_say() -> None:

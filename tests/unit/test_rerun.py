@@ -191,7 +191,7 @@ def test_what_runs_among_others_is_judged_by_itself_or_by_their_end(
 def test_a_listed_crash_does_not_count_as_that_of_a_test_beside_it(
     fake_engine: FakeEngine, target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would crash the module on every rung, whatever the test that is looked into does."""
+    """It would crash the module on every experiment, whatever the test that is looked into does."""
     crash, failure = (
         KnownFailure(test=f"test.test_dis.C.test_{kind}", kind=kind, reason="because of the emulator", run=run)
         for kind, run in ((FailureKind.CRASH, False), (FailureKind.FAIL, True))

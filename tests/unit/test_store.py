@@ -28,7 +28,7 @@ from crossjit.stash import verified
 from crossjit.stash.artifact import Artifact
 from crossjit.stash.store import Store
 from crossjit.util import sequence
-from tests.unit.shops import Heard
+from tests.unit.build_fakes import RecordingProgress
 from tests.unit.trees import INSTALL, SUPPORT, File, Symlink, manifest, stream
 
 KEY = "c0ffee" + "0" * 58
@@ -37,7 +37,7 @@ OTHER = "c0ffee" + "1" * 58
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "stash", progress=Heard())
+    return Store(tmp_path / "stash", progress=RecordingProgress())
 
 
 @pytest.fixture
@@ -49,8 +49,8 @@ def memory() -> Iterator[Path]:
 
 
 def said(store: Store) -> list[str]:
-    assert isinstance(store._progress, Heard)
-    return store._progress.said
+    assert isinstance(store._progress, RecordingProgress)
+    return store._progress.messages
 
 
 def stash(store: Store, key: str = KEY, *, content: bytes = b"", cell: Cell | None = None) -> Artifact:

@@ -395,7 +395,7 @@ def test_an_interruption_names_the_container_that_is_left(
 
     def body() -> None:
         with (
-            framework.telling(engine),
+            framework.reporting_leftovers(engine),
             engine.container(ContainerOptions("tiny", arch=Arch.X86_64, name="crossjit-build-x", labels={})),
         ):
             engine.die()
@@ -414,7 +414,7 @@ def test_a_failure_names_the_container_that_is_left(capsys: pytest.CaptureFixtur
 
     def body() -> None:
         with (
-            framework.telling(engine),
+            framework.reporting_leftovers(engine),
             engine.container(
                 ContainerOptions("tiny", arch=Arch.X86_64, name="crossjit-build-x", labels={})
             ) as container,
@@ -433,7 +433,7 @@ def test_what_is_left_is_told_where_nothing_fails_for_it(capsys: pytest.CaptureF
     engine.leftovers.append(errors.Leftover("the container x", "it hangs", "docker rm x"))
 
     def body() -> None:
-        with framework.telling(engine):
+        with framework.reporting_leftovers(engine):
             pass
 
     code, text = ending(body, capsys)

@@ -29,7 +29,7 @@ from crossjit.stash.artifact import Artifact
 from crossjit.stash.manifest import ArtifactKind
 from crossjit.stash.store import Store
 from tests.fakes.engine import FakeEngine, FakeProcess, Fault
-from tests.unit.shops import Heard, image
+from tests.unit.build_fakes import RecordingProgress, image
 
 X86, ARM = Arch.X86_64, Arch.AARCH64
 RECIPE = recipes.find("3.15", crossjit.PROJECT / "recipes")
@@ -43,12 +43,12 @@ TREE = {
 }
 
 
-class Shop:
+class FakeContext:
     """A workshop whose engine builds: it installs the library and byte-compiles it, by whatever Python it is told."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.heard = Heard()
+        self.progress = RecordingProgress()
         self.makefile = "all:\t\tbuild_all\n"
         self.install_tests: Callable[[FakeProcess], int] = self._install_tests
         self.engine = FakeEngine(
@@ -74,10 +74,10 @@ class Shop:
             ability=EmulationSupport(X86, {}),
             images=(),
             ensure_image=lambda spec, role, arch: image(role, arch),
-            store=Store(settings.stash, progress=self.heard),
+            store=Store(settings.stash, progress=self.progress),
             run="run",
             labels={},
-            progress=self.heard,
+            progress=self.progress,
         )
 
     def make(self, process: FakeProcess) -> int:
@@ -156,9 +156,9 @@ class Shop:
 
     def prepared(self, source: Source, arch: Arch = X86) -> context.PreparedCell:
         strategy = Strategy.NATIVE if arch is X86 else Strategy.CROSS
-        order = CellRequest(Cell("3.15", arch, "jit"), RECIPE, RECIPE.variants["jit"], strategy)
+        request = CellRequest(Cell("3.15", arch, "jit"), RECIPE, RECIPE.variants["jit"], strategy)
         spec = load_all(crossjit.PROJECT / "images")[0]
-        return prepare.make_prepared(order, source, spec, image(Role.TOOLCHAIN, X86), X86)
+        return prepare.make_prepared(request, source, spec, image(Role.TOOLCHAIN, X86), X86)
 
     def build(self, source: Source, arch: Arch = X86, *, rebuild: bool = False) -> context.BuiltCell:
         log = self.folder / "build.log"
@@ -166,9 +166,9 @@ class Shop:
 
 
 @pytest.fixture
-def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeContext:
     monkeypatch.setattr(context.BuildContext, "require_emulator", lambda ctx, arch: None)
-    return Shop(tmp_path)
+    return FakeContext(tmp_path)
 
 
 OTHER_TESTS = {
@@ -185,15 +185,15 @@ def facts(artifact: Artifact) -> object:
 
 
 @pytest.mark.parametrize("arch", [X86, ARM])
-def test_it_is_what_would_have_been_built(ctx: Shop, arch: Arch) -> None:
+def test_it_is_what_would_have_been_built(ctx: FakeContext, arch: Arch) -> None:
     before = ctx.build(ctx.source(), arch)
-    ctx.heard.steps.clear()
+    ctx.progress.steps.clear()
     renewed = ctx.build(ctx.source(OTHER_TESTS), arch)
     assert list(renewed.seconds) == ["unpack", "tests", "compile", "pack", "probe"]
-    assert ctx.heard.steps == [*renewed.seconds, "stash"]
+    assert ctx.progress.steps == [*renewed.seconds, "stash"]
     assert renewed.artifact.manifest.derived_from == before.artifact.full_id
     assert dict(renewed.artifact.manifest.seconds).keys() == renewed.seconds.keys()
-    assert f"only tests differ from {before.artifact.id}" in ctx.heard.said[-1]
+    assert f"only tests differ from {before.artifact.id}" in ctx.progress.messages[-1]
     installed = renewed.artifact.files()["install"]
     assert f"{LIBRARY}/test/test_new.py" in installed
     assert f"{LIBRARY}/test/__pycache__/test_new.pyc" in installed
@@ -206,7 +206,7 @@ def test_it_is_what_would_have_been_built(ctx: Shop, arch: Arch) -> None:
     assert facts(built.artifact) == facts(renewed.artifact)
 
 
-def test_one_is_made_of_another_that_was_made_so(ctx: Shop) -> None:
+def test_one_is_made_of_another_that_was_made_so(ctx: FakeContext) -> None:
     ctx.build(ctx.source())
     second = ctx.build(ctx.source(OTHER_TESTS))
     third = ctx.build(ctx.source({"Lib/test/test_int.py": "assert 4"}))
@@ -214,14 +214,14 @@ def test_one_is_made_of_another_that_was_made_so(ctx: Shop) -> None:
     assert f"{LIBRARY}/test/test_new.py" not in third.artifact.files()["install"]
 
 
-def test_the_result_says_of_what(ctx: Shop) -> None:
+def test_the_result_says_of_what(ctx: FakeContext) -> None:
     before = ctx.build(ctx.source())
     result = validate_cell.run_cell(ctx.ctx, ctx.prepared(ctx.source(OTHER_TESTS)), folder=ctx.folder, validate=False)
     assert result.derived_from == before.artifact.full_id
     assert result.verdict is not Verdict.INFRA
 
 
-def test_a_native_builds_python_is_where_it_was_built(ctx: Shop) -> None:
+def test_a_native_builds_python_is_where_it_was_built(ctx: FakeContext) -> None:
     """It has the library beside it, which is not its own to write to, and no other library."""
     ctx.build(ctx.source())
     seen: dict[str, object] = {}
@@ -246,7 +246,7 @@ def test_a_native_builds_python_is_where_it_was_built(ctx: Shop) -> None:
     }
 
 
-def test_a_cross_build_has_no_other_python_than_its_build_python(ctx: Shop) -> None:
+def test_a_cross_build_has_no_other_python_than_its_build_python(ctx: FakeContext) -> None:
     native = ctx.build(ctx.source())
     ctx.build(ctx.source(), ARM)
     seen = []
@@ -268,31 +268,31 @@ def test_a_cross_build_has_no_other_python_than_its_build_python(ctx: Shop) -> N
 class TestItIsBuilt:
     """Where it might come out other than built, or is asked for."""
 
-    def built(self, ctx: Shop, source: Source, arch: Arch = X86) -> context.BuiltCell:
+    def built(self, ctx: FakeContext, source: Source, arch: Arch = X86) -> context.BuiltCell:
         built = ctx.build(source, arch)
         assert "make" in built.seconds
         assert built.artifact.manifest.derived_from is None
         return built
 
-    def test_where_more_than_tests_differs(self, ctx: Shop) -> None:
+    def test_where_more_than_tests_differs(self, ctx: FakeContext) -> None:
         ctx.build(ctx.source())
         self.built(ctx, ctx.source({"Lib/os.py": "import nt"}, core="d"))
 
-    def test_where_it_is_not_known_whether_more_differs(self, ctx: Shop) -> None:
+    def test_where_it_is_not_known_whether_more_differs(self, ctx: FakeContext) -> None:
         ctx.build(ctx.source(core=""))
         self.built(ctx, ctx.source(OTHER_TESTS, core=""))
 
-    def test_where_the_other_is_of_another_arch(self, ctx: Shop) -> None:
+    def test_where_the_other_is_of_another_arch(self, ctx: FakeContext) -> None:
         ctx.build(ctx.source())
         self.built(ctx, ctx.source(OTHER_TESTS), ARM)
 
-    def test_where_a_build_goes_by_time_stamps_that_may_differ(self, ctx: Shop) -> None:
+    def test_where_a_build_goes_by_time_stamps_that_may_differ(self, ctx: FakeContext) -> None:
         first = ctx.build(ctx.source(kind=Kind.ARCHIVE))
         assert first.artifact.manifest.base_key is None
         self.built(ctx, ctx.source(OTHER_TESTS, Kind.ARCHIVE))
         self.built(ctx, ctx.source(OTHER_TESTS | {"Lib/test/x": "x"}))
 
-    def test_where_something_is_made_anew_before(self, ctx: Shop) -> None:
+    def test_where_something_is_made_anew_before(self, ctx: FakeContext) -> None:
         def copy(process: FakeProcess) -> int:
             process.files.move(*process.argv[-2:])
             return 0
@@ -302,34 +302,34 @@ class TestItIsBuilt:
         ctx.build(replace(ctx.source(), **stale))  # type: ignore[arg-type]
         self.built(ctx, replace(ctx.source(OTHER_TESTS), **stale))  # type: ignore[arg-type]
 
-    def test_where_no_cache_is_to_be_used(self, ctx: Shop) -> None:
+    def test_where_no_cache_is_to_be_used(self, ctx: FakeContext) -> None:
         ctx.build(ctx.source())
         ctx.ctx = replace(ctx.ctx, cached=False)
         self.built(ctx, ctx.source(OTHER_TESTS))
 
-    def test_where_the_other_is_from_before_it_had_a_core_key(self, ctx: Shop) -> None:
+    def test_where_the_other_is_from_before_it_had_a_core_key(self, ctx: FakeContext) -> None:
         first = ctx.build(ctx.source()).artifact
         path = first.folder / "manifest.json"
         path.write_bytes(re.sub(rb'"base_key": "\w+",', b"", path.read_bytes()))
         self.built(ctx, ctx.source(OTHER_TESTS))
 
     @pytest.mark.parametrize("file", ["install", "support", "generated", "files.json", "manifest.json"])
-    def test_where_the_other_is_damaged(self, ctx: Shop, file: str) -> None:
+    def test_where_the_other_is_damaged(self, ctx: FakeContext, file: str) -> None:
         first = ctx.build(ctx.source()).artifact
         path = first.objects.get(file, first.folder / file)
         content = path.read_bytes()
         where = content.index(b"16.2.0") if file == "manifest.json" else len(content) // 2
         path.write_bytes(content[:where] + bytes([content[where] ^ 1]) + content[where + 1 :])
         self.built(ctx, ctx.source(OTHER_TESTS))
-        assert ctx.heard.said[-1].endswith(f"{first.id} cannot be reused, so it is built: it is damaged")
+        assert ctx.progress.messages[-1].endswith(f"{first.id} cannot be reused, so it is built: it is damaged")
 
-    def test_where_tests_were_run_while_the_other_was_built(self, ctx: Shop) -> None:
+    def test_where_tests_were_run_while_the_other_was_built(self, ctx: FakeContext) -> None:
         ctx.makefile = "all:\t\tprofile-opt\n"
         ctx.build(ctx.source())
         self.built(ctx, ctx.source(OTHER_TESTS))
-        assert "its tests ran while it was built" in ctx.heard.said[-1]
+        assert "its tests ran while it was built" in ctx.progress.messages[-1]
 
-    def test_where_the_makefile_installs_otherwise(self, ctx: Shop) -> None:
+    def test_where_the_makefile_installs_otherwise(self, ctx: FakeContext) -> None:
         def refuse(process: FakeProcess) -> int:
             process.write_line("the rule installs no tests")
             return 1
@@ -337,9 +337,9 @@ class TestItIsBuilt:
         ctx.build(ctx.source())
         ctx.install_tests = refuse
         self.built(ctx, ctx.source(OTHER_TESTS))
-        assert ctx.heard.said[-1].endswith("tests failed: exit status 1: the rule installs no tests")
+        assert ctx.progress.messages[-1].endswith("tests failed: exit status 1: the rule installs no tests")
 
-    def test_where_more_than_tests_came_of_it(self, ctx: Shop) -> None:
+    def test_where_more_than_tests_came_of_it(self, ctx: FakeContext) -> None:
         def stray(process: FakeProcess) -> int:
             process.write_file(f"{INSTALL}/{LIBRARY}/os.py", b"other")
             return ctx._install_tests(process)
@@ -348,7 +348,7 @@ class TestItIsBuilt:
         ctx.install_tests = stray
         self.built(ctx, ctx.source(OTHER_TESTS))
 
-    def test_where_it_is_not_laid_out_as_cpython_is(self, ctx: Shop) -> None:
+    def test_where_it_is_not_laid_out_as_cpython_is(self, ctx: FakeContext) -> None:
         def bare(process: FakeProcess) -> int:
             done = make(process)
             if "install" in process.argv:
@@ -359,7 +359,7 @@ class TestItIsBuilt:
         ctx.build(ctx.source())
         self.built(ctx, ctx.source(OTHER_TESTS))
 
-    def test_but_an_engine_that_fails_is_a_failure(self, ctx: Shop) -> None:
+    def test_but_an_engine_that_fails_is_a_failure(self, ctx: FakeContext) -> None:
         ctx.build(ctx.source())
         ctx.engine.faults["env"] = Fault.CONTAINER_VANISHES
         with pytest.raises(EngineError):

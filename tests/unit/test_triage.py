@@ -13,7 +13,7 @@ from crossjit.model import Arch
 from crossjit.triage.decide import Conclusion, Experiment, Layer, Next, Subject, step
 from crossjit.triage.odds import CHANCE, REPEATS_FLAKY, REPEATS_STABLE, Count, chance, passes_wanted
 
-JIT_RUNGS = {
+JIT_EXPERIMENTS = {
     Experiment.JIT_OFF,
     Experiment.STRESS,
     Experiment.OPTIMIZER_OFF,
@@ -21,16 +21,16 @@ JIT_RUNGS = {
     Experiment.DEBUG,
     Experiment.OTHER_ARCH,
 }
-NATIVE = Subject(Arch.X86_64, jit=True, free_threaded=False, emulated=False, can=frozenset(JIT_RUNGS))
+NATIVE = Subject(Arch.X86_64, jit=True, free_threaded=False, emulated=False, can=frozenset(JIT_EXPERIMENTS))
 EMULATED = replace(
     NATIVE,
     arch=Arch.AARCH64,
     emulated=True,
-    can=frozenset({*JIT_RUNGS, Experiment.OTHER_CPU, Experiment.NATIVE, Experiment.REFERENCE}),
+    can=frozenset({*JIT_EXPERIMENTS, Experiment.OTHER_CPU, Experiment.NATIVE, Experiment.REFERENCE}),
 )
 FREE = Subject(Arch.X86_64, jit=False, free_threaded=True, emulated=False, can=frozenset({Experiment.GIL_ON}))
 
-# How a test ends on each rung: how often of ten it fails; None where it does not run. What is not named is as AGAIN.
+# A test's failures of ten runs in each experiment; None if it does not run. Experiments without a number are as AGAIN.
 World = Mapping[Experiment, float | None]
 
 FAILS, PASSES, ABSENT = 10, 0, None
@@ -46,24 +46,24 @@ def run(
     hang: bool = False,
     beside: float = 1.0,
 ) -> tuple[Conclusion, list[Experiment]]:
-    """Let a test of this kind climb; return the conclusion and the rungs that it took, each once in a row.
+    """Run the experiments for a test of this kind; return the conclusion and the experiments, each once in a row.
 
-    In `debug` is how it ends on the rungs of the debug build, by default as on that rung; `crash` and `hang` are how it
-    fails; `beside` is how many times as often it does so where copies of it run side by side.
+    `debug` has its rates in the debug build, by default those without it; `crash` and `hang` say how it fails; `beside`
+    is the factor on its failure rate if copies of it run in parallel.
     """
     chances = random.Random(seed)
     tried: dict[Experiment, Count] = {Experiment.SEEN: Count(failed=1, hung=int(hang))}
     in_debug: dict[Experiment, Count] = {}
-    rungs: list[Experiment] = []
+    experiments: list[Experiment] = []
     for _ in range(200):
         then = step(subject, tried, in_debug)
         if isinstance(then, Conclusion):
-            return then, rungs
-        rungs += [then.rung] if rungs[-1:] != [then.rung] else []
-        tenths = world.get(then.rung, world[Experiment.AGAIN])
+            return then, experiments
+        experiments += [then.experiment] if experiments[-1:] != [then.experiment] else []
+        tenths = world.get(then.experiment, world[Experiment.AGAIN])
         if then.debug:
-            tenths = (debug or {}).get(then.rung, (debug or {}).get(Experiment.DEBUG, world[Experiment.AGAIN]))
-        if then.rung is Experiment.CONTROL:
+            tenths = (debug or {}).get(then.experiment, (debug or {}).get(Experiment.DEBUG, world[Experiment.AGAIN]))
+        if then.experiment is Experiment.CONTROL:
             tenths = world.get(Experiment.CONTROL, PASSES)
         count = Count()
         for _ in range(then.times):
@@ -71,8 +71,8 @@ def run(
             how = {"crashed": int(fails and crash), "hung": int(fails and hang)}
             count += Count(absent=1) if tenths is None else Count(int(fails), int(not fails), **how)
         counts = in_debug if then.debug else tried
-        counts[then.rung] = counts.get(then.rung, Count()) + count
-    raise AssertionError(f"no end: {rungs}")
+        counts[then.experiment] = counts.get(then.experiment, Count()) + count
+    raise AssertionError(f"no end: {experiments}")
 
 
 def too_seldom(subject: Subject, world: World) -> int:
@@ -166,25 +166,25 @@ ASSERTS = {
 def test_what_fails_at_times_with_the_jit_may_be_told_in_the_debug_build(
     subject: Subject, debug: World, layer: Layer
 ) -> None:
-    conclusion, rungs = run(subject, SELDOM, too_seldom(subject, SELDOM), debug=debug)
+    conclusion, experiments = run(subject, SELDOM, too_seldom(subject, SELDOM), debug=debug)
     assert conclusion.layer is layer, conclusion.why
     steady = "too seldom to tell" not in conclusion.why
     assert conclusion.why.startswith("in the debug build, where it fails each time: ") is steady
     assert steady or conclusion.layer is Layer.UNCLEAR
-    assert not steady or rungs[: rungs.index(Experiment.DEBUG)] == [
+    assert not steady or experiments[: experiments.index(Experiment.DEBUG)] == [
         *(Experiment.AGAIN, Experiment.CONTROL, Experiment.AGAIN, Experiment.JIT_OFF, Experiment.STRESS)
     ]
 
 
 def test_a_crash_that_stays_unclear_is_tried_in_the_debug_build_and_a_failure_is_not() -> None:
     world = {**BACKEND, Experiment.INTERPRETER: ABSENT}
-    conclusion, rungs = run(NATIVE, world, debug=ASSERTS, crash=True)
+    conclusion, experiments = run(NATIVE, world, debug=ASSERTS, crash=True)
     assert conclusion.layer is Layer.BACKEND
-    assert rungs.index(Experiment.INTERPRETER) < rungs.index(Experiment.DEBUG)
-    conclusion, rungs = run(NATIVE, world, debug={**ASSERTS, Experiment.DEBUG: PASSES}, crash=True)
-    assert (conclusion.layer, rungs[-1]) == (Layer.UNCLEAR, Experiment.DEBUG)
-    conclusion, rungs = run(NATIVE, world, debug=ASSERTS)
-    assert (conclusion.layer, Experiment.DEBUG in rungs) == (Layer.UNCLEAR, False)
+    assert experiments.index(Experiment.INTERPRETER) < experiments.index(Experiment.DEBUG)
+    conclusion, experiments = run(NATIVE, world, debug={**ASSERTS, Experiment.DEBUG: PASSES}, crash=True)
+    assert (conclusion.layer, experiments[-1]) == (Layer.UNCLEAR, Experiment.DEBUG)
+    conclusion, experiments = run(NATIVE, world, debug=ASSERTS)
+    assert (conclusion.layer, Experiment.DEBUG in experiments) == (Layer.UNCLEAR, False)
 
 
 @pytest.mark.parametrize(
@@ -200,8 +200,8 @@ def test_a_crash_that_stays_unclear_is_tried_in_the_debug_build_and_a_failure_is
 )
 def test_what_cheaper_rungs_settle_needs_no_debug_build(world: World) -> None:
     for seed in range(20):
-        conclusion, rungs = run(NATIVE, world, seed, debug=ASSERTS, crash=True)
-        assert Experiment.DEBUG not in rungs, conclusion
+        conclusion, experiments = run(NATIVE, world, seed, debug=ASSERTS, crash=True)
+        assert Experiment.DEBUG not in experiments, conclusion
 
 
 def test_the_debug_builds_ladder_is_counted_by_itself() -> None:
@@ -228,15 +228,15 @@ def test_what_fails_now_and_then_is_flaky_and_hardly_ever_anything_else(subject:
 
 def test_the_rungs_that_need_a_build_come_last_and_only_if_needed() -> None:
     builds = {Experiment.NATIVE, Experiment.INTERPRETER, Experiment.OTHER_ARCH, Experiment.REFERENCE}
-    _, rungs = run(EMULATED, BACKEND)
-    assert rungs == [
+    _, experiments = run(EMULATED, BACKEND)
+    assert experiments == [
         *(Experiment.AGAIN, Experiment.CONTROL, Experiment.JIT_OFF, Experiment.OPTIMIZER_OFF, Experiment.OTHER_CPU),
         *(Experiment.INTERPRETER, Experiment.OTHER_ARCH),
     ]
-    _, rungs = run(NATIVE, {Experiment.AGAIN: FAILS})
-    assert not builds & set(rungs)
-    _, rungs = run(NATIVE, {Experiment.AGAIN: PASSES})
-    assert set(rungs) == {Experiment.AGAIN, Experiment.CONTROL}
+    _, experiments = run(NATIVE, {Experiment.AGAIN: FAILS})
+    assert not builds & set(experiments)
+    _, experiments = run(NATIVE, {Experiment.AGAIN: PASSES})
+    assert set(experiments) == {Experiment.AGAIN, Experiment.CONTROL}
 
 
 def test_a_test_that_always_fails_runs_few_times_and_one_that_does_at_times_many() -> None:
@@ -308,8 +308,8 @@ def test_a_race_is_told_however_often_it_fails_and_runs_alone(tenths: int) -> No
 
 def test_what_the_gil_cured_each_time_does_not_pass_and_fail_without_a_change() -> None:
     for seed in range(200):
-        found, rungs = run(FREE, {**RACE, Experiment.AGAIN: 1}, seed)
-        assert found.layer is not Layer.FLAKY or Experiment.GIL_ON not in rungs, found.why
+        found, experiments = run(FREE, {**RACE, Experiment.AGAIN: 1}, seed)
+        assert found.layer is not Layer.FLAKY or Experiment.GIL_ON not in experiments, found.why
     tried = {Experiment.AGAIN: Count(1, 39), Experiment.CONTROL: Count(passed=1), Experiment.GIL_ON: Count(passed=100)}
     conclusion = step(FREE, tried)
     assert isinstance(conclusion, Conclusion)
@@ -332,8 +332,8 @@ def test_what_the_gil_cured_each_time_does_not_pass_and_fail_without_a_change() 
 )
 def test_a_race_that_is_too_rare_may_be_told_in_the_debug_build(debug: World, layer: Layer) -> None:
     rare = {**RACE, Experiment.AGAIN: 0.5}
-    conclusion, rungs = run(FREE_WITH_DEBUG, rare, too_seldom(FREE, rare), debug=debug)
-    assert (conclusion.layer, Experiment.DEBUG in rungs) == (layer, True)
+    conclusion, experiments = run(FREE_WITH_DEBUG, rare, too_seldom(FREE, rare), debug=debug)
+    assert (conclusion.layer, Experiment.DEBUG in experiments) == (layer, True)
     told = conclusion.why.startswith("in the debug build, where it fails ")
     assert told is (layer is Layer.FREE_THREADING)
 
@@ -345,7 +345,7 @@ def test_only_what_hardly_depends_on_timing_runs_side_by_side() -> None:
     def together(subject: Subject, again: Count) -> bool:
         then = step(subject, {Experiment.AGAIN: again, **control})
         assert isinstance(then, Next)
-        assert then.rung in (Experiment.JIT_OFF, Experiment.GIL_ON)
+        assert then.experiment in (Experiment.JIT_OFF, Experiment.GIL_ON)
         return then.together
 
     assert together(NATIVE, steady)
@@ -356,18 +356,18 @@ def test_only_what_hardly_depends_on_timing_runs_side_by_side() -> None:
     for tried in ({}, {Experiment.AGAIN: Count(1, 4), **control}):
         then = step(NATIVE, tried)
         assert isinstance(then, Next)
-        assert (then.rung, then.together) == (Experiment.AGAIN, False)
+        assert (then.experiment, then.together) == (Experiment.AGAIN, False)
 
 
 def hanging(subject: Subject, world: World) -> tuple[Conclusion, list[tuple[Experiment, int]]]:
-    """Let what hangs on each rung that is not said to pass climb; return the runs that were made."""
+    """Let what hangs on each experiment that is not said to pass climb; return the runs that were made."""
     tried: dict[Experiment, Count] = {Experiment.SEEN: Count(failed=1, hung=1)}
     runs: list[tuple[Experiment, int]] = []
     while isinstance(then := step(subject, tried), Next):
-        runs.append((then.rung, then.times))
-        passes = then.rung is Experiment.CONTROL or world.get(then.rung) == PASSES
+        runs.append((then.experiment, then.times))
+        passes = then.experiment is Experiment.CONTROL or world.get(then.experiment) == PASSES
         count = Count(passed=then.times) if passes else Count(failed=then.times, hung=then.times)
-        tried[then.rung] = tried.get(then.rung, Count()) + count
+        tried[then.experiment] = tried.get(then.experiment, Count()) + count
     return then, runs
 
 
@@ -397,7 +397,7 @@ def test_the_error_of_a_cure_is_below_what_is_accepted_for_every_failure_rate() 
             after: dict[Count, float] = {}
             for again, probability in states.items():
                 then = step(FREE, {Experiment.SEEN: Count(failed=1), Experiment.AGAIN: again, **control})
-                if isinstance(then, Next) and then.rung is Experiment.AGAIN:
+                if isinstance(then, Next) and then.experiment is Experiment.AGAIN:
                     for failed in range(then.times + 1):
                         count = again + Count(failed, then.times - failed)
                         odds = comb(then.times, failed) * rate**failed * (1 - rate) ** (then.times - failed)
@@ -417,7 +417,7 @@ def cured_after(again: Count) -> float:
         then = step(FREE, tried)
         if isinstance(then, Conclusion):
             return passes if then.layer is Layer.FREE_THREADING else math.inf
-        assert then.rung is Experiment.GIL_ON
+        assert then.experiment is Experiment.GIL_ON
         passes += then.times
 
 

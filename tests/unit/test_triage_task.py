@@ -37,23 +37,25 @@ def record(settings: Settings, looked_into: Run, monkeypatch: pytest.MonkeyPatch
     """A run of triage with an engine that is not needed: two tests have a conclusion, then comes Ctrl-C."""
     (cell,) = looked_into.cells
 
-    def concluded(rungs: object, cell: Cell, tests: dict[TestRerun, bool]) -> Iterator[Diagnosis]:
-        for trial in list(tests)[:2]:
-            assert tests[trial] is True
-            yield example_runs.diagnosis(cell, str(trial), Layer.FLAKY, "passes and fails")
+    def concluded(runner: object, cell: Cell, tests: dict[TestRerun, bool]) -> Iterator[Diagnosis]:
+        for test in list(tests)[:2]:
+            assert tests[test] is True
+            yield example_runs.diagnosis(cell, str(test), Layer.FLAKY, "passes and fails")
         raise Interrupted("Ctrl-C")
 
-    rungs = SimpleNamespace(where=TargetEnvironment((3, 15), cell.arch, JIT, emulated=True))
-    monkeypatch.setattr(prepare, "prepare", lambda ctx, orders: [SimpleNamespace(cell=order.cell) for order in orders])
+    runner = SimpleNamespace(env=TargetEnvironment((3, 15), cell.arch, JIT, emulated=True))
+    monkeypatch.setattr(
+        prepare, "prepare", lambda ctx, requests: [SimpleNamespace(cell=request.cell) for request in requests]
+    )
     then = SimpleNamespace(ctx=None, builds=False, built=lambda prepared, log: None)
-    monkeypatch.setattr(earlier, "as_it_was", lambda ctx, orders, run: then)
-    monkeypatch.setattr(experiments, "Experiments", lambda *arguments, builds: rungs)
+    monkeypatch.setattr(earlier, "as_it_was", lambda ctx, requests, run: then)
+    monkeypatch.setattr(experiments, "Experiments", lambda *arguments, builds: runner)
     monkeypatch.setattr(experiments, "diagnose", concluded)
     with RunRecord.start(settings, ("invoke", "triage"), {}, cells=[cell]) as record:
 
         @contextlib.contextmanager
         def opened(request: Request, **options: bool) -> Iterator[object]:
-            yield SimpleNamespace(ctx=None, record=record, orders=(SimpleNamespace(cell=cell),))
+            yield SimpleNamespace(ctx=None, record=record, requests=(SimpleNamespace(cell=cell),))
 
         monkeypatch.setattr(triage, "opened", opened)
         yield record

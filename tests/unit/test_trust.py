@@ -24,14 +24,14 @@ from crossjit.stash.manifest import ArtifactKind
 from crossjit.util import budget
 from tests.fakes.engine import FakeEngine, FakeProcess
 from tests.unit import test_build_python, test_test_overlay
-from tests.unit.shops import image
+from tests.unit.build_fakes import image
 from tests.unit.test_build_python import ARM, X86
 
 PULL_REQUEST = "https://example.org/cpython#pull/7/head"
 OTHER = "https://example.org/cpython#pull/8/head"
 
 
-class Shop(test_build_python.Shop):
+class FakeContext(test_build_python.FakeContext):
     """One that builds sources of other trust domains, too."""
 
     def python(self, process: FakeProcess) -> int:
@@ -41,15 +41,15 @@ class Shop(test_build_python.Shop):
         return 0
 
     def built(self, source: str | None = None, arch: Arch = X86, *, variant: str = "jit") -> context.BuiltCell:
-        order = test_build_python.order(variant, arch, source=source)
-        prepared = prepare.make_prepared(order, self.source, self.spec, image(Role.TOOLCHAIN, X86), X86)
+        request = test_build_python.cell_request(variant, arch, source=source)
+        prepared = prepare.make_prepared(request, self.source, self.spec, image(Role.TOOLCHAIN, X86), X86)
         return build_cell.build_cell(self.ctx, prepared, log=self.folder / "build.log")
 
 
 @pytest.fixture
-def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeContext:
     monkeypatch.setattr(context.BuildContext, "require_emulator", lambda ctx, arch: None)
-    return Shop(tmp_path)
+    return FakeContext(tmp_path)
 
 
 class TestDomains:
@@ -94,7 +94,7 @@ class TestDomains:
 
 class TestArtifacts:
     @pytest.mark.parametrize("other", [None, OTHER])
-    def test_what_a_stranger_built_is_taken_for_nobody_else(self, ctx: Shop, other: str | None) -> None:
+    def test_what_a_stranger_built_is_taken_for_nobody_else(self, ctx: FakeContext, other: str | None) -> None:
         theirs = ctx.built(PULL_REQUEST)
         assert ctx.built(PULL_REQUEST).from_stash
         built = ctx.built(other)
@@ -102,17 +102,17 @@ class TestArtifacts:
         assert built.artifact.key != theirs.artifact.key
         assert built.artifact.manifest.source.digest == theirs.artifact.manifest.source.digest
 
-    def test_what_is_trusted_serves_a_stranger(self, ctx: Shop) -> None:
+    def test_what_is_trusted_serves_a_stranger(self, ctx: FakeContext) -> None:
         trusted = ctx.built()
         assert trusted.artifact.manifest.domain == trust.RECIPES
         theirs = ctx.built(PULL_REQUEST)
         assert theirs.from_stash
         assert theirs.artifact == trusted.artifact
 
-    def test_it_is_marked(self, ctx: Shop) -> None:
+    def test_it_is_marked(self, ctx: FakeContext) -> None:
         assert trust.is_stranger(ctx.built(PULL_REQUEST).artifact.manifest.domain)
 
-    def test_a_strangers_cell_is_no_build_python_for_others(self, ctx: Shop) -> None:
+    def test_a_strangers_cell_is_no_build_python_for_others(self, ctx: FakeContext) -> None:
         native = ctx.built(PULL_REQUEST)
         trusted = ctx.built(None, ARM)
         assert ctx.served == ["CFLAGS=-O1 -g0"], "it has one made"
@@ -121,19 +121,19 @@ class TestArtifacts:
         assert trusted.artifact.manifest.build_python == own.full_id
         assert ctx.built(PULL_REQUEST, ARM, variant="ft").artifact.manifest.build_python == native.artifact.full_id
 
-    def test_a_trusted_build_python_serves_a_stranger(self, ctx: Shop) -> None:
+    def test_a_trusted_build_python_serves_a_stranger(self, ctx: FakeContext) -> None:
         native = ctx.built()
         assert ctx.built(PULL_REQUEST, ARM, variant="ft").artifact.manifest.build_python == native.artifact.full_id
 
 
 def test_a_strangers_artifact_is_no_base_for_others(tmp_path: Path) -> None:
-    ctx = test_test_overlay.Shop(tmp_path)
+    ctx = test_test_overlay.FakeContext(tmp_path)
 
     def built(changes: dict[str, str], source: str | None) -> context.BuiltCell:
-        order = test_build_python.order("jit", X86, source=source)
+        request = test_build_python.cell_request("jit", X86, source=source)
         toolchain = image(Role.TOOLCHAIN, X86)
         prepared = prepare.make_prepared(
-            order, ctx.source(changes), load_all(crossjit.PROJECT / "images")[0], toolchain, X86
+            request, ctx.source(changes), load_all(crossjit.PROJECT / "images")[0], toolchain, X86
         )
         return build_cell.build_cell(ctx.ctx, prepared, log=tmp_path / "build.log")
 
@@ -145,11 +145,11 @@ def test_a_strangers_artifact_is_no_base_for_others(tmp_path: Path) -> None:
 
 class TestCaches:
     @pytest.fixture
-    def ctx(self, ctx: Shop) -> Shop:
+    def ctx(self, ctx: FakeContext) -> FakeContext:
         ctx.ctx = replace(ctx.ctx, cached=True)
         return ctx
 
-    def poisoning(self, ctx: Shop, places: tuple[str, ...]) -> None:
+    def poisoning(self, ctx: FakeContext, places: tuple[str, ...]) -> None:
         """Have configure do what a hostile one may: write to every cache, and to the one below."""
 
         def configure(process: FakeProcess) -> int:
@@ -165,7 +165,7 @@ class TestCaches:
         ctx.engine.programs["configure"] = configure
 
     @pytest.mark.parametrize("part", ["configure", "stencils", "llvm", "pyc", "ccache"])
-    def test_what_a_stranger_writes_is_read_by_nobody_else(self, ctx: Shop, part: str) -> None:
+    def test_what_a_stranger_writes_is_read_by_nobody_else(self, ctx: FakeContext, part: str) -> None:
         place = f"{layout.CACHE}/{part}/entry"
         self.poisoning(ctx, (place, f"/cache-below/{part}/entry"))
         ctx.built(PULL_REQUEST)
@@ -183,7 +183,7 @@ class TestCaches:
         ctx.built(PULL_REQUEST, variant="ft")
         assert seen[-1], "it is their own"
 
-    def test_a_stranger_reads_what_is_trusted(self, ctx: Shop) -> None:
+    def test_a_stranger_reads_what_is_trusted(self, ctx: FakeContext) -> None:
         self.poisoning(ctx, (f"{layout.CACHE}/configure/good",))
         ctx.built()
         seen: list[bool] = []
@@ -197,7 +197,7 @@ class TestCaches:
         ctx.built(PULL_REQUEST, variant="ft")
         assert seen == [True, False]
 
-    def test_what_is_found_in_it_is_bounded_behind_the_build(self, ctx: Shop) -> None:
+    def test_what_is_found_in_it_is_bounded_behind_the_build(self, ctx: FakeContext) -> None:
         ctx.built(PULL_REQUEST)
         (volume,) = (name for name in ctx.engine.volumes if "source-" in name)
         *_, last = (each for each in ctx.engine.started if volume in each.volumes)
@@ -206,7 +206,7 @@ class TestCaches:
         assert argv[-1] == "sizes"
         assert not ctx.engine.containers
 
-    def test_what_cannot_be_bounded_is_removed(self, ctx: Shop) -> None:
+    def test_what_cannot_be_bounded_is_removed(self, ctx: FakeContext) -> None:
         def python(process: FakeProcess) -> int:
             return 97 if process.argv[-1] == "sizes" else ctx.python(process)
 
@@ -263,7 +263,7 @@ def test_a_strangers_build_has_less_disk(domain: str, disk: int) -> None:
     assert budget.STRANGER_DISK < budget.OWN_DISK
 
 
-def test_a_strangers_build_has_smaller_caches(ctx: Shop) -> None:
+def test_a_strangers_build_has_smaller_caches(ctx: FakeContext) -> None:
     ctx.ctx = replace(ctx.ctx, cached=True)
     ctx.built(PULL_REQUEST)
     ctx.built()
@@ -278,12 +278,12 @@ def test_a_strangers_build_has_smaller_caches(ctx: Shop) -> None:
 class TestStrangersBuildThatDies:
     """What it wrote to its volume is not bounded: the next command removes it."""
 
-    def left(self, ctx: Shop, domain: str = trust.domain_of(PULL_REQUEST)) -> Path:
+    def left(self, ctx: FakeContext, domain: str = trust.domain_of(PULL_REQUEST)) -> Path:
         path = cache_volume.mark(ctx.ctx.settings, domain, "20260101-000000-dead")
         cache_volume.ensure(ctx.engine, ctx.ctx.settings, domain)
         return path
 
-    def test_the_volume_is_removed(self, ctx: Shop) -> None:
+    def test_the_volume_is_removed(self, ctx: FakeContext) -> None:
         mark = self.left(ctx)
         cache_volume.ensure(ctx.engine, ctx.ctx.settings)
         cache_volume.ensure(ctx.engine, ctx.ctx.settings, trust.domain_of(OTHER))
@@ -294,7 +294,7 @@ class TestStrangersBuildThatDies:
         assert not mark.exists()
         assert cleanup.sweep(ctx.engine, ctx.ctx.settings) == cleanup.CleanupResult()
 
-    def test_one_that_a_living_build_uses_is_kept(self, ctx: Shop) -> None:
+    def test_one_that_a_living_build_uses_is_kept(self, ctx: FakeContext) -> None:
         mark = self.left(ctx)
         settings = ctx.ctx.settings
         with RunRecord.start(settings, ["invoke", "build"], {}) as record:
@@ -304,7 +304,9 @@ class TestStrangersBuildThatDies:
             assert other.exists()
         assert len(cleanup.sweep(ctx.engine, settings).removed) == 1
 
-    def test_one_that_the_engine_does_not_let_go_goes_later(self, ctx: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_that_the_engine_does_not_let_go_goes_later(
+        self, ctx: FakeContext, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         mark = self.left(ctx)
         with monkeypatch.context() as patch:
             patch.setattr(ctx.engine, "remove", refuse)
@@ -312,7 +314,7 @@ class TestStrangersBuildThatDies:
             assert mark.exists()
         assert len(cleanup.sweep(ctx.engine, ctx.ctx.settings).removed) == 1
 
-    def test_an_interrupted_build_leaves_the_note(self, ctx: Shop) -> None:
+    def test_an_interrupted_build_leaves_the_note(self, ctx: FakeContext) -> None:
         def interrupted(process: FakeProcess) -> int:
             raise KeyboardInterrupt
 
@@ -322,7 +324,7 @@ class TestStrangersBuildThatDies:
             ctx.built(PULL_REQUEST)
         assert [domain for _, domain, _ in cache_volume.unbounded(ctx.ctx.settings)] == [trust.domain_of(PULL_REQUEST)]
 
-    def test_a_finished_build_leaves_none(self, ctx: Shop) -> None:
+    def test_a_finished_build_leaves_none(self, ctx: FakeContext) -> None:
         ctx.ctx = replace(ctx.ctx, cached=True)
         ctx.built(PULL_REQUEST)
         assert (ctx.ctx.settings.home / "strangers" / "unbounded").is_dir(), "there was one"

@@ -1,4 +1,4 @@
-"""What the tests of flow's parts work with: images that are not there, and who hears what is said."""
+"""Fakes for tests of the pipeline: images, and a progress listener that records."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def image(role: Role, arch: Arch) -> Image:
     return Image(f"{role}-{arch}", f"sha256:{role}{arch}", "k" * 64, role, arch, "bootstrap:forky", packages)
 
 
-class Heard(Silent):
-    """Keeps what is said, and which steps there were."""
+class RecordingProgress(Silent):
+    """Records messages and names of steps."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.steps: list[str] = []
 
     @contextmanager
@@ -28,4 +28,4 @@ class Heard(Silent):
         yield SilentStep()
 
     def say(self, text: str) -> None:
-        self.said.append(text)
+        self.messages.append(text)
