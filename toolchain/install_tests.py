@@ -41,10 +41,10 @@ def install_calls(makefile, source, root):
         f"DESTDIR={root}", "PYTHON_FOR_BUILD=:", "RUNSHARED=",
         printing("INSTALL", 4), *(printing(name, 2) for name in MODES),
     )  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, errors="surrogateescape", check=False)
-    if done.returncode:
-        raise ValueError(f"make libinstall ended with {done.returncode}: {done.stderr}")
-    for line in done.stdout.splitlines():
+    result = subprocess.run(command, capture_output=True, text=True, errors="surrogateescape", check=False)
+    if result.returncode:
+        raise ValueError(f"make libinstall ended with {result.returncode}: {result.stderr}")
+    for line in result.stdout.splitlines():
         words = line.split(" ")
         if words[0] == MARK:
             yield words[1], words[2:]

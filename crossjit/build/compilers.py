@@ -32,7 +32,7 @@ def named(variant: Variant, arch: Arch, strategy: Strategy, toolchain: Image, ll
     return {name: _resolved(name, value, arch, strategy, toolchain, llvm) for name, value in requested.items()}
 
 
-def stand_ins(compilers: Sequence[str]) -> tuple[str, ...]:
+def wrapped_clangs(compilers: Sequence[str]) -> tuple[str, ...]:
     """Return the clangs among the compilers' commands; toolchain/compiler.sh wraps them."""
     programs = (command.split()[0] for command in compilers if command.split())
     return tuple(dict.fromkeys(program for program in programs if re.fullmatch(r"clang(\+\+)?-[0-9]+", program)))

@@ -57,7 +57,7 @@ def jobs_for(facts: EngineFacts, requested: int) -> int:
 def populate(container: Container, spec: BuildSpec, source: Source) -> None:
     """Put the source, our scripts and the build's folders into a fresh container, but no cross build's Python."""
     folders = (ROOT, BUILD, INSTALL, SUPPORT, GENERATED, BUILD_PYTHON, TOOLS, COMPILERS, LLVM, f"{LLVM}/bin", CACHE)
-    container.put(scripts(spec.llvm, folders, compilers.stand_ins(spec.compilers)), "/")
+    container.put(scripts(spec.llvm, folders, compilers.wrapped_clangs(spec.compilers)), "/")
     if spec.llvm is not None:
         require_success(container, _COMPILE_LLVM_WRAPPER)
     with sources.open_tar(source) as tar:

@@ -104,11 +104,11 @@ def seconds_left(earlier: Profile, share: float, elapsed: float) -> float:
     >>> seconds_left([10, 20, 30, 140], 0.75, 60)  # the last quarter takes most of it, and this machine is slower
     185.0
     """
-    whole = earlier[-1]
+    total = earlier[-1]
     if len(earlier) == 1:
-        return max(0.0, whole - elapsed)
+        return max(0.0, total - elapsed)
     number, rest = divmod(min(share, 1.0) * len(earlier), 1)
-    points = (0.0, *earlier, whole)
+    points = (0.0, *earlier, total)
     past = points[int(number)] + rest * (points[int(number) + 1] - points[int(number)])
-    trust = whole / 10  # at first, the earlier build predicts the pace better than this one's small share
-    return (whole - past) * (elapsed + trust) / (past + trust)
+    trust = total / 10  # at first, the earlier build predicts the pace better than this one's small share
+    return (total - past) * (elapsed + trust) / (past + trust)

@@ -197,24 +197,24 @@ def steps(
     probe.
     """
     known = known or Available()
-    here, there = ability.arch, cell.arch
-    compiler = there if strategy is Strategy.EMULATE else here
+    host, target = ability.arch, cell.arch
+    compiler = target if strategy is Strategy.EMULATE else host
 
     def step(name: str, arch: Arch, satisfied: bool, by: str | None = None) -> PlannedStep:
         blocked = None if satisfied else obstacle(ability, arch)
-        return PlannedStep(name, arch, satisfied, emulated=arch is not here, obstacle=blocked, by=by)
+        return PlannedStep(name, arch, satisfied, emulated=arch is not host, obstacle=blocked, by=by)
 
-    planned = [step("source", here, known.source), step("toolchain image", compiler, known.toolchain)]
+    planned = [step("source", host, known.source), step("toolchain image", compiler, known.toolchain)]
     # making the target image runs no programs of its arch
-    planned.append(step("target image", here, known.target or (known.artifact and not validate)))
+    planned.append(step("target image", host, known.target or (known.artifact and not validate)))
     if strategy is Strategy.CROSS:
         by = None if known.artifact else known.build_python
-        planned.append(step("build Python", here, known.artifact or by is not None, by))
+        planned.append(step("build Python", host, known.artifact or by is not None, by))
     planned += (step(name, compiler, known.artifact) for name in ("configure", "make", "install"))
-    planned.append(step("probe", there, known.artifact))
-    planned.append(step("stash", here, known.artifact))
+    planned.append(step("probe", target, known.artifact))
+    planned.append(step("stash", host, known.artifact))
     if validate:
-        planned += (step(f"suite {suite}", there, False) for suite in variant.suites)
+        planned += (step(f"suite {suite}", target, False) for suite in variant.suites)
     return tuple(planned)
 
 

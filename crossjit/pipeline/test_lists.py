@@ -1,4 +1,4 @@
-"""Test lists of artifacts: finding a kept one, and making one in a container."""
+"""Test lists of artifacts: finding a stored one, and making one in a container."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from crossjit.validation.target import Target
 
 
 def find(stash: Path, artifact: Artifact) -> Inventory | None:
-    """Return the tests that an artifact listed earlier; None if no list is kept."""
+    """Return the tests that an artifact listed earlier; None if there is none."""
     listed = test_lists.find(stash, artifact)
     return test_inventory.of_list(listed) if listed else None
 
 
-def make(ctx: BuildContext, artifact: Artifact, where: TargetEnvironment) -> Inventory | None:
-    """List an artifact's tests in its target image, and keep the list; if that fails, say why and return None."""
+def make(ctx: BuildContext, artifact: Artifact, env: TargetEnvironment) -> Inventory | None:
+    """List an artifact's tests in its target image, and store the list; report a failure and return None."""
     try:
         ctx.require_emulator(artifact.manifest.arch)
         if not artifact.is_intact():
             raise StashError("it is damaged")
-        listed = list_tests(ctx.engine, _target(ctx, artifact, where), ctx.progress)
+        listed = list_tests(ctx.engine, _target(ctx, artifact, env), ctx.progress)
     except Interrupted:
         raise
     except CrossjitError as error:
@@ -41,22 +41,22 @@ def make(ctx: BuildContext, artifact: Artifact, where: TargetEnvironment) -> Inv
     return test_inventory.of_list(listed)
 
 
-def _target(ctx: BuildContext, artifact: Artifact, where: TargetEnvironment) -> Target:
+def _target(ctx: BuildContext, artifact: Artifact, env: TargetEnvironment) -> Target:
     """Return the target that the artifact's suites would run in."""
     cell, llvm = artifact.manifest.cell, artifact.manifest.source.llvm
     if cell is None:
         raise ValueError(f"{artifact.id} is not a cell's")
-    spec = images.spec_for(llvm if any(llvm in each.llvm for each in ctx.images) else None, ctx.images)
+    spec = images.spec_for(llvm if any(llvm in image.llvm for image in ctx.images) else None, ctx.images)
     return Target(
-        image=ctx.ensure_image(spec.having(where.variant.packages), Role.TARGET, where.arch),
+        image=ctx.ensure_image(spec.having(env.variant.packages), Role.TARGET, env.arch),
         artifact=artifact.full_id,
         tree=artifact.open,
         cell=cell,
-        variant=where.variant,
-        python=where.python,
+        variant=env.variant,
+        python=env.python,
         name=container_name(f"list-{cell.slug}", ctx.run),
         labels=ctx.labels,
         support=partial(artifact.open, SUPPORT),
-        emulation=ctx.emulation(where.arch, None),
-        qemu=ctx.qemu_version(where.arch),
+        emulation=ctx.emulation(env.arch, None),
+        qemu=ctx.qemu_version(env.arch),
     )

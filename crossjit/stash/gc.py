@@ -40,7 +40,7 @@ def gc(
     keep_last: int | None,
     dry_run: bool,
 ) -> GcResult:
-    """Remove old and damaged artifacts, unused objects, and temporary folders of dead processes.
+    """Remove old and damaged artifacts, unused objects and test lists, and temporary folders of dead processes.
 
     An artifact is old if it is older than `keep_days` and not among the `keep_last` newest of its cell. If both are
     None, none is old. Locked artifacts, and those of a newer crossjit, are kept. Raises StashError.
@@ -64,9 +64,9 @@ def gc(
             for path in unused:
                 path.unlink()
                 (layout.verified / path.name.partition(".")[0]).unlink(missing_ok=True)
-            there = {folder.name for folder in layout.artifact_folders()}
+            keys = {folder.name for folder in layout.artifact_folders()}
             for path in layout.test_lists.glob("[!.]*"):
-                if path.name not in there:
+                if path.name not in keys:
                     path.unlink(missing_ok=True)
             temporary = files.remove_dead(layout.temporary)
     digests = tuple(path.name.partition(".")[0] for path in unused)

@@ -118,10 +118,10 @@ def test_each_is_told_to_configure_once_and_stands_in_the_spec() -> None:
     words = spec.configure.argv
     assert [word for word in words if word.startswith("CC=")] == ["CC=clang-21 --target=aarch64-linux-gnu"]
     assert spec.compilers == ("clang-21 --target=aarch64-linux-gnu", "clang++-21 --target=aarch64-linux-gnu")
-    assert compilers.stand_ins(spec.compilers) == ("clang-21", "clang++-21")
+    assert compilers.wrapped_clangs(spec.compilers) == ("clang-21", "clang++-21")
     answers = [word for word in words if word.startswith("ac_cv_file__dev_ptc=")]
     assert answers[-1] == "ac_cv_file__dev_ptc=yes", "what a variant says comes last"
 
 
 def test_gcc_has_its_stand_in_anyway() -> None:
-    assert compilers.stand_ins(("aarch64-linux-gnu-gcc", "gcc -m64")) == ()
+    assert compilers.wrapped_clangs(("aarch64-linux-gnu-gcc", "gcc -m64")) == ()
