@@ -23,7 +23,7 @@ from crossjit.runs.model import Run
 from crossjit.runs.record import RunRecord
 from crossjit.settings import Settings
 from crossjit.triage.decide import Conclusion, Experiment, Layer
-from crossjit.triage.diagnosis import Diagnosis, ExperimentResult, keep
+from crossjit.triage.diagnosis import Diagnosis, ExperimentResult, save
 from crossjit.triage.odds import Count
 
 # What tests can be called and can say, if they want to do harm; the control characters are those of a terminal.
@@ -288,7 +288,7 @@ def triage(run: Run) -> Run:
             ],
         ),
     ):
-        keep(run.cell_folder(cell), TRIAGE, found)
+        save(run.cell_folder(cell), TRIAGE, found)
     return run
 
 

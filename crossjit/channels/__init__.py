@@ -1,7 +1,7 @@
-"""What containers tell us, as strict types: runner, scripts' checks, probe, capabilities, caches, gdb. Pure.
+"""Strict types for data from containers: runner, scripts' checks, probe, capabilities, caches, gdb. Pure.
 
-Whatever is tested may have written it. So each value has its type, text and numbers have bounds, a field that is not
-expected is an error, and files are named by plain names. crossjit reads such JSON here and nowhere else.
+The data is untrusted: the tested program may have written it. So every value has a type, text and numbers have limits,
+unknown fields are errors, and files have plain names. crossjit parses such JSON only here.
 """
 
 from crossjit.channels.caches import Part, cache_report, cache_sizes

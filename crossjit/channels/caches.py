@@ -1,4 +1,4 @@
-"""What the caches of builds say of themselves (`toolchain/build_cache.py`). Pure."""
+"""Reports of the build caches (`toolchain/build_cache.py`). Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crossjit.config import documents
 
 @documents.table
 class Counts:
-    """How often a cache had an answer, and how often not."""
+    """A cache's hits and misses."""
 
     hit: Count
     miss: Count
@@ -23,7 +23,7 @@ CacheReport = Annotated[dict[Name, Counts], Field(max_length=50)]
 
 @documents.table
 class Part:
-    """One cache: its size, its files, and what it may hold at most."""
+    """One cache: its size, the number of its files, and its size limit."""
 
     bytes: Count
     files: Count
@@ -34,11 +34,11 @@ CacheSizes = Annotated[dict[Name, Part], Field(max_length=50)]
 
 
 def cache_report(line: str) -> dict[str, tuple[int, int]]:
-    """Read hits and misses by the cache's name; what was never asked is left out. Raises MalformedError."""
-    found: dict[str, Counts] = read(CacheReport, line)
-    return {name: (each.hit, each.miss) for name, each in found.items() if each.hit + each.miss}
+    """Parse hits and misses by the cache's name, without unused caches. Raises MalformedError."""
+    counts: dict[str, Counts] = read(CacheReport, line)
+    return {name: (count.hit, count.miss) for name, count in counts.items() if count.hit + count.miss}
 
 
 def cache_sizes(line: str) -> dict[str, Part]:
-    """Read what is in the caches, by name. Raises MalformedError."""
+    """Parse the caches' sizes by name. Raises MalformedError."""
     return read(CacheSizes, line)

@@ -1,4 +1,4 @@
-"""What a target is capable of, as it is probed there (`validate/capabilities.py`). Pure."""
+"""A target's capabilities, as probed by `validate/capabilities.py`. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crossjit.config import documents
 
 @documents.table
 class Capability:
-    """Whether something works in a target; None where that could not be told."""
+    """Whether something works in a target; None if unknown."""
 
     works: bool | None
     detail: Line = ""
@@ -20,6 +20,6 @@ class Capability:
 
 @documents.table
 class Capabilities:
-    """What a target is capable of, by name."""
+    """A target's capabilities by name."""
 
     capabilities: Annotated[dict[Name, Capability], Field(max_length=500)]

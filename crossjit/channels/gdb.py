@@ -1,4 +1,4 @@
-"""What gdb's report says (`gdb/session.py`). Pure."""
+"""gdb's report (`gdb/session.py`). Pure."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from crossjit.util.budget import BUDGET
 
 @documents.table
 class Uop:
-    """Where in an executor's machine code the program was.
+    """The position in an executor's machine code.
 
-    `level` is the number of the native frame that was in it: 0 if the pc itself was. `number` counts the executor's
-    uops, from 0 to `uops` - 1, and is None behind them; `offset` is in bytes from the uop's beginning, or from the
-    code's, at address `code`, which has `size` bytes. `function` was compiled: its name and place.
+    `level` is the number of the native frame in that code: 0 if the pc is in it. `number` is that of the uop, from 0 to
+    `uops` - 1, and None after the last one; `offset` is in bytes from the uop's start, or from the start of the code at
+    address `code`, which has `size` bytes. `function` is the compiled function: its name and place.
     """
 
     address: Word
@@ -33,9 +33,9 @@ class Uop:
 
 @documents.table
 class Stop:
-    """Where a program stopped. `signal` is None if none stopped it; `interrupted` says that its time was over.
+    """Where a program stopped. `signal` is None if no signal stopped it; `interrupted` says that its time was over.
 
-    `place` says what the pc is in, in words: `JIT code`, `the program`, a library's path.
+    `place` is what the pc is in: `JIT code`, `the program`, or a library's path.
     """
 
     signal: Word | None
@@ -60,7 +60,7 @@ class Begun:
 
 @documents.table
 class Exit:
-    """It came to its end."""
+    """The program ended."""
 
     event: Literal["exit"]
     code: Offset | None
@@ -68,7 +68,7 @@ class Exit:
 
 @documents.table
 class Section:
-    """One thing to look at."""
+    """A section of the report."""
 
     event: Literal["section"]
     title: Word
@@ -77,7 +77,7 @@ class Section:
 
 @documents.table
 class Whole:
-    """Nothing is missing."""
+    """The report is complete."""
 
     event: Literal["done"]
 
@@ -86,5 +86,5 @@ _Event = Annotated[Begun | Stop | Exit | Section | Whole, Field(discriminator="e
 
 
 def read_line(line: str) -> Begun | Stop | Exit | Section | Whole:
-    """Read a line of the report. Raises MalformedError."""
+    """Parse a line of the report. Raises MalformedError."""
     return read(_Event, line, limit=BUDGET.report)  # type: ignore[arg-type]

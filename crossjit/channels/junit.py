@@ -1,7 +1,7 @@
-"""Regrtest's JUnit XML as values. Whatever is tested may have written it. Pure.
+"""Regrtest's JUnit XML. It is untrusted: the tested program may have written it. Pure.
 
-`RegressionTestResult` in Lib/test/libregrtest/testresult.py writes it: `testsuite` elements with counts, in them
-`testcase` elements, and in these what came of the test.
+`RegressionTestResult` in Lib/test/libregrtest/testresult.py writes it: `testsuite` elements with counts, which contain
+`testcase` elements, which contain the test's outcome.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from xml.etree import ElementTree
 from crossjit.channels import MalformedError
 from crossjit.util.budget import BUDGET
 
-DEPTH = 10  # elements within one another
-ELEMENTS = 20  # for each test that there may be, on average
-ENDS = 20  # elements that say what came of one test
+DEPTH = 10  # nested elements
+ELEMENTS = 20  # for each test, on average
+ENDS = 20  # elements about the outcome of one test
 NAME = 4_000  # characters of a test's name with a subtest's parameters
 SAID = ("skipped", "failure", "error", "outcome")  # `outcome`: an unexpected success
 
@@ -26,7 +26,7 @@ _COUNT = re.compile(r"\d{1,8}")
 
 @dataclass(frozen=True)
 class Case:
-    """One test. `said` are the elements that say what came of it, each with its text."""
+    """One test. `said` are the elements about its outcome, each with its text."""
 
     name: str
     seconds: float
@@ -35,20 +35,20 @@ class Case:
 
 @dataclass(frozen=True)
 class Report:
-    """All cases, and how many errors and failures the report counts: of some there is no case."""
+    """All cases, and the number of errors and failures in the report's counts, which may have no case."""
 
     cases: tuple[Case, ...]
     bad: int
 
 
 def read(content: bytes) -> Report:
-    """Read a report. Raises MalformedError for one that is damaged, that defines entities, or is out of bounds."""
+    """Parse a report. Raises MalformedError for one that is damaged, defines entities, or exceeds a limit."""
     target = _Target()
-    parser = ElementTree.XMLParser(target=target)  # noqa: S314 - the target refuses what would define entities
+    parser = ElementTree.XMLParser(target=target)  # noqa: S314 - the target refuses document types, which define entities
     try:
         parser.feed(content)
         parser.close()
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: of an encoding
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: an unknown encoding
         raise MalformedError(str(error)) from error
     if target.suites == 0:
         raise MalformedError("it has no test suite")
@@ -56,7 +56,7 @@ def read(content: bytes) -> Report:
 
 
 class _Target:
-    """Hears the elements as the parser comes to them; no tree is made."""
+    """Handles the elements as the parser reads them, without building a tree."""
 
     def __init__(self) -> None:
         self.cases: list[Case] = []
@@ -71,11 +71,11 @@ class _Target:
         self._text: list[str] = []
 
     def doctype(self, *about: object) -> None:
-        """Refuse what could define entities; regrtest writes none."""
+        """Refuse a document type, which could define entities; regrtest does not write one."""
         raise MalformedError("it declares a document type")
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        """Begin an element."""
+        """Handle the start of an element."""
         self._elements += 1
         self._path.append(tag)
         if len(self._path) > DEPTH or self._elements > BUDGET.tests * ELEMENTS:
@@ -94,12 +94,12 @@ class _Target:
                 self._message, self._text = attributes.get("message", ""), []
 
     def data(self, text: str) -> None:
-        """Take text of an element."""
+        """Handle text of an element."""
         if self._path[-2:-1] == ["testcase"]:
             self._text.append(text)
 
     def end(self, tag: str) -> None:
-        """End an element."""
+        """Handle the end of an element."""
         match self._path:
             case [*_, "testcase", said] if said in SAID:
                 self._said.append((said, "".join(self._text) or self._message))
@@ -110,7 +110,7 @@ class _Target:
         self._path.pop()
 
     def close(self) -> None:
-        """Be at the end."""
+        """Do nothing at the document's end."""
 
 
 def _count(text: str | None) -> int:

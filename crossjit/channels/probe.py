@@ -1,4 +1,4 @@
-"""What the probe says of a CPython (`validate/probe.py`), and how that stands in a manifest. Pure."""
+"""The facts of the probe (`validate/probe.py`), and their form in a manifest. Pure."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Gil:
 
 @documents.table
 class JitSwitches:
-    """What `sys._jit` says."""
+    """The facts of `sys._jit`."""
 
     available: bool
     enabled: bool
@@ -63,7 +63,7 @@ class JitSwitches:
 
 @documents.table
 class Executor:
-    """One executor that was found; `bytes` of machine code."""
+    """An executor; `bytes` is the size of its machine code."""
 
     function: Line
     offset: Count
@@ -73,7 +73,7 @@ class Executor:
 
 @documents.table
 class Workload:
-    """What came of one workload."""
+    """The result of a workload."""
 
     name: Word
     correct: bool
@@ -84,7 +84,7 @@ class Workload:
 
 @documents.table
 class ExecutableMemory:
-    """The process's executable memory that belongs to no file."""
+    """The process's executable memory that is not mapped from a file."""
 
     regions: Count = 0
     bytes: Count = 0
@@ -102,7 +102,7 @@ class Modules:
 
 @documents.table
 class Told:
-    """What only the host knows, and the probe was told."""
+    """Facts that only the host knows, passed to the probe."""
 
     emulated: bool = False
     cpu: Word | None = None
@@ -110,7 +110,7 @@ class Told:
 
 @documents.table
 class ProbeFacts:
-    """All that the probe says; None for what it could not get, with the reason in `errors`."""
+    """All facts of the probe; None for unknown ones, with the reason in `errors`."""
 
     told: Told | None = None
     executable: Executable | None = None
@@ -135,9 +135,9 @@ class ProbeFacts:
 
 @documents.table
 class ProbeRecord(ProbeFacts):
-    """The probe as it stands in a manifest: its facts, or why there are none.
+    """The probe in a manifest: its facts, or why there are none.
 
-    `crashed` says how it ended, `unfinished` that a limit of ours ended it; `output` is the end of what it said.
+    `crashed` says how it ended, `unfinished` that a limit of ours ended it; `output` is the end of its output.
     """
 
     crashed: Text | None = None
@@ -146,7 +146,7 @@ class ProbeRecord(ProbeFacts):
 
 
 def probe_record(recorded: Mapping[str, object]) -> ProbeRecord:
-    """Read a manifest's probe, of whatever version. Raises MalformedError."""
+    """Parse a manifest's probe, written by any version. Raises MalformedError."""
     try:
         text = json.dumps(recorded)
     except (TypeError, ValueError, RecursionError) as error:

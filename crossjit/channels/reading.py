@@ -1,4 +1,4 @@
-"""JSON from a container as values of strict types, with bounds on all text and numbers. Pure."""
+"""Parses JSON from a container into strict types, with limits on all text and numbers. Pure."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from crossjit.util.budget import BUDGET
 
 T = TypeVar("T")
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$", max_length=200)]  # of a file: no way out
-Identity = Annotated[str, Field(pattern=r"^[0-9]{3,6}(-[A-Za-z0-9_.+-]+)?$", max_length=150)]  # the runner's, of a job
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$", max_length=200)]  # a file name: no path
+Identity = Annotated[
+    str, Field(pattern=r"^[0-9]{3,6}(-[A-Za-z0-9_.+-]+)?$", max_length=150)
+]  # the runner's id of a job
 Signal = Annotated[str, Field(pattern=r"^(SIG[A-Z0-9+-]{1,20}|signal [0-9]{1,3})$")]
 Word = Annotated[str, Field(max_length=300)]
 Line = Annotated[str, Field(max_length=4_000)]
@@ -27,20 +29,20 @@ Names = Annotated[tuple[Word, ...], Field(max_length=10_000)]
 Lines = Annotated[tuple[Line, ...], Field(max_length=10_000)]
 Table = Annotated[dict[Word, Text], Field(max_length=2_000)]
 
-# `\ud800` and its like alone are no characters; scripts write them of names that are not UTF-8.
+# Lone surrogates such as `\ud800` are not characters; scripts write them for names that are not UTF-8.
 _ESCAPES = re.compile(
     r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
 )
 
 
 class MalformedError(ProductError):
-    """A container said something that is not what was agreed."""
+    """Data from a container does not have the expected form."""
 
 
 def read(kind: type[T], text: str, *, limit: int = BUDGET.line, lenient: bool = False) -> T:
-    """Read JSON as a value of this kind. Raises MalformedError, with the place and what is wrong in words.
+    """Parse JSON as a value of this type. Raises MalformedError, with the path and the error.
 
-    `limit` is in characters; a `lenient` reading leaves out fields that nobody knows: records of other versions.
+    `limit` is in characters; `lenient` ignores unknown fields, for records of different versions.
     """
     if len(text) > limit:
         raise MalformedError(f"longer than {limit:,} characters")
@@ -50,18 +52,18 @@ def read(kind: type[T], text: str, *, limit: int = BUDGET.line, lenient: bool = 
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))[:100]
-        what = first["msg"].removeprefix("Value error, ")
-        raise MalformedError((f"{place}: {what}" if place else what)[:300]) from error
+        problem = first["msg"].removeprefix("Value error, ")
+        raise MalformedError((f"{place}: {problem}" if place else problem)[:300]) from error
     return value
 
 
 def clean(text: str) -> str:
-    """Replace what JSON may escape and is no character."""
+    """Replace escaped lone surrogates."""
     return _ESCAPES.sub(lambda match: r"\ufffd" if match[1] else match[0], text)
 
 
 def value_of(text: str) -> dict[str, Any]:
-    """Return what `read` has found to be right as JSON's own values."""
+    """Return a text that `read` has accepted as JSON values."""
     return dict(json.loads(clean(text)))
 
 

@@ -1,4 +1,4 @@
-"""What the runner says of a suite (`validate/runner.py`), and what a script of ours says of its checks. Pure."""
+"""The events of the runner (`validate/runner.py`), and the checks of our scripts. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from crossjit.model import ModuleRun
 
 @documents.table
 class Job:
-    """A module or script that the runner was told to run; `label` is its group's."""
+    """A module or script in the runner's input; `label` is its group's."""
 
     id: Identity
     kind: Literal["module", "script"] = "module"
@@ -26,7 +26,7 @@ class Job:
 
     @property
     def short(self) -> str:
-        """Its name as people know it: regrtest's of a module, a script's without folder and suffix."""
+        """Its short name: regrtest's name of a module, a script's stem."""
         return Path(self.name).stem if self.kind == "script" else self.name
 
     @property
@@ -36,7 +36,7 @@ class Job:
 
     @property
     def test(self) -> str:
-        """The full name that its tests' names begin with."""
+        """The full name, with which its tests' names start."""
         return self.short if self.kind == "script" else f"test.{self.short}"
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ class Job:
 
 @documents.table
 class MissingRequirement:
-    """An item of the order that names no module of this Python."""
+    """An item of the order without a module in this Python."""
 
     name: Word
     label: Word = ""
@@ -55,7 +55,7 @@ class MissingRequirement:
 
 @documents.table
 class Plan:
-    """What the runner is about to run, or a part of that."""
+    """The jobs that the runner is about to run, or a part of them."""
 
     event: Literal["plan"]
     modules: Annotated[tuple[Job, ...], Field(max_length=10_000)]
@@ -79,11 +79,11 @@ class NotStarted(Job):
 
 @documents.table
 class ModuleExit(Job):
-    """A job ended. Files are named as in its own folder.
+    """A job ended. Files have their names in its own folder.
 
-    `timed_out` says that its time was over, `suite_timed_out` that this was what the suite had left. `memory_kills`
-    counts what the kernel killed in the container meanwhile. `command` and `env`, what was set for it, are not known of
-    runs that were recorded before they were told.
+    `timed_out` says that it reached its time limit, `suite_timed_out` that this was the suite's remaining time.
+    `memory_kills` counts the kernel's kills in the container meanwhile. `command` and `env`, the variables set for it,
+    are empty in old records.
     """
 
     status: Annotated[int, Field(ge=-255, le=255)] = 0
@@ -108,12 +108,12 @@ class ModuleExit(Job):
 
     @classmethod
     def read(cls, event: Mapping[str, Any]) -> ModuleExit:
-        """Make one of the runner's `end` event. Raises MalformedError."""
+        """Parse the runner's `end` event. Raises MalformedError."""
         return read(cls, json.dumps(event))
 
     @property
     def how(self) -> str:
-        """How it ended, in words."""
+        """How it ended, as text."""
         if self.suite_timed_out:
             return "killed at the suite's time limit"
         if self.timed_out:
@@ -122,29 +122,29 @@ class ModuleExit(Job):
 
     @property
     def was_killed(self) -> bool:
-        """Whether it did not come to its own end."""
+        """Whether a signal or a time limit ended it."""
         return self.timed_out or self.signal is not None
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The files that it left."""
+        """The files that it wrote."""
         return tuple(name for name in (self.log, self.junit, self.checks) if name)
 
     @property
     def has_own_names(self) -> bool:
-        """Whether its files are named by its id: all modules' files are kept in one folder."""
+        """Whether its files are named by its id: all modules' files are stored in one folder."""
         own = (f"{self.id}.log", f"{self.id}.xml", f"{self.id}.jsonl")
         return self.log == own[0] and self.junit in (None, own[1]) and self.checks in (None, own[2])
 
     @property
     def module_run(self) -> ModuleRun:
-        """What is kept of it beside the tests' outcomes."""
+        """Its part of the suite's result, without the tests' outcomes."""
         return ModuleRun(self.short, self.label, self.seconds, self.how, self.log)
 
 
 @documents.table
 class Done:
-    """All jobs were dealt with."""
+    """All jobs are finished."""
 
     event: Literal["done"]
 
@@ -153,7 +153,7 @@ Event = Annotated[Plan | Start | ModuleExit | NotStarted | Done, Field(discrimin
 
 
 def read_event(line: str) -> Plan | Start | ModuleExit | NotStarted | Done:
-    """Read a line of the runner's. Raises MalformedError."""
+    """Parse a line of the runner. Raises MalformedError."""
     return read(Event, line)  # type: ignore[arg-type]
 
 

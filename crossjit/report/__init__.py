@@ -1,1 +1,1 @@
-"""What people read: progress (`terminal`), and a run as text and JSON (`tables`), HTML, JUnit XML and Markdown."""
+"""Output for people and programs: progress (`terminal`), and a run as text, JSON, HTML, JUnit XML and Markdown."""

@@ -1,4 +1,4 @@
-"""Everything about one cell, and where its time went, as the page shows it."""
+"""The parts of the page about one cell, and about where the time went."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from crossjit.runs.model import Run
 from crossjit.util.text import printable, shortened
 from crossjit.validation import reason
 
-DETAILS = 60  # lines of what a command that failed said, its last
+DETAILS = 60  # lines at the end of a failed command's output
 LONGEST = 12  # modules in the chart
 COLOURS = 8  # of the chart's phases, in page.css
 
@@ -35,7 +35,7 @@ def anchor(cell: Cell) -> str:
 
 
 def kind(test: TestResult) -> str:
-    """Say as what a test is counted: passed, went wrong, known, unexpected or skipped."""
+    """Return the kind that a test counts as: passed, went wrong, known, unexpected or skipped."""
     if test.failed:
         return "went wrong"
     if test.xfailed:
@@ -47,7 +47,7 @@ def kind(test: TestResult) -> str:
 
 @dataclass(frozen=True)
 class CellView:
-    """All about one cell."""
+    """One cell."""
 
     result: CellResult
     reasons: Truncated[str]
@@ -63,7 +63,7 @@ class CellView:
 
 @dataclass(frozen=True)
 class SuiteView:
-    """One suite of a cell. `skipped` are reasons with tests; `modules` have counts, those where all is well apart."""
+    """One suite of a cell. `skipped` are reasons with tests; modules of which all tests passed are in `plain`."""
 
     suite: SuiteResult
     counts: tuple[tuple[str, int], ...]
@@ -89,30 +89,30 @@ class Skips:
 
 @dataclass
 class ModuleCounts:
-    """How a module's tests came out."""
+    """The counts of a module's tests by kind."""
 
     name: str
     kinds: Counter[str] = field(default_factory=Counter)
 
     @property
     def passed(self) -> int:
-        """How many passed, expected or not."""
+        """The number of passed tests, expected or not."""
         return self.kinds["passed"] + self.kinds["unexpected"]
 
     @property
     def ran(self) -> int:
-        """How many ran."""
+        """The number of tests that ran."""
         return self.kinds.total() - self.kinds["skipped"]
 
     @property
     def said(self) -> str:
-        """The counts in words."""
+        """The counts as text."""
         words = (("passed", self.passed), *((kind, self.kinds[kind]) for kind in ("went wrong", "known", "skipped")))
         return ", ".join(f"{number:,} {word}" for word, number in words if number)
 
     @property
     def is_plain(self) -> bool:
-        """Whether there is nothing to say but how many passed."""
+        """Whether all tests that ran passed, and at least one ran."""
         return self.ran == self.kinds["passed"] and self.ran > 0
 
 
@@ -142,7 +142,7 @@ def of(run: Run, results: Sequence[CellResult]) -> tuple[CellView, ...]:
 
 @dataclass(frozen=True)
 class _Rooms:
-    """The rooms that all suites share."""
+    """The size budgets that all suites share."""
 
     modules: SizeBudget = field(default_factory=lambda: SizeBudget(ROOM_MODULES, overhead=150))
     skipped: SizeBudget = field(default_factory=lambda: SizeBudget(ROOM_SKIPPED, overhead=30))
@@ -160,44 +160,44 @@ def _suite(suite: SuiteResult, rooms: _Rooms) -> SuiteView:
             reasons[shortened(reason.of(test.message), LINE)].append(shortened(test.name, NAME))
     count = Counter(kind(test) for test in suite.results)
     kinds = ("passed", "went wrong", "known", "unexpected", "skipped")
-    counts = sorted(by_module.values(), key=lambda each: each.name)
+    counts = sorted(by_module.values(), key=lambda item: item.name)
     return SuiteView(
         suite=suite,
-        counts=(("run", suite.tests_run), *((each, count[each]) for each in kinds if count[each])),
+        counts=(("run", suite.tests_run), *((item, count[item]) for item in kinds if count[item])),
         capabilities=facts.capabilities(suite),
         problems=_lines(suite.problems, rooms.lines),
         unproved=_lines(suite.unproved, rooms.lines),
         notes=_lines(suite.notes, rooms.lines),
         caveats=_lines(suite.caveats, rooms.lines),
-        odd=some((each for each in counts if not each.is_plain), rooms.modules, lambda each: each.name),
-        plain=some((each for each in counts if each.is_plain), rooms.modules, lambda each: each.name),
+        odd=some((item for item in counts if not item.is_plain), rooms.modules, lambda item: item.name),
+        plain=some((item for item in counts if item.is_plain), rooms.modules, lambda item: item.name),
         skipped=_skipped(reasons, rooms.skipped),
         skipped_number=count["skipped"],
     )
 
 
 def _skipped(reasons: Mapping[str, Sequence[str]], room: SizeBudget) -> Truncated[Skips]:
-    """Return reasons with their tests, as far as there is room; the most frequent reason first."""
-    order = sorted(reasons.items(), key=lambda each: (-len(each[1]), each[0]))
+    """Return reasons with their tests, within the budget; the most frequent reason first."""
+    by_frequency = sorted(reasons.items(), key=lambda item: (-len(item[1]), item[0]))
     shown: list[Skips] = []
-    for number, (said, names) in enumerate(order):
-        if not room.holds(said):
-            return Truncated(tuple(shown), sum(len(names) for _, names in order[number:]))
-        shown.append(Skips(said or "without a reason", len(names), some(names, room, str)))
+    for number, (text, names) in enumerate(by_frequency):
+        if not room.holds(text):
+            return Truncated(tuple(shown), sum(len(names) for _, names in by_frequency[number:]))
+        shown.append(Skips(text or "without a reason", len(names), some(names, room, str)))
     return Truncated(tuple(shown))
 
 
 def _lines(lines: Sequence[str], room: SizeBudget, *, times: int = 1) -> Truncated[str]:
-    """Take lines as far as there is room; `times` is how often they stand on the page."""
+    """Return lines within the budget; `times` is how often the page has them."""
     return some((shortened(line, LINE) for line in lines), room, lambda line: line * times)
 
 
-# where the time went
+# Where the time went
 
 
 @dataclass(frozen=True)
 class Bar:
-    """Something that took time. `share` is of the longest that it is shown with, in percent; `colour` from 1."""
+    """A bar of a chart. `share` is the percentage of the longest bar; `colour` counts from 1."""
 
     name: str
     seconds: float
@@ -208,7 +208,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class CellTime:
-    """A cell's phases; `share` is of the cell that took longest."""
+    """A cell's phases; `share` is the percentage of the longest cell."""
 
     cell: Cell
     seconds: float
@@ -218,7 +218,7 @@ class CellTime:
 
 @dataclass(frozen=True)
 class SuiteTime:
-    """A suite's longest modules in one cell, of `number`."""
+    """The longest modules of a suite in one cell; it has `number` modules."""
 
     cell: Cell
     suite: str
@@ -232,7 +232,7 @@ def _colours(results: Sequence[CellResult]) -> dict[str, int]:
 
 
 def phases(results: Sequence[CellResult]) -> tuple[CellTime, ...]:
-    """Return what each cell spent on its phases."""
+    """Return the time of each cell by phase."""
     colours = _colours(results)
     totals = {result.cell: sum(result.seconds.values()) for result in results}
     longest = max(totals.values(), default=0.0)
@@ -253,7 +253,7 @@ def phases(results: Sequence[CellResult]) -> tuple[CellTime, ...]:
 
 def timings(results: Sequence[CellResult]) -> tuple[SuiteTime, ...]:
     """Return the longest modules of each suite."""
-    found = []
+    times = []
     for result in results:
         for suite in result.suites:
             modules = sorted(suite.modules, key=lambda module: -module.seconds)[:LONGEST]
@@ -268,8 +268,8 @@ def timings(results: Sequence[CellResult]) -> tuple[SuiteTime, ...]:
                 for module in modules
             )
             if bars:
-                found.append(SuiteTime(result.cell, suite.suite, bars, len(suite.modules)))
-    return tuple(found)
+                times.append(SuiteTime(result.cell, suite.suite, bars, len(suite.modules)))
+    return tuple(times)
 
 
 def _share(part: float, whole: float) -> float:

@@ -1,4 +1,4 @@
-"""Two runs side by side: what newly fails, what was fixed, what became slow, what was added and removed. Pure."""
+"""The comparison of two runs: what newly fails, was fixed, became slow, was added or removed. Pure."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from crossjit.validation import reason
 
 ABSENT = "not there"
 
-# Newly slow is what takes this many times as long as before, and this many seconds longer: under QEMU, on a machine
-# that does other things too, less is noise.
+# Newly slow: takes this many times as long as before, and this many seconds longer. Under QEMU on a busy machine,
+# smaller differences are noise.
 TIMES = 2.0
 SECONDS = 5.0
 PHASE_SECONDS = 30.0
@@ -26,7 +26,7 @@ PHASE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Moved:
-    """A test whose state is another. `about` is its message's last line, `layer` what triage named in the run after."""
+    """A test whose state changed. `about` is its message's main line, `layer` triage's conclusion in the later run."""
 
     suite: str
     name: str
@@ -38,7 +38,7 @@ class Moved:
 
 @dataclass(frozen=True)
 class Slower:
-    """Something that takes much longer than before, in seconds. `what` is a phase, a module or a test."""
+    """A phase, a module or a test (`what`) that takes much longer than before, in seconds."""
 
     what: str
     name: str
@@ -48,10 +48,10 @@ class Slower:
 
 @dataclass(frozen=True)
 class CellComparison:
-    """One cell in both runs. `about` is why it has another verdict.
+    """One cell in both runs. `about` is the reason of a different verdict.
 
-    `slowdown` is how many times as long the suites' modules took, in the middle. `otherwise` are tests that changed in
-    another way: that run now, are listed as known now, or fail differently.
+    `slowdown` is the median factor of the modules' times. `otherwise` are tests that changed in other ways: they run
+    now, are listed as known now, or fail differently.
     """
 
     cell: Cell
@@ -72,7 +72,7 @@ class CellComparison:
 
     @property
     def is_worse(self) -> bool:
-        """Whether something newly fails, or the cell passed and does not any more, whatever its single tests say."""
+        """Whether a test newly fails, the cell newly fails, or it no longer passes."""
         lost = self.before is Verdict.PASS and self.after is not Verdict.PASS
         fails = self.after is Verdict.FAIL and self.before is not Verdict.FAIL
         return lost or fails or bool(self.newly_failing)
@@ -80,7 +80,7 @@ class CellComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs. `added` and `removed` are cells that only one of them has; `changed` are facts about the hosts."""
+    """Two runs. `added` and `removed` are cells of only one of them; `changed` are facts about the hosts."""
 
     cells: tuple[CellComparison, ...]
     added: tuple[Cell, ...]
@@ -89,7 +89,7 @@ class Comparison:
 
     @property
     def is_worse(self) -> bool:
-        """Whether any cell is worse than it was."""
+        """Whether any cell is worse than before."""
         return any(cell.is_worse for cell in self.cells)
 
 
@@ -103,7 +103,7 @@ def compare(
 ) -> Comparison:
     """Compare the results of two runs, cell by cell; the facts are those of their records.
 
-    `diagnoses` are what triage concluded about the run after.
+    `diagnoses` are those of the later run.
     """
     old, new = ({result.cell: result for result in results} for results in (before, after))
     return Comparison(
@@ -124,11 +124,11 @@ def _compare_cell(before: CellResult, after: CellResult, diagnoses: Diagnoses) -
         suite, name = key
         was, now = old.get(key), new.get(key)
         state_was, state_now = _state(was), _state(now)
-        found = diagnoses.get((after.cell, suite, name))
-        layer = str(found.conclusion) if found else ""
+        diagnosis = diagnoses.get((after.cell, suite, name))
+        layer = str(diagnosis.conclusion) if diagnosis else ""
         moved = Moved(suite, name, state_was, state_now, _about(now), layer)
         if now is None:
-            removed += [moved] if suite in both else []  # a suite that is gone is one thing that is gone
+            removed += [moved] if suite in both else []  # a removed suite is listed once, not by its tests
         elif now.failed and not (was and was.failed):
             newly_failing.append(moved)
         elif was is None:
@@ -163,13 +163,13 @@ def _compare_cell(before: CellResult, after: CellResult, diagnoses: Diagnoses) -
 
 def _tests(result: CellResult) -> dict[tuple[str, str], TestResult]:
     """Return the tests by suite and name; of several results of one test, the worst."""
-    found: dict[tuple[str, str], TestResult] = {}
+    worst: dict[tuple[str, str], TestResult] = {}
     for suite in result.suites:
         for test in suite.results:
-            other = found.get((suite.suite, test.name))
-            if other is None or WORST_FIRST.index(test.outcome) < WORST_FIRST.index(other.outcome):
-                found[suite.suite, test.name] = test
-    return found
+            earlier = worst.get((suite.suite, test.name))
+            if earlier is None or WORST_FIRST.index(test.outcome) < WORST_FIRST.index(earlier.outcome):
+                worst[suite.suite, test.name] = test
+    return worst
 
 
 def _state(test: TestResult | None) -> str:
@@ -183,7 +183,7 @@ def _about(test: TestResult | None) -> str:
 
 
 def _problems(before: CellResult, after: CellResult) -> list[Moved]:
-    """Return what went wrong beside the tests and did not before."""
+    """Return the new errors outside of tests."""
     known = {(suite.suite, problem) for suite in before.suites for problem in suite.problems}
     return [
         Moved(suite.suite, problem, ABSENT, "a problem")
@@ -194,10 +194,10 @@ def _problems(before: CellResult, after: CellResult) -> list[Moved]:
 
 
 def _slower(before: CellResult, after: CellResult) -> tuple[tuple[Slower, ...], float]:
-    """Find what takes much longer than before, measured against how much longer everything takes."""
+    """Return what takes much longer than before, relative to the overall slowdown, and that slowdown."""
     modules = _pairs(before, after, lambda suite: ((module.key, module.seconds) for module in suite.modules))
     ratios = [now / was for was, now in modules.values() if was >= 1.0]
-    # one module that is slow is slow, and not the machine
+    # with few modules, a slow one says nothing about the machine
     slowdown = statistics.median(ratios) if len(ratios) >= 5 else 1.0
     factor = TIMES * max(slowdown, 1.0)
     tests = _pairs(before, after, lambda suite: ((test.name, test.seconds) for test in suite.results))
@@ -206,45 +206,45 @@ def _slower(before: CellResult, after: CellResult) -> tuple[tuple[Slower, ...], 
         for name, seconds in before.seconds.items()
         if name in after.seconds and name not in {suite.suite for suite in after.suites}
     }
-    found = [
+    slower = [
         *_much_longer("phase", phases, TIMES, PHASE_SECONDS),
         *_much_longer("module", modules, factor, SECONDS),
         *_much_longer("test", tests, factor, SECONDS),
     ]
-    return tuple(found), round(slowdown, 2)
+    return tuple(slower), round(slowdown, 2)
 
 
 def _pairs(
     before: CellResult, after: CellResult, times: Callable[[SuiteResult], Iterable[tuple[str, float]]]
 ) -> dict[str, tuple[float, float]]:
-    """Return the seconds of what both have, by its suite and name."""
+    """Return the seconds before and after by suite and name, for those that both have."""
     old = {f"{suite.suite}: {name}": seconds for suite in before.suites for name, seconds in times(suite)}
     new = {f"{suite.suite}: {name}": seconds for suite in after.suites for name, seconds in times(suite)}
     return {name: (old[name], seconds) for name, seconds in new.items() if name in old}
 
 
 def _much_longer(what: str, pairs: Mapping[str, tuple[float, float]], factor: float, least: float) -> list[Slower]:
-    found = [
+    longer = [
         Slower(what, name, was, now)
         for name, (was, now) in pairs.items()
         if was > 0 and now >= was * factor and now - was >= least
     ]
-    return sorted(found, key=lambda each: each.before - each.after)
+    return sorted(longer, key=lambda item: item.before - item.after)
 
 
 def _changed(before: CellResult, after: CellResult) -> tuple[Change, ...]:
-    """Compare the facts of both; where one has none of a kind, such as a probe, that is one change and not hundreds."""
+    """Compare the facts of both; if one lacks a whole group, such as the probe, that is one change, not hundreds."""
     old, new = _facts(before), _facts(after)
     for name in old:
         if isinstance(old[name], dict) and bool(old[name]) != bool(new[name]):
-            old[name], new[name] = ("known" if each[name] else None for each in (old, new))
+            old[name], new[name] = ("known" if facts_of[name] else None for facts_of in (old, new))
     return facts.changed(old, new)
 
 
 def _circumstances(suite: SuiteResult) -> dict[str, Any]:
-    """Return in what a suite ran, but for what its target was capable of, which is told for itself."""
-    told: Mapping[str, Any] = getattr(suite, "conditions", None) or {}
-    return {name: value for name, value in told.items() if name != "capabilities"}
+    """Return the conditions of a suite without the target's capabilities, which are compared separately."""
+    conditions: Mapping[str, Any] = getattr(suite, "conditions", None) or {}
+    return {name: value for name, value in conditions.items() if name != "capabilities"}
 
 
 _WORKS = {True: "works", False: "does not work", None: "unknown"}
@@ -258,18 +258,18 @@ def _facts(result: CellResult) -> dict[str, Any]:
         "no evidence": list(result.caveats),
         "conditions": {suite.suite: _circumstances(suite) for suite in result.suites if _circumstances(suite)},
         "capability": {
-            each.name: f"{_WORKS[each.works]}{f' ({each.detail})' if each.detail else ''}"
+            capability.name: f"{_WORKS[capability.works]}{f' ({capability.detail})' if capability.detail else ''}"
             for suite in result.suites
-            for each in facts.capabilities(suite)
+            for capability in facts.capabilities(suite)
         },
     }
 
 
-# as text and as JSON
+# As text and as JSON
 
 
 def as_text(comparison: Comparison, *, before: str, after: str, limit: int = 20) -> str:
-    """Say it for a person; of each kind at most `limit`, with how many more there are."""
+    """Return the comparison as text; at most `limit` lines of each kind, with the number of others."""
     parts = [f"before: {before}\nafter:  {after}"]
     parts += [_cell_text(cell, limit) for cell in comparison.cells]
     alone = [f"only after:  {cell}" for cell in comparison.added] + [
@@ -283,16 +283,16 @@ def as_text(comparison: Comparison, *, before: str, after: str, limit: int = 20)
 
 
 def _conclusion(comparison: Comparison) -> list[str]:
-    """Say what it comes down to; tests that are not run any more cannot fail, so they are told, too."""
+    """Return the summary; it includes tests that no longer run, since they cannot fail."""
     cells = comparison.cells
     failing = sum(len(cell.newly_failing) for cell in cells)
     worse = [str(cell.cell) for cell in cells if cell.before is Verdict.PASS and cell.after is not Verdict.PASS]
-    gone = sum(len(cell.no_longer_run) + len(cell.removed) for cell in cells)
-    said = [f"{failing:,} newly failing" if failing else "nothing newly fails"]
-    said += [f"no longer passing: {', '.join(worse)}"] if worse else []
-    said += [f"{pluralize(gone, 'test')} no longer run"] if gone else []
+    missing = sum(len(cell.no_longer_run) + len(cell.removed) for cell in cells)
+    parts = [f"{failing:,} newly failing" if failing else "nothing newly fails"]
+    parts += [f"no longer passing: {', '.join(worse)}"] if worse else []
+    parts += [f"{pluralize(missing, 'test')} no longer run"] if missing else []
     suites = dict.fromkeys(suite for cell in cells for suite in cell.suites_removed)
-    return said + ([f"{', '.join(suites)} did not run"] if suites else [])
+    return parts + ([f"{', '.join(suites)} did not run"] if suites else [])
 
 
 def _cell_text(cell: CellComparison, limit: int) -> str:
@@ -306,10 +306,10 @@ def _cell_text(cell: CellComparison, limit: int) -> str:
         ("added", cell.added),
         ("removed", cell.removed),
     ):
-        lines += _section(title, [_moved_text(each) for each in moved], limit)
+        lines += _section(title, [_moved_text(item) for item in moved], limit)
     lines += [f"  only after: suite {suite}" for suite in cell.suites_added]
     lines += [f"  only before: suite {suite}" for suite in cell.suites_removed]
-    slow = [f"{each.what} {each.name}: {duration(each.before)} -> {duration(each.after)}" for each in cell.newly_slow]
+    slow = [f"{item.what} {item.name}: {duration(item.before)} -> {duration(item.after)}" for item in cell.newly_slow]
     against = f" (most modules took {cell.slowdown} times as long)" if cell.slowdown >= 1.2 else ""
     lines += _section(f"newly slow{against}", slow, limit)
     lines += _changes("facts that changed", cell.changed, limit)
@@ -330,7 +330,9 @@ def _moved_text(moved: Moved) -> str:
 
 
 def _changes(title: str, changes: Sequence[Change], limit: int) -> list[str]:
-    return _section(title, [f"{each.name}: {_value(each.before)} -> {_value(each.after)}" for each in changes], limit)
+    return _section(
+        title, [f"{change.name}: {_value(change.before)} -> {_value(change.after)}" for change in changes], limit
+    )
 
 
 def _value(value: str | None) -> str:
@@ -338,7 +340,7 @@ def _value(value: str | None) -> str:
 
 
 def as_json(comparison: Comparison, *, before: str, after: str) -> dict[str, object]:
-    """Return all of it as values that JSON can hold; times in seconds."""
+    """Return the comparison as JSON values; times in seconds."""
     return {
         "before": before,
         "after": after,

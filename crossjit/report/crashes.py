@@ -1,4 +1,4 @@
-"""The crashes and hangs of a run, with what faulthandler wrote of them. Nothing is printed here."""
+"""The crashes and hangs of a run as text, with faulthandler's output. Nothing is printed here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SHOWN = 5  # crashes of a suite; all are in the JSON
 
 
 def crashes_text(run: Run) -> str:
-    """Return what is known of a run's crashes and hangs, and how to look at the first; nothing where there is none."""
+    """Describe a run's crashes and hangs, and how to debug the first; empty if there are none."""
     parts = []
     for result in run.results():
         for suite in result.suites:

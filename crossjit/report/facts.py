@@ -1,4 +1,4 @@
-"""Facts about a build and a host, each with a name and in words; and what is different between two sets of them."""
+"""Facts about a build and a host, each with a name and a text; and the changes between two sets of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crossjit.util.text import pluralize, size
 
 @dataclass(frozen=True)
 class Fact:
-    """Something known, in words."""
+    """A fact, as text."""
 
     name: str
     value: str
@@ -22,7 +22,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Capability:
-    """What a feature check in the target found: whether something works there, None where that could not be told."""
+    """The result of a feature check in the target: whether something works there, None if unknown."""
 
     name: str
     works: bool | None
@@ -31,7 +31,7 @@ class Capability:
 
 @dataclass(frozen=True)
 class Change:
-    """A fact that is not what it was; None where it is not known."""
+    """A changed fact; None where it is unknown."""
 
     name: str
     before: str | None
@@ -39,40 +39,40 @@ class Change:
 
 
 def of_probe(probe: Mapping[str, Any]) -> tuple[Fact, ...]:
-    """Return what the probe found, in a person's order, without what it could not get or did not ask."""
+    """Return the probe's facts, in an order for people, without unknown ones."""
     if "crashed" in probe:
         return (Fact("the probe", str(probe["crashed"])),)
-    return _told(_PROBE, probe)
+    return _formatted(_PROBE, probe)
 
 
 def of_run(facts: Mapping[str, Any]) -> tuple[Fact, ...]:
-    """Return what a run record says about versions and the host."""
-    return _told(_RUN, facts)
+    """Return a run record's facts about versions and the host."""
+    return _formatted(_RUN, facts)
 
 
 def capabilities(suite: SuiteResult) -> tuple[Capability, ...]:
-    """Return what a suite's target can do, what does not work first; records without it have none."""
-    told: Mapping[str, Any] = suite.capabilities
-    found = (
+    """Return the capabilities of a suite's target, those that do not work first."""
+    recorded: Mapping[str, Any] = suite.capabilities
+    listed = (
         Capability(str(name), fact.get("works"), str(fact.get("detail") or ""))
-        for name, fact in told.items()
+        for name, fact in recorded.items()
         if isinstance(fact, Mapping)
     )
-    return tuple(sorted(found, key=lambda each: (each.works is True, each.works is None, each.name)))
+    return tuple(sorted(listed, key=lambda item: (item.works is True, item.works is None, item.name)))
 
 
 Formatter = Callable[[Mapping[str, Any]], str | None]
 
 
-def _told(registry: Mapping[str, Formatter], facts: Mapping[str, Any]) -> tuple[Fact, ...]:
-    found = []
-    for name, tell in registry.items():
-        # a record may be of another version, or what ran may have written anything
+def _formatted(registry: Mapping[str, Formatter], facts: Mapping[str, Any]) -> tuple[Fact, ...]:
+    formatted = []
+    for name, formatter in registry.items():
+        # the record may have a different version, or untrusted content
         with contextlib.suppress(KeyError, TypeError, AttributeError, ValueError, IndexError):
-            value = tell(facts)
+            value = formatter(facts)
             if value:
-                found.append(Fact(name, value))
-    return tuple(found)
+                formatted.append(Fact(name, value))
+    return tuple(formatted)
 
 
 def _version(probe: Mapping[str, Any]) -> str:
@@ -80,12 +80,12 @@ def _version(probe: Mapping[str, Any]) -> str:
 
 
 def _machine_code(probe: Mapping[str, Any]) -> str:
-    found = [executor for workload in probe["workloads"] for executor in workload["executors"]]
-    sizes = [executor["bytes"] for executor in found if executor["kind"] == "machine code"]
-    uops = len(found) - len(sizes)
-    said = [f"{pluralize(len(sizes), 'executor')} with {sum(sizes):,} bytes of machine code"] if sizes else []
-    said += [f"{pluralize(uops, 'executor')} of the tier-2 interpreter"] if uops else []
-    return ", ".join(said) or "no machine code: the hot loops made no executor"
+    executors = [executor for workload in probe["workloads"] for executor in workload["executors"]]
+    sizes = [executor["bytes"] for executor in executors if executor["kind"] == "machine code"]
+    uops = len(executors) - len(sizes)
+    parts = [f"{pluralize(len(sizes), 'executor')} with {sum(sizes):,} bytes of machine code"] if sizes else []
+    parts += [f"{pluralize(uops, 'executor')} of the tier-2 interpreter"] if uops else []
+    return ", ".join(parts) or "no machine code: the hot loops made no executor"
 
 
 def _jit(probe: Mapping[str, Any]) -> str:
@@ -105,10 +105,10 @@ def _gil(probe: Mapping[str, Any]) -> str:
 
 
 def _emulated(probe: Mapping[str, Any]) -> str:
-    told = probe["told"]
-    if not told["emulated"]:
+    settings = probe["told"]
+    if not settings["emulated"]:
         return "no: this ran on its own architecture"
-    return "by QEMU" + (f", as {told['cpu']}" if told.get("cpu") else "")
+    return "by QEMU" + (f", as {settings['cpu']}" if settings.get("cpu") else "")
 
 
 def _environment(probe: Mapping[str, Any]) -> str:
@@ -117,10 +117,10 @@ def _environment(probe: Mapping[str, Any]) -> str:
 
 def _modules(probe: Mapping[str, Any]) -> str:
     modules = probe["modules"]
-    said = [f"{len(modules['imported'])} imported"]
-    said += [f"failed: {', '.join(modules['failed'])}"] if modules["failed"] else []
-    said += [f"absent: {', '.join(modules['absent'])}"] if modules["absent"] else []
-    return "; ".join(said)
+    parts = [f"{len(modules['imported'])} imported"]
+    parts += [f"failed: {', '.join(modules['failed'])}"] if modules["failed"] else []
+    parts += [f"absent: {', '.join(modules['absent'])}"] if modules["absent"] else []
+    return "; ".join(parts)
 
 
 def _engine(facts: Mapping[str, Any]) -> str:
@@ -161,7 +161,7 @@ _RUN: Mapping[str, Formatter] = {
     "emulators": _emulators,
 }
 
-# What differs between any two runs, and says nothing.
+# Facts that differ between any two runs and are not compared.
 VOLATILE = (
     "probe.workloads.*.seconds",
     "probe.steps_active",
@@ -174,40 +174,40 @@ VOLATILE = (
 
 
 def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
-    """Compare two trees of facts: every leaf that is not what it was, by its path, `probe.libc`.
+    """Compare two trees of facts; return every changed leaf by its path, such as `probe.libc`.
 
-    Lists of words are compared as sets, and told by what is missing from the one and from the other.
+    Lists of words are compared as sets, and shown as the words that only one of them has.
     """
     old, new = dict(_leaves(before)), dict(_leaves(after))
-    found = []
+    changes = []
     for path in dict.fromkeys((*old, *new)):
         if old.get(path) == new.get(path) or any(fnmatch.fnmatchcase(path, pattern) for pattern in VOLATILE):
             continue
-        found.append(_change(path, old.get(path), new.get(path)))
-    return tuple(found)
+        changes.append(_change(path, old.get(path), new.get(path)))
+    return tuple(changes)
 
 
 def _change(path: str, before: object, after: object) -> Change:
     if isinstance(before, tuple) and isinstance(after, tuple):
-        gone, come = sorted(set(before) - set(after)), sorted(set(after) - set(before))
-        if gone or come:
-            return Change(path, ", ".join(gone) or "without", ", ".join(come) or "without")
-    return Change(path, _said(before), _said(after))
+        removed, added = sorted(set(before) - set(after)), sorted(set(after) - set(before))
+        if removed or added:
+            return Change(path, ", ".join(removed) or "without", ", ".join(added) or "without")
+    return Change(path, _text(before), _text(after))
 
 
-def _said(value: object) -> str | None:
+def _text(value: object) -> str | None:
     if value is None:
         return None
     return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
-    """Go through a tree of JSON's values: every leaf with its path; a list of words is a leaf."""
+    """Yield every leaf of a tree of JSON values with its path; a list of words is a leaf."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _leaves(inner, f"{path}.{name}" if path else str(name))
     elif isinstance(value, (list, tuple)):
-        if all(isinstance(each, str) for each in value):
+        if all(isinstance(item, str) for item in value):
             yield path, tuple(value)
         else:
             for number, inner in enumerate(value):

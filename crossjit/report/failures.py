@@ -1,4 +1,4 @@
-"""What went wrong, what is known to, and what passed unexpectedly: tests of all cells, grouped for a person."""
+"""Failed tests, known failures, and unexpected passes of all cells, grouped for people."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from crossjit.triage.diagnosis import Diagnosis
 from crossjit.util.text import join_words, shortened
 from crossjit.validation import reason
 
-# Bytes of the page for what went wrong; with the other rooms a page stays under 2 MB.
+# Bytes of the page for failures; with the other budgets a page stays under 2 MB.
 ROOM_OUTPUT = 600_000
 ROOM_NAMES = 250_000
-MARKUP = 320  # bytes of it around a conclusion, and around each row of its table
+MARKUP = 320  # bytes of markup around a conclusion, and around each row of its table
 
 
 @dataclass(frozen=True)
 class Failures:
-    """Tests that went wrong: with output, by name only, and how many more there are.
+    """Failed tests: with output, by name only, and their total number.
 
-    `layers` are those that triage named, each with the number of its tests.
+    `layers` are triage's conclusions, each with the number of its tests.
     """
 
     number: int
@@ -37,7 +37,7 @@ class Failures:
 
 @dataclass(frozen=True)
 class Failure:
-    """A test that went wrong, in all cells where it did."""
+    """A failed test, in all cells where it failed."""
 
     suite: str
     name: str
@@ -45,30 +45,30 @@ class Failure:
 
     @property
     def outcomes(self) -> str:
-        """Its outcomes in words, each once."""
+        """Its outcomes as text, without duplicates."""
         return join_words(list(dict.fromkeys(time.test.outcome.value for time in self.times)))
 
     @property
     def cells(self) -> str:
-        """Where it went wrong."""
+        """The cells where it failed."""
         return ", ".join(str(time.cell) for time in self.times)
 
     @property
     def about(self) -> str:
-        """What its output comes down to, the first time."""
+        """The main line of its first message."""
         return next((time.about for time in self.times if time.about), "")
 
     @property
     def layers(self) -> str:
-        """What triage says that it is about, each layer once."""
+        """Triage's conclusions, without duplicates."""
         return join_words(list(dict.fromkeys(str(time.diagnosis.conclusion) for time in self.times if time.diagnosis)))
 
 
 @dataclass(frozen=True)
 class Occurrence:
-    """A test that went wrong in one cell. `log` is a path in the run's folder; `lines` run it again.
+    """A failed test in one cell. `log` is a path in the run's folder; `lines` are commands that run it again.
 
-    `diagnosis` is what triage concluded, from `experiments`, if it looked into it.
+    `diagnosis` is triage's conclusion, if any, from `experiments`.
     """
 
     cell: Cell
@@ -82,17 +82,17 @@ class Occurrence:
 
 
 def of(run: Run, results: Sequence[CellResult]) -> Failures:
-    """Collect the tests that went wrong, the worst first, then those that did so in most cells."""
-    found: dict[tuple[str, str], list[Occurrence]] = defaultdict(list)
+    """Collect the failed tests, the worst first, then those that failed in most cells."""
+    grouped: dict[tuple[str, str], list[Occurrence]] = defaultdict(list)
     concluded = diagnoses.of(run, [result.cell for result in results])
     for result in results:
         for suite in result.suites:
             modules = Modules(suite.modules)
             for test in suite.results:
                 if test.failed:
-                    found[suite.suite, test.name].append(_occurrence(run, result, suite, test, modules, concluded))
-    order = sorted(found.items(), key=lambda each: (_severity(each[1]), -len(each[1]), each[0]))
-    failures = [Failure(suite, shortened(name, NAME), tuple(times)) for (suite, name), times in order]
+                    grouped[suite.suite, test.name].append(_occurrence(run, result, suite, test, modules, concluded))
+    ordered = sorted(grouped.items(), key=lambda item: (_severity(item[1]), -len(item[1]), item[0]))
+    failures = [Failure(suite, shortened(name, NAME), tuple(times)) for (suite, name), times in ordered]
     room = SizeBudget(ROOM_OUTPUT, overhead=700)
     number = 0
     for failure in failures:
@@ -106,18 +106,18 @@ def of(run: Run, results: Sequence[CellResult]) -> Failures:
     names = some(
         failures[number:],
         SizeBudget(ROOM_NAMES, overhead=120),
-        lambda each: f"{each.name}{each.about}{each.layers}{each.cells}",
+        lambda item: f"{item.name}{item.about}{item.layers}{item.cells}",
     )
     layers = Counter(
         layer
-        for each in failures
-        for layer in {time.diagnosis.conclusion.layer.value for time in each.times if time.diagnosis}
+        for item in failures
+        for layer in {time.diagnosis.conclusion.layer.value for time in item.times if time.diagnosis}
     )
     return Failures(len(failures), tuple(failures[:number]), names, tuple(layers.most_common()))
 
 
 def _texts(time: Occurrence) -> Iterator[str]:
-    """Yield what the page shows of a conclusion, with its table."""
+    """Yield the page's texts about a conclusion, with its table."""
     if time.diagnosis is not None:
         yield f"{time.diagnosis}{time.diagnosis.run}"
         yield from (
@@ -133,7 +133,7 @@ def _severity(times: Sequence[Occurrence]) -> int:
 def _occurrence(
     run: Run, result: CellResult, suite: SuiteResult, test: TestResult, modules: Modules, concluded: Diagnoses
 ) -> Occurrence:
-    module, found = modules.of(test.name), concluded.get((result.cell, suite.suite, test.name))
+    module, diagnosis = modules.of(test.name), concluded.get((result.cell, suite.suite, test.name))
     return Occurrence(
         cell=result.cell,
         test=test,
@@ -141,19 +141,19 @@ def _occurrence(
         output=test.message.strip("\n")[-OUTPUT:],
         log=f"cells/{result.cell.slug}/{suite.suite}/{module.log}" if module and module.log else "",
         lines=reproduce.lines_for(run, result.cell, test, module),
-        diagnosis=found,
-        experiments=diagnoses.experiments(found) if found else (),
+        diagnosis=diagnosis,
+        experiments=diagnoses.experiments(diagnosis) if diagnosis else (),
     )
 
 
 class Modules:
-    """A suite's processes, to be found by the name of a test that ran in one."""
+    """A suite's processes, looked up by the name of a test that ran in one."""
 
     def __init__(self, modules: Iterable[ModuleRun]) -> None:
         self._modules = {(module.name, module.label): module for module in modules}
 
     def of(self, name: str) -> ModuleRun | None:
-        """Find the process of a test: the longest module whose name the test's begins with, of the same group."""
+        """Return a test's process: of the same group, the longest module name that the test's name starts with."""
         bare, _, label = name.partition(" [")
         label = label.removesuffix("]")
         words = bare.removeprefix("test.").split(".")
@@ -164,7 +164,7 @@ class Modules:
         return None
 
     def title(self, name: str) -> str:
-        """Name the module that a test belongs to, whether its process is known or not."""
+        """Return the name of a test's module, even if its process is unknown."""
         module = self.of(name)
         if module is not None:
             return module.key
@@ -176,21 +176,21 @@ class Modules:
 
 @dataclass(frozen=True)
 class Reason:
-    """A known failure's reason, and the tests that it is about, each with where."""
+    """A known failure's reason, and its tests, each with outcome and cells."""
 
     reason: str
     tests: Truncated[tuple[str, str, str]]
     number: int
 
 
-def by_reason(results: Sequence[CellResult], wanted: Callable[[TestResult], bool]) -> tuple[Reason, ...]:
-    """Group tests by the reason of their known failure; one line for each test, whatever the number of cells."""
-    found: dict[str, dict[tuple[str, str], list[str]]] = defaultdict(lambda: defaultdict(list))
+def by_reason(results: Sequence[CellResult], selects: Callable[[TestResult], bool]) -> tuple[Reason, ...]:
+    """Group tests by the reason of their known failure; one line for each test, with all its cells."""
+    grouped: dict[str, dict[tuple[str, str], list[str]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
         for suite in result.suites:
             for test in suite.results:
-                if wanted(test):
-                    found[test.known or ""][shortened(test.name, NAME), test.outcome.value].append(str(result.cell))
+                if selects(test):
+                    grouped[test.known or ""][shortened(test.name, NAME), test.outcome.value].append(str(result.cell))
     room = SizeBudget(ROOM_NAMES // 2)
     return tuple(
         Reason(
@@ -200,14 +200,14 @@ def by_reason(results: Sequence[CellResult], wanted: Callable[[TestResult], bool
             ),
             len(tests),
         )
-        for reason, tests in sorted(found.items(), key=lambda each: -len(each[1]))
+        for reason, tests in sorted(grouped.items(), key=lambda item: -len(item[1]))
     )
 
 
 def caveats(results: Sequence[CellResult]) -> tuple[tuple[str, str], ...]:
-    """Return what the results are no evidence of, each with the cells that it is about."""
-    found: dict[str, list[str]] = defaultdict(list)
+    """Return the caveats, each with its cells."""
+    cells_by_caveat: dict[str, list[str]] = defaultdict(list)
     for result in results:
         for caveat in result.caveats:
-            found[caveat].append(str(result.cell))
-    return tuple((caveat, ", ".join(cells)) for caveat, cells in found.items())
+            cells_by_caveat[caveat].append(str(result.cell))
+    return tuple((caveat, ", ".join(cells)) for caveat, cells in cells_by_caveat.items())

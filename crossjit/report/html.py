@@ -1,4 +1,4 @@
-"""A run as one HTML page that needs nothing else: no network, no script, no file beside it."""
+"""A run as one self-contained HTML page: no network, no script, no other file."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def page(run: Run, results: Sequence[CellResult]) -> str:
-    """Return the page for a run and its cells' results: what went wrong first, what passed as counts.
+    """Return the page for a run and its cells' results: failures first, passed tests as counts.
 
-    The size is bounded: what there is no room for is counted, and the page says where all of it is.
+    Its size is limited: the page has the number of omitted items, and says where all of them are.
     """
     verdicts = [result.verdict for result in results]
     views = cells.of(run, results)
@@ -50,26 +50,26 @@ def page(run: Run, results: Sequence[CellResult]) -> str:
     return output.markup(text) + "\n"
 
 
-# the top
+# The top
 
 
 def _headline(run: Run, verdicts: Sequence[Verdict]) -> str:
-    said = headline(verdicts)
+    text = headline(verdicts)
     if run.state is RunState.RUNNING:
-        done = f"{len(verdicts)} of {pluralize(len(run.cells), 'cell')} done so far"
-        said = f"{done}: {said}" if verdicts else "still running"
+        progress = f"{len(verdicts)} of {pluralize(len(run.cells), 'cell')} done so far"
+        text = f"{progress}: {text}" if verdicts else "still running"
     elif not verdicts and run.error:
-        said = "the run ended before any cell"
-    return said[:1].upper() + said[1:]
+        text = "the run ended before any cell"
+    return text[:1].upper() + text[1:]
 
 
 def _worst(verdicts: Sequence[Verdict]) -> Verdict | None:
-    order = (Verdict.FAIL, Verdict.INFRA, Verdict.ABORTED, Verdict.VACUOUS, Verdict.PASS)
-    return next((verdict for verdict in order if verdict in verdicts), None)
+    worst_first = (Verdict.FAIL, Verdict.INFRA, Verdict.ABORTED, Verdict.VACUOUS, Verdict.PASS)
+    return next((verdict for verdict in worst_first if verdict in verdicts), None)
 
 
 def _totals(results: Sequence[CellResult]) -> tuple[tuple[str, int, str], ...]:
-    """Return the numbers at the top: name, count, and the class that colours it."""
+    """Return the numbers at the top: name, count, and CSS class."""
     suites = [suite for result in results for suite in result.suites]
     count = Counter(cells.kind(test) for suite in suites for test in suite.results)
     return (
@@ -84,7 +84,7 @@ def _totals(results: Sequence[CellResult]) -> tuple[tuple[str, int, str], ...]:
 
 @dataclass(frozen=True)
 class Grid:
-    """A recipe's cells: a row for each variant, a place for each arch, None where that was not asked for."""
+    """A recipe's cells: a row for each variant, a place for each arch, None for a cell that was not requested."""
 
     recipe: str
     arches: tuple[Arch, ...]
@@ -93,7 +93,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Place:
-    """A cell in its grid; no verdict while the run is still on its way to it."""
+    """A cell in its grid; no verdict until the run has finished it."""
 
     cell: Cell
     anchor: str
@@ -103,35 +103,35 @@ class Place:
 
 def _grids(run: Run, results: Sequence[CellResult]) -> tuple[Grid, ...]:
     by_cell = {result.cell: result for result in results}
-    asked = tuple(dict.fromkeys((*run.cells, *by_cell)))
-    arches = tuple(arch for arch in Arch if any(cell.arch is arch for cell in asked))
+    requested = tuple(dict.fromkeys((*run.cells, *by_cell)))
+    arches = tuple(arch for arch in Arch if any(cell.arch is arch for cell in requested))
     grids = []
-    for recipe in dict.fromkeys(cell.recipe for cell in asked):
-        variants = dict.fromkeys(cell.variant for cell in asked if cell.recipe == recipe)
+    for recipe in dict.fromkeys(cell.recipe for cell in requested):
+        variants = dict.fromkeys(cell.variant for cell in requested if cell.recipe == recipe)
         rows = tuple(
-            (variant, tuple(_place(Cell(recipe, arch, variant), asked, by_cell) for arch in arches))
+            (variant, tuple(_place(Cell(recipe, arch, variant), requested, by_cell) for arch in arches))
             for variant in variants
         )
         grids.append(Grid(recipe, arches, rows))
     return tuple(grids)
 
 
-def _place(cell: Cell, asked: Sequence[Cell], by_cell: Mapping[Cell, CellResult]) -> Place | None:
-    if cell not in asked:
+def _place(cell: Cell, requested: Sequence[Cell], by_cell: Mapping[Cell, CellResult]) -> Place | None:
+    if cell not in requested:
         return None
     result = by_cell.get(cell)
     if result is None:
         return Place(cell, "", None, ())
     count = Counter(cells.kind(test) for suite in result.suites for test in suite.results)
     run = sum(suite.tests_run for suite in result.suites)
-    said = [f"{run:,} run"] if result.suites else ["no suite ran"]
-    said += [f"{count['went wrong']:,} went wrong"] if count["went wrong"] else []
-    said += [f"{count['known']:,} known"] if count["known"] else []
-    said += [f"{count['unexpected']:,} unexpected"] if count["unexpected"] else []
-    return Place(cell, cells.anchor(cell), result.verdict, tuple(said))
+    counts = [f"{run:,} run"] if result.suites else ["no suite ran"]
+    counts += [f"{count['went wrong']:,} went wrong"] if count["went wrong"] else []
+    counts += [f"{count['known']:,} known"] if count["known"] else []
+    counts += [f"{count['unexpected']:,} unexpected"] if count["unexpected"] else []
+    return Place(cell, cells.anchor(cell), result.verdict, tuple(counts))
 
 
-# the template
+# The template
 
 
 @cache

@@ -1,4 +1,4 @@
-"""A run as JUnit XML, the form of results that GitHub's actions and GitLab read."""
+"""A run as JUnit XML, the format that GitHub's actions and GitLab read."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from crossjit.validation import reason
 
 MESSAGE = 300  # characters of an attribute
 
-# What a cell's verdict is in JUnit's words, as a test case of its own; without it a cell in which no test ran, or whose
-# green proves nothing, would look well.
+# JUnit's element for a cell's verdict, which is a test case of its own; without it a cell without tests, or whose pass
+# proves nothing, would look passed.
 _VERDICTS = {Verdict.FAIL: "failure", Verdict.VACUOUS: "failure", Verdict.INFRA: "error", Verdict.ABORTED: "error"}
 
 _OUTCOMES = {
@@ -30,15 +30,15 @@ _OUTCOMES = {
 def document(run: Run, results: Sequence[CellResult]) -> bytes:
     """Return the XML: for each cell a suite with its verdict, and one for each of its suites.
 
-    A test that failed as known is skipped, with the reason: the document is red if the run is. Names begin with the
-    cell's in `classname`, since readers take tests of the same name for the same test.
+    A known failure is skipped, with the reason, so that the document has failures only if the run has. `classname`
+    starts with the cell's name, because readers treat tests of the same name as the same test.
     """
     root = ElementTree.Element("testsuites", {"name": f"crossjit {run.id}"})
-    found = diagnoses.of(run, [result.cell for result in results])
+    diagnosed = diagnoses.of(run, [result.cell for result in results])
     for result in results:
         root.append(_cell(run, result))
         for suite in result.suites:
-            root.append(_suite(run, result, suite, found))
+            root.append(_suite(run, result, suite, diagnosed))
     _count(root, list(root.iter("testcase")), sum(suite.seconds for result in results for suite in result.suites))
     ElementTree.indent(root, " ")
     document = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True).decode()
@@ -66,13 +66,13 @@ def _cell(run: Run, result: CellResult) -> ElementTree.Element:
     return element
 
 
-def _suite(run: Run, result: CellResult, suite: SuiteResult, found: Diagnoses) -> ElementTree.Element:
+def _suite(run: Run, result: CellResult, suite: SuiteResult, diagnosed: Diagnoses) -> ElementTree.Element:
     element = _element("testsuite", name=f"{result.cell} {suite.suite}", timestamp=_when(run))
     if suite.caveats:
         properties = ElementTree.SubElement(element, "properties")
         properties.extend(_element("property", name="no evidence", value=caveat) for caveat in suite.caveats)
     modules = Modules(suite.modules)
-    cases = [_case(run, result, test, modules, found) for test in suite.results]
+    cases = [_case(run, result, test, modules, diagnosed) for test in suite.results]
     element.extend(cases)
     remarks = [*suite.problems, *suite.unproved, *suite.notes]
     if remarks:
@@ -81,7 +81,9 @@ def _suite(run: Run, result: CellResult, suite: SuiteResult, found: Diagnoses) -
     return element
 
 
-def _case(run: Run, result: CellResult, test: TestResult, modules: Modules, found: Diagnoses) -> ElementTree.Element:
+def _case(
+    run: Run, result: CellResult, test: TestResult, modules: Modules, diagnosed: Diagnoses
+) -> ElementTree.Element:
     bare, space, label = test.name.partition(" [")
     place, _, name = bare.rpartition(".")
     classname = " ".join(filter(None, (f"{result.cell}.{test.suite}", place)))
@@ -92,7 +94,7 @@ def _case(run: Run, result: CellResult, test: TestResult, modules: Modules, foun
         element.append(_said("skipped", "", reason.of(test.message), ""))
     elif test.outcome.is_failure:
         about = reason.of(test.message) or test.outcome.value
-        concluded = found.get((result.cell, test.suite, test.name))
+        concluded = diagnosed.get((result.cell, test.suite, test.name))
         triage = f"triage (run {concluded.run}): {concluded}" if concluded else ""
         text = "\n\n".join(filter(None, (test.message.rstrip("\n"), triage))) if triage else test.message
         element.append(_said(_OUTCOMES[test.outcome], test.outcome.value, about, text))
@@ -123,7 +125,7 @@ def _text(tag: str, text: str) -> ElementTree.Element:
 
 
 def _count(element: ElementTree.Element, cases: Sequence[ElementTree.Element], seconds: float) -> None:
-    """Put the sums where readers look for them; JUnit has them on every level."""
+    """Set the sums, which JUnit has on every level."""
     element.set("tests", str(len(cases)))
     for name, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         element.set(name, str(sum(case.find(tag) is not None for case in cases)))

@@ -1,4 +1,4 @@
-"""A run as Markdown: the summary of a job on GitHub, a comment, a note."""
+"""A run as Markdown, such as for the summary of a job on GitHub, or a comment."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from crossjit.report.text import headline
 from crossjit.runs.model import Run
 from crossjit.util.text import duration, pluralize, printable, shortened
 
-# GitHub takes a mebibyte of a step (https://docs.github.com/actions/reference/limits); comments take 65,536 characters,
-# which all but very red runs stay under.
+# GitHub accepts a mebibyte for a step (https://docs.github.com/actions/reference/limits), and 65,536 characters for a
+# comment, which only runs with very many failures exceed.
 ROOM_OUTPUT = 500_000
-SHOWN = 50  # failures, the rest is counted
+SHOWN = 50  # failures; the rest is counted
 LINES = 20  # of reasons, problems and notes
 
 _SIGNS = {
@@ -34,7 +34,7 @@ _SPECIAL = re.compile(r"""[\\`*_{}\[\]()<>#+!|~&"'@$]""")
 
 
 def escaped(text: str, limit: int = LINE) -> str:
-    """Return text on one line that means nothing to Markdown or HTML: as character references, which make no structure.
+    """Return text on one line, with Markdown's and HTML's special characters as character references.
 
     https://spec.commonmark.org/0.31.2/#entity-and-numeric-character-references
     """
@@ -43,9 +43,9 @@ def escaped(text: str, limit: int = LINE) -> str:
 
 
 def summary(run: Run, results: Sequence[CellResult]) -> str:
-    """Return the summary: the cells, what went wrong with its output folded away, and what this is no evidence of."""
-    said = headline([result.verdict for result in results])
-    blocks = [f"## crossjit: {escaped(said)}", _table(results) if results else ""]
+    """Return the summary: the cells, failures with folded output, and caveats."""
+    verdict_line = headline([result.verdict for result in results])
+    blocks = [f"## crossjit: {escaped(verdict_line)}", _table(results) if results else ""]
     blocks += [f"The run ended with: {escaped(run.error.message)}"] if run.error else []
     blocks += [_broken(run, result) for result in results if result.verdict is not Verdict.PASS]
     blocks += _failures(run, results)
@@ -74,12 +74,12 @@ def _table(results: Sequence[CellResult]) -> str:
 def _counts(suite: SuiteResult) -> str:
     count = Counter(kind(test) for test in suite.results)
     words = {"went wrong": "went wrong", "known": "failed as expected", "unexpected": "passed unexpectedly"}
-    said = [f"{suite.tests_run:,} run", *(f"{count[key]:,} {word}" for key, word in words.items() if count[key])]
-    return f"{suite.suite}: {', '.join(said)}"
+    parts = [f"{suite.tests_run:,} run", *(f"{count[key]:,} {word}" for key, word in words.items() if count[key])]
+    return f"{suite.suite}: {', '.join(parts)}"
 
 
 def _broken(run: Run, result: CellResult) -> str:
-    """Say why a cell did not pass, and what does it alone again."""
+    """Describe why a cell did not pass, and the command that repeats it alone."""
     lines = [f"**{escaped(str(result.cell))}**: {result.verdict}", ""]
     lines += [f"- {escaped(reason)}" for reason in result.reasons[:LINES]]
     details = "\n".join(shortened(line, LINE) for line in result.details[-LINES:])
@@ -88,12 +88,12 @@ def _broken(run: Run, result: CellResult) -> str:
 
 
 def _failures(run: Run, results: Sequence[CellResult]) -> list[str]:
-    found = failures.of(run, results)
-    if not found.number:
+    collected = failures.of(run, results)
+    if not collected.number:
         return []
     room = SizeBudget(ROOM_OUTPUT, overhead=400)
-    shown = some(found.shown[:SHOWN], room, _weighed)
-    blocks = [f"### {pluralize(found.number, 'test')} went wrong"]
+    shown = some(collected.shown[:SHOWN], room, _weighed)
+    blocks = [f"### {pluralize(collected.number, 'test')} went wrong"]
     for failure in shown.items:
         about = f": {escaped(failure.about)}" if failure.about else ""
         title = f"{_code(failure.name)} {failure.outcomes} in {escaped(failure.cells)}{about}"
@@ -103,21 +103,21 @@ def _failures(run: Run, results: Sequence[CellResult]) -> list[str]:
             parts += [_pre(time.output)] if time.output else []
             parts += [_pre("\n".join(time.lines))] if time.lines else []
         blocks.append("\n\n".join([*parts, "</details>"]))
-    left = found.number - len(shown.items)
-    return [*blocks, *([f"And {pluralize(left, 'test')} more."] if left else [])]
+    omitted = collected.number - len(shown.items)
+    return [*blocks, *([f"And {pluralize(omitted, 'test')} more."] if omitted else [])]
 
 
 def _diagnoses(run: Run, results: Sequence[CellResult]) -> list[str]:
-    """Say what triage concluded: a line for each layer and test."""
-    found = diagnoses.by_layer(diagnoses.of(run, [result.cell for result in results]))
-    if not found:
+    """Return triage's conclusions: a line for each layer and test."""
+    concluded = diagnoses.by_layer(diagnoses.of(run, [result.cell for result in results]))
+    if not concluded:
         return []
     lines = [
-        f"- **{escaped(str(each.conclusion))}**: {_code(each.test)} in {escaped(cells)}: {escaped(each.conclusion.why)}"
-        for each, cells in found[:SHOWN]
+        f"- **{escaped(str(item.conclusion))}**: {_code(item.test)} in {escaped(cells)}: {escaped(item.conclusion.why)}"
+        for item, cells in concluded[:SHOWN]
     ]
-    left = [f"And {pluralize(len(found) - SHOWN, 'test')} more."] if len(found) > SHOWN else []
-    return ["### Whose failure it is", "\n".join(lines), *left]
+    omitted = [f"And {pluralize(len(concluded) - SHOWN, 'test')} more."] if len(concluded) > SHOWN else []
+    return ["### Whose failure it is", "\n".join(lines), *omitted]
 
 
 def _weighed(failure: Failure) -> str:
@@ -125,18 +125,18 @@ def _weighed(failure: Failure) -> str:
 
 
 def _unexpected(results: Sequence[CellResult]) -> list[str]:
-    found = failures.by_reason(results, lambda test: test.xpassed)
-    if not found:
+    reasons = failures.by_reason(results, lambda test: test.xpassed)
+    if not reasons:
         return []
-    lines = [f"- {pluralize(each.number, 'test')} listed as known: {escaped(each.reason)}" for each in found[:LINES]]
+    lines = [f"- {pluralize(item.number, 'test')} listed as known: {escaped(item.reason)}" for item in reasons[:LINES]]
     return ["### Unexpected passes", "\n".join(lines)]
 
 
 def _caveats(results: Sequence[CellResult]) -> list[str]:
-    found = failures.caveats(results)
-    if not found:
+    listed = failures.caveats(results)
+    if not listed:
         return []
-    lines = [f"- No evidence {escaped(caveat)} ({escaped(cells)})" for caveat, cells in found[:LINES]]
+    lines = [f"- No evidence {escaped(caveat)} ({escaped(cells)})" for caveat, cells in listed[:LINES]]
     return ["### What this is no evidence of", "\n".join(lines)]
 
 
@@ -145,5 +145,5 @@ def _code(text: str) -> str:
 
 
 def _pre(text: str) -> str:
-    """Return a block in which blank lines and Markdown mean nothing, on lines of its own."""
+    """Return a preformatted block, on lines of its own, in which blank lines and Markdown have no meaning."""
     return f"<pre>\n{html.escape(printable(text))}\n</pre>"

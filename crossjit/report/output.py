@@ -1,7 +1,7 @@
-"""The one way out for text: no control character reaches a terminal, no workflow command reaches GitHub's runner.
+"""Escapes all output: no control character reaches a terminal, no workflow command reaches GitHub's runner.
 
-Whatever a test, a build or a repository says is shown somewhere. A terminal takes `ESC` for a command; the runner of
-GitHub Actions reads `::name::` at the beginning of a line, and `##[name]` anywhere in one, on stdout as on stderr
+The output of tests, builds and repositories is not trusted. A terminal interprets `ESC`; GitHub's runner interprets
+`::name::` at the start of a line, and `##[name]` anywhere in one, on stdout and stderr
 (https://docs.github.com/actions/reference/workflow-commands-for-github-actions; `ActionCommand.cs` of actions/runner).
 """
 
@@ -14,27 +14,27 @@ from collections.abc import Mapping
 
 from crossjit.util.text import NO_TEXT, printable
 
-# Colours and bold as rich writes them; nothing that hides text, moves the cursor, or asks the terminal for an answer.
+# Colours and bold as rich writes them; nothing that hides text, moves the cursor, or queries the terminal.
 _COLOUR = re.compile(r"(\x1b\[(?:0|1|2|3[0-7]|9[0-7])(?:;(?:0|1|2|3[0-7]|9[0-7]))*m)")
 _COMMAND_START = re.compile(r"^(\s*):(?=:)", re.MULTILINE)
 
 
 def on_github(environ: Mapping[str, str] = os.environ) -> bool:
-    """Tell whether what is written goes to GitHub's runner."""
+    """Whether output goes to GitHub's runner."""
     return environ.get("GITHUB_ACTIONS") == "true"
 
 
 def text(content: str, *, color: bool = False, environ: Mapping[str, str] = os.environ) -> str:
-    """Return lines as they may be written to stdout or stderr; colours stay if the stream has them."""
+    """Return lines that are safe for stdout or stderr; colours stay if the stream supports them."""
     parts = _COLOUR.split(content) if color else [content]
     shown = "".join(part if color and _COLOUR.fullmatch(part) else printable(part) for part in parts)
     return uncommanded(shown) if on_github(environ) else shown
 
 
 def uncommanded(content: str) -> str:
-    """Return lines that the runner takes no command from.
+    """Return lines without commands for the runner.
 
-    `::` is not looked for between `stop-commands` and its token, which nobody can guess; `##[` is broken up.
+    `::` is ignored between `stop-commands` and its token, which nobody can guess; `##[` is escaped.
     """
     content = content.replace("##[", "##\\[")
     if "::" not in content:
@@ -50,10 +50,10 @@ def group(title: str, content: str) -> str:
 
 
 def json(document: str) -> str:
-    """Return a JSON document in which what is no text is escaped, and `##[`, too: it stays the same document."""
+    """Return an equal JSON document in which unsafe characters and `##[` are escaped."""
     return NO_TEXT.sub(lambda match: f"\\u{ord(match[0]):04x}", document).replace("##[", "##\\u005b")
 
 
 def markup(document: str) -> str:
-    """Return HTML, XML or Markdown in which the runner finds no command: it stays the same document."""
+    """Return an equal HTML, XML or Markdown document without commands for the runner."""
     return _COMMAND_START.sub(r"\1&#58;", document).replace("##[", "##&#91;")

@@ -1,4 +1,4 @@
-"""The lines that do again what a run did: one cell, a shell in it, one of its tests, the search for who is at fault."""
+"""The command lines that repeat parts of a run: a cell, a shell in it, a test, its triage."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from crossjit.runs.model import Run
 
 _SETTING = re.compile(r"[A-Z][A-Z_]*=")
 
-_TASKS = ("build", "validate", "shell")  # that take options for cells
-# Options that choose cells, or go on with a run, which a line for one cell does in its own way.
+_TASKS = ("build", "validate", "shell")  # tasks with options for cells
+# Options that choose cells, or resume a run; a line for one cell has its own.
 _CHOOSING = ("--arch", "--recipe", "--variant", "--resume", "--json")
 _PORTION = ("--suite", "--tests", "--shard", "--rebuild")
 _HOW_BUILT = ("--strategy", "--source", "--cpu")
@@ -25,7 +25,7 @@ Option = tuple[str, ...]  # its name, and its value if it has one
 
 @dataclass(frozen=True)
 class _Line:
-    """A command line in its parts; `task` is empty where it could not be understood."""
+    """A parsed command line; `task` is empty if it could not be parsed."""
 
     settings: tuple[str, ...] = ()
     program: str = ""
@@ -33,7 +33,7 @@ class _Line:
     options: tuple[Option, ...] = ()
 
     def recipe(self, cell: Cell) -> str:
-        """Return the cell's recipe as it was named: by its file, if it was."""
+        """Return the cell's recipe as it was given, maybe as a path."""
         named = [word for option in self.options if option[0] == "--recipe" for word in "".join(option[1:]).split(",")]
         return next((word for word in named if recipes.name_of(word) == cell.recipe), cell.recipe)
 
@@ -42,16 +42,16 @@ class _Line:
         return "--recipe", self.recipe(cell), "--arch", cell.arch.value, "--variant", cell.variant
 
     def words(self, *names: str, without: bool = False) -> tuple[str, ...]:
-        """Return the options of these names as words, or those of all others."""
+        """Return the options of these names as words, or with `without` all others."""
         return tuple(word for option in self.options if (option[0] in names) is not without for word in option)
 
     def written(self, *words: str) -> str:
-        """Return a line of the same program, with the same settings."""
+        """Return a command line of the same program, with the same settings."""
         return " ".join([*self.settings, shlex.join([self.program, *words])])
 
 
 def cell_line(run: Run, cell: Cell) -> str:
-    """Return the command line that does one cell of a run again, with the run's other options and settings."""
+    """Return the command line that repeats one cell of a run, with the run's other options and settings."""
     line = _read(run.reproduce)
     if not line.task:
         return run.reproduce
@@ -65,12 +65,12 @@ def shell_line(run: Run, cell: Cell) -> str:
 
 
 def lines_for(run: Run, cell: Cell, test: TestResult, module: ModuleRun | None) -> tuple[str, ...]:
-    """Return what runs one test again in its suite, what finds out whose failure it is, and shows where it crashes."""
+    """Return the command lines that run one test again in its suite, triage it, and debug its crash."""
     line, pattern = _read(run.reproduce), _pattern(test.name, module)
     if not line.task or not pattern:
         return ()
-    others = line.words(*_CHOOSING, *_PORTION, without=True)
-    again = line.written("validate", *line.selectors(cell), *others, "--suite", test.suite, "--tests", pattern)
+    options = line.words(*_CHOOSING, *_PORTION, without=True)
+    again = line.written("validate", *line.selectors(cell), *options, "--suite", test.suite, "--tests", pattern)
     named = f"{line.recipe(cell)}/{cell.arch}/{cell.variant}"
     cell_of = ("--cell", named)
     lines = (again, line.written("triage", *cell_of, "--tests", pattern, *line.words(*_HOW_BUILT)))
@@ -80,7 +80,7 @@ def lines_for(run: Run, cell: Cell, test: TestResult, module: ModuleRun | None) 
 
 
 def _pattern(name: str, module: ModuleRun | None) -> str:
-    """Return what `--tests` takes for a test; of what belongs to a class or a module, that as a whole."""
+    """Return a test's pattern for `--tests`; for a fixture that of its whole class or module."""
     bare = name.partition(" [")[0]
     if module is None:
         return ""
@@ -99,7 +99,7 @@ def _read(line: str) -> _Line:
     except ValueError:
         return _Line()
     first = next((number for number, word in enumerate(words) if not _SETTING.match(word)), len(words))
-    program, task, *rest = (*words[first:], "", "")
+    program, task, *arguments = (*words[first:], "", "")
     if task not in _TASKS:
         return _Line()
     settings = (word.partition("=") for word in words[:first])
@@ -107,7 +107,7 @@ def _read(line: str) -> _Line:
         settings=tuple(f"{name}={shlex.quote(value)}" for name, _, value in settings),
         program=program,
         task=task,
-        options=tuple(_options([word for word in rest if word])),
+        options=tuple(_options([word for word in arguments if word])),
     )
 
 

@@ -1,4 +1,4 @@
-"""How much of a page each kind of content may take, so that no run makes one that nobody can open."""
+"""Limits on each kind of content of a page, so that it does not become too large to open."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from crossjit.util.text import printable
 T = TypeVar("T")
 
 NAME = 300  # characters of a test's name
-LINE = 400  # characters of a line that sums something up
+LINE = 400  # characters of a summary line
 OUTPUT = 4000  # characters of one test's output
 
 
 class SizeBudget:
-    """A number of bytes of the page that content of one kind may take."""
+    """The remaining bytes of the page for one kind of content."""
 
     def __init__(self, size: int, overhead: int = 60) -> None:
         self.left = size
-        self.overhead = overhead  # bytes of markup around each
+        self.overhead = overhead  # bytes of markup around each item
 
     def holds(self, *texts: str, markup: int = 0) -> bool:
-        """Take the texts' room, as they are when escaped; False, and nothing is taken, where they do not fit.
+        """Subtract the size of escaped texts; False, without subtracting, if they do not fit.
 
-        `markup` is what these need beside that of all.
+        `markup` are bytes in addition to the overhead.
         """
         size = self.overhead + markup + sum(len(html.escape(printable(text)).encode()) for text in texts)
         if size > self.left:
@@ -37,16 +37,16 @@ class SizeBudget:
 
 @dataclass(frozen=True)
 class Truncated(Generic[T]):
-    """As many of something as there was room for, and how many more there are."""
+    """The items that fit, and the number of others."""
 
     items: tuple[T, ...]
     more: int = 0
 
 
 def some(items: Iterable[T], room: SizeBudget, text: Callable[[T], str]) -> Truncated[T]:
-    """Take items as long as there is room for what `text` makes of them."""
-    everything = list(items)
-    for number, item in enumerate(everything):
+    """Return the items whose `text` fits into the budget."""
+    all_items = list(items)
+    for number, item in enumerate(all_items):
         if not room.holds(text(item)):
-            return Truncated(tuple(everything[:number]), len(everything) - number)
-    return Truncated(tuple(everything))
+            return Truncated(tuple(all_items[:number]), len(all_items) - number)
+    return Truncated(tuple(all_items))

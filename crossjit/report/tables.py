@@ -1,4 +1,4 @@
-"""Results as text and as JSON; durations and sizes in words. Nothing is printed here."""
+"""Results as text and as JSON. Nothing is printed here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from crossjit.validation import reason
 
 
 def error_text(error: CrossjitError) -> str:
-    """Return an error's message, its details indented, and its hint: what stderr shows."""
+    """Return an error for stderr: its message, indented details, and hint."""
     word = "interrupted" if isinstance(error, Interrupted) else "error"
     lines = [f"{word}: {error.message}", *(f"  {detail}" for detail in error.details)]
     if error.hint:
@@ -26,7 +26,7 @@ def error_text(error: CrossjitError) -> str:
 
 
 def render(headers: Sequence[str], rows: Sequence[Sequence[str]], style: TerminalStyle) -> str:
-    """Lay a table out: ruled and wrapped to the width on a terminal, else aligned text of one line a row."""
+    """Format a table: ruled and wrapped to the width on a terminal, else aligned text, a line for each row."""
     return _ruled(headers, rows, style) if style.live else _aligned(headers, rows)
 
 
@@ -82,22 +82,24 @@ def results_text(
     style: TerminalStyle,
     about: Callable[[Cell, TestResult], object] = lambda cell, test: None,
 ) -> str:
-    """Return a run's end: the table of cells, each cell's reasons and caveats, and the line that reproduces the run.
+    """Return a run's results: the table of cells, their reasons and caveats, and the command that repeats the run.
 
-    `about` says of a test that went wrong what that was found to be about, if anything.
+    `about` returns a failed test's diagnosis, if any.
     """
     parts = [render(HEADERS, [_row(result) for result in results], style)]
     for result in results:
-        said = [*result.reasons, *(f"no evidence {caveat}" for caveat in result.caveats)]
-        said += [f"{line}" for suite in result.suites for line in _bad(suite, partial(about, result.cell))]
-        said += [f"cache hits: {_cached(result)}"] if _cached(result) else []
-        said += [f"derived from {result.derived_from[:12]}, which has different tests"] if result.derived_from else []
-        if said:
+        remarks = [*result.reasons, *(f"no evidence {caveat}" for caveat in result.caveats)]
+        remarks += [f"{line}" for suite in result.suites for line in _bad(suite, partial(about, result.cell))]
+        remarks += [f"cache hits: {_cached(result)}"] if _cached(result) else []
+        remarks += (
+            [f"derived from {result.derived_from[:12]}, which has different tests"] if result.derived_from else []
+        )
+        if remarks:
             parts.append(
                 "\n".join(
                     [
                         f"{result.cell}: {result.verdict}",
-                        *(f"  {line}" for line in dict.fromkeys(said)),
+                        *(f"  {line}" for line in dict.fromkeys(remarks)),
                         *(f"    {line}" for line in result.details),
                     ]
                 )
@@ -120,7 +122,7 @@ def _row(result: CellResult) -> tuple[str, ...]:
 
 
 def _counts(suite: SuiteResult) -> str:
-    """Say what a suite counted: `jit 2,113 run, 57 skipped, 1 failed, 3 known`."""
+    """Format a suite's counts: `jit 2,113 run, 57 skipped, 1 failed, 3 known`."""
     counts = Counter(
         "passed unexpectedly" if result.xpassed else "known" if result.known else result.outcome.value
         for result in suite.results
@@ -130,38 +132,35 @@ def _counts(suite: SuiteResult) -> str:
         *(outcome.value for outcome in Outcome if outcome.is_failure),
         *("known", "passed unexpectedly"),
     )
-    said = [f"{suite.tests_run:,} run", *(f"{counts[word]:,} {word}" for word in words if counts[word])]
-    return f"{suite.suite} {', '.join(said)}"
+    parts = [f"{suite.tests_run:,} run", *(f"{counts[word]:,} {word}" for word in words if counts[word])]
+    return f"{suite.suite} {', '.join(parts)}"
 
 
 def _cached(result: CellResult) -> str:
-    """Say what the build's caches spared: `compiler 98% of 441, stencils 100% of 1`."""
-    said = (
+    """Format the caches' hit rates: `compiler 98% of 441, stencils 100% of 1`."""
+    parts = (
         f"{part} {100 * hits // (hits + misses)}% of {hits + misses:,}"
         for part, (hits, misses) in result.caches.items()
-        if hits + misses > 0  # records of versions that believed what they were told
+        if hits + misses > 0  # old versions did not check these numbers
     )
-    return ", ".join(said)
+    return ", ".join(parts)
 
 
 def _bad(suite: SuiteResult, about: Callable[[TestResult], object], limit: int = 20) -> list[str]:
-    """Return a line for each test that went wrong and is not known, with the last line of its message.
-
-    Where it is known what that is about, this is a second line of the same text.
-    """
+    """Return a line for each failed test, with its message's main line, and its diagnosis, if any, on a second line."""
     bad = [result for result in suite.results if result.failed]
     lines = []
     for result in bad[:limit]:
-        said, found = shortened(reason.of(result.message), LINE), about(result)
-        line = f"{result.outcome}: {suite.suite}: {result.name}" + (f" ({said})" if said else "")
-        lines.append(line + (f"\n    {found}" if found else ""))
+        message, diagnosis = shortened(reason.of(result.message), LINE), about(result)
+        line = f"{result.outcome}: {suite.suite}: {result.name}" + (f" ({message})" if message else "")
+        lines.append(line + (f"\n    {diagnosis}" if diagnosis else ""))
     if len(bad) > limit:
         lines.append(f"and {len(bad) - limit} more in {suite.suite}; `{PROGRAM} runs show` lists them all")
     return lines
 
 
 def results_json(results: Sequence[CellResult], *, run: str, reproduce: str) -> dict[str, object]:
-    """Return the same as values that JSON can hold; times in seconds, artifact ids and build keys in full."""
+    """Return a run's results as JSON values; times in seconds, full artifact ids and build keys."""
     from crossjit.runs.model import exit_code
 
     return {
@@ -173,7 +172,7 @@ def results_json(results: Sequence[CellResult], *, run: str, reproduce: str) -> 
 
 
 def cell_json(result: CellResult, *, whole: bool = False) -> dict[str, object]:
-    """Return one cell's result as values that JSON can hold; `whole` with every test and module, not just the bad."""
+    """Return one cell's result as JSON values; `whole` with every test and module, not only failures."""
     return {
         "cell": str(result.cell),
         "recipe": result.cell.recipe,

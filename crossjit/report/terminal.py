@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.live import Live
 
-HEARTBEAT = 30.0  # seconds between signs of life where nothing can be redrawn
+HEARTBEAT = 30.0  # seconds between progress lines where nothing can be redrawn
 EARLY = 5.0  # seconds until the first one
 TAIL = 20  # lines of a failed command's output
-WIDTH = 2000  # characters of a line of output that are kept
+WIDTH = 2000  # characters kept of a line of output
 FOLDED = 2000  # lines kept for GitHub's folded group
 BAR = 20  # columns
-LATE = 10.0  # seconds after its expected end until a step is said to take longer
+LATE = 10.0  # seconds after its expected end until a step is reported as late
 
 
 class Terminal:
     """A Progress for people. Use it as a context manager; steps may come from several threads.
 
-    Output of commands goes to the run's log and is shown here only if its step fails with no details of its own. Under
-    GitHub Actions each step's output is a folded group, written as one block when the step is over, since groups do
-    not nest and steps may run side by side.
+    The output of commands is in the run's log, and shown here only if its step fails without details of its own. Under
+    GitHub Actions each step's output is a folded group, written as one block at the step's end, because groups do not
+    nest and steps may run in parallel.
     """
 
     def __init__(
@@ -99,12 +99,12 @@ class Terminal:
                 self._finish(row, error)
 
     def say(self, text: str) -> None:
-        """Say one thing on a line of its own."""
+        """Write a message on a line of its own."""
         with self._lock:
             self._write(text)
 
     def beat(self) -> None:
-        """Write a line for each open step that is due one."""
+        """Write a progress line for each open step that is due."""
         with self._lock:
             for row in self._open:
                 if row.is_due(self._heartbeat):
@@ -114,7 +114,7 @@ class Terminal:
         while not self._stopped.wait(min(self._heartbeat, 1.0)):
             self.beat()
 
-    # How lines come out
+    # Writing lines
 
     def _finish(self, row: _Row, error: BaseException | None) -> None:
         interrupted = isinstance(error, (KeyboardInterrupt, Interrupted))
@@ -126,8 +126,8 @@ class Terminal:
             self._write_folded(line, row)
         else:
             self._write(line, style={True: "green", False: "bold red", None: "yellow"}[good], lead=1)
-            for told in tail:
-                self._write(f"    {told}")
+            for output_line in tail:
+                self._write(f"    {output_line}")
 
     def _tail(self, row: _Row, error: BaseException | None) -> list[str]:
         """Return a failed step's output, or nothing if an inner step showed it or the error has details."""
@@ -157,7 +157,7 @@ class Terminal:
         self._emit(output.uncommanded(printable(text)) if self._github else printable(text))
 
     def _emit(self, text: str) -> None:
-        encoding = self._stream.encoding or "utf-8"  # none: text in memory, which holds anything
+        encoding = self._stream.encoding or "utf-8"  # a stream in memory has none
         self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         self._stream.flush()
 
@@ -189,9 +189,9 @@ class Terminal:
         """Draw the open steps, one line each, cut to the terminal's width; rich calls this several times a second."""
         from rich.text import Text
 
-        rows = list(self._open)  # no lock: the drawing thread holds rich's, which the other side takes inside ours
+        rows = list(self._open)  # without our lock: the drawing thread holds rich's, which other threads take in ours
         room = max(1, options.max_height - 1)
-        width = min(options.max_width, columns(self._stream))  # the terminal may have become narrower since
+        width = min(options.max_width, columns(self._stream))  # the terminal may be narrower now
         for row in rows[-room:]:
             text = Text(f"{self._style.mark(None)} {row.describe(self._style)}")
             text.truncate(width)
@@ -199,7 +199,7 @@ class Terminal:
 
 
 class _Row:
-    """One open step, as it is shown."""
+    """An open step on the terminal."""
 
     def __init__(self, name: str, subject: str, clock: Callable[[], float], *, keep: int) -> None:
         self.title = one_line(f"{name} {subject}".strip())
@@ -216,32 +216,32 @@ class _Row:
     def update(
         self, *, done: int | None = None, total: int | None = None, detail: str = "", left: float | None = None
     ) -> None:
-        """Keep what is given; what is not stays as it was."""
+        """Store the given values; the others stay as they are."""
         self._state.update(done, total, one_line(shortened(detail, WIDTH)), left)
 
     def line(self, text: str) -> None:
-        """Keep it for the case that the step fails."""
+        """Store a line, to be shown if the step fails."""
         self.lines.append(shortened(text, WIDTH))
 
     def is_due(self, heartbeat: float) -> bool:
-        """Whether a sign of life is due: an early one, then one every `heartbeat` seconds."""
+        """Whether a progress line is due: an early one, then one every `heartbeat` seconds."""
         if self.shown is None:
             return self.elapsed >= min(EARLY, heartbeat)
         return self._clock() - self.shown >= heartbeat
 
     def describe(self, style: TerminalStyle) -> str:
-        """Return the step's state on one line: title, elapsed, share done, detail."""
+        """Return the step's state on one line: title, elapsed time, finished share, remaining time, detail."""
         self.shown = self._clock()
         parts = (self.title, duration(self.elapsed), self._share(style), self._left(), self._state.detail)
         return "  ".join(part for part in parts if part)
 
     def _share(self, style: TerminalStyle) -> str:
-        share, done, total = self._state.share, self._state.done, self._state.total
-        counted = "" if done is None else f"({done}/{total})" if total else str(done)
+        share, finished, total = self._state.share, self._state.done, self._state.total
+        counted = "" if finished is None else f"({finished}/{total})" if total else str(finished)
         if share is None:
             return counted.strip("()")
         text = f"{share:.0%} {counted}".strip()
-        # a bar is worth its room only where there is room for the rest as well
+        # no bar if it would leave too little room for the rest
         if not style.live or style.width < 80:
             return text
         full, empty = ("━", "╌") if style.unicode else ("#", ".")
@@ -249,10 +249,10 @@ class _Row:
         return f"{full * filled}{empty * (BAR - filled)} {text}"
 
     def _left(self) -> str:
-        left = self._state.left
-        if left is None or -LATE < left <= 0:
+        remaining = self._state.left
+        if remaining is None or -LATE < remaining <= 0:
             return ""
-        if left <= 0:
+        if remaining <= 0:
             return "longer than expected"
-        step = 5 if left < 60 else 10 if left < 600 else 60
-        return f"about {duration(math.ceil(left / step) * step)} left"
+        step = 5 if remaining < 60 else 10 if remaining < 600 else 60
+        return f"about {duration(math.ceil(remaining / step) * step)} left"

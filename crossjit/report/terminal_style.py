@@ -1,4 +1,4 @@
-"""What a terminal can show: width, colour, signs."""
+"""The abilities of a terminal: width, colour, signs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PLAIN_WIDTH = 100
 
 @dataclass(frozen=True)
 class TerminalStyle:
-    """What a stream can show: `live` is a terminal, where lines can be redrawn; `width` in columns."""
+    """The abilities of a stream: `live` is a terminal, where lines can be redrawn; `width` in columns."""
 
     live: bool = False
     color: bool = False
@@ -26,7 +26,7 @@ class TerminalStyle:
 
 
 def style_of(stream: TextIO, environ: Mapping[str, str] = os.environ) -> TerminalStyle:
-    """Find out what a stream can show. `NO_COLOR` (https://no-color.org) and `TERM=dumb` are respected."""
+    """Return a stream's abilities. `NO_COLOR` (https://no-color.org) and `TERM=dumb` are respected."""
     terminal = stream.isatty() and environ.get("TERM") != "dumb"
     return TerminalStyle(
         live=terminal,
@@ -37,7 +37,7 @@ def style_of(stream: TextIO, environ: Mapping[str, str] = os.environ) -> Termina
 
 
 def columns(stream: TextIO) -> int:
-    """Return a terminal's width by now."""
+    """Return a terminal's current width."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or PLAIN_WIDTH
     except OSError:

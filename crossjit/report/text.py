@@ -1,4 +1,4 @@
-"""Text of tests and tools made fit to show: what is no text becomes visible, and nothing is without end."""
+"""Texts about verdicts, and the order of outcomes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WORST_FIRST = (
 
 
 def headline(verdicts: Sequence[Verdict]) -> str:
-    """Say in a line how cells came out: `all 2 cells passed`, `1 of 4 cells failed, 1 vacuous`."""
+    """Return the verdicts in one line: `all 2 cells passed`, `1 of 4 cells failed, 1 proved nothing`."""
     count = {verdict: verdicts.count(verdict) for verdict in Verdict if verdict in verdicts}
     total = len(verdicts)
     if not total:

@@ -155,7 +155,7 @@ def concluded(run: Run, cell: Cell) -> dict[str, object]:
     """Return the diagnoses of a cell's tests as JSON values."""
     from crossjit.triage import diagnosis
 
-    return {"diagnoses": [diagnosis.as_json(value) for value in diagnosis.kept(run.cell_folder(cell))]}
+    return {"diagnoses": [diagnosis.as_json(value) for value in diagnosis.load(run.cell_folder(cell))]}
 
 
 def described(run: Run, *, steps: bool) -> str:

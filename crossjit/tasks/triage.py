@@ -142,7 +142,7 @@ def _keep(folders: Sequence[Path], run: str, concluded: Sequence[Diagnosis]) -> 
     for folder in folders:
         with files.translate_os_errors(InfrastructureError, "cannot write the conclusions", folder):
             try:
-                diagnosis.keep(folder, run, concluded)
+                diagnosis.save(folder, run, concluded)
             except FileNotFoundError:
                 note(f"{folder} is gone: the conclusions are only in the record of run {run}")
 

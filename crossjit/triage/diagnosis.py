@@ -123,7 +123,7 @@ def of_json(record: Mapping[str, Any]) -> Diagnosis:
     )
 
 
-def keep(folder: Path, run: str, diagnoses: Sequence[Diagnosis]) -> None:
+def save(folder: Path, run: str, diagnoses: Sequence[Diagnosis]) -> None:
     """Write a run's diagnoses of a cell so far into that cell's folder, which must exist.
 
     Raises OSError; FileNotFoundError if the folder is gone.
@@ -133,7 +133,7 @@ def keep(folder: Path, run: str, diagnoses: Sequence[Diagnosis]) -> None:
     files.replace(folder / FOLDER / f"{run}.json", content.encode())
 
 
-def kept(folder: Path) -> tuple[Diagnosis, ...]:
+def load(folder: Path) -> tuple[Diagnosis, ...]:
     """Read the newest diagnosis of each of a cell's tests; unreadable ones are skipped."""
     newest: dict[tuple[str, str], Diagnosis] = {}
     for diagnosis in sorted(_read(folder / FOLDER), key=lambda diagnosis: diagnosis.at):

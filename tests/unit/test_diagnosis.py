@@ -30,28 +30,28 @@ def test_what_is_written_is_read_again() -> None:
 
 
 def test_the_newest_conclusion_wins_test_by_test(tmp_path: Path) -> None:
-    assert diagnosis.kept(tmp_path / "no-such-cell") == ()
-    diagnosis.keep(tmp_path, LATER.run, [LATER])
-    diagnosis.keep(tmp_path, FIRST.run, [FIRST])
-    diagnosis.keep(tmp_path, FIRST.run, [FIRST, OTHER])
-    assert set(diagnosis.kept(tmp_path)) == {LATER, OTHER}
+    assert diagnosis.load(tmp_path / "no-such-cell") == ()
+    diagnosis.save(tmp_path, LATER.run, [LATER])
+    diagnosis.save(tmp_path, FIRST.run, [FIRST])
+    diagnosis.save(tmp_path, FIRST.run, [FIRST, OTHER])
+    assert set(diagnosis.load(tmp_path)) == {LATER, OTHER}
     in_other_suite = replace(FIRST, suite="jit-stress")
-    diagnosis.keep(tmp_path, FIRST.run, [FIRST, in_other_suite])
-    assert set(diagnosis.kept(tmp_path)) == {LATER, in_other_suite}
+    diagnosis.save(tmp_path, FIRST.run, [FIRST, in_other_suite])
+    assert set(diagnosis.load(tmp_path)) == {LATER, in_other_suite}
 
 
 def test_what_cannot_be_read_is_left_out(tmp_path: Path) -> None:
     good = diagnosis.as_json(FIRST)
     wrong: list[object] = [{**good, "layer": "of later versions"}, {**good, "cell": 3}, {**good, "at": "then"}, "x", {}]
-    diagnosis.keep(tmp_path, LATER.run, [OTHER])
+    diagnosis.save(tmp_path, LATER.run, [OTHER])
     folder = tmp_path / diagnosis.FOLDER
     (folder / "some.json").write_text(json.dumps([*wrong, good]))
     (folder / "none.json").write_text('[{"cell": "3.1')
     (folder / "other.json").write_text("3")
-    assert set(diagnosis.kept(tmp_path)) == {FIRST, OTHER}
+    assert set(diagnosis.load(tmp_path)) == {FIRST, OTHER}
 
 
 def test_a_record_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        diagnosis.keep(tmp_path / "gone", FIRST.run, [FIRST])
+        diagnosis.save(tmp_path / "gone", FIRST.run, [FIRST])
     assert list(tmp_path.iterdir()) == []

@@ -24,7 +24,7 @@ from crossjit.runs.model import Run
 from crossjit.settings import Settings
 from crossjit.tasks import framework
 from crossjit.triage.decide import Layer
-from crossjit.triage.diagnosis import keep
+from crossjit.triage.diagnosis import save
 from tests import example_runs
 from tests.example_runs import HOSTILE
 from tests.written import CONTROL, GITHUB, OURS, check, check_characters, commands
@@ -111,7 +111,7 @@ def hostile(settings: Settings) -> Run:
             example_runs.diagnosis(result.cell, test.name, Layer.UNCLEAR, text, message=text)
             for test, text in zip(bad, HOSTILE, strict=False)
         ]
-        keep(run.cell_folder(result.cell), example_runs.TRIAGE, found)
+        save(run.cell_folder(result.cell), example_runs.TRIAGE, found)
     return run
 
 

@@ -19,7 +19,7 @@ from crossjit.report.text import headline
 from crossjit.runs.model import Run, RunError, RunState
 from crossjit.settings import Settings
 from crossjit.triage.decide import Layer
-from crossjit.triage.diagnosis import keep
+from crossjit.triage.diagnosis import save
 from crossjit.util.text import join_words, printable, shortened
 from crossjit.validation import reason
 from tests import example_runs
@@ -213,7 +213,7 @@ def test_hostile_text_stays_text(example: Run) -> None:
         example_runs.diagnosis(cell.cell, test.name, Layer.UNCLEAR, test.message, message=test.message)
         for test in cell.suites[0].results
     ]
-    keep(example.cell_folder(cell.cell), example_runs.TRIAGE, concluded)
+    save(example.cell_folder(cell.cell), example_runs.TRIAGE, concluded)
     text = html.page(example, results)
     parsed = Parsed(text)
     assert parsed.wrong == []
@@ -259,7 +259,7 @@ def test_tables_of_triage_take_room_as_well(settings: Settings) -> None:
             example_runs.diagnosis(result.cell, name, Layer.FLAKY, "<why>" * 20, suite="full", message="<&'>" * 99)
             for name in tests
         ]
-        keep(run.cell_folder(result.cell), example_runs.TRIAGE, found)
+        save(run.cell_folder(result.cell), example_runs.TRIAGE, found)
     text = html.page(run, results)
     assert len(text.encode()) < LIMIT
     assert text.count("What this was concluded from") > 20

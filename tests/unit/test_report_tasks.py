@@ -17,7 +17,7 @@ from crossjit.model import Verdict
 from crossjit.runs.model import Run
 from crossjit.settings import Settings
 from crossjit.triage.decide import Layer
-from crossjit.triage.diagnosis import keep
+from crossjit.triage.diagnosis import save
 from tests import example_runs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,7 +99,7 @@ def test_a_run_of_triage_shows_what_it_concluded(settings: Settings) -> None:
     run = example_runs.record(settings, [], also=[result.cell])
     found = example_runs.diagnosis(result.cell, example_runs.GUARD, Layer.FLAKY, "passes and fails")
     (run.folder / "cells" / result.cell.slug).mkdir(parents=True)
-    keep(run.cell_folder(result.cell), run.id, [found])
+    save(run.cell_folder(result.cell), run.id, [found])
     text = invoke(settings, "runs", "show").stdout.decode()
     assert f"{result.cell}: {example_runs.GUARD}\n  flaky (5 of 5): passes and fails\n" in text
     assert "tier-2 interpreter" in text

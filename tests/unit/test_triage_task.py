@@ -66,7 +66,7 @@ def test_what_was_concluded_before_the_end_is_kept_with_both_runs(looked_into: R
     with pytest.raises(Interrupted):
         triage._triage(Request(), looked_into, (), builds=False)
     for run in (looked_into, record.run):
-        found = diagnosis.kept(run.cell_folder(cell))
+        found = diagnosis.load(run.cell_folder(cell))
         assert len(found) == 2
         assert example_runs.GUARD in [each.test for each in found]
     assert [path.name for path in (looked_into.cell_folder(cell) / diagnosis.FOLDER).iterdir()] == [f"{record.id}.json"]
@@ -81,6 +81,6 @@ def test_a_run_that_was_removed_meanwhile_does_not_end_triage(
     shutil.rmtree(looked_into.folder)
     with pytest.raises(Interrupted):
         triage._triage(Request(), looked_into, (), builds=False)
-    assert len(diagnosis.kept(record.run.cell_folder(cell))) == 2
+    assert len(diagnosis.load(record.run.cell_folder(cell))) == 2
     assert not looked_into.folder.exists()
     assert f"the conclusions are only in the record of run {record.id}" in capsys.readouterr().err
