@@ -1,4 +1,4 @@
-"""What CPython's own data says in a stopped program: threads, Python-level stacks, the JIT's executors. Runs in gdb."""
+"""Reads CPython's data in a stopped program: threads, Python-level stacks, the JIT's executors. Runs in gdb."""
 
 import contextlib
 import io
@@ -12,17 +12,17 @@ LOOPS = 100_000  # steps through linked lists of the program, which may be damag
 
 
 def quietly(command):
-    """Run a command of gdb's and return what it says; what goes wrong is what it says, too."""
+    """Run a gdb command and return its output, or its error."""
     try:
         return gdb.execute(command, to_string=True)
     except gdb.error as error:
         return f"{command}: {error}\n"
-    except KeyboardInterrupt:  # an assertion of gdb's own that failed; it goes on, as it was told to
+    except KeyboardInterrupt:  # a failed assertion in gdb, which is set to continue
         return f"{command}: gdb failed\n"
 
 
 def value(expression):
-    """Evaluate an expression, None where it cannot be."""
+    """Evaluate an expression, None if it cannot be."""
     try:
         return gdb.parse_and_eval(expression)
     except (gdb.error, KeyboardInterrupt):
@@ -30,7 +30,7 @@ def value(expression):
 
 
 def interpreters():
-    """Go through the interpreters' states."""
+    """Yield the interpreters' states."""
     state = value("_PyRuntime.interpreters.head")
     for _ in range(LOOPS):
         if state is None or not int(state):
@@ -40,10 +40,10 @@ def interpreters():
 
 
 def thread_state(thread_id=None):
-    """Return the thread state of a thread by its kernel's id, by default of the selected one; None if it has none.
+    """Return the thread state of a thread by its kernel id, by default the selected one; None if it has none.
 
-    CPython's helper takes it from a thread-local variable, where QEMU cannot say and gdb 18 fails an assertion of its
-    own.
+    CPython's helper reads it from a thread-local variable, which does not work under QEMU, and fails an assertion in
+    gdb 18.
     """
     if thread_id is None:
         thread = gdb.selected_thread()
@@ -61,7 +61,7 @@ def thread_state(thread_id=None):
 
 
 def executors():
-    """Go through the JIT's executors."""
+    """Yield the JIT's executors."""
     for interpreter in interpreters():
         names = {field.name for field in interpreter.type.strip_typedefs().target().strip_typedefs().fields()}
         if "executor_ptrs" in names:  # 3.15
@@ -77,21 +77,21 @@ def executors():
 
 
 def compiled():
-    """List the executors that have machine code: where it begins and ends, and the executor."""
-    found = []
+    """List the executors with machine code: its start, its end, and the executor."""
+    ranges = []
     with contextlib.suppress(gdb.error):
         for executor in executors():
             begin = int(executor["jit_code"])
             if begin:
-                found.append((begin, begin + int(executor["jit_size"]), executor))
-    return found
+                ranges.append((begin, begin + int(executor["jit_size"]), executor))
+    return ranges
 
 
 def uops_of(executor):
-    """Lay out an executor's uops in its machine code: `_PyJIT_Compile` in Python/jit.c puts stencil after stencil."""
+    """Return the positions of an executor's uops in its machine code, a sequence of stencils (Python/jit.c)."""
     begin = int(executor["jit_code"])
     with contextlib.suppress(gdb.error):
-        begin = int(executor["jit_side_entry"])  # until 3.14 there is something before the first
+        begin = int(executor["jit_side_entry"])  # up to 3.14 there is code before the first
     groups = value("stencil_groups")
     if groups is None:
         return []
@@ -103,20 +103,20 @@ def uops_of(executor):
 
 
 def code_of(executor):
-    """Name the function that an executor was made for, with its file; empty where that cannot be told."""
+    """Return an executor's function, with its file and line; empty if unknown."""
     try:
         code = helper("PyCodeObjectPtr").from_pyobject_ptr(executor["vm_data"]["code"])
         if code.is_null():
             return ""
         name, file = (code.pyop_field(field).proxyval(set()) for field in ("co_qualname", "co_filename"))
         line = int(code.field("co_firstlineno"))
-    except Exception:  # whatever CPython's helper meets in damaged memory
+    except Exception:  # CPython's helper may fail in any way on damaged memory
         return ""
     return f"{name} ({file}:{line})"
 
 
 def helper(name):
-    """Return what CPython's helper defines, None without it."""
+    """Return a definition of CPython's helper, None without it."""
     return getattr(sys.modules["__main__"], name, None)
 
 
@@ -124,17 +124,17 @@ def python_stack():
     """Return the Python-level stack of the selected thread."""
     if helper("PyFramePtr") is None:
         return "there is no CPython's helper for gdb in the artifact\n"
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
         try:
             helper("print_traceback_helper")(full_info=False)
         except Exception as error:
             print(f"CPython's helper failed: {error}")
-    text = said.getvalue()
+    text = output.getvalue()
     if 'File "' in text:
         return text
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
         try:
             state = thread_state()
             frame = helper("PyFramePtr")(state["current_frame"]) if state is not None else None
@@ -142,6 +142,6 @@ def python_stack():
                 frame = frame.print_traceback_until_shim()
         except Exception as error:
             print(f"  the rest cannot be read: {error}")
-    if 'File "' in said.getvalue():
-        return f"By the thread's state (most recent call first):\n{said.getvalue()}"
+    if 'File "' in output.getvalue():
+        return f"By the thread's state (most recent call first):\n{output.getvalue()}"
     return text or "no Python runs in this thread\n"

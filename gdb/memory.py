@@ -1,10 +1,10 @@
-"""What is where in a process's memory: its mappings, and the uops of the JIT's machine code. Knows nothing of gdb."""
+"""A process's memory: its mappings, and the uops in the JIT's machine code. Independent of gdb."""
 
 import collections
 import re
 
 Mapping = collections.namedtuple("Mapping", "start end rights path")
-"""Addresses as the program sees them; `rights` as in `r-xp`; `path` is empty for memory that is no file's."""
+"""Addresses are the program's; `rights` as in `r-xp`; `path` is empty for memory that is not mapped from a file."""
 
 Uop = collections.namedtuple("Uop", "number name start end")
 """A uop of an executor: its number in the trace, its stencil's name, and the addresses of its machine code."""
@@ -13,22 +13,22 @@ _LINE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) \S+ \d+\s*(.*)"
 
 
 def mappings(text, offset=0):
-    """Read `/proc/PID/maps`. Under QEMU these are the host's addresses: `offset` more than the program's own.
+    """Parse `/proc/PID/maps`. Under QEMU it has the host's addresses: the program's own plus `offset`.
 
     >>> mappings("55039da000-55039dd000 r--p 00000000 00:00 0 ")
     [Mapping(start=365132881920, end=365132894208, rights='r--p', path='')]
     """
-    found = []
+    result = []
     for line in text.splitlines():
         if match := _LINE.fullmatch(line.rstrip()):
             start, end = int(match[1], 16) - offset, int(match[2], 16) - offset
             if end > 0:
-                found.append(Mapping(start, end, match[3], match[5]))
-    return found
+                result.append(Mapping(start, end, match[3], match[5]))
+    return result
 
 
 def base(text, path):
-    """Return the address in `/proc/PID/maps` at which a file's first byte is, None if it is nowhere."""
+    """Return the address of a file's first byte in `/proc/PID/maps`, None if it is not mapped."""
     for line in text.splitlines():
         if (match := _LINE.fullmatch(line.rstrip())) and match[5] == path and int(match[4], 16) == 0:
             return int(match[1], 16)
@@ -36,7 +36,7 @@ def base(text, path):
 
 
 def program_headers(text):
-    """Find in what gdb says of the auxiliary vector where the program's headers are: some bytes behind its first.
+    """Return the address of the program headers in gdb's output of the auxiliary vector.
 
     >>> hex(program_headers("3    AT_PHDR              Program headers for program    0x5500000040"))
     '0x5500000040'
@@ -45,13 +45,13 @@ def program_headers(text):
     return int(match[1], 16) if match else None
 
 
-def at(found, address):
-    """Return the mapping that an address is in, None if it is in none."""
-    return next((mapping for mapping in found if mapping.start <= address < mapping.end), None)
+def at(mapped, address):
+    """Return the mapping that contains an address, None if there is none."""
+    return next((mapping for mapping in mapped if mapping.start <= address < mapping.end), None)
 
 
 def place(mapping, program):
-    """Say what a mapping is, in words; `program` is the path of the program itself."""
+    """Describe a mapping; `program` is the path of the program itself."""
     if mapping is None:
         return "unmapped memory"
     if not mapping.path:
@@ -60,21 +60,21 @@ def place(mapping, program):
 
 
 def uops(begin, sizes):
-    """Lay out an executor's uops: pairs of a stencil's name and its size in bytes, one after the other."""
-    found = []
+    """Return an executor's uops, given the stencils' names and sizes in bytes, in order."""
+    result = []
     for number, (name, size) in enumerate(sizes):
-        found.append(Uop(number, name, begin, begin + size))
+        result.append(Uop(number, name, begin, begin + size))
         begin += size
-    return found
+    return result
 
 
-def uop_at(found, address):
-    """Return the uop that an address is in the machine code of, None if it is in none's."""
-    return next((uop for uop in found if uop.start <= address < uop.end), None)
+def uop_at(uops, address):
+    """Return the uop whose machine code contains an address, None if there is none."""
+    return next((uop for uop in uops if uop.start <= address < uop.end), None)
 
 
 def stencil(text):
-    """Find a stencil's name in what gdb prints for the function that copies it.
+    """Return a stencil's name, given gdb's output for the function that copies it.
 
     >>> stencil("0x3491b0 <emit__CONTAINS_OP_SET_r23>")
     '_CONTAINS_OP_SET_r23'
@@ -83,9 +83,9 @@ def stencil(text):
     return match[1] if match else ""
 
 
-def executor(found):
-    """Say in words which part of an executor is meant: `found` is the report's value of that name."""
-    number, size, function = found["number"], found["uops"], found["function"]
-    where = "behind its uops" if number is None else f"uop {number} of {size}, {found['uop']} + {found['offset']}"
-    called = f"called by frame #{found['level']}, JIT code: " if found["level"] else ""
-    return f"{called}{where}" + (f", made for {function}" if function else "")
+def executor(fields):
+    """Describe a part of an executor, given the report's `executor`."""
+    number, size, function = fields["number"], fields["uops"], fields["function"]
+    place = "behind its uops" if number is None else f"uop {number} of {size}, {fields['uop']} + {fields['offset']}"
+    called = f"called by frame #{fields['level']}, JIT code: " if fields["level"] else ""
+    return f"{called}{place}" + (f", made for {function}" if function else "")

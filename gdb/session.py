@@ -1,20 +1,20 @@
-"""Starts a program under gdb, lets it run to its crash, and tells what is to be seen there. Runs inside gdb.
+"""Starts a program under gdb, lets it run to its crash, and reports on it. Runs inside gdb.
 
     gdb … --eval-command 'python import sys; sys.path.insert(0, FOLDER); import session; session.main()'
 
-`order.json` beside this file says what to do: {"program": path, "helper": path | null, "starts": [start, …],
-"emulated": bool, "go": bool, "output": folder | null}. A start is {"about", "argv", "env", "cwd", "seconds": number |
-null}; the next is made when one comes to its end. With `go` a program runs on to its crash, or until its time is over;
-else it stands at `main`. Without `output` the user gets gdb's prompt; with it nobody is there, and the folder gets
-`program.log`, what the program wrote, and `report.jsonl`, a line for each thing that is known:
+The input is `order.json` beside this file: {"program": path, "helper": path | null, "starts": [start, …], "emulated":
+bool, "go": bool, "output": folder | null}. A start is {"about", "argv", "env", "cwd", "seconds": number | null}; when
+one ends, the next is started. With `go` a program runs until it crashes or reaches its time limit; otherwise it stops
+at `main`. Without `output` the user gets gdb's prompt. With it gdb runs unattended, and the folder gets `program.log`,
+the program's output, and `report.jsonl`, with these lines:
 
     {"event": "start", "number", "about"}            which of the starts
-    {"event": "stop", "signal", "interrupted", …}    where it stands, in short: `View.summary`
-    {"event": "exit", "code" | null}                 it came to its end
-    {"event": "section", "title", "text"}            one thing to look at
-    {"event": "done"}                                nothing is missing
+    {"event": "stop", "signal", "interrupted", …}    where it stopped: `View.summary`
+    {"event": "exit", "code" | null}                 it ended
+    {"event": "section", "title", "text"}            a section of the report
+    {"event": "done"}                                the report is complete
 
-Under QEMU there is no ptrace: it waits for gdb at a socket by itself (`QEMU_GDB`).
+Under QEMU there is no ptrace; QEMU itself waits for gdb at a socket (`QEMU_GDB`).
 """
 
 import contextlib
@@ -34,12 +34,12 @@ import gdb
 
 HERE = pathlib.Path(__file__).resolve().parent
 CRASHES = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGSYS", "SIGTRAP")
-PATIENCE = 60  # seconds for QEMU to come up, and for an interrupted program to stop
-LOG = 4 << 20  # bytes of the program's output that are kept, from its end
+TIMEOUT = 60  # seconds for QEMU to start, and for an interrupted program to stop
+LOG = 4 << 20  # bytes kept at the end of the program's output
 
 
 class Session:
-    """One gdb with the programs that it is told to start."""
+    """One gdb with the programs to start."""
 
     def __init__(self, order):
         self.order = order
@@ -60,39 +60,39 @@ class Session:
             "confirm off",
             "pagination off",
             "debuginfod enabled off",
-            "disable-randomization off",  # containers may not, and gdb warns
+            "disable-randomization off",  # not allowed in containers, so gdb would warn
             "sysroot /",
             "print frame-arguments scalars",
-            "print raw-frame-arguments on",  # reprs of damaged objects fill pages
+            "print raw-frame-arguments on",  # reprs of damaged objects are very long
             "breakpoint pending on",
         ):
             quietly(f"set {setting}")
-        for what in ("quit", "corefile"):
-            quietly(f"maintenance set internal-error {what} no")
+        for action in ("quit", "corefile"):
+            quietly(f"maintenance set internal-error {action} no")
         quietly(f"file {self.order['program']}")
         if self.order["helper"] is not None:
             quietly(f"source {self.order['helper']}")
         if helper("PyFramePtr") is not None:
             helper("PyFramePtr").get_thread_state = staticmethod(thread_state)
             PyBacktrace()
-        # every other signal is the program's own business
+        # all other signals are passed to the program
         quietly("handle all nostop noprint pass")
         quietly(f"handle {' '.join(CRASHES)} stop print")
         gdb.events.stop.connect(self.on_stop)
         gdb.events.exited.connect(self.on_exit)
 
     def on_stop(self, event):
-        """Remember what stopped the program."""
+        """Record the signal that stopped the program."""
         self.stopped_by = getattr(event, "stop_signal", None)
 
     def on_exit(self, event):
-        """Remember how the program ended."""
+        """Record how the program ended."""
         self.ended, self.exit_code = True, getattr(event, "exit_code", None)
 
     # -- starting
 
     def start(self, number):
-        """Start a program, and let it come as far as `main`."""
+        """Start a program, and let it run to `main`."""
         self.leave()
         self.number, self.ended, self.exit_code, self.stopped_by = number, False, None, None
         start = self.order["starts"][number]
@@ -104,7 +104,7 @@ class Session:
             self.start_native(start)
 
     def start_native(self, start):
-        """Start it as gdb's own child; /bin/sh takes the quoting off."""
+        """Start it as gdb's own child, through /bin/sh."""
         inferior = gdb.selected_inferior()
         inferior.clear_env()
         for name, text in start["env"].items():
@@ -117,15 +117,15 @@ class Session:
         gdb.execute("run", to_string=self.batch)
 
     def start_emulated(self, start):
-        """Start it under QEMU, which waits until gdb is there; only this process of it, and none that it starts."""
+        """Start it under QEMU, which waits for gdb; its child processes do not."""
         place = f"/tmp/gdb-{os.getpid()}-{time.monotonic_ns()}"
         env = {**start["env"], "QEMU_GDB": place, "QEMU_UNSET_ENV": "QEMU_GDB,QEMU_UNSET_ENV"}
         self.log = self.program_log.open("wb") if self.batch else None
-        # In gdb's process group: this QEMU may not listen to gdb while the program runs, but it hears a Ctrl-C.
+        # In gdb's process group: QEMU may ignore gdb while the program runs, but it gets a Ctrl-C.
         self.child = subprocess.Popen(
             start["argv"], env=env, cwd=start["cwd"], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log
         )
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while not is_listening(place):
             if self.child.poll() is not None or time.monotonic() > deadline:
                 raise gdb.GdbError("what runs the program is no QEMU, or none that waits for gdb at a socket")
@@ -135,7 +135,7 @@ class Session:
         gdb.execute("continue", to_string=True)
 
     def leave(self):
-        """End the program if there still is one."""
+        """Kill the program if it is still running."""
         if not self.ended:
             quietly("kill")
         if self.child is not None:
@@ -148,13 +148,13 @@ class Session:
 
     @property
     def program_log(self):
-        """Where the program's output goes if nobody is there to see it."""
+        """The file for the program's output if gdb runs unattended."""
         return pathlib.Path(self.order["output"]) / "program.log"
 
     # -- running
 
     def go(self):
-        """Let it run until it crashes or is interrupted; when it ends, start the next. Return whether one stands."""
+        """Run until a program crashes or is interrupted; when one ends, start the next. Return whether one stopped."""
         while True:
             self.run_on()
             if not self.ended:
@@ -166,14 +166,14 @@ class Session:
             self.start(self.number + 1)
 
     def run_on(self):
-        """Let it run until something stops it; a SIGINT of its own does not."""
+        """Run until something stops the program; a SIGINT of its own does not."""
         deadline = self.deadline()
         try:
             while not self.ended and self.stopped_by not in CRASHES:
                 self.stopped_by = None
                 try:
                     gdb.execute("continue", to_string=self.batch)
-                except gdb.error as error:  # what it ran in is gone
+                except gdb.error as error:  # its process is gone
                     gdb.write(f"{error}\n")
                     self.ended = True
                 if not self.batch or self.time_is_up or self.stopped_by != "SIGINT":
@@ -184,7 +184,7 @@ class Session:
                 deadline.cancel()
 
     def deadline(self):
-        """Have the program interrupted when its time is over, if it has a limit."""
+        """Start the timer that interrupts the program at its time limit; None without one."""
         seconds = self.order["starts"][self.number]["seconds"]
         if seconds is None:
             return None
@@ -203,8 +203,8 @@ class Session:
             def run(self):
                 if not self.over.wait(seconds):
                     interrupt()
-                    if not self.over.wait(PATIENCE):
-                        interrupt(signal.SIGKILL)  # it does not stop: then there is nothing to look at
+                    if not self.over.wait(TIMEOUT):
+                        interrupt(signal.SIGKILL)  # it does not stop, so there is nothing to report
 
             def cancel(self):
                 self.over.set()
@@ -213,7 +213,7 @@ class Session:
         deadline.start()
         return deadline
 
-    # -- telling
+    # -- reporting
 
     def emit(self, event, **fields):
         """Write a line of the report."""
@@ -222,28 +222,28 @@ class Session:
                 report.write(json.dumps({"event": event, **fields}) + "\n")
 
     def view(self):
-        """Look where the program stands."""
+        """Return the view of the stopped program."""
         return View(self.order["program"], self.child.pid if self.child is not None else None)
 
     def show(self):
-        """Say where it stands to somebody who sits before it."""
+        """Print where the program stopped."""
         gdb.write(python_stack())
         for line in self.view().words():
             gdb.write(f"{line}\n")
 
     def report(self):
-        """Write what is to be seen where the program stands, the most telling first."""
+        """Write the report about the stopped program, the most important sections first."""
         view = self.view()
         self.emit("stop", signal=self.stopped_by, interrupted=self.time_is_up, **view.summary())
         for title, look in view.sections():
             try:
                 text = look()
-            except Exception as error:  # one thing that cannot be had must not hide the others
+            except Exception as error:  # one section that fails must not hide the others
                 text = f"cannot be told: {type(error).__name__}: {error}\n"
             self.emit("section", title=title, text=text)
 
     def shorten(self):
-        """Keep the end of what the program wrote."""
+        """Keep only the end of the program's output."""
         if self.program_log.is_file() and self.program_log.stat().st_size > LOG:
             with self.program_log.open("rb") as log:
                 log.seek(-LOG, os.SEEK_END)
@@ -251,7 +251,7 @@ class Session:
             self.program_log.write_bytes(b"[...]\n" + end)
 
     def work(self):
-        """Do all that was ordered with nobody there."""
+        """Carry out the order unattended."""
         self.start(0)
         if self.go():
             self.report()
@@ -274,7 +274,7 @@ class Session:
 
 
 def is_listening(place):
-    """Whether somebody waits at a socket; it is there a moment before it can be connected to."""
+    """Whether a process listens at a socket; its file exists a moment earlier."""
     if not os.path.exists(place):
         return False
     with pathlib.Path("/proc/net/unix").open(encoding="utf-8") as sockets:
@@ -306,20 +306,20 @@ class Again(gdb.Command):
 
 
 class Place(gdb.Command):
-    """Say what the pc is in: the JIT's code and which uop of it, a library, or the program; with the machine code."""
+    """Print where the pc is: the JIT's code and its uop, a library, or the program; with the machine code."""
 
     def __init__(self, session):
         super().__init__("place", gdb.COMMAND_STACK)
         self.session = session
 
     def invoke(self, argument, from_tty):
-        """Say it."""
+        """Print it."""
         gdb.write(self.session.view().code())
         self.session.show()
 
 
 def main():
-    """Do what `order.json` says. In a batch gdb ends with 0 when the report is whole."""
+    """Carry out `order.json`. Unattended, gdb exits with 0 if the report is complete."""
     session = Session(json.loads((HERE / "order.json").read_text(encoding="utf-8")))
     session.prepare()
     if session.batch:

@@ -1,4 +1,4 @@
-"""Where a program stands, and what is to be seen there. Runs in gdb."""
+"""Describes a stopped program. Runs in gdb."""
 
 import contextlib
 import os
@@ -9,13 +9,13 @@ from cpython import code_of, compiled, python_stack, quietly, uops_of
 
 import gdb
 
-FRAMES = 60  # of a stack; a runaway recursion has thousands
-LINES = 24  # of machine code around the pc
+FRAMES = 60  # frames of a stack, at most: a runaway recursion has thousands
+LINES = 24  # lines of machine code around the pc
 PAGE = 4096
 
 
 class View:
-    """Where the program stands, and what is to be seen there. `emulator` is QEMU's process, None without one."""
+    """A stopped program. `emulator` is QEMU's process id, None without QEMU."""
 
     def __init__(self, program, emulator):
         self.program = os.path.realpath(program)
@@ -25,13 +25,13 @@ class View:
         self.find_executor()
 
     def find_executor(self):
-        """Find the executor that the pc is in, or the innermost that what the pc is in was called from, and the uop."""
+        """Find the innermost frame in an executor's machine code, the executor, and the uop."""
         ranges = compiled()
         frame = gdb.newest_frame() if ranges else None
         for level in range(FRAMES):
             if frame is None:
                 return
-            pc = int(frame.pc()) - (1 if level else 0)  # a return address is behind the call
+            pc = int(frame.pc()) - (1 if level else 0)  # a return address is after the call
             for begin, end, executor in ranges:
                 if begin <= pc < end:
                     self.executor, self.level, self.inside = executor, level, pc
@@ -44,7 +44,7 @@ class View:
                 return
 
     def mappings(self):
-        """Read what is mapped, in the program's own addresses."""
+        """Return the mappings, with the program's own addresses."""
         process = self.emulator or gdb.selected_inferior().pid
         text = pathlib.Path(f"/proc/{process}/maps").read_text(encoding="utf-8", errors="replace")
         offset = 0
@@ -55,15 +55,15 @@ class View:
         return memory.mappings(text, offset)
 
     def summary(self):
-        """Say in short where it stands: values for the report's `stop`."""
-        said = {"pc": f"{self.pc:#x}", "place": self.place(), "instruction": self.instruction()}
+        """Return the values of the report's `stop`."""
+        fields = {"pc": f"{self.pc:#x}", "place": self.place(), "instruction": self.instruction()}
         frame = gdb.selected_frame()
-        said["function"] = frame.name() or ""
+        fields["function"] = frame.name() or ""
         line = frame.find_sal()
-        said["source"] = f"{line.symtab.filename}:{line.line}" if line.symtab else ""
+        fields["source"] = f"{line.symtab.filename}:{line.line}" if line.symtab else ""
         if self.executor is not None:
             begin = int(self.executor["jit_code"])
-            said["executor"] = {
+            fields["executor"] = {
                 "address": f"{int(self.executor):#x}",
                 "code": f"{begin:#x}",
                 "size": int(self.executor["jit_size"]),
@@ -74,10 +74,10 @@ class View:
                 "offset": self.inside - (self.uop.start if self.uop else begin),
                 "level": self.level,
             }
-        return said
+        return fields
 
     def place(self):
-        """Say what the pc is in."""
+        """Describe where the pc is."""
         if self.executor is not None and self.level == 0:
             return "JIT code"
         try:
@@ -86,21 +86,21 @@ class View:
             return gdb.solib_name(self.pc) or "memory that cannot be told"
 
     def instruction(self):
-        """Return the instruction at the pc; empty where there is none."""
+        """Return the instruction at the pc; empty if there is none."""
         try:
             return " ".join(gdb.selected_frame().architecture().disassemble(self.pc)[0]["asm"].split())
         except gdb.error:
             return ""
 
     def words(self):
-        """Say where it stands for somebody who sits before it."""
-        said = self.summary()
-        yield f"{said['pc']} is in {said['place']}: {said['instruction']}"
-        if "executor" in said:
-            yield memory.executor(said["executor"])
+        """Yield lines for the user about where it stopped."""
+        summary = self.summary()
+        yield f"{summary['pc']} is in {summary['place']}: {summary['instruction']}"
+        if "executor" in summary:
+            yield memory.executor(summary["executor"])
 
     def sections(self):
-        """List what is to be looked at: titles, and functions that return the text."""
+        """Yield the report's sections: titles, and functions that return the text."""
         yield "Python stack", python_stack
         yield "native stack", lambda: quietly(f"backtrace {FRAMES}")
         yield "machine code", self.code
@@ -112,7 +112,7 @@ class View:
         yield "mappings", self.mapped
 
     def code(self):
-        """Disassemble around the pc: from a point before it from which the instructions follow without a gap."""
+        """Disassemble around the pc, from an earlier instruction boundary."""
         frame = gdb.selected_frame()
         architecture, begin = frame.architecture(), self.pc
         if architecture.name() == "aarch64":
@@ -125,19 +125,19 @@ class View:
         if self.uop is not None and self.level == 0:
             begin = self.uop.start
         lines = architecture.disassemble(begin, self.pc)
-        after = architecture.disassemble(self.pc, count=LINES // 2)
-        shown = [*lines[:-1][-LINES // 2 :], *after]
+        following = architecture.disassemble(self.pc, count=LINES // 2)
+        shown = [*lines[:-1][-LINES // 2 :], *following]
         return "".join(
             f"{'=>' if line['addr'] == self.pc else '  '} {line['addr']:#x}  {line['asm']}\n" for line in shown
         )
 
     def registers(self):
-        """List the registers, without those of the system that QEMU plays: their names are in capitals."""
+        """List the registers without QEMU's system registers, whose names are in capitals."""
         lines = quietly("info registers").splitlines(keepends=True)
         return "".join(line for line in lines if not line[:1].isupper())
 
     def trace(self):
-        """List the uops that the executor was made of."""
+        """List the executor's uops."""
         lines = [f"for {code_of(self.executor) or 'a function that cannot be told'}\n"]
         for uop in self.uops:
             instruction = self.executor["trace"][uop.number]
@@ -161,8 +161,8 @@ class View:
 
     def mapped(self):
         """List the mappings."""
-        return "".join(
-            f"{'=>' if each.start <= self.pc < each.end else '  '} {each.start:#x}-{each.end:#x} {each.rights}"
-            f" {each.path}\n"
-            for each in self.mappings()
-        )
+        lines = []
+        for mapping in self.mappings():
+            mark = "=>" if mapping.start <= self.pc < mapping.end else "  "
+            lines.append(f"{mark} {mapping.start:#x}-{mapping.end:#x} {mapping.rights} {mapping.path}\n")
+        return "".join(lines)

@@ -1,17 +1,16 @@
-"""Find out what this machine, container and emulator let a program do: one feature check for each capability.
+"""Probe the capabilities of this machine, container and emulator: one feature check for each.
 
-Runs inside the target with nothing but the CPython under test; knows nothing of crossjit. Start it with PYTHON_JIT=0.
+Runs inside the target with the CPython under test only, independent of crossjit. Start it with PYTHON_JIT=0.
 
     capabilities.py [--list] [NAME …]
 
-Its last line is {"capabilities": {name: {"works": true | false | null, "detail": text}}}. A check that crashes
-or hangs is a capability that does not work; null means that nothing can be said: the check itself went wrong, or had
-no time.
+Its last line is {"capabilities": {name: {"works": true | false | null, "detail": text}}}. If a check crashes or hangs,
+the capability does not work; null means unknown: the check itself failed, or there was no time for it.
 
-The checks ask the kernel, or what stands for it, and not the CPython under test: a bug there must not pass for a
-missing capability and excuse the tests that find it. So they call the C library through ctypes, or modules that are no
-more than its calls (os, signal, time, _socket, _thread, mmap); where more of Python is in between, a control without
-the thing in question has to work.
+The checks test the kernel or its emulation, not the CPython under test: a bug of CPython must not look like a missing
+capability and excuse the tests that find it. So they call the C library through ctypes, or modules that only wrap its
+calls (os, signal, time, _socket, _thread, mmap); if more of Python is involved, a control without the tested feature
+must work.
 """
 
 import argparse
@@ -32,7 +31,7 @@ import feature_checks_time
 from feature_check import PATIENCE, Inconclusive, Unsupported, error_name, how
 
 LIMIT = 120.0  # seconds for all of them
-DETAIL = 1000  # characters that are told of one
+DETAIL = 1000  # characters of a detail, at most
 
 FEATURE_CHECKS = (
     *feature_checks_processes.FEATURE_CHECKS,
@@ -44,12 +43,12 @@ FEATURE_CHECKS = (
 
 
 def name_of(feature_check):
-    """Name a feature check's capability: `posix-spawn-errno`."""
+    """Return the name of a feature check's capability: `posix-spawn-errno`."""
     return feature_check.__name__.replace("_", "-")
 
 
-def answer(feature_check):
-    """Try a feature check in this process."""
+def result_of(feature_check):
+    """Run a feature check in this process."""
     try:
         return {"works": True, "detail": feature_check()}
     except Unsupported as missing:
@@ -61,20 +60,20 @@ def answer(feature_check):
         return {"works": None, "detail": str(unclear)}
     except Exception as error:
         line = traceback.extract_tb(error.__traceback__)[-1].lineno
-        said = f"the feature check went wrong: {type(error).__name__}: {error} (line {line})"
-        return {"works": None, "detail": said}
+        detail = f"the feature check went wrong: {type(error).__name__}: {error} (line {line})"
+        return {"works": None, "detail": detail}
 
 
 def short(fact):
-    """Cut what a feature check tells where it is too long to be of use."""
+    """Shorten a feature check's detail."""
     return {**fact, "detail": fact["detail"][:DETAIL]}
 
 
 def ask(feature_check, patience=PATIENCE, channel=None):
-    """Try a feature check in a process and a folder of its own, which are gone afterwards with all that it started."""
+    """Run a feature check in its own process and folder, which are removed afterwards with all that it started."""
     with (
         tempfile.TemporaryDirectory(prefix="check-", ignore_cleanup_errors=True) as folder,
-        tempfile.TemporaryFile() as said,
+        tempfile.TemporaryFile() as result,
         tempfile.TemporaryFile() as noise,
     ):
         pid = os.fork()
@@ -86,13 +85,13 @@ def ask(feature_check, patience=PATIENCE, channel=None):
                     os.close(channel)
                 os.dup2(noise.fileno(), 1)
                 os.dup2(noise.fileno(), 2)
-                os.write(said.fileno(), json.dumps(short(answer(feature_check))).encode())
+                os.write(result.fileno(), json.dumps(short(result_of(feature_check))).encode())
             finally:
                 os._exit(0)
         status = end(pid, patience)
-        said.seek(0)
+        result.seek(0)
         with contextlib.suppress(ValueError):
-            return json.loads(said.read())
+            return json.loads(result.read())
         if status is None:
             return {"works": False, "detail": f"it hangs: no answer in {patience:.0f} s"}
         noise.seek(0)
@@ -101,13 +100,13 @@ def ask(feature_check, patience=PATIENCE, channel=None):
 
 
 def end(pid, patience):
-    """Wait for a child, and kill it and its session when its time is over; return its wait status, None if it was."""
+    """Wait for a child, then kill its session, and itself at its time limit; return its wait status, None if killed."""
     deadline = time.monotonic() + patience
     status, pause = None, 0.001
     while status is None and time.monotonic() < deadline:
-        ended, found = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            status = found
+        done, wait_status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            status = wait_status
         else:
             time.sleep(pause)
             pause = min(2 * pause, 0.02)
@@ -120,7 +119,7 @@ def end(pid, patience):
 
 
 def main():
-    """Try all feature checks, or those that are named."""
+    """Run all feature checks, or the named ones."""
     parser = argparse.ArgumentParser(description="Find out what a program may do here, by trying.")
     parser.add_argument("--list", action="store_true", help="only tell what each feature check shows")
     parser.add_argument("names", nargs="*", help="names of capabilities (default: all)")
@@ -133,19 +132,19 @@ def main():
     if arguments.list:
         print(json.dumps({name: feature_check.__doc__.partition("\n")[0] for name, feature_check in chosen.items()}))
         return
-    # a feature check that crashes leaves no core: what it shows is told
+    # crashing feature checks must not leave core files
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    channel = os.dup(1)  # no feature check has it
+    channel = os.dup(1)  # feature checks do not inherit it
     os.dup2(2, 1)
     deadline = time.monotonic() + LIMIT
-    found = {}
+    results = {}
     for name, feature_check in chosen.items():
         if time.monotonic() < deadline:
-            found[name] = ask(feature_check, channel=channel)
+            results[name] = ask(feature_check, channel=channel)
         else:
-            found[name] = {"works": None, "detail": "there was no time left for it"}
+            results[name] = {"works": None, "detail": "there was no time left for it"}
     with os.fdopen(channel, "w", encoding="utf-8") as file:
-        file.write(json.dumps({"capabilities": found}) + "\n")
+        file.write(json.dumps({"capabilities": results}) + "\n")
 
 
 if __name__ == "__main__":

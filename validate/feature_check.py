@@ -1,6 +1,6 @@
-"""What feature checks are made of: what they can say, the C library, and processes.
+"""Helpers of feature checks: their results, calls of the C library, and processes.
 
-Numbers are those of Linux, the same on x86_64 and AArch64.
+Numbers are Linux's, the same on x86_64 and AArch64.
 """
 
 import errno
@@ -10,29 +10,29 @@ import traceback
 
 try:
     import ctypes
-except ImportError:  # then the feature checks that need it go wrong one by one, and say so
+except ImportError:  # each feature check that needs it then reports the error
     ctypes = None
 
-PATIENCE = 10.0  # seconds for one feature check, which needs a small part of one, under QEMU too
-TICK = 0.02  # seconds: how long timers in checks run
+PATIENCE = 10.0  # seconds for one feature check, which takes a fraction of a second, even under QEMU
+TICK = 0.02  # seconds of the timers in checks
 
 
-class Unsupported(Exception):  # noqa: N818 - it is the finding, not an error of ours
-    """The capability is not there: what came instead."""
+class Unsupported(Exception):  # noqa: N818 - a finding, not an error of ours
+    """The capability is missing; the message says what happened instead."""
 
 
 class Inconclusive(Exception):  # noqa: N818
-    """Nothing can be said about the capability."""
+    """It is unknown whether the capability works."""
 
 
 def require(condition, message):
-    """Raise Missing unless the condition holds (an assert would go with -O)."""
+    """Raise Unsupported unless the condition holds (-O removes asserts)."""
     if not condition:
         raise Unsupported(message)
 
 
 def call(name, *arguments, result="c_int"):
-    """Call a function of the C library, whose result has the type that `result` names. Raises OSError for -1."""
+    """Call a function of the C library; `result` names its result's type. Raises OSError for -1."""
     function = getattr(ctypes.CDLL(None, use_errno=True), name)
     function.restype = getattr(ctypes, result)
     ctypes.set_errno(0)
@@ -44,30 +44,30 @@ def call(name, *arguments, result="c_int"):
 
 
 def check(name, *arguments):
-    """Call a function that returns an error number (pthread_… and their like). Raises OSError unless it is 0."""
+    """Call a function that returns an error number, such as pthread_…. Raises OSError unless it is 0."""
     number = call(name, *arguments)
     if number:
         raise OSError(number, f"{name}: {os.strerror(number)}")
 
 
 def error_name(number):
-    """Name an error number: `ENOENT`."""
+    """Return the name of an error number: `ENOENT`."""
     return errno.errorcode.get(number, f"error {number}")
 
 
 def strings(*texts):
-    """Make an array of C strings, and the null that ends it."""
+    """Make a null-terminated array of C strings."""
     return (ctypes.c_char_p * (len(texts) + 1))(*(os.fsencode(text) for text in texts), None)
 
 
 def buffer(size):
     """Make a buffer, and its address as an argument for `call`."""
-    made = ctypes.create_string_buffer(size)
-    return made, ctypes.c_void_p(ctypes.addressof(made))
+    memory = ctypes.create_string_buffer(size)
+    return memory, ctypes.c_void_p(ctypes.addressof(memory))
 
 
 def fork(body):
-    """Fork; the child runs `body()` and exits with what that returns, 0 for None, 99 for an exception."""
+    """Fork; the child runs `body()` and exits with its result, 0 for None, 99 for an exception."""
     pid = os.fork()
     if pid:
         return pid
@@ -81,7 +81,7 @@ def fork(body):
 
 
 def error_of(function):
-    """Return the number of the error that a function raises, 0 for none: an exit status for a child."""
+    """Return the number of a function's OSError, 0 without one: an exit status for a child."""
     try:
         function()
     except OSError as error:
@@ -90,7 +90,7 @@ def error_of(function):
 
 
 def how(status):
-    """Say what a wait status tells: `exit status 2`, `killed by SIGSEGV`."""
+    """Describe a wait status: `exit status 2`, `killed by SIGSEGV`."""
     if os.WIFSIGNALED(status):
         return f"killed by {signal_name(os.WTERMSIG(status))}"
     if os.WIFSTOPPED(status):
@@ -99,7 +99,7 @@ def how(status):
 
 
 def signal_name(number):
-    """Name a signal as people know it."""
+    """Return a signal's name."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -111,14 +111,14 @@ def wait(pid):
     return os.waitpid(pid, 0)[1]
 
 
-def succeed(pid, what):
-    """Wait for a child. Raises Missing unless it exits with 0."""
+def succeed(pid, subject):
+    """Wait for a child. Raises Unsupported unless it exits with 0."""
     status = wait(pid)
-    require(status == 0, f"{what}: {how(status)}")
+    require(status == 0, f"{subject}: {how(status)}")
 
 
 def program(name):
-    """Find a program of the target's."""
+    """Return the path of a program in the target."""
     for folder in ("/bin", "/usr/bin"):
         path = f"{folder}/{name}"
         if os.access(path, os.X_OK):
@@ -127,7 +127,7 @@ def program(name):
 
 
 def run(name, *arguments, closed=()):
-    """Run a program; return its wait status and all that it wrote."""
+    """Run a program; return its wait status and output."""
     path = program(name)
     reader, writer = os.pipe()
 
@@ -142,5 +142,5 @@ def run(name, *arguments, closed=()):
     pid = fork(body)
     os.close(writer)
     with open(reader, "rb") as file:
-        said = file.read()
-    return wait(pid), said.decode("utf-8", "replace")
+        output = file.read()
+    return wait(pid), output.decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Canaries of files, terminals and installed programs."""
+"""Feature checks of files, terminals and installed programs."""
 
 import os
 import re
@@ -10,9 +10,9 @@ from feature_check import PATIENCE, Unsupported, buffer, call, ctypes, error_nam
 
 
 def mount_points():
-    """Mount points can be told from folders: by stat, and by /proc/self/mountinfo, which agree.
+    """Mount points can be recognized by stat and by /proc/self/mountinfo, which agree.
 
-    Rest on it: test_posixpath.PosixPathTest.test_ismount, test_pathlib (test_is_mount and its like), test_shutil.
+    Needed by: test_posixpath.PosixPathTest.test_ismount, test_pathlib (test_is_mount and its like), test_shutil.
     """
     require(os.path.samestat(os.stat("/"), os.stat("/..")), "/.. is another folder than /")
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
@@ -26,10 +26,10 @@ def mount_points():
 
 
 def pty():
-    """There are pseudo-terminals, and the C library takes them for terminals.
+    """There are pseudo-terminals, and the C library recognizes them as terminals.
 
     Since glibc 2.42 isatty and tcgetattr ask by the ioctl TCGETS2, which older QEMUs do not know.
-    Rest on it: test_builtin.PtyTests, test_pty, test_tty, test_openpty, test_termios, test_curses, test_pyrepl.
+    Needed by: test_builtin.PtyTests, test_pty, test_tty, test_openpty, test_termios, test_curses, test_pyrepl.
     """
     master, slave = os.openpty()
     for name, descriptor in (("the terminal", slave), ("its other end", master)):
@@ -47,9 +47,9 @@ def pty():
 
 
 def perf_map():
-    """The file in which perf looks for the names of generated code can be written: /tmp/perf-PID.map.
+    """The file for perf with the names of generated code, /tmp/perf-PID.map, can be written.
 
-    Rest on it: test_perf_profiler, test_perfmaps, test_samply_profiler.
+    Needed by: test_perf_profiler, test_perfmaps, test_samply_profiler.
     """
     path = f"/tmp/perf-{os.getpid()}.map"
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY, 0o600)
@@ -60,13 +60,13 @@ def perf_map():
 
 
 def linker():
-    """A linker is installed, with objdump and a C library to link to: images that only run programs have none of it.
+    """A linker is installed, with objdump and a C library to link to; images for running programs only lack them.
 
-    Rest on it: test_ctypes.test_find.FindLibraryLinux.test_find_library_with_gcc and its like.
+    Needed by: test_ctypes.test_find.FindLibraryLinux.test_find_library_with_gcc and its like.
     """
     for program in ("ld", "objdump"):
         require(shutil.which(program), f"{program} is not installed")
-    # what ctypes.util looks at: linking fails, since there is no program, but its trace names what was found
+    # as ctypes.util does: linking fails without a program, but the trace has the library's path
     command = ["ld", "-t", "-o", os.devnull, "-lc"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     found = re.search(rb"\S*libc\.\S*", done.stdout)

@@ -1,4 +1,4 @@
-"""Canaries of memory: where it is, how much, what it may do, and what processes share of it."""
+"""Feature checks of memory: addresses, limits, permissions, and sharing between processes."""
 
 import _thread
 import contextlib
@@ -29,7 +29,7 @@ from feature_check import (
 def aslr():
     """Processes are loaded to different addresses.
 
-    No test rests on it; without it, what depends on addresses shows in each run, or in none.
+    No test needs it; without it, what depends on addresses shows in each run, or in none.
     """
     seen = set()
     for _ in range(3):
@@ -44,9 +44,9 @@ RETURN = {"x86_64": b"\xc3", "aarch64": b"\xc0\x03\x5f\xd6"}  # machine code of 
 
 
 def executable_memory():
-    """Memory can be written, then made executable, and run: what the JIT does.
+    """Memory can be written, then made executable, and run, as the JIT does.
 
-    Rest on it: every test of the JIT, test_ctypes (callbacks), test_perf_profiler.
+    Needed by: every test of the JIT, test_ctypes (callbacks), test_perf_profiler.
     """
     code = RETURN.get(os.uname().machine)
     if code is None:
@@ -62,7 +62,7 @@ def executable_memory():
 def memory():
     """The container may use 2 GiB of memory.
 
-    No test rests on it alone; several modules at a time do.
+    No test needs it alone; several modules at a time do.
     """
     limits = {}
     for name, path in (
@@ -79,9 +79,9 @@ def memory():
 
 
 def memory_limits():
-    """A process can limit its own memory, and is then refused more (RLIMIT_AS).
+    """A process can limit its own memory, and then cannot allocate more (RLIMIT_AS).
 
-    Rest on it: test_resource.
+    Needed by: test_resource.
     """
     limit = 4 << 30
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
@@ -106,10 +106,10 @@ def stack_of_this_thread():
 
 
 def main_stack():
-    """The main thread's stack is where the C library says, and at least 1 MiB large.
+    """The main thread's stack is where the C library reports it, and at least 1 MiB large.
 
     From it 3.14 and later know how deep C code may recurse (`hardware_stack_limits` in Python/ceval.c).
-    Rest on it: the tests of deep recursion in test_call, test_ast, test_exceptions, test_json, test_pickle.
+    Needed by: the tests of deep recursion in test_call, test_ast, test_exceptions, test_json, test_pickle.
     """
     address, size = stack_of_this_thread()
     random_bytes = call("getauxval", ctypes.c_ulong(25), result="c_ulong")  # the kernel puts them on the stack
@@ -121,7 +121,7 @@ def main_stack():
 def thread_stack():
     """A thread can have a stack of 64 MiB, and use it.
 
-    Rest on it: test_threading and test_thread (stack_size), and tests that recurse deeply in a thread.
+    Needed by: test_threading and test_thread (stack_size), and tests that recurse deeply in a thread.
     """
     wanted, found = 64 << 20, []
     lock = _thread.allocate_lock()
@@ -130,7 +130,7 @@ def thread_stack():
     def body():
         try:
             address, size = stack_of_this_thread()
-            ctypes.memset(address + (1 << 16), 1, size * 3 // 4)  # of the lower end, where nothing is yet
+            ctypes.memset(address + (1 << 16), 1, size * 3 // 4)  # from the lower end, which is unused
             found.append(size)
         finally:
             lock.release()
@@ -143,9 +143,9 @@ def thread_stack():
 
 
 def semaphores():
-    """Processes can share a semaphore with a name.
+    """Processes can share a named semaphore.
 
-    Rest on it: multiprocessing and all that tests it, test_concurrent_futures, test_logging where it uses queues.
+    Needed by: multiprocessing and all that tests it, test_concurrent_futures, test_logging where it uses queues.
     """
     name = f"/check-{os.getpid()}".encode()
     semaphore = call("sem_open", name, os.O_CREAT | os.O_EXCL, 0o600, 0, result="c_void_p")
@@ -161,9 +161,9 @@ def semaphores():
 
 
 def shared_memory():
-    """Processes can share memory with a name.
+    """Processes can share named memory.
 
-    Rest on it: multiprocessing.shared_memory and all that tests it.
+    Needed by: multiprocessing.shared_memory and all that tests it.
     """
     name = f"/check-{os.getpid()}".encode()
     descriptor = call("shm_open", name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
@@ -181,9 +181,9 @@ def shared_memory():
 
 
 def robust_mutexes():
-    """A mutex whose owner died can be had by another process, which learns of it.
+    """A mutex whose owner died can be locked by another process, which is notified.
 
-    No test rests on it; programs that share memory do.
+    No test needs it; programs that share memory do.
     """
     memory = mmap.mmap(-1, mmap.PAGESIZE)
     mutex = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(memory)))

@@ -1,4 +1,4 @@
-"""Canaries of processes: how they start, crash, are looked into, share a machine with others."""
+"""Feature checks of processes: starting, crashing, tracing, and sharing a machine."""
 
 import _thread
 import contextlib
@@ -32,7 +32,7 @@ from feature_check import (
 
 
 def unstartable(start):
-    """Try to start a missing file, and one that is no program; say what came of each."""
+    """Try to start a missing file, and one that is not a program; describe both results."""
     os.close(os.open("plain", os.O_CREAT, 0o600))
     return f"a missing file gives {start('/nowhere/at/all')}, a file that is no program {start('./plain')}"
 
@@ -41,10 +41,10 @@ UNSTARTABLE = "a missing file gives ENOENT, a file that is no program EACCES"
 
 
 def posix_spawn_errno():
-    """What posix_spawn cannot start comes back as its error.
+    """posix_spawn returns the error of a program that it cannot start.
 
-    Under QEMU, where vfork is a fork, the child fails for itself, and posix_spawn returns 0 (gh-131398).
-    Rest on it: test_posix (TestPosixSpawn, TestPosixSpawnP), and test_subprocess where it uses posix_spawn.
+    Under QEMU, where vfork is a fork, only the child fails, and posix_spawn returns 0 (gh-131398).
+    Needed by: test_posix (TestPosixSpawn, TestPosixSpawnP), and test_subprocess where it uses posix_spawn.
     """
 
     def start(path):
@@ -52,16 +52,16 @@ def posix_spawn_errno():
         number = call("posix_spawn", ctypes.byref(pid), os.fsencode(path), None, None, strings(path), strings())
         return error_name(number) if number else f"no error and a child with {how(wait(pid.value))}"
 
-    said = unstartable(start)
-    require(said == UNSTARTABLE, said)
-    return said
+    result = unstartable(start)
+    require(result == UNSTARTABLE, result)
+    return result
 
 
 def vfork_errno():
-    """A child of vfork can tell why it could not start a program; with fork, the control, it can.
+    """A child of vfork can report why it could not start a program; with fork, the control, it can.
 
-    Some QEMUs lost the errors, or made every such child end with 127 (gh-129204).
-    Rest on it: test_subprocess (test_exception_bad_executable, test_file_not_found_includes_filename and their like).
+    Some QEMUs lost the errors, or let every such child exit with 127 (gh-129204).
+    Needed by: test_subprocess (test_exception_bad_executable, test_file_not_found_includes_filename and similar ones).
     """
     import subprocess
 
@@ -75,18 +75,18 @@ def vfork_errno():
 
         return start
 
-    with_fork = unstartable(starter(preexec_fn=lambda: None))  # which makes it take fork
+    with_fork = unstartable(starter(preexec_fn=lambda: None))  # which forces fork
     if with_fork != UNSTARTABLE:
         raise Inconclusive(f"with fork, too, {with_fork}")
-    said = unstartable(starter())
-    require(said == UNSTARTABLE, said)
-    return said
+    result = unstartable(starter())
+    require(result == UNSTARTABLE, result)
+    return result
 
 
 def fexecve():
-    """A program can be started by a descriptor of it.
+    """A program can be started by its descriptor.
 
-    Rest on it: test_posix.PosixTester.test_fexecve.
+    Needed by: test_posix.PosixTester.test_fexecve.
     """
     descriptor = os.open(program("true"), os.O_RDONLY)
     succeed(
@@ -96,9 +96,9 @@ def fexecve():
 
 
 def closed_descriptors():
-    """A program that is started without stdin, stdout and stderr has none of them; an emulator's own files could be.
+    """A program started without stdin, stdout and stderr has none of them, and not an emulator's files instead.
 
-    Rest on it: test_cmd_line.CmdLineTest.test_no_std_streams and its like, test_posix.TestPosixSpawn.test_close_file.
+    Needed by: test_cmd_line.CmdLineTest.test_no_std_streams and the like, test_posix.TestPosixSpawn.test_close_file.
     """
     script = "n=0; true 3<&0 && n=1; true 3<&1 && n=$((n + 2)); true 3<&2 && n=$((n + 4)); exit $n"
     status, _ = run("sh", "-c", script, closed=(0, 1, 2))
@@ -109,10 +109,10 @@ def closed_descriptors():
 
 
 def quiet_crash():
-    """A program that a signal kills says nothing of its own, and its parent learns the signal.
+    """A program killed by a signal writes nothing, and its parent gets the signal.
 
     QEMU writes `uncaught target signal 11` to the program's stderr.
-    Rest on it: test_faulthandler (test_enable_file, test_enable_fd), and others that compare a crash's whole stderr.
+    Needed by: test_faulthandler (test_enable_file, test_enable_fd), and others that compare a crash's whole stderr.
     """
     status, said = run("sh", "-c", "kill -SEGV $$")
     require(os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGSEGV, f"`kill -SEGV $$` is {how(status)}")
@@ -121,10 +121,10 @@ def quiet_crash():
 
 
 def fault_handlers():
-    """A memory fault can be handled, with a word to a file, in a process that has no stdin, stdout and stderr.
+    """A memory fault can be handled, writing to a file, in a process without stdin, stdout and stderr.
 
     The control is the same in a process that has them.
-    Rest on it: test_faulthandler.
+    Needed by: test_faulthandler.
     """
     import faulthandler
 
@@ -148,9 +148,9 @@ def fault_handlers():
 
 
 def core_dumps():
-    """A process that crashes may leave a core; where it goes, the kernel's core_pattern says.
+    """A process that crashes may leave a core, at the place of the kernel's core_pattern.
 
-    No test rests on it, the evidence of a crash does.
+    No test needs it, the evidence of a crash does.
     """
     hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
     require(hard != 0, "the limit of a core's size is 0")
@@ -174,9 +174,9 @@ def trace(request, pid=0):
 
 
 def ptrace():
-    """A process can trace its children: one that asks for it, and one that it attaches to.
+    """A process can trace its children: one that requests it, and one that it attaches to.
 
-    Rest on it: test_gdb, and all that needs a debugger or strace inside the target.
+    Needed by: test_gdb, and all that needs a debugger or strace inside the target.
     """
 
     def traced():
@@ -203,7 +203,7 @@ def ptrace():
 def process_memory():
     """A process can read and write the memory of its children (process_vm_readv, process_vm_writev).
 
-    Rest on it: test_external_inspection, test_remote_pdb, test_sys (remote_exec), test_profiling.
+    Needed by: test_external_inspection, test_remote_pdb, test_sys (remote_exec), test_profiling.
     """
     shared, address = buffer(16)
     shared.value = b"of the child"
@@ -230,13 +230,13 @@ def process_memory():
 def proc_self_stat():
     """/proc/self/stat counts the process's threads.
 
-    Rest on it: test_os.ForkTests.test_fork_warns_when_non_python_thread_exists, and the warning that it is about.
+    Needed by: test_os.ForkTests.test_fork_warns_when_non_python_thread_exists, and the warning that it is about.
     """
     lock = _thread.allocate_lock()
     lock.acquire()
     _thread.start_new_thread(lock.acquire, ())
     with open("/proc/self/stat", encoding="utf-8") as file:
-        fields = file.read().rpartition(")")[2].split()  # from the third on, as proc(5) counts
+        fields = file.read().rpartition(")")[2].split()  # from the third field of proc(5)
         number = int(fields[20 - 3])
     lock.release()
     require(number == 2, f"it counts {number} threads of two")
@@ -244,9 +244,9 @@ def proc_self_stat():
 
 
 def proc_self_maps():
-    """/proc/self/maps shows the process's own memory: where a mapping is, what it allows, and the executable's file.
+    """/proc/self/maps has the process's own mappings, with addresses, permissions, and the executable's file.
 
-    Rest on it: test_sys, and what looks for machine code in a process's memory.
+    Needed by: test_sys, and what looks for machine code in a process's memory.
     """
     size = 4 * mmap.PAGESIZE
     address = call("mmap", None, ctypes.c_size_t(size), 1, 0x22, -1, ctypes.c_long(0), result="c_void_p")
@@ -268,9 +268,9 @@ def proc_self_maps():
 
 
 def proc_self_exe():
-    """/proc/self/exe is the program that runs, and not what plays its machine.
+    """/proc/self/exe is the running program, not its emulator.
 
-    No test rests on it; what finds the symbols of a running program does.
+    No test needs it; what finds the symbols of a running program does.
     """
     path, expected = os.readlink("/proc/self/exe"), os.path.realpath(sys.executable)
     require(path == expected, f"it is {path}, not {expected}")
@@ -278,9 +278,9 @@ def proc_self_exe():
 
 
 def fork_with_threads():
-    """A process with threads can fork, and its child can run, start threads of its own, and end.
+    """A process with threads can fork, and its child can run, start its own threads, and exit.
 
-    Rest on it: test_multiprocessing_fork, test_concurrent_futures with fork, test_os.ForkTests, test_threading.
+    Needed by: test_multiprocessing_fork, test_concurrent_futures with fork, test_os.ForkTests, test_threading.
     """
     lock = _thread.allocate_lock()
     lock.acquire()
@@ -301,7 +301,7 @@ def fork_with_threads():
 def cpu_affinity():
     """A process can choose the cores that it runs on.
 
-    Rest on it: test_posix (test_sched_getaffinity, test_sched_setaffinity).
+    Needed by: test_posix (test_sched_getaffinity, test_sched_setaffinity).
     """
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
@@ -310,9 +310,9 @@ def cpu_affinity():
 
 
 def pidfd():
-    """A process can be waited for by a descriptor.
+    """A process can be waited for through a descriptor.
 
-    Rest on it: test_asyncio.test_subprocess, test_posix.PosixTester.test_pidfd_open, test_signal, test_subprocess.
+    Needed by: test_asyncio.test_subprocess, test_posix.PosixTester.test_pidfd_open, test_signal, test_subprocess.
     """
     pid = fork(lambda: 7)
     descriptor = os.pidfd_open(pid)

@@ -1,4 +1,4 @@
-"""Canaries of sockets, and of what messages bring along."""
+"""Feature checks of sockets and ancillary data."""
 
 import _socket
 import contextlib
@@ -19,7 +19,7 @@ def aligned(size):
 
 
 def message(content, control):
-    """Make a struct msghdr of two buffers; return it, its address, and what has to live as long."""
+    """Make a struct msghdr from two buffers; return it, its address, and the objects that it refers to."""
     vector, vector_address = buffer(16)
     vector.raw = struct.pack("PN", ctypes.addressof(content), ctypes.sizeof(content))
     header, address = buffer(struct.calcsize(MESSAGE))
@@ -40,7 +40,7 @@ def send(descriptor, data, *items):
 
 
 def receive(descriptor, room):
-    """Receive a message with that much room for ancillary data: its bytes, the items, and whether some were cut off."""
+    """Receive a message with this size of ancillary data: its bytes, the items, and whether they were truncated."""
     require(select.select([descriptor], [], [], PATIENCE / 2)[0], "a message does not arrive")
     content, control = ctypes.create_string_buffer(64), ctypes.create_string_buffer(max(room, 1))
     header, address, _kept = message(content, control)
@@ -64,15 +64,15 @@ def unix_pair():
 
 
 def descriptors(items):
-    """Collect the descriptors that ancillary items brought."""
+    """Return the descriptors in ancillary items."""
     packed = b"".join(data for level, kind, data in items if (level, kind) == (SOL_SOCKET, SCM_RIGHTS))
     return struct.unpack(f"{len(packed) // 4}i", packed[: len(packed) // 4 * 4])
 
 
 def ancillary_data():
-    """A message can bring descriptors and credentials along, both at once.
+    """A message can carry descriptors and credentials at the same time.
 
-    Rest on it: test_socket (RecvmsgSCMRightsStreamTest, RecvmsgIntoSCMRightsStreamTest), multiprocessing.reduction.
+    Needed by: test_socket (RecvmsgSCMRightsStreamTest, RecvmsgIntoSCMRightsStreamTest), multiprocessing.reduction.
     """
     sender, receiver = unix_pair()
     call("setsockopt", receiver, SOL_SOCKET, 16, ctypes.byref(ctypes.c_int(1)), 4)  # SO_PASSCRED
@@ -91,9 +91,9 @@ def ancillary_data():
 
 
 def ancillary_data_truncation():
-    """Of descriptors for which there is no room in a message as many arrive as fit, and it is told.
+    """If a message's descriptors do not fit, as many as fit arrive, with a flag.
 
-    Rest on it: test_socket (testCmsgTrunc… of RecvmsgSCMRightsStreamTest and RecvmsgIntoSCMRightsStreamTest).
+    Needed by: test_socket (testCmsgTrunc… of RecvmsgSCMRightsStreamTest and RecvmsgIntoSCMRightsStreamTest).
     """
     header = CONTROL_HEADER.size
     for room in (1, header - 1, header, header + 1, header + 4, header + 7):
@@ -111,7 +111,7 @@ def ancillary_data_truncation():
 
 
 def udp6_pair():
-    """Make an IPv6 socket, and one that is connected to it."""
+    """Make an IPv6 socket, and one connected to it."""
     receiver = _socket.socket(_socket.AF_INET6, _socket.SOCK_DGRAM)
     receiver.bind(("::1", 0))
     sender = _socket.socket(_socket.AF_INET6, _socket.SOCK_DGRAM)
@@ -123,9 +123,9 @@ IPV6, HOP_LIMIT, TRAFFIC_CLASS = 41, 52, 67
 
 
 def ancillary_data_ipv6():
-    """A message over IPv6 brings its hop limit and traffic class along; where they do not fit it is told.
+    """A message over IPv6 carries its hop limit and traffic class; if they do not fit, a flag is set.
 
-    Rest on it: test_socket (RecvmsgRFC3542AncillaryUDP6Test, RecvmsgIntoRFC3542AncillaryUDP6Test, those of UDPLITE6).
+    Needed by: test_socket (RecvmsgRFC3542AncillaryUDP6Test, RecvmsgIntoRFC3542AncillaryUDP6Test, those of UDPLITE6).
     """
     sender, receiver = udp6_pair()
     for option in (51, 66):  # IPV6_RECVHOPLIMIT, IPV6_RECVTCLASS
@@ -139,7 +139,7 @@ def ancillary_data_ipv6():
             (IPV6, TRAFFIC_CLASS, struct.pack("i", 16)),
         )
         data, items, cut = receive(receiver.fileno(), room)
-        sizes = [4, 4]  # bytes of the two that fit
+        sizes = [4, 4]  # bytes of the two items that fit
         if room < space + header + 4:
             sizes = [4, room - space - header] if room >= space + header else [4]
         if room < space:
@@ -156,7 +156,7 @@ def ancillary_data_ipv6():
 
 
 def exchange(family, address):
-    """Send something through TCP and UDP sockets of this machine. Raises Missing if it does not come back."""
+    """Send data through TCP and UDP sockets of this machine. Raises Unsupported if it does not arrive."""
     with _socket_of(family, _socket.SOCK_STREAM) as server, _socket_of(family, _socket.SOCK_STREAM) as client:
         server.bind((address, 0))
         server.listen()
@@ -180,7 +180,7 @@ def _socket_of(family, kind):
 def loopback():
     """TCP and UDP work within the machine.
 
-    Rest on it: test_socket, test_asyncio, test_ssl, test_httpservers, test_multiprocessing_… and many others.
+    Needed by: test_socket, test_asyncio, test_ssl, test_httpservers, test_multiprocessing_… and many others.
     """
     exchange(_socket.AF_INET, "127.0.0.1")
     return "TCP and UDP work on 127.0.0.1"
@@ -189,16 +189,16 @@ def loopback():
 def ipv6_loopback():
     """TCP and UDP work within the machine over IPv6.
 
-    Rest on it: test_socket, test_asyncio, test_ftplib and others, which skip the part without it.
+    Needed by: test_socket, test_asyncio, test_ftplib and others, which skip the part without it.
     """
     exchange(_socket.AF_INET6, "::1")
     return "TCP and UDP work on ::1"
 
 
 def localhost():
-    """The name `localhost` is known, and is this machine.
+    """The name `localhost` resolves to this machine.
 
-    Rest on it: test_socket, test_asyncio, test_smtplib and others that use the name.
+    Needed by: test_socket, test_asyncio, test_smtplib and others that use the name.
     """
     found = sorted({entry[4][0] for entry in _socket.getaddrinfo("localhost", None)})
     require("127.0.0.1" in found, f"it is {', '.join(found)}")
@@ -209,7 +209,7 @@ SOL_ALG, ALG_SET_KEY, ALG_SET_IV, ALG_SET_OP = 279, 1, 2, 3
 
 
 def algorithm(kind, name, key=b""):
-    """Open a socket of the kernel's cryptography."""
+    """Open a socket of the kernel's crypto API."""
     listener = call("socket", 38, _socket.SOCK_SEQPACKET, 0)
     address = ctypes.create_string_buffer(struct.pack("H14sII64s", 38, kind, 0, 0, name))
     call("bind", listener, address, 88)
@@ -219,15 +219,15 @@ def algorithm(kind, name, key=b""):
 
 
 def af_alg():
-    """The kernel's cryptography can be used through sockets: a hash, and a cipher whose settings are ancillary data.
+    """The kernel's crypto API works through sockets: a hash, and a cipher with parameters in ancillary data.
 
-    Rest on it: test_socket.LinuxKernelCryptoAPI, which skips itself where there is none at all.
+    Needed by: test_socket.LinuxKernelCryptoAPI, which skips itself where there is none at all.
     """
     descriptor = algorithm(b"hash", b"sha256")
     os.write(descriptor, b"abc")
     digest = os.read(descriptor, 32).hex()
     require(digest.startswith("ba7816bf8f01cfea"), f"the SHA-256 of abc begins with {digest[:16]}")
-    # the first vector of https://www.rfc-editor.org/rfc/rfc3602#section-4
+    # the first test vector of https://www.rfc-editor.org/rfc/rfc3602#section-4
     key, vector = bytes.fromhex("06a9214036b8a15b512e03d534120006"), bytes.fromhex("3dafba429d9eb430b422da802c9fac41")
     descriptor = algorithm(b"skcipher", b"cbc(aes)", key)
     settings = (SOL_ALG, ALG_SET_OP, struct.pack("I", 1)), (SOL_ALG, ALG_SET_IV, struct.pack("I", 16) + vector)
@@ -240,7 +240,7 @@ def af_alg():
 def af_can():
     """There are sockets of the CAN bus, and their filters can be set.
 
-    Rest on it: test_socket.BasicCANTest, which skips itself where there are none.
+    Needed by: test_socket.BasicCANTest, which skips itself where there are none.
     """
     descriptor = call("socket", 29, _socket.SOCK_RAW, 1)
     chosen = struct.pack("II", 0x200, 0x700)

@@ -1,4 +1,4 @@
-"""Canaries of clocks, timers and signals."""
+"""Feature checks of clocks, timers and signals."""
 
 import _thread
 import errno
@@ -18,9 +18,9 @@ def seconds_of(*values):
 
 
 def timerfd():
-    """Timers that are descriptors work: they count, tell what is left, and take absolute times.
+    """Timer descriptors work: they count, report the remaining time, and accept absolute times.
 
-    Rest on it: test_os.TimerfdTests.
+    Needed by: test_os.TimerfdTests.
     """
 
     def set_timer(value, interval=0.0, flags=0):
@@ -60,9 +60,9 @@ def timerfd():
 
 
 def clocks():
-    """The clocks are finer than 10 ms and go on: those of the wall, of the process and of the thread; sleep sleeps.
+    """The clocks of wall time, the process and the thread are finer than 10 ms and advance; sleep sleeps.
 
-    Rest on it: test_time, test_threading, test_asyncio and all that measures time.
+    Needed by: test_time, test_threading, test_asyncio and all that measures time.
     """
     names = ("REALTIME", "MONOTONIC", "BOOTTIME", "PROCESS_CPUTIME_ID", "THREAD_CPUTIME_ID")
     before = {}
@@ -84,9 +84,9 @@ def clocks():
 
 
 def thread_cpu_clock():
-    """A thread's CPU time can be asked for from outside of it.
+    """A thread's CPU time can be read from a different thread.
 
-    Rest on it: test_time.TimeTestCase.test_pthread_getcpuclockid.
+    Needed by: test_time.TimeTestCase.test_pthread_getcpuclockid.
     """
     clock = ctypes.c_int()
     check("pthread_getcpuclockid", ctypes.c_ulong(_thread.get_ident()), ctypes.byref(clock))
@@ -96,9 +96,9 @@ def thread_cpu_clock():
 
 
 def interval_timers():
-    """Timers of wall time, of user time and of CPU time send their signals, again and again.
+    """Timers of wall time, user time and CPU time send their signals repeatedly.
 
-    Rest on it: test_signal.ItimerTest, test_eintr, tests that end a hang by an alarm.
+    Needed by: test_signal.ItimerTest, test_eintr, tests that end a hang by an alarm.
     """
     timers = (
         ("ITIMER_REAL", signal.ITIMER_REAL, signal.SIGALRM),
@@ -118,9 +118,9 @@ def interval_timers():
 
 
 def signal_waiting():
-    """A blocked signal can be waited for, with a time-out, and tells who sent it.
+    """A blocked signal can be waited for, with a time-out, and has its sender.
 
-    Rest on it: test_signal.PendingSignalsTests (sigwait, sigwaitinfo, sigtimedwait).
+    Needed by: test_signal.PendingSignalsTests (sigwait, sigwaitinfo, sigtimedwait).
     """
     blocked = {signal.SIGUSR1, signal.SIGUSR2}
     signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
@@ -140,9 +140,9 @@ def signal_waiting():
 
 
 def thread_signals():
-    """A signal can be sent to one thread, and only that gets it.
+    """A signal can be sent to one thread, and only that thread gets it.
 
-    Rest on it: test_signal.PendingSignalsTests.test_pthread_kill, test_threadsignals.
+    Needed by: test_signal.PendingSignalsTests.test_pthread_kill, test_threadsignals.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     ready, done, got = _thread.allocate_lock(), _thread.allocate_lock(), []
@@ -164,9 +164,9 @@ def thread_signals():
 
 
 def interrupted_calls():
-    """A signal interrupts a system call that waits, and with SA_RESTART the call goes on.
+    """A signal interrupts a blocking system call, which continues with SA_RESTART.
 
-    Rest on it: test_eintr, test_signal.SiginterruptTest, test_threadsignals.
+    Needed by: test_eintr, test_signal.SiginterruptTest, test_threadsignals.
     """
     reader, writer = os.pipe()
     signal.signal(signal.SIGALRM, lambda *_: None)
@@ -197,9 +197,9 @@ def interrupted_calls():
 
 
 def real_time_signals():
-    """All real-time signals can be sent and waited for; an emulator may keep some for itself.
+    """All real-time signals can be sent and waited for; an emulator may reserve some.
 
-    Rest on it: test_signal (test_valid_signals and its like), test_asyncio.test_unix_events.
+    Needed by: test_signal (test_valid_signals and its like), test_asyncio.test_unix_events.
     """
     lost = []
     numbers = range(signal.SIGRTMIN, signal.SIGRTMAX + 1)

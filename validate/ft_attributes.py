@@ -8,7 +8,7 @@ from ft_invariants import GIVE_UP, WIDTH, in_threads, require, require_equal
 
 
 def attributes(scale):
-    """Attributes of one object, in place and in a `__dict__` that others bring into being."""
+    """Attributes of one object, inline and in a `__dict__` that other threads create."""
 
     class Thing:
         pass
@@ -52,7 +52,7 @@ def class_attribute(scale):
 
 
 def watch_rising(scale, written, read=None):
-    """One thread writes rising numbers to `written.value`; the others read `read.value`, which may never fall."""
+    """One thread writes increasing numbers to `written.value`; others read `read.value`, which must not decrease."""
     number = 10_000 * scale
     read = written if read is None else read
     written.value = 0

@@ -8,7 +8,7 @@ from ft_invariants import GIVE_UP, WIDTH, in_threads, require, require_each_once
 
 
 def list_append(scale, make=list):
-    """Appended items are all there, once, each thread's in their order."""
+    """All appended items are there once, each thread's in order."""
     shared, number = make(), 3000 * scale
 
     def work(index):
@@ -18,8 +18,8 @@ def list_append(scale, make=list):
     in_threads(work)
     require_each_once([shared], [(index, step) for index in range(WIDTH) for step in range(number)], "list")
     for index in range(WIDTH):
-        mine = [step for owner, step in shared if owner == index]
-        require(mine == sorted(mine), f"thread {index}'s items are out of order")
+        own = [step for owner, step in shared if owner == index]
+        require(own == sorted(own), f"thread {index}'s items are out of order")
 
 
 def list_pop(scale, make=list):
@@ -28,19 +28,19 @@ def list_pop(scale, make=list):
     shared = make(range(number))
 
     def work(_index):
-        taken = []
+        popped = []
         while True:
             try:
-                taken.append(shared.pop())
+                popped.append(shared.pop())
             except IndexError:
-                return taken
+                return popped
 
     require_each_once(in_threads(work), range(number), "popped")
     require_equal(len(shared), 0, "length at the end")
 
 
 def list_assign(scale, make=list):
-    """Slots of one list that belong to different threads do not disturb each other while others resize and read."""
+    """Threads that assign to their own slots of one list do not interfere while others resize and read it."""
     number = 3000 * scale
     shared = make([0] * WIDTH)
 
@@ -73,7 +73,7 @@ def dict_setdefault(scale, make=dict):
 
 
 def dict_resize(scale, make=dict):
-    """Threads insert and delete keys of their own while the table grows, shrinks and is copied."""
+    """Threads insert and delete their own keys while the table grows, shrinks and is copied."""
     shared, number = make(), 1500 * scale
 
     def work(index):
@@ -116,34 +116,34 @@ def dict_popitem(scale, make=dict):
     shared = make((key, -key) for key in range(number))
 
     def work(_index):
-        taken = []
+        popped = []
         while True:
             try:
                 key, value = shared.popitem()
             except KeyError:
-                return taken
+                return popped
             require_equal(value, -key, f"value of {key}")
-            taken.append(key)
+            popped.append(key)
 
     require_each_once(in_threads(work), range(number), "popped")
 
 
 def set_add_pop(scale, make=set):
-    """Added once, popped once; `discard` of other threads' elements never takes another."""
+    """Each added element is popped once; `discard` of other threads' elements never removes a different one."""
     shared, number = make(), 4000 * scale
 
     def work(index):
-        taken = []
+        popped = []
         for step in range(number):
             shared.add((index, step))
             shared.discard((index, -1 - step))
             if step % 2:
-                taken.append(shared.pop())
-        return taken
+                popped.append(shared.pop())
+        return popped
 
-    taken = in_threads(work)
+    popped = in_threads(work)
     expected = [(index, step) for index in range(WIDTH) for step in range(number)]
-    require_each_once([*taken, list(shared)], expected, "set")
+    require_each_once([*popped, list(shared)], expected, "set")
 
 
 def set_same(scale, make=set):
@@ -162,7 +162,7 @@ def set_same(scale, make=set):
 
 
 def deque_hand_over(scale, make=collections.deque):
-    """What goes in on the one side comes out on the other once, each producer's in their order."""
+    """Items appended on one side are popped once on the other, each producer's in order."""
     shared, number, producers = make(), 4000 * scale, WIDTH // 2
     finished = []
 
@@ -172,21 +172,21 @@ def deque_hand_over(scale, make=collections.deque):
                 shared.append((index, step))
             finished.append(index)
             return []
-        taken = []
+        received = []
         while True:
-            done = len(finished) == producers  # before looking: what they appended is there by now
+            done = len(finished) == producers  # checked before the deque, so that it has all their items
             try:
-                taken.append(shared.popleft())
+                received.append(shared.popleft())
             except IndexError:
                 if done:
-                    return taken
+                    return received
 
-    taken = in_threads(work)
-    require_each_once(taken, [(index, step) for index in range(producers) for step in range(number)], "deque")
-    for items in taken:
+    received = in_threads(work)
+    require_each_once(received, [(index, step) for index in range(producers) for step in range(number)], "deque")
+    for items in received:
         for index in range(producers):
-            mine = [step for owner, step in items if owner == index]
-            require(mine == sorted(mine), f"producer {index}'s items are out of order")
+            own = [step for owner, step in items if owner == index]
+            require(own == sorted(own), f"producer {index}'s items are out of order")
 
 
 def queue_hand_over(scale, make=queue.SimpleQueue):
@@ -201,12 +201,12 @@ def queue_hand_over(scale, make=queue.SimpleQueue):
             return []
         return list(iter(shared.get, None))
 
-    taken = in_threads(work)
-    require_each_once(taken, [(index, step) for index in range(producers) for step in range(number)], "queue")
+    received = in_threads(work)
+    require_each_once(received, [(index, step) for index in range(producers) for step in range(number)], "queue")
 
 
 def locked_queue_hand_over(scale):
-    """The same through `queue.Queue`, with a bound that makes both sides wait."""
+    """The same through `queue.Queue`, with a size limit that makes both sides wait."""
     queue_hand_over(max(1, scale // 4), lambda: queue.Queue(maxsize=8))
 
 
@@ -225,7 +225,7 @@ def lock_counter(scale, make=threading.Lock):
 
 
 def barrier_phases(scale):
-    """Nobody is in a later phase than anybody else behind a barrier."""
+    """After a barrier, no thread is in a later phase than another."""
     phases, reached = 100 * scale, [0] * WIDTH
     barrier = threading.Barrier(WIDTH, timeout=GIVE_UP)
 

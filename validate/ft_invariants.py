@@ -1,23 +1,23 @@
-"""What the checks of threads share: work in threads that start together, and what has to hold after it."""
+"""Helpers of the checks of threads: running work in threads that start together, and checking invariants."""
 
 import collections
 import threading
 
 WIDTH = 4  # threads in most checks: more than most hosts' QEMU gives cores, so that threads are also preempted
-BRIEF = 200  # characters of a value that are told
+BRIEF = 200  # characters of a value in a message
 GIVE_UP = 120.0  # seconds after which a handover that makes no progress has failed
 
 
-class Broken(Exception):  # noqa: N818 - it is the finding, not an error of ours
+class Broken(Exception):  # noqa: N818 - a finding, not an error of ours
     """An invariant does not hold."""
 
 
 class Skip(str):
-    """What a check returns that could not show anything: the reason."""
+    """The result of a check that could not show anything: the reason."""
 
 
 def require(condition, message):
-    """Raise Broken unless the condition holds (an assert would go with -O)."""
+    """Raise Broken unless the condition holds (-O removes asserts)."""
     if not condition:
         raise Broken(message)
 
@@ -28,13 +28,13 @@ def require_equal(actual, expected, what):
 
 
 def brief(value):
-    """Return a value's repr, cut where it is too long to be of use."""
+    """Return a value's repr, shortened."""
     text = repr(value)
     return text if len(text) <= BRIEF else f"{text[:BRIEF]}…"
 
 
 def in_threads(work, width=WIDTH):
-    """Run `work(index)` in threads that start together. Return what they returned; raise what the first raised."""
+    """Run `work(index)` in threads that start together. Return their results; raise the first one's exception."""
     barrier = threading.Barrier(width)
     results, errors = [None] * width, []
 
@@ -57,7 +57,7 @@ def in_threads(work, width=WIDTH):
 
 
 def require_each_once(taken, expected, what):
-    """Demand that the items in the lists of `taken` are exactly the expected ones, none lost and none twice."""
+    """Raise Broken unless the items in the lists of `taken` are exactly the expected ones, none lost and none twice."""
     counts = collections.Counter(item for items in taken for item in items)
     twice = [item for item, number in counts.items() if number > 1]
     require(not twice, f"{what}: {len(twice)} items came twice, such as {twice[:3]}")

@@ -9,7 +9,7 @@ from ft_invariants import GIVE_UP, Broken, Skip, in_threads, require_equal
 
 
 def handover(scale):
-    """Two threads hand a turn to and fro by spinning, with nothing in the loop that would release a GIL.
+    """Two threads take turns by spinning, with nothing in the loop that releases a GIL.
 
     A GIL is given up every switch interval, here longer than the check may take: so with one there is no progress.
     """
@@ -37,7 +37,7 @@ def handover(scale):
 
 
 def parallel_time(scale):
-    """Threads that compute take more CPU time than wall time: they truly ran at once. Skipped where it cannot show."""
+    """Computing threads take more CPU time than wall time, so they ran in parallel. Skipped if that cannot be shown."""
     cores = len(os.sched_getaffinity(0))
     if cores < 2:
         return Skip("there is only one core, so no two threads can run at once")
@@ -52,7 +52,7 @@ def parallel_time(scale):
         thread.start()
     best = 0.0
     try:
-        for _ in range(20 * scale):  # one good window is proof; other loads on the host spoil some
+        for _ in range(20 * scale):  # one good window is proof; other load on the host spoils some
             wall, cpu = time.monotonic(), time.process_time()
             time.sleep(0.1)
             wall, cpu = time.monotonic() - wall, time.process_time() - cpu

@@ -11,11 +11,11 @@ from ft_invariants import GIVE_UP, WIDTH, in_threads, require, require_each_once
 
 
 class Node:
-    """Something that can be referred to weakly and be part of a cycle."""
+    """An object that supports weak references and cycles."""
 
 
 def reference_counts(scale):
-    """After threads stored and dropped an object many times, its reference count is what it was."""
+    """After threads stored and dropped an object many times, its reference count is unchanged."""
     box = [Node()]
     before = sys.getrefcount(box[0])
 
@@ -36,7 +36,7 @@ def reference_counts(scale):
 
 
 def weak_callbacks(scale):
-    """Each weak reference's callback is called once, whoever drops the object."""
+    """Each weak reference's callback is called once, independent of the thread that drops the object."""
     number, called = 1200 * scale, []
     boxes = [[Node()] for _ in range(number)]
     references = [[] for _ in range(WIDTH)]
@@ -53,7 +53,7 @@ def weak_callbacks(scale):
         for step in range(number):
             box = boxes[(step * (index * 2 + 1)) % number]
             if box:
-                with contextlib.suppress(IndexError):  # another was first
+                with contextlib.suppress(IndexError):  # a different thread was first
                     box.pop()
 
     in_threads(work)
@@ -65,7 +65,7 @@ def weak_callbacks(scale):
 
 
 def weak_races(scale):
-    """While one thread drops objects, others follow weak references to them: to the live object or to None."""
+    """While one thread drops objects, others dereference weak references to them: they get the object or None."""
     number = 5000 * scale
     nodes = [Node() for _ in range(number)]
     for step, node in enumerate(nodes):
@@ -90,7 +90,7 @@ def weak_races(scale):
 
 
 def weak_dictionary(scale):
-    """A WeakValueDictionary gives an object or nothing, and is empty when all are gone."""
+    """A WeakValueDictionary returns an object or nothing, and is empty when all are gone."""
     shared, number = weakref.WeakValueDictionary(), 300 * scale
 
     def work(index):
@@ -109,7 +109,7 @@ def weak_dictionary(scale):
 
 
 class Finalized:
-    """Part of a cycle; notes its end."""
+    """Part of a cycle; records its finalization."""
 
     def __init__(self, key, ended):
         self.key = key
@@ -121,19 +121,19 @@ class Finalized:
 
 
 def collections_done():
-    """Count the collections that really ran: `gc.collect()` returns at once while another thread collects."""
+    """Count the collections that ran: `gc.collect()` returns at once while a different thread collects."""
     return sum(generation["collections"] for generation in gc.get_stats())
 
 
 def collector(scale):
-    """With one thread always collecting, each cycle is finalized once and nothing that is alive is touched."""
+    """With one thread always collecting, each cycle is finalized once, and live objects are not affected."""
     running = [WIDTH - 1]
 
     def collect():
         while running[0]:
             gc.collect()
 
-    gc.disable()  # so that it is always that thread's collection that the others meet
+    gc.disable()  # so that only that thread collects
     try:
         return make_cycles(1000 * scale, collect, running)
     finally:
@@ -141,7 +141,7 @@ def collector(scale):
 
 
 def automatic_collections(scale):
-    """The same with collections that come by themselves, in whatever thread, very often."""
+    """The same with very frequent automatic collections, in any thread."""
     before = gc.get_threshold()
     gc.set_threshold(200, 2, 2)
     try:
@@ -190,7 +190,7 @@ def make_cycles(number, collect, running):
 
 
 def resurrection(scale):
-    """An object that its finalizer brings back is whole, and is finalized only once (PEP 442)."""
+    """An object resurrected by its finalizer is intact, and is finalized only once (PEP 442)."""
     number, back = 400 * scale, []
 
     class Undead:

@@ -1,11 +1,11 @@
-"""Threads that share things, with invariants that break if a race is lost. For a free-threaded CPython.
+"""Threads that share objects, with invariants that a data race breaks. For a free-threaded CPython.
 
-Runs inside the target with nothing but the CPython under test. Prints one JSON line for each check: {"check",
-"outcome": "passed" | "failed" | "error" | "skipped", "seconds", "message"}, and before it {"check", "outcome":
-"started"}, so that of a crash it is known in which check. With the GIL on nothing would be shown, so each check but
-`gil_is_off` is skipped and says so; with FT_WORKLOAD_ANYWAY in the environment they run all the same.
+Runs inside the target with the CPython under test only. Prints a JSON line for each check: {"check", "outcome":
+"passed" | "failed" | "error" | "skipped", "seconds", "message"}, and before it {"check", "outcome": "started"}, which
+shows the check that crashed. With the GIL on the checks would show nothing, so all but `gil_is_off` are skipped, unless
+FT_WORKLOAD_ANYWAY is in the environment.
 
-Only what CPython promises of single operations on shared objects is relied upon
+The checks rely only on CPython's guarantees for single operations on shared objects
 (https://docs.python.org/3/library/threadsafety.html); iterators and generators are never shared.
 """
 
@@ -54,24 +54,24 @@ CHECKS = (
 )
 
 
-PRESS = 1.0  # seconds that a check goes on for at least: most take some ms, and few rounds lose a race
-ANYWAY = "FT_WORKLOAD_ANYWAY"  # set where somebody wants to see what the checks do with the GIL on
+PRESS = 1.0  # seconds that a check is repeated at least: a round takes some ms, and few rounds show a race
+ANYWAY = "FT_WORKLOAD_ANYWAY"  # set to run the checks with the GIL on
 
 
 def gil_is_off():
-    """Whether this interpreter runs without a GIL at this moment."""
-    ask = getattr(sys, "_is_gil_enabled", None)
-    return ask is not None and not ask()
+    """Whether this interpreter runs without a GIL now."""
+    is_gil_enabled = getattr(sys, "_is_gil_enabled", None)
+    return is_gil_enabled is not None and not is_gil_enabled()
 
 
 def run(check, scale):
-    """Run one check, again and again for a while unless it says something, and describe what came of it."""
+    """Run a check repeatedly for a while, unless it fails or returns something, and return its result."""
     started = time.perf_counter()
     try:
-        said = check(scale)
-        while said is None and time.perf_counter() - started < PRESS:
-            said = check(scale)
-        outcome, message = ("skipped" if isinstance(said, Skip) else "passed"), str(said or "")
+        result = check(scale)
+        while result is None and time.perf_counter() - started < PRESS:
+            result = check(scale)
+        outcome, message = ("skipped" if isinstance(result, Skip) else "passed"), str(result or "")
     except Broken as error:
         outcome, message = "failed", str(error)
     except Exception:
@@ -85,14 +85,14 @@ def run(check, scale):
 
 
 def gil_line(name):
-    """Describe the check that the GIL is off."""
+    """Return the result of the check that the GIL is off."""
     off = gil_is_off()
     message = "" if off else "the GIL is on: threads take turns, and nothing here would show a race"
     return {"check": name, "outcome": "passed" if off else "failed", "seconds": 0.0, "message": message}
 
 
 def main():
-    """Run all checks, or those that are named."""
+    """Run all checks, or the named ones."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=int, default=2, help="how much work; 2 takes a few seconds (default: 2)")
     parser.add_argument("checks", nargs="*", help="names of checks (default: all)")

@@ -1,7 +1,7 @@
-"""Say what the CPython that runs this really is and does, as one JSON object on stdout.
+"""Print facts about the CPython that runs this, and what it does, as one JSON object on stdout.
 
-Runs inside the target with nothing but the CPython under test; knows nothing of crossjit. A fact that cannot be had
-is null, and the reason stands under its name in `errors`; it never ends the probe.
+Runs inside the target with the CPython under test only, independent of crossjit. An unknown fact is null, with the
+reason under its name in `errors`; it does not end the probe.
 """
 
 import argparse
@@ -16,8 +16,9 @@ import sysconfig
 import time
 import traceback
 
-ERROR, BRIEF = 4_000, 300  # characters of an error that are told, and of one of many
-STEPS = 20_000  # more than any threshold before a loop is traced: 16 in 3.13, 4,095 in 3.14, 4,000 in 3.15
+ERROR = 4_000  # characters of an error, at most
+BRIEF = 300  # characters of one of many errors, at most
+STEPS = 20_000  # more than any threshold for tracing a loop: 16 in 3.13, 4,095 in 3.14, 4,000 in 3.15
 ELF_MACHINES = {3: "EM_386", 40: "EM_ARM", 62: "EM_X86_64", 183: "EM_AARCH64", 243: "EM_RISCV"}
 
 
@@ -39,7 +40,7 @@ def executable():
 
 
 def version():
-    """The version in the forms that people and programs compare."""
+    """The version as text, as a hexadecimal number, and as a list."""
     return {"text": sys.version, "hex": f"{sys.hexversion:#010x}", "info": list(sys.version_info)}
 
 
@@ -58,7 +59,7 @@ def gil():
 
 
 def jit_switches():
-    """What `sys._jit` says; null where there is none (3.13)."""
+    """The facts of `sys._jit`; null without it (3.13)."""
     jit = getattr(sys, "_jit", None)
     if jit is None:
         return None
@@ -66,13 +67,13 @@ def jit_switches():
 
 
 def environment():
-    """The variables that steer the interpreter or the emulator."""
+    """The environment variables of the interpreter and the emulator."""
     names = sorted(name for name in os.environ if name.startswith(("PYTHON", "QEMU")))
     return {name: os.environ[name] for name in names}
 
 
 def count(steps):
-    """Sum up in a loop, the simplest thing that gets traced."""
+    """Sum up in a loop, the simplest code that is traced."""
     total = 0
     for number in range(steps):
         total += number & 7
@@ -80,7 +81,7 @@ def count(steps):
 
 
 class Account:
-    """Something with attributes and methods for the trace to specialise on."""
+    """A class with attributes and methods, for specialised traces."""
 
     def __init__(self):
         self.balance = 0
@@ -98,7 +99,7 @@ def evens(steps):
 
 
 def calls(steps):
-    """Call methods, go through a generator, index a list: what real programs do in loops."""
+    """Call methods, run a generator, index a list, as loops of real programs do."""
     account = Account()
     items = [0] * 8
     for number in evens(steps):
@@ -107,26 +108,26 @@ def calls(steps):
 
 
 def activity(steps):
-    """Count in how many steps of a loop `sys._jit.is_active()` said yes; null where it does not exist."""
-    ask = getattr(getattr(sys, "_jit", None), "is_active", None)
-    if ask is None:
+    """Count the steps of a loop in which `sys._jit.is_active()` was true; null if it does not exist."""
+    is_active = getattr(getattr(sys, "_jit", None), "is_active", None)
+    if is_active is None:
         return None
     active = 0
     for _ in range(steps):
-        if ask():
+        if is_active():
             active += 1
     return active
 
 
 def executors(code):
-    """Collect the executors of a code object: a list of {offset, kind, code}; `code` is the machine code or null.
+    """Collect the executors of a code object: a list of {offset, code}; `code` is the machine code or null.
 
-    Without machine code it is the tier-2 interpreter's: `get_jit_code` gives None, or RuntimeError in a build that
-    has no JIT (`get_jit_code` in Python/optimizer.c).
+    One without machine code is the tier-2 interpreter's: `get_jit_code` returns None, or raises RuntimeError in a
+    build without JIT (`get_jit_code` in Python/optimizer.c).
     """
     import _opcode
 
-    found = []
+    result = []
     for offset in range(0, len(code.co_code), 2):
         try:
             executor = _opcode.get_executor(code, offset)
@@ -138,8 +139,8 @@ def executors(code):
             machine_code = executor.get_jit_code()
         except RuntimeError:
             machine_code = None
-        found.append({"offset": offset, "code": machine_code})
-    return found
+        result.append({"offset": offset, "code": machine_code})
+    return result
 
 
 def describe(name, function, arguments, expected, inspected):
@@ -148,18 +149,18 @@ def describe(name, function, arguments, expected, inspected):
     result = function(*arguments)
     fact = {"name": name, "correct": result == expected, "executors": [], "unavailable": None, "seconds": 0.0}
     codes = []
-    for each in inspected:
+    for inspected_function in inspected:
         try:
-            found = executors(each.__code__)
+            executors_found = executors(inspected_function.__code__)
         except RuntimeError as error:  # a build without a second tier (_opcode_get_executor_impl in Modules/_opcode.c)
             fact["unavailable"] = str(error)
             break
-        for executor in found:
+        for executor in executors_found:
             code = executor["code"]
             codes.append(code)
             fact["executors"].append(
                 {
-                    "function": each.__qualname__,
+                    "function": inspected_function.__qualname__,
                     "offset": executor["offset"],
                     "kind": "uops" if code is None else "machine code",
                     "bytes": None if code is None else len(code),
@@ -170,7 +171,7 @@ def describe(name, function, arguments, expected, inspected):
 
 
 def workloads():
-    """Run both workloads. Return their facts and all machine code that was made."""
+    """Run both workloads. Return their facts and all machine code."""
     pays = [number * 2 & 3 for number in range(STEPS)]
     balance, items = 0, [0] * 8
     for number, pay in enumerate(pays):
@@ -181,17 +182,17 @@ def workloads():
         ("loop", count, sum(number & 7 for number in range(STEPS)), (count,)),
         ("calls and generators", calls, balance + sum(items[1::2]), (calls, evens, Account.pay)),
     ):
-        fact, made = describe(name, function, (STEPS,), expected, inspected)
+        fact, machine_code = describe(name, function, (STEPS,), expected, inspected)
         facts.append(fact)
-        codes += made
+        codes += machine_code
     return facts, codes
 
 
 def executable_memory(codes):
-    """Look at the process's executable memory that belongs to no file, and for each piece of machine code in it.
+    """Measure the process's executable memory that is not mapped from a file, and look for each machine code in it.
 
-    Read by address through ctypes and not by /proc/self/mem: under QEMU that file shows the emulator's addresses, while
-    /proc/self/maps is the program's.
+    It is read through ctypes, not /proc/self/mem: under QEMU that file has the emulator's addresses, but
+    /proc/self/maps the program's.
     """
     regions = []
     with pathlib.Path("/proc/self/maps").open() as maps:
@@ -209,7 +210,7 @@ def executable_memory(codes):
 
 
 def modules():
-    """Import every optional extension module that this CPython knows of (`MODULE_…_STATE` in its Makefile).
+    """Import every optional extension module that this CPython knows (`MODULE_…_STATE` in its Makefile).
 
     Return {"imported": [...], "failed": {name: error}, "absent": {name: the build's reason}}.
     """
@@ -224,7 +225,7 @@ def modules():
             continue
         try:
             importlib.import_module(name)
-        except Exception as error:  # anything can go wrong in another's initialisation, and all of it is a finding
+        except Exception as error:  # every error in a module's initialisation is a finding
             failed[name] = f"{type(error).__name__}: {error}"[:BRIEF]
         else:
             imported.append(name)
@@ -241,7 +242,7 @@ def _is_flag(name):
 
 
 def collect(told):
-    """Gather all facts. `told` are facts that only the host can know, such as whether an emulator runs this."""
+    """Collect all facts. `told` are facts that only the host knows, such as whether this is emulated."""
     facts, errors = {"told": told}, {}
 
     def fact(name, ask, *arguments):
@@ -264,17 +265,17 @@ def collect(told):
     fact("gil", gil)
     fact("jit", jit_switches)
 
-    made = []
+    machine_code = []
 
     def run_workloads():
-        found, codes = workloads()
-        made.extend(codes)
-        return found
+        workload_facts, codes = workloads()
+        machine_code.extend(codes)
+        return workload_facts
 
     fact("workloads", run_workloads)
     fact("steps_active", activity, STEPS)
-    fact("executable_memory", executable_memory, made)
-    # last: importing a module that does not know free threading turns the GIL on
+    fact("executable_memory", executable_memory, machine_code)
+    # last: importing a module without support for free threading turns the GIL on
     fact("modules", modules)
     fact("gil_after_imports", gil)
     facts["errors"] = errors
@@ -282,7 +283,7 @@ def collect(told):
 
 
 def main():
-    """Print the facts. What else is written to stdout meanwhile, by modules as they are imported, goes nowhere."""
+    """Print the facts. Other output to stdout, such as from imported modules, is discarded."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--told", type=json.loads, default={}, help="a JSON object of facts that the host adds")
     told = parser.parse_args().told

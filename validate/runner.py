@@ -1,28 +1,28 @@
-"""Run a suite's modules with the CPython that runs this, each in a process of its own.
+"""Run a suite's modules with the CPython under test, each in a process of its own.
 
-Runs inside the target with nothing but the CPython under test; knows nothing of crossjit. Start it with PYTHON_JIT=0:
-it must not depend on what it tests. Its children get the suite's environment and nothing of `PYTHON…` from its own.
+Runs inside the target with that CPython only, independent of crossjit. Start it with PYTHON_JIT=0, so that it does not
+depend on the tested feature. Its children get the suite's environment, and none of its own `PYTHON…` variables.
 
     runner.py --suite-json FILE --output DIR --jobs N
 
 FILE holds {"limit": seconds, "resources": [...], "ignore": [patterns], "items": [item, …], "shard": [i, n] | null,
 "tests": [patterns], "seconds": {key: seconds}, "done": [keys]}; an item is {"kind": "module" | "script", "name",
 "without": [modules], "label", "arguments", "env", "timeout", "weight", "weights": {module: weight}, "optional"}. A
-module's name may end in `.*` for all test modules of a package, or be `*` for all that regrtest runs, but for those
-that it is `without`. A key is a name with its label, as `test_dict [stress]`: `seconds` says how long modules took
-before, `done` what is not to be run again. Of n shards, all together hold each module once, as long as FILE is the same
-but for `seconds` and `done`. A pattern among `tests` is a module's name, or what regrtest's `--match` takes; modules
-that can have no such test are left out.
+module's name may end in `.*` for all test modules of a package, or be `*` for all of regrtest's modules, except those
+in `without`. A key is a name with its label, such as `test_dict [stress]`: `seconds` are the modules' durations in
+earlier runs, `done` are modules that do not run again. The n shards together have each module once, if their FILEs
+differ only in `shard`, `seconds` and `done`. A pattern in `tests` is a module's name, or a pattern for regrtest's
+`--match`; modules that cannot have such a test are skipped.
 
-On stdout, JSON lines: {"event": "plan", "modules": […], "missing": […]} first, several times where there are many;
-then `start` and `end` for each module, where `end` has `status` (negative for a signal), `signal`, `timed_out`,
-`suite_timed_out` (it had as much time as the suite had left, and not its own), `memory_kills`, `seconds`, `junit`,
-`checks` and `log` (names of files in the folder DIR/<id>, or null), `tail`, the end of its output, and `command` and
-`env`, what was run and what was set for it; `not started` with a `reason` for what could not be run; `done` last. A
-module's folder is whole when its `end` comes. `crossjit/channels/runner.py` has the types.
+On stdout, JSON lines: first {"event": "plan", "modules": […], "missing": […]}, several times for many modules; then
+`start` and `end` for each module. `end` has `status` (negative for a signal), `signal`, `timed_out`, `suite_timed_out`
+(its limit was the suite's remaining time), `memory_kills`, `seconds`, `junit`, `checks` and `log` (names of files in
+the folder DIR/<id>, or null), `tail` (the end of its output), `command`, and `env` (the variables set for it). A module
+that could not be run gets `not started` with a `reason`; `done` is last. A module's folder is complete before its
+`end`. `crossjit/channels/runner.py` has the types.
 
-What runs here cannot write such lines: they go through a descriptor that no child has, of a process whose descriptors
-the kernel shows to nobody.
+Tests cannot write such lines: the runner uses a descriptor that no child inherits, and its process is not dumpable,
+so that others cannot open its descriptors.
 """
 
 import argparse
@@ -42,15 +42,15 @@ import time
 
 from runner_jobs import key, plan, test_directory
 
-TAIL = 6000  # characters of a module's output that go into its line
-GRACE = 60  # seconds beyond regrtest's own timeout, in which it writes all threads' stacks
-LINE = 60_000  # characters of a line
-PLANNED = 100  # modules in a line of the plan
+TAIL = 6000  # characters of a module's output in its `end`
+GRACE = 60  # seconds after regrtest's own timeout, in which it writes all threads' stacks
+LINE = 60_000  # characters of a line, at most
+PLANNED = 100  # modules in a line of the plan, at most
 PR_SET_DUMPABLE = 4  # <linux/prctl.h>
 
 
 class Runner:
-    """Works through the jobs, several at a time."""
+    """Runs the jobs, several at a time."""
 
     def __init__(self, suite, output, scratch, channel):
         self.suite = suite
@@ -63,7 +63,7 @@ class Runner:
         self.stopping = False
 
     def emit(self, event, **fields):
-        """Write one JSON line; one that is too long loses the beginning of its `tail`."""
+        """Write a JSON line; if it is too long, the start of its `tail` is cut."""
         line = json.dumps({"event": event, **fields})
         while len(line) > LINE and fields.get("tail"):
             fields["tail"] = fields["tail"][len(fields["tail"]) // 2 + 1 :]
@@ -73,7 +73,7 @@ class Runner:
             self.channel.flush()
 
     def work(self, jobs):
-        """Take jobs from the queue until it is empty: the body of each thread."""
+        """Run jobs from the queue until it is empty: the body of each thread."""
         while not self.stopping:
             try:
                 job = jobs.get_nowait()
@@ -85,15 +85,15 @@ class Runner:
                 continue
             self.emit("start", **about)
             try:
-                ended = self.run(job)
+                result = self.run(job)
             except OSError as error:
                 self.emit("not started", **about, reason=f"{type(error).__name__}: {error}")
             else:
-                self.emit("end", **about, **ended)
+                self.emit("end", **about, **result)
 
     def run(self, job):
-        """Run one module or script to its end, or until its time is over."""
-        directory = self.scratch / job["id"][:3]  # short: sockets' paths have at most 107 bytes
+        """Run one module or script until it ends or reaches its time limit."""
+        directory = self.scratch / job["id"][:3]  # short, because socket paths have at most 107 bytes
         directory.mkdir()
         folder = self.output / job["id"]
         folder.mkdir()
@@ -123,7 +123,7 @@ class Runner:
         }
 
     def wait(self, command, env, directory, log, checks, timeout):
-        """Run a command to its end, or until its time is over; return its status and whether it was."""
+        """Run a command until it ends or reaches its time limit; return its status and whether it timed out."""
         with contextlib.ExitStack() as stack:
             text = stack.enter_context(log.open("wb"))
             child = subprocess.Popen(
@@ -147,12 +147,12 @@ class Runner:
         return child.returncode, timed_out
 
     def command(self, job, junit, directory):
-        """Make the command line.
+        """Return the command line.
 
-        `python -m test` as upstream's JIT job calls it: `--fast-ci` and `--slow-ci` would start Python with -E, and the
-        suite's environment would be ignored (`_add_ci_python_opts` in Lib/test/libregrtest/main.py). Verbose, since
-        only then a test's name is written before it runs, and known when it crashes; and since the report leaves out
-        which subtests and which `setUpClass` failed (`_add_result` in Lib/test/libregrtest/testresult.py).
+        `python -m test` as in upstream's JIT job: `--fast-ci` and `--slow-ci` would start Python with -E, which ignores
+        the suite's environment (`_add_ci_python_opts` in Lib/test/libregrtest/main.py). Verbose output has a test's
+        name before it runs, which shows the test that crashed; it also has failed subtests and `setUpClass`, which the
+        report lacks (`_add_result` in Lib/test/libregrtest/testresult.py).
         """
         if job["kind"] == "script":
             return [sys.executable, job["name"], *job["arguments"]]
@@ -162,18 +162,18 @@ class Runner:
             *("--junit-xml", str(junit), "--timeout", str(job["timeout"]), "--tempdir", str(directory)),
             *("--use", ",".join(self.suite["resources"]) or "none"),
             *(argument for pattern in job.get("match", ()) for argument in ("--match", pattern)),
-            *ignored,  # after what is to match: the last that fits a test decides
+            *ignored,  # after the patterns to match: the last one that matches a test decides
             *job["arguments"],
             job["name"],
         ]
 
     def environment(self, job, directory):
-        """Make the child's environment: the container's, a folder of its own for temporary files, and the suite's."""
+        """Return the child's environment: the container's, its own folder for temporary files, and the suite's."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         return {**inherited, "TMPDIR": str(directory), **job["env"]}
 
     def end(self, child):
-        """Kill what is left of a child's process group, and reap the child."""
+        """Kill the rest of a child's process group, and reap the child."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
@@ -181,7 +181,7 @@ class Runner:
             self.children.discard(child)
 
     def stop(self, *_):
-        """End at once, with everything that was started."""
+        """Kill all children and exit at once."""
         self.stopping = True
         for child in list(self.children):
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -190,7 +190,7 @@ class Runner:
 
 
 def open_channel():
-    """Take stdout for the events alone: under another descriptor, which children do not get; print goes nowhere."""
+    """Reserve stdout for the events: move it to a descriptor that children do not inherit, and discard prints."""
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -199,9 +199,9 @@ def open_channel():
 
 
 def hide():
-    """Keep other processes of this user from this one's descriptors and memory, as far as that can be had here.
+    """Keep other processes of this user from this one's descriptors and memory, if the kernel supports it.
 
-    What is run becomes visible again as it is executed.
+    Executed programs become visible again.
     """
     with contextlib.suppress(ImportError, OSError, AttributeError):
         import ctypes
@@ -210,7 +210,7 @@ def hide():
 
 
 def signal_name(number):
-    """Name a signal as people know it."""
+    """Return a signal's name."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -218,7 +218,7 @@ def signal_name(number):
 
 
 def memory_kills():
-    """Count what the kernel has killed in this container for its memory: cgroup v2, or v1."""
+    """Return the number of the kernel's kills for memory in this container (cgroup v2 or v1)."""
     for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
         with contextlib.suppress(OSError), pathlib.Path(path).open() as file:
             for line in file:
@@ -237,7 +237,7 @@ def tail(path):
 
 
 def main():
-    """Run the suite. Ends with 0 when all jobs were dealt with, whatever their outcomes."""
+    """Run the suite. Exits with 0 when all jobs are finished, with any outcome."""
     parser = argparse.ArgumentParser(description="Run a suite's modules, each in a process of its own.")
     parser.add_argument("--suite-json", required=True)
     parser.add_argument("--output", required=True)
@@ -249,7 +249,7 @@ def main():
     output = pathlib.Path(arguments.output).absolute()
     output.mkdir(parents=True, exist_ok=True)
     jobs, missing = plan(suite, test_directory())
-    # a crashing test must not fill the target with its memory
+    # core files of crashing tests must not fill the target's disk
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     waiting = queue.SimpleQueue()
     for job in jobs:

@@ -1,4 +1,4 @@
-"""What the runner has to run: modules and scripts, as its order names them, as jobs."""
+"""The runner's jobs: modules and scripts, expanded from its input."""
 
 import ast
 import contextlib
@@ -7,7 +7,7 @@ import importlib.util
 import pathlib
 import re
 
-SPLIT = frozenset({"test_capi"})  # run module by module, beside what regrtest itself splits: it is the longest of all
+SPLIT = frozenset({"test_capi"})  # run module by module, like the packages that regrtest splits: it is the longest
 
 
 def test_directory():
@@ -19,16 +19,16 @@ def test_directory():
 
 
 def expand(name, directory):
-    """Make regrtest's names of a module's name: one, several for a package with `.*`, none where there is none.
+    """Return regrtest's names for an item's name: one, several for a package with `.*`, none for an unknown one.
 
     `test_capi.*` gives `test_capi.test_abstract`, `test_capi.test_bytearray` and so on.
     """
     if name == "*":
         split = SPLIT | split_by_regrtest(directory)
         return [
-            found
+            name_found
             for entry in modules_in(directory)
-            for found in (expand(f"{entry}.*", directory) if entry in split else [entry])
+            for name_found in (expand(f"{entry}.*", directory) if entry in split else [entry])
         ]
     package = name.removesuffix(".*")
     path = directory.joinpath(*package.split("."))
@@ -49,7 +49,7 @@ def modules_in(directory):
 
 
 def split_by_regrtest(directory):
-    """Read which packages regrtest runs module by module: `SPLITTESTDIRS` in Lib/test/libregrtest/findtests.py."""
+    """Return the packages that regrtest runs module by module: `SPLITTESTDIRS` in Lib/test/libregrtest/findtests.py."""
     with contextlib.suppress(OSError, SyntaxError, ValueError):
         tree = ast.parse((directory / "libregrtest" / "findtests.py").read_text(encoding="utf-8"))
         for node in tree.body:
@@ -60,51 +60,51 @@ def split_by_regrtest(directory):
 
 
 def short(job):
-    """Return the name that people know a job by: regrtest's of a module, a script's without folder and suffix."""
+    """Return a job's short name: regrtest's name of a module, a script's stem."""
     return pathlib.Path(job["name"]).stem if job["kind"] == "script" else job["name"]
 
 
 def key(job):
-    """Name a job as the order does: two groups may hold the same module."""
+    """Return a job's key: two groups may have the same module."""
     return f"{short(job)} [{job['label']}]" if job["label"] else short(job)
 
 
 def deal(jobs, shard, shards):
-    """Return one shard's jobs: each, heaviest first, goes where there is the least by then."""
+    """Return one shard's jobs: each job, heaviest first, goes to the shard with the least load."""
     loads = [0.0] * shards
-    mine = []
+    dealt = []
     for job in sorted(jobs, key=lambda job: (-job["weight"], key(job))):
         lightest = loads.index(min(loads))
         loads[lightest] += job["weight"]
         if lightest == shard - 1:
-            mine.append(job)
-    return mine
+            dealt.append(job)
+    return dealt
 
 
 def choose(jobs, patterns):
-    """Return the jobs that can have tests like these, each with what regrtest is to match (nothing for all)."""
+    """Return the jobs that can have such tests, each with regrtest's patterns (none for all)."""
     chosen = []
     names = [short(job) for job in jobs]
-    modules = [pattern for pattern in patterns if any(is_meant(name, pattern) for name in names)]
+    modules = [pattern for pattern in patterns if any(names_module(name, pattern) for name in names)]
     for job, name in zip(jobs, names, strict=True):
-        if any(is_meant(name, pattern) for pattern in modules):
+        if any(names_module(name, pattern) for pattern in modules):
             chosen.append(job)
-        elif match := [each for pattern in patterns if pattern not in modules for each in within(name, pattern)]:
+        elif match := [part for pattern in patterns if pattern not in modules for part in within(name, pattern)]:
             chosen.append({**job, "match": match})
     return chosen
 
 
-def is_meant(name, pattern):
-    """Whether a pattern names a module or its package, whole."""
+def names_module(name, pattern):
+    """Whether a pattern names a whole module or its package."""
     pattern = pattern.removeprefix("test.")
     return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name.partition(".")[0], pattern)
 
 
 def within(name, pattern):
-    """Return a pattern as regrtest is to be told it, if a module can have tests like it, else nothing.
+    """Return regrtest's patterns for a pattern if a module can have such tests, else none.
 
-    What is told with dots and without wildcards means one test to regrtest; here it may name a class as well, or a
-    module of a package.
+    For regrtest, a pattern with dots and without wildcards is one test; here it may also be a class, or a module of a
+    package.
 
     >>> within("test_dis", "test_dis.DisTests.*"), within("test_dis", "*generator*"), within("test_dis", "test.test_i*")
     (['test.test_dis.DisTests.*'], ['test.*generator*'], [])
@@ -120,7 +120,7 @@ def within(name, pattern):
 
 
 def plan(suite, directory):
-    """Make the list of jobs, longest first, and of the items that name nothing."""
+    """Return the jobs, longest first, and the items without a module."""
     jobs, missing = [], []
     for item in suite["items"]:
         names = [item["name"]] if item["kind"] == "script" else expand(item["name"], directory)

@@ -61,16 +61,16 @@ def test_it_tries_what_it_is_asked_for_and_tells_what_there_is() -> None:
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script as a module; what it imports is beside it, as in the target."""
+    """The script as a module, with its own modules beside it, as in the target."""
     monkeypatch.syspath_prepend(VALIDATE)
     import importlib
 
     return importlib.import_module("capabilities")
 
 
-def test_each_feature_check_tells_which_tests_rest_on_it(script: ModuleType) -> None:
+def test_each_feature_check_names_the_tests_that_need_it(script: ModuleType) -> None:
     for feature_check in script.FEATURE_CHECKS:
-        assert "Rest on it: " in feature_check.__doc__ or "No test rests on it" in feature_check.__doc__, (
+        assert "Needed by: " in feature_check.__doc__ or "No test needs it" in feature_check.__doc__, (
             feature_check.__name__
         )
 
