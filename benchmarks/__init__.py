@@ -1,1 +1,1 @@
-"""Measurements of crossjit: each script says in its first lines what it measures and how it is called."""
+"""Benchmarks of crossjit: each script's docstring says what it measures and how to call it."""

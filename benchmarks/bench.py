@@ -1,4 +1,4 @@
-"""What the measurements work with: images and sources that are there before, and a round with folders of its own."""
+"""The measurements of a round: shared images and sources, and state folders of its own."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from crossjit.settings import Settings
 from crossjit.sources import Source
 from crossjit.stash.store import Store
 
-FASTER = 8  # how many times as fast as the emulated build a cross build has to be
+FASTER = 8  # required factor of a cross build's speed over the emulated build's
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is measured, as the command line says it."""
+    """The options of the command line about what is measured."""
 
     recipe: str
     variant: Variant
@@ -40,7 +40,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Bench:
-    """All that the rounds share. `images` has the emulated toolchain only if a chosen line needs it."""
+    """The values that all rounds share. `images` has the emulated toolchain only if a chosen line needs it."""
 
     choice: Choice
     settings: Settings
@@ -55,32 +55,32 @@ class Bench:
 
     @cached_property
     def tree(self) -> Path:
-        """The release as a checkout; the rounds share it, each has state folders of its own."""
+        """The release as a checkout; the rounds share it."""
         folder = self.folder / "checkout"
         folder.mkdir()
         return trees.checkout(folder, self.source, self.source.version)
 
     @cached_property
     def commits(self) -> tuple[Path, str, tuple[str, ...]]:
-        """A repository, the commit to begin after, and those to walk over."""
+        """A repository, the commit before the first, and the commits to build."""
         choice = self.choice
         if choice.history is None:
             head = trees.git(self.tree, "rev-parse", "HEAD").strip()
             return self.tree, head, tuple(trees.make_history(self.tree, choice.edits.walk))
-        found = trees.history(choice.history, choice.commits, 10)
-        return choice.history, trees.git(choice.history, "rev-parse", f"{found[0]}^").strip(), tuple(found)
+        picked = trees.history(choice.history, choice.commits, 10)
+        return choice.history, trees.git(choice.history, "rev-parse", f"{picked[0]}^").strip(), tuple(picked)
 
 
-# In which state folder a checkout is built and changed. Whoever is after the other arch alone has no native cell to
-# serve as its build Python: where `cross` was built, one was made for it.
+# The state folder in which a checkout is built, by strategy. Without a native cell a cross build needs its own build
+# Python, which the measurement `cross` has made in its folder.
 ALONE = {"native": "one", "cross": "two"}
 
 
 @dataclass
 class Round:
-    """One round: its state folders by name, what it has found by line, and the measurements that failed.
+    """One round: its state folders by name, its samples by line, and the failed measurements.
 
-    `unchanged` has the digests of what comes of the checkout as it is, by strategy.
+    `unchanged` has the digests of the unchanged checkout's trees, by strategy.
     """
 
     bench: Bench
@@ -93,7 +93,7 @@ class Round:
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def home(self, name: str) -> Home:
-        """Return the state folder of this name, which is fresh at the first use."""
+        """Return the state folder of this name, which is empty at first."""
         if name not in self.homes:
             bench = self.bench
             mirror = bench.source.archive.parent
@@ -102,7 +102,7 @@ class Round:
 
     @cached_property
     def hand(self) -> Hand:
-        """Who types, with labels by which the round finds whatever is left."""
+        """The runner of hand-typed commands, with labels by which the round finds leftovers."""
         return Hand(self.bench.settings.engine, self.home("hand").labels, self.bench.jobs)
 
     @property
@@ -130,10 +130,10 @@ class Round:
                 print(f"{home.settings.home}: {error}", file=sys.stderr)
         self.homes.clear()
 
-    # -- what the lines are: each returns what it found, by line
+    # -- the measurements: each returns its samples by line
 
     def hand_native(self) -> Mapping[str, Sample]:
-        """Type the native build: T."""
+        """Build natively by hand: T."""
         bench = self.bench
         self.paces = self.hand.native(bench.toolchain, bench.source, bench.choice.variant)
         seconds = dict(zip(("configure", "make", "install"), (pace.seconds for pace in self.paces), strict=True))
@@ -141,7 +141,7 @@ class Round:
         return {"hand-native": Sample(total, total, details=seconds)}
 
     def hand_cross(self) -> Mapping[str, Sample]:
-        """Type upstream's cross recipe."""
+        """Build by hand with upstream's recipe for cross-compiling."""
         bench = self.bench
         paces = self.hand.cross(bench.toolchain, bench.source, bench.choice.variant, bench.foreign)
         names = ("configure build Python", "make build Python", "configure", "make", "install")
@@ -149,43 +149,43 @@ class Round:
         return {"hand-cross": per_baseline(sum(seconds.values()), self.baseline, details=seconds)}
 
     def native(self) -> Mapping[str, Sample]:
-        """Build the native cell, with nothing there but images."""
+        """Build the native cell with images only."""
         return self._cold("native", self.build("one", self.bench.arch))
 
     def cross(self) -> Mapping[str, Sample]:
-        """Build the cross cell likewise, the build Python included."""
+        """Build the cross cell with images only, including its build Python."""
         return self._cold("cross", self.build("two", self.bench.foreign))
 
     def both(self) -> Mapping[str, Sample]:
-        """Build both likewise, by one command."""
+        """Build both with images only, with one command."""
         return {"both": self._timed(self.build("three", self.bench.arch, self.bench.foreign))}
 
     def cross_second(self) -> Mapping[str, Sample]:
-        """Build the cross cell where the native one is in the stash."""
+        """Build the cross cell with the native one in the stash."""
         return {"cross-second": self._timed(self.build("one", self.bench.foreign))}
 
     def variant(self) -> Mapping[str, Sample]:
-        """Build another variant of what was built."""
+        """Build a different variant of the same source."""
         return {"variant": self._timed(self.build("one", self.bench.arch, variant=self.bench.choice.other))}
 
     def nothing(self) -> Mapping[str, Sample]:
-        """Build what is there."""
+        """Build a cell that is in the stash."""
         return {"nothing": self._from_stash()}
 
     def checkout(self, strategy: str) -> Mapping[str, Sample]:
-        """Build the release as a checkout, where its archive was built."""
+        """Build the release as a checkout, after its archive was built."""
         built = self._of_tree(strategy)
         self.unchanged[strategy] = self._trees(strategy, built)
         return {f"checkout-{strategy}": self._timed(built)}
 
     def nothing_checkout(self) -> Mapping[str, Sample]:
-        """Build a checkout that is there."""
+        """Build a checkout that is in the stash."""
         return {"nothing-checkout": self._from_stash(str(self.bench.tree))}
 
     def edited(self, line: str) -> Mapping[str, Sample]:
-        """Change something in the checkout as it was not changed before, and build it: line `uop-cross` a uop, cross.
+        """Make a new change in the checkout, and build it: the line `uop-cross` changes a uop and builds cross.
 
-        Raises MeasurementError if what comes out is what came out before: then a build took no notice of the change.
+        Raises MeasurementError if the result is the same as before: the build ignored the change then.
         """
         name, _, strategy = line.partition("-")
         edit: Edit = getattr(self.bench.choice.edits, name)
@@ -202,7 +202,7 @@ class Round:
         return {line: self._timed(built)}
 
     def walk(self) -> Mapping[str, Sample]:
-        """Walk over commits, as bisecting does, and build each for both archs."""
+        """Build commits one after the other, as bisecting does, each for both archs."""
         repository, before, commits = self.bench.commits
         both = (self.bench.arch, self.bench.foreign)
         self.build("one", *both, source=f"{repository}#{before}")
@@ -218,10 +218,10 @@ class Round:
         for arch in (self.bench.arch, self.bench.foreign):
             suite = self.bench.choice.suite
             arguments = (*self.selected(arch), "--suite", suite)
-            # a test that fails changes nothing about how long the others take
-            done = self.home("one").build(*arguments, command="validate", accept=(0, 1))
-            (result,) = done.run.results()
-            seconds[arch.value] = sum(each.seconds for each in result.suites if each.suite == suite)
+            # a failing test does not affect the time of the others
+            built = self.home("one").build(*arguments, command="validate", accept=(0, 1))
+            (result,) = built.run.results()
+            seconds[arch.value] = sum(module.seconds for module in result.suites if module.suite == suite)
             if not seconds[arch.value]:
                 raise MeasurementError(f"{result.cell}: the suite did not run: {'; '.join(result.reasons)}")
         native, emulated = seconds[self.bench.arch.value], seconds[self.bench.foreign.value]
@@ -232,7 +232,7 @@ class Round:
         return {"suites": Sample(emulated / native, emulated, note=note, details=seconds)}
 
     def emulated(self, line: str, cpu: str | None) -> Mapping[str, Sample]:
-        """Build under QEMU until it is known to take as many times as long as it must, or for a sample's time."""
+        """Build under QEMU until the required factor is reached, or for the time of a sample."""
         bench, cross = self.bench, self.taken["cross"].seconds
         assert bench.emulated is not None
         limit = bench.choice.sample or FASTER * cross
@@ -256,10 +256,10 @@ class Round:
         return {"list": self._often("--list")}
 
     def completion(self) -> Mapping[str, Sample]:
-        """Complete a word of a command line, as a shell asks for it."""
+        """Complete a word of a command line, as for a shell."""
         return {"completion": self._often("--complete", "--", "crossjit build --a")}
 
-    # -- how
+    # -- helpers
 
     def _timed(self, built: Built) -> Sample:
         own, _ = built.own()
@@ -284,7 +284,7 @@ class Round:
         return {name: tree.digest for name, tree in artifact.manifest.trees.items()} if artifact else {}
 
     def _from_stash(self, source: str | None = None) -> Sample:
-        """Build what is there, three times. Raises MeasurementError if anything is built, or a container created."""
+        """Build a cell from the stash three times. Raises MeasurementError if it builds or creates a container."""
         times = []
         for _ in range(3):
             with self.home("one").without_containers():
@@ -296,10 +296,10 @@ class Round:
 
     def _often(self, *arguments: str) -> Sample:
         home = self.home("hand")
-        home.invoke(*arguments)  # Python's own caches are there for everybody but the first
+        home.invoke(*arguments)  # the first call fills Python's own caches
         return _median([home.invoke(*arguments).seconds for _ in range(7)])
 
 
 def _median(times: list[float]) -> Sample:
     seconds = statistics.median(times)
-    return Sample(seconds, seconds, details={str(number): each for number, each in enumerate(times, 1)})
+    return Sample(seconds, seconds, details={str(number): sample for number, sample in enumerate(times, 1)})

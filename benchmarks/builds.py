@@ -1,18 +1,18 @@
-"""How fast crossjit builds, compared with what one would type instead: prints a table, and JSON if asked.
+"""Measures crossjit's builds against builds typed by hand: prints a table, and JSON on request.
 
     .venv/bin/python benchmarks/builds.py [--rounds N] [--only LINE …] [--json FILE] [--list]
 
 T is the wall time of a native build typed by hand (configure, make, install) in the same toolchain image with the same
-options; a line's value is a ratio within one round, and its median over the rounds is held against its bound. Cold
-means a state folder of its own, with nothing in it but what is known of the images; these, and the release's archive,
-are had before anything is timed. What a line needs is measured with it.
+options. A line's value is a ratio within one round; the median over the rounds is compared with its bound. Cold means
+an empty state folder, except for the records of the images; images and the release's archive are made before the
+measurements. A line's prerequisites are measured with it.
 
-An emulated build takes hours. By default it is stopped once it has taken eight times as long as the cross build of the
-same round: the line is a lower bound then, and says so. `--emulated-sample SECONDS` stops it after these, and reckons
-the rest from how far the native build had come at the same step.
+An emulated build takes hours. By default it is stopped at eight times the time of the same round's cross build: the
+line is then marked as a lower bound. `--emulated-sample SECONDS` stops it after that time, and estimates the rest from
+the native build's time at the same step.
 
-A round takes some 25 times T; ten of these are the emulated build's. Containers, volumes and state folders go at the
-end, after Ctrl-C as well. The exit status is 1 if a line misses its bound or a command fails, and 2 for bad usage.
+A round takes about 25 times T, ten of them for the emulated build. Containers, volumes and state folders are removed at
+the end, even after Ctrl-C. The exit status is 1 if a line misses its bound or a command fails, and 2 for bad usage.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ sys.path.insert(0, str(PROJECT))
 from benchmarks import ending, figures, lines, machine, trees
 from benchmarks.bench import Bench, Choice, Round
 from benchmarks.commands import MeasurementError
-from benchmarks.figures import Found, Sample
+from benchmarks.figures import LineResult, Sample
 from benchmarks.lines import Measurement
 from crossjit import engine, host, images, settings, sources
 from crossjit.build import container
@@ -49,8 +49,8 @@ from crossjit.model import Arch
 from crossjit.progress import SilentStep, Step
 
 
-class Said:
-    """Tells on stderr what is being done, with the time since the beginning."""
+class ProgressLog:
+    """Reports the progress on stderr, with the time since the start."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -62,56 +62,60 @@ class Said:
 
     @contextlib.contextmanager
     def step(self, name: str, subject: str = "") -> Iterator[Step]:
-        """Tell of a step of what is made before."""
+        """Report a step of the preparations."""
         self.say(f"before: {name} {subject}")
         yield SilentStep()
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return what reads the command line."""
-    made = argparse.ArgumentParser(description="How fast crossjit builds, compared with what one would type instead.")
-    made.add_argument("--rounds", type=positive, default=1, help="medians are over so many; default: 1")
-    made.add_argument("--only", nargs="+", default=[], metavar="LINE", help="only these lines, and what they need")
-    made.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, after each measurement")
-    made.add_argument("--list", action="store_true", help="list the lines with their bounds, and end")
-    made.add_argument("--recipe", default="3.15", help="the release: a recipe, or its file; default: 3.15")
-    made.add_argument("--variant", default="jit", help="what is built; default: jit")
-    made.add_argument("--other-variant", default="jit-debug", help="what line `variant` builds; default: jit-debug")
-    made.add_argument("--suite", default="jit", help="what line `suites` runs; default: jit")
-    made.add_argument(
+    """Return the parser of the command line."""
+    result = argparse.ArgumentParser(description="How fast crossjit builds, compared with what one would type instead.")
+    result.add_argument("--rounds", type=positive, default=1, help="medians are over so many; default: 1")
+    result.add_argument("--only", nargs="+", default=[], metavar="LINE", help="only these lines, and what they need")
+    result.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, after each measurement")
+    result.add_argument("--list", action="store_true", help="list the lines with their bounds, and end")
+    result.add_argument("--recipe", default="3.15", help="the release: a recipe, or its file; default: 3.15")
+    result.add_argument("--variant", default="jit", help="what is built; default: jit")
+    result.add_argument("--other-variant", default="jit-debug", help="what line `variant` builds; default: jit-debug")
+    result.add_argument("--suite", default="jit", help="what line `suites` runs; default: jit")
+    result.add_argument(
         "--edits", type=Path, default=PROJECT / "benchmarks" / "edits.toml", help="the changes, for another source"
     )
-    made.add_argument("--history", type=Path, metavar="REPO", help="a local repository to walk over; default: made up")
-    made.add_argument("--commits", default="", metavar="RANGE", help="with --history: A..B, of which the last ten")
-    made.add_argument(
+    result.add_argument(
+        "--history", type=Path, metavar="REPO", help="a local repository to walk over; default: made up"
+    )
+    result.add_argument("--commits", default="", metavar="RANGE", help="with --history: A..B, of which the last ten")
+    result.add_argument(
         "--emulated-sample", type=positive, metavar="SECONDS", help="stop the emulated build then, and reckon the rest"
     )
-    made.add_argument("--folder", type=Path, help="where state folders are made; default: the system's for temporaries")
-    return made
+    result.add_argument(
+        "--folder", type=Path, help="where state folders are made; default: the system's for temporaries"
+    )
+    return result
 
 
 def positive(text: str) -> int:
-    """Read a whole number above 0."""
+    """Parse a whole number above 0."""
     if (number := int(text)) < 1:
         raise ValueError
     return number
 
 
 def prepare(
-    arguments: argparse.Namespace, recipe: Recipe, edits: trees.Edits, folder: Path, emulated: bool, said: Said
+    arguments: argparse.Namespace, recipe: Recipe, edits: trees.Edits, folder: Path, emulated: bool, log: ProgressLog
 ) -> tuple[Bench, dict[str, object]]:
-    """Have images and source, which no measurement includes, and say what the machine is. Raises CrossjitError."""
+    """Make images and source, which are not measured, and describe the machine. Raises CrossjitError."""
     loaded = settings.load()
     client = engine.connect(loaded)
     facts = client.facts()
     ability = host.inspect(loaded, host.LocalShell()).ability
     described = machine.describe(facts, ability)
-    source = sources.resolve(recipe.source, loaded, progress=said)
+    source = sources.resolve(recipe.source, loaded, progress=log)
     spec = images.spec_for(source.llvm, images.load_all(PROJECT / "images"))
     foreign = facts.arch.others[0]
 
     labels = {engine.base.HOME: loaded.identity}
-    image = partial(images.ImageBuilder(client, facts.arch, loaded.home, said, labels).ensure, spec)
+    image = partial(images.ImageBuilder(client, facts.arch, loaded.home, log, labels).ensure, spec)
 
     for arch in Arch:
         image(Role.TARGET, arch)
@@ -140,7 +144,7 @@ def prepare(
 
 
 class Results:
-    """What was found so far, by line."""
+    """The results so far, by line."""
 
     def __init__(self, measurements: Sequence[Measurement]) -> None:
         self._lines = [line for measurement in measurements for line in measurement.lines]
@@ -148,44 +152,44 @@ class Results:
         self._errors: dict[str, list[str]] = {line.name: [] for line in self._lines}
 
     def add(self, line: str, sample: Sample) -> None:
-        """Add what a round found."""
+        """Add a round's sample."""
         self._samples[line].append(sample)
 
     def fail(self, line: str, error: str) -> None:
-        """Add what went wrong."""
+        """Add an error."""
         self._errors[line].append(error)
 
     @property
-    def found(self) -> list[Found]:
+    def by_line(self) -> list[LineResult]:
         """All lines, in order."""
         return [
-            Found(line, tuple(self._samples[line.name]), tuple(dict.fromkeys(self._errors[line.name])))
+            LineResult(line, tuple(self._samples[line.name]), tuple(dict.fromkeys(self._errors[line.name])))
             for line in self._lines
         ]
 
 
-def take(measurement: Measurement, round_: Round, results: Results, said: Said, told: str) -> None:
-    """Take a measurement of a round; one that fails takes those along that need it, and no others."""
-    said.say(f"{told}: {measurement.name}: {measurement.lines[0].title}")
+def take(measurement: Measurement, round_: Round, results: Results, log: ProgressLog, position: str) -> None:
+    """Take a measurement of a round; if it fails, those that need it fail as well, and no others."""
+    log.say(f"{position}: {measurement.name}: {measurement.lines[0].title}")
     try:
         if missing := [name for name in measurement.needs if name in round_.failed]:
             raise MeasurementError(f"it needs {missing[0]}, which failed")
         samples = measurement.take(round_)
-    except Exception as error:  # whatever it is, it is this line's alone
+    except Exception as error:  # any error is this line's only
         round_.failed.add(measurement.name)
         for line in measurement.lines:
             results.fail(line.name, explained(error))
-        said.say(f"{told}: {measurement.name}: failed: {explained(error)}")
+        log.say(f"{position}: {measurement.name}: failed: {explained(error)}")
         return
     round_.taken.update(samples)
     for line in measurement.lines:
         sample = samples[line.name]
         results.add(line.name, sample)
-        said.say(f"{told}: {line.name}: {figures.shown(sample.value, line.unit)}, {sample.seconds:.1f} s")
+        log.say(f"{position}: {line.name}: {figures.shown(sample.value, line.unit)}, {sample.seconds:.1f} s")
 
 
 def explained(error: Exception) -> str:
-    """Say what went wrong with a hint where there is one."""
+    """Describe an error, with its hint if there is one."""
     if isinstance(error, MeasurementError):
         return str(error)
     if isinstance(error, CrossjitError):
@@ -195,42 +199,42 @@ def explained(error: Exception) -> str:
 
 def measure(arguments: argparse.Namespace, recipe: Recipe, edits: trees.Edits, chosen: Sequence[Measurement]) -> int:
     """Take all rounds, print the table, and return the exit status."""
-    said, results = Said(), Results(chosen)
+    log, results = ProgressLog(), Results(chosen)
     described: dict[str, object] = {}
 
     def write() -> None:
         if arguments.json:
-            arguments.json.write_text(json.dumps(figures.document(results.found, described), indent=2) + "\n")
+            arguments.json.write_text(json.dumps(figures.document(results.by_line, described), indent=2) + "\n")
 
     with (
         contextlib.ExitStack() as stack,
         tempfile.TemporaryDirectory(prefix="crossjit-benchmark-", dir=arguments.folder) as name,
     ):
         emulated = any(measurement.emulated for measurement in chosen)
-        bench, facts = prepare(arguments, recipe, edits, Path(name), emulated, said)
+        bench, facts = prepare(arguments, recipe, edits, Path(name), emulated, log)
         described.update(facts)
-        stack.callback(lambda: print("\n".join([*machine.lines(described), "", *figures.table(results.found)])))
+        stack.callback(lambda: print("\n".join([*machine.lines(described), "", *figures.table(results.by_line)])))
         for number in range(1, arguments.rounds + 1):
             folder = bench.folder / f"round-{number}"
             folder.mkdir()
             round_ = Round(bench, folder)
             try:
                 for measurement in chosen:
-                    take(measurement, round_, results, said, f"round {number} of {arguments.rounds}")
+                    take(measurement, round_, results, log, f"round {number} of {arguments.rounds}")
                     write()
             finally:
-                ending.undisturbed(round_.remove)
-    return int(any(each.status.is_failure for each in results.found))
+                ending.uninterrupted(round_.remove)
+    return int(any(item.status.is_failure for item in results.by_line))
 
 
 def main() -> int:
-    """Read the command line, and measure."""
+    """Parse the command line, and measure."""
     reader = parser()
     arguments = reader.parse_args()
     if arguments.list:
-        listed = [Found(line) for measurement in lines.MEASUREMENTS for line in measurement.lines]
-        width = max(len(each.line.name) for each in listed)
-        print("\n".join(f"{each.line.name:{width}}  {each.line.demand:11}  {each.line.title}" for each in listed))
+        listed = [LineResult(entry) for measurement in lines.MEASUREMENTS for entry in measurement.lines]
+        width = max(len(entry.line.name) for entry in listed)
+        print("\n".join(f"{entry.line.name:{width}}  {entry.line.demand:11}  {entry.line.title}" for entry in listed))
         return 0
     try:
         chosen = lines.chosen(arguments.only)

@@ -1,4 +1,4 @@
-"""What a user would type instead of crossjit: the engine's client, configure and make, in the very same images."""
+"""Builds typed by hand instead of with crossjit: the engine's client, configure and make, in the same images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GRACE = 60.0
 
 @dataclass(frozen=True)
 class Hand:
-    """Who types: the client's name, the labels that containers get, and make's parallelism."""
+    """Runs hand-typed commands: the client's name, the containers' labels, and make's parallelism."""
 
     client: str
     labels: Mapping[str, str]
@@ -36,11 +36,11 @@ class Hand:
 
     @contextlib.contextmanager
     def container(self, image: Image, source: Source, environ: Mapping[str, str] | None = None) -> Iterator[str]:
-        """Start a container with the source unpacked in it; it goes when the block ends, however that is."""
+        """Start a container with the unpacked source for the block; always remove it at the end."""
         name = f"crossjit-by-hand-{os.getpid()}-{os.urandom(2).hex()}"
         flags = [flag for key, value in self.labels.items() for flag in ("--label", f"{key}={value}")]
         flags += [flag for key, value in (environ or {}).items() for flag in ("--env", f"{key}={value}")]
-        # no network, as crossjit's have none: the two differ in nothing but what is typed
+        # no network, like crossjit's containers, so that only the commands differ
         flags += ["--detach", "--init", "--network", "none", "--platform", image.arch.platform, "--workdir", WORK]
         try:
             self.call("run", "--name", name, *flags, "--entrypoint", "sleep", image.reference, str(24 * 3600))
@@ -56,10 +56,12 @@ class Hand:
 
     def call(self, *arguments: str) -> str:
         """Run the client. Raises MeasurementError."""
-        done = subprocess.run([self.client, *arguments], capture_output=True, text=True, errors="replace", check=False)
-        if done.returncode:
-            raise MeasurementError(f"{self.client} {arguments[0]} failed: {done.stderr.strip()}")
-        return done.stdout
+        result = subprocess.run(
+            [self.client, *arguments], capture_output=True, text=True, errors="replace", check=False
+        )
+        if result.returncode:
+            raise MeasurementError(f"{self.client} {arguments[0]} failed: {result.stderr.strip()}")
+        return result.stdout
 
     def type(
         self,
@@ -69,10 +71,9 @@ class Hand:
         environ: Mapping[str, str] | None = None,
         limit: float | None = None,
     ) -> Pace:
-        """Run a command in a container, for no longer than `limit` seconds: then it has not ended.
+        """Run a command in a container for at most `limit` seconds; return its pace, which says whether it ended.
 
-        What stands for its progress is each thing that configure checks and each file that make begins to write.
-        Raises MeasurementError if it fails.
+        Its steps are configure's checks, and the files that make starts to write. Raises MeasurementError if it fails.
         """
         flags = [flag for key, value in (environ or {}).items() for flag in ("--env", f"{key}={value}")]
         marks: list[float] = []
@@ -84,7 +85,7 @@ class Hand:
                 marks.append(time.perf_counter() - started)
 
         started = time.perf_counter()
-        done = follow(
+        followed = follow(
             [self.client, "exec", *flags, "--workdir", cwd, container, *argv],
             on_line=hear,
             on_error_line=last.append,
@@ -93,18 +94,18 @@ class Hand:
             grace=GRACE,
         )
         seconds = time.perf_counter() - started
-        if done.timed_out:
+        if followed.timed_out:
             return Pace(limit or seconds, tuple(marks), ended=False)
-        if done.returncode:
-            raise MeasurementError(f"`{' '.join(argv)}` ended with {done.returncode}:\n  " + "\n  ".join(last))
+        if followed.returncode:
+            raise MeasurementError(f"`{' '.join(argv)}` ended with {followed.returncode}:\n  " + "\n  ".join(last))
         return Pace(seconds, tuple(marks))
 
     def _end(self, container: str) -> None:
-        """End all that runs in a container."""
+        """Kill all processes in a container."""
         subprocess.run([self.client, "kill", container], capture_output=True, timeout=GRACE, check=False)
 
     def native(self, image: Image, source: Source, variant: Variant) -> tuple[Pace, ...]:
-        """Configure, make and install in an image of the machine's own arch: together they are T."""
+        """Configure, make and install in an image of the machine's own arch: their sum is T."""
         with self.container(image, source) as container:
             return (
                 self.type(container, f"{SOURCE}/configure", *options(variant), cwd=NATIVE),
@@ -113,9 +114,9 @@ class Hand:
             )
 
     def cross(self, image: Image, source: Source, variant: Variant, arch: Arch) -> tuple[Pace, ...]:
-        """Build for another arch as upstream's documentation has it: first a Python that runs here, then the other."""
+        """Build for a foreign arch as in upstream's documentation: first a Python that runs here, then the target's."""
         environ = {"PKG_CONFIG_LIBDIR": f"/usr/lib/{arch.triple}/pkgconfig:/usr/share/pkgconfig"}
-        told = [
+        configure = [
             f"--build={image.arch.triple}",
             f"--host={arch.triple}",
             f"--with-build-python={NATIVE}/python",
@@ -127,7 +128,14 @@ class Hand:
             return (
                 self.type(container, f"{SOURCE}/configure", cwd=NATIVE),
                 self.type(container, "make", f"-j{self.jobs}", cwd=NATIVE),
-                self.type(container, f"{SOURCE}/configure", *options(variant), *told, cwd=CROSS, environ=environ),
+                self.type(
+                    container,
+                    f"{SOURCE}/configure",
+                    *options(variant),
+                    *configure,
+                    cwd=CROSS,
+                    environ=environ,
+                ),
                 self.type(container, "make", f"-j{self.jobs}", cwd=CROSS, environ=environ),
                 self.type(container, "make", "install", f"DESTDIR={WORK}/install", cwd=CROSS, environ=environ),
             )
@@ -135,26 +143,26 @@ class Hand:
     def emulated(
         self, image: Image, source: Source, variant: Variant, *, limit: float, cpu: str | None = None
     ) -> tuple[Pace, ...]:
-        """Configure and make in an image of the other arch, for `limit` seconds in all; what it comes to by then.
+        """Configure and make in an image of a foreign arch, for `limit` seconds in all; return the paces so far.
 
-        `cpu` is the CPU model that QEMU plays, by default QEMU's own default.
+        `cpu` is the CPU model that QEMU emulates, by default QEMU's own default.
         """
         phases = ((f"{SOURCE}/configure", *options(variant)), ("make", f"-j{self.jobs}"))
         paces: list[Pace] = []
         with self.container(image, source, {"QEMU_CPU": cpu} if cpu else None) as container:
             for argv in phases:
-                left = limit - total(paces)
-                if left <= 0 or (paces and not paces[-1].ended):
+                remaining = limit - total(paces)
+                if remaining <= 0 or (paces and not paces[-1].ended):
                     break
-                paces.append(self.type(container, *argv, cwd=NATIVE, limit=left))
+                paces.append(self.type(container, *argv, cwd=NATIVE, limit=remaining))
         return tuple(paces)
 
 
 def options(variant: Variant) -> tuple[str, ...]:
-    """Return the options that a cell of this variant is configured with."""
+    """Return the configure options of a cell of this variant."""
     return (*spec.CONFIGURE, *variant.configure)
 
 
 def total(paces: Sequence[Pace]) -> float:
-    """Add phases up."""
+    """Return the sum of phases in seconds."""
     return sum(pace.seconds for pace in paces)

@@ -1,4 +1,4 @@
-"""crossjit's commands with a state folder of their own, timed as a user would see them, and what they did."""
+"""Runs crossjit's commands in a state folder of their own; measures their wall time, and reads their run records."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from crossjit.runs import history
 from crossjit.runs.model import EventKind, Run
 from crossjit.settings import Settings
 
-LAST = 12  # lines of what a command said that are worth showing
-PATIENCE = 120.0  # seconds that an interrupted command gets to clean up
+LAST = 12  # lines shown of a failed command's output
+CLEANUP_TIMEOUT = 120.0  # seconds for an interrupted command's clean-up
 
 
 class MeasurementError(Exception):
-    """A command failed, or did what it was not to do: its line of the table says so."""
+    """A command failed, or did something that it must not do; shown in its line of the table."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """A command that ended: its wall seconds, its exit status, and what it printed."""
+    """A finished command: its wall seconds, exit status, and output."""
 
     seconds: float
     status: int
@@ -40,7 +40,7 @@ class Done:
     stderr: str
 
     def why(self) -> list[str]:
-        """Say what went wrong: the cells that did not pass, or the last lines."""
+        """Describe the failure: the cells that did not pass, or the last lines."""
         try:
             cells = json.loads(self.stdout)["cells"]
         except (ValueError, KeyError, TypeError):
@@ -55,10 +55,10 @@ class Done:
 
 
 def run(command: list[str], *, environ: dict[str, str], cwd: Path) -> Done:
-    """Run a command to its end.
+    """Run a command.
 
-    It gets a session of its own, so that a Ctrl-C reaches this process alone; then the command is interrupted, and
-    waited for while it cleans up.
+    It gets a session of its own, so that a Ctrl-C reaches only this process, which then interrupts the command and
+    waits for its clean-up.
     """
     with tempfile.TemporaryFile("w+b") as out, tempfile.TemporaryFile("w+b") as err:
         started = time.perf_counter()
@@ -70,7 +70,7 @@ def run(command: list[str], *, environ: dict[str, str], cwd: Path) -> Done:
         except BaseException:
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(PATIENCE)
+                process.wait(CLEANUP_TIMEOUT)
             process.kill()
             process.wait()
             raise
@@ -82,14 +82,14 @@ def run(command: list[str], *, environ: dict[str, str], cwd: Path) -> Done:
 
 @dataclass(frozen=True)
 class Built:
-    """A `build` or `validate` that ended well: its wall seconds, its run record, and what `--json` printed."""
+    """A successful `build` or `validate`: its wall seconds, run record, and JSON output."""
 
     seconds: float
     run: Run
     json: Any
 
     def own(self) -> tuple[float, dict[str, float]]:
-        """Return the seconds in which no command ran in a container, and where they went, by step."""
+        """Return the seconds in which no command ran in a container, in total and by step."""
         events = self.run.events()
         running = figures.busy(
             (event.at - event.seconds, event.at)
@@ -108,20 +108,20 @@ class Built:
 
 @dataclass(frozen=True)
 class Home:
-    """A state folder that a round begins with, with what is known of the images in it and nothing else."""
+    """A round's state folder, which at first has only the records of the images."""
 
     settings: Settings
     mirror: Path
 
     @classmethod
     def fresh(cls, folder: Path, like: Settings, mirror: Path, jobs: int) -> Home:
-        """Make one. `like` is the user's own, which has had the images made; `mirror` holds the release's archive."""
+        """Make one. `like` are the user's settings, with the images' records; `mirror` has the release's archive."""
         shutil.copytree(like.home / "images", folder / "images", ignore=shutil.ignore_patterns(".*"))
         return cls(Settings(home=folder, engine=like.engine, jobs=jobs), mirror)
 
     @property
     def environ(self) -> dict[str, str]:
-        """What commands run with: nothing of the user's settings but the engine."""
+        """The environment of commands: of the user's settings only the engine."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("CROSSJIT_", "QEMU_"))}
         return environ | {
             "CROSSJIT_HOME": str(self.settings.home),
@@ -132,40 +132,42 @@ class Home:
 
     @property
     def labels(self) -> dict[str, str]:
-        """What a container carries that `clean` of this state folder is to find."""
+        """The labels by which `clean` of this state folder finds a container."""
         return {OWNED: "container", HOME: self.settings.identity}
 
     def invoke(self, *arguments: str, accept: tuple[int, ...] = (0,)) -> Done:
-        """Run a command of crossjit's. Raises MeasurementError."""
+        """Run a crossjit command. Raises MeasurementError."""
         command = [sys.executable, "-m", "crossjit", *arguments]
-        done = run(command, environ=self.environ, cwd=self.settings.home)
-        if done.status not in accept:
-            told = "\n  ".join(done.why())
-            raise MeasurementError(f"`crossjit {' '.join(arguments)}` ended with {done.status}:\n  {told}")
-        return done
+        result = run(command, environ=self.environ, cwd=self.settings.home)
+        if result.status not in accept:
+            reasons = "\n  ".join(result.why())
+            raise MeasurementError(f"`crossjit {' '.join(arguments)}` ended with {result.status}:\n  {reasons}")
+        return result
 
     def build(self, *arguments: str, command: str = "build", accept: tuple[int, ...] = (0,)) -> Built:
-        """Build cells, or do another of crossjit's commands with them. Raises MeasurementError."""
-        done = self.invoke(command, *arguments, "--json", accept=accept)
-        printed = json.loads(done.stdout)
-        return Built(done.seconds, history.load(self.settings, printed["run"]), printed)
+        """Build cells, or run a different crossjit command on them. Raises MeasurementError."""
+        result = self.invoke(command, *arguments, "--json", accept=accept)
+        printed = json.loads(result.stdout)
+        return Built(result.seconds, history.load(self.settings, printed["run"]), printed)
 
     @contextlib.contextmanager
     def without_containers(self) -> Iterator[None]:
-        """Raise MeasurementError if a container is created for this state folder meanwhile, by the engine's account."""
+        """Raise MeasurementError if the engine reports a container created for this state folder during the block."""
         since = time.time()
         yield
         name = "{{.Actor.ID}}" if self.settings.engine == "docker" else "{{.ID}}"
         span = ("--since", f"{since:.3f}", "--until", f"{time.time():.3f}")
         filters = ("type=container", "event=create", f"label={HOME}={self.settings.identity}")
-        flags = [flag for each in filters for flag in ("--filter", each)]
+        flags = [flag for condition in filters for flag in ("--filter", condition)]
         command = [self.settings.engine, "events", *span, *flags, "--format", name]
-        created = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout.split()
+        created = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=CLEANUP_TIMEOUT
+        ).stdout.split()
         if created:
             raise MeasurementError(f"it started {len(created)} containers, and there was nothing to do")
 
     def remove(self) -> None:
-        """Remove the folder, and all that carries its label in the engine."""
+        """Remove the folder, and all objects with its label in the engine."""
         try:
             self.invoke("clean")
         finally:

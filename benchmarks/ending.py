@@ -1,4 +1,4 @@
-"""How a benchmark ends: whatever signal ends it, what it made is removed."""
+"""Handling signals in benchmarks, so that they always clean up."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def watch() -> None:
-    """Have every signal that ends us end us as Ctrl-C does, so that nothing is left; the first one is enough."""
+    """Let all signals that end the process unwind it as Ctrl-C does, so that nothing is left; only the first counts."""
     for number in SIGNALS:
         signal.signal(number, _interrupted)
 
 
-def undisturbed(work: Callable[[], None]) -> None:
-    """Do something that no signal interrupts."""
-    before = [signal.signal(number, signal.SIG_IGN) for number in SIGNALS]
+def uninterrupted(work: Callable[[], None]) -> None:
+    """Call a function with signals ignored."""
+    handlers = [signal.signal(number, signal.SIG_IGN) for number in SIGNALS]
     try:
         work()
     finally:
-        for number, handler in zip(SIGNALS, before, strict=True):
+        for number, handler in zip(SIGNALS, handlers, strict=True):
             signal.signal(number, handler)
 
 
 def _interrupted(number: int, frame: object) -> None:
-    for each in SIGNALS:
-        signal.signal(each, signal.SIG_IGN)
+    for ignored in SIGNALS:
+        signal.signal(ignored, signal.SIG_IGN)
     raise KeyboardInterrupt

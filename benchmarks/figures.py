@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class Unit(StrEnum):
-    """What a line's value is in: seconds, hand-typed native builds of the same round, a quotient, per cent."""
+    """The unit of a line's value: seconds, hand-typed native builds of the same round, a quotient, per cent."""
 
     SECONDS = "s"
     BASELINE = "T"
@@ -18,7 +18,7 @@ class Unit(StrEnum):
 
 
 class Kind(StrEnum):
-    """How a value was come by: to its end, stopped before it (the value is at least that), or sampled and reckoned."""
+    """How a value was obtained: measured, stopped early (a lower bound), or estimated from a sample."""
 
     MEASURED = "measured"
     STOPPED = "stopped"
@@ -26,7 +26,7 @@ class Kind(StrEnum):
 
 
 class Status(StrEnum):
-    """What a line came to; `reported` has no bound, `failed` has a command that did not work."""
+    """The status of a line; `reported` has no bound, `failed` had a failing command."""
 
     MET = "met"
     MISSED = "missed"
@@ -36,13 +36,13 @@ class Status(StrEnum):
 
     @property
     def is_failure(self) -> bool:
-        """Whether the benchmark ends with 1 for it."""
+        """Whether it makes the benchmark exit with 1."""
         return self in (Status.MISSED, Status.FAILED)
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the table. `bound` is in its unit: the most that the median may be, or the least where `at_least`."""
+    """A line of the table. `bound` is in its unit: the maximum of the median, or with `at_least` the minimum."""
 
     name: str
     title: str
@@ -52,7 +52,7 @@ class Line:
 
     @property
     def demand(self) -> str:
-        """The bound in words."""
+        """The bound as text."""
         if self.bound is None:
             return "-"
         return f"{'>=' if self.at_least else '<='} {shown(self.bound, self.unit, bound=True)}"
@@ -60,9 +60,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Sample:
-    """What one round found: the value in the line's unit, and the wall seconds that it comes of.
+    """A round's result: the value in the line's unit, and the wall seconds that it is computed from.
 
-    `note` is worth a line below the table; `details` are seconds of parts, for the JSON.
+    `note` is shown below the table; `details` are seconds of parts, for the JSON.
     """
 
     value: float
@@ -73,8 +73,8 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What all rounds found for a line, and what went wrong."""
+class LineResult:
+    """All rounds' samples of a line, and the errors."""
 
     line: Line
     samples: tuple[Sample, ...] = ()
@@ -92,19 +92,19 @@ class Found:
 
     @property
     def kind(self) -> Kind:
-        """The least certain of the rounds' kinds; any that was stopped makes the median a lower bound."""
+        """The least certain of the rounds' kinds; a stopped one makes the median a lower bound."""
         kinds = {sample.kind for sample in self.samples}
         return next((kind for kind in (Kind.EXTRAPOLATED, Kind.STOPPED) if kind in kinds), Kind.MEASURED)
 
     @property
     def note(self) -> str:
-        """What is to be said of the round that is nearest to the median."""
+        """The note of the round nearest to the median."""
         middle = self.value
         return "" if middle is None else min(self.samples, key=lambda sample: abs(sample.value - middle)).note
 
     @property
     def status(self) -> Status:
-        """Whether the bound is met; a lower bound of something that may be no more than that much meets nothing."""
+        """Whether the bound is met; a lower bound cannot meet a maximum."""
         if self.errors:
             return Status.FAILED
         if self.value is None:
@@ -117,19 +117,19 @@ class Found:
 
 
 def per_baseline(seconds: float, baseline: float, **more: object) -> Sample:
-    """Make a sample of a time in hand-typed native builds."""
+    """Make a sample from a time, in hand-typed native builds."""
     return Sample(ratio(seconds, baseline), seconds, **more)  # type: ignore[arg-type]
 
 
 def ratio(seconds: float, to: float) -> float:
-    """Divide times of one round. Raises ValueError where there is nothing to divide by."""
+    """Divide times of one round. Raises ValueError for a divisor of 0."""
     if to <= 0:
         raise ValueError("a time to compare with is no time at all")
     return seconds / to
 
 
 def busy(intervals: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Join intervals (begin, end) that overlap, so that what ran side by side counts once."""
+    """Join overlapping intervals (begin, end), so that parallel ones count once."""
     joined: list[tuple[float, float]] = []
     for begin, end in sorted(intervals):
         if joined and begin <= joined[-1][1]:
@@ -140,7 +140,7 @@ def busy(intervals: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def length(joined: Iterable[tuple[float, float]], within: tuple[float, float] | None = None) -> float:
-    """Add joined intervals up, or what of them lies within another one."""
+    """Return the sum of joined intervals, or of their parts within another interval."""
     if within is None:
         return sum(end - begin for begin, end in joined)
     return sum(max(0.0, min(end, within[1]) - max(begin, within[0])) for begin, end in joined)
@@ -148,7 +148,7 @@ def length(joined: Iterable[tuple[float, float]], within: tuple[float, float] | 
 
 @dataclass(frozen=True)
 class Pace:
-    """A phase of a build: its wall seconds so far, the second at which each step was told, and whether it ended."""
+    """A phase of a build: its wall seconds so far, the time of each step's start, and whether it ended."""
 
     seconds: float
     marks: tuple[float, ...]
@@ -156,12 +156,12 @@ class Pace:
 
 
 def extrapolated(sample: Sequence[Pace], full: Sequence[Pace], jobs: int = 1) -> float:
-    """Reckon how long a build would take that was stopped, by a whole one of the same phases.
+    """Estimate the time of a stopped build from a whole build with the same phases.
 
-    Phases that ended count as they are. The one that was stopped is taken to go on as slowly as it went, compared with
-    the whole build at the same step; those that it did not come to, as slowly as that. Steps are told as they begin, so
-    the first `jobs` of a phase, which all begin with it, say nothing; then it goes by the phase before. Raises
-    ValueError if there is none.
+    Finished phases count as measured. The stopped phase, and those after it, are assumed to continue with its slowdown
+    relative to the whole build at the same step. Steps are recorded at their start, so the first `jobs` of a phase,
+    which start with it, are not used; without others the slowdown is the previous phase's. Raises ValueError if there
+    is none.
     """
     total, slowdown = 0.0, None
     for part, whole in zip(sample, full, strict=False):
@@ -181,7 +181,7 @@ def extrapolated(sample: Sequence[Pace], full: Sequence[Pace], jobs: int = 1) ->
 
 
 def shown(value: float, unit: Unit, *, bound: bool = False) -> str:
-    """Write a value with its unit."""
+    """Format a value with its unit."""
     match unit:
         case Unit.SECONDS:
             return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
@@ -196,22 +196,22 @@ def shown(value: float, unit: Unit, *, bound: bool = False) -> str:
 _SIGNS = {Kind.MEASURED: "", Kind.STOPPED: "> ", Kind.EXTRAPOLATED: "~ "}
 
 
-def _row(each: Found) -> tuple[str, ...]:
+def _row(result: LineResult) -> tuple[str, ...]:
     return (
-        each.line.name,
-        each.line.title,
-        "-" if each.value is None else _SIGNS[each.kind] + shown(each.value, each.line.unit),
-        "-" if each.seconds is None else f"{each.seconds:.1f}",
-        str(len(each.samples)),
-        each.line.demand,
-        each.status.value,
+        result.line.name,
+        result.line.title,
+        "-" if result.value is None else _SIGNS[result.kind] + shown(result.value, result.line.unit),
+        "-" if result.seconds is None else f"{result.seconds:.1f}",
+        str(len(result.samples)),
+        result.line.demand,
+        result.status.value,
     )
 
 
-def table(found: Sequence[Found]) -> Iterator[str]:
-    """Lay out the lines, then what is to be said of each, then what went wrong."""
+def table(results: Sequence[LineResult]) -> Iterator[str]:
+    """Return the table of the lines, their notes, and the errors."""
     head = ("", "what", "median", "seconds", "rounds", "must be", "")
-    rows = [head, *map(_row, found)]
+    rows = [head, *map(_row, results)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     right = (2, 3, 4)
     for row in rows:
@@ -220,28 +220,28 @@ def table(found: Sequence[Found]) -> Iterator[str]:
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         yield "  ".join(cells).rstrip()
-    notes = [(each.line.name, each.note) for each in found if each.note]
-    errors = [(each.line.name, error) for each in found for error in each.errors]
-    for heading, said in (("", notes), ("what failed", errors)):
-        if said:
+    remarks = [(result.line.name, result.note) for result in results if result.note]
+    errors = [(result.line.name, error) for result in results for error in result.errors]
+    for heading, lines in (("", remarks), ("what failed", errors)):
+        if lines:
             yield from ("", *([heading] if heading else []))
-            yield from (f"{name}: {text}" for name, text in said)
+            yield from (f"{name}: {text}" for name, text in lines)
 
 
-def document(found: Sequence[Found], machine: Mapping[str, object]) -> dict[str, object]:
-    """Return the same as values that JSON can hold."""
+def document(results: Sequence[LineResult], machine: Mapping[str, object]) -> dict[str, object]:
+    """Return the results as JSON values."""
     return {
         "machine": dict(machine),
         "lines": [
             {
-                **asdict(each.line),
-                "median": each.value,
-                "median_seconds": each.seconds,
-                "kind": each.kind.value,
-                "status": each.status.value,
-                "rounds": [asdict(sample) for sample in each.samples],
-                "errors": list(each.errors),
+                **asdict(result.line),
+                "median": result.value,
+                "median_seconds": result.seconds,
+                "kind": result.kind.value,
+                "status": result.status.value,
+                "rounds": [asdict(sample) for sample in result.samples],
+                "errors": list(result.errors),
             }
-            for each in found
+            for result in results
         ],
     }

@@ -1,4 +1,4 @@
-"""The lines of the table, their bounds, and what each takes: the order is the one in which a round takes them."""
+"""The lines of the table, their bounds, and their measurements, in the order of a round."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Take = Callable[[Round], Mapping[str, Sample]]
 
 @dataclass(frozen=True)
 class Measurement:
-    """Something that is measured: the lines that come of it, how, and what has to be measured before, by its name.
+    """A measurement: its lines, its function, and the names of the measurements that it needs.
 
-    Its name is its first line's. What is not `usual` is measured only if it is asked for; `emulated` says that it takes
-    an image to compile in under emulation.
+    Its name is its first line's. One that is not `usual` is taken on request only; `emulated` says that it needs a
+    toolchain image that runs under emulation.
     """
 
     lines: tuple[Line, ...]
@@ -120,12 +120,13 @@ LINES = {line.name: measurement for measurement in MEASUREMENTS for line in meas
 
 
 def chosen(names: Iterable[str]) -> tuple[Measurement, ...]:
-    """Return the measurements of these lines with all that they need, in order; of no name the usual ones.
+    """Return the measurements of these lines with all that they need, in order; without names the usual ones.
 
-    Raises KeyError for a line that there is not.
+    Raises KeyError for an unknown line.
     """
-    wanted = {LINES[name].name for name in names} or {each.name for each in MEASUREMENTS if each.usual}
-    for measurement in reversed(MEASUREMENTS):  # what a measurement needs stands before it
-        if measurement.name in wanted:
-            wanted.update(measurement.needs)
-    return tuple(measurement for measurement in MEASUREMENTS if measurement.name in wanted)
+    selected = {LINES[name].name for name in names}
+    selected = selected or {measurement.name for measurement in MEASUREMENTS if measurement.usual}
+    for measurement in reversed(MEASUREMENTS):  # the measurements that one needs come before it
+        if measurement.name in selected:
+            selected.update(measurement.needs)
+    return tuple(measurement for measurement in MEASUREMENTS if measurement.name in selected)

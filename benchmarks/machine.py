@@ -1,4 +1,4 @@
-"""The machine that figures were taken on, so that nobody compares them with another's."""
+"""Describes the machine of a benchmark, so that its figures are not compared with a different machine's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from crossjit.model import EmulationSupport
 
 
 def describe(engine: EngineFacts, ability: EmulationSupport | None) -> dict[str, object]:
-    """Gather what a time depends on; `ability` says what plays the other arch."""
+    """Collect the facts that times depend on; `ability` has the emulators."""
     emulators = ability.emulators.values() if ability else ()
     return {
         "cores": os.cpu_count(),
@@ -36,18 +36,18 @@ def describe(engine: EngineFacts, ability: EmulationSupport | None) -> dict[str,
 
 
 def cpu_model(cpuinfo: Path) -> str:
-    """Read what the processor calls itself; machines whose kernel does not tell are of their arch."""
+    """Return the processor's model name; the arch if the kernel does not report it."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
     fields = (line.partition(":") for line in lines)
-    found = next((value.strip() for name, _, value in fields if name.strip() in ("model name", "Model")), "")
-    return found or platform.machine()
+    model = next((value.strip() for name, _, value in fields if name.strip() in ("model name", "Model")), "")
+    return model or platform.machine()
 
 
 def lines(facts: Mapping[str, object]) -> list[str]:
-    """Write the facts that stand above a table."""
+    """Return the facts as lines above a table."""
     qemu, cpu, memory = facts["qemu"], facts["qemu_cpu"], facts["memory"]
     assert isinstance(qemu, dict)
     assert isinstance(cpu, dict)
@@ -61,9 +61,9 @@ def lines(facts: Mapping[str, object]) -> list[str]:
 
 
 def _commit() -> str:
-    """Name the clone's commit, and whether it has changes."""
+    """Return the clone's commit, and whether it has changes."""
     try:
         dirty = git(crossjit.PROJECT, "status", "--porcelain", "--untracked-files=no").strip()
         return git(crossjit.PROJECT, "rev-parse", "--short", "HEAD").strip() + (" with changes" if dirty else "")
-    except Exception:  # no repository, no git: a figure is one without, too
+    except Exception:  # without a repository or git the figures are still valid
         return "unknown"

@@ -16,13 +16,13 @@ IDENTITY = ("-c", "user.name=benchmark", "-c", "user.email=benchmark@crossjit.in
 
 
 def git(tree: Path, *arguments: str) -> str:
-    """Run git in a repository and return what it prints. Raises CalledProcessError."""
+    """Run git in a repository and return its output. Raises CalledProcessError."""
     command = ["git", "-C", str(tree), *IDENTITY, *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True, errors="replace").stdout
 
 
 def checkout(folder: Path, source: Source, message: str) -> Path:
-    """Unpack a source into a git repository with one commit, so that a change to it is an uncommitted one."""
+    """Unpack a source into a git repository with one commit, so that later changes are uncommitted."""
     with sources.decompressed(source.archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
         tar.extractall(folder, filter="tar")
     tree = folder / source.top
@@ -33,10 +33,10 @@ def checkout(folder: Path, source: Source, message: str) -> Path:
 
 @dataclass(frozen=True)
 class Edit:
-    """A change of one file: `old`, which is in it once, becomes `new`; without `old`, `new` is added at its end.
+    """A change of one file: `old`, which occurs once, is replaced by `new`; without `old`, `new` is appended.
 
-    {n} in `new` becomes a number, so that the same change can be made again and be another one. `changes` names the
-    trees of the artifact (`install`, `generated`) that must come out other than before: else nothing was measured.
+    {n} in `new` becomes a number, so that each application is a different change. `changes` names the trees of the
+    artifact (`install`, `generated`) that must differ afterwards; otherwise the build ignored the change.
     """
 
     path: str
@@ -45,7 +45,7 @@ class Edit:
     changes: tuple[str, ...] = ()
 
     def apply(self, tree: Path, number: int) -> None:
-        """Make the change in a tree as it was committed. Raises ValueError where it does not fit, OSError."""
+        """Apply the change to an unchanged tree. Raises ValueError if it does not apply, OSError."""
         file = tree / self.path
         text = file.read_text(encoding="utf-8")
         new = self.new.replace("{n}", str(number))
@@ -56,7 +56,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Edits:
-    """The changes that are measured, and those of the commits of a made-up history."""
+    """The measured changes, and those of the commits of an artificial history."""
 
     core: Edit
     uop: Edit
@@ -66,7 +66,7 @@ class Edits:
 
 
 def load_edits(path: Path) -> Edits:
-    """Read the changes of a file. Raises OSError, ValueError, TypeError where a key is missing or unknown."""
+    """Read the changes from a file. Raises OSError, ValueError, TypeError for a missing or unknown key."""
     document = tomllib.loads(path.read_text(encoding="utf-8"))
     walk = tuple(_edit(**edit) for edit in document.pop("walk"))
     return Edits(**{name: _edit(**edit) for name, edit in document.items()}, walk=walk)
@@ -77,13 +77,13 @@ def _edit(changes: Iterable[str] = (), **fields: str) -> Edit:
 
 
 def restore(tree: Path) -> None:
-    """Take uncommitted changes back."""
+    """Revert uncommitted changes."""
     git(tree, "checkout", "--quiet", "--", ".")
     git(tree, "clean", "--quiet", "--force", "-d")
 
 
 def make_history(tree: Path, edits: tuple[Edit, ...]) -> list[str]:
-    """Commit each change on top of the one before, and go back to where it began; return the commits."""
+    """Commit each change on top of the previous one, then check out the start again; return the commits."""
     start = git(tree, "rev-parse", "HEAD").strip()
     commits = []
     for number, edit in enumerate(edits, 100):
@@ -96,7 +96,7 @@ def make_history(tree: Path, edits: tuple[Edit, ...]) -> list[str]:
 
 def history(repository: Path, commits: str, limit: int) -> list[str]:
     """Return the last commits of a range, oldest first; a merge counts as one. Raises ValueError if there is none."""
-    found = git(repository, "rev-list", "--reverse", "--first-parent", commits).split()[-limit:]
-    if not found:
+    result = git(repository, "rev-list", "--reverse", "--first-parent", commits).split()[-limit:]
+    if not result:
         raise ValueError(f"there is no commit in {commits}")
-    return found
+    return result

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import figures, lines, machine, trees, triage
 from benchmarks.commands import Built, Done
-from benchmarks.figures import Found, Kind, Line, Pace, Sample, Status, Unit, busy, extrapolated, length
+from benchmarks.figures import Kind, Line, LineResult, Pace, Sample, Status, Unit, busy, extrapolated, length
 from benchmarks.trees import Edit
 from crossjit import PROJECT
 from crossjit.config import recipes
@@ -29,15 +29,15 @@ FASTER = Line("emulated", "emulated by hand", Unit.TIMES, 8, at_least=True)
 FREE = Line("variant", "another variant", Unit.BASELINE)
 
 
-def found(line: Line, *values: float, kind: Kind = Kind.MEASURED, errors: tuple[str, ...] = ()) -> Found:
-    return Found(line, tuple(Sample(value, 10 * value, kind) for value in values), errors)
+def found(line: Line, *values: float, kind: Kind = Kind.MEASURED, errors: tuple[str, ...] = ()) -> LineResult:
+    return LineResult(line, tuple(Sample(value, 10 * value, kind) for value in values), errors)
 
 
 class TestValues:
     def test_a_value_is_a_ratio_within_its_round(self) -> None:
         rounds = [figures.per_baseline(seconds, baseline) for seconds, baseline in ((100, 100), (300, 200), (120, 100))]
-        assert Found(COLD, tuple(rounds)).value == pytest.approx(1.2)
-        assert Found(COLD, tuple(rounds)).seconds == 120
+        assert LineResult(COLD, tuple(rounds)).value == pytest.approx(1.2)
+        assert LineResult(COLD, tuple(rounds)).seconds == 120
 
     def test_nothing_is_compared_with_no_time(self) -> None:
         with pytest.raises(ValueError, match="no time"):
@@ -55,8 +55,8 @@ class TestValues:
 
     def test_the_note_is_that_of_the_middle_round(self) -> None:
         samples = tuple(Sample(value, value, note=f"round with {value}") for value in (3, 1, 2))
-        assert Found(FREE, samples).note == "round with 2"
-        assert Found(FREE).note == ""
+        assert LineResult(FREE, samples).note == "round with 2"
+        assert LineResult(FREE).note == ""
 
 
 class TestBounds:
@@ -75,14 +75,14 @@ class TestBounds:
             (found(COLD, 1.0, errors=("no space",)), Status.FAILED),
         ],
     )
-    def test_status(self, given: Found, status: Status) -> None:
+    def test_status(self, given: LineResult, status: Status) -> None:
         assert given.status is status
 
     def test_what_makes_the_benchmark_fail(self) -> None:
         assert {status for status in Status if status.is_failure} == {Status.MISSED, Status.FAILED}
 
     def test_one_round_that_was_stopped_makes_a_lower_bound(self) -> None:
-        both = Found(FASTER, (Sample(9, 9), Sample(8, 8, Kind.STOPPED)))
+        both = LineResult(FASTER, (Sample(9, 9), Sample(8, 8, Kind.STOPPED)))
         assert both.kind is Kind.STOPPED
 
 
@@ -115,7 +115,7 @@ class TestExtrapolation:
 
 class TestTable:
     def test_lines_notes_and_errors(self) -> None:
-        noted = Found(FASTER, (Sample(8.04, 2400, Kind.STOPPED, "stopped after 2400 s"),))
+        noted = LineResult(FASTER, (Sample(8.04, 2400, Kind.STOPPED, "stopped after 2400 s"),))
         text = list(figures.table([found(COLD, 1.0), noted, found(FREE, errors=("`make` ended with 2",))]))
         assert [line.split()[0] for line in text[1:4]] == ["native", "emulated", "variant"]
         assert text[1].split()[-1] == "met"
