@@ -45,13 +45,13 @@ class Done:
             cells = json.loads(self.stdout)["cells"]
         except (ValueError, KeyError, TypeError):
             cells = []
-        said = [
+        lines = [
             line
             for cell in cells
             if cell["verdict"] != "pass"
             for line in (f"{cell['cell']}: {cell['verdict']}: {'; '.join(cell['reasons'])}", *cell["details"][-LAST:])
         ]
-        return said or [line for line in (self.stderr + self.stdout).splitlines() if line.strip()][-LAST:]
+        return lines or [line for line in (self.stderr + self.stdout).splitlines() if line.strip()][-LAST:]
 
 
 def run(command: list[str], *, environ: dict[str, str], cwd: Path) -> Done:

@@ -29,7 +29,7 @@ from feature_check import (
 def aslr():
     """Processes are loaded to different addresses.
 
-    No test needs it; without it, what depends on addresses shows in each run, or in none.
+    No test needs it; without it, a failure that depends on addresses shows in every run, or in none.
     """
     seen = set()
     for _ in range(3):

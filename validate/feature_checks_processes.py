@@ -246,7 +246,7 @@ def proc_self_stat():
 def proc_self_maps():
     """/proc/self/maps has the process's own mappings, with addresses, permissions, and the executable's file.
 
-    Needed by: test_sys, and what looks for machine code in a process's memory.
+    Needed by: test_sys, and checks that look for machine code in a process's memory.
     """
     size = 4 * mmap.PAGESIZE
     address = call("mmap", None, ctypes.c_size_t(size), 1, 0x22, -1, ctypes.c_long(0), result="c_void_p")
@@ -270,7 +270,7 @@ def proc_self_maps():
 def proc_self_exe():
     """/proc/self/exe is the running program, not its emulator.
 
-    No test needs it; what finds the symbols of a running program does.
+    No test needs it; tools that find the symbols of a running program do.
     """
     path, expected = os.readlink("/proc/self/exe"), os.path.realpath(sys.executable)
     require(path == expected, f"it is {path}, not {expected}")

@@ -221,7 +221,7 @@ def algorithm(kind, name, key=b""):
 def af_alg():
     """The kernel's crypto API works through sockets: a hash, and a cipher with parameters in ancillary data.
 
-    Needed by: test_socket.LinuxKernelCryptoAPI, which skips itself where there is none at all.
+    Needed by: test_socket.LinuxKernelCryptoAPI, which skips itself without any of it.
     """
     descriptor = algorithm(b"hash", b"sha256")
     os.write(descriptor, b"abc")
@@ -240,7 +240,7 @@ def af_alg():
 def af_can():
     """There are sockets of the CAN bus, and their filters can be set.
 
-    Needed by: test_socket.BasicCANTest, which skips itself where there are none.
+    Needed by: test_socket.BasicCANTest, which skips itself without them.
     """
     descriptor = call("socket", 29, _socket.SOCK_RAW, 1)
     chosen = struct.pack("II", 0x200, 0x700)

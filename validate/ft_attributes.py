@@ -80,12 +80,12 @@ def subclasses(scale):
 
     def work(index):
         for step in range(60 * scale):
-            made = type(f"T{index}", (Base,), {"mark": (index, step), "get": lambda self: self.mark})
-            require_equal(made().get(), (index, step), "a method of a new type")
+            created = type(f"T{index}", (Base,), {"mark": (index, step), "get": lambda self: self.mark})
+            require_equal(created().get(), (index, step), "a method of a new type")
 
     in_threads(work)
     gc.collect()
-    # 3.13's free-threaded build makes types immortal once there is a second thread, so here is no second round of them:
+    # 3.13's free-threaded build makes types immortal once there is a second thread, so this check is not repeated:
     # https://docs.python.org/3.13/howto/free-threading-python.html#immortalization
     if sys.version_info < (3, 14):
         return "types are immortal in 3.13"
@@ -102,4 +102,4 @@ def interned(scale):
 
     strings = in_threads(work)
     for same in zip(*strings, strict=True):
-        require(all(each is same[0] for each in same), f"{same[0]!r} was interned more than once")
+        require(all(text is same[0] for text in same), f"{same[0]!r} was interned more than once")

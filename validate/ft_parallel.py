@@ -11,7 +11,7 @@ from ft_invariants import GIVE_UP, Broken, Skip, in_threads, require_equal
 def handover(scale):
     """Two threads take turns by spinning, with nothing in the loop that releases a GIL.
 
-    A GIL is given up every switch interval, here longer than the check may take: so with one there is no progress.
+    A GIL is released every switch interval, which is longer here than the check may take, so there is no progress.
     """
     turns = 200 * scale
     turn = [0]

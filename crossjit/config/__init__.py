@@ -1,1 +1,1 @@
-"""What people write: recipes, suites, conditions, and the documents that they are in."""
+"""Configuration: recipes, suites, conditions, and parsing their documents."""

@@ -63,16 +63,16 @@ def registered(binfmt: Path = BINFMT, ask: Ask | None = None) -> dict[Arch, Emul
         entries = sorted(entry for entry in binfmt.iterdir() if entry.name not in ("status", "register"))
     except OSError:
         return {}
-    found: dict[Arch, Emulator] = {}
+    best: dict[Arch, Emulator] = {}
     for entry in entries:
         try:
             text = entry.read_text()
         except OSError:
             continue
         emulator = _parse(entry.name, text, everything_on, ask or _ask)
-        if emulator and (emulator.arch not in found or emulator.usable > found[emulator.arch].usable):
-            found[emulator.arch] = emulator
-    return found
+        if emulator and (emulator.arch not in best or emulator.usable > best[emulator.arch].usable):
+            best[emulator.arch] = emulator
+    return best
 
 
 def cpu_models(emulator: Emulator, ask: Ask | None = None) -> tuple[str, ...]:

@@ -128,7 +128,7 @@ def setup(
     with _alone(settings, say):
         commands = _carry_out(settings, shell, prefix, say, stages)
     result = with_updates(inspect(settings, shell), shell)
-    lacks = tuple(each for each in missing(result, tuple(Arch), bootstrap=True))
+    lacks = missing(result, tuple(Arch), bootstrap=True)
     if lacks:
         raise _not_able(lacks, hint=f"the steps done so far are kept; {PROGRAM} doctor has details")
     return Repair(commands, result)
@@ -309,5 +309,5 @@ def _failed(title: str, command: str, how: str, lines: tuple[str, ...]) -> Infra
 
 
 def _not_able(lacks: Sequence[Check], *, hint: str) -> InfrastructureError:
-    lines = tuple(f"{each.name}: {each.found}" + "".join(f"\n    {line}" for line in each.remedy) for each in lacks)
-    return InfrastructureError(f"this host lacks {', '.join(each.name for each in lacks)}", hint=hint, details=lines)
+    lines = tuple(f"{check.name}: {check.found}" + "".join(f"\n    {line}" for line in check.remedy) for check in lacks)
+    return InfrastructureError(f"this host lacks {', '.join(check.name for check in lacks)}", hint=hint, details=lines)

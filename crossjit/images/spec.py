@@ -1,4 +1,4 @@
-"""What an image is made of: `images/<name>/image.toml` as values, and choosing among them. Pure but for reading."""
+"""Image specifications: reading `images/<name>/image.toml`, and choosing an image. Pure except for reading."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class ImageSpec:
         return (*tools, *libraries, *(_foreign(libraries, arch) if arch is host_arch else ()))
 
     def _llvm_names(self, names: Iterable[str]) -> Iterator[str]:
-        return (each for name in names for each in self._each_llvm(name))
+        return (expanded for name in names for expanded in self._each_llvm(name))
 
     def _each_llvm(self, name: str) -> Iterator[str]:
         if "{llvm}" in name:

@@ -189,7 +189,7 @@ def subset_tar(source: Source, prefixes: Sequence[str]) -> Iterator[BinaryIO]:
 
 
 def _write_subset(source: Source, prefixes: Sequence[str], sink: HashingWriter) -> None:
-    found: set[str] = set()
+    used: set[str] = set()
     with open_tar(source) as stream:
         writer = _Writer(sink)
         for member, content in tar.read(stream, TreeCount(f"the source from {source.origin}", error=SourceError)):
@@ -197,7 +197,7 @@ def _write_subset(source: Source, prefixes: Sequence[str], sink: HashingWriter) 
             matching = _matching(inner, prefixes)
             if not matching:
                 continue
-            found |= matching
+            used |= matching
             member.name = inner
             if member.islnk():
                 member.linkname = "/".join(components(member.linkname)[1:])
@@ -208,7 +208,7 @@ def _write_subset(source: Source, prefixes: Sequence[str], sink: HashingWriter) 
                     )
             writer.add(member, content)
         writer.close()
-    if missing := sorted(set(prefixes) - found):
+    if missing := sorted(set(prefixes) - used):
         raise SourceError(
             f"there is no {' and no '.join(missing)} in the source from {source.origin}",
             hint="give a source that is complete",

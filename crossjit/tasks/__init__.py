@@ -30,8 +30,8 @@ __all__ = ["namespace", "program"]
 
 def _commands(module: ModuleType, *names: str) -> list[Command]:
     """Return a module's tasks, or the named ones only."""
-    found = (value for value in vars(module).values() if isinstance(value, Command))
-    return [task for task in found if not names or task.name in names]
+    tasks = (value for value in vars(module).values() if isinstance(value, Command))
+    return [task for task in tasks if not names or task.name in names]
 
 
 def _group(name: str, about: str, tasks: list[Command]) -> Collection:

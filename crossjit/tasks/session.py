@@ -92,7 +92,7 @@ def opened(
 
 @contextlib.contextmanager
 def looking(settings: Settings) -> Iterator[BuildContext]:
-    """Make a context for using artifacts without a run record. Raises EngineError and its kin."""
+    """Make a context for using artifacts without a run record. Raises EngineErrors."""
     from crossjit import engine, host, images
     from crossjit.pipeline import context
     from crossjit.report.terminal import Terminal

@@ -174,13 +174,13 @@ class _Case:
         """Whether the test fails in that experiment as well."""
         return self.tried.get(experiment, Count()).failed > 0
 
-    def is_open(self, found: Conclusion) -> bool:
+    def is_open(self, conclusion: Conclusion) -> bool:
         """Whether the debug build may settle a case that is not: a failure that needs the JIT, as far as observed.
 
         It must be intermittent, even under stress, or a crash. Also a failure that needs the GIL off, and is too rare
         to be certain.
         """
-        if found.layer not in (Layer.FLAKY, Layer.UNCLEAR) or not self.again.failed:
+        if conclusion.layer not in (Layer.FLAKY, Layer.UNCLEAR) or not self.again.failed:
             return False
         if self.subject.free_threaded and self.tried.get(Experiment.GIL_ON, Count()).passes:
             return True

@@ -72,8 +72,8 @@ def of_results(result: SuiteResult, env: TargetEnvironment, names: Iterable[str]
     """Make reruns of the results with these full names (with labels); those of unknown modules are left out."""
     suite = suites.load(result.suite)
     items: Any = job_list.order(suite, env, (), target.SCRIPTS, ALL_TESTS)["items"]
-    wanted = set(names)
-    reruns = (_rerun_of(test, result.modules, items, result.suite) for test in result.results if test.name in wanted)
+    selected = set(names)
+    reruns = (_rerun_of(test, result.modules, items, result.suite) for test in result.results if test.name in selected)
     return tuple(dict.fromkeys(rerun for rerun in reruns if rerun is not None))
 
 

@@ -38,13 +38,13 @@ def locked(
     """
     with errors():
         path.parent.mkdir(parents=True, exist_ok=True)
-        held = lock(path)
-        acquired = try_acquire(held)
+        file_lock = lock(path)
+        acquired = try_acquire(file_lock)
     if not acquired:
         on_wait()
         with errors():
-            held.acquire(timeout)
+            file_lock.acquire(timeout)
     try:
         yield
     finally:
-        held.release()
+        file_lock.release()

@@ -52,11 +52,11 @@ MODULES = (("test_capi.test_opt", ""), ("test_capi", ""), ("test_dict", "stress"
     ],
 )
 def test_a_test_is_found_in_the_module_that_ran_it(name: str, module: str, match: str, label: str) -> None:
-    (trial,) = rerun.of_results(result_of(name, modules=MODULES), NATIVE, [name])
-    assert (trial.module, trial.match, trial.label, str(trial)) == (module, match, label, name)
-    assert dict(trial.env) == ({"PYTHON_JIT_STRESS": "1"} if label else {})
+    (test,) = rerun.of_results(result_of(name, modules=MODULES), NATIVE, [name])
+    assert (test.module, test.match, test.label, str(test)) == (module, match, label, name)
+    assert dict(test.env) == ({"PYTHON_JIT_STRESS": "1"} if label else {})
     (slow,) = rerun.of_results(result_of(name, modules=MODULES), EMULATED, [name])
-    assert slow.seconds > trial.seconds
+    assert slow.seconds > test.seconds
 
 
 def test_what_no_module_ran_is_left_out() -> None:
@@ -68,9 +68,9 @@ def test_what_no_module_ran_is_left_out() -> None:
 def test_a_scripts_checks_are_trials_of_the_script() -> None:
     where = replace(NATIVE, variant=replace(JIT, free_threaded=True))
     result = result_of("ft_workload.list_pop", suite="ft-smoke", modules=(("ft_workload", ""),))
-    (trial,) = rerun.of_results(result, where, ["ft_workload.list_pop"])
-    assert (trial.kind, trial.module, trial.match) == ("script", f"{SCRIPTS}/ft_workload.py", "")
-    assert trial.arguments[-1] == "list_pop"
+    (test,) = rerun.of_results(result, where, ["ft_workload.list_pop"])
+    assert (test.kind, test.module, test.match) == ("script", f"{SCRIPTS}/ft_workload.py", "")
+    assert test.arguments[-1] == "list_pop"
 
 
 @contextlib.contextmanager
@@ -90,7 +90,7 @@ def target(fake_engine: FakeEngine) -> Target:
 
 
 def answering(engine: FakeEngine, ends: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Let the runner end each item, by its label, as told; return the list that its orders will be in."""
+    """Let the runner end each item as given by its label; return the list that its orders will be in."""
     orders: list[dict[str, Any]] = []
 
     def program(process: FakeProcess) -> int:
@@ -131,8 +131,8 @@ def test_failures_crashes_and_hangs_are_counted_and_skips_are_not(
     fake_engine: FakeEngine, target: Target, tmp_path: Path
 ) -> None:
     name = "test.test_dis.C.test_x"
-    trial = TestRerun(name, "jit", "module", "test_dis", match=name, env=(("A", "1"),), seconds=60)
-    other = replace(trial, name="test.test_dis.C.test_y", match="test.test_dis.C.test_y")
+    test = TestRerun(name, "jit", "module", "test_dis", match=name, env=(("A", "1"),), seconds=60)
+    other = replace(test, name="test.test_dis.C.test_y", match="test.test_dis.C.test_y")
     failure = case(name, "<failure>AssertionError: 2 != 3</failure>")
     orders = answering(
         fake_engine,
@@ -148,15 +148,15 @@ def test_failures_crashes_and_hangs_are_counted_and_skips_are_not(
     counts = rerun.run(
         fake_engine,
         target,
-        [trial, other],
+        [test, other],
         5,
         env={"PYTHON_JIT": "0"},
         jobs=2,
         folder=tmp_path / "t",
         step=SilentStep(),
     )
-    assert counts[trial].count == Count(failed=3, passed=1, absent=1, crashed=1, hung=1)
-    assert "2 != 3" in counts[trial].message
+    assert counts[test].count == Count(failed=3, passed=1, absent=1, crashed=1, hung=1)
+    assert "2 != 3" in counts[test].message
     assert counts[other].count == Count(passed=1, absent=4)
     (order,) = orders
     assert len(order["items"]) == 10
@@ -169,20 +169,20 @@ def test_what_runs_among_others_is_judged_by_itself_or_by_their_end(
 ) -> None:
     mine, yours = "test.test_dis.C.test_mine", "test.test_dis.C.test_yours"
     alone = TestRerun(mine, "jit", "module", "test_dis", match=mine, seconds=60)
-    trial = rerun.with_module(alone)
+    test = rerun.with_module(alone)
     other = rerun.with_module(replace(alone, name=yours, match=yours))
-    assert trial is not None
+    assert test is not None
     assert other is not None
-    assert (trial.match, trial.with_others) == ("", True)
-    assert rerun.with_module(trial) is None
+    assert (test.match, test.with_others) == ("", True)
+    assert rerun.with_module(test) is None
     both = (
         '<testsuites><testsuite tests="2" errors="0" failures="1">'
         f'<testcase name="{mine}" time="0.1"><failure>no</failure></testcase>'
         f'<testcase name="{yours}" time="0.1"/></testsuite></testsuites>'
     )
     orders = answering(fake_engine, {"0.0": {"status": 2, "report": both}, "0.1": {"status": -11, "signal": "SIGSEGV"}})
-    counts = rerun.run(fake_engine, target, [trial, other], 2, env={}, jobs=1, folder=tmp_path / "t", step=SilentStep())
-    assert counts[trial].count == Count(failed=2, crashed=1)
+    counts = rerun.run(fake_engine, target, [test, other], 2, env={}, jobs=1, folder=tmp_path / "t", step=SilentStep())
+    assert counts[test].count == Count(failed=2, crashed=1)
     assert counts[other].count == Count(failed=1, passed=1, crashed=1)
     (order,) = orders
     assert [(item["name"], item["arguments"]) for item in order["items"]] == [("test_dis", []), ("test_dis", [])]
@@ -199,19 +199,19 @@ def test_a_listed_crash_does_not_count_as_that_of_a_test_beside_it(
     monkeypatch.setattr(entries, "load", lambda: (crash, failure))
     alone = TestRerun("test.test_dis.C.test_x", "jit", "module", "test_dis", match="test.test_dis.C.test_x")
     orders = answering(fake_engine, {})
-    for trial in (alone, rerun.with_module(alone)):
-        assert trial is not None
-        rerun.run(fake_engine, target, [trial], 1, env={}, jobs=1, folder=tmp_path / "t", step=SilentStep())
+    for test in (alone, rerun.with_module(alone)):
+        assert test is not None
+        rerun.run(fake_engine, target, [test], 1, env={}, jobs=1, folder=tmp_path / "t", step=SilentStep())
     assert [order["ignore"] for order in orders] == [[], [crash.test]]
 
 
 def test_where_it_is_slower_a_test_gets_the_time_of_its_suite() -> None:
-    trial = TestRerun("test.test_dis", "jit", "module", "test_dis", seconds=100)
+    test = TestRerun("test.test_dis", "jit", "module", "test_dis", seconds=100)
     suite, debug = suites.load("jit"), replace(NATIVE, variant=replace(JIT, debug=True))
-    assert rerun.scale_timeout(trial, NATIVE, NATIVE) == trial
-    assert rerun.scale_timeout(trial, NATIVE, debug).seconds == 100 * suite.debug_factor
-    assert rerun.scale_timeout(trial, NATIVE, EMULATED).seconds == 100 * suite.emulated_factor
-    assert rerun.scale_timeout(trial, EMULATED, debug) == trial
+    assert rerun.scale_timeout(test, NATIVE, NATIVE) == test
+    assert rerun.scale_timeout(test, NATIVE, debug).seconds == 100 * suite.debug_factor
+    assert rerun.scale_timeout(test, NATIVE, EMULATED).seconds == 100 * suite.emulated_factor
+    assert rerun.scale_timeout(test, EMULATED, debug) == test
 
 
 def test_the_control_is_a_module_that_every_suite_has_time_for() -> None:
@@ -234,6 +234,6 @@ def test_the_control_is_a_module_that_every_suite_has_time_for() -> None:
     ],
 )
 def test_what_a_script_says_counts_for_what_was_tried(name: str, results: dict[str, Outcome], count: Count) -> None:
-    trial = TestRerun(name, "ft-smoke", "script", "/libexec/ft_workload.py")
+    test = TestRerun(name, "ft-smoke", "script", "/libexec/ft_workload.py")
     ran = [TestResult("ft-smoke", each, outcome) for each, outcome in results.items()]
-    assert rerun._tally(trial, [Ran(tuple(ran), 1.0)]).count == count
+    assert rerun._tally(test, [Ran(tuple(ran), 1.0)]).count == count

@@ -360,7 +360,7 @@ def test_only_what_hardly_depends_on_timing_runs_side_by_side() -> None:
 
 
 def hanging(subject: Subject, world: World) -> tuple[Conclusion, list[tuple[Experiment, int]]]:
-    """Let what hangs on each experiment that is not said to pass climb; return the runs that were made."""
+    """Run the experiments for a test that hangs in all but the passing ones; return the runs."""
     tried: dict[Experiment, Count] = {Experiment.SEEN: Count(failed=1, hung=1)}
     runs: list[tuple[Experiment, int]] = []
     while isinstance(then := step(subject, tried), Next):
