@@ -198,7 +198,7 @@ def test_a_crash_that_stays_unclear_is_tried_in_the_debug_build_and_a_failure_is
         {Experiment.AGAIN: FAILS, Experiment.CONTROL: FAILS},
     ],
 )
-def test_what_cheaper_rungs_settle_needs_no_debug_build(world: World) -> None:
+def test_what_cheaper_experiments_settle_needs_no_debug_build(world: World) -> None:
     for seed in range(20):
         conclusion, experiments = run(NATIVE, world, seed, debug=ASSERTS, crash=True)
         assert Experiment.DEBUG not in experiments, conclusion
@@ -226,7 +226,7 @@ def test_what_fails_now_and_then_is_flaky_and_hardly_ever_anything_else(subject:
     assert len([layer for layer in layers if layer not in (Layer.FLAKY, Layer.UNCLEAR)]) <= 2
 
 
-def test_the_rungs_that_need_a_build_come_last_and_only_if_needed() -> None:
+def test_the_experiments_that_need_a_build_come_last_and_only_if_needed() -> None:
     builds = {Experiment.NATIVE, Experiment.INTERPRETER, Experiment.OTHER_ARCH, Experiment.REFERENCE}
     _, experiments = run(EMULATED, BACKEND)
     assert experiments == [
