@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import hashlib
 import io
@@ -275,6 +276,13 @@ def test_what_is_no_tar_is_refused(tmp_path: Path) -> None:
             inspect(write(tmp_path, content), "it")
 
 
+def place_of(link: Path) -> Path:
+    """Return where a link leads. Raises OSError for a loop, of which Python 3.11 resolves `a -> a//a` to `/a`."""
+    with contextlib.suppress(FileNotFoundError):
+        link.stat()
+    return link.resolve()
+
+
 component = st.sampled_from(["a", "b", "..", ".", "", "c"])
 relative = st.lists(component, min_size=1, max_size=5).map("/".join)
 
@@ -310,7 +318,7 @@ def test_nothing_that_is_accepted_leaves_the_folder(
             if member.issym():
                 target.symlink_to(member.linkname)
                 try:
-                    assert target.resolve().is_relative_to(inside)
+                    assert place_of(target).is_relative_to(inside)
                 except (RuntimeError, OSError):  # a loop of links leads nowhere
                     assert target.is_symlink()
             else:
@@ -318,7 +326,7 @@ def test_nothing_that_is_accepted_leaves_the_folder(
     for found in inside.rglob("*"):
         if found.is_symlink():
             try:
-                assert found.resolve().is_relative_to(inside)
+                assert place_of(found).is_relative_to(inside)
             except (RuntimeError, OSError):
                 continue
     assert [found.name for found in outer.iterdir()] == [TOP]
