@@ -246,7 +246,7 @@ class Round:
             return {line: Sample(seconds / cross, seconds, Kind.STOPPED, note=note)}
         whole = figures.extrapolated(paces, self.paces[:2], bench.jobs)
         note = (
-            f"measured for {seconds:.0f} s, {reached}; the rest reckoned by the pace of the "
+            f"measured for {seconds:.0f} s, {reached}; the rest estimated from the pace of the "
             f"hand-typed native build: {whole:.0f} s"
         )
         return {line: Sample(whole / cross, whole, Kind.EXTRAPOLATED, note=note, details={"sampled": seconds})}

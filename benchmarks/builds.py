@@ -86,7 +86,10 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("--commits", default="", metavar="RANGE", help="with --history: A..B, of which the last ten")
     result.add_argument(
-        "--emulated-sample", type=positive, metavar="SECONDS", help="stop the emulated build then, and reckon the rest"
+        "--emulated-sample",
+        type=positive,
+        metavar="SECONDS",
+        help="stop the emulated build then, and estimate the rest",
     )
     result.add_argument(
         "--folder", type=Path, help="where state folders are made; default: the system's for temporaries"

@@ -24,7 +24,7 @@ def doctor(context: Context, fix: bool = False, json: bool = False) -> ExitCode:
     from crossjit import host, settings
 
     if fix:
-        return _mend(json)
+        return _fix(json)
     checks = host.check(settings.load())
     if json:
         show_json({"checks": [check.to_json() for check in checks]})
@@ -47,10 +47,10 @@ def setup(context: Context, json: bool = False, updates: bool = False) -> ExitCo
     manager does. As root, or with a sudo that needs no password, it prints each command and runs it; at a terminal it
     asks first; otherwise it prints the commands and stops. An engine that works is left alone.
     """
-    return _mend(json, updates=updates)
+    return _fix(json, updates=updates)
 
 
-def _mend(json: bool, *, updates: bool = False) -> ExitCode:
+def _fix(json: bool, *, updates: bool = False) -> ExitCode:
     from crossjit import host, settings
 
     repair = host.setup(settings.load(), asker(), note, updates=updates)

@@ -126,7 +126,7 @@ class TestTable:
         assert text[3].endswith("failed")
         assert text[4:] == ["", "emulated: stopped after 2400 s", "", "what failed", "variant: `make` ended with 2"]
 
-    def test_a_reckoned_value_is_marked(self) -> None:
+    def test_an_estimated_value_is_marked(self) -> None:
         assert "~ 9.0 times" in list(figures.table([found(FASTER, 9, kind=Kind.EXTRAPOLATED)]))[1]
 
     @pytest.mark.parametrize(
