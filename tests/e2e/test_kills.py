@@ -74,7 +74,8 @@ def test_kill_between_engine_and_stash(driver: Driver, recipe: Path, step: str, 
     left = driver.containers()
     running.kill()
     assert driver.is_aborted()
-    assert driver.stashed() == []
+    for artifact in driver.stashed():  # on a busy machine the kill may come when it is there: whole
+        driver.run("stash", "verify", artifact["id"])
     recover(driver, ("build", "--recipe", recipe), left)
 
 

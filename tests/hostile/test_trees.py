@@ -123,9 +123,15 @@ class Watch:
 
 
 def _sizes(folder: Path) -> Iterator[int]:
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            yield path.lstat().st_blocks * 512
+    """Yield what the files below a folder take. Not recursive: trees may be deeper than Python's limit of calls."""
+    folders = [str(folder)]
+    while folders:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    yield entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
 
 
 def _in_engine(home: Path) -> Iterator[int]:
