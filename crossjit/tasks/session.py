@@ -21,9 +21,11 @@ from crossjit.util.paths import full_path
 
 if TYPE_CHECKING:
     from crossjit.config.recipes import Recipe
-    from crossjit.engine.base import EngineFacts
+    from crossjit.engine.base import Engine, EngineFacts
+    from crossjit.images import ImageSpec
     from crossjit.pipeline.context import BuildContext, CellRequest
     from crossjit.pipeline.forecast import PlannedCell
+    from crossjit.progress import Progress
     from crossjit.runs.record import RunRecord
     from crossjit.settings import Settings
 
@@ -48,10 +50,9 @@ def opened(
     """
     from crossjit import engine, images
     from crossjit.engine.recording import recording
-    from crossjit.pipeline import cleanup, context, forecast, plan
+    from crossjit.pipeline import cleanup, forecast, plan
     from crossjit.progress import Tee
     from crossjit.report.terminal import Terminal
-    from crossjit.stash.store import Store
 
     settings = _configured(request)
     make_home(settings)
@@ -73,49 +74,50 @@ def opened(
         for line in cleanup.sweep(client, settings).lines:
             progress.say(f"removed leftovers of a run that died: {line}")
         listening = recording(client, record.recorder.command)
-        labels = context.labels(settings, record.id)
-        ctx = context.BuildContext(
-            settings=settings,
-            engine=listening,
-            facts=facts,
-            ability=ability,
-            images=specs,
-            ensure_image=images.ImageBuilder(listening, facts.arch, settings.home, progress, labels).ensure,
-            store=Store(settings.stash, progress=progress),
-            run=record.id,
-            labels=labels,
-            progress=progress,
-            cached=request.cached,
-        )
-        yield RunSession(ctx, record, requests)
+        ctx = _context(settings, listening, facts, ability, specs, record.id, progress)
+        yield RunSession(replace(ctx, cached=request.cached), record, requests)
 
 
 @contextlib.contextmanager
 def looking(settings: Settings) -> Iterator[BuildContext]:
     """Make a context for using artifacts without a run record. Raises EngineErrors."""
     from crossjit import engine, host, images
-    from crossjit.pipeline import context
     from crossjit.report.terminal import Terminal
     from crossjit.runs import history
-    from crossjit.stash.store import Store
 
     client = engine.connect(settings)
     facts = client.facts()
     ability = host.inspect(settings, host.LocalShell()).ability or EmulationSupport(facts.arch, {})
     with reporting_leftovers(client), Terminal() as progress, history.presence(settings) as run:
-        labels = context.labels(settings, run)
-        yield context.BuildContext(
-            settings=settings,
-            engine=client,
-            facts=facts,
-            ability=ability,
-            images=images.configured(settings),
-            ensure_image=images.ImageBuilder(client, facts.arch, settings.home, progress, labels).ensure,
-            store=Store(settings.stash, progress=progress),
-            run=run,
-            labels=labels,
-            progress=progress,
-        )
+        yield _context(settings, client, facts, ability, images.configured(settings), run, progress)
+
+
+def _context(
+    settings: Settings,
+    client: Engine,
+    facts: EngineFacts,
+    ability: EmulationSupport,
+    specs: tuple[ImageSpec, ...],
+    run: str,
+    progress: Progress,
+) -> BuildContext:
+    from crossjit import images
+    from crossjit.pipeline import context
+    from crossjit.stash.store import Store
+
+    labels = context.labels(settings, run)
+    return context.BuildContext(
+        settings=settings,
+        engine=client,
+        facts=facts,
+        ability=ability,
+        images=specs,
+        ensure_image=images.ImageBuilder(client, facts.arch, settings.home, progress, labels).ensure,
+        store=Store(settings.stash, progress=progress),
+        run=run,
+        labels=labels,
+        progress=progress,
+    )
 
 
 def _require_tests(request: Request, recipes: Mapping[str, Recipe]) -> None:
@@ -174,7 +176,6 @@ def program_path() -> str:
 def forecast_cells(request: Request) -> tuple[tuple[PlannedCell, ...], EmulationSupport]:
     """Return what already exists for the request's cells. Starts nothing; works without an engine."""
     from crossjit import engine, host, images
-    from crossjit.engine.base import Engine
     from crossjit.pipeline import forecast, plan
     from crossjit.stash.store import Store
 

@@ -14,7 +14,7 @@ import pytest
 
 from crossjit.channels import ModuleExit
 from crossjit.config import suites
-from crossjit.config.conditions import TargetEnvironment, When, in_range
+from crossjit.config.conditions import TargetEnvironment, in_range
 from crossjit.config.test_selection import ALL_TESTS, TestSelection, parse_shard
 from crossjit.errors import DocumentError, EngineError, InfrastructureError, OutOfMemoryError, UserError
 from crossjit.images import Image, Package, Role
@@ -368,22 +368,6 @@ def test_what_is_not_run_is_ignored_by_regrtest_and_counted_as_skipped() -> None
     (result,) = deselected("jit", [entry, known("test.test_a.*")], ["test_a"])
     assert result.outcome is Outcome.SKIPPED
     assert not deselected("jit", [entry], ["test_b"])
-
-
-def test_conditions_must_all_hold() -> None:
-    when = When(python=">=3.14", arch=(Arch.AARCH64,), emulated=True, variant=("jit",), cpu=("cortex-*",))
-    assert when.holds(EMULATED)
-    for changed in (
-        {"python": (3, 13)},
-        {"arch": Arch.X86_64},
-        {"emulated": False},
-        {"variant": FT},
-        {"cpu": "max"},
-        {"cpu": None},
-    ):
-        assert not when.holds(replace(EMULATED, **changed))
-    assert When(free_threaded=True).holds(replace(EMULATED, variant=FT))
-    assert not When(expects=(Expectation.UOPS,)).holds(EMULATED)
 
 
 # -- outcomes: what regrtest of 3.13 wrote, shortened
