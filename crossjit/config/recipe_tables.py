@@ -117,6 +117,8 @@ class VariantTable:
     """Whether it is built without the GIL."""
     environment: Mapping[Variable, str] = Field(default_factory=dict)
     """Environment variables for building and running it; {tools} is CPython's Tools folder."""
+    test_environment: Mapping[Variable, str] = Field(default_factory=dict)
+    """Environment variables of its suites alone."""
     packages: PackagesTable = Field(default_factory=PackagesTable)
     """Debian packages that it needs in addition to the images' own."""
     arches: Annotated[tuple[Arch, ...], Field(min_length=1)] = tuple(Arch)
@@ -149,6 +151,8 @@ class VariantChanges:
     """Whether it is built without the GIL."""
     environment: Mapping[Variable, str] | None = None
     """Environment variables for building and running it; {tools} is CPython's Tools folder."""
+    test_environment: Mapping[Variable, str] | None = None
+    """Environment variables of its suites alone."""
     packages: PackagesTable | None = None
     """Debian packages that it needs in addition to the images' own."""
     arches: Annotated[tuple[Arch, ...], Field(min_length=1)] | None = None

@@ -46,8 +46,8 @@ class Variant:
     """One way to configure CPython, from `recipes/variants.toml`.
 
     `configure` holds arguments for configure; `expects` what the probe must find; `suites` the names of the suites
-    that `validate` runs, in order, after the probe. `environment` is set when it is built and run, `packages` are
-    added to its images, `arches` are those it can be built for.
+    that `validate` runs, in order, after the probe. `environment` is set when it is built and run, `test_environment`
+    when its suites run, `packages` are added to its images, `arches` are those it can be built for.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Variant:
     debug: bool = False
     free_threaded: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
+    test_environment: Mapping[str, str] = field(default_factory=dict)
     packages: ExtraPackages = field(default_factory=ExtraPackages)
     arches: tuple[Arch, ...] = tuple(Arch)
 

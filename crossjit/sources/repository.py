@@ -40,12 +40,20 @@ def resolve_remote(request: RemoteRepository, settings: Settings, *, progress: P
     with progress.step("source", origin) as step:
         if _COMMIT.fullmatch(request.ref) and (stored := _known(settings, request.ref)):
             return source_of(Kind.GIT, stored, origin, request.ref)
-        name = hashlib.sha256(request.url.encode()).hexdigest()[:20]
-        with cache.locked(settings, f"git-{name}", step):
-            repository = settings.sources / "git" / f"{name}.git"
-            step.update(detail=f"asking {shown}")
-            commit = _fetch(request, repository, step)
-            return _committed(repository / "objects", commit, origin, settings, step, work)
+        objects, commit = fetch(request, settings, step)
+        return _committed(objects, commit, origin, settings, step, work)
+
+
+def fetch(request: RemoteRepository, settings: Settings, step: Step) -> tuple[Path, str]:
+    """Fetch one commit into our repository for the URL; return the folder of its objects, and the commit.
+
+    Raises SourceError, DownloadError.
+    """
+    name = hashlib.sha256(request.url.encode()).hexdigest()[:20]
+    with cache.locked(settings, f"git-{name}", step):
+        repository = settings.sources / "git" / f"{name}.git"
+        step.update(detail=f"asking {redacted(request.url)}")
+        return repository / "objects", _fetch(request, repository, step)
 
 
 def _fetch(request: RemoteRepository, repository: Path, step: Step) -> str:

@@ -18,6 +18,7 @@ from crossjit.tasks import (
     images,
     known_failures,
     report,
+    reproduce,
     runs,
     stash,
     triage,
@@ -44,6 +45,7 @@ def _group(name: str, about: str, tasks: list[Command]) -> Collection:
 namespace = Collection(
     *_commands(doctor),
     *_commands(build),
+    *_commands(reproduce),
     *_commands(triage),
     *_commands(debug),
     *_commands(cells, "cells"),

@@ -29,7 +29,7 @@ _REBUILD = "build even if the artifact is in the stash; default: use the stashed
 @cell_command(*SELECTORS, "no_cache", help=describe("json", rebuild=_REBUILD))
 def build(context: Context, request: Request, rebuild: bool = False, json: bool = False) -> ExitCode:
     """Build cells, probe whether they really run JIT code, and stash them."""
-    return _run(request, validate=False, rebuild=rebuild, json=json)
+    return run_cells(request, validate=False, rebuild=rebuild, json=json)
 
 
 @cell_command(
@@ -49,14 +49,16 @@ def validate(
 ) -> ExitCode:
     """Build what is missing, run the variants' suites in the target image, and give each cell a verdict."""
     if not resume:
-        return _run(request, validate=True, rebuild=rebuild, json=json)
+        return run_cells(request, validate=True, rebuild=rebuild, json=json)
     before = _interrupted(resume)
     if rebuild or not request.leaves_all_open:
         raise UserError(
             "--resume cannot be combined with other options: they are taken from the run",
             hint="leave the other options out",
         )
-    return _run(replace(from_record(before), jobs=request.jobs), validate=True, rebuild=False, json=json, before=before)
+    return run_cells(
+        replace(from_record(before), jobs=request.jobs), validate=True, rebuild=False, json=json, before=before
+    )
 
 
 def _interrupted(name: str) -> Run:
@@ -70,7 +72,7 @@ def _interrupted(name: str) -> Run:
     return run
 
 
-def _run(request: Request, *, validate: bool, rebuild: bool, json: bool, before: Run | None = None) -> ExitCode:
+def run_cells(request: Request, *, validate: bool, rebuild: bool, json: bool, before: Run | None = None) -> ExitCode:
     from crossjit.runs.model import exit_code
 
     run: RunSession | None = None

@@ -128,7 +128,7 @@ def _require_tests(request: Request, recipes: Mapping[str, Recipe]) -> None:
     from crossjit.config import suites
     from crossjit.pipeline import named_tests, plan
 
-    cells = plan.select(recipes, request.selector, _host_arch()).cells
+    cells = plan.select(recipes, request.selector, host_arch()).cells
     for name in request.selection.suites:
         suites.load(name)
     own = [name for cell in cells for name in recipes[cell.recipe].variants[cell.variant].suites]
@@ -139,7 +139,7 @@ def _able_host(request: Request, settings: Settings) -> EmulationSupport | None:
     """Set up the host for the request's archs; return what it can run, None if unknown."""
     from crossjit import host
 
-    arches = request.arches or (_host_arch(),)
+    arches = request.arches or (host_arch(),)
     # With apt, mmdebstrap can be installed; without it, the base image must come from a registry.
     bootstrap = settings.prepare and bool(shutil.which("apt-get"))
     return host.ensure(settings, asker(), note, arches=arches, bootstrap=bootstrap).host.ability
@@ -183,9 +183,9 @@ def forecast_cells(request: Request) -> tuple[tuple[PlannedCell, ...], Emulation
     recipes = _recipes(request)
     client: Engine | None = engine.connect(settings)
     try:
-        arch = client.facts().arch if client is not None else _host_arch()
+        arch = client.facts().arch if client is not None else host_arch()
     except EngineError:
-        client, arch = None, _host_arch()
+        client, arch = None, host_arch()
     ability = host.inspect(settings, host.LocalShell()).ability or EmulationSupport(arch, {})
     specs = images.configured(settings)
     store = Store(settings.stash)
@@ -236,7 +236,7 @@ def _cell_request(cell: Cell, recipe: Recipe, request: Request, ability: Emulati
     )
 
 
-def _host_arch() -> Arch:
+def host_arch() -> Arch:
     """Return this machine's own arch. Raises UserError for an unknown one."""
     from crossjit.pipeline.plan import parse_arch
 

@@ -79,7 +79,9 @@ def interpolate(text: str, contexts: Contexts) -> str:
 
 def is_true(value: Value) -> bool:
     """Tell whether a known value counts as true: all do but false, 0, NaN, null and the empty string."""
-    return value is not None and value is not False and value not in ("", 0) and value == value  # noqa: PLR0124 - NaN
+    if isinstance(value, (int, float)):
+        return value != 0 and not math.isnan(value)
+    return value is not None and value != ""
 
 
 def text_of(value: Value) -> str:

@@ -33,7 +33,7 @@ _NEVER_KNOWN = ("PATH", "LD_LIBRARY_PATH")
 class TestRun:
     """One call of `python -m test`: its arguments and the variables that the call or its step sets.
 
-    `skipped` is the condition by which GitHub skips the step; `may_fail` whether the job passes if it fails.
+    `skipped` is the condition by which GitHub skips the step; `may_fail` tells whether the job passes if it fails.
     """
 
     arguments: tuple[str, ...]
@@ -45,9 +45,10 @@ class TestRun:
 
 @dataclass(frozen=True)
 class UpstreamJob:
-    """A job: `configure` is its configure line without the program, with the variables that `configure` sees in `env`.
+    """A job: `configure` is its configure line without the program, and `env` the variables that configure sees.
 
-    `arch` is that of the CPython that it builds; `obstacle` says why the job cannot be run in a container at all.
+    `arch` is the architecture of the CPython that it builds. `tests` are the calls of regrtest that GitHub runs, or
+    those that it skips if it runs none. `obstacle` says why the job cannot be run in a container.
     """
 
     name: str
@@ -62,9 +63,7 @@ class UpstreamJob:
 
 def read(files: Mapping[str, bytes], names: Sequence[str] = FILES) -> tuple[UpstreamJob, ...]:
     """Read the jobs of a source's workflows, which are given by file name. Raises WorkflowError."""
-    return tuple(
-        understand(job) for name in names if name in files for job in workflows.jobs_of(files, name)
-    )
+    return tuple(understand(job) for name in names if name in files for job in workflows.jobs_of(files, name))
 
 
 def find(jobs: Sequence[UpstreamJob], name: str) -> UpstreamJob:
@@ -117,14 +116,17 @@ def _on_linux(job: Job, known: UpstreamJob) -> UpstreamJob:
         elif (arguments := _test_arguments(command)) is not None:
             _require_known(arguments, place)
             skipped = step.condition if step.runs is False else ""
-            tests.append(TestRun(arguments, _own_env(command, job), place, skipped, step.may_fail))
+            tests.append(TestRun(arguments, _own_env(command), place, skipped, step.may_fail))
     if configure is None:
         return replace(known, obstacle="it does not configure CPython by itself")
     place = f"{job.file}:{configure.line}"
     _require_known(configure.argv, place)
-    env = _own_env(configure, job)
     return replace(
-        known, arch=_arch_of(job.runner, configure.argv), configure=configure.argv[1:], env=env, tests=tuple(tests)
+        known,
+        arch=_arch_of(job.runner, configure.argv),
+        configure=configure.argv[1:],
+        env=_own_env(configure),
+        tests=tuple(test for test in tests if not test.skipped) or tuple(tests),
     )
 
 
@@ -158,7 +160,7 @@ def _test_arguments(command: Invocation) -> tuple[str, ...] | None:
     return None
 
 
-def _own_env(command: Invocation, job: Job) -> Mapping[str, str]:
+def _own_env(command: Invocation) -> Mapping[str, str]:
     """Return the variables that the job's scripts set for a command, without those that say where things are."""
     return {
         name: value

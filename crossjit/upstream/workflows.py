@@ -161,12 +161,11 @@ class _Expansion:
         return _Expansion(self.files, name, document, {**inputs, **given}, self.depth + 1)
 
     def _steps(self, job: CommentedMap, contexts: Contexts) -> Iterator[Step]:
-        steps = job.get("steps") or []
         defaults = ((job.get("defaults") or {}).get("run") or {}).get("working-directory", "")
-        for number, step in enumerate(steps):
+        for step in job.get("steps") or ():
             if "run" not in step:
                 continue
-            line = steps.lc.item(number)[0] + 1
+            line = step.lc.line + 1
             try:
                 env = self._env(step, contexts)
                 inner: Contexts = {**contexts, "env": {**_mapping(contexts["env"]), **env}}
@@ -231,7 +230,8 @@ def _combinations(job: CommentedMap, contexts: Contexts) -> list[dict[str, Any]]
     matrix = _known(matrix, contexts)
     extra, excluded = matrix.get("include") or [], matrix.get("exclude") or []
     axes = {key: values for key, values in matrix.items() if key not in ("include", "exclude")}
-    combinations = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())] if axes else []
+    products = itertools.product(*axes.values()) if axes else ()
+    combinations = [dict(zip(axes, values, strict=True)) for values in products]
     combinations = [each for each in combinations if not any(_fits(each, pattern) for pattern in excluded)]
     originals = [dict(each) for each in combinations]
     for include in extra:
