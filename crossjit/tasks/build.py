@@ -73,6 +73,7 @@ def _interrupted(name: str) -> Run:
 
 
 def run_cells(request: Request, *, validate: bool, rebuild: bool, json: bool, before: Run | None = None) -> ExitCode:
+    """Run a request's cells, and show the results. `before` is the run that is resumed."""
     from crossjit.runs.model import exit_code
 
     run: RunSession | None = None

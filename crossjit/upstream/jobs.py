@@ -112,6 +112,7 @@ def _on_linux(job: Job, known: UpstreamJob) -> UpstreamJob:
     for step, command in _commands(job):
         place = f"{job.file}:{step.line}"
         if command.argv[0].rpartition("/")[2] == "configure" and step.runs is not False:
+            _require_known(command.argv, place)
             configure = command
         elif (arguments := _test_arguments(command)) is not None:
             _require_known(arguments, place)
@@ -119,8 +120,6 @@ def _on_linux(job: Job, known: UpstreamJob) -> UpstreamJob:
             tests.append(TestRun(arguments, _own_env(command), place, skipped, step.may_fail))
     if configure is None:
         return replace(known, obstacle="it does not configure CPython by itself")
-    place = f"{job.file}:{configure.line}"
-    _require_known(configure.argv, place)
     return replace(
         known,
         arch=_arch_of(job.runner, configure.argv),
