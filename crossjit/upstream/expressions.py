@@ -30,6 +30,10 @@ class Unknown:
         return "UNKNOWN"
 
 
+class Partial(dict[str, Any]):
+    """A context of which only these members are known."""
+
+
 UNKNOWN = Unknown()
 UNKNOWN_TEXT = "\N{REPLACEMENT CHARACTER}"  # stands for such a value in interpolated text
 
@@ -166,7 +170,7 @@ def _member(owner: Value, key: Value) -> Value:
         return UNKNOWN
     if isinstance(owner, Mapping):
         folded = {name.casefold(): value for name, value in owner.items()}
-        return folded.get(text_of(key).casefold())
+        return folded.get(text_of(key).casefold(), UNKNOWN if isinstance(owner, Partial) else None)
     if isinstance(owner, Sequence) and not isinstance(owner, str):
         number = _number_of(key)
         return owner[int(number)] if 0 <= number < len(owner) else None

@@ -11,6 +11,7 @@ from crossjit.model import Arch
 from crossjit.upstream import workflows
 from crossjit.upstream.expressions import UNKNOWN_TEXT
 from crossjit.upstream.shell import Invocation, ShellError, interpret
+from crossjit.upstream.translation import translation
 from crossjit.upstream.workflows import WORKSPACE, Job, Step
 
 # Those whose jobs configure and test CPython, where a source has them.
@@ -107,24 +108,26 @@ class _NotUnderstoodError(ValueError):
 
 
 def _on_linux(job: Job, known: UpstreamJob) -> UpstreamJob:
-    configure: Invocation | None = None
+    configure: tuple[Invocation, str] | None = None
     tests: list[TestRun] = []
     for step, command in _commands(job):
         place = f"{job.file}:{step.line}"
         if command.argv[0].rpartition("/")[2] == "configure" and step.runs is not False:
-            _require_known(command.argv, place)
-            configure = command
+            configure = command, place  # a cross build configures its build Python before itself
         elif (arguments := _test_arguments(command)) is not None:
             _require_known(arguments, place)
             skipped = step.condition if step.runs is False else ""
             tests.append(TestRun(arguments, _own_env(command), place, skipped, step.may_fail))
     if configure is None:
         return replace(known, obstacle="it does not configure CPython by itself")
+    command, place = configure
+    dropped = translation().dropped
+    _require_known([word for word in command.argv if word.partition("=")[0] not in dropped], place)
     return replace(
         known,
-        arch=_arch_of(job.runner, configure.argv),
-        configure=configure.argv[1:],
-        env=_own_env(configure),
+        arch=_arch_of(job.runner, command.argv),
+        configure=command.argv[1:],
+        env=_own_env(command),
         tests=tuple(test for test in tests if not test.skipped) or tuple(tests),
     )
 

@@ -7,41 +7,14 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-from crossjit.config import documents
 from crossjit.config.recipes import Git
 from crossjit.errors import UserError
 from crossjit.upstream.jobs import TestRun, UpstreamJob
+from crossjit.upstream.translation import translation
 
 SUITE = "full"
-TRANSLATION = Path(__file__).with_name("translation.toml")
-
-
-@documents.table
-class Variables:
-    """Variables that a program reads while it runs."""
-
-    built: tuple[str, ...]
-    """Of the build and of all that runs."""
-    tested: tuple[str, ...]
-    """Of the tests alone."""
-
-
-@documents.table
-class Translation:
-    """The file translation.toml."""
-
-    dropped: Mapping[str, str]
-    """Arguments of configure that are left out, with what is there instead."""
-    arguments: tuple[str, ...]
-    """Variables that become arguments of configure."""
-    environment: Variables
-    """Variables that are passed on."""
-    ignored: tuple[str, ...]
-    """Options of `python -m test` that do not choose tests."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +45,8 @@ def variant_of(job: UpstreamJob) -> JobVariant:
         "debug": "--with-pydebug" in configure,
         "free_threaded": "--disable-gil" in configure,
         "arches": [job.arch.value],
-        "environment": _picked(job.env, _translation().environment.built),
-        "test_environment": _picked(tests.env, _translation().environment.tested) if tests else {},
+        "environment": _picked(job.env, translation().environment.built),
+        "test_environment": _picked(tests.env, translation().environment.tested) if tests else {},
     }
     differences |= dict.fromkeys(_test_differences(job.tests))
     return JobVariant(job, slug(job.name), table, tuple(differences))
@@ -107,11 +80,6 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9_]+", "-", name.casefold()).strip("-")
 
 
-@cache
-def _translation() -> Translation:
-    return documents.load(TRANSLATION, Translation)
-
-
 def _toml(value: object) -> str:
     """Write a value as TOML: its strings, numbers, booleans and arrays are JSON's."""
     if isinstance(value, Mapping):
@@ -120,7 +88,7 @@ def _toml(value: object) -> str:
 
 
 def _configure(job: UpstreamJob, differences: dict[str, None]) -> Iterator[str]:
-    rules = _translation()
+    rules = translation()
     for argument in job.configure:
         name = argument.partition("=")[0]
         if name not in rules.dropped:
@@ -164,7 +132,7 @@ def _test_differences(tests: Sequence[TestRun]) -> Iterator[str]:
 
 def _chosen(arguments: Iterable[str]) -> Iterator[str]:
     """Yield the arguments that choose tests: all but options that do not, and their values."""
-    ignored = _translation().ignored
+    ignored = translation().ignored
     follows_ignored = False
     for argument in arguments:
         name = re.match(r"--[\w-]+|-[A-Za-z]", argument)

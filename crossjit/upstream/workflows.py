@@ -19,6 +19,7 @@ from crossjit.upstream.expressions import (
     UNKNOWN,
     Contexts,
     ExpressionError,
+    Partial,
     evaluate_condition,
     evaluate_text,
     interpolate,
@@ -112,12 +113,14 @@ class _Expansion:
                     yield from self._job(str(key), job, matrix, line)
             except ExpressionError as error:
                 yield self._unclear(str(key), line, str(error))
+            except WorkflowError as error:
+                yield self._unclear(str(key), line, error.message)
             except (AttributeError, KeyError, TypeError):
                 yield self._unclear(str(key), line, "the job has an unknown form")
 
     @property
     def _contexts(self) -> Contexts:
-        return {"inputs": self.inputs, "github": {"workspace": WORKSPACE, "workflow": UNKNOWN, "event": UNKNOWN}}
+        return {"inputs": self.inputs, "github": Partial(workspace=WORKSPACE)}
 
     def _unclear(self, key: str, line: int, reason: str) -> Job:
         return Job(key, "", {}, (), self.file, line, problem=f"{self.file}:{line}: {reason}")
@@ -130,7 +133,7 @@ class _Expansion:
                 yield replace(inner, name=f"{name} / {inner.name}")
             return
         runner = interpolate(_label(job.get("runs-on")), contexts)
-        contexts = {**contexts, "runner": {"os": _system_of(runner)}}
+        contexts = {**contexts, "runner": Partial(os=_system_of(runner))}
         env = self._env(self.document, contexts)
         env = {**env, **self._env(job, {**contexts, "env": env})}
         contexts = {**contexts, "env": env}
@@ -152,7 +155,7 @@ class _Expansion:
             raise ExpressionError(f"more than {_DEEPEST} workflows call each other")
         name = path.removeprefix(_LOCAL)
         document = _read(self.files, name)
-        declared = (document.get("on") or {}).get("workflow_call") or {}
+        declared = _mapping(_mapping(document.get("on")).get("workflow_call"))
         inputs = {key: (each or {}).get("default") for key, each in (declared.get("inputs") or {}).items()}
         given = {
             key: evaluate_text(value, contexts) if isinstance(value, str) else value
