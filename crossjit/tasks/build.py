@@ -13,6 +13,7 @@ from crossjit import PROGRAM
 from crossjit.errors import ExitCode, InfrastructureError, UserError
 from crossjit.model import CellResult, Verdict
 from crossjit.report import tables, terminal_style
+from crossjit.tasks import ci_jobs
 from crossjit.tasks.framework import note, show, show_json, show_table
 from crossjit.tasks.options import SELECTORS, Request, cell_command, describe, from_record
 from crossjit.tasks.session import RunSession, forecast_cells, opened
@@ -42,16 +43,24 @@ def build(context: Context, request: Request, rebuild: bool = False, json: bool 
             "continue a run that was interrupted, or judge a failed one again by the current known failures: its id, "
             "the beginning of its id, or last; all other options come from that run; default: start a new run"
         ),
+        upstream="validate the Linux jobs of the source's own jit.yml instead of variants; default: off",
     ),
 )
 def validate(
-    context: Context, request: Request, resume: str = "", rebuild: bool = False, json: bool = False
+    context: Context,
+    request: Request,
+    resume: str = "",
+    upstream: bool = False,
+    rebuild: bool = False,
+    json: bool = False,
 ) -> ExitCode:
     """Build what is missing, run the variants' suites in the target image, and give each cell a verdict."""
     if not resume:
+        if upstream:
+            request = ci_jobs.all_jobs(request)
         return run_cells(request, validate=True, rebuild=rebuild, json=json)
     before = _interrupted(resume)
-    if rebuild or not request.leaves_all_open:
+    if rebuild or upstream or not request.leaves_all_open:
         raise UserError(
             "--resume cannot be combined with other options: they are taken from the run",
             hint="leave the other options out",

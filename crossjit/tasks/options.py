@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 SUITES = ("jit", "jit-stress", "no-opt", "ft-smoke", "full")  # a test compares it with the existing suites
 AUTO = "auto"  # the strategy that depends on the host
-VARIANTS = "jit, jit-debug, ft, ft-debug, ft-jit, interp, nojit, asan, tsan, ubsan"
+VARIANTS = (
+    "jit, jit-debug, ft, ft-debug, ft-jit, ft-jit-debug, interp, interp-debug, tailcall, jit-tailcall, jit-lto, nojit, "
+    "asan, tsan, ubsan"
+)
 REPEATABLE = "can be repeated, or given as A,B"
 
 HELP: Mapping[str, str] = {

@@ -1,4 +1,4 @@
-"""`reproduce`: a job of CPython's CI on this machine."""
+"""`reproduce` and `recipes check`: the jobs of CPython's CI on this machine."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING
 from invoke.context import Context
 
 from crossjit.errors import ExitCode, UserError
-from crossjit.tasks import build
-from crossjit.tasks.framework import command, note, show_json, show_table
-from crossjit.tasks.options import Request, describe, read
+from crossjit.tasks import build, ci_jobs
+from crossjit.tasks.framework import command, note, show, show_json, show_table
+from crossjit.tasks.options import describe, read
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from crossjit.settings import Settings
     from crossjit.upstream.jobs import UpstreamJob
-    from crossjit.upstream.variant import JobVariant
 
 LARGEST_LOG = 200 << 20  # bytes
 
@@ -56,7 +54,7 @@ def reproduce(
     if list is bool(job):
         raise UserError("reproduce needs either --job or --list", hint="--list shows the jobs of a source")
     loaded = settings.load()
-    found = _jobs(request, loaded)
+    found = ci_jobs.jobs_of(request, loaded)
     if list:
         _show_jobs(found, json=json)
         return ExitCode.PASS
@@ -64,51 +62,44 @@ def reproduce(
     tests = _failed(Path(log)) if log else ()
     for difference in chosen.differences:
         note(f"unlike upstream: {difference}")
-    request = _request(request, [chosen], loaded)
+    request = ci_jobs.cells_of(request, [chosen], loaded)
     request = replace(request, selection=replace(request.selection, tests=tests))
     return build.run_cells(request, validate=True, rebuild=False, json=json)
 
 
-def _jobs(request: Request, settings: Settings) -> tuple[UpstreamJob, ...]:
-    """Read the jobs of the request's source. Raises SourceError for a source without workflows."""
-    from crossjit.errors import SourceError
-    from crossjit.report.terminal import Terminal
-    from crossjit.sources import folder
-    from crossjit.upstream import jobs, workflows
+@command(
+    name="check",
+    help=describe(
+        "json",
+        recipe="the recipe whose variants are compared; default: the default recipe",
+        source="whose workflows to read; default: the branch of the recipe's version on GitHub",
+    ),
+)
+def check_recipes(context: Context, recipe: str = "", source: str = "", json: bool = False) -> None:
+    """Compare a recipe's variants with the jobs of CPython's CI that can be run in a container."""
+    from crossjit import PROJECT, settings
+    from crossjit.config import recipes, suites
+    from crossjit.upstream import coverage
 
-    if request.source is None:
-        raise UserError(
-            "reproduce needs --source: a release archive has no workflows",
-            hint="give a branch, a commit or a checkout, such as https://github.com/python/cpython#3.15",
+    every = recipes.gather([recipe] if recipe else [], PROJECT / "recipes", suites=suites.names())
+    name = recipes.name_of(recipe) if recipe else next(each.name for each in every.values() if each.default)
+    if name not in every:
+        raise recipes.unknown_recipe(name, every)
+    request = read(source=source or f"{ci_jobs.CPYTHON}#{name}")
+    found = coverage.compare(ci_jobs.jobs_of(request, settings.load()), every[name].variants)
+    if json:
+        show_json(
+            {
+                "jobs": [{**ci_jobs.facts(job), "variant": variant} for job, variant in found.jobs],
+                "variants_without_job": list(found.unmatched),
+            }
         )
-    with Terminal() as terminal:
-        files = folder.read(request.source, settings, workflows.FOLDER, progress=terminal)
-    found = jobs.read(files)
-    if not found:
-        raise SourceError(
-            f"{request.source} has no workflow that is known: {', '.join(jobs.FILES)}",
-            hint="release archives have none: give a branch, a commit or a checkout",
-        )
-    return found
-
-
-def _request(request: Request, variants: Sequence[JobVariant], settings: Settings) -> Request:
-    """Write the recipe of these variants into the state folder; return a request for its cells."""
-    from crossjit.config.recipes import Git
-    from crossjit.settings import make_home
-    from crossjit.upstream.variant import recipe_name, recipe_text
-    from crossjit.util import files
-
-    make_home(settings)
-    text = recipe_text(variants, Git("https://github.com/python/cpython", "main"))
-    folder = settings.home / "upstream"
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{recipe_name(text)}.toml"
-    files.replace(path, text.encode())
-    arches = dict.fromkeys(variant.job.arch for variant in variants if variant.job.arch)
-    return replace(
-        request, recipes=(str(path),), arches=tuple(arches), variants=tuple(variant.name for variant in variants)
+        return
+    show_table(
+        ("job", "variant", "configure"),
+        [(job.name, variant or "-", ci_jobs.facts(job)["configure"]) for job, variant in found.jobs],
     )
+    show(f"variants that no job configures: {', '.join(found.unmatched) or 'none'}")
 
 
 def _failed(path: Path) -> tuple[str, ...]:
@@ -127,23 +118,7 @@ def _failed(path: Path) -> tuple[str, ...]:
 
 def _show_jobs(jobs: Sequence[UpstreamJob], *, json: bool) -> None:
     if json:
-        show_json([_facts(job) for job in jobs])
+        show_json([ci_jobs.facts(job) for job in jobs])
         return
-    rows = [(facts["job"], facts["here"], facts["configure"]) for facts in map(_facts, jobs)]
+    rows = [(facts["job"], facts["here"], facts["configure"]) for facts in map(ci_jobs.facts, jobs)]
     show_table(("job", "here", "configure"), rows)
-
-
-def _facts(job: UpstreamJob) -> Mapping[str, str]:
-    from crossjit.tasks.session import host_arch
-
-    if job.arch is None or job.obstacle:
-        here = f"no: {job.obstacle or f'{job.runner} is not supported'}"
-    else:
-        here = "natively" if job.arch is host_arch() else f"cross, tests under QEMU ({job.arch})"
-    return {
-        "job": job.name,
-        "runner": job.runner,
-        "defined": job.place,
-        "here": here,
-        "configure": " ".join(job.configure),
-    }

@@ -72,9 +72,11 @@ def test_the_shipped_recipes_are_right() -> None:
     assert list(loaded) == ["3.13", "3.14", "3.15", "main"]
     assert [name for name, recipe in loaded.items() if recipe.default] == ["3.15"]
     sanitizers = {"asan", "tsan", "ubsan"}
-    everything = {"jit", "jit-debug", "ft", "ft-debug", "ft-jit", "interp", "nojit"}
+    everything = {"jit", "jit-debug", "jit-lto", "ft", "ft-debug", "ft-jit", "ft-jit-debug", "interp", "interp-debug"}
+    everything |= {"tailcall", "jit-tailcall", "nojit"}
+    missing = {"3.13": {"tailcall", "jit-tailcall"}, "3.14": {"ft-jit", "ft-jit-debug"}}
     for name, recipe in loaded.items():
-        assert set(recipe.variants) - sanitizers == everything - ({"ft-jit"} if name == "3.14" else set())
+        assert set(recipe.variants) - sanitizers == everything - missing.get(name, set())
         assert set(recipe.variants) & sanitizers == (sanitizers if name in ("3.15", "main") else set())
         assert recipe.default_variants == ("jit", "ft")
         assert recipe.source == Git("https://github.com/python/cpython", "main") or isinstance(recipe.source, Archive)
@@ -99,7 +101,12 @@ def test_the_shipped_variants_say_what_they_are() -> None:
         "ft": Expectation.NONE,
         "ft-debug": Expectation.NONE,
         "ft-jit": Expectation.MACHINE_CODE,
+        "ft-jit-debug": Expectation.MACHINE_CODE,
         "interp": Expectation.UOPS,
+        "interp-debug": Expectation.UOPS,
+        "tailcall": Expectation.NONE,
+        "jit-tailcall": Expectation.MACHINE_CODE,
+        "jit-lto": Expectation.MACHINE_CODE,
         "nojit": Expectation.NONE,
         "asan": Expectation.MACHINE_CODE,
         "tsan": Expectation.MACHINE_CODE,
@@ -107,14 +114,20 @@ def test_the_shipped_variants_say_what_they_are() -> None:
     }
     sanitizers = {"asan", "tsan", "ubsan"}
     assert {name for name, variant in variants.items() if variant.needs_llvm} == {
-        *("jit", "jit-debug", "ft-jit"),
+        *("jit", "jit-debug", "jit-lto", "jit-tailcall", "ft-jit", "ft-jit-debug"),
         *sanitizers,
     }
-    assert {name for name, variant in variants.items() if variant.debug} == {"jit-debug", "ft-debug", "tsan", "ubsan"}
-    assert {name for name, variant in variants.items() if variant.arches == (Arch.X86_64,)} == sanitizers
+    assert {name for name, variant in variants.items() if variant.debug} == {
+        *("jit-debug", "ft-debug", "ft-jit-debug", "interp-debug"),
+        *("tsan", "ubsan"),
+    }
+    assert {name for name, variant in variants.items() if variant.arches == (Arch.X86_64,)} == {*sanitizers, "jit-lto"}
     assert {name for name, variant in variants.items() if variant.environment} == sanitizers
     assert variants["asan"].packages.target == ("libasan8",)
-    assert {name for name, variant in variants.items() if variant.free_threaded} == {"ft", "ft-debug", "ft-jit"}
+    assert {name for name, variant in variants.items() if variant.free_threaded} == {
+        *("ft", "ft-debug"),
+        *("ft-jit", "ft-jit-debug"),
+    }
     assert variants["ft-jit"].suites == ("ft-smoke", "jit")
 
 
