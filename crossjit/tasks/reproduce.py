@@ -27,7 +27,7 @@ LARGEST_LOG = 200 << 20  # bytes
         "strategy",
         "jobs",
         "json",
-        job="the job's name as GitHub shows it; the workflow's name before it may be left out",
+        job="the job's name as GitHub shows it, with or without its workflow's; required without --list",
         list="list the jobs and whether they can be run here; default: off",
         log="a file with the job's log: only the tests that failed there run; default: all tests",
     )
@@ -71,8 +71,8 @@ def reproduce(
     name="check",
     help=describe(
         "json",
-        recipe="the recipe whose variants are compared; default: the default recipe",
-        source="whose workflows to read; default: the branch of the recipe's version on GitHub",
+        recipe="the recipe whose variants are compared: its name or its file's path; default: 3.15",
+        source="the source whose workflows are read; default: the recipe's branch on GitHub",
     ),
 )
 def check_recipes(context: Context, recipe: str = "", source: str = "", json: bool = False) -> None:

@@ -132,7 +132,7 @@ class TestTheOthersGoOn:
             return real(*arguments)
 
         monkeypatch.setattr(build_cell, "run_logged", run_once)
-        code = tasks._run(Request(), validate=False, rebuild=False, json=False)
+        code = tasks.run_cells(Request(), validate=False, rebuild=False, json=False)
         first, second = self.verdicts()
         assert "no space left on device" in first
         assert second == "pass: it JITs"
@@ -149,7 +149,7 @@ class TestTheOthersGoOn:
 
         monkeypatch.setattr(RunRecord, "cell_folder", folder)
         monkeypatch.setattr(RunRecord, "set_cell", lambda self, result: None)
-        tasks._run(Request(), validate=False, rebuild=False, json=False)
+        tasks.run_cells(Request(), validate=False, rebuild=False, json=False)
         first, second = self.verdicts()
         assert "no space left on device" in first
         assert second == "pass: it JITs"
@@ -157,7 +157,7 @@ class TestTheOthersGoOn:
     def test_after_a_result_that_cannot_be_recorded(self, ctx: FakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
         error = InfrastructureError("cannot write the run record", hint="free some space")
         monkeypatch.setattr(RunRecord, "set_cell", failing(error))
-        code = tasks._run(Request(), validate=False, rebuild=False, json=False)
+        code = tasks.run_cells(Request(), validate=False, rebuild=False, json=False)
         assert [result.verdict for result in self.results] == [Verdict.INFRA, Verdict.INFRA]
         assert all("cannot write the run record" in result.reasons for result in self.results)
         assert all(result.artifact for result in self.results), "what was done is told all the same"
@@ -172,7 +172,7 @@ class TestTheOthersGoOn:
         failures = iter([True])
         ctx.ctx = replace(ctx.ctx, ensure_image=ensured)
         self.requests[1] = replace(self.requests[1], source="https://example.org/cpython#main")
-        tasks._run(Request(), validate=False, rebuild=False, json=False)
+        tasks.run_cells(Request(), validate=False, rebuild=False, json=False)
         assert self.verdicts() == ["infra: docker cannot pull", "pass: it JITs"]
 
     def test_a_source_that_cannot_be_had_is_asked_for_once(
@@ -185,11 +185,11 @@ class TestTheOthersGoOn:
             raise DownloadError("no place had it")
 
         monkeypatch.setattr(prepare, "resolve", resolve)
-        assert tasks._run(Request(), validate=False, rebuild=False, json=False) == 3
+        assert tasks.run_cells(Request(), validate=False, rebuild=False, json=False) == 3
         assert self.verdicts() == ["infra: no place had it"] * 2
         assert len(asked) == 1
 
     def test_a_wrong_source_ends_the_run(self, ctx: FakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(prepare, "resolve", failing(SourceError("there is no such source")))
         with pytest.raises(SourceError):
-            tasks._run(Request(), validate=False, rebuild=False, json=False)
+            tasks.run_cells(Request(), validate=False, rebuild=False, json=False)

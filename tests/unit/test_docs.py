@@ -32,6 +32,7 @@ from crossjit.model import Arch, Cell, CellResult, Verdict
 from crossjit.runs.model import exit_code
 from crossjit.runs.record import RunRecord
 from crossjit.settings import Settings
+from crossjit.sources import folder as sources_folder
 from crossjit.sources import request as sources
 from crossjit.stash.store import Store
 from crossjit.tasks import develop, docs, namespace, program
@@ -180,8 +181,11 @@ def home(tmp_path: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     for name in ("ensure", "check", "setup"):
         monkeypatch.setattr(host, name, nothing_starts)
     monkeypatch.setattr(develop, "run_child", lambda argv, **options: 0)
+    workflows = {path.name: path.read_bytes() for path in (PROJECT / "tests/unit/workflows/3.15").glob("*.yml")}
+    monkeypatch.setattr(sources_folder, "read", lambda *arguments, **options: workflows)
     home = tmp_path / "home"
     shutil.copytree(prepared, home, symlinks=True)
+    (home / "job.log").write_text("FAIL: test_a (test.test_b.Case.test_a)\n")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("PATH", str(home))
     monkeypatch.setenv("CROSSJIT_HOME", str(home / "state"))

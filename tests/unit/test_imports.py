@@ -26,6 +26,7 @@ ROOMS = (
     "stash",
     "host",
     "sources",
+    "upstream",
     "images",
     "runs",
     "known_failures",
@@ -48,6 +49,10 @@ ONLY_IN = {
     "invoke": ("crossjit.tasks",),
     "rich": ("crossjit.report",),
     "jinja2": ("crossjit.report",),
+    "lark": ("crossjit.upstream.expressions",),
+    "ruamel.yaml": ("crossjit.upstream.workflows",),
+    "tree_sitter": ("crossjit.upstream.shell",),
+    "tree_sitter_bash": ("crossjit.upstream.shell",),
 }
 
 
