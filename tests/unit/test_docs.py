@@ -181,7 +181,9 @@ def home(tmp_path: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     for name in ("ensure", "check", "setup"):
         monkeypatch.setattr(host, name, nothing_starts)
     monkeypatch.setattr(develop, "run_child", lambda argv, **options: 0)
-    workflows = {path.name: path.read_bytes() for path in (PROJECT / "tests/unit/workflows/3.15").glob("*.yml")}
+    workflows = {
+        path.name: path.read_bytes() for path in Path(__file__).with_name("workflows").joinpath("3.15").glob("*.yml")
+    }
     monkeypatch.setattr(sources_folder, "read", lambda *arguments, **options: workflows)
     home = tmp_path / "home"
     shutil.copytree(prepared, home, symlinks=True)
