@@ -24,7 +24,7 @@ def order(
             f"{scripts}/{script.file}",
             script.timeout * factor,
             arguments=list(script.arguments),
-            env={**suite.env, **where.variant.test_environment},
+            env={**suite.env, **env.variant.test_environment},
             weight=float(script.timeout),
         )
         for script in suite.scripts
@@ -40,7 +40,7 @@ def order(
                     without=list(group.without) if module.endswith("*") else [],
                     label=group.label,
                     arguments=list(group.arguments),
-                    env={**suite.env, **group.env, **where.variant.test_environment},
+                    env={**suite.env, **group.env, **env.variant.test_environment},
                     weights={
                         name: weight for name, weight in suite.weights.items() if fnmatch.fnmatchcase(name, module)
                     },

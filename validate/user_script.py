@@ -1,0 +1,83 @@
+"""Run a script from a bug report once, and say whether it ended as expected.
+
+    user_script.py [--status N] [--text TEXT] SCRIPT [ARGUMENT...]
+
+Runs inside the target with nothing but the CPython under test, and prints JSON lines as `ft_workload.py` does: one
+check, named after SCRIPT. The script passes if it prints TEXT, or without --text if it exits with N (0 by default);
+with both, both have to hold. A script that dies of a signal takes this process with it, so that the runner sees the
+crash; the runner also ends one that hangs. The script's output goes to stderr.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+CHUNK = 1 << 16
+TAIL = 4_000  # bytes of output in a failure's message
+
+
+def run(script, arguments, text):
+    """Run the script; return its exit status, the end of its output, and whether the text was in it."""
+    process = subprocess.Popen(
+        [sys.executable, "-X", "faulthandler", script, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    wanted = os.fsencode(text)
+    tail, found = b"", not wanted
+    while chunk := process.stdout.read1(CHUNK):
+        sys.stderr.buffer.write(chunk)
+        sys.stderr.buffer.flush()
+        found = found or wanted in tail[-len(wanted) :] + chunk
+        tail = (tail + chunk)[-max(TAIL, len(wanted)) :]
+    return process.wait(), tail[-TAIL:].decode("utf-8", "replace"), found
+
+
+def judge(status, expected, output, text, found):
+    """Return the outcome of a script that did not die of a signal, and the message of a failure."""
+    problems = []
+    if expected is not None and status != expected:
+        problems.append(f"exit status {status}, expected {expected}")
+    if not found:
+        problems.append(f"{text!r} was not printed")
+    return ("failed", f"{output.rstrip()}\n{'; '.join(problems)}") if problems else ("passed", "")
+
+
+def die(number):
+    """End this process by a signal, without a core file."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if number not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def main():
+    """Run the script."""
+    parser = argparse.ArgumentParser(description="Run a script once, and say whether it ended as expected.")
+    parser.add_argument("--status", type=int)
+    parser.add_argument("--text", default="")
+    parser.add_argument("script")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER)
+    asked = parser.parse_args()
+    expected = 0 if asked.status is None and not asked.text else asked.status
+    check = re.sub(r"[^\w.-]", "_", pathlib.Path(asked.script).stem)
+    print(json.dumps({"check": check, "outcome": "started"}), flush=True)
+    began = time.perf_counter()
+    status, output, found = run(asked.script, asked.arguments, asked.text)
+    if status < 0:
+        die(-status)
+    outcome, message = judge(status, expected, output, asked.text, found)
+    seconds = round(time.perf_counter() - began, 3)
+    print(json.dumps({"check": check, "outcome": outcome, "seconds": seconds, "message": message}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
