@@ -1,70 +1,152 @@
-"""`reproduce` and `recipes check`: the jobs of CPython's CI on this machine."""
+"""`reproduce` and `recipes check`: scripts from bug reports, and the jobs of CPython's CI."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
+from crossjit import PROGRAM
 from crossjit.errors import ExitCode, UserError
+from crossjit.model import Arch
+from crossjit.report import terminal_style
 from crossjit.tasks import build, ci_jobs
-from crossjit.tasks.framework import command, note, show, show_json, show_table
-from crossjit.tasks.options import describe, read
+from crossjit.tasks.framework import command, note, show, show_json, show_table, words_after_dashes
+from crossjit.tasks.options import MAKING, Request, cell_command, describe, number, read
+from crossjit.tasks.session import opened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from crossjit.triage.user_script import Script
     from crossjit.upstream.jobs import UpstreamJob
 
 LARGEST_LOG = 200 << 20  # bytes
 
 
-@command(
+@cell_command(
+    "arch",
+    "recipe",
+    "variant",
+    *MAKING,
+    iterable=["script"],
+    rest="script",
+    words=True,
     help=describe(
-        "source",
-        "strategy",
-        "jobs",
         "json",
-        job="the job's name as GitHub shows it, with or without its workflow's; required without --list",
-        list="list the jobs and whether they can be run here; default: off",
-        log="a file with the job's log: only the tests that failed there run; default: all tests",
-    )
+        script=(
+            "the Python file to run, with its arguments after --; can be given without --script; "
+            "required without --job and --list"
+        ),
+        expect="the text that the script prints if it passes; default: it passes if it exits with 0",
+        expect_status="the exit status of the script if it passes; default: 0, or any with --expect",
+        seconds="how long one run of the script may take in a release build on real hardware; default: 300",
+        job="run a job of CPython's CI instead: its name as GitHub shows it; default: run a script",
+        list="list the jobs of the source's CI and whether they can be run here; default: off",
+        log="with --job, a file with the job's log: only the tests that failed there run; default: all tests",
+    ),
 )
 def reproduce(
     context: Context,
+    request: Request,
+    script: list[str] | None = None,
+    expect: str = "",
+    expect_status: str = "",
+    seconds: str = "",
     job: str = "",
     list: bool = False,
     log: str = "",
-    source: str = "",
-    strategy: str = "auto",
-    jobs: str = "",
     json: bool = False,
 ) -> ExitCode:
-    """Run a job of CPython's CI: with its configure line, its environment and its tests, on its architecture.
+    """Run a script from a bug report, or a job of CPython's CI, on both architectures or those asked for.
 
-    The job is taken from the workflows of the source itself.
+    A script runs with the JIT on, under stress, with low thresholds and with the JIT off, five times each. Where it
+    fails, triage names the layer. A job runs with its configure line, its environment and its tests, on its
+    architecture; it is taken from the workflows of the source itself.
     """
+    if bool(script) + bool(job) + list != 1:
+        raise UserError(
+            "reproduce needs either a script, --job or --list",
+            hint=f"such as {PROGRAM} reproduce bug.py, or {PROGRAM} reproduce --list --source ~/cpython",
+        )
+    if script:
+        bug = _script(script, words_after_dashes(context), expect=expect, status=expect_status, seconds=seconds)
+        return _reproduce_script(request, bug, json=json)
+    if expect or expect_status or seconds:
+        raise UserError("--expect, --expect-status and --seconds are about a script", hint="leave them out")
+    return _reproduce_job(request, job, Path(log) if log else None, json=json)
+
+
+def _reproduce_job(request: Request, job: str, log: Path | None, *, json: bool) -> ExitCode:
+    """Run a job, or without a name list the jobs."""
     from crossjit import settings
     from crossjit.upstream.jobs import find
     from crossjit.upstream.variant import variant_of
 
-    request = read(source=source, strategy=strategy, jobs=jobs)
-    if list is bool(job):
-        raise UserError("reproduce needs either --job or --list", hint="--list shows the jobs of a source")
+    if request.arches or request.recipes or request.variants:
+        raise UserError("--arch, --recipe and --variant are about a script: a job has its own", hint="leave them out")
     loaded = settings.load()
-    found = ci_jobs.jobs_of(request, loaded)
-    if list:
-        _show_jobs(found, json=json)
+    jobs = ci_jobs.jobs_of(request, loaded)
+    if not job:
+        _show_jobs(jobs, json=json)
         return ExitCode.PASS
-    chosen = variant_of(find(found, job))
-    tests = _failed(Path(log)) if log else ()
+    chosen = variant_of(find(jobs, job))
+    tests = _failed(log) if log else ()
     for difference in chosen.differences:
         note(f"unlike upstream: {difference}")
     request = ci_jobs.cells_of(request, [chosen], loaded)
     request = replace(request, selection=replace(request.selection, tests=tests))
     return build.run_cells(request, validate=True, rebuild=False, json=json)
+
+
+def _script(names: Sequence[str], arguments: tuple[str, ...], *, expect: str, status: str, seconds: str) -> Script:
+    """Read the script. Raises UserError if there is not exactly one that can be read."""
+    from crossjit.triage.user_script import Script
+
+    if len(names) > 1:
+        raise UserError("only one script can be given", hint="write its arguments after --")
+    path = Path(names[0])
+    try:
+        content = path.read_bytes()
+        compile(content, str(path), "exec", dont_inherit=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}", hint="give the path of a Python file") from error
+    except (SyntaxError, ValueError):
+        note(f"{path} is not valid for this Python; it runs all the same")
+    return Script(
+        name=path.name,
+        content=content,
+        arguments=arguments,
+        status=number("expect-status", status, at_least=0) if status else None,
+        text=expect,
+        seconds=number("seconds", seconds, at_least=1) if seconds else Script.seconds,
+    )
+
+
+def _reproduce_script(request: Request, script: Script, *, json: bool) -> ExitCode:
+    from crossjit.pipeline import build_cell, prepare
+    from crossjit.report import user_script as report
+    from crossjit.triage import user_script
+    from crossjit.triage.experiments import Experiments
+
+    request = replace(request, arches=request.arches or tuple(Arch), variants=request.variants or ("jit",))
+    reproductions: list[user_script.Reproduction] = []
+    with opened(request, looks=True) as run:
+        for prepared in prepare.prepare(run.ctx, run.requests):
+            folder = run.record.cell_folder(prepared.cell)
+            built = build_cell.build_cell(run.ctx, prepared, log=folder / "build.log")
+            experiments = Experiments(run.ctx, prepared, built, folder, builds=True, files=script.files)
+            reproductions.append(user_script.reproduce(experiments, prepared.cell, script))
+        run.record.finish(ExitCode.PASS)
+    if json:
+        show_json({"run": run.record.id, "cells": report.as_json(reproductions)})
+    else:
+        show(report.as_text(reproductions, style=terminal_style.style_of(sys.stdout)))
+        show(f"\nrun:       {run.record.id}")
+    return ExitCode.PRODUCT if any(each.failed for each in reproductions) else ExitCode.PASS
 
 
 @command(

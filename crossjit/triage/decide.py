@@ -24,6 +24,7 @@ class Experiment(StrEnum):
     CONTROL = "a test that must pass"
     JIT_OFF = "JIT off"
     STRESS = "JIT stress"
+    LOW_THRESHOLDS = "low JIT thresholds"
     OPTIMIZER_OFF = "optimizer off"
     GIL_ON = "GIL on"
     OTHER_CPU = "another CPU model"

@@ -26,6 +26,12 @@ PYDEBUG = "--with-pydebug"
 INTERPRETER = "interp"  # the variant with the optimizer and without machine code
 STRESS = {"PYTHON_JIT_STRESS": "1"}
 JIT_OFF = {"PYTHON_JIT": "0"}
+# A loop, a function and a side exit are hot after 16 rounds instead of thousands (Python/pystate.c of 3.15).
+LOW_THRESHOLDS = {
+    f"PYTHON_JIT_{place}_INITIAL_{name}": value
+    for place in ("JUMP_BACKWARD", "RESUME", "SIDE_EXIT")
+    for name, value in (("VALUE", "16"), ("BACKOFF", "0"))
+}
 
 # Variables added to a test's environment, for experiments with the same build.
 _SWITCHES: Mapping[Experiment, Mapping[str, str]] = {
@@ -33,6 +39,7 @@ _SWITCHES: Mapping[Experiment, Mapping[str, str]] = {
     Experiment.CONTROL: {},
     Experiment.JIT_OFF: JIT_OFF,
     Experiment.STRESS: STRESS,
+    Experiment.LOW_THRESHOLDS: LOW_THRESHOLDS,
     Experiment.OPTIMIZER_OFF: {"PYTHON_UOPS_OPTIMIZE": "0"},
     Experiment.GIL_ON: {"PYTHON_GIL": "1", "FT_WORKLOAD_ANYWAY": "1"},
     Experiment.OTHER_CPU: {},
@@ -49,16 +56,27 @@ class _Place:
 
 
 class Experiments:
-    """The experiments of one cell. Other builds are made, or taken from the stash, when first needed."""
+    """The experiments of one cell. Other builds are made, or taken from the stash, when first needed.
+
+    `files` are installed in each target, by their path.
+    """
 
     def __init__(
-        self, ctx: BuildContext, prepared: PreparedCell, built: BuiltCell, folder: Path, *, builds: bool
+        self,
+        ctx: BuildContext,
+        prepared: PreparedCell,
+        built: BuiltCell,
+        folder: Path,
+        *,
+        builds: bool,
+        files: Mapping[str, bytes] | None = None,
     ) -> None:
         self._ctx = ctx
         self._prepared = prepared
         self._folder = folder
         self._builds = builds
-        self._target = validate_cell.target_of(ctx, prepared, built, "triage")
+        self._files = files or {}
+        self._target = self._target_of(prepared, built)
         self._places: dict[tuple[Experiment, bool], _Place | str] = {}
         self._passes: dict[TestRerun, dict[int, float]] = {}  # seconds of the longest pass, by the suite's factor there
         self._hangs: Counter[TestRerun] = Counter()
@@ -73,6 +91,7 @@ class Experiments:
         can = {
             Experiment.JIT_OFF: jit,
             Experiment.STRESS: jit and self._prepared.source.python >= (3, 15),
+            Experiment.LOW_THRESHOLDS: jit and self._prepared.source.python >= (3, 15),
             Experiment.OPTIMIZER_OFF: jit,
             Experiment.GIL_ON: variant.free_threaded,
             Experiment.OTHER_CPU: emulated,
@@ -213,7 +232,10 @@ class Experiments:
         if not self._builds and prepare.stashed(self._ctx.store, prepared) is None:
             return "not in the stash, and building was not allowed"
         built = build_cell.build_cell(self._ctx, prepared, log=self._folder / f"build-{cell.slug}.log")
-        return _Place(validate_cell.target_of(self._ctx, prepared, built, "triage"), env, prepared.source.version)
+        return _Place(self._target_of(prepared, built), env, prepared.source.version)
+
+    def _target_of(self, prepared: PreparedCell, built: BuiltCell) -> Target:
+        return replace(validate_cell.target_of(self._ctx, prepared, built, "triage"), files=self._files)
 
 
 def diagnose(experiments: Experiments, cell: Cell, tests: Mapping[TestRerun, bool]) -> Iterator[Diagnosis]:

@@ -44,7 +44,7 @@ class Target:
     with CPython's `Tools/`, without which the tests of the cases generator skip themselves. `python` is (major, minor).
     `emulation` are QEMU's environment variables, empty without emulation; `qemu` is its version, None without emulation
     or if unknown. `name` and `labels` are the container's. `packages` are the toolchain's, to find the package of a
-    missing library.
+    missing library. `files` are further files to install, by their path.
     """
 
     image: Image
@@ -59,6 +59,7 @@ class Target:
     emulation: Mapping[str, str] = field(default_factory=dict)
     qemu: str | None = None
     packages: tuple[Package, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -72,6 +73,8 @@ class Target:
     def install(self, container: Container) -> None:
         """Install all of it in a container of its image."""
         install(container, self.variant, self.tree, self.support)
+        if self.files:
+            container.put(packed(self.files), "/")
 
     @property
     def conditions(self) -> TargetEnvironment:

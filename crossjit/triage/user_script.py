@@ -1,0 +1,100 @@
+"""Runs a script from a bug report under several conditions, until it is known where it fails and what that is about."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from crossjit.model import Cell
+from crossjit.triage.decide import Experiment, Next
+from crossjit.triage.diagnosis import Diagnosis, ExperimentResult
+from crossjit.triage.experiments import LOW_THRESHOLDS, STRESS, Experiments, diagnose
+from crossjit.triage.odds import REPEATS_STABLE
+from crossjit.triage.rerun import TestRerun
+from crossjit.validation.target import SCRIPTS
+
+RUNNER = f"{SCRIPTS}/user_script.py"
+FOLDER = "/usr/local/libexec/script"
+SUITE = "jit"  # its factors scale the time limit under emulation and in debug builds
+
+# The conditions in which it runs at first, with the variables that make each part of the test.
+CONDITIONS: Mapping[Experiment, Mapping[str, str]] = {
+    Experiment.AGAIN: {},
+    Experiment.STRESS: STRESS,
+    Experiment.LOW_THRESHOLDS: LOW_THRESHOLDS,
+    Experiment.JIT_OFF: {},
+}
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script, and how it must end to pass: with `status`, or 0, and if `text` is not empty, after printing it.
+
+    With a text alone, the exit status does not matter. `seconds` is the time limit of one run of a release build.
+    """
+
+    name: str
+    content: bytes
+    arguments: tuple[str, ...] = ()
+    status: int | None = None
+    text: str = ""
+    seconds: int = 300
+
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        """The file to install in a target."""
+        return {f"{FOLDER}/{self.name}": self.content}
+
+    @property
+    def test(self) -> TestRerun:
+        """The script as a test that can be run again."""
+        check = re.sub(r"[^\w.-]", "_", Path(self.name).stem)  # as validate/user_script.py names it
+        options = [] if self.status is None else ["--status", str(self.status)]
+        options += [f"--text={self.text}"] if self.text else []
+        return TestRerun(
+            name=f"{Path(RUNNER).stem}.{check}",
+            suite=SUITE,
+            kind="script",
+            module=RUNNER,
+            arguments=(*options, f"{FOLDER}/{self.name}", *self.arguments),
+            seconds=self.seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """How a script ended in one cell, under each condition; `diagnosis` is None if it never failed."""
+
+    cell: Cell
+    results: tuple[ExperimentResult, ...]
+    diagnosis: Diagnosis | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it failed under any condition."""
+        return any(result.count.failed for result in self.results)
+
+
+def reproduce(experiments: Experiments, cell: Cell, script: Script) -> Reproduction:
+    """Run a script in a cell, and find out what its failure is about. Raises EngineErrors."""
+    possible = experiments.subject.can | {Experiment.AGAIN}
+    results = {
+        condition: experiments.run([script.test], Next(condition, REPEATS_STABLE))[script.test]
+        for condition in CONDITIONS
+        if condition in possible
+    }
+    tries = tuple(results.values())
+    failing = next((condition for condition, result in results.items() if result.count.failed), None)
+    if failing is None:
+        return Reproduction(cell, tries)
+    test = replace(script.test, env=tuple(sorted(CONDITIONS[failing].items())))
+    (diagnosis,) = diagnose(experiments, cell, {test: True})
+    return Reproduction(cell, tries, diagnosis)
+
+
+def rows(reproductions: Sequence[Reproduction]) -> Iterator[tuple[Cell, ExperimentResult]]:
+    """Yield every result with the cell that it is about."""
+    for reproduction in reproductions:
+        yield from ((reproduction.cell, result) for result in reproduction.results)
