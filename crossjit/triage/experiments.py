@@ -235,7 +235,8 @@ class Experiments:
         return _Place(self._target_of(prepared, built), env, prepared.source.version)
 
     def _target_of(self, prepared: PreparedCell, built: BuiltCell) -> Target:
-        return replace(validate_cell.target_of(self._ctx, prepared, built, "triage"), files=self._files)
+        target = validate_cell.target_of(self._ctx, prepared, built, "triage")
+        return replace(target, files=self._files) if self._files else target
 
 
 def diagnose(experiments: Experiments, cell: Cell, tests: Mapping[TestRerun, bool]) -> Iterator[Diagnosis]:
