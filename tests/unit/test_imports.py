@@ -34,6 +34,7 @@ ROOMS = (
     "validation",
     "pipeline",
     "triage",
+    "bisect",
     "debugger",
     "report",
     "engine",

@@ -1,0 +1,1 @@
+"""Which commit of a history changed how a test ends."""
