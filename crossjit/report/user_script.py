@@ -27,7 +27,7 @@ def _lines(reproductions: Sequence[Reproduction], style: TerminalStyle) -> Itera
             str(cell),
             result.experiment.value,
             str(result.count),
-            shortened(reason.of(result.message), diagnoses.SAID),
+            shortened(reason.of(result.message), diagnoses.MESSAGE),
         )
         for cell, result in rows(reproductions)
     ]
