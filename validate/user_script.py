@@ -1,14 +1,13 @@
 """Run a script from a bug report once, and say whether it ended as expected.
 
-    user_script.py [--status N] [--text TEXT] SCRIPT [ARGUMENT...]
+    user_script.py '{"script": path, "arguments": [words], "status": number or null, "text": text}'
 
 Runs inside the target with nothing but the CPython under test, and prints JSON lines as `ft_workload.py` does: one
-check, named after SCRIPT. The script passes if it prints TEXT, or without --text if it exits with N (0 by default);
-with both, both have to hold. A script that dies of a signal takes this process with it, so that the runner sees the
-crash; the runner also ends one that hangs. The script's output goes to stderr.
+check, named after the script. The script passes if it exits with the status and prints the text. Without a text only
+the status counts, 0 by default, and without a status only the text. A script that dies of a signal takes this process
+with it, so that the runner sees the crash; the runner also ends one that hangs. The script's output goes to stderr.
 """
 
-import argparse
 import json
 import os
 import pathlib
@@ -61,20 +60,15 @@ def die(number):
 
 def main():
     """Run the script."""
-    parser = argparse.ArgumentParser(description="Run a script once, and say whether it ended as expected.")
-    parser.add_argument("--status", type=int)
-    parser.add_argument("--text", default="")
-    parser.add_argument("script")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER)
-    asked = parser.parse_args()
-    expected = 0 if asked.status is None and not asked.text else asked.status
-    check = re.sub(r"[^\w.-]", "_", pathlib.Path(asked.script).stem)
+    order = json.loads(sys.argv[1])
+    expected = 0 if order["status"] is None and not order["text"] else order["status"]
+    check = re.sub(r"[^\w.-]", "_", pathlib.Path(order["script"]).stem)
     print(json.dumps({"check": check, "outcome": "started"}), flush=True)
     began = time.perf_counter()
-    status, output, found = run(asked.script, asked.arguments, asked.text)
+    status, output, found = run(order["script"], order["arguments"], order["text"])
     if status < 0:
         die(-status)
-    outcome, message = judge(status, expected, output, asked.text, found)
+    outcome, message = judge(status, expected, output, order["text"], found)
     seconds = round(time.perf_counter() - began, 3)
     print(json.dumps({"check": check, "outcome": outcome, "seconds": seconds, "message": message}), flush=True)
 

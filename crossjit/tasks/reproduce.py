@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from crossjit.upstream.jobs import UpstreamJob
 
 LARGEST_LOG = 200 << 20  # bytes
+LARGEST_SCRIPT = 16 << 20
 
 
 @cell_command(
@@ -110,12 +111,12 @@ def _script(names: Sequence[str], arguments: tuple[str, ...], *, expect: str, st
         raise UserError("only one script can be given", hint="write its arguments after --")
     path = Path(names[0])
     try:
-        content = path.read_bytes()
-        compile(content, str(path), "exec", dont_inherit=True)
+        with path.open("rb") as file:
+            content = file.read(LARGEST_SCRIPT + 1)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}", hint="give the path of a Python file") from error
-    except (SyntaxError, ValueError):
-        note(f"{path} is not valid for this Python; it runs all the same")
+    if len(content) > LARGEST_SCRIPT:
+        raise UserError(f"{path} is larger than {LARGEST_SCRIPT >> 20} MiB", hint="give the path of a Python file")
     return Script(
         name=path.name,
         content=content,

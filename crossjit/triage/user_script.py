@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -51,14 +52,18 @@ class Script:
     def test(self) -> TestRerun:
         """The script as a test that can be run again."""
         check = re.sub(r"[^\w.-]", "_", Path(self.name).stem)  # as validate/user_script.py names it
-        options = [] if self.status is None else ["--status", str(self.status)]
-        options += [f"--text={self.text}"] if self.text else []
+        order = {
+            "script": f"{FOLDER}/{self.name}",
+            "arguments": self.arguments,
+            "status": self.status,
+            "text": self.text,
+        }
         return TestRerun(
             name=f"{Path(RUNNER).stem}.{check}",
             suite=SUITE,
             kind="script",
             module=RUNNER,
-            arguments=(*options, f"{FOLDER}/{self.name}", *self.arguments),
+            arguments=(json.dumps(order),),
             seconds=self.seconds,
         )
 

@@ -44,17 +44,17 @@ CONTEXTS = frozenset(
     {"env", "github", "inputs", "job", "jobs", "matrix", "needs", "runner", "secrets", "steps", "strategy", "vars"}
 )
 _CONSTANTS: Mapping[str, Value] = {"true": True, "false": False, "null": None, "infinity": math.inf, "nan": math.nan}
-_EXPRESSION = re.compile(r"\$\{\{((?:'(?:[^']|'')*'|[^'}]|\}(?!\}))*)\}\}")
+# possessive, so that a long run of quotes takes no exponential time
+_EXPRESSION = re.compile(r"\$\{\{((?>'(?:[^']|'')*+'|[^'}]|\}(?!\}))*+)\}\}")
 _NUMBER = re.compile(r"0x[0-9a-f]+|[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?", re.IGNORECASE)
 
 
 def evaluate(expression: str, contexts: Contexts) -> Value:
     """Evaluate an expression without its `${{ }}`. Raises ExpressionError."""
     try:
-        tree = _grammar().parse(expression)
-    except LarkError as error:
-        raise ExpressionError(f"invalid expression {expression.strip()!r}") from error
-    return _value(tree, contexts)
+        return _value(_grammar().parse(expression), contexts)
+    except (LarkError, RecursionError) as error:
+        raise ExpressionError(f"invalid expression {expression.strip()[:200]!r}") from error
 
 
 def evaluate_text(text: str, contexts: Contexts) -> Value:

@@ -49,7 +49,10 @@ def interpret(text: str, env: Mapping[str, str]) -> Script:
     """Interpret a script that starts with these variables. Raises ShellError."""
     tree = _parser().parse(text.encode())
     interpreter = _Interpreter(dict(env), set(env))
-    interpreter.run(tree.root_node)
+    try:
+        interpreter.run(tree.root_node)
+    except RecursionError as error:
+        raise ShellError(1, "the script is nested too deeply") from error
     return interpreter.script
 
 

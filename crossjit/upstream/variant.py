@@ -57,15 +57,15 @@ def recipe_text(variants: Sequence[JobVariant], source: Git) -> str:
     names = [variant.name for variant in variants]
     lines = [
         'summary = "jobs of CPython\'s CI"',
-        f"offers = {json.dumps(names)}",
-        f"default_variants = {json.dumps(names)}",
+        f"offers = {_toml(names)}",
+        f"default_variants = {_toml(names)}",
         "",
         "[git]",
-        f"url = {json.dumps(source.url)}",
-        f"ref = {json.dumps(source.ref)}",
+        f"url = {_toml(source.url)}",
+        f"ref = {_toml(source.ref)}",
     ]
     for variant in variants:
-        lines += ["", f"[variants.{json.dumps(variant.name)}]"]
+        lines += ["", f"[variants.{_toml(variant.name)}]"]
         lines += [f"{key} = {_toml(value)}" for key, value in variant.table.items()]
     return "\n".join(lines) + "\n"
 
@@ -81,10 +81,10 @@ def slug(name: str) -> str:
 
 
 def _toml(value: object) -> str:
-    """Write a value as TOML: its strings, numbers, booleans and arrays are JSON's."""
+    """Write a value as TOML: its booleans and arrays are JSON's, and its strings but for one character."""
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }"
-    return json.dumps(value)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _configure(job: UpstreamJob, differences: dict[str, None]) -> Iterator[str]:

@@ -6,6 +6,7 @@ The rules are those of https://docs.github.com/en/actions/reference/workflows-an
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,7 +30,9 @@ from crossjit.upstream.expressions import (
 FOLDER = ".github/workflows"
 WORKSPACE = "/crossjit/src"
 _LOCAL = f"./{FOLDER}/"
-_DEEPEST = 4  # workflows that call each other, as GitHub limits them
+# GitHub's limits
+_DEEPEST = 4  # workflows that call each other
+_MOST = 256  # jobs of a matrix
 _SYSTEMS = {"ubuntu": "Linux", "macos": "macOS", "windows": "Windows"}
 
 
@@ -88,7 +91,7 @@ def _read(files: Mapping[str, bytes], name: str) -> CommentedMap:
         document = YAML(typ="rt").load(files[name])
     except KeyError:
         raise WorkflowError(f"there is no workflow {name}", hint=f"{FOLDER} has: {', '.join(sorted(files))}") from None
-    except (YAMLError, ValueError) as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         raise WorkflowError(f"invalid workflow {name}: {' '.join(str(error).split())}") from error
     if not isinstance(document, CommentedMap) or not isinstance(document.get("jobs"), CommentedMap):
         raise WorkflowError(f"invalid workflow {name}: expected a table with `jobs`")
@@ -115,7 +118,7 @@ class _Expansion:
                 yield self._unclear(str(key), line, str(error))
             except WorkflowError as error:
                 yield self._unclear(str(key), line, error.message)
-            except (AttributeError, KeyError, TypeError):
+            except (AttributeError, KeyError, RecursionError, TypeError):
                 yield self._unclear(str(key), line, "the job has an unknown form")
 
     @property
@@ -233,6 +236,8 @@ def _combinations(job: CommentedMap, contexts: Contexts) -> list[dict[str, Any]]
     matrix = _known(matrix, contexts)
     extra, excluded = matrix.get("include") or [], matrix.get("exclude") or []
     axes = {key: values for key, values in matrix.items() if key not in ("include", "exclude")}
+    if math.prod(len(values) for values in axes.values()) + len(extra) > _MOST:
+        raise ExpressionError(f"the matrix has more than {_MOST} jobs")
     products = itertools.product(*axes.values()) if axes else ()
     combinations = [dict(zip(axes, values, strict=True)) for values in products]
     combinations = [each for each in combinations if not any(_fits(each, pattern) for pattern in excluded)]

@@ -112,6 +112,15 @@ def test_conditions(text: str, holds: bool) -> None:
     assert math.isnan(evaluate("nan", CONTEXTS))  # type: ignore[arg-type]
 
 
+def test_odd_text_takes_no_exponential_time() -> None:
+    with pytest.raises(ExpressionError):
+        interpolate("${{ " + "'" * 200 + "x", CONTEXTS)
+    with pytest.raises(ExpressionError):
+        evaluate("(" * 100_000, CONTEXTS)
+    with pytest.raises(ExpressionError):
+        evaluate("!" * 100_000 + "true", CONTEXTS)
+
+
 @given(st.text(alphabet="matrix.debug&|!=<>'()[]{}, 0x1e+-nul\n", max_size=40))
 def test_any_text_has_a_value_or_is_an_error(text: str) -> None:
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -116,6 +117,15 @@ def test_variants_are_a_recipe(branch: str, tmp_path: Path) -> None:
     if stress is not None:
         assert stress.test_environment == {"PYTHON_JIT_STRESS": "1"}
         assert (stress.debug, stress.expects, stress.environment) == (True, Expectation.MACHINE_CODE, {})
+
+
+def test_a_job_with_odd_characters_is_a_recipe(tmp_path: Path) -> None:
+    """Strings of TOML are not those of JSON: no pairs of surrogates, and DEL is escaped."""
+    job = replace(upstream("main")["JIT / Interpreter (Debug)"], name='a \U0001f40d "b" \\ \x7f \x1b[31m')
+    path = tmp_path / "odd.toml"
+    path.write_text(variant.recipe_text([variant.variant_of(job)], Git("https://example.org/x", "main")))
+    (made,) = recipes.find(str(path), RECIPES).variants.values()
+    assert made.summary == f"{job.name} of CPython's CI"
 
 
 def test_in_what_a_variant_differs() -> None:

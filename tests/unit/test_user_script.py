@@ -15,33 +15,32 @@ from crossjit import VALIDATE
 SCRIPT = VALIDATE / "user_script.py"
 
 
-def run(
-    folder: Path, source: str, *options: str, arguments: tuple[str, ...] = ()
-) -> tuple[int, list[dict[str, object]], str]:
+def run(folder: Path, source: str, **order: object) -> tuple[int, list[dict[str, object]], str]:
     """Run a script's source; return the exit status, the lines of its check, and stderr."""
     path = folder / "a bug.py"
     path.write_text(source)
+    whole = {"script": str(path), "arguments": [], "status": None, "text": "", **order}
     done = subprocess.run(
-        [sys.executable, SCRIPT, *options, path, *arguments], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, SCRIPT, json.dumps(whole)], capture_output=True, text=True, timeout=60, check=False
     )
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
 
 @pytest.mark.parametrize(
-    ("source", "options", "outcome", "end"),
+    ("source", "order", "outcome", "end"),
     [
-        ("print('x')", (), "passed", ""),
-        ("raise SystemExit(3)", (), "failed", "exit status 3, expected 0"),
-        ("raise SystemExit(3)", ("--status", "3"), "passed", ""),
-        ("print('a')", ("--status", "3"), "failed", "exit status 0, expected 3"),
-        ("print('it broke'); raise SystemExit(1)", ("--text", "broke"), "passed", ""),
-        ("print('fine')", ("--text", "broke"), "failed", "'broke' was not printed"),
-        ("print('broke')", ("--text", "broke", "--status", "2"), "failed", "exit status 0, expected 2"),
-        ("1/0", (), "failed", "exit status 1, expected 0"),
+        ("print('x')", {}, "passed", ""),
+        ("raise SystemExit(3)", {}, "failed", "exit status 3, expected 0"),
+        ("raise SystemExit(3)", {"status": 3}, "passed", ""),
+        ("print('a')", {"status": 3}, "failed", "exit status 0, expected 3"),
+        ("print('it broke'); raise SystemExit(1)", {"text": "broke"}, "passed", ""),
+        ("print('fine')", {"text": "broke"}, "failed", "'broke' was not printed"),
+        ("print('broke')", {"text": "broke", "status": 2}, "failed", "exit status 0, expected 2"),
+        ("1/0", {}, "failed", "exit status 1, expected 0"),
     ],
 )
-def test_how_a_script_ends(tmp_path: Path, source: str, options: tuple[str, ...], outcome: str, end: str) -> None:
-    status, (started, ended), _ = run(tmp_path, source, *options)
+def test_how_a_script_ends(tmp_path: Path, source: str, order: dict[str, object], outcome: str, end: str) -> None:
+    status, (started, ended), _ = run(tmp_path, source, **order)
     assert status == 0
     assert started == {"check": "a_bug", "outcome": "started"}
     assert (ended["check"], ended["outcome"]) == ("a_bug", outcome)
@@ -57,13 +56,13 @@ def test_a_failure_says_what_the_script_said(tmp_path: Path) -> None:
 
 def test_text_over_two_reads_is_found(tmp_path: Path) -> None:
     source = "import time\nfor part in ('a nee', 'dle'):\n    print(part, end='', flush=True); time.sleep(.3)"
-    _, (_, ended), _ = run(tmp_path, source, "--text", "needle")
+    _, (_, ended), _ = run(tmp_path, source, text="needle")
     assert ended["outcome"] == "passed"
 
 
 def test_arguments_are_the_scripts(tmp_path: Path) -> None:
-    source = "import sys; assert sys.argv[1:] == ['--status', '4', 'a b'], sys.argv"
-    _, (_, ended), _ = run(tmp_path, source, arguments=("--status", "4", "a b"))
+    source = "import sys; assert sys.argv[1:] == ['--', '--status', '4', 'a b'], sys.argv"
+    _, (_, ended), _ = run(tmp_path, source, arguments=["--", "--status", "4", "a b"])
     assert ended["outcome"] == "passed"
 
 

@@ -134,6 +134,7 @@ def test_a_called_workflow() -> None:
         ("runs-on: ${{ matrix.os + 1 }}", "invalid expression"),
         ("uses: other/repository/.github/workflows/x.yml@main", "in another repository"),
         ("steps: [{run: x, if: nonsense.x}]", "unknown name 'nonsense'"),
+        ("strategy: {matrix: {a: &a [1, 2, 3, 4, 5, 6, 7, 8], b: *a, c: *a, d: *a}}", "more than 256 jobs"),
         ("strategy: 3", "unknown form"),
         ("steps: [3]", "unknown form"),
     ],
@@ -151,7 +152,7 @@ def test_workflows_that_call_each_other_for_ever() -> None:
     assert "call each other" in job.problem
 
 
-@pytest.mark.parametrize("text", ["", "jobs: 3", "a: [", "\x00", "jobs: {a: &a [*a]}\nb: *nothing", "[1]"])
+@pytest.mark.parametrize("text", ["", "jobs: 3", "a: [" * 5000, "\x00", "jobs: {a: &a [*a]}\nb: *nothing", "[1]"])
 def test_a_file_that_is_not_a_workflow(text: str) -> None:
     with pytest.raises(WorkflowError, match=r"invalid workflow ci\.yml"):
         jobs_of({"ci.yml": text.encode()}, "ci.yml")
