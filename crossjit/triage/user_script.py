@@ -11,7 +11,7 @@ from pathlib import Path
 from crossjit.model import Cell
 from crossjit.triage.decide import Experiment, Next
 from crossjit.triage.diagnosis import Diagnosis, ExperimentResult
-from crossjit.triage.experiments import LOW_THRESHOLDS, STRESS, Experiments, diagnose
+from crossjit.triage.experiments import JIT_OFF, LOW_THRESHOLDS, STRESS, Experiments, diagnose
 from crossjit.triage.odds import REPEATS_STABLE
 from crossjit.triage.rerun import TestRerun
 from crossjit.validation.target import SCRIPTS
@@ -20,12 +20,12 @@ RUNNER = f"{SCRIPTS}/user_script.py"
 FOLDER = "/usr/local/libexec/script"
 SUITE = "jit"  # its factors scale the time limit under emulation and in debug builds
 
-# The conditions in which it runs at first, with the variables that make each part of the test.
+# The conditions in which it runs at first, with their variables.
 CONDITIONS: Mapping[Experiment, Mapping[str, str]] = {
     Experiment.AGAIN: {},
     Experiment.STRESS: STRESS,
     Experiment.LOW_THRESHOLDS: LOW_THRESHOLDS,
-    Experiment.JIT_OFF: {},
+    Experiment.JIT_OFF: JIT_OFF,
 }
 
 
@@ -83,20 +83,23 @@ class Reproduction:
 
 
 def reproduce(experiments: Experiments, cell: Cell, script: Script) -> Reproduction:
-    """Run a script in a cell, and find out what its failure is about. Raises EngineErrors."""
+    """Run a script in a cell, and find out what its failure is about. Raises EngineErrors.
+
+    All conditions share a container. The first in which the script fails is what triage changes from.
+    """
     possible = experiments.subject.can | {Experiment.AGAIN}
-    results = {
-        condition: experiments.run([script.test], Next(condition, REPEATS_STABLE))[script.test]
-        for condition in CONDITIONS
+    tests = {
+        condition: replace(script.test, env=tuple(sorted(variables.items())))
+        for condition, variables in CONDITIONS.items()
         if condition in possible
     }
-    tries = tuple(results.values())
-    failing = next((condition for condition, result in results.items() if result.count.failed), None)
+    outcomes = experiments.run([*tests.values()], Next(Experiment.AGAIN, REPEATS_STABLE))
+    results = {condition: replace(outcomes[test], experiment=condition) for condition, test in tests.items()}
+    failing = next((tests[condition] for condition, result in results.items() if result.count.failed), None)
     if failing is None:
-        return Reproduction(cell, tries)
-    test = replace(script.test, env=tuple(sorted(CONDITIONS[failing].items())))
-    (diagnosis,) = diagnose(experiments, cell, {test: True})
-    return Reproduction(cell, tries, diagnosis)
+        return Reproduction(cell, tuple(results.values()))
+    (diagnosis,) = diagnose(experiments, cell, {failing: True})
+    return Reproduction(cell, tuple(results.values()), diagnosis)
 
 
 def rows(reproductions: Sequence[Reproduction]) -> Iterator[tuple[Cell, ExperimentResult]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from crossjit.report import user_script as report
 from crossjit.report.terminal_style import TerminalStyle
@@ -18,16 +19,21 @@ SCRIPT = Script("a bug.py", b"1/0\n", ("--status", "4"), status=3, text="broke",
 NAME = "user_script.a_bug"
 
 
-class Watched(FakeExperiments):
-    """Experiments that remember the environment of the tests."""
+class ByEnvironment(FakeExperiments):
+    """Experiments in which a test's own environment counts as the condition that it stands for."""
 
     def run(self, tests: Sequence[TestRerun], then: Next) -> dict[TestRerun, ExperimentResult]:
-        self.environments = [*getattr(self, "environments", []), dict(tests[0].env)]
-        return super().run(tests, then)
+        results: dict[TestRerun, ExperimentResult] = {}
+        for test in tests:
+            (condition,) = (each for each, variables in CONDITIONS.items() if variables == dict(test.env))
+            here = condition if then.experiment is Experiment.AGAIN else then.experiment
+            self.environments = [*getattr(self, "environments", []), dict(test.env)]
+            results |= super().run([test], replace(then, experiment=here))
+        return {test: replace(result, experiment=then.experiment) for test, result in results.items()}
 
 
-def failing(*experiments: Experiment) -> Watched:
-    return Watched({NAME: {(experiment, False): 10.0 for experiment in experiments}})
+def failing(*experiments: Experiment) -> ByEnvironment:
+    return ByEnvironment({NAME: {(experiment, False): 10.0 for experiment in experiments}})
 
 
 def test_a_script_is_a_test() -> None:
@@ -77,5 +83,5 @@ def test_a_script_that_fails_under_stress_alone_is_diagnosed_under_stress() -> N
     found = reproduce(fake, CELL, SCRIPT)
     assert [each.count.failed for each in found.results] == [0, 5, 0, 0]
     assert found.diagnosis is not None
-    assert next(environment for environment in fake.environments if environment) == STRESS
-    assert fake.environments[: len(CONDITIONS)] == [{}] * len(CONDITIONS)
+    assert fake.environments[: len(CONDITIONS)] == [*CONDITIONS.values()]
+    assert all(environment == STRESS for environment in fake.environments[len(CONDITIONS) :])
