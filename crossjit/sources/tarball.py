@@ -30,9 +30,9 @@ TOP = "cpython"
 # that a change makes stale.
 MTIME = 1_577_836_800  # 2020-01-01, after 1980 so that zip files can hold it
 
-# Folders that neither a build nor a test reads. They are not packed, so that nothing can read them, and changes there
-# do not make a different source. READ has the part of Doc/ that make writes from Grammar/Tokens.
-UNREAD = (".devcontainer/", ".github/", "Doc/", "InternalDocs/", "Misc/NEWS.d/")
+# Folders and files that neither a build nor a test reads. They are not packed, so that nothing can read them, and
+# changes there do not make a different source. READ has the part of Doc/ that make writes from Grammar/Tokens.
+UNREAD = (".devcontainer/", ".github/", "Doc/", "InternalDocs/", "Misc/NEWS.d/", "Misc/svnmap.txt")
 READ = ("Doc/library/token",)
 
 PACKING = (TOP, MTIME, UNREAD, READ)
