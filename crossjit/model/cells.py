@@ -76,12 +76,17 @@ class Variant:
         return {name: value.replace(TOOLS, tools) for name, value in self.environment.items()}
 
     @property
-    def needs_llvm(self) -> bool:
-        """Whether configure looks for clang; `interpreter` does not need it (upstream's `Tools/jit/README.md`)."""
+    def configures_jit(self) -> bool:
+        """Whether configure gets the JIT's option, be it for the interpreter of its micro-operations only."""
         return any(
-            argument.startswith("--enable-experimental-jit") and not argument.endswith(("=no", "=interpreter"))
+            argument.startswith("--enable-experimental-jit") and not argument.endswith("=no")
             for argument in self.configure
         )
+
+    @property
+    def needs_llvm(self) -> bool:
+        """Whether configure looks for clang; `interpreter` does not need it (upstream's `Tools/jit/README.md`)."""
+        return self.configures_jit and "--enable-experimental-jit=interpreter" not in self.configure
 
     @property
     def is_plain(self) -> bool:

@@ -37,13 +37,12 @@ def choose_image(specs: tuple[ImageSpec, ...], request: CellRequest, source: Sou
     A variant without LLVM is built in the same image as the others, for comparison.
     """
     llvm = source.llvm
-    if request.variant.needs_llvm:
-        if llvm is None:
-            raise UserError(
-                f"{request.cell}: {source.version} has no JIT: it has no Tools/jit/_llvm.py",
-                hint="choose a variant without the JIT (nojit, ft), or a source of 3.13 or later",
-            )
-    elif not any(llvm in spec.llvm for spec in specs):
+    if request.variant.configures_jit and llvm is None:
+        raise UserError(
+            f"{request.cell}: {source.version} has no JIT: its configure has no --enable-experimental-jit",
+            hint="choose a variant without the JIT (nojit, ft), or a source of 3.13 or later that has it",
+        )
+    if not request.variant.needs_llvm and not any(llvm in spec.llvm for spec in specs):
         llvm = None
     return images.spec_for(llvm, specs, name=request.image).having(request.variant.packages)
 

@@ -31,7 +31,8 @@ from crossjit.util.tar_zst import ObservingReader
 # tarfile does not translate all errors in parsing, such as the ValueError for an invalid number in a header.
 UNREADABLE = (*DAMAGED, OSError, ValueError, ArithmeticError, LookupError)
 
-FACT_FILES = ("Include/patchlevel.h", "Tools/jit/_llvm.py")
+FACT_FILES = ("Include/patchlevel.h", "Tools/jit/_llvm.py", "configure")
+JIT_OPTION = b"--enable-experimental-jit"
 PIECE = 1 << 20
 _FILES = (tarfile.REGTYPE, tarfile.AREGTYPE)
 TESTS = "Lib/test/"  # builds do not read it, only copy it
@@ -252,4 +253,5 @@ def _facts(label: str, top: str, files: dict[str, bytes]) -> TreeFacts:
         files.get("Tools/jit/_llvm.py", b"").decode("utf-8", "replace"),
         re.MULTILINE,
     )
-    return TreeFacts(top, version[1], (int(major[1]), int(minor[1])), llvm[1] if llvm else None)
+    jit = llvm is not None and JIT_OPTION in files.get("configure", b"")
+    return TreeFacts(top, version[1], (int(major[1]), int(minor[1])), llvm[1] if llvm and jit else None)

@@ -21,8 +21,9 @@ class TreeFacts:
 
     `top` is the archive's top folder. `version` is `PY_VERSION` of `Include/patchlevel.h`, such as `3.15.0rc2` or,
     between releases, `3.16.0a0+`; `python` its major and minor number. `llvm` is the major version in
-    `Tools/jit/_llvm.py` (`_LLVM_VERSION`: a number up to 3.14, a string since 3.15), or None. `core` is a digest of all
-    but the tests, which a build only copies; empty if a link from outside leads to the tests, and in old records.
+    `Tools/jit/_llvm.py` (`_LLVM_VERSION`: a number up to 3.14, a string since 3.15), or None without the JIT: without
+    that file, or without configure's option for the JIT. `core` is a digest of all but the tests, which a build only
+    copies; empty if a link from outside leads to the tests, and in old records.
     """
 
     top: str

@@ -36,7 +36,7 @@ PATCHLEVEL = b"""#define PY_MAJOR_VERSION        3
 #define PY_VERSION              "3.15.0rc2"
 """
 TREE = {
-    "configure": b"#! /bin/sh\n",
+    "configure": b"#! /bin/sh\n# --enable-experimental-jit[=no|yes|yes-off|interpreter]\n",
     "Include/patchlevel.h": PATCHLEVEL,
     "Tools/jit/_llvm.py": b'import os\n_LLVM_VERSION = "21"\n',
     "Tools/jit/build.py": b"",
@@ -147,6 +147,11 @@ def test_llvm_is_read_in_every_form(tmp_path: Path, text: bytes, llvm: str | Non
 
 def test_a_source_from_before_the_jit_names_no_llvm(tmp_path: Path) -> None:
     tree = {name: content for name, content in TREE.items() if not name.startswith("Tools/jit")}
+    assert inspect(write(tmp_path, tar_of(tree=tree)), "it").llvm is None
+
+
+def test_a_source_whose_configure_lost_the_jits_option_names_no_llvm(tmp_path: Path) -> None:
+    tree = TREE | {"configure": b"#! /bin/sh\n"}
     assert inspect(write(tmp_path, tar_of(tree=tree)), "it").llvm is None
 
 

@@ -30,7 +30,7 @@ from crossjit.sources.tarball import Entry, Take, pack
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="there is no git here")
 
 FILES = {
-    "configure": "#! /bin/sh\n",
+    "configure": "#! /bin/sh\n# --enable-experimental-jit\n",
     "Include/patchlevel.h": '#define PY_MAJOR_VERSION 3\n#define PY_MINOR_VERSION 16\n#define PY_VERSION "3.16.0a0+"\n',
     "Tools/jit/_llvm.py": '_LLVM_VERSION = "21"\n',
     "PCbuild/build.bat": "one\ntwo\n",
