@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from invoke.context import Context
 
 from crossjit import PROGRAM
+from crossjit.config.test_selection import ALL_TESTS
 from crossjit.errors import ExitCode, UserError
 from crossjit.model import Arch
 from crossjit.report import terminal_style
@@ -33,6 +34,7 @@ LARGEST_SCRIPT = 16 << 20
     "recipe",
     "variant",
     *MAKING,
+    *("suite", "shard", "tests"),
     iterable=["script"],
     rest="script",
     words=True,
@@ -73,6 +75,8 @@ def reproduce(
             "reproduce needs either a script, --job or --list",
             hint=f"such as {PROGRAM} reproduce bug.py, or {PROGRAM} reproduce --list --source ~/cpython",
         )
+    if not job and request.selection != ALL_TESTS:
+        raise UserError("--suite, --shard and --tests are about a job", hint="leave them out, or name a --job")
     if script:
         bug = _script(script, words_after_dashes(context), expect=expect, status=expect_status, seconds=seconds)
         return _reproduce_script(request, bug, json=json)
@@ -89,6 +93,8 @@ def _reproduce_job(request: Request, job: str, log: Path | None, *, json: bool) 
 
     if request.arches or request.recipes or request.variants:
         raise UserError("--arch, --recipe and --variant are about a script: a job has its own", hint="leave them out")
+    if log and request.selection.tests:
+        raise UserError("--log and --tests both choose tests", hint="leave one of them out")
     loaded = settings.load()
     jobs = ci_jobs.jobs_of(request, loaded)
     if not job:
@@ -99,7 +105,8 @@ def _reproduce_job(request: Request, job: str, log: Path | None, *, json: bool) 
     for difference in chosen.differences:
         note(f"unlike upstream: {difference}")
     request = ci_jobs.cells_of(request, [chosen], loaded)
-    request = replace(request, selection=replace(request.selection, tests=tests))
+    if tests:
+        request = replace(request, selection=replace(request.selection, tests=tests))
     return build.run_cells(request, validate=True, rebuild=False, json=json)
 
 

@@ -84,12 +84,9 @@ def test_a_job_is_a_cell(driver: Driver, checkout: Path, foreign_arch: Arch, tmp
     assert "/x" not in artifact.manifest.configure
     # what is recorded is enough to do it again, and to go on with
     assert "--job" in done.json["reproduce"]
-    assert (
-        driver.run(
-            "plan", "--recipe", driver.settings.home / "upstream" / f"{cell['cell'].split('/')[0]}.toml"
-        ).returncode
-        == 0
-    )
+    recipe = driver.settings.home / "upstream" / f"{cell['cell'].split('/')[0]}.toml"
+    (planned,) = driver.run("plan", "--recipe", recipe, "--arch", foreign_arch, "--json").json
+    assert planned["cell"] == cell["cell"]
 
 
 def test_a_job_that_cannot_run(driver: Driver, checkout: Path, tmp_path: Path) -> None:
@@ -101,4 +98,18 @@ def test_a_job_that_cannot_run(driver: Driver, checkout: Path, tmp_path: Path) -
     green = ("--log", tmp_path / "green.log")
     passed = driver.run("reproduce", "--job", "x86_64 (Debug)", "--source", checkout, *green, expect=2)
     assert "has no failed test" in passed.stderr
+    both = driver.run(
+        "reproduce", "--job", "x86_64 (Debug)", "--source", checkout, *green, "--tests", "test_x", expect=2
+    )
+    assert "--log and --tests both choose tests" in both.stderr
+    script = driver.run("reproduce", "bug.py", "--suite", "jit", expect=2)
+    assert "--suite, --shard and --tests are about a job" in script.stderr
     assert driver.runs() == ()
+
+
+def test_a_part_of_a_jobs_tests(driver: Driver, checkout: Path, host_arch: Arch) -> None:
+    selected = ("--suite", "jit", "--tests", "test_generated_cases")
+    done = driver.run("reproduce", "--job", f"{host_arch} (debug)", "--source", checkout, *selected, "--json")
+    (cell,) = done.json["cells"]
+    assert [suite["suite"] for suite in cell["suites"]] == ["jit"]
+    assert cell["verdict"] == "pass"
