@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from crossjit.host.wheels import Wheel, WheelTarget
 from crossjit.report import diagnoses
 from crossjit.report.size_budget import LINE
 from crossjit.report.tables import render
@@ -61,4 +62,19 @@ def as_json(reproductions: Sequence[Reproduction]) -> list[dict[str, object]]:
             "diagnosis": diagnosis.as_json(each.diagnosis) if each.diagnosis else None,
         }
         for each in reproductions
+    ]
+
+
+def packages_as_json(wheels: Iterable[tuple[WheelTarget, Wheel]]) -> list[dict[str, object]]:
+    """Return the wheels that a script's packages came from as JSON values, with the Python that each is for."""
+    return [
+        {
+            "arch": target.arch.value,
+            "python": ".".join(map(str, target.python)),
+            "free_threaded": target.free_threaded,
+            "name": wheel.name,
+            "version": wheel.version,
+            "sha256": wheel.sha256,
+        }
+        for target, wheel in wheels
     ]

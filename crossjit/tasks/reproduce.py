@@ -16,7 +16,8 @@ from crossjit.model import Arch
 from crossjit.report import terminal_style
 from crossjit.tasks import build, ci_jobs
 from crossjit.tasks.framework import command, note, show, show_json, show_table, words_after_dashes
-from crossjit.tasks.options import MAKING, Request, cell_command, describe, number, read
+from crossjit.tasks.options import MAKING, Request, cell_command, describe, read
+from crossjit.tasks.scripts import SCRIPT_HELP, read_script
 from crossjit.tasks.session import opened
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from crossjit.upstream.jobs import UpstreamJob
 
 LARGEST_LOG = 200 << 20  # bytes
-LARGEST_SCRIPT = 16 << 20
 
 
 @cell_command(
@@ -35,7 +35,7 @@ LARGEST_SCRIPT = 16 << 20
     "variant",
     *MAKING,
     *("suite", "shard", "tests"),
-    iterable=["script"],
+    iterable=["script", "with_"],
     rest="script",
     words=True,
     help=describe(
@@ -44,9 +44,7 @@ LARGEST_SCRIPT = 16 << 20
             "the Python file to run, with its arguments after --; can be given without --script; "
             "required without --job and --list"
         ),
-        expect="the text that the script prints if it passes; default: it passes if it exits with 0",
-        expect_status="the exit status of the script if it passes; default: 0, or any with --expect",
-        seconds="how long one run of the script may take in a release build on real hardware; default: 300",
+        **SCRIPT_HELP,
         job="run a job of CPython's CI instead: its name as GitHub shows it; default: run a script",
         list="list the jobs of the source's CI and whether they can be run here; default: off",
         log="with --job, a file with the job's log: only the tests that failed there run; default: all tests",
@@ -59,6 +57,7 @@ def reproduce(
     expect: str = "",
     expect_status: str = "",
     seconds: str = "",
+    with_: list[str] | None = None,
     job: str = "",
     list: bool = False,
     log: str = "",
@@ -78,10 +77,11 @@ def reproduce(
     if not job and request.selection != ALL_TESTS:
         raise UserError("--suite, --shard and --tests are about a job", hint="leave them out, or name a --job")
     if script:
-        bug = _script(script, words_after_dashes(context), expect=expect, status=expect_status, seconds=seconds)
+        arguments = words_after_dashes(context)
+        bug = read_script(script, arguments, expect=expect, expect_status=expect_status, seconds=seconds, with_=with_)
         return _reproduce_script(request, bug, json=json)
-    if expect or expect_status or seconds:
-        raise UserError("--expect, --expect-status and --seconds are about a script", hint="leave them out")
+    if expect or expect_status or seconds or with_:
+        raise UserError("--expect, --expect-status, --seconds and --with are about a script", hint="leave them out")
     return _reproduce_job(request, job, Path(log) if log else None, json=json)
 
 
@@ -110,32 +110,9 @@ def _reproduce_job(request: Request, job: str, log: Path | None, *, json: bool) 
     return build.run_cells(request, validate=True, rebuild=False, json=json)
 
 
-def _script(names: Sequence[str], arguments: tuple[str, ...], *, expect: str, status: str, seconds: str) -> Script:
-    """Read the script. Raises UserError if there is not exactly one that can be read."""
-    from crossjit.triage.user_script import Script
-
-    if len(names) > 1:
-        raise UserError("only one script can be given", hint="write its arguments after --")
-    path = Path(names[0])
-    try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST_SCRIPT + 1)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}", hint="give the path of a Python file") from error
-    if len(content) > LARGEST_SCRIPT:
-        raise UserError(f"{path} is larger than {LARGEST_SCRIPT >> 20} MiB", hint="give the path of a Python file")
-    return Script(
-        name=path.name,
-        content=content,
-        arguments=arguments,
-        status=number("expect-status", status, at_least=0) if status else None,
-        text=expect,
-        seconds=number("seconds", seconds, at_least=1) if seconds else Script.seconds,
-    )
-
-
 def _reproduce_script(request: Request, script: Script, *, json: bool) -> ExitCode:
     from crossjit.pipeline import build_cell, prepare
+    from crossjit.pipeline.packages import ScriptPackages
     from crossjit.report import user_script as report
     from crossjit.triage import user_script
     from crossjit.triage.experiments import Experiments
@@ -143,14 +120,21 @@ def _reproduce_script(request: Request, script: Script, *, json: bool) -> ExitCo
     request = replace(request, arches=request.arches or tuple(Arch), variants=request.variants or ("jit",))
     reproductions: list[user_script.Reproduction] = []
     with opened(request, looks=True) as run:
-        for prepared in prepare.prepare(run.ctx, run.requests):
+        packages = ScriptPackages(run.ctx, script.requirements)
+        prepared_cells = prepare.prepare(run.ctx, run.requests)
+        for prepared in prepared_cells:
+            packages.files(prepared)  # before hours are spent on builds
+        for prepared in prepared_cells:
             folder = run.record.cell_folder(prepared.cell)
             built = build_cell.build_cell(run.ctx, prepared, log=folder / "build.log")
-            experiments = Experiments(run.ctx, prepared, built, folder, builds=True, files=script.files)
+            experiments = Experiments(
+                run.ctx, prepared, built, folder, builds=True, files=script.files, packages=packages
+            )
             reproductions.append(user_script.reproduce(experiments, prepared.cell, script))
         run.record.finish(ExitCode.PASS)
     if json:
-        show_json({"run": run.record.id, "cells": report.as_json(reproductions)})
+        document = {"run": run.record.id, "cells": report.as_json(reproductions)}
+        show_json(document | {"packages": report.packages_as_json(packages.wheels())})
     else:
         show(report.as_text(reproductions, style=terminal_style.style_of(sys.stdout)))
         show(f"\nrun:       {run.record.id}")

@@ -15,6 +15,7 @@ from crossjit.errors import CrossjitError, Interrupted
 from crossjit.model import Arch, Cell, EmulationSupport, Expectation, Variant
 from crossjit.pipeline import build_cell, plan, prepare, validate_cell
 from crossjit.pipeline.context import BuildContext, BuiltCell, CellRequest, PreparedCell
+from crossjit.pipeline.packages import ScriptPackages
 from crossjit.triage import rerun
 from crossjit.triage.decide import Conclusion, Experiment, Next, Subject, step
 from crossjit.triage.diagnosis import Diagnosis, ExperimentResult
@@ -58,7 +59,7 @@ class _Place:
 class Experiments:
     """The experiments of one cell. Other builds are made, or taken from the stash, when first needed.
 
-    `files` are installed in each target, by their path.
+    `files` are installed in each target, by their path, and `packages` as they fit its Python.
     """
 
     def __init__(
@@ -70,12 +71,14 @@ class Experiments:
         *,
         builds: bool,
         files: Mapping[str, bytes] | None = None,
+        packages: ScriptPackages | None = None,
     ) -> None:
         self._ctx = ctx
         self._prepared = prepared
         self._folder = folder
         self._builds = builds
         self._files = files or {}
+        self._packages = packages
         self._target = self._target_of(prepared, built)
         self._places: dict[tuple[Experiment, bool], _Place | str] = {}
         self._passes: dict[TestRerun, dict[int, float]] = {}  # seconds of the longest pass, by the suite's factor there
@@ -236,7 +239,8 @@ class Experiments:
 
     def _target_of(self, prepared: PreparedCell, built: BuiltCell) -> Target:
         target = validate_cell.target_of(self._ctx, prepared, built, "triage")
-        return replace(target, files=self._files) if self._files else target
+        files = {**self._files, **(self._packages.files(prepared) if self._packages else {})}
+        return replace(target, files=files) if files else target
 
 
 def diagnose(experiments: Experiments, cell: Cell, tests: Mapping[TestRerun, bool]) -> Iterator[Diagnosis]:

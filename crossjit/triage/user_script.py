@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crossjit.model import Cell
+from crossjit.pipeline.packages import FOLDER as PACKAGES
 from crossjit.triage.decide import Experiment, Next
 from crossjit.triage.diagnosis import Diagnosis, ExperimentResult
 from crossjit.triage.experiments import JIT_OFF, LOW_THRESHOLDS, STRESS, Experiments, diagnose
@@ -34,6 +35,7 @@ class Script:
     """A script, and how it must end to pass: with `status`, or 0, and if `text` is not empty, after printing it.
 
     With a text alone, the exit status does not matter. `seconds` is the time limit of one run of a release build.
+    `requirements` are the packages that it needs, as pip takes them.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Script:
     status: int | None = None
     text: str = ""
     seconds: int = 300
+    requirements: tuple[str, ...] = ()
 
     @property
     def files(self) -> Mapping[str, bytes]:
@@ -57,6 +60,7 @@ class Script:
             "arguments": self.arguments,
             "status": self.status,
             "text": self.text,
+            "packages": PACKAGES if self.requirements else "",
         }
         return TestRerun(
             name=f"{Path(RUNNER).stem}.{check}",

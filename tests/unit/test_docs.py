@@ -187,6 +187,7 @@ def home(tmp_path: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     monkeypatch.setattr(sources_folder, "read", lambda *arguments, **options: workflows)
     home = tmp_path / "home"
     shutil.copytree(prepared, home, symlinks=True)
+    (home / "bug.py").write_text("print('all done')\n")
     (home / "job.log").write_text("FAIL: test_a (test.test_b.Case.test_a)\n")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("PATH", str(home))

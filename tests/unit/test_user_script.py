@@ -19,7 +19,7 @@ def run(folder: Path, source: str, **order: object) -> tuple[int, list[dict[str,
     """Run a script's source; return the exit status, the lines of its check, and stderr."""
     path = folder / "a bug.py"
     path.write_text(source)
-    whole = {"script": str(path), "arguments": [], "status": None, "text": "", **order}
+    whole = {"script": str(path), "arguments": [], "status": None, "text": "", "packages": "", **order}
     done = subprocess.run(
         [sys.executable, SCRIPT, json.dumps(whole)], capture_output=True, text=True, timeout=60, check=False
     )
@@ -64,6 +64,18 @@ def test_arguments_are_the_scripts(tmp_path: Path) -> None:
     source = "import sys; assert sys.argv[1:] == ['--', '--status', '4', 'a b'], sys.argv"
     _, (_, ended), _ = run(tmp_path, source, arguments=["--", "--status", "4", "a b"])
     assert ended["outcome"] == "passed"
+
+
+def test_packages_are_the_scripts_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    (folder / "attrs.py").write_text("version = 25\n")
+    (folder / "resource.py").write_text("raise SystemExit('a package replaced a module of the runner')\n")
+    source = "import attrs; assert attrs.version == 25"
+    _, (_, ended), _ = run(tmp_path, source, packages=str(folder))
+    assert ended["outcome"] == "passed"
+    _, (_, ended), _ = run(tmp_path, source)
+    assert "No module named 'attrs'" in str(ended["message"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])

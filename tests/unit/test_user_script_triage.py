@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
+from crossjit.pipeline.packages import FOLDER as PACKAGES
 from crossjit.report import user_script as report
 from crossjit.report.terminal_style import TerminalStyle
 from crossjit.triage.decide import Experiment, Layer, Next
@@ -41,7 +42,15 @@ def test_a_script_is_a_test() -> None:
     test = SCRIPT.test
     assert (test.name, test.seconds, test.match) == (NAME, 60, "")
     (order,) = map(json.loads, test.arguments)
-    assert order == {"script": f"{FOLDER}/a bug.py", "arguments": ["--status", "4"], "status": 3, "text": "broke"}
+    assert order == {
+        "script": f"{FOLDER}/a bug.py",
+        "arguments": ["--status", "4"],
+        "status": 3,
+        "text": "broke",
+        "packages": "",
+    }
+    (order,) = map(json.loads, replace(SCRIPT, requirements=("attrs",)).test.arguments)
+    assert order["packages"] == PACKAGES
 
 
 def test_a_script_that_passes_everywhere() -> None:
