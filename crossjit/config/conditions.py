@@ -17,7 +17,7 @@ from packaging.specifiers import SpecifierSet
 import crossjit
 from crossjit.config import documents
 from crossjit.errors import did_you_mean
-from crossjit.model import Arch, Expectation, Variant
+from crossjit.model import NO_OPTIMIZER, Arch, Expectation, Variant
 
 Version = tuple[int, ...]
 
@@ -49,6 +49,7 @@ class TargetEnvironment:
             "expects": self.variant.expects.value,
             "debug": self.variant.debug,
             "free_threaded": self.variant.free_threaded,
+            "optimizer": self.variant.optimizer,
             "emulated": self.emulated,
             "cpu": self.cpu,
             "qemu": self.qemu,
@@ -67,6 +68,7 @@ def from_record(facts: Mapping[str, Any], capabilities: Mapping[str, bool]) -> T
             expects=Expectation(facts["expects"]),
             debug=facts["debug"],
             free_threaded=facts["free_threaded"],
+            test_environment={} if facts.get("optimizer", True) else NO_OPTIMIZER,
         )
         env = TargetEnvironment((major, minor), Arch(facts["arch"]), variant, facts["emulated"], facts["cpu"])
         return dataclasses.replace(env, qemu=facts["qemu"], capabilities=capabilities)
@@ -154,6 +156,8 @@ class When:
     """Whether the target runs under QEMU."""
     free_threaded: bool | None = None
     """Whether the variant is free-threaded."""
+    optimizer: bool | None = None
+    """Whether the variant's suites run with the JIT's optimizer, which PYTHON_UOPS_OPTIMIZE=0 turns off."""
     cpu: tuple[str, ...] = ()
     """QEMU emulates a CPU model that matches one of these patterns."""
     qemu: QemuRange | None = None
@@ -171,6 +175,7 @@ class When:
                 not self.expects or env.variant.expects in self.expects,
                 self.emulated is None or env.emulated is self.emulated,
                 self.free_threaded is None or env.variant.free_threaded is self.free_threaded,
+                self.optimizer is None or env.variant.optimizer is self.optimizer,
                 not self.cpu or any(fnmatch.fnmatchcase(env.cpu or "", pattern) for pattern in self.cpu),
                 self.qemu is None or (env.qemu is not None and in_range(numbers(env.qemu), self.qemu)),
                 all(env.capabilities.get(name) is False for name in self.lacks),
@@ -191,6 +196,7 @@ class When:
                     f"expecting {' or '.join(self.expects)}" if self.expects else "",
                     "" if self.emulated is None else f"{yes_no[self.emulated]}emulated",
                     "" if self.free_threaded is None else f"{yes_no[self.free_threaded]}free-threaded",
+                    "" if self.optimizer is None else f"with{'' if self.optimizer else 'out'} the optimizer",
                     f"CPU model {' or '.join(self.cpu)}" if self.cpu else "",
                     f"QEMU {self.qemu}" if self.qemu else "",
                     f"without {' and '.join(self.lacks)}" if self.lacks else "",

@@ -1,6 +1,6 @@
 """The data model: platforms, cells, results. It imports nothing else of the package."""
 
-from crossjit.model.cells import TOOLS, Cell, Expectation, ExtraPackages, Strategy, Variant
+from crossjit.model.cells import NO_OPTIMIZER, TOOLS, Cell, Expectation, ExtraPackages, Strategy, Variant
 from crossjit.model.platform import Arch, EmulationSupport, Emulator
 from crossjit.model.results import CellResult, Crash, ModuleRun, Outcome, SuiteResult, TestResult, Verdict
 
@@ -14,6 +14,7 @@ __all__ = [
     "ExtraPackages",
     "EmulationSupport",
     "ModuleRun",
+    "NO_OPTIMIZER",
     "Outcome",
     "Strategy",
     "SuiteResult",

@@ -38,6 +38,7 @@ class ExtraPackages:
     target: tuple[str, ...] = ()
 
 
+NO_OPTIMIZER: Mapping[str, str] = {"PYTHON_UOPS_OPTIMIZE": "0"}  # Python/optimizer.c
 TOOLS = "{tools}"  # in a variant's environment: CPython's `Tools` folder
 
 
@@ -61,6 +62,11 @@ class Variant:
     test_environment: Mapping[str, str] = field(default_factory=dict)
     packages: ExtraPackages = field(default_factory=ExtraPackages)
     arches: tuple[Arch, ...] = tuple(Arch)
+
+    @property
+    def optimizer(self) -> bool:
+        """Whether its suites run with the JIT's optimizer."""
+        return not NO_OPTIMIZER.items() <= self.test_environment.items()
 
     @property
     def is_shared(self) -> bool:

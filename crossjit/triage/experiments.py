@@ -12,7 +12,7 @@ from pathlib import Path
 from crossjit.config.conditions import TargetEnvironment
 from crossjit.config.recipes import Recipe
 from crossjit.errors import CrossjitError, Interrupted
-from crossjit.model import Arch, Cell, EmulationSupport, Expectation, Variant
+from crossjit.model import NO_OPTIMIZER, Arch, Cell, EmulationSupport, Expectation, Variant
 from crossjit.pipeline import build_cell, plan, prepare, validate_cell
 from crossjit.pipeline.context import BuildContext, BuiltCell, CellRequest, PreparedCell
 from crossjit.pipeline.packages import ScriptPackages
@@ -41,7 +41,7 @@ _SWITCHES: Mapping[Experiment, Mapping[str, str]] = {
     Experiment.JIT_OFF: JIT_OFF,
     Experiment.STRESS: STRESS,
     Experiment.LOW_THRESHOLDS: LOW_THRESHOLDS,
-    Experiment.OPTIMIZER_OFF: {"PYTHON_UOPS_OPTIMIZE": "0"},
+    Experiment.OPTIMIZER_OFF: NO_OPTIMIZER,
     Experiment.GIL_ON: {"PYTHON_GIL": "1", "FT_WORKLOAD_ANYWAY": "1"},
     Experiment.OTHER_CPU: {},
 }

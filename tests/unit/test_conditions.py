@@ -60,6 +60,9 @@ def test_conditions_must_all_hold() -> None:
     ):
         assert not when.holds(replace(EMULATED, **changed))
     assert When(free_threaded=True).holds(replace(EMULATED, variant=FT))
+    without = replace(EMULATED, variant=replace(JIT, test_environment={"PYTHON_UOPS_OPTIMIZE": "0"}))
+    assert When(optimizer=False).holds(without) and not When(optimizer=True).holds(without)
+    assert When(optimizer=True).holds(EMULATED) and not When(optimizer=False).holds(EMULATED)
     assert not When(expects=(Expectation.UOPS,)).holds(EMULATED)
     assert When().holds(EMULATED)
 
@@ -123,6 +126,9 @@ def test_facts_can_be_recalled() -> None:
     assert read.capabilities == {"pty": False}
     for when in (When(free_threaded=True, lacks=("pty",)), When(expects=(Expectation.NONE,), qemu="<8.2")):
         assert when.holds(read)
+    no_optimizer = replace(where, variant=replace(FT, test_environment={"PYTHON_UOPS_OPTIMIZE": "0"}))
+    read = conditions.from_record(no_optimizer.facts(), {})
+    assert read is not None and When(optimizer=False).holds(read)
     assert conditions.from_record({}, {}) is None
     assert conditions.from_record({**where.facts(), "arch": "riscv64"}, {}) is None
     assert conditions.from_record({**where.facts(), "python": "3"}, {}) is None
@@ -131,6 +137,7 @@ def test_facts_can_be_recalled() -> None:
 def test_conditions_in_words() -> None:
     assert When().words == ""
     assert When(emulated=False, free_threaded=True).words == "not emulated, free-threaded"
+    assert When(optimizer=False).words == "without the optimizer"
     assert When(python=">=3.14", arch=(Arch.AARCH64,), qemu="<8.2", lacks=("pty", "ptrace")).words == (
         "Python >=3.14, aarch64, QEMU <8.2, without pty and ptrace"
     )
