@@ -1,41 +1,129 @@
-"""When two failures are the same: how a test ended, and what it said of the reason. Pure."""
+"""When two failures are the same: the test, how it ended, where, and for what kind of reason. Pure."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from crossjit.triage.rerun import RerunCounts
+from crossjit.errors import BuildError
+from crossjit.model import Outcome, TestResult
 from crossjit.validation import reason
+
+BUILD = "build"  # stands for a test's name if the build or the probe fails
 
 # What differs between two runs of one failure: addresses, numbers, quoted values, paths.
 _VOLATILE = re.compile(r"0x[0-9a-f]+|\d+|'[^']*'|\"[^\"]*\"|/\S+")
+_ASSERTION = re.compile(r"Assertion .*")
+_ENDED = re.compile(r"^\S+: (killed (?:by|after) \w+|exit status \d+)", re.M)
+# The innermost frame of Python, as faulthandler writes it.
+_FRAME = re.compile(r"\(most recent call first\):\n +File \"[^\"\n]*\", line \d+ in (\S+)")
+
+_HOW = {Outcome.CRASHED: "crashed", Outcome.TIMED_OUT: "hung"}
 
 
 @dataclass(frozen=True)
 class Failure:
-    """How a test ended (`crashed`, `hung` or `failed`), and its reason without what differs from run to run."""
+    """How a test failed: `crashed`, `hung` or `failed`.
 
+    `kind` is the exception's type, the failed assertion, or the fatal error and the signal, without what differs from
+    run to run; empty for a hang. `place` is the Python function that a crash happened in, if known. `text` is for
+    people.
+    """
+
+    test: str
     how: str
-    reason: str
+    kind: str = ""
+    place: str = ""
+    text: str = ""
+
+    def __str__(self) -> str:
+        place = f" in {self.place}" if self.place else ""
+        return f"{self.test} {self.how}{place}" + (f": {self.text}" if self.text else "")
 
     def is_same(self, other: Failure) -> bool:
-        """Whether two failures are the same: they ended alike, for the same kind of reason.
+        """Whether both are the same failure, wherever it happened."""
+        return (self.test, self.how, self.kind) == (other.test, other.how, other.kind)
 
-        The first word of a reason is the exception or the fatal error. A hang has no reason.
-        """
-        if self.how != other.how:
+
+@dataclass(frozen=True)
+class Symptom:
+    """The failures that are searched for. `elsewhere` are failures of the other end, which do not matter."""
+
+    failures: tuple[Failure, ...]
+    elsewhere: tuple[Failure, ...] = ()
+
+    def without(self, failures: Iterable[Failure]) -> Symptom:
+        """Return the symptom without failures that also happen at the other end."""
+        known = distinct(failures)
+        left = tuple(each for each in self.failures if not any(each.is_same(other) for other in known))
+        return Symptom(left, known)
+
+    def has(self, failure: Failure) -> bool:
+        """Whether a failure is the same as one of these. If all of these crashed at one place, it must be there."""
+        places = {each.place for each in self.failures}
+        if len(places) == 1 and failure.place and places != {""} and failure.place not in places:
             return False
-        return self.how == "hung" or self._kind == other._kind
+        return any(each.is_same(failure) for each in self.failures)
 
-    @property
-    def _kind(self) -> str:
-        return self.reason.partition(":")[0]
+    def hides(self, failure: Failure) -> bool:
+        """Whether a failure that is not one of these keeps them from showing.
+
+        It does if it is of the same test or ended the process; another test's failure does not matter.
+        """
+        if self.has(failure) or any(each.is_same(failure) for each in self.elsewhere):
+            return False
+        return failure.how != "failed" or any(
+            f"{one}.".startswith(f"{other}.")
+            for each in self.failures
+            for one, other in ((each.test, failure.test), (failure.test, each.test))
+        )
+
+    def __str__(self) -> str:
+        more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
+        return f"{self.failures[0]}{more}" if self.failures else "nothing"
 
 
-def of_counts(counts: RerunCounts) -> Failure | None:
-    """Return the failure of a test that was run again, None if it did not fail."""
-    if not counts.count.failed:
-        return None
-    how = "crashed" if counts.count.crashed else "hung" if counts.count.hung else "failed"
-    return Failure(how, _VOLATILE.sub("…", reason.of(counts.message)))
+def of_result(result: TestResult) -> Failure:
+    """Return the failure of a failed test."""
+    how = _HOW.get(result.outcome, "failed")
+    text = reason.of(result.message)
+    if how == "hung":
+        return Failure(result.name, how)
+    if how == "failed":
+        kind = text if text.startswith("exit status") else _steady(text.partition(":")[0])
+        return Failure(result.name, how, kind, text=text)
+    words = reason.last_words(result.message)
+    ended = _ENDED.findall(result.message)
+    kind = ", ".join(filter(None, (ended[-1] if ended else "", _steady(words))))
+    frame = _FRAME.search(result.message)
+    return Failure(result.name, how, kind, frame[1] if frame else "", text=words or text)
+
+
+def of_build(error: BuildError) -> Failure:
+    """Return the failure of a build."""
+    words = reason.of("\n".join(error.details))
+    text = ", ".join(filter(None, (error.message, words)))
+    return Failure(BUILD, "failed", f"{error.message}, {_steady(words)}", text=text)
+
+
+def of_probe(how: str, output: Iterable[str]) -> Failure:
+    """Return the failure of a probe that did not get to its end."""
+    words = reason.last_words("\n".join(output))
+    text = ", ".join(filter(None, (f"the probe was {how}" if how.startswith("killed") else f"the probe: {how}", words)))
+    return Failure(BUILD, "crashed", _steady(f"{how}, {words}"), text=text)
+
+
+def distinct(failures: Iterable[Failure]) -> tuple[Failure, ...]:
+    """Return the failures without repetitions."""
+    found: list[Failure] = []
+    for failure in failures:
+        if not any(failure.is_same(other) and failure.place == other.place for other in found):
+            found.append(failure)
+    return tuple(found)
+
+
+def _steady(text: str) -> str:
+    """Take out what differs from run to run, and of an assertion all before it: file, line and function."""
+    assertion = _ASSERTION.search(text)
+    return _VOLATILE.sub("…", assertion[0] if assertion else text)

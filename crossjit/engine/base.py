@@ -33,7 +33,7 @@ class Limits:
 
     `file_size` is the bytes of one file. With `file_size_may_be_raised`, processes may raise it: it then only guards
     against accidents. `disk` is the bytes of its own files and its writable volumes together; it is checked while
-    commands run.
+    commands run. With `idle`, it gets processor time that no other container wants.
     """
 
     memory: int | None = None
@@ -42,6 +42,7 @@ class Limits:
     file_size: int = BUDGET.tree
     file_size_may_be_raised: bool = False
     disk: int | None = None
+    idle: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,9 @@ class Container(Protocol):
         killed a process in the container because memory ran out, BudgetError if its output exceeds `BUDGET.log` bytes
         or the container exceeds `Limits.disk`; the command and all that it started is then killed.
         """
+
+    def hurry(self) -> None:
+        """Give a container that was started as `idle` the usual share of processor time. Raises EngineError."""
 
     def put(self, tar: BinaryIO, destination: str) -> None:
         """Unpack an uncompressed tar stream into an existing folder; owners and modes are the tar's."""

@@ -14,8 +14,9 @@ KEEPER = "65533:65533"
 # asks for 1,024; test_selectors opens as many as it may.
 OPEN_FILES = 4096
 
-# Half the default share of CPU time.
+# Half the default share of CPU time, and the smallest that there is.
 CPU_SHARES = 512
+IDLE_SHARES = 2
 
 # The client's settings (`proxies` in config.json) put these into every container, with credentials; an image's build
 # takes them from the environment. They are not recorded in an image's history or the builder's cache keys
@@ -66,8 +67,9 @@ def flags(options: ContainerOptions) -> list[str]:
     if limits.memory is not None:
         result += ["--memory", str(limits.memory), "--memory-swap", str(limits.memory)]
     hard_limit = -1 if limits.file_size_may_be_raised else limits.file_size
+    shares = IDLE_SHARES if limits.idle else CPU_SHARES
     return [
         *result,
-        *("--pids-limit", str(limits.pids), "--cpu-shares", str(CPU_SHARES), "--ulimit", "core=0:0"),
+        *("--pids-limit", str(limits.pids), "--cpu-shares", str(shares), "--ulimit", "core=0:0"),
         *("--ulimit", f"nofile={OPEN_FILES}:{OPEN_FILES}", "--ulimit", f"fsize={limits.file_size}:{hard_limit}"),
     ]

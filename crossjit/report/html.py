@@ -18,7 +18,7 @@ from crossjit.runs.model import Run, RunState
 from crossjit.util.text import duration, pluralize, printable, shortened
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    from jinja2 import Environment, Template
 
 
 def page(run: Run, results: Sequence[CellResult]) -> str:
@@ -28,7 +28,7 @@ def page(run: Run, results: Sequence[CellResult]) -> str:
     """
     verdicts = [result.verdict for result in results]
     views = cells.of(run, results)
-    text = _template().render(
+    text = template("page.html.j2").render(
         run=run,
         results=results,
         headline=_headline(run, verdicts),
@@ -131,22 +131,27 @@ def _place(cell: Cell, requested: Sequence[Cell], by_cell: Mapping[Cell, CellRes
     return Place(cell, cells.anchor(cell), result.verdict, tuple(counts))
 
 
-# The template
+# The templates
+
+
+def template(name: str) -> Template:
+    """Return a template of this folder, whose values are escaped."""
+    return _environment().get_template(name)
 
 
 @cache
-def _template() -> Template:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+def _environment() -> Environment:
+    import jinja2
     from markupsafe import Markup
 
     def fit(value: object) -> object:
         return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         finalize=fit,
-        undefined=StrictUndefined,
+        undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -158,4 +163,4 @@ def _template() -> Template:
         "number": "{:,}".format,
         "counted": pluralize,
     }
-    return environment.get_template("page.html.j2")
+    return environment

@@ -52,7 +52,7 @@ def summary(run: Run, results: Sequence[CellResult]) -> str:
     blocks += _diagnoses(run, results)
     blocks += _unexpected(results)
     blocks += _caveats(results)
-    blocks.append(f"Run {_code(run.id)}. The same again:\n\n{_pre(run.reproduce)}")
+    blocks.append(f"Run {_code(run.id)}. The same again:\n\n{preformatted(run.reproduce)}")
     return output.markup("\n\n".join(filter(None, blocks))) + "\n"
 
 
@@ -83,8 +83,8 @@ def _broken(run: Run, result: CellResult) -> str:
     lines = [f"**{escaped(str(result.cell))}**: {result.verdict}", ""]
     lines += [f"- {escaped(reason)}" for reason in result.reasons[:LINES]]
     details = "\n".join(shortened(line, LINE) for line in result.details[-LINES:])
-    lines += ["", _pre(details)] if details else []
-    return "\n".join([*lines, "", _pre(reproduce.cell_line(run, result.cell))])
+    lines += ["", preformatted(details)] if details else []
+    return "\n".join([*lines, "", preformatted(reproduce.cell_line(run, result.cell))])
 
 
 def _failures(run: Run, results: Sequence[CellResult]) -> list[str]:
@@ -100,8 +100,8 @@ def _failures(run: Run, results: Sequence[CellResult]) -> list[str]:
         parts = [f"<details><summary>{title}</summary>"]
         for time in failure.times:
             parts.append(f"{escaped(str(time.cell))}: {time.test.outcome}")
-            parts += [_pre(time.output)] if time.output else []
-            parts += [_pre("\n".join(time.lines))] if time.lines else []
+            parts += [preformatted(time.output)] if time.output else []
+            parts += [preformatted("\n".join(time.lines))] if time.lines else []
         blocks.append("\n\n".join([*parts, "</details>"]))
     omitted = collected.number - len(shown.items)
     return [*blocks, *([f"And {pluralize(omitted, 'test')} more."] if omitted else [])]
@@ -144,6 +144,6 @@ def _code(text: str) -> str:
     return f"<code>{escaped(text)}</code>"
 
 
-def _pre(text: str) -> str:
+def preformatted(text: str) -> str:
     """Return a preformatted block, on lines of its own, in which blank lines and Markdown have no meaning."""
     return f"<pre>\n{html.escape(printable(text))}\n</pre>"

@@ -8,6 +8,7 @@ from invoke.collection import Collection
 
 from crossjit import INSTALLED
 from crossjit.tasks import (
+    bisect,
     build,
     cache,
     cells,
@@ -47,6 +48,7 @@ namespace = Collection(
     *_commands(build),
     *_commands(reproduce, "reproduce"),
     *_commands(triage),
+    *_commands(bisect),
     *_commands(debug),
     *_commands(cells, "cells"),
     *_commands(report),

@@ -14,7 +14,7 @@ from crossjit.errors import ExitCode, InfrastructureError, UserError
 from crossjit.report import tables
 from crossjit.tasks.framework import command, note, show, show_bytes, show_json
 from crossjit.tasks.options import describe
-from crossjit.tasks.runs import RUN, concluded, described, summary
+from crossjit.tasks.runs import RUN, bisected_json, concluded, described, summary
 from crossjit.util.paths import full_path
 
 if TYPE_CHECKING:
@@ -72,6 +72,10 @@ def report(
 
 
 def _render(kind: str, run: Run, results: Sequence[CellResult]) -> bytes:
+    from crossjit.report import bisect
+
+    if (answer := bisect.recorded(run.folder, kind)) is not None:
+        return answer
     if kind == "html":
         from crossjit.report import html
 
@@ -88,14 +92,18 @@ def _render(kind: str, run: Run, results: Sequence[CellResult]) -> bytes:
 def _whole(run: Run, results: Sequence[CellResult]) -> dict[str, object]:
     from crossjit.report import reproduce
 
-    return summary(run) | {
-        "cells": [
-            tables.cell_json(result, whole=True)
-            | concluded(run, result.cell)
-            | {"line": reproduce.cell_line(run, result.cell), "logs": str(run.cell_folder(result.cell))}
-            for result in results
-        ]
-    }
+    return (
+        summary(run)
+        | bisected_json(run)
+        | {
+            "cells": [
+                tables.cell_json(result, whole=True)
+                | concluded(run, result.cell)
+                | {"line": reproduce.cell_line(run, result.cell), "logs": str(run.cell_folder(result.cell))}
+                for result in results
+            ]
+        }
+    )
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_module
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -62,7 +63,7 @@ def show_run(context: Context, run: list[str] | None = None, steps: bool = False
     loaded = history.load(settings.load(), names[0])
     if json:
         cells = [tables.cell_json(result) | concluded(loaded, result.cell) for result in loaded.results()]
-        show_json(summary(loaded) | {"cells": cells})
+        show_json(summary(loaded) | {"cells": cells} | bisected_json(loaded))
     else:
         show(described(loaded, steps=steps))
 
@@ -182,6 +183,8 @@ def described(run: Run, *, steps: bool) -> str:
             "",
         ]
         return "\n".join([*lines, f"reproduce: {run.reproduce}"])
+    if (bisected := _bisected(run)) is not None:
+        return "\n".join([*lines, "", bisected, "", f"reproduce: {run.reproduce}"])
     style, diagnosed = terminal_style.style_of(sys.stdout), diagnoses.of(run)
     if diagnosed and not any(run.result(cell) for cell in run.cells):  # a run of `triage`
         return "\n".join(
@@ -199,6 +202,29 @@ def described(run: Run, *, steps: bool) -> str:
         about=lambda cell, test: diagnosed.get((cell, test.suite, test.name)),
     )
     return "\n".join([*lines, "", *([crashed, ""] if crashed else []), shown])
+
+
+def _bisected(run: Run) -> str | None:
+    """Return the answer of a bisection, or how to go on with one that has none yet; None for other runs."""
+    from crossjit.bisect import journal
+    from crossjit.report import bisect
+    from crossjit.runs.model import RunState
+
+    if (answer := bisect.recorded(run.folder, "text")) is not None:
+        return answer.decode("utf-8", "replace")
+    if not journal.has_journal(run.folder):
+        return None
+    judged = text.pluralize(len(journal.load(run.folder)[1]), "judged commit")
+    more = "" if run.state is RunState.RUNNING else f"; to go on: {PROGRAM} bisect --resume {run.id}"
+    return f"bisection: {judged}{more}"
+
+
+def bisected_json(run: Run) -> dict[str, object]:
+    """Return the answer of a bisection as a JSON value, nothing for other runs."""
+    from crossjit.report import bisect
+
+    answer = bisect.recorded(run.folder, "json")
+    return {} if answer is None else {"bisect": json_module.loads(answer)}
 
 
 def _steps(run: Run) -> list[str]:

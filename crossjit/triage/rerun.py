@@ -12,6 +12,7 @@ from crossjit.config import suites
 from crossjit.config.conditions import TargetEnvironment
 from crossjit.config.test_selection import ALL_TESTS
 from crossjit.engine.base import Engine
+from crossjit.errors import UserError
 from crossjit.known_failures import entries
 from crossjit.model import ModuleRun, Outcome, SuiteResult, TestResult
 from crossjit.progress import Step
@@ -61,11 +62,15 @@ class TestRerun:
 
 @dataclass(frozen=True)
 class RerunCounts:
-    """A test's outcomes, its first message, and the seconds of its longest pass, None without a pass."""
+    """A test's outcomes, its first message, and the seconds of its longest pass, None without a pass.
+
+    `runs` are the failed results of each run, None for one in which the test did not run.
+    """
 
     count: Count = field(default_factory=Count)
     message: str = ""
     longest: float | None = None
+    runs: tuple[tuple[TestResult, ...] | None, ...] = ()
 
 
 def of_results(result: SuiteResult, env: TargetEnvironment, names: Iterable[str]) -> tuple[TestRerun, ...]:
@@ -75,6 +80,54 @@ def of_results(result: SuiteResult, env: TargetEnvironment, names: Iterable[str]
     selected = set(names)
     reruns = (_rerun_of(test, result.modules, items, result.suite) for test in result.results if test.name in selected)
     return tuple(dict.fromkeys(rerun for rerun in reruns if rerun is not None))
+
+
+def of_names(patterns: Iterable[str], names: Iterable[str], env: TargetEnvironment) -> tuple[TestRerun, ...]:
+    """Make reruns of tests by their names, as the first of these suites runs them.
+
+    A pattern is a module's name, a test's full name with or without `test.`, or a class's. Raises UserError for one
+    that no suite has.
+    """
+    known = tuple(names)
+    return tuple(_rerun_of_name(pattern, known, env) for pattern in dict.fromkeys(patterns))
+
+
+def _rerun_of_name(pattern: str, names: Sequence[str], env: TargetEnvironment) -> TestRerun:
+    words = pattern.removeprefix("test.").split(".")
+    for suite in names:
+        items: Any = job_list.order(suites.load(suite), env, (), target.SCRIPTS, ALL_TESTS)["items"]
+        modules = [(module, item) for item in items if (module := _module_in(item, words))]
+        if modules:
+            module, item = max(modules, key=lambda pair: len(pair[0]))  # test_capi.test_opt before test_capi
+            rest = words[len(module) :]
+            script = item["kind"] == "script"
+            whole_class = len(rest) == 1 and not script
+            return TestRerun(
+                name=pattern if script else f"test.{'.'.join(words)}",
+                suite=suite,
+                kind=item["kind"],
+                module=item["name"] if script else ".".join(module),
+                match="" if script or not rest else f"test.{'.'.join(words)}{'.*' if whole_class else ''}",
+                env=tuple(sorted(item["env"].items())),
+                arguments=(*item["arguments"], *(rest if script else ())),
+                seconds=item["timeout"],
+            )
+    raise UserError(
+        f"none of the suites {', '.join(names)} has {pattern!r}",
+        hint="give a module or a test's full name, such as test_dis.DisTests.test_opmap, and maybe --suite full",
+    )
+
+
+def _module_in(item: Mapping[str, Any], words: Sequence[str]) -> tuple[str, ...]:
+    """Return the parts of a test's name that are its module's, if this item of an order runs it; else nothing."""
+    if item["kind"] == "script":
+        return tuple(words[:1]) if Path(item["name"]).stem == words[0] else ()
+    if item["name"] == "*":
+        return tuple(words[:1])
+    parts = item["name"].removesuffix(".*").split(".")
+    if list(words[: len(parts)]) != parts:
+        return ()
+    return tuple(words[: len(parts) + item["name"].endswith(".*")])
 
 
 def _rerun_of(
@@ -214,9 +267,11 @@ def sanity_test(env: TargetEnvironment) -> TestRerun:
 
 def _tally(test: TestRerun, runs: Sequence[Ran]) -> RerunCounts:
     count, message, longest = Count(), "", None
+    failures: list[tuple[TestResult, ...] | None] = []
     for ran in runs:
         about = list(_about(test, ran.results))
         bad = [result for result in about if result.outcome.is_failure]
+        failures.append(tuple(bad))
         if bad:
             crashed, hung = (
                 int(any(result.outcome is outcome for result in bad))
@@ -229,7 +284,8 @@ def _tally(test: TestRerun, runs: Sequence[Ran]) -> RerunCounts:
             longest = max(longest or 0.0, ran.seconds)
         else:
             count += Count(absent=1)
-    return RerunCounts(count, message, longest)
+            failures[-1] = None
+    return RerunCounts(count, message, longest, tuple(failures))
 
 
 def _about(test: TestRerun, results: Sequence[TestResult]) -> Iterator[TestResult]:

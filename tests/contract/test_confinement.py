@@ -215,3 +215,23 @@ def test_an_engine_elsewhere_that_does_not_answer(
     assert where in caught.value.message
     assert undo in caught.value.hint
     assert "start it" not in caught.value.hint
+
+
+# -- processors
+
+
+SHARES = ["sh", "-c", "cat /sys/fs/cgroup/cpu.weight /sys/fs/cgroup/cpu/cpu.shares 2>/dev/null"]
+
+
+def test_an_idle_container_can_be_hurried(bench: Bench) -> None:
+    with bench.container(limits=Limits(idle=True)) as container:
+        container.hurry()
+        assert lines_of(container, ["echo", "alive"]) == ["alive"]
+
+
+def test_what_is_idle_gets_a_small_share_of_the_processors(real_bench: Bench) -> None:
+    with real_bench.container() as usual, real_bench.container(limits=Limits(idle=True)) as idle:
+        normal, small = (int(lines_of(container, SHARES)[0]) for container in (usual, idle))
+        assert small < normal / 10
+        idle.hurry()
+        assert int(lines_of(idle, SHARES)[0]) == normal

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -61,9 +60,7 @@ def test_jobs_are_listed(driver: Driver, checkout: Path, host_arch: Arch, foreig
     # the committed tree has no workflow
     refused = driver.run("reproduce", "--list", "--source", f"{checkout}#main", expect=2)
     assert "has no workflow that is known" in refused.stderr
-    subprocess.run(["git", "-C", checkout, "add", "."], check=True)
-    identity = ("-c", "user.name=tiny", "-c", "user.email=tiny@example.org", "-c", "commit.gpgsign=false")
-    subprocess.run(["git", "-C", checkout, *identity, "commit", "--quiet", "-m", "CI"], check=True)
+    tiny_source.commit(checkout, "CI")
     committed = driver.run("reproduce", "--list", "--source", f"{checkout}#main", "--json").json
     assert [job["job"] for job in committed] == list(listed)
 

@@ -66,10 +66,24 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes, mode: int) -> None:
 def checkout(folder: Path) -> Path:
     """Make a git repository with the tree committed on its branch `main`."""
     shutil.copytree(TREE, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    identity = ("-c", "user.name=tiny", "-c", "user.email=tiny@example.org", "-c", "commit.gpgsign=false")
-    for arguments in (("init", "--quiet", "--initial-branch=main"), ("add", "."), ("commit", "--quiet", "-m", "tiny")):
-        subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True)
+    subprocess.run(["git", "-C", folder, "init", "--quiet", "--initial-branch=main"], check=True)
+    commit(folder, "tiny")
     return folder
+
+
+def commit(folder: Path, subject: str, changes: Mapping[str, str | None] | None = None) -> str:
+    """Commit all of a checkout, with these files written, or removed for None; return the commit's id."""
+    for name, text in (changes or {}).items():
+        if text is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_text(text)
+    git = ["git", "-C", str(folder), "-c", "user.name=tiny", "-c", "user.email=tiny@example.org"]
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run(
+        [*git, "-c", "commit.gpgsign=false", "commit", "--quiet", "--allow-empty", "-m", subject], check=True
+    )
+    return subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def recipe(path: Path, source: Archive, *, places: tuple[str, ...] | None = None, sha256: str | None = None) -> Path:
@@ -94,3 +108,8 @@ suites = ["jit"]
 """
     )
     return path
+
+
+def tag(folder: Path, name: str, commit: str) -> None:
+    """Tag a commit of a checkout."""
+    subprocess.run(["git", "-C", str(folder), "tag", name, commit], check=True)

@@ -16,7 +16,7 @@ import os
 import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -210,6 +210,11 @@ class FakeContainer:
     def vanish(self) -> None:
         """Let something other than crossjit remove the container."""
         self.engine.containers.pop(self.id, None)
+
+    def hurry(self) -> None:
+        """Give it the usual share of processor time."""
+        self.check()
+        self.started = replace(self.started, limits=replace(self.started.limits, idle=False))
 
     def run(
         self,

@@ -25,6 +25,8 @@ from markdown_it.token import Token
 from benchmarks import builds
 from benchmarks import triage as triage_benchmark
 from crossjit import engine, host
+from crossjit.bisect import history
+from crossjit.bisect.journal import Journal, Plan
 from crossjit.config import recipes as recipe_documents
 from crossjit.config import suites
 from crossjit.errors import EngineError, SourceError
@@ -45,6 +47,7 @@ PAGES = sorted(
     str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")) if path.is_file()
 )
 
+GOOD, BAD = "a" * 40, "b" * 40  # commits
 NO_ENGINE = "no engine in this test"
 EXAMPLE_RUN = "20261123-1613"  # in the pages, a run that there was
 
@@ -171,6 +174,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ) as record:
         for result in results:
             record.set_cell(result)
+        # one run is of every kind
+        plan = Plan(
+            repo=".", good=GOOD, bad=BAD, bad_ref="main", arch=Arch.AARCH64.value, variant="jit", tests=("test_dis",)
+        )
+        Journal.start(record.folder, plan)
     return home
 
 
@@ -184,6 +192,9 @@ def home(tmp_path: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     workflows = {
         path.name: path.read_bytes() for path in Path(__file__).with_name("workflows").joinpath("3.15").glob("*.yml")
     }
+    monkeypatch.setattr(history, "commit", lambda path, ref: BAD)
+    monkeypatch.setattr(history, "version", lambda path, commit: (3, 15))
+    monkeypatch.setattr(history, "read", lambda path, older, newer, hint: history.History(path, (GOOD, BAD)))
     monkeypatch.setattr(sources_folder, "read", lambda *arguments, **options: workflows)
     home = tmp_path / "home"
     shutil.copytree(prepared, home, symlinks=True)
