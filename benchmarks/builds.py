@@ -113,7 +113,7 @@ def prepare(
     facts = client.facts()
     ability = host.inspect(loaded, host.LocalShell()).ability
     described = machine.describe(facts, ability)
-    source = sources.resolve(recipe.source, loaded, progress=log)
+    source = sources.resolve(recipe.built_from, loaded, progress=log)
     spec = images.spec_for(source.llvm, images.load_all(PROJECT / "images"))
     foreign = facts.arch.others[0]
 

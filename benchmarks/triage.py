@@ -76,7 +76,7 @@ def read(path: Path) -> Defect:
 def checkout(folder: Path, recipe: str) -> Path:
     """Unpack a recipe's release into a git repository, so that a patch is an uncommitted change."""
     source = recipes.find(recipe, PROJECT / "recipes")
-    return trees.checkout(folder, sources.resolve(source.source, settings.load(), progress=Silent()), recipe)
+    return trees.checkout(folder, sources.resolve(source.built_from, settings.load(), progress=Silent()), recipe)
 
 
 def crossjit(*arguments: str) -> tuple[Done, Any]:

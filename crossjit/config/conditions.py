@@ -50,6 +50,7 @@ class TargetEnvironment:
             "debug": self.variant.debug,
             "free_threaded": self.variant.free_threaded,
             "optimizer": self.variant.optimizer,
+            "packaged": self.variant.packaged,
             "emulated": self.emulated,
             "cpu": self.cpu,
             "qemu": self.qemu,
@@ -69,6 +70,7 @@ def from_record(facts: Mapping[str, Any], capabilities: Mapping[str, bool]) -> T
             debug=facts["debug"],
             free_threaded=facts["free_threaded"],
             test_environment={} if facts.get("optimizer", True) else NO_OPTIMIZER,
+            packaged=facts.get("packaged", False),
         )
         env = TargetEnvironment((major, minor), Arch(facts["arch"]), variant, facts["emulated"], facts["cpu"])
         return dataclasses.replace(env, qemu=facts["qemu"], capabilities=capabilities)
@@ -158,6 +160,8 @@ class When:
     """Whether the variant is free-threaded."""
     optimizer: bool | None = None
     """Whether the variant's suites run with the JIT's optimizer, which PYTHON_UOPS_OPTIMIZE=0 turns off."""
+    packaged: bool | None = None
+    """Whether the Python was built elsewhere, so that it comes without CPython's Tools/."""
     cpu: tuple[str, ...] = ()
     """QEMU emulates a CPU model that matches one of these patterns."""
     qemu: QemuRange | None = None
@@ -176,6 +180,7 @@ class When:
                 self.emulated is None or env.emulated is self.emulated,
                 self.free_threaded is None or env.variant.free_threaded is self.free_threaded,
                 self.optimizer is None or env.variant.optimizer is self.optimizer,
+                self.packaged is None or env.variant.packaged is self.packaged,
                 not self.cpu or any(fnmatch.fnmatchcase(env.cpu or "", pattern) for pattern in self.cpu),
                 self.qemu is None or (env.qemu is not None and in_range(numbers(env.qemu), self.qemu)),
                 all(env.capabilities.get(name) is False for name in self.lacks),
@@ -197,6 +202,7 @@ class When:
                     "" if self.emulated is None else f"{yes_no[self.emulated]}emulated",
                     "" if self.free_threaded is None else f"{yes_no[self.free_threaded]}free-threaded",
                     "" if self.optimizer is None else f"with{'' if self.optimizer else 'out'} the optimizer",
+                    "" if self.packaged is None else f"built {'elsewhere' if self.packaged else 'here'}",
                     f"CPU model {' or '.join(self.cpu)}" if self.cpu else "",
                     f"QEMU {self.qemu}" if self.qemu else "",
                     f"without {' and '.join(self.lacks)}" if self.lacks else "",

@@ -10,6 +10,7 @@ from typing import Any
 
 from crossjit.config import documents
 from crossjit.config.documents import Document, Problem
+from crossjit.config.pythons import InstalledPython
 from crossjit.config.recipe_tables import (
     NAME,
     Archive,
@@ -43,15 +44,25 @@ VARIANTS = "variants.toml"
 
 @dataclass(frozen=True)
 class Recipe:
-    """One recipe. `variants` are complete, in its order; `name` is its file's, without `.toml`."""
+    """One recipe. `variants` are complete, in its order; `name` is its file's, without `.toml`.
+
+    The recipe of an installed Python has no file: see `pythons.recipe_of`.
+    """
 
     name: str
     summary: str
-    source: Archive | Git
+    source: Archive | Git | InstalledPython
     variants: Mapping[str, Variant]
     default_variants: tuple[str, ...]
     path: Path
     default: bool = False
+
+    @property
+    def built_from(self) -> Archive | Git:
+        """The source to build. Raises TypeError for an installed Python."""
+        if isinstance(self.source, InstalledPython):
+            raise TypeError(f"{self.name} is not built")
+        return self.source
 
 
 def load_all(folder: Path, *, suites: Collection[str] | None = None) -> dict[str, Recipe]:

@@ -156,7 +156,7 @@ class DebugTarget:
     memory: int
     target: Target
     artifact: Artifact
-    source: Source
+    source: Source | None
     image: Image
 
     @property
@@ -231,7 +231,8 @@ def prompt(bench: DebugTarget, programs: Sequence[Program], *, go: bool) -> int:
 
     def prepare(container: Container) -> None:
         install_gdb(bench, container, instructions)
-        _put_source(bench, container)
+        if bench.source is not None:
+            _put_source(bench.source, container)
 
     return bench.engine.shell(bench.target.options(), prepare, command(bench.arch), cwd=target_module.HOME)
 
@@ -301,12 +302,12 @@ def install_gdb(bench: DebugTarget, container: Container, instructions: Mapping[
                 container.put(tar, f"{GDB}/usr/{part}".rpartition("/")[0])
 
 
-def _put_source(bench: DebugTarget, container: Container) -> None:
+def _put_source(source: Source, container: Container) -> None:
     """Put the source where it was compiled, so that gdb can show it."""
     container.put(packed(folders={layout.ROOT: target_module.TESTER}), "/")
-    with sources.open_tar(bench.source) as tar:
+    with sources.open_tar(source) as tar:
         container.put(tar, layout.ROOT)
-    container.run(("mv", f"{layout.ROOT}/{bench.source.top}", layout.SOURCE))
+    container.run(("mv", f"{layout.ROOT}/{source.top}", layout.SOURCE))
 
 
 def _text(container: Container, path: str) -> str:

@@ -132,10 +132,7 @@ class ImageBuilder(BaseBuilder):
 
         Raises EngineError with the end of the build's log, and InfrastructureError if there is no base image.
         """
-        base = self.recorded(spec)
-        if base is None:
-            with self.locked_base(spec):
-                base = self.recorded(spec) or self.decide(spec)
+        base = self._recorded_or_decided(spec)
         request = _ImageRequest(spec, role, arch, self.host_arch, base)
         if not refresh and (image := self._known(request)):
             return image
@@ -145,6 +142,18 @@ class ImageBuilder(BaseBuilder):
             with self.locked_base(spec):
                 base = self.require(base, spec)
             return self._make(replace(request, base=base), refresh=refresh)
+
+    def ensure_base(self, spec: ImageSpec) -> str:
+        """Return the reference of a suite's base image, which is made if it is missing. Raises as `ensure`."""
+        base = self._recorded_or_decided(spec)
+        with self.locked_base(spec):
+            return self.require(base, spec).reference
+
+    def _recorded_or_decided(self, spec: ImageSpec) -> Base:
+        if (base := self.recorded(spec)) is not None:
+            return base
+        with self.locked_base(spec):
+            return self.recorded(spec) or self.decide(spec)
 
     def find(self, spec: ImageSpec, role: Role, arch: Arch) -> Image | None:
         """Return the image if `ensure` would not have to build it; nothing is started. Raises EngineError."""

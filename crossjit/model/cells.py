@@ -10,11 +10,12 @@ from crossjit.model.platform import Arch
 
 
 class Strategy(StrEnum):
-    """How a cell is built on this host."""
+    """How a cell is built on this host; `installed` is one that was built elsewhere."""
 
     NATIVE = "native"
     CROSS = "cross"
     EMULATE = "emulate"
+    INSTALLED = "installed"
 
 
 class Expectation(StrEnum):
@@ -48,7 +49,8 @@ class Variant:
 
     `configure` holds arguments for configure; `expects` what the probe must find; `suites` the names of the suites
     that `validate` runs, in order, after the probe. `environment` is set when it is built and run, `test_environment`
-    when its suites run, `packages` are added to its images, `arches` are those it can be built for.
+    when its suites run, `packages` are added to its images, `arches` are those it can be built for. `packaged` says
+    that it was built elsewhere, so that modules may be left out, or in packages of their own.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Variant:
     test_environment: Mapping[str, str] = field(default_factory=dict)
     packages: ExtraPackages = field(default_factory=ExtraPackages)
     arches: tuple[Arch, ...] = tuple(Arch)
+    packaged: bool = False
 
     @property
     def optimizer(self) -> bool:

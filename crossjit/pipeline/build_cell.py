@@ -24,7 +24,7 @@ from crossjit.pipeline.build_steps import (
     probe_conditions,
     run_logged,
 )
-from crossjit.pipeline.context import BuildContext, BuiltCell, PreparedCell
+from crossjit.pipeline.context import BuildContext, BuiltCell, PreparedBuild, PreparedCell, PreparedPython
 from crossjit.pipeline.prepare import stashed
 from crossjit.stash import packing
 from crossjit.stash.artifact import SUPPORT, Artifact
@@ -36,11 +36,15 @@ from crossjit.validation import probe
 def build_cell(ctx: BuildContext, prepared: PreparedCell, *, log: Path, rebuild: bool = False) -> BuiltCell:
     """Take the cell from the stash, or build, probe and stash it. `log` gets the build's whole output.
 
+    A Python that was built elsewhere is in the stash already.
+
     If only the tests differ from an artifact in the stash, the cell is derived from it, unless with `rebuild` or
     without caches. Concurrent processes build the same cell once.
 
     Raises BuildError, EngineError, StashError.
     """
+    if isinstance(prepared, PreparedPython):
+        return BuiltCell(prepared.artifact, prepared.from_stash)
     artifact = None if rebuild else stashed(ctx.store, prepared)
     if artifact is not None:
         if remark := _other_source(artifact.manifest, prepared):
@@ -60,7 +64,7 @@ def build_cell(ctx: BuildContext, prepared: PreparedCell, *, log: Path, rebuild:
         return CellBuild(ctx, prepared, _full_build(ctx, prepared), target, log).run()
 
 
-def _sibling(ctx: BuildContext, prepared: PreparedCell) -> Artifact | None:
+def _sibling(ctx: BuildContext, prepared: PreparedBuild) -> Artifact | None:
     """Return an artifact whose source differs only in its tests, if there is one."""
     sibling = ctx.store.find_by_base_key(prepared.spec.base_key) if prepared.spec.base_key else None
     return sibling or (_sibling(ctx, prepared.trusted) if prepared.trusted else None)
@@ -82,14 +86,14 @@ class BuildMethod:
     derived_from: Artifact | None = None
 
 
-def _full_build(ctx: BuildContext, prepared: PreparedCell) -> BuildMethod:
+def _full_build(ctx: BuildContext, prepared: PreparedBuild) -> BuildMethod:
     """Return the method that builds a cell from its source."""
     fill = partial(populate, spec=prepared.spec, source=prepared.source)
     report = partial(cache_report, remark=lambda message: ctx.progress.say(f"{prepared.cell}: {message}"))
     return BuildMethod(fill, execute.run_build, pack_trees, report)
 
 
-def _derivation(ctx: BuildContext, prepared: PreparedCell, sibling: Artifact) -> BuildMethod:
+def _derivation(ctx: BuildContext, prepared: PreparedBuild, sibling: Artifact) -> BuildMethod:
     """Return the method that derives a cell from an artifact that differs only in its tests. Raises UnfitError."""
     base = test_overlay.open_base(sibling, prepared.spec, prepared.source)
     ctx.progress.say(f"{prepared.cell}: only tests differ from {sibling.id}, so it is derived from that")
@@ -108,7 +112,7 @@ class CellBuild:
     """
 
     ctx: BuildContext
-    prepared: PreparedCell
+    prepared: PreparedBuild
     method: BuildMethod
     target: Image
     log: Path
@@ -206,11 +210,11 @@ class CellBuild:
             qemu=self.ctx.qemu_version(prepared.cell.arch),
             cpu=self.emulation.get("QEMU_CPU"),
             probe=dict(facts),
-            probed_in=probe_conditions(self.ctx, prepared, self.target),
+            probed_in=probe_conditions(self.ctx, prepared.request, self.target),
         )
 
 
-def _other_source(manifest: Manifest, prepared: PreparedCell) -> str | None:
+def _other_source(manifest: Manifest, prepared: PreparedBuild) -> str | None:
     """Return a remark if an artifact was built from another commit or other changes with the same build inputs."""
     source = prepared.source
     if (manifest.source.commit, manifest.source.diff_digest) == (source.commit, source.diff_digest):

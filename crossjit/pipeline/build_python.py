@@ -10,7 +10,7 @@ from crossjit.build import build_python, execute, layout
 from crossjit.build.container import populate
 from crossjit.engine.base import Container
 from crossjit.pipeline.build_steps import build_container, make_manifest, on_wait, pack_tree, run_logged
-from crossjit.pipeline.context import BuildContext, PreparedCell
+from crossjit.pipeline.context import BuildContext, PreparedBuild
 from crossjit.stash.artifact import INSTALL, Artifact
 from crossjit.stash.manifest import ArtifactKind
 from crossjit.stash.store import Store
@@ -22,7 +22,7 @@ def put_build_python(container: Container, python: Artifact) -> None:
         container.put(tar, layout.BUILD_PYTHON)
 
 
-def ensure_build_python(ctx: BuildContext, prepared: PreparedCell, log: Path) -> Artifact | None:
+def ensure_build_python(ctx: BuildContext, prepared: PreparedBuild, log: Path) -> Artifact | None:
     """Return the Python that runs CPython's own tools in a cross build, built if the stash has none; else None."""
     if prepared.build_python is None:
         return None
@@ -50,13 +50,13 @@ def ensure_build_python(ctx: BuildContext, prepared: PreparedCell, log: Path) ->
             )
 
 
-def find_build_python(store: Store, prepared: PreparedCell) -> Artifact | None:
+def find_build_python(store: Store, prepared: PreparedBuild) -> Artifact | None:
     """Return the stash's Python for a cross build, of its own trust domain or of the recipes' own sources."""
     artifact = build_python.find(store, prepared.build_python) if prepared.build_python else None
     return artifact or (find_build_python(store, prepared.trusted) if prepared.trusted else None)
 
 
-def _find_and_report(ctx: BuildContext, prepared: PreparedCell) -> Artifact | None:
+def _find_and_report(ctx: BuildContext, prepared: PreparedBuild) -> Artifact | None:
     artifact = find_build_python(ctx.store, prepared)
     if artifact is not None and artifact.manifest.kind is ArtifactKind.CELL:
         ctx.progress.say(f"{prepared.cell}: {artifact.manifest.subject} ({artifact.id}) is its build Python")

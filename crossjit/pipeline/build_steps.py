@@ -14,7 +14,7 @@ from crossjit.build.execute import BuildResult
 from crossjit.build.spec import BuildSpec
 from crossjit.engine.base import Container
 from crossjit.images import Image
-from crossjit.pipeline.context import BuildContext, PreparedCell
+from crossjit.pipeline.context import BuildContext, CellRequest, PreparedBuild
 from crossjit.pipeline.pace import Paced
 from crossjit.sources import trust
 from crossjit.stash.artifact import GENERATED, INSTALL, SUPPORT
@@ -55,15 +55,15 @@ def pack_tree(container: Container, staging: Staging, name: str, folder: str, *,
         return staging.add(name, tar, below=below)
 
 
-def probe_conditions(ctx: BuildContext, prepared: PreparedCell, image: Image) -> evidence.Conditions:
+def probe_conditions(ctx: BuildContext, request: CellRequest, image: Image) -> evidence.Conditions:
     """Return the conditions in which a probe of a cell would run now."""
-    arch, request = prepared.cell.arch, prepared.request
+    arch = request.cell.arch
     environment = target_module.environment(request.variant, ctx.emulation(arch, request.cpu))
     return evidence.conditions(image, environment, ctx.qemu_version(arch), ctx.facts)
 
 
 @contextlib.contextmanager
-def build_container(ctx: BuildContext, prepared: PreparedCell, spec: BuildSpec, purpose: str) -> Iterator[Container]:
+def build_container(ctx: BuildContext, prepared: PreparedBuild, spec: BuildSpec, purpose: str) -> Iterator[Container]:
     """Start the container of a build with its trust domain's caches; a stranger's cache is trimmed after the build."""
     cache = below = mark = None
     if ctx.cached:
@@ -106,7 +106,7 @@ def _trim(
 
 
 def make_manifest(
-    ctx: BuildContext, prepared: PreparedCell, spec: BuildSpec, kind: ArtifactKind, built: BuildResult
+    ctx: BuildContext, prepared: PreparedBuild, spec: BuildSpec, kind: ArtifactKind, built: BuildResult
 ) -> Manifest:
     """Make the manifest's part that the build determines."""
     source = prepared.source

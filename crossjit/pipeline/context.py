@@ -10,17 +10,19 @@ from crossjit import PROGRAM
 from crossjit.build.build_python import BuildPython
 from crossjit.build.container import jobs_for
 from crossjit.build.spec import BuildSpec
+from crossjit.config.conditions import numbers
+from crossjit.config.pythons import InstalledPython
 from crossjit.config.recipes import Archive, Git, Recipe
 from crossjit.config.test_selection import ALL_TESTS, TestSelection
 from crossjit.engine.base import HOME, OWNED, RUN, Engine, EngineFacts
 from crossjit.errors import InfrastructureError, Interrupted
 from crossjit.host import emulation
-from crossjit.images import Image, ImageSpec, Role
+from crossjit.images import Image, ImageSpec, Package, Role
 from crossjit.model import Arch, Cell, EmulationSupport, Strategy, Variant
 from crossjit.progress import Progress
 from crossjit.settings import Settings
 from crossjit.sources import Source
-from crossjit.stash.artifact import Artifact
+from crossjit.stash.artifact import INSTALL, Artifact
 from crossjit.stash.store import Store
 
 T = TypeVar("T")
@@ -29,13 +31,17 @@ T = TypeVar("T")
 EnsureImage = Callable[[ImageSpec, Role, Arch], Image]
 """Returns an image of this role and arch, made if it is missing; see `ImageBuilder.ensure`."""
 
+EnsureBase = Callable[[ImageSpec], str]
+"""Returns the reference of a suite's base image of the engine's own arch; see `ImageBuilder.ensure_base`."""
+
 
 @dataclass(frozen=True)
 class BuildContext:
     """The machine's side of a run.
 
     `labels` are for everything that is started in the engine. `cached` says whether builds use the caches. `pinned` are
-    sources from earlier runs that replace the requested ones, by `CellRequest.wanted`.
+    sources from earlier runs that replace the requested ones, by `CellRequest.wanted`; `pythons` are the installed
+    Pythons of an earlier run.
     """
 
     settings: Settings
@@ -44,12 +50,14 @@ class BuildContext:
     ability: EmulationSupport
     images: tuple[ImageSpec, ...]
     ensure_image: EnsureImage
+    ensure_base: EnsureBase
     store: Store
     run: str
     labels: Mapping[str, str]
     progress: Progress
     cached: bool = True
     pinned: Mapping[object, Source] = field(default_factory=dict)
+    pythons: Mapping[Cell, Artifact] = field(default_factory=dict)
 
     @property
     def jobs(self) -> int:
@@ -106,8 +114,8 @@ class CellRequest:
     selection: TestSelection = ALL_TESTS
 
     @property
-    def wanted(self) -> Archive | Git | str:
-        """The requested source."""
+    def wanted(self) -> Archive | Git | InstalledPython | str:
+        """The requested source, or the installed Python."""
         return self.source or self.recipe.source
 
     @property
@@ -117,7 +125,7 @@ class CellRequest:
 
 
 @dataclass(frozen=True)
-class PreparedCell:
+class PreparedBuild:
     """A request with its source and toolchain, so that its build key is known.
 
     `trusted` is the same cell in the trust domain of the recipes' own sources, whose artifacts can be used instead;
@@ -130,7 +138,7 @@ class PreparedCell:
     toolchain: Image
     spec: BuildSpec
     build_python: BuildPython | None = None
-    trusted: PreparedCell | None = None
+    trusted: PreparedBuild | None = None
 
     @property
     def cell(self) -> Cell:
@@ -141,6 +149,76 @@ class PreparedCell:
     def key(self) -> str:
         """The build key."""
         return self.spec.key
+
+    @property
+    def version(self) -> str:
+        """CPython's version."""
+        return self.source.version
+
+    @property
+    def python(self) -> tuple[int, int]:
+        """The major and minor version."""
+        return self.source.python
+
+    @property
+    def has_tests(self) -> bool:
+        """Whether CPython's tests are installed."""
+        return True
+
+    @property
+    def packages(self) -> tuple[Package, ...]:
+        """The packages whose libraries it may load."""
+        return self.toolchain.packages
+
+
+@dataclass(frozen=True)
+class PreparedPython:
+    """A request for a Python that was built elsewhere, which is in the stash; its variant is that of its build."""
+
+    request: CellRequest
+    image: ImageSpec
+    artifact: Artifact
+    from_stash: bool
+
+    @property
+    def cell(self) -> Cell:
+        """The requested cell."""
+        return self.request.cell
+
+    @property
+    def key(self) -> str:
+        """The artifact's key."""
+        return self.artifact.key
+
+    @property
+    def source(self) -> Source | None:
+        """Its source is not here."""
+        return None
+
+    @property
+    def version(self) -> str:
+        """CPython's version."""
+        return self.artifact.manifest.version
+
+    @property
+    def python(self) -> tuple[int, int]:
+        """The major and minor version."""
+        major, minor = numbers(".".join(self.version.split(".")[:2]))
+        return major, minor
+
+    @property
+    def has_tests(self) -> bool:
+        """Whether CPython's tests are installed."""
+        return any(path.endswith("/test/libregrtest/__init__.py") for path in self.artifact.files()[INSTALL])
+
+    @property
+    def packages(self) -> tuple[Package, ...]:
+        """No packages: it comes with its own, or with what the target image has."""
+        return ()
+
+
+PreparedCell = PreparedBuild | PreparedPython
+"""A request whose CPython is known, so that it has a key."""
 
 
 @dataclass(frozen=True)

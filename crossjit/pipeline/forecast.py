@@ -48,7 +48,7 @@ def forecast(
     Nothing is started or written. Raises UserError if no image fits the source.
     """
     known = Available(build_python=_serving(request, before))
-    source = sources.known(request.wanted, settings)
+    source = sources.known(prepare.source_of(request), settings)
     if source is None:
         return PlannedCell(request, known)
     known = replace(known, source=True)

@@ -44,4 +44,4 @@ class ScriptPackages:
         if libc is None:
             raise InfrastructureError(f"{image.reference} has no libc6", hint="only Debian's images can have packages")
         glibc = int(libc.split(".")[1])
-        return WheelTarget(arch, prepared.source.python, prepared.request.variant.free_threaded, glibc)
+        return WheelTarget(arch, prepared.python, prepared.request.variant.free_threaded, glibc)

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from crossjit import PROGRAM
+from crossjit.config.pythons import InstalledPython
 from crossjit.config.recipes import Recipe, name_of, unknown_recipe
 from crossjit.errors import InfrastructureError, UserError, did_you_mean
 from crossjit.model import Arch, Cell, EmulationSupport, Strategy, Variant
@@ -132,7 +133,9 @@ def parse_arch(text: str) -> Arch:
 
 def parse_strategy(text: str) -> Strategy | None:
     """Parse a strategy; None is `auto`. Raises UserError with the choices."""
-    return None if text == AUTO else _member("strategy", text, Strategy, {}, also=(AUTO,))
+    if text == AUTO:
+        return None
+    return _member("strategy", text, [each for each in Strategy if each is not Strategy.INSTALLED], {}, also=(AUTO,))
 
 
 def parse_cell(text: str) -> Cell:
@@ -141,6 +144,13 @@ def parse_cell(text: str) -> Cell:
     if len(parts) != 3 or not all(parts):
         raise UserError(f"invalid cell {text!r}: expected recipe/arch/variant", hint="such as 3.15/aarch64/jit")
     return Cell(parts[0], parse_arch(parts[1]), parts[2])
+
+
+def strategy_of(recipe: Recipe, requested: Strategy | None, ability: EmulationSupport, arch: Arch) -> Strategy:
+    """Choose how a recipe's cell is built for an arch, as `choose_strategy`; an installed Python is not built."""
+    if isinstance(recipe.source, InstalledPython):
+        return Strategy.INSTALLED
+    return choose_strategy(requested, ability, arch)
 
 
 def choose_strategy(requested: Strategy | None, ability: EmulationSupport, arch: Arch) -> Strategy:
@@ -263,9 +273,9 @@ def _words(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part for part in parts if part))
 
 
-def _member(what: str, text: str, kind: type[E], aliases: Mapping[str, E], also: tuple[str, ...] = ()) -> E:
-    choices = (*also, *(member.value for member in kind))
-    for member in kind:
+def _member(what: str, text: str, members: Iterable[E], aliases: Mapping[str, E], also: tuple[str, ...] = ()) -> E:
+    choices = (*also, *(member.value for member in members))
+    for member in members:
         if text == member.value:
             return member
     alias = aliases.get(text.casefold())

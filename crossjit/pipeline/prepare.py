@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from crossjit import images, sources
 from crossjit.build import build_python
 from crossjit.build.spec import make_spec
+from crossjit.config.recipes import Archive, Git
 from crossjit.errors import Interrupted, UserError
 from crossjit.images import Image, ImageSpec, Role
 from crossjit.model import Arch, CellResult, Strategy, Verdict
-from crossjit.pipeline import named_tests
-from crossjit.pipeline.context import BuildContext, CellRequest, PreparedCell
+from crossjit.pipeline import installed, named_tests
+from crossjit.pipeline.context import BuildContext, CellRequest, PreparedBuild, PreparedCell
 from crossjit.runs import bug_report
 from crossjit.sources import Source, trust
 from crossjit.stash.artifact import Artifact
@@ -24,7 +25,7 @@ def resolve(ctx: BuildContext, request: CellRequest) -> Source:
     if request.wanted in ctx.pinned:
         return ctx.pinned[request.wanted]
     return sources.resolve(
-        request.wanted,
+        source_of(request),
         ctx.settings,
         progress=ctx.progress,
         pool_mirrors=sources.host_pool_mirrors,
@@ -51,14 +52,16 @@ def prepare(ctx: BuildContext, requests: Sequence[CellRequest]) -> tuple[Prepare
     """Get the requests' sources and toolchain images, each once, and specify the builds."""
     resolved: dict[object, Source] = {}
     for request in requests:
-        if request.wanted not in resolved:
+        if request.strategy is not Strategy.INSTALLED and request.wanted not in resolved:
             resolved[request.wanted] = resolve(ctx, request)
     _require_tests(requests, resolved.values())
-    return tuple(_prepare(ctx, request, resolved[request.wanted]) for request in requests)
+    return tuple(_prepare_either(ctx, request, resolved) for request in requests)
 
 
 def _require_tests(requests: Sequence[CellRequest], resolved: Collection[Source]) -> None:
-    """Raise UserError for requested tests that cannot exist."""
+    """Raise UserError for requested tests that cannot exist in any of the sources."""
+    if not resolved:
+        return
     suites = [suite for request in requests for suite in request.suites]
     for selection in dict.fromkeys(request.selection for request in requests):
         named_tests.require_modules(selection.tests, suites, resolved)
@@ -74,7 +77,7 @@ def prepare_each(ctx: BuildContext, requests: Sequence[CellRequest]) -> tuple[Pr
     done: list[PreparedCell | CellResult] = []
     for request in requests:
         try:
-            if request.wanted not in {*sources_of, *failures}:
+            if request.strategy is not Strategy.INSTALLED and request.wanted not in {*sources_of, *failures}:
                 sources_of[request.wanted] = resolve(ctx, request)
         except (Interrupted, UserError):
             raise
@@ -86,7 +89,7 @@ def prepare_each(ctx: BuildContext, requests: Sequence[CellRequest]) -> tuple[Pr
         try:
             if failure := failures.get(request.wanted) or failures.get(common):
                 raise failure
-            done.append(_prepare(ctx, request, sources_of[request.wanted]))
+            done.append(_prepare_either(ctx, request, sources_of))
         except (Interrupted, UserError):
             raise
         except Exception as error:
@@ -97,11 +100,17 @@ def prepare_each(ctx: BuildContext, requests: Sequence[CellRequest]) -> tuple[Pr
 
 
 def compiler_arch(request: CellRequest, host_arch: Arch) -> Arch:
-    """Return the arch of a cell's compilers."""
-    return request.cell.arch if request.strategy is Strategy.EMULATE else host_arch
+    """Return the arch of a cell's compilers, or of its only programs if it is not built."""
+    return request.cell.arch if request.strategy in (Strategy.EMULATE, Strategy.INSTALLED) else host_arch
 
 
-def _prepare(ctx: BuildContext, request: CellRequest, source: Source) -> PreparedCell:
+def _prepare_either(ctx: BuildContext, request: CellRequest, resolved: Mapping[object, Source]) -> PreparedCell:
+    if request.strategy is Strategy.INSTALLED:
+        return installed.prepare(ctx, request)
+    return _prepare(ctx, request, resolved[request.wanted])
+
+
+def _prepare(ctx: BuildContext, request: CellRequest, source: Source) -> PreparedBuild:
     image = choose_image(ctx.images, request, source)
     toolchain = ctx.ensure_image(image, Role.TOOLCHAIN, compiler_arch(request, ctx.facts.arch))
     return make_prepared(request, source, image, toolchain, ctx.facts.arch, _emulator(ctx, request))
@@ -115,11 +124,16 @@ def _emulator(ctx: BuildContext, request: CellRequest) -> str:
 
 def make_prepared(
     request: CellRequest, source: Source, image: ImageSpec, toolchain: Image, host_arch: Arch, emulator: str = ""
-) -> PreparedCell:
+) -> PreparedBuild:
     """Specify the cell's build in each trust domain that it can use."""
-    domains = trust.serving(trust.domain_of(request.wanted))
+    domains = trust.serving(trust.domain_of(source_of(request)))
     own, *below = (_in_domain(domain, request, source, image, toolchain, host_arch, emulator) for domain in domains)
     return replace(own, trusted=below[0]) if below else own
+
+
+def source_of(request: CellRequest) -> Archive | Git | str:
+    """Return what a request is built from."""
+    return request.source or request.recipe.built_from
 
 
 def _in_domain(
@@ -130,7 +144,7 @@ def _in_domain(
     toolchain: Image,
     host_arch: Arch,
     emulator: str,
-) -> PreparedCell:
+) -> PreparedBuild:
     own_python = None
     if request.strategy is Strategy.CROSS:
         own_python = build_python.make_spec(request.recipe, source, host_arch, toolchain, domain)
@@ -144,10 +158,10 @@ def _in_domain(
         domain=domain,
         emulator=emulator,
     )
-    return PreparedCell(request, source, image, toolchain, spec, own_python)
+    return PreparedBuild(request, source, image, toolchain, spec, own_python)
 
 
-def stashed(store: Store, prepared: PreparedCell) -> Artifact | None:
+def stashed(store: Store, prepared: PreparedBuild) -> Artifact | None:
     """Return a cell's intact artifact in the stash, of its own trust domain or of the recipes' own sources."""
     artifact = store.find_intact(prepared.key)
     return artifact or (stashed(store, prepared.trusted) if prepared.trusted else None)

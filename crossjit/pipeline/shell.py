@@ -6,7 +6,7 @@ from crossjit.build import layout
 from crossjit.build.container import cache_environment, container_name, populate
 from crossjit.engine.base import Container, ContainerOptions
 from crossjit.pipeline.build_python import ensure_build_python, put_build_python
-from crossjit.pipeline.context import BuildContext, BuiltCell, PreparedCell
+from crossjit.pipeline.context import BuildContext, BuiltCell, PreparedBuild, PreparedCell
 from crossjit.pipeline.validate_cell import target_of
 from crossjit.validation import target as target_module
 
@@ -17,7 +17,7 @@ def target_shell(ctx: BuildContext, prepared: PreparedCell, built: BuiltCell) ->
     return ctx.engine.shell(target.options(), target.install, ("bash",), cwd=target_module.HOME)
 
 
-def toolchain_shell(ctx: BuildContext, prepared: PreparedCell) -> int:
+def toolchain_shell(ctx: BuildContext, prepared: PreparedBuild) -> int:
     """Open a shell in the toolchain image, with the source, the build Python and the build's environment in place.
 
     A build Python is built first if there is none in the stash. Returns the shell's exit status.

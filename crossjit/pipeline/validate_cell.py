@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from crossjit.build.container import container_name
+from crossjit.config import suites
 from crossjit.errors import Interrupted, UserError
 from crossjit.images import Role
 from crossjit.model import CellResult, SuiteResult, Verdict
@@ -30,6 +31,9 @@ def validate_cell(
     selection = prepared.request.selection
     results = []
     for name in prepared.request.suites:
+        if (impossible := _without_tests(prepared, name)) is not None:
+            results.append(impossible)
+            continue
         target = target_of(ctx, prepared, built, name)
         result = run_suite.run_suite(
             ctx.engine,
@@ -49,6 +53,14 @@ def validate_cell(
     return tuple(results)
 
 
+def _without_tests(prepared: PreparedCell, name: str) -> SuiteResult | None:
+    """Return the result of a suite of test modules for a Python that comes without the `test` package; else None."""
+    if not suites.load(name).groups or prepared.has_tests:
+        return None
+    why = "this Python comes without CPython's tests (the package `test`), so the suite cannot run"
+    return SuiteResult(name, (), 0.0, unproved=(why,))
+
+
 def target_of(ctx: BuildContext, prepared: PreparedCell, built: BuiltCell, purpose: str) -> target_module.Target:
     """Return the target of a built cell, whose image is made if it is missing. `purpose` names the container."""
     ctx.require_emulator(prepared.cell.arch)
@@ -58,13 +70,13 @@ def target_of(ctx: BuildContext, prepared: PreparedCell, built: BuiltCell, purpo
         tree=built.artifact.open,
         cell=prepared.cell,
         variant=prepared.request.variant,
-        python=prepared.source.python,
+        python=prepared.python,
         name=container_name(f"{purpose}-{prepared.cell.slug}", ctx.run),
         labels=ctx.labels,
-        support=partial(built.artifact.open, SUPPORT),
+        support=partial(built.artifact.open, SUPPORT) if SUPPORT in built.artifact.objects else None,
         emulation=ctx.emulation(prepared.cell.arch, prepared.request.cpu),
         qemu=ctx.qemu_version(prepared.cell.arch),
-        packages=prepared.toolchain.packages,
+        packages=prepared.packages,
     )
 
 
@@ -118,9 +130,9 @@ def _current_probe(ctx: BuildContext, prepared: PreparedCell, built: BuiltCell) 
     if not built.from_stash:
         return manifest.probe
     target = target_of(ctx, prepared, built, "probe")
-    conditions = probe_conditions(ctx, prepared, target.image)
+    conditions = probe_conditions(ctx, prepared.request, target.image)
     changed = evidence.changed(manifest.probed_in, conditions)
     if not changed and "unfinished" not in manifest.probe:
         return manifest.probe
     ctx.progress.say(f"{prepared.cell}: probing it again ({changed or 'it did not finish'})")
-    return evidence.probe(ctx.engine, ctx.facts, target, prepared.toolchain.packages, ctx.progress)
+    return evidence.probe(ctx.engine, ctx.facts, target, prepared.packages, ctx.progress)

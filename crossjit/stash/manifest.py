@@ -14,21 +14,30 @@ from pydantic import TypeAdapter, ValidationError
 from crossjit.errors import StashError
 from crossjit.model import Arch, Cell, Strategy
 
-SCHEMA = 1
+SCHEMA = 2  # the newest that can be read
+BUILT = 1  # the schema of what is built here
+INSTALLED = 2  # that of a Python that was built elsewhere
 
 _NOT_STASHED = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ArtifactKind(StrEnum):
-    """What an artifact is for: a cell's build, or the Python that runs CPython's own tools in cross builds."""
+    """What an artifact is for.
+
+    It is a cell's build, the Python that runs CPython's own tools in cross builds, or a Python that was built
+    elsewhere.
+    """
 
     CELL = "cell"
     BUILD_PYTHON = "build-python"
+    INSTALLED = "installed"
 
 
 @dataclass(frozen=True)
 class SourceFacts:
     """The source that was built: `kind` is archive, git or checkout, `llvm` the LLVM version that it requires.
+
+    Of a Python that was built elsewhere, `kind` is debian, folder or archive, and `origin` what `--python` named.
 
     `regenerate` are make's arguments for regenerating files before the build.
     """
@@ -40,6 +49,16 @@ class SourceFacts:
     diff_digest: str | None = None
     llvm: str | None = None
     regenerate: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, order=True)
+class PackageFacts:
+    """A package of Debian that a Python was installed from, with the sha256 of its .deb."""
+
+    name: str
+    arch: str
+    version: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -67,7 +86,8 @@ class Manifest:
     `images` maps `toolchain` and `target` to facts of the images, `seconds` maps phases to wall time. `build_python` is
     the full id of the artifact whose Python ran CPython's own tools in a cross build. `base_key` is shared by builds
     that differ only in their tests; `derived_from` is the full id of the artifact with this key from which this one was
-    derived instead of being compiled. Both may be None. `domain` is the source's trust domain.
+    derived instead of being compiled. Both may be None. `domain` is the source's trust domain. Of a Python that was
+    built elsewhere, `packages` are Debian's, and `build_facts` are what it says of its build (`BuildFacts`).
 
     Versioning: within a schema, keys may be added with a default. Readers ignore unknown keys; rewriting a manifest
     would drop them, but nothing rewrites one. A change that an older reader would misunderstand increments `schema`,
@@ -91,6 +111,8 @@ class Manifest:
     base_key: str | None = None
     derived_from: str | None = None
     domain: str = ""
+    packages: tuple[PackageFacts, ...] = ()
+    build_facts: dict[str, object] = field(default_factory=dict)
     qemu: str | None = None
     cpu: str | None = None
     crossjit: str = ""
@@ -101,7 +123,7 @@ class Manifest:
     sequence: int = 0
     tree_digest: str = ""
     trees: dict[str, Tree] = field(default_factory=dict)
-    schema: int = SCHEMA
+    schema: int = BUILT
 
     @property
     def age(self) -> tuple[int, datetime, str]:

@@ -253,14 +253,14 @@ def _write(entries: Mapping[str, Entry], output: BinaryIO, destination: Path, wo
         tar_zst.tar_writer(compressed) as tar,
     ):
         members = _MemberWriter(tar)
-        for path in sorted(entries, key=_raw):
+        for path in sorted(entries, key=raw_path):
             members.add(path, entries[path])
     writer.flush()
     return Packed(
         path=destination,
         digest=writer.hash.hexdigest(),
         size=writer.size,
-        tree_digest=_digest(line for _, line in sorted(members.lines)),
+        tree_digest=tree_digest(members.lines),
         files=members.files,
         unpacked=members.unpacked,
     )
@@ -304,15 +304,22 @@ class _MemberWriter:
             value = self.files[path] = sha256.hexdigest()
             self.unpacked += info.size
         tar_module.drop_members(self._tar)
-        self.lines.append((_raw(path), f"{entry.kind} {entry.mode:04o} {json.dumps(path)} {value}\n"))
+        self.lines.append((raw_path(path), digest_line(path, entry.kind, entry.mode, value)))
 
 
-def _raw(path: str) -> bytes:
+def raw_path(path: str) -> bytes:
+    """Return a path as bytes; trees are sorted by it."""
     return path.encode("utf-8", "surrogateescape")
 
 
-def _digest(lines: Iterable[str]) -> str:
+def digest_line(path: str, kind: str, mode: int, value: str) -> str:
+    """Return an entry's part of its tree's digest; `value` is a file's sha256, or a link's target as JSON."""
+    return f"{kind} {mode:04o} {json.dumps(path)} {value}\n"
+
+
+def tree_digest(lines: Iterable[tuple[bytes, str]]) -> str:
+    """Return a tree's digest, of its entries' raw paths and lines in any order."""
     digest = hashlib.sha256()
-    for line in lines:
+    for _, line in sorted(lines):
         digest.update(line.encode("ascii"))
     return digest.hexdigest()

@@ -33,9 +33,18 @@ def build(context: Context, request: Request, rebuild: bool = False, json: bool 
     return run_cells(request, validate=False, rebuild=rebuild, json=json)
 
 
+@cell_command(*SELECTORS, "no_cache", "python", help=describe("json"))
+def probe(context: Context, request: Request, json: bool = False) -> ExitCode:
+    """Say whether the JIT of cells, or of a Python that was built elsewhere, makes machine code.
+
+    Cells that are not in the stash are built first.
+    """
+    return run_cells(request, validate=False, rebuild=False, json=json)
+
+
 @cell_command(
     *SELECTORS,
-    *("no_cache", "suite", "shard", "tests"),
+    *("no_cache", "python", "suite", "shard", "tests"),
     help=describe(
         "json",
         rebuild=_REBUILD,
@@ -56,6 +65,11 @@ def validate(
 ) -> ExitCode:
     """Build what is missing, run the variants' suites in the target image, and give each cell a verdict."""
     if not resume:
+        if request.python and (upstream or rebuild):
+            raise UserError(
+                f"--python cannot be combined with --{'upstream' if upstream else 'rebuild'}",
+                hint="it names a Python that was built elsewhere; leave the other option out",
+            )
         if upstream:
             request = ci_jobs.all_jobs(request)
         return run_cells(request, validate=True, rebuild=rebuild, json=json)
@@ -234,6 +248,7 @@ def _planned_json(cell: PlannedCell, steps: Sequence[PlannedStep]) -> dict[str, 
 
 @cell_command(
     *SELECTORS,
+    "python",
     help={"toolchain": "the toolchain image with the source and the build's environment; default: the target image"},
 )
 def shell(context: Context, request: Request, toolchain: bool = False) -> int:
@@ -243,11 +258,16 @@ def shell(context: Context, request: Request, toolchain: bool = False) -> int:
     is shown. What is done inside is lost when the shell ends.
     """
     from crossjit.pipeline import build_cell, prepare
+    from crossjit.pipeline.context import PreparedBuild
     from crossjit.pipeline.shell import target_shell, toolchain_shell
 
+    if toolchain and request.python:
+        raise UserError(
+            "--toolchain cannot be combined with --python", hint="nothing is built; leave one of the options out"
+        )
     with opened(request, one=True, looks=True) as run:
         (prepared,) = prepare.prepare(run.ctx, run.requests)
-        if toolchain:
+        if toolchain and isinstance(prepared, PreparedBuild):
             note(f"configure is called here as: {prepared.spec.configure_line}")
             status = toolchain_shell(run.ctx, prepared)
         else:

@@ -13,7 +13,7 @@ from invoke.context import Context
 from crossjit import PROGRAM
 from crossjit.config.test_selection import ALL_TESTS
 from crossjit.errors import ExitCode, InfrastructureError, UserError
-from crossjit.model import CellResult, Outcome
+from crossjit.model import Arch, CellResult, Outcome
 from crossjit.tasks.framework import note, show, show_json, words_after_dashes
 from crossjit.tasks.options import MAKING, Request, cell_command, describe, from_record, number, of_cell
 from crossjit.tasks.runs import RUN
@@ -39,6 +39,7 @@ class DebugRequest:
 
 @cell_command(
     *MAKING,
+    *("arch", "python"),
     iterable=["run"],
     rest="run",
     words=True,
@@ -48,6 +49,7 @@ class DebugRequest:
             "a cell, such as 3.15/aarch64/jit, together with --test, or with arguments for its Python after --; "
             "default: the cell of the crash"
         ),
+        arch=f"the architecture of the Python that --python names: {', '.join(Arch)}; default: the engine's own",
         test="the name of the test or module to run; default: the first test of the run that crashed",
         batch="run to the crash, record what gdb sees there, and exit; default: gdb's prompt",
         seconds="with --batch, how long the program may run before it is interrupted; default: its suite's limit",
@@ -76,12 +78,16 @@ def debug(
     if seconds and not batch:
         raise UserError("--seconds goes with --batch", hint="at gdb's prompt, Ctrl-C interrupts the program")
     limit = number("seconds", seconds, at_least=1) if seconds else None
-    if cell:
-        if run:
-            raise UserError("--cell cannot be combined with a run id", hint="give a run or a cell, not both")
+    if cell or request.python:
+        option = "--cell" if cell else "--python"
+        if run or (cell and (request.python or request.arches)):
+            other = "a run id" if run else "--python or --arch"
+            raise UserError(f"{option} cannot be combined with {other}", hint="give a run, a cell, or a Python")
         if bool(test) == bool(arguments):
-            raise UserError("--cell needs either --test, or arguments for its Python after --", hint="give one of them")
-        wanted = DebugRequest(of_cell(request, cell), test=test, arguments=arguments)
+            raise UserError(
+                f"{option} needs either --test, or arguments for its Python after --", hint="give one of them"
+            )
+        wanted = DebugRequest(of_cell(request, cell) if cell else request, test=test, arguments=arguments)
     else:
         if not request.leaves_all_open:
             raise UserError("build options are taken from the run", hint="drop them or use --cell")
@@ -139,7 +145,7 @@ def _debug(wanted: DebugRequest, *, batch: bool, seconds: int | None, json: bool
     from crossjit.report import gdb
     from crossjit.util import files as files_module
 
-    with opened(wanted.request, looks=True) as run:
+    with opened(wanted.request, one=wanted.before is None, looks=True) as run:
         cell = wanted.result.cell if wanted.result is not None else None
         requests = [request for request in run.requests if cell in (None, request.cell)]
         run.record.set_cells([request.cell for request in requests])

@@ -36,6 +36,10 @@ HELP: Mapping[str, str] = {
         "(branch, tag, commit or pull/N/head), a pull request's address on GitHub, or a checkout with its uncommitted "
         "changes; default: the recipe's"
     ),
+    "python": (
+        "a Python that was built elsewhere, instead of a recipe's: debian:SUITE/PACKAGE, such as "
+        "debian:forky/python3.15, or a folder or an archive with an installed one; default: a recipe's cell"
+    ),
     "cpu": (
         "the CPU model that QEMU emulates for a foreign arch, such as max; "
         f"default: {', '.join(f'{arch.cpu} for {arch}' for arch in Arch)}"
@@ -71,6 +75,7 @@ class Request:
     jobs: int = 0
     selection: TestSelection = ALL_TESTS
     cached: bool = True
+    python: str | None = None
 
     @property
     def leaves_all_open(self) -> bool:
@@ -130,11 +135,14 @@ def read(
     shard: str = "",
     tests: Iterable[str] | None = None,
     no_cache: bool = False,
+    python: str = "",
 ) -> Request:
     """Parse the options' texts. Raises UserError for the first invalid one."""
     from crossjit.config import recipes
     from crossjit.pipeline import plan
 
+    if python:
+        _require_alone(recipe=recipe, variant=variant, source=source, strategy=strategy != AUTO, no_cache=no_cache)
     return Request(
         arches=plan.parse_arches(arch or ()),
         recipes=tuple(map(recipes.in_full, words(recipe))),
@@ -145,7 +153,18 @@ def read(
         jobs=number("jobs", jobs, at_least=1) if jobs else 0,
         selection=TestSelection(suites=words(suite), shard=parse_shard(shard), tests=words(tests)),
         cached=not no_cache,
+        python=_python_in_full(python) if python else None,
     )
+
+
+def _require_alone(**others: object) -> None:
+    """Raise UserError for options that say how to build, together with `--python`."""
+    given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value]
+    if given:
+        raise UserError(
+            f"--python cannot be combined with {' or '.join(given)}",
+            hint="it names a Python that was built elsewhere; leave the other options out",
+        )
 
 
 def in_full(argv: Iterable[str]) -> list[str]:
@@ -159,7 +178,12 @@ def in_full(argv: Iterable[str]) -> list[str]:
         recipe, *rest = value.rsplit("/", 2)
         return "/".join([recipes.in_full(recipe), *rest])
 
-    kinds = {"--source": _source_in_full, "--recipe": recipes_in_full, "--cell": cell_in_full}
+    kinds = {
+        "--source": _source_in_full,
+        "--python": _python_in_full,
+        "--recipe": recipes_in_full,
+        "--cell": cell_in_full,
+    }
     result: list[str] = []
     words_left = iter(argv)
     for word in words_left:
@@ -176,6 +200,13 @@ def _source_in_full(source: str) -> str:
     from crossjit.sources import request
 
     return request.in_full(source)
+
+
+def _python_in_full(python: str) -> str:
+    from crossjit.config import pythons
+    from crossjit.util.paths import full_path
+
+    return python if python.startswith(pythons.DEBIAN) else str(full_path(python))
 
 
 def of_cell(request: Request, cell: str, *, tests: Iterable[str] = ()) -> Request:

@@ -34,7 +34,7 @@ LARGEST_LOG = 200 << 20  # bytes
     "recipe",
     "variant",
     *MAKING,
-    *("suite", "shard", "tests"),
+    *("python", "suite", "shard", "tests"),
     iterable=["script", "with_"],
     rest="script",
     words=True,
@@ -91,8 +91,10 @@ def _reproduce_job(request: Request, job: str, log: Path | None, *, json: bool) 
     from crossjit.upstream.jobs import find
     from crossjit.upstream.variant import variant_of
 
-    if request.arches or request.recipes or request.variants:
-        raise UserError("--arch, --recipe and --variant are about a script: a job has its own", hint="leave them out")
+    if request.arches or request.recipes or request.variants or request.python:
+        raise UserError(
+            "--arch, --recipe, --variant and --python are about a script: a job has its own", hint="leave them out"
+        )
     if log and request.selection.tests:
         raise UserError("--log and --tests both choose tests", hint="leave one of them out")
     loaded = settings.load()
@@ -117,7 +119,8 @@ def _reproduce_script(request: Request, script: Script, *, json: bool) -> ExitCo
     from crossjit.triage import user_script
     from crossjit.triage.experiments import Experiments
 
-    request = replace(request, arches=request.arches or tuple(Arch), variants=request.variants or ("jit",))
+    variants = () if request.python else ("jit",)
+    request = replace(request, arches=request.arches or tuple(Arch), variants=request.variants or variants)
     reproductions: list[user_script.Reproduction] = []
     with opened(request, looks=True) as run:
         packages = ScriptPackages(run.ctx, script.requirements)

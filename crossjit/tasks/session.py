@@ -106,13 +106,15 @@ def _context(
     from crossjit.stash.store import Store
 
     labels = context.labels(settings, run)
+    builder = images.ImageBuilder(client, facts.arch, settings.home, progress, labels)
     return context.BuildContext(
         settings=settings,
         engine=client,
         facts=facts,
         ability=ability,
         images=specs,
-        ensure_image=images.ImageBuilder(client, facts.arch, settings.home, progress, labels).ensure,
+        ensure_image=builder.ensure,
+        ensure_base=builder.ensure_base,
         store=Store(settings.stash, progress=progress),
         run=run,
         labels=labels,
@@ -205,9 +207,14 @@ def forecast_cells(request: Request) -> tuple[tuple[PlannedCell, ...], Emulation
 
 
 def _recipes(request: Request) -> Mapping[str, Recipe]:
-    """Load the recipes to choose from, including those that the request names by path."""
+    """Load the recipes to choose from, including those that the request names by path, or an installed Python's."""
     from crossjit.config import recipes, suites
 
+    if request.python:
+        from crossjit.pipeline import installed
+
+        recipe = installed.recipe_of(installed.find(request.python), request.arches)
+        return {recipe.name: recipe}
     return recipes.gather(request.recipes, crossjit.PROJECT / "recipes", suites=suites.names())
 
 
@@ -229,7 +236,7 @@ def _cell_request(cell: Cell, recipe: Recipe, request: Request, ability: Emulati
         cell=cell,
         recipe=recipe,
         variant=recipe.variants[cell.variant],
-        strategy=plan.choose_strategy(request.strategy, ability, cell.arch),
+        strategy=plan.strategy_of(recipe, request.strategy, ability, cell.arch),
         source=request.source,
         cpu=request.cpu,
         selection=request.selection,

@@ -9,6 +9,7 @@ from invoke.context import Context
 
 from crossjit import PROGRAM
 from crossjit.errors import StashError
+from crossjit.model import Strategy
 from crossjit.tasks.framework import Notes, command, note, show, show_json, show_table
 from crossjit.tasks.options import describe, number, words
 from crossjit.util.paths import full_path
@@ -193,7 +194,8 @@ def _described(artifact: Artifact) -> str:
         "build Python": manifest.build_python,
         "made of": manifest.derived_from,
         "trust domain": manifest.domain,
-        "LLVM": manifest.llvm,
+        "LLVM": manifest.llvm or ("unknown" if manifest.strategy is Strategy.INSTALLED else None),
+        **{f"package {each.name}": f"{each.version} {each.arch} sha256:{each.sha256}" for each in manifest.packages},
         "QEMU": " as ".join(word for word in (manifest.qemu, manifest.cpu) if word),
         "build key": artifact.key,
         "tree digest": manifest.tree_digest,

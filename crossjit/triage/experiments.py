@@ -14,7 +14,7 @@ from crossjit.config.recipes import Recipe
 from crossjit.errors import CrossjitError, Interrupted
 from crossjit.model import NO_OPTIMIZER, Arch, Cell, EmulationSupport, Expectation, Variant
 from crossjit.pipeline import build_cell, plan, prepare, validate_cell
-from crossjit.pipeline.context import BuildContext, BuiltCell, CellRequest, PreparedCell
+from crossjit.pipeline.context import BuildContext, BuiltCell, CellRequest, PreparedCell, PreparedPython
 from crossjit.pipeline.packages import ScriptPackages
 from crossjit.triage import rerun
 from crossjit.triage.decide import Conclusion, Experiment, Next, Subject, step
@@ -93,15 +93,15 @@ class Experiments:
         emulated = self._ctx.emulated(arch)
         can = {
             Experiment.JIT_OFF: jit,
-            Experiment.STRESS: jit and self._prepared.source.python >= (3, 15),
-            Experiment.LOW_THRESHOLDS: jit and self._prepared.source.python >= (3, 15),
+            Experiment.STRESS: jit and self._prepared.python >= (3, 15),
+            Experiment.LOW_THRESHOLDS: jit and self._prepared.python >= (3, 15),
             Experiment.OPTIMIZER_OFF: jit,
             Experiment.GIL_ON: variant.free_threaded,
             Experiment.OTHER_CPU: emulated,
-            Experiment.NATIVE: emulated,
+            Experiment.NATIVE: emulated and self._ctx.facts.arch in variant.arches,
             Experiment.INTERPRETER: jit and INTERPRETER in self._prepared.request.recipe.variants,
             Experiment.DEBUG: asserts and (jit or variant.free_threaded),
-            Experiment.OTHER_ARCH: jit and _other(arch, self._ctx.ability) is not None,
+            Experiment.OTHER_ARCH: jit and _other(arch, variant, self._ctx.ability) is not None,
             Experiment.REFERENCE: self._prepared.request.source is not None,
         }
         return Subject(
@@ -192,7 +192,9 @@ class Experiments:
         if experiment is Experiment.DEBUG:
             return self._sibling(request, {}, variant=variant)
         if experiment is Experiment.OTHER_ARCH:
-            return self._sibling(request, {}, variant=variant, arch=_other(request.cell.arch, self._ctx.ability))
+            return self._sibling(
+                request, {}, variant=variant, arch=_other(request.cell.arch, variant, self._ctx.ability)
+            )
         if experiment is Experiment.INTERPRETER:
             interpreter = request.recipe.variants[INTERPRETER]
             sibling = debug_sibling(interpreter, request.recipe) or _with_pydebug(interpreter)
@@ -217,7 +219,7 @@ class Experiments:
             case Experiment.NATIVE:
                 return self._sibling(request, off, arch=self._ctx.facts.arch)
             case Experiment.OTHER_ARCH:
-                return self._sibling(request, {}, arch=_other(request.cell.arch, self._ctx.ability))
+                return self._sibling(request, {}, arch=_other(request.cell.arch, request.variant, self._ctx.ability))
             case Experiment.INTERPRETER:
                 return self._sibling(request, {}, variant=request.recipe.variants[INTERPRETER])
             case _:
@@ -229,13 +231,13 @@ class Experiments:
         """Return a different build of the same source, or of the recipe's own."""
         variant = variant or request.variant
         cell = replace(request.cell, arch=arch or request.cell.arch, variant=variant.name)
-        strategy = plan.choose_strategy(None, self._ctx.ability, cell.arch)
+        strategy = plan.strategy_of(request.recipe, None, self._ctx.ability, cell.arch)
         changed = replace(request, cell=cell, variant=variant, strategy=strategy)
         (prepared,) = prepare.prepare(self._ctx, [changed])
-        if not self._builds and prepare.stashed(self._ctx.store, prepared) is None:
+        if not self._builds and not _is_stashed(self._ctx, prepared):
             return "not in the stash, and building was not allowed"
         built = build_cell.build_cell(self._ctx, prepared, log=self._folder / f"build-{cell.slug}.log")
-        return _Place(self._target_of(prepared, built), env, prepared.source.version)
+        return _Place(self._target_of(prepared, built), env, prepared.version)
 
     def _target_of(self, prepared: PreparedCell, built: BuiltCell) -> Target:
         target = validate_cell.target_of(self._ctx, prepared, built, "triage")
@@ -310,6 +312,10 @@ class _TestProgress:
         self._latest = outcome
 
 
+def _is_stashed(ctx: BuildContext, prepared: PreparedCell) -> bool:
+    return isinstance(prepared, PreparedPython) or prepare.stashed(ctx.store, prepared) is not None
+
+
 def debug_sibling(variant: Variant, recipe: Recipe) -> Variant | None:
     """Return the recipe's variant with the same configuration and assertions; None if there is none."""
     configure = sorted((*variant.configure, PYDEBUG))
@@ -321,7 +327,7 @@ def _with_pydebug(variant: Variant) -> Variant:
     return replace(variant, name=f"{variant.name}-debug", configure=(*variant.configure, PYDEBUG), debug=True)
 
 
-def _other(arch: Arch, ability: EmulationSupport) -> Arch | None:
-    """Return a different arch that runs here, preferably natively."""
-    others = (other for other in (ability.arch, *Arch) if other is not arch)
+def _other(arch: Arch, variant: Variant, ability: EmulationSupport) -> Arch | None:
+    """Return a different arch of a variant that runs here, preferably natively."""
+    others = (other for other in (ability.arch, *Arch) if other is not arch and other in variant.arches)
     return next((other for other in others if ability.runs(other) is not False), None)

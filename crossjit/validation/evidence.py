@@ -39,16 +39,7 @@ def probe(
     engine: Engine, facts: EngineFacts, target: Target, packages: tuple[Package, ...], progress: Progress
 ) -> dict[str, object]:
     """Probe a built cell in a container of its own; `packages` are the toolchain's. Raises EngineErrors."""
-    started = probe_module.probing(
-        engine,
-        facts,
-        target.image,
-        variant=target.variant,
-        emulation=target.emulation,
-        name=target.name,
-        labels=target.labels,
-    )
-    with started as container:
+    with probe_module.started(engine, facts, target) as container:
         return probe_module.probe(
             container,
             target.tree,

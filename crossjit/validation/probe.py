@@ -26,6 +26,7 @@ from crossjit.validation.target import (
     SCRIPTS,
     TESTS,
     Opener,
+    Target,
     container_options,
     environment,
     install,
@@ -52,6 +53,19 @@ def probing(
     """Start a container of the target image for probing a cell. Raises EngineError."""
     limits = target_limits(min(MEMORY, facts.memory * PROBE_MEMORY // 100), 2 * probe_seconds(emulation) + MARGIN)
     return engine.container(container_options(image, name, labels, environment(variant, emulation), limits))
+
+
+def started(engine: Engine, facts: EngineFacts, target: Target) -> AbstractContextManager[Container]:
+    """Start a container of a target for probing it. Raises EngineError."""
+    return probing(
+        engine,
+        facts,
+        target.image,
+        variant=target.variant,
+        emulation=target.emulation,
+        name=target.name,
+        labels=target.labels,
+    )
 
 
 def probe_seconds(emulation: Mapping[str, str]) -> int:
@@ -90,7 +104,7 @@ def probe(
         context = {"output": [line[:LINE] for line in lines][-40:], "told": settings}
         if ran_out(completed, seconds):
             return {**hung(container, seconds, step), **context}
-    return _facts(completed, lines, context, packages)
+    return _facts(completed, lines, context, packages, optional=variant.packaged)
 
 
 @contextlib.contextmanager
@@ -100,9 +114,17 @@ def _without_tests(tree: Opener) -> Iterator[BinaryIO]:
 
 
 def _facts(
-    completed: Completed, lines: Sequence[str], context: Mapping[str, object], packages: tuple[Package, ...]
+    completed: Completed,
+    lines: Sequence[str],
+    context: Mapping[str, object],
+    packages: tuple[Package, ...],
+    *,
+    optional: bool,
 ) -> dict[str, object]:
-    """Parse the facts that a probe printed. Raises InfrastructureError for a missing library."""
+    """Parse the facts that a probe printed. Raises InfrastructureError for a missing library.
+
+    With `optional`, a module may lack its library.
+    """
     if completed.returncode:
         if missing := loading.missing_library(lines, Role.TARGET, packages):
             raise missing
@@ -112,7 +134,7 @@ def _facts(
         facts = channels.read(ProbeFacts, reports[-1] if reports else "")
     except MalformedError as error:
         return {"crashed": f"{completed.how}, and its facts cannot be read: {error}", **context}
-    failed = facts.modules.failed.values() if facts.modules else ()
+    failed = facts.modules.failed.values() if facts.modules and not optional else ()
     if missing := loading.missing_library(failed, Role.TARGET, packages):
         raise missing
     return channels.value_of(reports[-1])

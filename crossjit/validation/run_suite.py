@@ -160,7 +160,7 @@ def _run(
     with engine.container(target.options(limits)) as container:
         step.update(detail="installing")
         target.install(container)
-        order = make_order(container)
+        order = _with_switches(make_order(container), target)
         container.put(packed({ORDER: json.dumps(order).encode()}, {RESULTS: TESTER}), "/")
         listener = _Listener(container, events, log, step, TimeLeft(order, jobs))
         completed = container.run(
@@ -173,6 +173,12 @@ def _run(
     if lacking and (missing := loading.missing_library(listener.last, Role.TARGET, target.packages)):
         raise missing
     return SuiteOutput(events, completed, tuple(listener.problems), ran_out=ran_out(completed, seconds + MARGIN))
+
+
+def _with_switches(order: Mapping[str, Any], target: Target) -> Mapping[str, Any]:
+    """Give the items Python's variables of the target's variant, which the runner itself does not pass on."""
+    switches = {name: value for name, value in target.environment.items() if name.startswith("PYTHON")}
+    return {**order, "items": [{**item, "env": {**switches, **item["env"]}} for item in order["items"]]}
 
 
 class _Listener:

@@ -28,7 +28,7 @@ LDCONFIG = ("/usr/sbin/ldconfig", "-i")  # -i: without its auxiliary cache
 NO_LIBRARY = 127  # the loader's exit status
 
 # A probe does not need them, and they are two thirds of the install tree's files.
-TESTS = re.compile(rb"usr/local/lib/python[^/]+/test/")
+TESTS = re.compile(rb"usr/(?:local/)?lib/python[^/]+/test/")
 MEMORY = 4 << 30  # bytes, at least, if the machine has them
 MEMORY_PER_JOB = 2 << 30
 FILE_SIZE = 8 << 30  # bytes; test_mmap writes sparse files of 6 GiB
@@ -123,13 +123,23 @@ def install(container: Container, variant: Variant, tree: Opener, support: Opene
     """
     with tree() as tar:
         container.put(tar, "/")
+    find_libraries(container, variant)
+    if support is not None:
+        with support() as tar:
+            container.put(tar, TOOLS_PARENT)
+    install_scripts(container)
+
+
+def find_libraries(container: Container, variant: Variant) -> None:
+    """Update the loader's cache after an installation, if needed. Raises InfrastructureError if that fails."""
     if variant.is_shared:  # the loader finds /usr/local/lib only through its cache, and the image's does not have it
         completed = container.run(LDCONFIG, user="0:0")
         if completed.returncode:
             raise InfrastructureError(f"ldconfig failed in the target: {completed.how}")
-    if support is not None:
-        with support() as tar:
-            container.put(tar, TOOLS_PARENT)
+
+
+def install_scripts(container: Container) -> None:
+    """Install our scripts in a container. Raises InfrastructureError if there are none."""
     scripts = {f"{SCRIPTS}/{path.name}": path.read_bytes() for path in sorted(suites.VALIDATE.glob("*.py"))}
     if not scripts:
         raise InfrastructureError(

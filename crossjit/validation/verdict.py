@@ -43,7 +43,7 @@ def judge(
     empty = tuple(_empty(suites))
     if empty:
         return Verdict.VACUOUS, empty
-    return Verdict.PASS, tuple(_proved(facts, suites))
+    return Verdict.PASS, tuple(_proved(variant, facts, suites))
 
 
 def _wrong(cell: Cell, variant: Variant, probe: ProbeRecord) -> Iterator[str]:
@@ -68,6 +68,8 @@ def _wrong(cell: Cell, variant: Variant, probe: ProbeRecord) -> Iterator[str]:
         if not workload.correct:
             yield f"the probe's workload {workload.name!r} computed a wrong result"
     for name, error in (probe.modules.failed if probe.modules else {}).items():
+        if variant.packaged and error.startswith(("ModuleNotFoundError:", "ImportError: lib")):
+            continue  # it was left out, is in a package of its own, or needs a library that is
         yield f"the module {name} was built and does not import: {error}"
 
 
@@ -133,7 +135,7 @@ def _empty(suites: Sequence[SuiteResult]) -> Iterator[str]:
         yield from (f"{suite.suite}: {reason}" for reason in suite.unproved)
 
 
-def _proved(probe: ProbeRecord, suites: Sequence[SuiteResult]) -> Iterator[str]:
+def _proved(variant: Variant, probe: ProbeRecord, suites: Sequence[SuiteResult]) -> Iterator[str]:
     """Yield the evidence for a pass."""
     code, uops = _executors(probe, "machine code"), _executors(probe, "uops")
     if code:
@@ -141,6 +143,8 @@ def _proved(probe: ProbeRecord, suites: Sequence[SuiteResult]) -> Iterator[str]:
         yield f"the probe found {pluralize(len(code), 'executor')} with {size:,} bytes of machine code"
     elif uops:
         yield f"the probe found {pluralize(len(uops), 'executor')} of the tier-2 interpreter"
+    elif variant.packaged:
+        yield "this build has no JIT, so nothing is proved about one"
     if probe.gil and not probe.gil.enabled:
         yield "the GIL is off"
     for suite in suites:

@@ -55,7 +55,9 @@ class Filled:
 
     def __init__(self, folder: Path, recipe: str, arch: Arch) -> None:
         self.recipe, self.arch = recipe, arch
-        source = sources.resolve(recipes.find(recipe, PROJECT / "recipes").source, settings.load(), progress=Silent())
+        source = sources.resolve(
+            recipes.find(recipe, PROJECT / "recipes").built_from, settings.load(), progress=Silent()
+        )
         self.tree = checkout(folder, source, source.version)
         self._folder = folder
         self.driver = self.another("filled")

@@ -145,7 +145,7 @@ DEFECT = PROJECT / "tests" / "defects" / "aarch64-segfault.patch"
 def test_a_segfault_in_a_stencil_is_found_down_to_the_uop(tmp_path: Path) -> None:
     """With the user's own state folder, whose caches spare most of the build."""
     loaded = settings.load()
-    source = sources.resolve(recipes.find("3.15", PROJECT / "recipes").source, loaded, progress=Silent())
+    source = sources.resolve(recipes.find("3.15", PROJECT / "recipes").built_from, loaded, progress=Silent())
     with sources.open_tar(source) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
         tar.extractall(tmp_path, filter="tar")
     tree = tmp_path / source.top

@@ -176,7 +176,7 @@ def configured(cell: Cell, strategy: Strategy) -> Iterator[tuple[Container, Buil
     client = engine.connect(loaded)
     facts = client.facts()
     recipe = recipes.find(cell.recipe, PROJECT / "recipes")
-    source = sources.resolve(recipe.source, loaded, progress=Silent())
+    source = sources.resolve(recipe.built_from, loaded, progress=Silent())
     spec = images.spec_for(source.llvm, images.load_all(PROJECT / "images"))
     toolchain = images.ImageBuilder(client, facts.arch, loaded.home).ensure(spec, Role.TOOLCHAIN, cell.arch)
     built = make_spec(source, recipe.variants[cell.variant], cell.arch, strategy, toolchain)
@@ -295,7 +295,7 @@ def test_a_cache_changes_no_byte(driver: Driver, arch: Arch) -> None:
 def test_where_only_tests_changed_it_is_what_would_have_been_built(driver: Driver, tmp_path: Path, arch: Arch) -> None:
     """A new state folder: nothing is cached, so that all of the tests are byte-compiled, and then built once more."""
     real = driver.with_environ(CROSSJIT_SOURCE_MIRROR=os.environ.get("CROSSJIT_SOURCE_MIRROR"))
-    source = sources.resolve(recipes.find("3.15", PROJECT / "recipes").source, settings.load(), progress=Silent())
+    source = sources.resolve(recipes.find("3.15", PROJECT / "recipes").built_from, settings.load(), progress=Silent())
     checkout = trees.checkout(tmp_path, source, source.version)
     wanted = ("build", "--recipe", "3.15", "--arch", arch.value, "--variant", "nojit", "--source", checkout, "--json")
     stash = store.Store(real.settings.stash)

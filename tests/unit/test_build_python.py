@@ -75,6 +75,7 @@ class FakeContext:
             ability=EmulationSupport(X86, {}),
             images=(),
             ensure_image=lambda spec, role, arch: image(role, arch),
+            ensure_base=lambda spec: "base",
             store=Store(settings.stash),
             run="run",
             labels={},

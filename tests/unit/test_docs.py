@@ -40,6 +40,7 @@ from crossjit.stash.store import Store
 from crossjit.tasks import develop, docs, namespace, program
 from crossjit.tasks.options import Request, to_record
 from tests import example_runs
+from tests.unit import test_local_pythons
 from tests.unit.trees import SUPPORT, manifest, stream
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,6 +161,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     (home / "cpython").mkdir()
     (home / "Python-3.15.0rc2.tar.xz").touch()
+    test_local_pythons.archived(test_local_pythons.make(home / "python3.15"), home / "python3.15.tar.xz", "w:xz")
     (home / "my-recipe.toml").write_bytes((ROOT / "recipes/3.15.toml").read_bytes())
     settings = Settings(home=home / "state")
     store, key = Store(settings.stash), "c0ffee" + "0" * 58

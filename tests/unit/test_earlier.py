@@ -70,7 +70,9 @@ def world(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for arguments in (("init", "-q"), ("add", "-A"), (*who, "commit", "-qm", "one")):
         subprocess.run(["git", *arguments], cwd=checkout, check=True)
     progress = RecordingProgress()
-    ctx = cast(Any, BuildContext)(settings, None, None, None, (), None, Store(settings.stash), "run", {}, progress)
+    ctx = cast(Any, BuildContext)(
+        settings, None, None, None, (), None, None, Store(settings.stash), "run", {}, progress
+    )
     recipe = recipes.find("3.15", ROOT / "recipes")
     request = CellRequest(CELL, recipe, recipe.variants["jit"], Strategy.NATIVE, source=str(checkout))
     source = prepare.resolve(ctx, request)

@@ -188,7 +188,7 @@ def real_experiments(monkeypatch: pytest.MonkeyPatch, runs: Runs, variant: str, 
     """Make experiments whose tests are not run, on a machine that would run four at a time."""
     recipe = recipes.find("3.15", PROJECT / "recipes")
     request = SimpleNamespace(recipe=recipe, variant=recipe.variants[variant], source=None, cell=CELL)
-    prepared = SimpleNamespace(request=request, cell=CELL, source=SimpleNamespace(python=(3, 15)))
+    prepared = SimpleNamespace(request=request, cell=CELL, python=(3, 15))
     ability = EmulationSupport(request.cell.arch, {})
     ctx = SimpleNamespace(progress=Silent(), engine=None, jobs=4, emulated=lambda arch: False, ability=ability)
     ctx.run = "a-run"

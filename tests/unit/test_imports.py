@@ -28,6 +28,7 @@ ROOMS = (
     "sources",
     "upstream",
     "images",
+    "pythons",
     "runs",
     "known_failures",
     "build",

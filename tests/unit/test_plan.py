@@ -167,7 +167,10 @@ def test_an_unknown_arch_gets_a_suggestion(text: str, meant: str) -> None:
 
 def test_strategies_are_read() -> None:
     assert plan.parse_strategy("auto") is None
-    assert [plan.parse_strategy(strategy.value) for strategy in Strategy] == list(Strategy)
+    assert [plan.parse_strategy(name) for name in ("native", "cross", "emulate")] == list(Strategy)[:3]
+    with pytest.raises(UserError, match="there is no strategy 'installed'") as raised:
+        plan.parse_strategy("installed")
+    assert raised.value.hint == "choose from auto, native, cross, emulate"
     with pytest.raises(UserError, match="there is no strategy 'corss'; did you mean 'cross'"):
         plan.parse_strategy("corss")
     with pytest.raises(UserError, match=r"there is no strategy ''$"):

@@ -74,6 +74,7 @@ class FakeContext:
             ability=EmulationSupport(X86, {}),
             images=(),
             ensure_image=lambda spec, role, arch: image(role, arch),
+            ensure_base=lambda spec: "base",
             store=Store(settings.stash, progress=self.progress),
             run="run",
             labels={},
