@@ -1,12 +1,13 @@
 """Run a script from a bug report once, and say whether it ended as expected.
 
-    user_script.py '{"script": path, "arguments": [words], "status": number or null, "text": text, "packages": folder}'
+    user_script.py '{"script": path, "arguments": [words], "status": number or null, "text": text, "packages": folder,
+                     "python": path}'
 
 Runs inside the target with nothing but the CPython under test, and prints JSON lines as `ft_workload.py` does: one
 check, named after the script. The script passes if it exits with the status and prints the text. Without a text only
 the status counts, 0 by default, and without a status only the text. A script that dies of a signal takes this process
 with it, so that the runner sees the crash; the runner also ends one that hangs. The script's output goes to stderr. It
-imports packages from the folder, if there is one.
+imports packages from the folder, if there is one, and runs in a different Python than this, if one is named.
 """
 
 import json
@@ -23,10 +24,10 @@ CHUNK = 1 << 16
 TAIL = 4_000  # bytes of output in a failure's message
 
 
-def run(script, arguments, text, packages):
+def run(python, script, arguments, text, packages):
     """Run the script; return its exit status, the end of its output, and whether the text was in it."""
     process = subprocess.Popen(
-        [sys.executable, "-X", "faulthandler", script, *arguments],
+        [python, "-X", "faulthandler", script, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -67,7 +68,8 @@ def main():
     check = re.sub(r"[^\w.-]", "_", pathlib.Path(order["script"]).stem)
     print(json.dumps({"check": check, "outcome": "started"}), flush=True)
     began = time.perf_counter()
-    status, output, found = run(order["script"], order["arguments"], order["text"], order["packages"])
+    python = order["python"] or sys.executable
+    status, output, found = run(python, order["script"], order["arguments"], order["text"], order["packages"])
     if status < 0:
         die(-status)
     outcome, message = judge(status, expected, output, order["text"], found)

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from crossjit.errors import BuildError
 from crossjit.model import Outcome, TestResult
 from crossjit.validation import reason
+from crossjit.validation.failure import Failure as Ending
+from crossjit.validation.failure import steady
 
 BUILD = "build"  # stands for a test's name if the build or the probe fails
-
-# What differs between two runs of one failure: addresses, numbers, quoted values, paths.
-_VOLATILE = re.compile(r"0x[0-9a-f]+|\d+|'[^']*'|\"[^\"]*\"|/\S+")
-_ASSERTION = re.compile(r"Assertion .*")
-_ENDED = re.compile(r"^\S+: (killed (?:by|after) \w+|exit status \d+)", re.M)
-# The innermost frame of Python, as faulthandler writes it.
-_FRAME = re.compile(r"\(most recent call first\):\n +File \"[^\"\n]*\", line \d+ in (\S+)")
 
 _HOW = {Outcome.CRASHED: "crashed", Outcome.TIMED_OUT: "hung"}
 
@@ -86,32 +80,22 @@ class Symptom:
 
 def of_result(result: TestResult) -> Failure:
     """Return the failure of a failed test."""
-    how = _HOW.get(result.outcome, "failed")
-    text = reason.of(result.message)
-    if how == "hung":
-        return Failure(result.name, how)
-    if how == "failed":
-        kind = text if text.startswith("exit status") else _steady(text.partition(":")[0])
-        return Failure(result.name, how, kind, text=text)
-    words = reason.last_words(result.message)
-    ended = _ENDED.findall(result.message)
-    kind = ", ".join(filter(None, (ended[-1] if ended else "", _steady(words))))
-    frame = _FRAME.search(result.message)
-    return Failure(result.name, how, kind, frame[1] if frame else "", text=words or text)
+    found = Ending.of(_HOW.get(result.outcome, "failed"), result.message)
+    return Failure(result.name, found.how, found.kind, found.place, found.text)
 
 
 def of_build(error: BuildError) -> Failure:
     """Return the failure of a build."""
     words = reason.of("\n".join(error.details))
     text = ", ".join(filter(None, (error.message, words)))
-    return Failure(BUILD, "failed", f"{error.message}, {_steady(words)}", text=text)
+    return Failure(BUILD, "failed", f"{error.message}, {steady(words)}", text=text)
 
 
 def of_probe(how: str, output: Iterable[str]) -> Failure:
     """Return the failure of a probe that did not get to its end."""
     words = reason.last_words("\n".join(output))
     text = ", ".join(filter(None, (f"the probe was {how}" if how.startswith("killed") else f"the probe: {how}", words)))
-    return Failure(BUILD, "crashed", _steady(f"{how}, {words}"), text=text)
+    return Failure(BUILD, "crashed", steady(f"{how}, {words}"), text=text)
 
 
 def distinct(failures: Iterable[Failure]) -> tuple[Failure, ...]:
@@ -121,9 +105,3 @@ def distinct(failures: Iterable[Failure]) -> tuple[Failure, ...]:
         if not any(failure.is_same(other) and failure.place == other.place for other in found):
             found.append(failure)
     return tuple(found)
-
-
-def _steady(text: str) -> str:
-    """Take out what differs from run to run, and of an assertion all before it: file, line and function."""
-    assertion = _ASSERTION.search(text)
-    return _VOLATILE.sub("…", assertion[0] if assertion else text)

@@ -14,7 +14,7 @@ from invoke.completion.complete import print_completion_script
 from invoke.config import Config
 from invoke.exceptions import Exit, ParseError
 from invoke.parser.argument import Argument
-from invoke.parser.context import ParserContext
+from invoke.parser.context import ParserContext, to_flag
 from invoke.program import Program
 from invoke.tasks import Task
 
@@ -216,7 +216,7 @@ def _takes_value(task: Task[Any], token: str) -> bool:
     if "=" in token:
         return False
     return any(
-        token == f"--{name}" and argument.takes_value for argument in task.get_arguments() for name in argument.names
+        token == to_flag(name) and argument.takes_value for argument in task.get_arguments() for name in argument.names
     )
 
 

@@ -40,22 +40,32 @@ class Command(Task[Any]):
 
     Its body returns None, or the ExitCode. `rest` names the iterable option for bare words after the task, so that
     `stash verify ID` means `stash verify --artifact ID`; `words` says that it accepts words after ` -- `, see
-    `words_after_dashes`.
+    `words_after_dashes`; `short` has short names of options.
     """
 
     def __init__(
-        self, body: Callable[..., Any], *, rest: str | None = None, words: bool = False, **arguments: Any
+        self,
+        body: Callable[..., Any],
+        *,
+        rest: str | None = None,
+        words: bool = False,
+        short: Mapping[str, str] | None = None,
+        **arguments: Any,
     ) -> None:
         arguments.setdefault("auto_shortflags", False)
         super().__init__(body, **arguments)
         self.rest = rest
         self.words = words
+        self.short = short or {}
         self._described: Mapping[str, str] = dict(self.help)
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         """Return the task's arguments. invoke consumes the help texts, so they are set again each time."""
         self.help = dict(self._described)
-        return super().get_arguments(ignore_unknown_help)
+        found: list[Argument] = super().get_arguments(ignore_unknown_help)
+        for argument in found:
+            argument.names += tuple(self.short[name] for name in argument.names if name in self.short)
+        return found
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the body. Raises Exit with its code."""

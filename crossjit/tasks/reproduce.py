@@ -113,6 +113,7 @@ def _reproduce_job(request: Request, job: str, log: Path | None, *, json: bool) 
 
 
 def _reproduce_script(request: Request, script: Script, *, json: bool) -> ExitCode:
+    from crossjit.capsule import collect
     from crossjit.pipeline import build_cell, prepare
     from crossjit.pipeline.packages import ScriptPackages
     from crossjit.report import user_script as report
@@ -133,7 +134,9 @@ def _reproduce_script(request: Request, script: Script, *, json: bool) -> ExitCo
             experiments = Experiments(
                 run.ctx, prepared, built, folder, builds=True, files=script.files, packages=packages
             )
-            reproductions.append(user_script.reproduce(experiments, prepared.cell, script))
+            found = user_script.reproduce(experiments, prepared.cell, script)
+            collect.record_reproduction(folder, found, script, built.artifact.id, experiments.env, packages)
+            reproductions.append(found)
         run.record.finish(ExitCode.PASS)
     if json:
         document = {"run": run.record.id, "cells": report.as_json(reproductions)}

@@ -57,3 +57,11 @@ def read_script(
         seconds=number("seconds", seconds, at_least=1) if seconds else Script.seconds,
         requirements=wheels.parse(with_ or ()),
     )
+
+
+def require_free(path: Path, *, force: bool) -> None:
+    """Raise UserError if a file cannot be written, or exists and may not be replaced."""
+    if path.exists() and not (force and path.is_file()):
+        raise UserError(f"{path} exists", hint="--force replaces a file; -o names a different one")
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder {path.parent}", hint="give -o a file in a folder that exists")

@@ -79,15 +79,20 @@ def opened(
 
 
 @contextlib.contextmanager
-def looking(settings: Settings) -> Iterator[BuildContext]:
-    """Make a context for using artifacts without a run record. Raises EngineErrors."""
+def looking(settings: Settings, arches: tuple[Arch, ...] = ()) -> Iterator[BuildContext]:
+    """Make a context for using artifacts without a run record, on a host set up for these arches.
+
+    Raises EngineErrors.
+    """
     from crossjit import engine, host, images
     from crossjit.report.terminal import Terminal
     from crossjit.runs import history
 
+    able = _able_host(Request(arches=arches), settings) if arches else None
     client = engine.connect(settings)
     facts = client.facts()
-    ability = host.inspect(settings, host.LocalShell()).ability or EmulationSupport(facts.arch, {})
+    able = able or host.inspect(settings, host.LocalShell()).ability
+    ability = able or EmulationSupport(facts.arch, {})
     with reporting_leftovers(client), Terminal() as progress, history.presence(settings) as run:
         yield _context(settings, client, facts, ability, images.configured(settings), run, progress)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from crossjit.config.conditions import TargetEnvironment
 from crossjit.config.recipes import Recipe
-from crossjit.errors import CrossjitError, Interrupted
+from crossjit.errors import CrossjitError, Interrupted, UserError
 from crossjit.model import NO_OPTIMIZER, Arch, Cell, EmulationSupport, Expectation, Variant
 from crossjit.pipeline import build_cell, plan, prepare, validate_cell
 from crossjit.pipeline.context import BuildContext, BuiltCell, CellRequest, PreparedCell, PreparedPython
@@ -112,6 +112,13 @@ class Experiments:
     def run_id(self) -> str:
         """The id of the run of triage."""
         return self._ctx.run
+
+    def target(self, experiment: Experiment) -> tuple[Target, Mapping[str, str]]:
+        """Return an experiment's target and the variables that it adds. Raises UserError if it is not possible."""
+        place = self._place(experiment, debug=False)
+        if isinstance(place, str):
+            raise UserError(f"{self._prepared.cell}: {experiment}: {place}", hint="see the message of the build")
+        return place.target, place.env
 
     @property
     def env(self) -> TargetEnvironment:

@@ -61,6 +61,7 @@ class Script:
             "status": self.status,
             "text": self.text,
             "packages": PACKAGES if self.requirements else "",
+            "python": "",
         }
         return TestRerun(
             name=f"{Path(RUNNER).stem}.{check}",
@@ -86,17 +87,22 @@ class Reproduction:
         return any(result.count.failed for result in self.results)
 
 
+def condition_tests(experiments: Experiments, script: Script) -> dict[Experiment, TestRerun]:
+    """Return a script as a test under each condition that is possible in the cell."""
+    possible = experiments.subject.can | {Experiment.AGAIN}
+    return {
+        condition: replace(script.test, env=tuple(sorted(variables.items())))
+        for condition, variables in CONDITIONS.items()
+        if condition in possible
+    }
+
+
 def reproduce(experiments: Experiments, cell: Cell, script: Script) -> Reproduction:
     """Run a script in a cell, and find out what its failure is about. Raises EngineErrors.
 
     All conditions share a container. The first in which the script fails is what triage changes from.
     """
-    possible = experiments.subject.can | {Experiment.AGAIN}
-    tests = {
-        condition: replace(script.test, env=tuple(sorted(variables.items())))
-        for condition, variables in CONDITIONS.items()
-        if condition in possible
-    }
+    tests = condition_tests(experiments, script)
     outcomes = experiments.run([*tests.values()], Next(Experiment.AGAIN, REPEATS_STABLE))
     results = {condition: replace(outcomes[test], experiment=condition) for condition, test in tests.items()}
     failing = next((tests[condition] for condition, result in results.items() if result.count.failed), None)

@@ -27,6 +27,7 @@ from benchmarks import triage as triage_benchmark
 from crossjit import engine, host
 from crossjit.bisect import history
 from crossjit.bisect.journal import Journal, Plan
+from crossjit.capsule import archive
 from crossjit.config import recipes as recipe_documents
 from crossjit.config import suites
 from crossjit.errors import EngineError, SourceError
@@ -40,7 +41,7 @@ from crossjit.stash.store import Store
 from crossjit.tasks import develop, docs, namespace, program
 from crossjit.tasks.options import Request, to_record
 from tests import example_runs
-from tests.unit import test_local_pythons
+from tests.unit import test_capsule, test_local_pythons
 from tests.unit.trees import SUPPORT, manifest, stream
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -201,6 +202,7 @@ def home(tmp_path: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     home = tmp_path / "home"
     shutil.copytree(prepared, home, symlinks=True)
     (home / "bug.py").write_text("print('all done')\n")
+    archive.write(home / "bug.capsule", test_capsule.DESCRIPTION, test_capsule.MEMBERS)
     (home / "job.log").write_text("FAIL: test_a (test.test_b.Case.test_a)\n")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("PATH", str(home))

@@ -36,6 +36,8 @@ ROOMS = (
     "pipeline",
     "triage",
     "bisect",
+    "reduction",
+    "capsule",
     "debugger",
     "report",
     "engine",
@@ -205,7 +207,7 @@ def test_what_runs_in_the_target_is_stdlib_only(script: Path) -> None:
 
 CODE = sorted(
     path.relative_to(ROOT)
-    for folder in ("crossjit", "toolchain", "validate", "gdb", "benchmarks")
+    for folder in ("crossjit", "toolchain", "validate", "gdb", "reducer", "benchmarks")
     for path in (ROOT / folder).rglob("*.py")
 )
 MODULE_LINES, FUNCTION_LINES = 400, 50

@@ -19,7 +19,7 @@ def run(folder: Path, source: str, **order: object) -> tuple[int, list[dict[str,
     """Run a script's source; return the exit status, the lines of its check, and stderr."""
     path = folder / "a bug.py"
     path.write_text(source)
-    whole = {"script": str(path), "arguments": [], "status": None, "text": "", "packages": "", **order}
+    whole = {"script": str(path), "arguments": [], "status": None, "text": "", "packages": "", "python": "", **order}
     done = subprocess.run(
         [sys.executable, SCRIPT, json.dumps(whole)], capture_output=True, text=True, timeout=60, check=False
     )
@@ -76,6 +76,15 @@ def test_packages_are_the_scripts_alone(tmp_path: Path) -> None:
     assert ended["outcome"] == "passed"
     _, (_, ended), _ = run(tmp_path, source)
     assert "No module named 'attrs'" in str(ended["message"])
+
+
+def test_a_script_runs_in_another_python(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nOTHER=1 exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    source = "import os; assert os.environ['OTHER'] == '1'"
+    _, (_, ended), _ = run(tmp_path, source, python=str(python))
+    assert ended["outcome"] == "passed"
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])

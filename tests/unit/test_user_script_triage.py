@@ -48,6 +48,7 @@ def test_a_script_is_a_test() -> None:
         "status": 3,
         "text": "broke",
         "packages": "",
+        "python": "",
     }
     (order,) = map(json.loads, replace(SCRIPT, requirements=("attrs",)).test.arguments)
     assert order["packages"] == PACKAGES
