@@ -121,6 +121,11 @@ class Ahead(Generic[T]):
                 made = self._pool.submit(self._make, name, cast(Engine, engine))
                 self._making[name] = made, engine
 
+    def is_making(self, name: str) -> bool:
+        """Whether a thing was begun, so that `take` waits for it."""
+        future, _ = self._making.get(name, (None, None))
+        return future is not None and (future.running() or future.done())
+
     def take(self, name: str) -> T | None:
         """Give up all others, and return a thing if it was begun before; None if it could not be made here.
 

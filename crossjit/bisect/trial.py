@@ -138,14 +138,18 @@ class Trials:
         """Return a commit's cell: the last one, one that was built ahead, or a new one. Raises CrossjitErrors."""
         if self._last is not None and self._last[0] == commit:
             return self._last[1]
-        began = time.monotonic()
-        made = self.ahead.take(commit)
-        if made is not None:
-            made = replace(made, seconds={"build": time.monotonic() - began})
-        else:
-            made = self._make(self._ctx, commit)
+        made = self._begun_ahead(commit) or self._make(self._ctx, commit)
         self._last = commit, made
         return made
+
+    def _begun_ahead(self, commit: str) -> _Built | None:
+        """Wait for a commit's cell if it was begun ahead, and give up all others that were."""
+        if not self.ahead.is_making(commit):
+            return self.ahead.take(commit)
+        began = time.monotonic()
+        with self._ctx.progress.step("build", f"{commit[:12]}, which was begun during the last test"):
+            made = self.ahead.take(commit)
+        return made and replace(made, seconds={"build": time.monotonic() - began})
 
     def _make_ahead(self, commit: str, engine: Engine) -> _Built:
         quiet = replace(self._ctx, engine=engine, progress=Silent(), ensure_image=self._images.known)
