@@ -131,11 +131,12 @@ class Ahead(Generic[T]):
 
         Raises the CrossjitError of the thing itself; failures of the engine are taken as a reason to try again.
         """
-        future, engine = self._making.pop(name, (None, None))
-        self._give_up(self._making)
+        future, engine = self._making.get(name, (None, None))
+        self._give_up({other: making for other, making in self._making.items() if other != name})
         self._making = {}
         if future is None or engine is None or future.cancel():
             return None
+        self._making[name] = future, engine
         engine.hurry()
         try:
             return future.result()
@@ -145,6 +146,9 @@ class Ahead(Generic[T]):
             raise
         except Exception:
             return None
+        finally:
+            if future.done():  # else the wait was interrupted, and the end of the block gives it up
+                del self._making[name]
 
     def _give_up(self, making: Mapping[str, tuple[Future[Any], _EndableEngine]]) -> None:
         for future, engine in making.values():

@@ -14,7 +14,7 @@ from crossjit.bisect.history import Commit, History
 from crossjit.bisect.journal import Entry, Journal, Plan
 from crossjit.bisect.search import Judgement, Search, passes_needed
 from crossjit.bisect.trial import Observation, UnfitError
-from crossjit.errors import CrossjitError, UserError
+from crossjit.errors import CrossjitError, Interrupted, UserError
 from crossjit.progress import Progress
 from crossjit.triage.odds import MAX_RUNS, MIN_FAILURES, REPEATS_FLAKY, REPEATS_STABLE, Count
 from crossjit.util.text import duration, pluralize
@@ -276,9 +276,9 @@ class Session:
             self.progress.say(f"{commit[:12]} {condition}:")
             try:
                 entry = self.judge(commit, trials)
+            except Interrupted:
+                raise
             except CrossjitError as error:
-                if error.exit_code == 130:
-                    raise
                 found.append(Elsewhere(condition, None, error.message))
                 continue
             fails = None if entry.judgement is Judgement.SKIPPED else entry.judgement is self._judgement(fails=True)

@@ -97,6 +97,23 @@ def test_nothing_is_left_at_the_end(error: type[BaseException] | None) -> None:
     assert not any(thread.name.startswith("ahead") for thread in threading.enumerate())
 
 
+def test_an_interruption_while_one_waits() -> None:
+    """What is waited for is given up as well."""
+    builds = Builds()
+
+    def hurry(self: FakeContainer) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(FakeContainer, "hurry", hurry)
+        with ahead(builds, builds.engine) as begun:
+            begun.start(("a",))
+            assert builds.started.acquire(timeout=10)
+            begun.take("a")
+    assert builds.engine.containers == {}
+    assert builds.ended == []
+
+
 def test_the_failure_of_a_build_is_kept_and_the_engines_is_not() -> None:
     def fail(name: str, engine: Engine) -> str:
         raise (
