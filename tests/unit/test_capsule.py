@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import tarfile
@@ -12,6 +13,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crossjit import PROJECT
 from crossjit.capsule import archive, collect, document, replay
@@ -29,14 +32,18 @@ from crossjit.model import (
     EmulationSupport,
     ModuleRun,
     Outcome,
+    Strategy,
     SuiteResult,
     TestResult,
     Verdict,
 )
+from crossjit.pipeline import build_cell, plan, prepare, validate_cell
+from crossjit.pipeline.context import CellRequest
 from crossjit.report import capsule as report
 from crossjit.report.terminal_style import TerminalStyle
 from crossjit.runs.model import Run
 from crossjit.settings import Settings
+from crossjit.sources import trust
 from crossjit.stash.manifest import SourceFacts
 from crossjit.tasks import capsule as task
 from crossjit.triage import rerun
@@ -45,6 +52,7 @@ from crossjit.triage.rerun import RerunCounts, TestRerun
 from crossjit.triage.user_script import Script
 from crossjit.util import tar_zst
 from crossjit.validation.failure import Failure
+from crossjit.validation.target import Target
 from tests import example_runs
 from tests.unit.build_fakes import RecordingProgress
 
@@ -346,7 +354,8 @@ class World:
         self.ran: list[tuple[Any, TestRerun, int, Path]] = []
         self.folder = tmp_path / "replay"
         monkeypatch.setattr(rerun, "run", self.run)
-        spec = SimpleNamespace(name="forky", having=lambda packages: "spec")
+        spec = SimpleNamespace(name="forky")
+        spec.having = lambda packages: spec
         self.ctx: Any = SimpleNamespace(
             require_emulator=lambda arch: None,
             images=(spec,),
@@ -444,6 +453,38 @@ def test_tests_of_a_suite(tmp_path: Path, home: Path, monkeypatch: pytest.Monkey
     assert "the same happens here for 2 of 2 failures" in text
 
 
+def test_a_capsule_without_a_build_is_built_in_a_domain_of_its_own(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "small.capsule"
+    members = {name: member for name, member in MEMBERS.items() if not name.endswith(".zst")}
+    archive.write(path, DESCRIPTION, members)
+    world = World(monkeypatch, tmp_path, (Count(failed=5, crashed=5), SEGFAULT))
+    requests: list[CellRequest] = []
+    source = SimpleNamespace(digest="e" * 64)
+    built = SimpleNamespace(artifact=SimpleNamespace(manifest=SimpleNamespace(source=source)))
+    variant = recipes.find("3.15", PROJECT / "recipes").variants["jit"]
+    target = Target(world.image, "a", None, CELL, variant, (3, 15), "t", {}, emulation={"QEMU_CPU": "max"})  # type: ignore[arg-type]
+    monkeypatch.setattr(plan, "choose_strategy", lambda *arguments: Strategy.CROSS)
+
+    def prepared(ctx: object, wanted: Sequence[CellRequest]) -> Sequence[CellRequest]:
+        requests.extend(wanted)
+        return wanted
+
+    monkeypatch.setattr(prepare, "prepare", prepared)
+    monkeypatch.setattr(build_cell, "build_cell", lambda ctx, prepared, log: built)
+    monkeypatch.setattr(validate_cell, "target_of", lambda *arguments: target)
+    found = world.replay(path, home)
+    (request,) = requests
+    assert request.source == DESCRIPTION.source.again
+    assert trust.is_stranger(trust.domain_of(str(request.source)))
+    assert (request.image, request.cpu, request.cell) == ("forky", "cortex-a72", CELL)
+    differences = {each.what: each.here for each in found if isinstance(each, Difference)}
+    assert differences["source"] == "e" * 64
+    assert differences["CPU model"] == "max"
+    assert [each.answer for each in found if isinstance(each, Replayed)] == [Answer.SAME]
+
+
 def test_an_image_that_is_not_known(path: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, tmp_path)
     world.ctx.images = ()
@@ -497,3 +538,40 @@ def test_a_build_is_left_out_only_if_it_can_be_made_again(tmp_path: Path) -> Non
     assert found.source.again == ""
     assert members[document.INSTALL] == tmp_path / "i"
     assert members[document.SCRIPT] == SCRIPT.content
+
+
+# Fuzzing
+
+
+@given(st.integers(0, 10_000), st.integers(0, 7), st.binary(max_size=40))
+def test_damage_anywhere_is_an_error_for_users(
+    tmp_path_factory: pytest.TempPathFactory, place: int, bit: int, more: bytes
+) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+    path = folder / "x.capsule"
+    archive.write(path, DESCRIPTION, MEMBERS)
+    content = bytearray(path.read_bytes())
+    content[place % len(content)] ^= 1 << bit
+    path.write_bytes(content + more)
+    try:
+        with archive.opened(path, folder) as capsule:
+            # a bit of the compressed stream's header may not matter
+            assert capsule.document == replace(DESCRIPTION, members=capsule.document.members)
+    except UserError as error:
+        assert error.hint
+    assert [each for each in (folder / archive.FOLDER).iterdir() if each.is_dir()] == []
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(sorted(json.loads(document.dump(DESCRIPTION)))), _JSON)
+def test_a_wrong_value_anywhere_is_an_error_for_users(key: str, value: object) -> None:
+    whole = json.loads(document.dump(replace(DESCRIPTION, members={})))
+    with contextlib.suppress(UserError):
+        document.parse(json.dumps({**whole, key: value}).encode())
+        pytest.fail("a description without members was accepted")
