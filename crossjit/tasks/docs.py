@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from invoke.collection import Collection
 from invoke.context import Context
 from invoke.parser.argument import Argument
+from invoke.parser.context import to_flag
 
 from crossjit import PROJECT
 from crossjit.errors import UserError
@@ -64,9 +65,9 @@ def _row(argument: Argument) -> str:
     meaning, _, default = (argument.help or "").replace("|", r"\|").partition("; default: ")
     if meaning.endswith("; required"):
         meaning, default = meaning.removesuffix("; required"), "required"
-    option = _name(argument) + (" VALUE" if argument.takes_value else "")
-    return f"| `--{option}` | {meaning} | {default} |"
+    names = ", ".join(map(to_flag, sorted(argument.names, key=len)))
+    return f"| `{names}{' VALUE' if argument.takes_value else ''}` | {meaning} | {default} |"
 
 
 def _name(argument: Argument) -> str:
-    return str(argument.name).replace("_", "-")
+    return str(to_flag(str(argument.name)))
