@@ -215,7 +215,7 @@ def run(
         for run, number in numbers.items()
         for time in range(times)
     ]
-    known = entries.load() if any(test.with_others for test in tests) else ()
+    known = entries.load() if any(test.kind == "module" and not test.match for test in tests) else ()
     order = {
         "limit": sum(run.seconds for run in numbers) * times + 600,
         "resources": [],

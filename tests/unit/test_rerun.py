@@ -13,6 +13,7 @@ import pytest
 
 from crossjit.config import suites
 from crossjit.config.conditions import TargetEnvironment
+from crossjit.errors import UserError
 from crossjit.images import Image, Role
 from crossjit.known_failures import entries
 from crossjit.known_failures.entries import FailureKind, KnownFailure
@@ -57,6 +58,42 @@ def test_a_test_is_found_in_the_module_that_ran_it(name: str, module: str, match
     assert dict(test.env) == ({"PYTHON_JIT_STRESS": "1"} if label else {})
     (slow,) = rerun.of_results(result_of(name, modules=MODULES), EMULATED, [name])
     assert slow.seconds > test.seconds
+
+
+@pytest.mark.parametrize(
+    ("pattern", "suite", "module", "match"),
+    [
+        ("test_dis", "jit", "test_dis", ""),
+        ("test.test_dis", "jit", "test_dis", ""),
+        ("test_dis.DisTests", "jit", "test_dis", "test.test_dis.DisTests.*"),
+        ("test.test_dis.DisTests.test_x", "jit", "test_dis", "test.test_dis.DisTests.test_x"),
+        ("test_capi.test_opt.T.test_x", "jit", "test_capi.test_opt", "test.test_capi.test_opt.T.test_x"),
+        ("test_zipfile.C.test_x", "full", "test_zipfile", "test.test_zipfile.C.test_x"),
+    ],
+)
+def test_a_named_test_runs_as_its_suite_runs_it(pattern: str, suite: str, module: str, match: str) -> None:
+    (test,) = rerun.of_names([pattern, pattern], ["jit", "full"], NATIVE)
+    assert (test.suite, test.kind, test.module, test.match) == (suite, "module", module, match)
+    assert test.name == f"test.{pattern.removeprefix('test.')}"
+    (slow,) = rerun.of_names([pattern], ["jit", "full"], EMULATED)
+    assert slow.seconds > test.seconds
+
+
+def test_a_named_check_of_a_script() -> None:
+    where = replace(NATIVE, variant=replace(JIT, free_threaded=True))
+    (test,) = rerun.of_names(["ft_workload.list_pop"], ["ft-smoke"], where)
+    assert (test.kind, test.module, test.match, test.arguments[-1]) == (
+        *("script", f"{SCRIPTS}/ft_workload.py", "", "list_pop"),
+    )
+    assert (test,) == rerun.of_results(
+        result_of("ft_workload.list_pop", suite="ft-smoke", modules=(("ft_workload", ""),)), where, [test.name]
+    )
+
+
+def test_a_name_that_no_suite_has() -> None:
+    with pytest.raises(UserError, match=r"none of the suites jit has 'test_nothing\.X'") as caught:
+        rerun.of_names(["test_nothing.X"], ["jit"], NATIVE)
+    assert "--suite full" in caught.value.hint
 
 
 def test_what_no_module_ran_is_left_out() -> None:
@@ -158,6 +195,8 @@ def test_failures_crashes_and_hangs_are_counted_and_skips_are_not(
     assert counts[test].count == Count(failed=3, passed=1, absent=1, crashed=1, hung=1)
     assert "2 != 3" in counts[test].message
     assert counts[other].count == Count(passed=1, absent=4)
+    runs = [each and [result.outcome for result in each] for each in counts[test].runs]
+    assert runs == [[Outcome.FAILED], (), [Outcome.CRASHED], [Outcome.TIMED_OUT], None]
     (order,) = orders
     assert len(order["items"]) == 10
     assert order["items"][0]["env"] == {"A": "1", "PYTHON_JIT": "0"}
