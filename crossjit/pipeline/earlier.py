@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from crossjit import sources
 from crossjit.errors import SourceError, UserError
-from crossjit.model import Cell, CellResult
+from crossjit.model import Cell, CellResult, Strategy
 from crossjit.pipeline import build_cell, prepare
 from crossjit.pipeline.context import BuildContext, BuiltCell, CellRequest, PreparedCell
 from crossjit.runs.model import Run
@@ -54,7 +54,7 @@ def as_it_was(ctx: BuildContext, requests: Sequence[CellRequest], run: Run) -> E
         if artifact is None:
             continue
         artifacts[request.cell] = artifact
-        if request.wanted in pinned:
+        if request.strategy is Strategy.INSTALLED or request.wanted in pinned:
             continue
         source = sources.kept(artifact.manifest.source, ctx.settings)
         remark = _changed(ctx, request, artifact.manifest.source.digest)
@@ -65,7 +65,13 @@ def as_it_was(ctx: BuildContext, requests: Sequence[CellRequest], run: Run) -> E
             remark += ", and its old state is gone: no different build can be compared with it"
         if remark:
             ctx.progress.say(f"{remark}; using the artifact {artifact.id} of run {run.id}")
-    return Earlier(run, replace(ctx, pinned={**ctx.pinned, **pinned}), artifacts, builds)
+    pythons = {request.cell: artifacts[request.cell] for request in requests if _is_kept(request, artifacts)}
+    return Earlier(run, replace(ctx, pinned={**ctx.pinned, **pinned}, pythons=pythons), artifacts, builds)
+
+
+def _is_kept(request: CellRequest, artifacts: Mapping[Cell, Artifact]) -> bool:
+    """Whether a request is for an installed Python, which the run left in the stash."""
+    return request.strategy is Strategy.INSTALLED and request.cell in artifacts
 
 
 def _artifact(ctx: BuildContext, result: CellResult | None) -> Artifact | None:

@@ -18,7 +18,7 @@ from crossjit.config.recipes import Recipe
 from crossjit.errors import DownloadError, UserError
 from crossjit.images import ImageSpec, Role
 from crossjit.images.image import digest_of
-from crossjit.model import Arch, Strategy
+from crossjit.model import Arch, Cell, Strategy
 from crossjit.pipeline.build_steps import on_wait, probe_conditions
 from crossjit.pipeline.context import BuildContext, CellRequest, PreparedPython
 from crossjit.pythons import debian, local, traits
@@ -69,13 +69,24 @@ def prepare(ctx: BuildContext, request: CellRequest) -> PreparedPython:
     return PreparedPython(replace(request, variant=variant), image, artifact, from_stash)
 
 
+def of_debian(ctx: BuildContext, python: DebianPython, arch: Arch, cpu: str | None, *, fetch: bool) -> PreparedPython:
+    """Prepare a package of Debian for comparison, without `fetch` one that is in the stash. Raises as `prepare`."""
+    recipe = recipe_of(python)
+    (variant,) = recipe.variants.values()
+    cell = Cell(recipe.name, arch, variant.name)
+    if not fetch:
+        if (newest := _newest(ctx, python, arch)) is None:
+            raise UserError(f"{python} is not in the stash, and fetching it was not allowed", hint="allow it")
+        ctx = replace(ctx, pythons={cell: newest})
+    return prepare(ctx, CellRequest(cell, recipe, variant, Strategy.INSTALLED, cpu=cpu))
+
+
 def describe(artifact: Artifact) -> str:
     """Return one line for people about an installed Python."""
     manifest = artifact.manifest
-    about = f"CPython {manifest.version}, from {manifest.source.origin}"
-    own = next((package for package in manifest.packages if package.name in manifest.source.origin), None)
-    about += f" {own.version}" if own else ""
-    return f"{about}; LLVM: {manifest.llvm or 'unknown'}"
+    own = next((each for each in manifest.packages if manifest.source.origin.endswith(f"/{each.name}")), None)
+    name = f"{own.name} {own.version}" if own else f"CPython {manifest.version}"
+    return f"{name}, LLVM {manifest.llvm or 'unknown'}"
 
 
 def _image(ctx: BuildContext, python: InstalledPython) -> ImageSpec:

@@ -108,28 +108,30 @@ class Apt:
 
         Raises UserError if the suite has no such Python for the arch.
         """
-        names = frozenset(self._run("apt-cache", "pkgnames", "python3")[1])
         package = self.python.package
+        series = _SERIES.match(package)
+        if series and (found := self._solve(package, f"lib{series[0]}-testsuite")):
+            return found
+        names = frozenset(self._run("apt-cache", "pkgnames", "python3")[1])
         if package not in names:
             pythons = sorted(name for name in names if _SERIES.fullmatch(name))
             raise UserError(
                 f"{self.python.suite} has no package {package} for {self.arch}{did_you_mean(package, pythons)}",
                 hint=f"it has {', '.join(pythons)}" if pythons else "give a different suite",
             )
-        found = self._with_dependencies(package)
-        series = {match[0] for each in found if (match := _SERIES.match(each.name))}
-        tests = [f"lib{name}-testsuite" for name in sorted(series)]
-        having = frozenset(self._run("apt-cache", "pkgnames", "libpython3")[1])
-        return self._with_dependencies(package, *(name for name in tests if name in having))
+        if not (found := self._solve(package)):
+            raise InfrastructureError(
+                f"apt finds no way to install {package} of {self.python.suite} for {self.arch}",
+                hint="the mirror may be changing: try again later",
+            )
+        tests = {f"lib{match[0]}-testsuite" for each in found if (match := _SERIES.match(each.name))}
+        return self._solve(package, *sorted(tests)) or found
 
-    def _with_dependencies(self, *names: str) -> tuple[PackageFacts, ...]:
+    def _solve(self, *names: str) -> tuple[PackageFacts, ...]:
+        """Return the packages to fetch for these; none if apt finds no way to install them."""
         completed, lines = self._install("--print-uris", *names)
         if completed.returncode:
-            raise InfrastructureError(
-                f"apt finds no way to install {names[0]} of {self.python.suite} for {self.arch}",
-                hint="the mirror may be changing: try again later",
-                details=tuple(lines[-10:]),
-            )
+            return ()
         rows = [line for line in lines if line.startswith("'")]
         matches = [match for row in rows if (match := _ROW.fullmatch(row))]
         if not matches or len(matches) < len(rows):

@@ -54,8 +54,8 @@ def triage(
     """Run failing tests again under controlled changes, and name the layer that each failure is about.
 
     First in the same build: once more as it is, the JIT off, the optimizer off, another CPU model. Then in others: the
-    tier-2 interpreter, one with assertions, the other arch, the recipe's own source. It stops when the answer is
-    settled. A test that passes alone is tried with the rest of its module. Reports of the run show the conclusion.
+    tier-2 interpreter, one with assertions, the other arch, the recipe's own source, Debian's. It stops when the answer
+    is settled. A test that passes alone is tried with the rest of its module. Reports of the run show the conclusion.
     """
     from crossjit.report import diagnoses as report
     from crossjit.triage import diagnosis

@@ -33,6 +33,7 @@ class Experiment(StrEnum):
     DEBUG = "debug build"
     OTHER_ARCH = "the other arch"
     REFERENCE = "the recipe's own source"
+    DEBIAN = "Debian's own build"
 
 
 class Layer(StrEnum):
@@ -123,8 +124,14 @@ def step(subject: Subject, tried: Tried, debug: Tried | None = None) -> Next | C
     case = _Case(subject, tried, again, expensive=expensive)
     result = _settle(case)
     if isinstance(result, Conclusion) and case.is_open(result):
-        return _in_the_debug_build(replace(case, tried=debug or {}, debug=True)) or result
+        result = _in_the_debug_build(replace(case, tried=debug or {}, debug=True)) or result
+    if isinstance(result, Conclusion) and again.failed and result.layer in _OF_CPYTHON:
+        return case.in_debian() or case.compared_with_debian(result)
     return result
+
+
+# Layers of CPython itself, of which it is worth knowing whether Debian's build fails as well.
+_OF_CPYTHON = (Layer.BACKEND, Layer.JIT, Layer.OPTIMIZER, Layer.INTERPRETER, Layer.UNCLEAR)
 
 
 def _is_expensive(tried: Tried) -> bool:
@@ -149,6 +156,11 @@ class _Case:
     debug: bool = False
     expensive: bool = False
 
+    @property
+    def together(self) -> bool:
+        """Whether runs may be parallel."""
+        return not (self.subject.free_threaded or self.again.depends_on_timing)
+
     def next(self, experiment: Experiment) -> Next | None:
         """Return the experiment if it is possible and not settled by a failure or enough passes."""
         count = self.tried.get(experiment, Count())
@@ -157,14 +169,29 @@ class _Case:
         missing = (1 if self.expensive else passes_wanted(self.again)) - count.passed
         if missing <= 0:
             return None
-        together = not (self.subject.free_threaded or self.again.depends_on_timing)
-        return Next(experiment, min(missing, REPEATS_FLAKY), self.stress, self.debug, together)
+        return Next(experiment, min(missing, REPEATS_FLAKY), self.stress, self.debug, self.together)
 
     def once(self, experiment: Experiment) -> Next | None:
         """Return an experiment that may make the test fail each time, if it is possible and was not tried."""
         if experiment in self.tried or experiment not in self.subject.can:
             return None
         return Next(experiment, REPEATS_FLAKY, self.stress, self.debug)
+
+    def in_debian(self) -> Next | None:
+        """Return the experiment in Debian's build, if it is possible, was not tried, and costs no more hangs."""
+        stress = not self.again.fails and self.tried.get(Experiment.STRESS, Count()).fails
+        if self.expensive or Experiment.DEBIAN in self.tried or Experiment.DEBIAN not in self.subject.can:
+            return None
+        times = REPEATS_STABLE if self.again.fails or stress else REPEATS_FLAKY
+        return Next(Experiment.DEBIAN, times, stress, together=self.together)
+
+    def compared_with_debian(self, conclusion: Conclusion) -> Conclusion:
+        """Add to a conclusion what happens in Debian's build, if that is certain; the layer stays."""
+        if self.still_fails(Experiment.DEBIAN):
+            return replace(conclusion, why=f"{conclusion.why}; fails in Debian's build as well")
+        if self.fixes(Experiment.DEBIAN):
+            return replace(conclusion, why=f"{conclusion.why}; passes in Debian's build")
+        return conclusion
 
     def fixes(self, experiment: Experiment) -> bool:
         """Whether the test passes in that experiment so often that chance is unlikely."""

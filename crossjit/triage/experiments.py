@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from crossjit.config.conditions import TargetEnvironment
+from crossjit.config.pythons import DebianPython
 from crossjit.config.recipes import Recipe
 from crossjit.errors import CrossjitError, Interrupted, UserError
 from crossjit.model import NO_OPTIMIZER, Arch, Cell, EmulationSupport, Expectation, Variant
-from crossjit.pipeline import build_cell, plan, prepare, validate_cell
+from crossjit.pipeline import build_cell, installed, plan, prepare, validate_cell
 from crossjit.pipeline.context import BuildContext, BuiltCell, CellRequest, PreparedCell, PreparedPython
 from crossjit.pipeline.packages import ScriptPackages
 from crossjit.triage import rerun
@@ -103,6 +104,7 @@ class Experiments:
             Experiment.DEBUG: asserts and (jit or variant.free_threaded),
             Experiment.OTHER_ARCH: jit and _other(arch, variant, self._ctx.ability) is not None,
             Experiment.REFERENCE: self._prepared.request.source is not None,
+            Experiment.DEBIAN: not (variant.free_threaded or variant.debug or variant.packaged),
         }
         return Subject(
             arch, jit, variant.free_threaded, emulated, frozenset(experiment for experiment in can if can[experiment])
@@ -229,6 +231,8 @@ class Experiments:
                 return self._sibling(request, {}, arch=_other(request.cell.arch, request.variant, self._ctx.ability))
             case Experiment.INTERPRETER:
                 return self._sibling(request, {}, variant=request.recipe.variants[INTERPRETER])
+            case Experiment.DEBIAN:
+                return self._in_debian()
             case _:
                 return self._sibling(replace(request, source=None), off)
 
@@ -245,6 +249,24 @@ class Experiments:
             return "not in the stash, and building was not allowed"
         built = build_cell.build_cell(self._ctx, prepared, log=self._folder / f"build-{cell.slug}.log")
         return _Place(self._target_of(prepared, built), env, prepared.version)
+
+    def _in_debian(self) -> _Place | str:
+        """Return Debian's build of the same Python, of the cell's own suite or of another."""
+        request, own = self._prepared.request, self._prepared.image.suite
+        series = "python" + ".".join(map(str, self._prepared.python))
+        reason = f"Debian has no {series}"
+        for suite in sorted({spec.suite for spec in self._ctx.images}, key=lambda suite: (suite != own, suite)):
+            try:
+                prepared = installed.of_debian(
+                    self._ctx, DebianPython(suite, series), request.cell.arch, request.cpu, fetch=self._builds
+                )
+            except UserError as error:
+                reason = error.message
+                continue
+            built = BuiltCell(prepared.artifact, prepared.from_stash)
+            env = {} if request.variant.expects is Expectation.MACHINE_CODE else JIT_OFF
+            return _Place(self._target_of(prepared, built), env, installed.describe(prepared.artifact))
+        return reason
 
     def _target_of(self, prepared: PreparedCell, built: BuiltCell) -> Target:
         target = validate_cell.target_of(self._ctx, prepared, built, "triage")

@@ -37,7 +37,9 @@ class FakeExperiments(Experiments):
 
     @property
     def subject(self) -> Subject:
-        return Subject(Arch.X86_64, jit=True, free_threaded=False, emulated=False, can=frozenset(Experiment))
+        return Subject(
+            Arch.X86_64, jit=True, free_threaded=False, emulated=False, can=frozenset(Experiment) - {Experiment.DEBIAN}
+        )
 
     @property
     def run_id(self) -> str:

@@ -13,10 +13,11 @@ import pytest
 from crossjit.config.pythons import DebianPython, InstalledPython, parse_debian
 from crossjit.errors import CrossjitError, DownloadError, ExitCode, InfrastructureError, UserError
 from crossjit.images import Role
-from crossjit.model import Arch, Cell, Expectation, Strategy, Verdict
-from crossjit.pipeline import build_cell, context, installed, prepare, validate_cell
+from crossjit.model import Arch, Cell, CellResult, Expectation, Strategy, Verdict
+from crossjit.pipeline import build_cell, context, earlier, installed, prepare, validate_cell
 from crossjit.pipeline.context import CellRequest, PreparedPython
 from crossjit.pythons import debian, traits
+from crossjit.runs.record import RunRecord
 from crossjit.validation.target import HOME, TESTER
 from tests.fakes.engine import FakeProcess
 from tests.fakes.files import FakeFiles
@@ -82,7 +83,12 @@ class FakeMirror(FakeContext):
         if self.rows:
             process.write_line(self.rows)
             return 0
+        wanted = [word for word in process.argv if "python3" in word]
+        if not {*wanted} <= {*self.names, "python3"}:
+            return 100
         for name, digest in (("python3.15", "a"), ("libpython3.15-testsuite", "b")):
+            if name == "libpython3.15-testsuite" and name not in wanted:
+                continue
             process.write_line(f"'http://mirror/x.deb' {name}_{self.version}_amd64.deb 1 SHA256:{digest * 64}")
         return 0
 
@@ -163,6 +169,15 @@ class TestAPackageOfDebian:
         assert manifest.schema == 2, "older versions do not know such artifacts"
         assert ctx.fetched == ["libpython3.15-testsuite=3.15.0-1", "python3.15=3.15.0-1"]
 
+    def test_may_have_no_tests(self, ctx: FakeMirror) -> None:
+        ctx.names.remove("libpython3.15-testsuite")
+        assert [each.name for each in ctx.prepared().artifact.manifest.packages] == ["python3.15"]
+
+    def test_may_be_the_default_one(self, ctx: FakeMirror) -> None:
+        ctx.names.append("python3")
+        packages = ctx.prepared(python=DebianPython("forky", "python3")).artifact.manifest.packages
+        assert [each.name for each in packages] == ["libpython3.15-testsuite", "python3.15"]
+
     def test_is_fetched_once(self, ctx: FakeMirror) -> None:
         first, second = ctx.prepared(), ctx.prepared()
         assert (first.from_stash, second.from_stash) == (False, True)
@@ -200,7 +215,12 @@ class TestAPackageOfDebian:
 
     def test_of_an_earlier_run_is_taken_from_it(self, ctx: FakeMirror) -> None:
         first = ctx.prepared()
-        ctx.ctx = replace(ctx.ctx, pythons={first.cell: first.artifact})
+        with RunRecord.start(ctx.ctx.settings, ("inv", "validate"), {}, cells=(first.cell,)) as record:
+            record.set_cell(CellResult(first.cell, Verdict.FAIL, (), artifact=first.artifact.id, build_key=first.key))
+        then = earlier.as_it_was(ctx.ctx, [ctx.request()], record.run)
+        assert then.builds
+        assert then.artifacts == {first.cell: first.artifact}
+        ctx.ctx = then.ctx
         ctx.version = "3.15.1-1"
         assert ctx.prepared().artifact == first.artifact
 

@@ -426,3 +426,36 @@ def test_the_odds_of_chance_are_fishers() -> None:
     assert chance(Count(6, 4), Count(0, 10)) == pytest.approx(210 / 38760)
     assert chance(Count(2, 8), Count(2, 8)) > 0.5
     assert chance(Count(0, 10), Count(5, 5)) == pytest.approx(1.0)
+
+
+WITH_DEBIAN = replace(NATIVE, can=NATIVE.can | {Experiment.DEBIAN})
+
+
+@pytest.mark.parametrize(
+    ("world", "layer"),
+    [
+        ({Experiment.JIT_OFF: PASSES, Experiment.INTERPRETER: PASSES, Experiment.OTHER_ARCH: PASSES}, Layer.BACKEND),
+        ({Experiment.JIT_OFF: PASSES, Experiment.OPTIMIZER_OFF: PASSES}, Layer.OPTIMIZER),
+        ({}, Layer.INTERPRETER),
+    ],
+)
+@pytest.mark.parametrize(
+    ("in_debian", "said"),
+    [(FAILS, "; fails in Debian's build as well"), (PASSES, "; passes in Debian's build"), (ABSENT, "")],
+)
+def test_debians_build_comes_last_and_changes_no_layer(
+    world: World, layer: Layer, in_debian: float | None, said: str
+) -> None:
+    rates = {Experiment.AGAIN: FAILS, **world}
+    before, _ = run(NATIVE, rates)
+    after, experiments = run(WITH_DEBIAN, {**rates, Experiment.DEBIAN: in_debian})
+    assert after.layer is before.layer is layer
+    assert after.why == f"{before.why}{said}"
+    assert experiments[-1] is Experiment.DEBIAN
+    assert experiments.count(Experiment.DEBIAN) == 1
+
+
+def test_debians_build_is_not_asked_about_what_is_not_cpythons() -> None:
+    for world in ({Experiment.CONTROL: FAILS}, {Experiment.AGAIN: 5, Experiment.JIT_OFF: 5}):
+        _, experiments = run(WITH_DEBIAN, {Experiment.AGAIN: FAILS, **world})
+        assert Experiment.DEBIAN not in experiments
