@@ -65,7 +65,7 @@ def _row(argument: Argument) -> str:
     meaning, _, default = (argument.help or "").replace("|", r"\|").partition("; default: ")
     if meaning.endswith("; required"):
         meaning, default = meaning.removesuffix("; required"), "required"
-    names = ", ".join(map(to_flag, sorted(argument.names, key=len)))
+    names = ", ".join(map(to_flag, argument.names))
     return f"| `{names}{' VALUE' if argument.takes_value else ''}` | {meaning} | {default} |"
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from invoke.parser.context import to_flag
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
@@ -303,7 +304,7 @@ def test_the_page_of_all_commands_is_current() -> None:
     assert (ROOT / docs.PAGE).read_text(encoding="utf-8") == page, "`./inv docs` writes it"
     for name in namespace.task_names:
         section = page.partition(f"\n## {name.replace('.', ' ')}\n")[2].partition("\n## ")[0]
-        assert all(f"| `--{flag.replace('_', '-')}" in section for flag in flags(name))
+        assert all(re.search(rf"^\| `(\S+, )?{to_flag(flag)}[ ,`]", section, re.M) for flag in flags(name))
 
 
 def test_the_pages_show_commands() -> None:
@@ -317,7 +318,7 @@ def test_the_pages_show_commands() -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != docs.PAGE])
 def test_options_that_a_page_names_are_there(page: str) -> None:
-    ours = {f"--{name.replace('_', '-')}" for task in namespace.task_names for name in flags(task)}
+    ours = {to_flag(name) for task in namespace.task_names for name in flags(task)}
     known = ours | {f"--{name}" for name in ("help", "list", "version", "print-completion-script")}
     for make in BENCHMARKS.values():
         known |= set(make()._option_string_actions)
