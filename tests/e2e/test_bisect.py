@@ -12,11 +12,12 @@ import pytest
 from crossjit.bisect import journal
 from crossjit.model import Arch
 from tests.e2e import tiny_source
-from tests.e2e.driver import Driver, Running
+from tests.e2e.driver import PATIENCE, Driver, Running
 
 pytestmark = pytest.mark.engine
 
 NUMBER = 16
+PATIENT = 4 * PATIENCE  # seconds for a bisection: it builds a dozen times
 FAIL, FLAKY, CRASH = "fail-test", "flaky-test", "crash-test"
 BROKEN = "Python/broken.c"
 TEST = ("--tests", "test_capi.test_opt")
@@ -56,7 +57,7 @@ def test_a_flaky_failure_behind_commits_that_do_not_build(driver: Driver, recipe
     """Five of five: it fails one time in four, and the commits in the middle do not build."""
     repository = Repository(tmp_path / "cpython", {**broken(6, 8), 11: {FLAKY: ""}})
     for _ in range(5):
-        done = driver.run(*repository.options(recipe), *TEST, "--json")
+        done = driver.run(*repository.options(recipe), *TEST, "--json", patience=PATIENT)
         answer = done.json
         assert suspects(answer, repository) == [11], done.stderr
         assert "is skipped: make failed: exit status 2" in done.stderr
@@ -69,7 +70,7 @@ def test_a_flaky_failure_behind_commits_that_do_not_build(driver: Driver, recipe
 def test_the_answer(driver: Driver, recipe: Path, tmp_path: Path, host_arch: Arch, foreign_arch: Arch) -> None:
     """A failure that is always there: what is said of it, and where it is written."""
     repository = Repository(tmp_path / "cpython", {5: {FAIL: ""}, 7: {CRASH: ""}, 9: {CRASH: None}})
-    done = driver.run(*repository.options(recipe), *TEST, "--json")
+    done = driver.run(*repository.options(recipe), *TEST, "--json", patience=PATIENT)
     answer = done.json
     assert suspects(answer, repository) == [5]
     assert answer["found"] == f"{repository.commits[5][:12]} broke it: change 5"
@@ -98,7 +99,7 @@ def test_the_answer(driver: Driver, recipe: Path, tmp_path: Path, host_arch: Arc
 def test_a_range(driver: Driver, recipe: Path, tmp_path: Path) -> None:
     """Commits before the change that cannot be judged are in the answer."""
     repository = Repository(tmp_path / "cpython", {**broken(6, 7), 8: {BROKEN: None, FAIL: ""}})
-    answer = driver.run(*repository.options(recipe), *TEST, "--json").json
+    answer = driver.run(*repository.options(recipe), *TEST, "--json", patience=PATIENT).json
     assert suspects(answer, repository) == [6, 7, 8]
     assert [repository.index(each["commit"]) for each in answer["skipped"]] == [6, 7]
     assert "one of 3 commits" in answer["found"]
@@ -107,7 +108,7 @@ def test_a_range(driver: Driver, recipe: Path, tmp_path: Path) -> None:
 def test_a_fix(driver: Driver, recipe: Path, tmp_path: Path) -> None:
     repository = Repository(tmp_path / "cpython", {0: {FAIL: ""}, 12: {FAIL: None}})
     options = repository.options(recipe, good=NUMBER - 1, bad=0)
-    answer = driver.run(*options, *TEST, "--find-fix", "--json").json
+    answer = driver.run(*options, *TEST, "--find-fix", "--json", patience=PATIENT).json
     assert suspects(answer, repository) == [12]
     assert answer["found"] == f"{repository.commits[12][:12]} fixed it: change 12"
     refused = driver.run(*options, *TEST, expect=2)
@@ -118,7 +119,7 @@ def test_a_build_that_breaks(driver: Driver, recipe: Path, tmp_path: Path) -> No
     """The test is the build; one that fails for another reason is skipped."""
     changes = {**broken(7, 8), 11: {BROKEN: "int value = undeclared;\n"}}
     repository = Repository(tmp_path / "cpython", changes)
-    answer = driver.run(*repository.options(recipe), "--crash", "--json").json
+    answer = driver.run(*repository.options(recipe), "--crash", "--json", patience=PATIENT).json
     assert suspects(answer, repository) == [11]
     assert "undeclared" in answer["failures"][0]["text"]
     assert answer["first_bad"]["artifact"] is None
@@ -129,7 +130,9 @@ def test_without_a_good_end(driver: Driver, recipe: Path, tmp_path: Path) -> Non
     for tag, number in (("v3.14.0", 1), ("v3.15.0a1", 3), ("v3.15.0a2", 7), ("v3.15.0rc1", 15)):
         tiny_source.tag(repository.path, tag, repository.commits[number])
     options = repository.options(recipe)
-    done = driver.run(*(word for word in options if word not in ("--good", repository.commits[0])), *TEST, "--json")
+    done = driver.run(
+        *(word for word in options if word not in ("--good", repository.commits[0])), *TEST, "--json", patience=PATIENT
+    )
     assert suspects(done.json, repository) == [6]
     assert repository.index(done.json["good"]) == 3
     assert "v3.15.0a2 fails, too" in done.stderr
@@ -156,7 +159,7 @@ def test_kill_and_resume(driver: Driver, recipe: Path, tmp_path: Path, seed: int
     before = driver.last_run()
     known = journal.load(before.folder)[1]
     assert "--resume" in driver.run("runs", "show", before.id).stdout
-    done = driver.run("bisect", "--resume", before.id[:15], "--json")
+    done = driver.run("bisect", "--resume", before.id[:15], "--json", patience=PATIENT)
     assert suspects(done.json, repository) == [10]
     assert done.json["reproduce"] == before.reproduce
     again = journal.load(driver.last_run().folder)[1]
@@ -176,7 +179,7 @@ def test_interruption(driver: Driver, recipe: Path, tmp_path: Path) -> None:
     assert f"bisect --resume {driver.last_run().id}" in done.stderr
     assert "nothing was left running" in done.stderr
     assert driver.leftovers() == []
-    assert suspects(driver.run("bisect", "--resume", "last", "--json").json, repository) == [10]
+    assert suspects(driver.run("bisect", "--resume", "last", "--json", patience=PATIENT).json, repository) == [10]
 
 
 @pytest.mark.parametrize(
