@@ -100,9 +100,8 @@ def require_arch(python: LocalPython, requested: Iterable[Arch]) -> None:
     """Raise UserError if a Python is for a different arch than those requested; none is any."""
     arches = tuple(requested)
     if arches and python.arch not in arches:
-        article = "an" if python.arch[0] in "aeiou" else "a"
         raise UserError(
-            f"{python} is {article} {python.arch} Python: expected {' or '.join(arches)}",
+            f"{python} is an {python.arch} Python: expected {' or '.join(arches)}",
             hint="leave --arch out, or give a Python of that architecture",
         )
 
