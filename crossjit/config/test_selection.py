@@ -10,16 +10,20 @@ from crossjit.errors import UserError
 _SHARD = re.compile(r"(\d+)/(\d+)")
 
 
+Shard = tuple[int, int]
+"""(i, n): the i-th of n parts, from 1."""
+
+
 @dataclass(frozen=True)
 class TestSelection:
     """The part of the suites that runs; all of the variant's own by default.
 
-    `suites` are names, run instead of the variant's; `shard` is (i, n), the i-th of n parts, from 1; `tests` are
-    patterns of modules' names, or of tests as for regrtest's `--match`.
+    `suites` are names, run instead of the variant's; `tests` are patterns of modules' names, or of tests as for
+    regrtest's `--match`.
     """
 
     suites: tuple[str, ...] = ()
-    shard: tuple[int, int] | None = None
+    shard: Shard | None = None
     tests: tuple[str, ...] = ()
 
     @property
@@ -36,7 +40,7 @@ class TestSelection:
 ALL_TESTS = TestSelection()
 
 
-def parse_shard(text: str) -> tuple[int, int] | None:
+def parse_shard(text: str) -> Shard | None:
     """Parse `2/3`; None for an empty text. Raises UserError for anything else."""
     if not text:
         return None

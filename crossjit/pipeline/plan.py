@@ -228,26 +228,6 @@ def steps(
     return tuple(planned)
 
 
-def matrix(cells: Iterable[Cell], words: Mapping[str, str] | None = None) -> dict[str, list[dict[str, str]]]:
-    """Make the matrix of a GitHub Actions job, each cell on a runner of its own arch.
-
-    `words` maps recipes' names to the words that select them: a file outside recipes/ is only found by its path.
-    """
-    selectors = words or {}
-    return {
-        "include": [
-            {
-                "cell": "/".join((selectors.get(cell.recipe, cell.recipe), cell.arch, cell.variant)),
-                "recipe": selectors.get(cell.recipe, cell.recipe),
-                "arch": cell.arch.value,
-                "variant": cell.variant,
-                "runner": cell.arch.runner,
-            }
-            for cell in cells
-        ]
-    }
-
-
 def _chosen_recipes(recipes: Mapping[str, Recipe], requested: Iterable[str]) -> list[Recipe]:
     names = {name_of(word): word for word in requested}
     for name, word in names.items():

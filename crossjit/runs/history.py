@@ -15,7 +15,7 @@ from crossjit import PROGRAM
 from crossjit.errors import InfrastructureError, UserError
 from crossjit.runs.model import RUN_FILE, Run, RunState, run_errors, run_type
 from crossjit.settings import Settings
-from crossjit.util import files
+from crossjit.util import files, sequence
 
 LAST = "last"  # the newest run that gives verdicts
 
@@ -57,6 +57,13 @@ def list_runs(settings: Settings) -> tuple[Run, ...]:
     runs = (_read(folder) for folder in run_folders(settings))
     ordered = sorted((run for run in runs if run), key=lambda run: (run.sequence, run.started, run.id), reverse=True)
     return tuple(ordered)
+
+
+def next_number(settings: Settings) -> int:
+    """Return the sequence number of a new run. Raises OSError."""
+    return sequence.next_number(
+        settings.runs / "sequence", lambda: max((run.sequence for run in list_runs(settings)), default=0)
+    )
 
 
 @contextlib.contextmanager

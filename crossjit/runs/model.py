@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -19,9 +19,14 @@ from crossjit.util import files
 
 
 def exit_code(results: Sequence[CellResult]) -> ExitCode:
-    """Return a run's exit code: that of its cells' worst verdict, in the order of `_WORST_FIRST`."""
-    verdicts = {result.verdict for result in results}
-    return next((_CODES[verdict] for verdict in _WORST_FIRST if verdict in verdicts), ExitCode.PASS)
+    """Return a run's exit code: that of its cells' worst verdict."""
+    return _CODES[worst(result.verdict for result in results)]
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return the worst of some verdicts, in the order of `_WORST_FIRST`; `pass` of none."""
+    found = set(verdicts)
+    return next((verdict for verdict in _WORST_FIRST if verdict in found), Verdict.PASS)
 
 
 # After an interruption the rest is unknown. A product failure is certain even if other cells failed on our side.
@@ -32,6 +37,7 @@ _CODES = {
     Verdict.FAIL: ExitCode.PRODUCT,
     Verdict.INFRA: ExitCode.INFRASTRUCTURE,
     Verdict.VACUOUS: ExitCode.VACUOUS,
+    Verdict.PASS: ExitCode.PASS,
 }
 
 RUN_FILE = "run.json"

@@ -27,7 +27,7 @@ from crossjit.errors import CrossjitError, ExitCode, InfrastructureError
 from crossjit.model import Cell, CellResult
 from crossjit.progress import Step, StepState
 from crossjit.runs.command_line import COMMAND_WIDTH, reproduction
-from crossjit.runs.history import list_runs, new_folder
+from crossjit.runs.history import new_folder, next_number
 from crossjit.runs.model import (
     EVENTS_FILE,
     RESULT_FILE,
@@ -46,7 +46,7 @@ from crossjit.runs.model import (
     to_json,
 )
 from crossjit.settings import Settings
-from crossjit.util import files, sequence
+from crossjit.util import files
 
 INTERVAL = 10.0  # seconds between records of a step's progress
 
@@ -179,7 +179,7 @@ class RunRecord:
         with contextlib.ExitStack() as stack:
             with run_errors(settings.runs):
                 folder = stack.enter_context(new_folder(settings.runs, started))
-                number = sequence.next_number(settings.runs / "sequence", lambda: _newest_number(settings))
+                number = next_number(settings)
             run = Run(
                 id=folder.name,
                 argv=tuple(argv),
@@ -263,7 +263,3 @@ class RunRecord:
         with run_errors(run.folder):
             files.replace(run.folder / RUN_FILE, to_json(document))
         self._run = run
-
-
-def _newest_number(settings: Settings) -> int:
-    return max((run.sequence for run in list_runs(settings)), default=0)

@@ -14,7 +14,7 @@ from crossjit.tasks import options
 from crossjit.tasks.framework import command, show, show_json, show_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from crossjit.config.recipes import Recipe
     from crossjit.model import Cell
@@ -25,12 +25,17 @@ _FILTER = "default: all"
 
 
 @command(
-    iterable=["arch", "recipe", "variant"],
+    iterable=["arch", "recipe", "variant", "runner"],
     help={
         "arch": f"only these: {', '.join(Arch)}; {options.REPEATABLE}; {_FILTER}",
         "recipe": f"only these: 3.13, 3.14, 3.15, main, or a recipe file's path; {options.REPEATABLE}; {_FILTER}",
         "variant": f"only these: {options.VARIANTS}; {options.REPEATABLE}; {_FILTER}",
         "format": "table, json, or github: the matrix of a GitHub Actions job; default: table",
+        "shards": "with --format github, divide each cell's suites among this many jobs; default: 1",
+        "runner": (
+            "with --format github, the labels of an arch's runners, such as aarch64=self-hosted,arm64; can be repeated; "
+            "default: GitHub's hosted runners"
+        ),
         "json": "the same as --format json; default: off",
     },
 )
@@ -40,11 +45,13 @@ def cells(
     recipe: list[str] | None = None,
     variant: list[str] | None = None,
     format: str = "table",
+    shards: str = "1",
+    runner: list[str] | None = None,
     json: bool = False,
 ) -> None:
     """List every cell of the recipes."""
     from crossjit.config import recipes, suites
-    from crossjit.pipeline import plan
+    from crossjit.pipeline import matrix, plan
 
     chosen = options.one_of("format", "json" if json else format, FORMATS)
     request = options.read(arch=arch, recipe=recipe, variant=variant)
@@ -57,7 +64,10 @@ def cells(
     listed = plan.select(loaded, selector, selector.arches[0]).cells
     if chosen == "github":
         paths = {recipes.name_of(word): word for word in options.words(recipe)}
-        show(_line(plan.matrix(listed, paths)))  # one line, as `name=value` in $GITHUB_OUTPUT needs it
+        jobs = matrix.matrix(
+            listed, paths, shards=options.number("shards", shards, at_least=1), runners=_runners(runner or ())
+        )
+        show(_line(jobs))  # one line, as `name=value` in $GITHUB_OUTPUT needs it
     elif chosen == "json":
         show_json([_facts(cell, loaded) for cell in listed])
     else:
@@ -106,6 +116,19 @@ def schemas() -> dict[str, str]:
         "regenerate": Rules,
     }
     return {name: json.dumps(value, indent=2) + "\n" for name, value in recipes.schemas(types).items()}
+
+
+def _runners(texts: Sequence[str]) -> dict[Arch, tuple[str, ...]]:
+    """Parse `--runner ARCH=LABEL,LABEL`. Raises UserError."""
+    from crossjit.pipeline import plan
+
+    runners = {}
+    for text in texts:
+        arch, _, labels = text.partition("=")
+        if not options.words([labels]):
+            raise UserError(f"invalid --runner {text!r}: expected ARCH=LABEL", hint="such as aarch64=self-hosted,arm64")
+        runners[plan.parse_arch(arch)] = options.words([labels])
+    return runners
 
 
 def _line(value: object) -> str:

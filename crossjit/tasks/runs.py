@@ -1,24 +1,30 @@
-"""`runs list|show` and `clean`: the recorded runs, and removing what runs leave behind."""
+"""`runs list|show|import|merge` and `clean`: the recorded runs, and removing what runs leave behind."""
 
 from __future__ import annotations
 
 import json as json_module
 import sys
+from collections import Counter
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
 from crossjit import PROGRAM
-from crossjit.errors import UserError
+from crossjit.errors import ExitCode, UserError
 from crossjit.report import tables, terminal_style
 from crossjit.tasks.framework import command, note, show, show_json, show_table
 from crossjit.tasks.options import describe, number
 from crossjit.util import text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from crossjit.model import Cell
     from crossjit.runs.model import Run
+    from crossjit.runs.transfer import Imported
+    from crossjit.settings import Settings
 
 RUN = "a run's id, the beginning of its id, or last"
 
@@ -69,6 +75,100 @@ def show_run(context: Context, run: list[str] | None = None, steps: bool = False
 
 
 @command(
+    name="import",
+    iterable=["path"],
+    rest="path",
+    help=describe(
+        "json",
+        path="a folder or a zip file with run records, as CI uploads them; can be given without --path; required",
+    ),
+)
+def import_runs(context: Context, path: list[str] | None = None, json: bool = False) -> None:
+    """Copy run records of another machine here: `runs import FOLDER|ZIP…`."""
+    from crossjit import settings
+
+    if not path:
+        raise UserError("nothing to import", hint=f"such as {PROGRAM} runs import downloads/")
+    imported = [found for word in path for found in _imported(settings.load(), word)]
+    if json:
+        show_json([summary(found.run) | {"new": found.is_new} for found in imported])
+        return
+    for found in imported:
+        show(f"{found.run.id} {'imported' if found.is_new else 'is here already'}: {_verdicts(found.run)}")
+
+
+@command(
+    name="merge",
+    iterable=["run"],
+    rest="run",
+    help=describe(
+        "json",
+        run="ids of runs, or folders and zip files to import first; can be given without --run; required",
+        plan="the file of `cells --format github`: what it lists and no run has is infra; default: only what runs have",
+    ),
+)
+def merge_runs(context: Context, run: list[str] | None = None, plan: str = "", json: bool = False) -> ExitCode:
+    """Make one run of many: `runs merge RUN|FOLDER|ZIP…`.
+
+    The shards of a cell are joined, a newer attempt of CI replaces an older one, and a missing shard makes its cell
+    infra. Ends with the exit code of the worst verdict.
+    """
+    from crossjit import settings
+    from crossjit.pipeline import merge
+    from crossjit.runs import history
+    from crossjit.runs.model import exit_code
+
+    loaded = settings.load()
+    expected = _planned(Path(plan)) if plan else {}
+    if not run:
+        raise UserError("nothing to merge", hint=f"such as {PROGRAM} runs merge downloads/")
+    parts = {
+        found.id: found
+        for word in run
+        for found in (
+            [each.run for each in _imported(loaded, word)] if _is_path(word) else [history.load(loaded, word)]
+        )
+    }
+    merged = merge.merge([*parts.values()], expected)
+    results = [each.result for each in merged]
+    with merge.recorded(loaded, [*parts.values()], merged) as record:
+        record.finish(exit_code(results))
+    if json:
+        show_json(tables.results_json(results, run=record.id, reproduce=record.run.reproduce))
+    else:
+        style = terminal_style.style_of(sys.stdout)
+        show(tables.results_text(results, run=record.id, reproduce=record.run.reproduce, style=style))
+    return exit_code(results)
+
+
+def _is_path(word: str) -> bool:
+    return "/" in word or Path(word).exists()
+
+
+def _imported(settings: Settings, word: str) -> Sequence[Imported]:
+    from crossjit.runs import transfer
+
+    return transfer.import_runs(settings, Path(word))
+
+
+def _planned(path: Path) -> dict[Cell, int]:
+    """Read the cells of a matrix, with their number of shards. Raises UserError."""
+    from crossjit.pipeline import matrix
+
+    try:
+        return matrix.cells_of(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}", hint="give the output of cells") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not a matrix: {error}", hint="give the output of cells --format github") from error
+
+
+def _verdicts(run: Run) -> str:
+    counts = Counter(run.verdicts.values())
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) or "-"
+
+
+@command(
     help=describe(
         "json",
         keep_images="keep the images, which take minutes to make again; default: off",
@@ -107,12 +207,11 @@ def clean(
 
 
 def _row(run: Run) -> tuple[str, ...]:
-    counts = {verdict: list(run.verdicts.values()).count(verdict) for verdict in dict.fromkeys(run.verdicts.values())}
     return (
         run.id,
         _state(run),
         _took(run),
-        ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) or "-",
+        _verdicts(run),
         " ".join(run.argv[1:]) or "-",
     )
 

@@ -15,7 +15,7 @@ from typing import IO, Any
 from crossjit import PROGRAM
 from crossjit.errors import InfrastructureError
 
-_ALIVE = "alive.lock"
+ALIVE = "alive.lock"
 _MAKING = ".making.lock"
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -118,7 +118,7 @@ def locked_dir(parent: Path, name: str) -> Iterator[Path]:
     with _flocked(parent / _MAKING):
         folder.mkdir()
         try:
-            descriptor = os.open(folder / _ALIVE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(folder / ALIVE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError:
             folder.rmdir()
             raise
@@ -132,7 +132,7 @@ def locked_dir(parent: Path, name: str) -> Iterator[Path]:
 def is_alive(folder: Path) -> bool:
     """Whether the process that made a folder with `locked_dir` still holds it. Works without write permission."""
     try:
-        descriptor = os.open(folder / _ALIVE, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(folder / ALIVE, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return False
     try:

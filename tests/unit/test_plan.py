@@ -297,27 +297,3 @@ def test_what_is_there_is_not_made_again() -> None:
     assert {step.name: step.by for step in steps if step.by} == {"build Python": "3.15/x86_64/jit"}
     left = [step.name for step in steps if not step.satisfied]
     assert left == ["source", "toolchain image", "target image", "configure", "make", "install", "probe", "stash"]
-
-
-# The matrix
-
-
-def test_each_cell_of_the_matrix_runs_on_its_own_arch() -> None:
-    assert plan.matrix([Cell("3.15", ARM, "jit"), Cell("3.15", X86, "ft")]) == {
-        "include": [
-            {
-                "cell": "3.15/aarch64/jit",
-                "recipe": "3.15",
-                "arch": "aarch64",
-                "variant": "jit",
-                "runner": "ubuntu-24.04-arm",
-            },
-            {"cell": "3.15/x86_64/ft", "recipe": "3.15", "arch": "x86_64", "variant": "ft", "runner": "ubuntu-24.04"},
-        ]
-    }
-
-
-def test_a_recipe_of_a_file_is_named_by_its_path_in_the_matrix() -> None:
-    """By its name alone no job would find it."""
-    (entry,) = plan.matrix([Cell("mine", X86, "jit")], {"mine": "ci/mine.toml"})["include"]
-    assert (entry["cell"], entry["recipe"]) == ("ci/mine.toml/x86_64/jit", "ci/mine.toml")
