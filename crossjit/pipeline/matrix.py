@@ -57,8 +57,8 @@ def matrix(
     """Make the matrix of a GitHub Actions job, each cell on a runner of its own arch.
 
     `words` maps recipes' names to the words that select them: a file outside recipes/ is only found by its path.
-    `jobs` are the names of the jobs of CPython's CI that the cells are. Raises UserError for more jobs than a matrix may
-    have.
+    `jobs` are the names of the jobs of CPython's CI that the cells are. Raises UserError for more jobs than a matrix
+    may have.
     """
     include = tuple(
         _job(cell, (words or {}).get(cell.recipe, cell.recipe), number, shards, runners or {}, (jobs or {}).get(cell))

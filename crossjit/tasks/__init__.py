@@ -13,6 +13,7 @@ from crossjit.tasks import (
     cache,
     capsule,
     cells,
+    ci,
     debug,
     develop,
     docs,
@@ -58,11 +59,12 @@ namespace = Collection(
     *_commands(report),
     *_commands(runs, "clean"),
     _group("recipes", "The recipes.", _commands(reproduce, "check")),
+    _group("ci", "Continuous integration on GitHub.", _commands(ci)),
     _group("stash", "The artifacts.", _commands(stash)),
     _group("cache", "The build caches.", _commands(cache)),
     _group("images", "The images to compile and to run in.", _commands(images)),
     _group("known-failures", "The tests that fail for a reason that is not the build's.", _commands(known_failures)),
-    _group("runs", "The runs.", _commands(runs, "list", "show")),
+    _group("runs", "The runs.", _commands(runs, "list", "show", "import", "merge")),
 )
 
 if not INSTALLED:  # these need the repository

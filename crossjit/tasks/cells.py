@@ -25,16 +25,21 @@ _FILTER = "default: all"
 
 
 @command(
-    iterable=["arch", "recipe", "variant", "runner"],
+    iterable=["arch", "recipe", "variant", "runner", "job"],
     help={
         "arch": f"only these: {', '.join(Arch)}; {options.REPEATABLE}; {_FILTER}",
         "recipe": f"only these: 3.13, 3.14, 3.15, main, or a recipe file's path; {options.REPEATABLE}; {_FILTER}",
         "variant": f"only these: {options.VARIANTS}; {options.REPEATABLE}; {_FILTER}",
         "format": "table, json, or github: the matrix of a GitHub Actions job; default: table",
+        "job": (
+            "with --format github, jobs of CPython's CI instead of the recipes' cells, by the names that GitHub shows; "
+            "can be repeated; default: cells"
+        ),
+        "source": "with --job, the source whose workflows are read; required with --job",
         "shards": "with --format github, divide each cell's suites among this many jobs; default: 1",
         "runner": (
-            "with --format github, the labels of an arch's runners, such as aarch64=self-hosted,arm64; can be repeated; "
-            "default: GitHub's hosted runners"
+            "with --format github, the labels of an arch's runners, such as aarch64=self-hosted,arm64; "
+            f"{options.REPEATABLE}; default: GitHub's hosted runners"
         ),
         "json": "the same as --format json; default: off",
     },
@@ -45,6 +50,8 @@ def cells(
     recipe: list[str] | None = None,
     variant: list[str] | None = None,
     format: str = "table",
+    job: list[str] | None = None,
+    source: str = "",
     shards: str = "1",
     runner: list[str] | None = None,
     json: bool = False,
@@ -54,6 +61,17 @@ def cells(
     from crossjit.pipeline import matrix, plan
 
     chosen = options.one_of("format", "json" if json else format, FORMATS)
+    if job and (chosen != "github" or arch or recipe or variant):
+        raise UserError(
+            "--job needs --format github, and no --arch, --recipe or --variant",
+            hint=f"`{PROGRAM} reproduce --list` lists the jobs",
+        )
+    if chosen == "github":
+        many, labels = options.number("shards", shards, at_least=1), _runners(runner or ())
+        if job:
+            jobs = _ci_jobs(job, source)
+            show(_line(matrix.matrix(jobs, shards=many, runners=labels, jobs=jobs)))
+            return
     request = options.read(arch=arch, recipe=recipe, variant=variant)
     loaded = recipes.gather(request.recipes, PROJECT / "recipes", suites=suites.names())
     selector = plan.Selector(
@@ -64,10 +82,8 @@ def cells(
     listed = plan.select(loaded, selector, selector.arches[0]).cells
     if chosen == "github":
         paths = {recipes.name_of(word): word for word in options.words(recipe)}
-        jobs = matrix.matrix(
-            listed, paths, shards=options.number("shards", shards, at_least=1), runners=_runners(runner or ())
-        )
-        show(_line(jobs))  # one line, as `name=value` in $GITHUB_OUTPUT needs it
+        # one line, as `name=value` in $GITHUB_OUTPUT needs it
+        show(_line(matrix.matrix(listed, paths, shards=many, runners=labels)))
     elif chosen == "json":
         show_json([_facts(cell, loaded) for cell in listed])
     else:
@@ -116,6 +132,25 @@ def schemas() -> dict[str, str]:
         "regenerate": Rules,
     }
     return {name: json.dumps(value, indent=2) + "\n" for name, value in recipes.schemas(types).items()}
+
+
+def _ci_jobs(names: Sequence[str], source: str) -> dict[Cell, str]:
+    """Return the cells that jobs of CPython's CI are, with the jobs' names. Raises SourceError, UserError."""
+    from crossjit import settings
+    from crossjit.config.recipes import name_of
+    from crossjit.model import Cell
+    from crossjit.tasks import ci_jobs
+    from crossjit.upstream.jobs import find
+    from crossjit.upstream.variant import variant_of
+
+    loaded = settings.load()
+    request = options.read(source=source)
+    found = ci_jobs.jobs_of(request, loaded)
+    cells = {}
+    for variant in (variant_of(find(found, name)) for name in names):
+        chosen = ci_jobs.cells_of(request, [variant], loaded)
+        cells[Cell(name_of(chosen.recipes[0]), chosen.arches[0], variant.name)] = variant.job.name
+    return cells
 
 
 def _runners(texts: Sequence[str]) -> dict[Arch, tuple[str, ...]]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shlex
+import shutil
 import sys
 import tempfile
+from pathlib import Path
 
 from invoke.context import Context
 
@@ -34,6 +37,8 @@ LINT = (
     ("pytest", "--quiet", "tests/unit/test_imports.py"),
 )
 LINT_FIX = (("ruff", "check", "--fix"), ("ruff", "format"), *LINT[2:])
+ZIZMOR = ("zizmor", "--offline", "--no-progress", "--quiet", ".github", "action.yml")
+ACTIONLINT = ("actionlint",)  # its package fetches a program from GitHub when it is installed, so it is not required
 DOCS = ("mkdocs", "build", "--strict")  # fails for broken links
 
 
@@ -85,14 +90,29 @@ def test(
 def lint(context: Context, fix: bool = False) -> ExitCode:
     """Check style, types, the import rule, and the links of the documentation.
 
-    Runs ruff, mypy, tests/unit/test_imports.py and MkDocs, all of them, whatever fails.
+    Runs ruff, mypy, tests/unit/test_imports.py, MkDocs and zizmor, and actionlint if it is installed: all of them,
+    whatever fails.
     """
     with tempfile.TemporaryDirectory(prefix="crossjit-docs-") as site:
         steps = (*(LINT_FIX if fix else LINT), (*DOCS, "--site-dir", site))
         failed = [step for step in steps if _run(*step) != 0]
+    failed += [step for step in (ZIZMOR, ACTIONLINT) if _run_program(*step, required=step is ZIZMOR) != 0]
     for step in failed:
         note(f"failed: {shlex.join(step)}")
     return ExitCode.PRODUCT if failed else ExitCode.PASS
+
+
+def _run_program(name: str, *arguments: str, required: bool) -> int:
+    """Run a development tool that is a program. Raises UserError if one that is required is missing."""
+    folders = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    program = shutil.which(name, path=folders)
+    if program is None and required:
+        raise UserError(f"{name} is not installed", hint="use ./inv, or pip install -e '.[dev]' in the clone")
+    if program is None:
+        note(f"{name} is not installed, so it does not run")
+        return 0
+    note(f"$ {shlex.join([name, *arguments])}")
+    return run_child([program, *arguments], cwd=PROJECT)
 
 
 def _run(module: str, *arguments: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import shutil
 import sys
@@ -166,12 +167,20 @@ def _record(
     return RunRecord.start(
         settings,
         [program_path(), *in_full(sys.argv[1:])],
-        {"crossjit": crossjit.__version__, "engine": asdict(facts), "ability": asdict(ability)},
+        {"crossjit": crossjit.__version__, "engine": asdict(facts), "ability": asdict(ability), **_attempt()},
         reproduce=reproduce,
         request=to_record(request),
         cells=tuple(cell_request.cell for cell_request in requests),
         looks=looks,
     )
+
+
+def _attempt() -> dict[str, int]:
+    """Return the number of this attempt of a workflow's run, where GitHub Actions tells it."""
+    from crossjit.pipeline.merge import ATTEMPT
+
+    number = os.environ.get("GITHUB_RUN_ATTEMPT", "")
+    return {ATTEMPT: int(number)} if number.isdecimal() else {}
 
 
 def program_path() -> str:
