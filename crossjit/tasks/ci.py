@@ -56,7 +56,7 @@ def publish(context: Context, folder: str, run: str = "last") -> None:
     and prints an annotation for each failed test.
     """
     from crossjit import settings
-    from crossjit.report import annotations, html, junit, markdown
+    from crossjit.report import html, junit, markdown, workflow_commands
     from crossjit.runs import history
     from crossjit.runs.model import worst
 
@@ -82,7 +82,7 @@ def publish(context: Context, folder: str, run: str = "last") -> None:
         raise UserError(
             f"cannot write {error.filename}: {error.strerror}", hint="give a folder that can be written"
         ) from error
-    show_bytes(annotations.commands(results).encode())
+    show_bytes(workflow_commands.commands(results).encode())
 
 
 def _append(variable: str, text: str) -> None:
