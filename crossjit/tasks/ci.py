@@ -18,17 +18,17 @@ EXAMPLE = PROJECT / "docs" / "crossjit.yml"
 
 @command(
     help={
-        "folder": "a clone of CPython or of a fork; can be given without --folder; default: the current folder",
+        "folder": "a clone of CPython or of a fork; can be given without --folder; required",
         "force": "replace the workflow if it differs; default: off",
     }
 )
-def init(context: Context, folder: str = ".", force: bool = False) -> None:
-    """Write the workflow that runs crossjit for each pull request into a repository: `ci init [FOLDER]`."""
+def init(context: Context, folder: str, force: bool = False) -> None:
+    """Write the workflow that runs crossjit for each pull request into a repository: `ci init FOLDER`."""
     from crossjit.util import files
 
     root = full_path(folder)
     if not (root / ".git").exists():
-        raise UserError(f"{root} is not a git repository", hint="give the folder of a clone")
+        raise UserError(f"{root} is not a git repository", hint="give the folder of a clone of CPython")
     path, content = root / WORKFLOW, EXAMPLE.read_bytes()
     if path.is_file() and path.read_bytes() == content:
         show(f"{path} is current")

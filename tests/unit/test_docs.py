@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import io
 import itertools
+import json
 import re
 import shlex
 import shutil
@@ -33,6 +34,7 @@ from crossjit.config import recipes as recipe_documents
 from crossjit.config import suites
 from crossjit.errors import EngineError, SourceError
 from crossjit.model import Arch, Cell, CellResult, Verdict
+from crossjit.pipeline import matrix
 from crossjit.runs.model import exit_code
 from crossjit.runs.record import RunRecord
 from crossjit.settings import Settings
@@ -161,7 +163,7 @@ class NoEngine:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a home folder with sources and a recipe, and a state folder with a run and an artifact."""
     home = tmp_path_factory.mktemp("home")
-    (home / "cpython").mkdir()
+    (home / "cpython/.git").mkdir(parents=True)
     (home / "Python-3.15.0rc2.tar.xz").touch()
     test_local_pythons.archived(test_local_pythons.make(home / "python3.15"), home / "python3.15.tar.xz", "w:xz")
     (home / "my-recipe.toml").write_bytes((ROOT / "recipes/3.15.toml").read_bytes())
@@ -172,6 +174,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         staging.add("support", stream(SUPPORT, top="support"))
         staging.commit(manifest(key))
     results = example_runs.results()
+    passed = [each for each in results if each.verdict is Verdict.PASS]
+    uploaded = example_runs.record(Settings(home=home / "elsewhere"), passed, also=())
+    uploaded.folder.parent.rename(home / "downloads")
+    (home / "matrix.json").write_text(json.dumps(matrix.matrix([each.cell for each in passed])))
     request = to_record(Request())
     with RunRecord.start(
         settings, example_runs.ARGV, example_runs.FACTS, cells=[each.cell for each in results], request=request
