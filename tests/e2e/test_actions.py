@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -9,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from crossjit import PROJECT
+from crossjit import PROJECT, settings
 from crossjit.model import Arch
 from crossjit.runs import history
 from crossjit.settings import Settings
+from tests import github_actions
 from tests.e2e import tiny_source
 from tests.e2e.driver import Driver
 from tests.github_actions import FAILURE, SUCCESS, Actions
@@ -118,3 +121,26 @@ def test_a_matrix_is_planned_run_merged_and_judged(driver: Driver, repository: P
     assert set(merged(bad).values()) == {"fail"}
     assert "::error " in bad.logs["jit/merge"]
     assert "verdict: fail" in bad.logs["jit/gate"]
+
+
+@pytest.mark.slow
+def test_a_matrix_of_real_cells(driver: Driver, root: Path, host_arch: Arch, foreign_arch: Arch) -> None:
+    """Four cells of CPython with two shards each; what the user's stash has already is not built again."""
+    own = settings.load()
+    for name in ("stash", "sources"):
+        shutil.copytree(own.home / name, driver.home / name, copy_function=os.link)
+    (driver.home / "venv").symlink_to(PROJECT / ".venv")
+    variables = {name: value for name, value in os.environ.items() if name.startswith("CROSSJIT_")}
+    github = {"server_url": "", "repository": "", "sha": ""}
+    inputs = {
+        "recipe": "3.15",
+        "recipe_source": True,
+        "arch": f"{host_arch},{foreign_arch}",
+        "variant": "jit,interp",
+        "shards": "2",
+    }
+    variables.pop("CROSSJIT_HOME", None)
+    actions = Actions(root / "real", github, variables, driver.home)
+    assert actions.run(github_actions.WORKFLOWS / "matrix.yml", inputs)["gate"].result == SUCCESS
+    assert set(merged(actions).values()) == {"pass"}
+    assert "3.15/aarch64/jit" in actions.summaries["/merge"]
