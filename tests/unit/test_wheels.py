@@ -208,7 +208,7 @@ def test_each_kind_of_python_gets_its_own_once(index: Path, shell: LocalShell) -
         return SimpleNamespace(
             image="spec",
             cell=SimpleNamespace(arch=Arch.AARCH64),
-            source=SimpleNamespace(python=(3, 15)),
+            python=(3, 15),
             request=SimpleNamespace(variant=SimpleNamespace(free_threaded=free_threaded)),
         )
 
