@@ -12,10 +12,15 @@ from pathlib import Path
 
 import platformdirs
 
-from crossjit.errors import UserError
+from crossjit.errors import UserError, did_you_mean
 from crossjit.util.paths import full_path
 
 SNAPSHOT = r"[0-9]{8}(T[0-9]{6}Z)?"
+# A registry's host, which may have a port, and a name as the OCI distribution specification has it; or a folder.
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+STASH_REMOTE = (
+    rf"oci://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{{1,5}})?/{_COMPONENT}(?:/{_COMPONENT})*|file:///\S.*"
+)
 _HINT = "set CROSSJIT_HOME to a writable folder"
 
 
@@ -27,7 +32,8 @@ class Settings:
     under their upstream or Debian file names, tried first. `jobs` is make's parallelism, 0 for as much as the engine's
     cores and memory allow. `prepare` lets commands that need the engine set up the host first. `snapshot` is the date
     of the Debian snapshot that images are built from, `snapshot_mirror` the URL of a mirror of it, with `{date}` in
-    place of the date.
+    place of the date. `stash_remote` is the URL of a stash that machines share, `trust` the file that says whose
+    artifacts are taken from it, `signing_key` the key that signs what is pushed.
     """
 
     home: Path
@@ -37,6 +43,9 @@ class Settings:
     prepare: bool = False
     snapshot: str = ""
     snapshot_mirror: str = ""
+    stash_remote: str = ""
+    trust: Path | None = None
+    signing_key: Path | None = None
 
     @property
     def stash(self) -> Path:
@@ -69,10 +78,10 @@ class Settings:
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
     """Read `CROSSJIT_HOME`, `CROSSJIT_SOURCE_MIRROR`, `CROSSJIT_ENGINE`, `CROSSJIT_JOBS`, `CROSSJIT_PREPARE`,
-    `CROSSJIT_SNAPSHOT`, `CROSSJIT_SNAPSHOT_MIRROR`.
+    `CROSSJIT_SNAPSHOT`, `CROSSJIT_SNAPSHOT_MIRROR`, `CROSSJIT_STASH_REMOTE`, `CROSSJIT_TRUST`, `CROSSJIT_SIGNING_KEY`.
 
-    Raises UserError for an unknown engine, an invalid number of jobs or snapshot, and if there is no place for the
-    state.
+    Raises UserError for an unknown engine, an invalid number of jobs, snapshot or remote, and if there is no place for
+    the state.
     """
     home = full_path(environ["CROSSJIT_HOME"]) if environ.get("CROSSJIT_HOME") else _data_folder()
     engine = environ.get("CROSSJIT_ENGINE") or "docker"
@@ -92,6 +101,9 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         prepare=environ.get("CROSSJIT_PREPARE") == "1",
         snapshot=_snapshot(environ.get("CROSSJIT_SNAPSHOT", "")),
         snapshot_mirror=_snapshot_mirror(environ.get("CROSSJIT_SNAPSHOT_MIRROR", "")),
+        stash_remote=_stash_remote(environ.get("CROSSJIT_STASH_REMOTE", "")),
+        trust=full_path(environ["CROSSJIT_TRUST"]) if environ.get("CROSSJIT_TRUST") else None,
+        signing_key=full_path(environ["CROSSJIT_SIGNING_KEY"]) if environ.get("CROSSJIT_SIGNING_KEY") else None,
     )
 
 
@@ -136,6 +148,17 @@ def _snapshot_mirror(url: str) -> str:
         raise UserError(
             f"invalid CROSSJIT_SNAPSHOT_MIRROR={url}: expected a URL with {{date}} in it",
             hint="such as https://HOST/archive/debian/{date}",
+        )
+    return url
+
+
+def _stash_remote(url: str) -> str:
+    if url and not re.fullmatch(STASH_REMOTE, url):
+        scheme, mark, _ = url.partition("://")
+        meant = did_you_mean(scheme, ("oci", "file")) if mark and scheme not in ("oci", "file") else ""
+        raise UserError(
+            f"invalid CROSSJIT_STASH_REMOTE={url}: expected oci://HOST/NAME or file:///FOLDER{meant}",
+            hint="such as oci://registry.example.org/team/stash; a NAME has no capital letters",
         )
     return url
 

@@ -26,6 +26,7 @@ from crossjit.pipeline.build_steps import (
 )
 from crossjit.pipeline.context import BuildContext, BuiltCell, PreparedBuild, PreparedCell, PreparedPython
 from crossjit.pipeline.prepare import stashed
+from crossjit.pipeline.shared import shared_cell
 from crossjit.stash import packing
 from crossjit.stash.artifact import SUPPORT, Artifact
 from crossjit.stash.manifest import ArtifactKind, Manifest
@@ -34,7 +35,7 @@ from crossjit.validation import probe
 
 
 def build_cell(ctx: BuildContext, prepared: PreparedCell, *, log: Path, rebuild: bool = False) -> BuiltCell:
-    """Take the cell from the stash, or build, probe and stash it. `log` gets the build's whole output.
+    """Take the cell from the stash or the shared one, or build, probe and stash it. `log` gets the build's output.
 
     A Python that was built elsewhere is in the stash already.
 
@@ -47,14 +48,12 @@ def build_cell(ctx: BuildContext, prepared: PreparedCell, *, log: Path, rebuild:
         return BuiltCell(prepared.artifact, prepared.from_stash)
     artifact = None if rebuild else stashed(ctx.store, prepared)
     if artifact is not None:
-        if remark := _other_source(artifact.manifest, prepared):
-            ctx.progress.say(remark)
-        return BuiltCell(artifact, from_stash=True)
-    ctx.require_emulator(prepared.cell.arch)
+        return _found(ctx, prepared, artifact)
     with ctx.store.lock(prepared.key, on_wait=on_wait(ctx, str(prepared.cell))):
-        artifact = None if rebuild else stashed(ctx.store, prepared)
+        artifact = None if rebuild else stashed(ctx.store, prepared) or shared_cell(ctx, prepared)
         if artifact is not None:
-            return BuiltCell(artifact, from_stash=True)
+            return _found(ctx, prepared, artifact)
+        ctx.require_emulator(prepared.cell.arch)
         target = ctx.ensure_image(prepared.image, Role.TARGET, prepared.cell.arch)
         if ctx.cached and not rebuild and (sibling := _sibling(ctx, prepared)):
             try:
@@ -62,6 +61,12 @@ def build_cell(ctx: BuildContext, prepared: PreparedCell, *, log: Path, rebuild:
             except test_overlay.UnfitError as reason:
                 ctx.progress.say(f"{prepared.cell}: {sibling.id} cannot be reused, so it is built: {reason}")
         return CellBuild(ctx, prepared, _full_build(ctx, prepared), target, log).run()
+
+
+def _found(ctx: BuildContext, prepared: PreparedBuild, artifact: Artifact) -> BuiltCell:
+    if remark := _other_source(artifact.manifest, prepared):
+        ctx.progress.say(remark)
+    return BuiltCell(artifact, from_stash=True)
 
 
 def _sibling(ctx: BuildContext, prepared: PreparedBuild) -> Artifact | None:

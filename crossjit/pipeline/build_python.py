@@ -33,6 +33,8 @@ def ensure_build_python(ctx: BuildContext, prepared: PreparedBuild, log: Path) -
     with ctx.store.lock(spec.key, on_wait=on_wait(ctx, subject)):
         if artifact := _find_and_report(ctx, prepared):
             return artifact
+        if ctx.shared and (artifact := ctx.shared.find(ctx.store, spec.key, ArtifactKind.BUILD_PYTHON, subject)):
+            return artifact
         own_log = log.with_name("build-python.log")
         with (
             build_container(ctx, prepared, spec, f"build-{subject}") as container,

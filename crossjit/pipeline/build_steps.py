@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -130,9 +132,18 @@ def make_manifest(
         compiler=built.compiler,
         base_key=spec.base_key,
         domain=spec.domain,
+        inputs=recorded_inputs(spec),
         seconds={name: round(value, 3) for name, value in built.seconds.items()},
         crossjit=crossjit.__version__,
     )
+
+
+def recorded_inputs(spec: BuildSpec) -> dict[str, object]:
+    """Return the inputs of a build as JSON values, from which anyone can compute its keys again."""
+    inputs = asdict(spec)
+    del inputs["ahead"]
+    values: dict[str, object] = json.loads(json.dumps(inputs))
+    return values
 
 
 def on_wait(ctx: BuildContext, subject: str) -> Callable[[], None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from crossjit import PROGRAM
 from crossjit.build.build_python import BuildPython
@@ -25,6 +25,9 @@ from crossjit.sources import Source
 from crossjit.stash.artifact import INSTALL, Artifact
 from crossjit.stash.store import Store
 
+if TYPE_CHECKING:
+    from crossjit.remote.shared_stash import SharedStash
+
 T = TypeVar("T")
 
 
@@ -41,7 +44,7 @@ class BuildContext:
 
     `labels` are for everything that is started in the engine. `cached` says whether builds use the caches. `pinned` are
     sources from earlier runs that replace the requested ones, by `CellRequest.wanted`; `pythons` are the installed
-    Pythons of an earlier run.
+    Pythons of an earlier run. `shared` is the stash that machines share, if there is one.
     """
 
     settings: Settings
@@ -58,6 +61,7 @@ class BuildContext:
     cached: bool = True
     pinned: Mapping[object, Source] = field(default_factory=dict)
     pythons: Mapping[Cell, Artifact] = field(default_factory=dict)
+    shared: SharedStash | None = None
 
     @property
     def jobs(self) -> int:

@@ -7,9 +7,10 @@ import queue
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from typing import BinaryIO
 from urllib.parse import urljoin
 from urllib.request import getproxies, proxy_bypass
 
@@ -28,23 +29,53 @@ MOST_REDIRECTS = 10
 
 @dataclass(frozen=True)
 class Answer:
-    """A response: its body in chunks, and its size in bytes if the server sends it."""
+    """A response: its body in chunks, and its size in bytes if the server sends it. Headers ignore case."""
 
+    status: int
+    reason: str
+    headers: Mapping[str, str]
     total: int | None
     chunks: Iterator[bytes]
+
+    def require_success(self) -> None:
+        """Raise PlaceError for a status that is not 2xx, TransientError if another try may succeed."""
+        if not 200 <= self.status < 300:
+            kind = TransientError if self.status in TRANSIENT_STATUS else PlaceError
+            raise kind(f"the server answers {self.status} {self.reason}".rstrip())
 
 
 @contextlib.contextmanager
 def asking(url: str, timeouts: Timeouts) -> Iterator[Answer]:
     """Request a file. Raises PlaceError if that fails, TransientError if another try may succeed."""
+    with sending("GET", url, timeouts) as answer:
+        answer.require_success()
+        yield answer
+
+
+@contextlib.contextmanager
+def sending(
+    method: str,
+    url: str,
+    timeouts: Timeouts,
+    *,
+    headers: Mapping[str, str] | None = None,
+    body: BinaryIO | bytes | None = None,
+) -> Iterator[Answer]:
+    """Send a request, whose answer may have any status. Redirects are followed unless there is a body.
+
+    `headers` have names in lower case. Raises PlaceError if that fails, TransientError if another try may succeed.
+    """
     with _translated_errors(timeouts):
-        response = _ask(url, timeouts)
+        response = _ask(method, url, timeouts, headers or {}, body)
     with contextlib.closing(response):
-        if not 200 <= response.status < 300:
-            kind = TransientError if response.status in TRANSIENT_STATUS else PlaceError
-            raise kind(f"the server answers {response.status} {response.reason or ''}".rstrip())
         length = response.headers.get("Content-Length", "")
-        yield Answer(int(length) if length.isdecimal() else None, _chunks(response, timeouts))
+        yield Answer(
+            response.status,
+            response.reason or "",
+            response.headers,
+            int(length) if length.isdecimal() else None,
+            _chunks(response, timeouts),
+        )
 
 
 def _chunks(response: urllib3.BaseHTTPResponse, timeouts: Timeouts) -> Iterator[bytes]:
@@ -53,16 +84,20 @@ def _chunks(response: urllib3.BaseHTTPResponse, timeouts: Timeouts) -> Iterator[
             yield chunk
 
 
-def _ask(url: str, timeouts: Timeouts) -> urllib3.BaseHTTPResponse:
+def _ask(
+    method: str, url: str, timeouts: Timeouts, more: Mapping[str, str], body: BinaryIO | bytes | None
+) -> urllib3.BaseHTTPResponse:
     """Send the request with the URL's credentials, if it has any; they are not sent to the target of a redirect."""
     headers = make_headers(
         user_agent=_agent(), basic_auth=parse_url(url).auth_decoded_joined, basic_auth_encoding="utf-8"
     )
+    headers.update(more)
     for _ in range(MOST_REDIRECTS):
         url = parse_url(url)._replace(auth=None).url
         response = _pool_manager(url, timeouts).request(
-            "GET",
+            method,
             url,
+            body=body,
             headers=headers,
             redirect=False,
             retries=False,
@@ -71,7 +106,7 @@ def _ask(url: str, timeouts: Timeouts) -> urllib3.BaseHTTPResponse:
             enforce_content_length=False,  # the caller counts the bytes
         )
         location = response.get_redirect_location()
-        if not location:
+        if not location or body is not None:
             return response
         response.close()
         url = urljoin(url, location)

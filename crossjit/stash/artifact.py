@@ -21,7 +21,19 @@ MANIFEST_NAME = "manifest.json"
 FILES_NAME = "files.json"
 SUMS_NAME = "SHA256SUMS"
 VERIFIED_NAME = "verified"
+ORIGIN_NAME = "origin.json"
+ATTESTATION_NAME = "attestation.json"
 SHORT_ID = 12
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an artifact was taken from: the remote, the name and the public key of who signed it, and when."""
+
+    remote: str
+    signer: str
+    key: str
+    taken: str
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,20 @@ class Artifact:
         """Whether the manifest and the list of files are unchanged. Raises OSError."""
         sums = read_sums({name: file_sha256(self.folder / name) for name in (FILES_NAME, MANIFEST_NAME)})
         return sums == (self.folder / SUMS_NAME).read_bytes()
+
+    @property
+    def origin(self) -> Origin | None:
+        """Where it was taken from; None if it was built here."""
+        try:
+            return Origin(**json.loads((self.folder / ORIGIN_NAME).read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    @property
+    def attestation(self) -> Path | None:
+        """The file with what others attest of it, if there is one."""
+        path = self.folder / ATTESTATION_NAME
+        return path if path.is_file() else None
 
     def files(self) -> Mapping[str, Mapping[str, str]]:
         """Return the sha256 of every regular file, by tree and path. Raises StashError if the list is damaged."""

@@ -4,6 +4,8 @@
     artifacts/<build key>/manifest.json     the artifact's facts, and its trees by digest
     artifacts/<build key>/files.json        sha256 of every file by tree and path
     artifacts/<build key>/SHA256SUMS        of the two files above, as `sha256sum -c` reads it
+    artifacts/<build key>/origin.json       where it was taken from, unless it was built here
+    artifacts/<build key>/attestation.json  what others attest of it, if anything
     verified/<sha256>                       the state of an object's file when its digest was verified (see `verified`)
     tests/<build key>                       the tests that the artifact lists (see `test_lists`)
     sequence                                the number of the newest artifact

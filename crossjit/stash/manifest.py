@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -86,8 +87,10 @@ class Manifest:
     `images` maps `toolchain` and `target` to facts of the images, `seconds` maps phases to wall time. `build_python` is
     the full id of the artifact whose Python ran CPython's own tools in a cross build. `base_key` is shared by builds
     that differ only in their tests; `derived_from` is the full id of the artifact with this key from which this one was
-    derived instead of being compiled. Both may be None. `domain` is the source's trust domain. Of a Python that was
-    built elsewhere, `packages` are Debian's, and `build_facts` are what it says of its build (`BuildFacts`).
+    derived instead of being compiled. Both may be None. `domain` is the source's trust domain. `inputs` are the fields
+    of the build's specification, of which the build key is the digest (see `key_of`); empty in older manifests. Of a
+    Python that was built elsewhere, `packages` are Debian's, and `build_facts` are what it says of its build
+    (`BuildFacts`).
 
     Versioning: within a schema, keys may be added with a default. Readers ignore unknown keys; rewriting a manifest
     would drop them, but nothing rewrites one. A change that an older reader would misunderstand increments `schema`,
@@ -111,6 +114,7 @@ class Manifest:
     base_key: str | None = None
     derived_from: str | None = None
     domain: str = ""
+    inputs: dict[str, object] = field(default_factory=dict)
     packages: tuple[PackageFacts, ...] = ()
     build_facts: dict[str, object] = field(default_factory=dict)
     qemu: str | None = None
@@ -158,6 +162,14 @@ def parse(content: bytes) -> Manifest:
     except (ValueError, KeyError, TypeError) as error:  # ValidationError and JSON's errors are ValueErrors
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise StashError(f"the manifest is damaged: {reason}", hint="build the cell again to repair it") from error
+
+
+def key_of(inputs: Mapping[str, object], source: object = None) -> str:
+    """Return the build key that recorded inputs give; with the digest of another source, the key for that."""
+    of_key = {name: value for name, value in inputs.items() if name != "core"}
+    if source is not None:
+        of_key["source"] = source
+    return hashlib.sha256(json.dumps(of_key, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def to_json(document: Mapping[str, object]) -> bytes:

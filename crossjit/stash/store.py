@@ -80,16 +80,28 @@ class Staging:
         self._packed[name] = packed
         return packed
 
-    def commit(self, manifest: Manifest) -> Artifact:
+    def place(self, name: str, tree: Tree, listed: Mapping[str, str]) -> Path:
+        """Return the path where the caller puts a tree that is packed already, verified and synced.
+
+        `listed` are the digests of its files by path.
+        """
+        path = self._folder / f"{name}.tar.zst"
+        self._packed[name] = Packed(path, tree.object, tree.size, tree.digest, listed, tree.unpacked)
+        return path
+
+    def commit(
+        self, manifest: Manifest, *, created: datetime | None = None, beside: Mapping[str, bytes] | None = None
+    ) -> Artifact:
         """Put the trees and the manifest into the stash atomically, replacing the key's artifact if there is one.
 
-        Fills in `created`, `sequence`, `tree_digest` and `trees` of the manifest. Raises StashError.
+        Fills in `created` (by default: now), `sequence`, `tree_digest` and `trees` of the manifest. `beside` are other
+        files for the artifact's folder. Raises StashError.
         """
         if manifest.build_key != self._key:
             raise ValueError(f"manifest of {manifest.build_key} in the staging of {self._key}")
         manifest = replace(
             manifest,
-            created=datetime.now(UTC),
+            created=created or datetime.now(UTC),
             sequence=self._store._next_number(),
             tree_digest=self._packed[INSTALL].tree_digest,
             trees={
@@ -102,6 +114,7 @@ class Staging:
             MANIFEST_NAME: manifests.dump(manifest),
         }
         contents[SUMS_NAME] = read_sums({name: sha256(data) for name, data in contents.items()})
+        contents |= beside or {}
         with files.translate_os_errors(StashError, "cannot write to the stash", self._store.path):
             folder = self._folder / "artifact"
             folder.mkdir()

@@ -24,6 +24,7 @@ from crossjit.tasks import (
     report,
     reproduce,
     runs,
+    shared_stash,
     stash,
     triage,
 )
@@ -60,7 +61,7 @@ namespace = Collection(
     *_commands(runs, "clean"),
     _group("recipes", "The recipes.", _commands(reproduce, "check")),
     _group("ci", "Continuous integration on GitHub.", _commands(ci)),
-    _group("stash", "The artifacts.", _commands(stash)),
+    _group("stash", "The artifacts.", [*_commands(stash), *_commands(shared_stash)]),
     _group("cache", "The build caches.", _commands(cache)),
     _group("images", "The images to compile and to run in.", _commands(images)),
     _group("known-failures", "The tests that fail for a reason that is not the build's.", _commands(known_failures)),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from crossjit.pipeline.context import BuildContext, CellRequest
     from crossjit.pipeline.forecast import PlannedCell
     from crossjit.progress import Progress
+    from crossjit.remote.shared_stash import SharedStash
     from crossjit.runs.record import RunRecord
     from crossjit.settings import Settings
 
@@ -125,7 +126,17 @@ def _context(
         run=run,
         labels=labels,
         progress=progress,
+        shared=_shared(settings, progress),
     )
+
+
+def _shared(settings: Settings, progress: Progress) -> SharedStash | None:
+    """Return the shared stash, if there is one. Raises DocumentError for an invalid trust file."""
+    if not settings.stash_remote:
+        return None
+    from crossjit.remote import connect
+
+    return connect.shared_stash(settings, progress)
 
 
 def _require_tests(request: Request, recipes: Mapping[str, Recipe]) -> None:
@@ -233,10 +244,12 @@ def _recipes(request: Request) -> Mapping[str, Recipe]:
 
 
 def _configured(request: Request) -> Settings:
-    """Read the settings, with those of the request."""
+    """Read the settings, with those of the request. Raises DocumentError for an invalid trust file."""
     from crossjit import settings
+    from crossjit.progress import Silent
 
     loaded = settings.load()
+    _shared(loaded, Silent())
     return replace(loaded, jobs=request.jobs) if request.jobs else loaded
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from json import loads
 from typing import TYPE_CHECKING
 
@@ -19,31 +20,32 @@ if TYPE_CHECKING:
     from crossjit.stash.artifact import Artifact
     from crossjit.stash.store import Store
 
-_ARTIFACT = "a cell such as 3.15/aarch64/jit (its newest), or at least the first 4 digits of an id or build key"
+ARTIFACT = "a cell such as 3.15/aarch64/jit (its newest), or at least the first 4 digits of an id or build key"
 
 
 @command(name="list", default=True, help=describe("json"))
 def list_artifacts(context: Context, json: bool = False) -> None:
     """List the artifacts, newest first.
 
-    See also `stash show`, `stash verify`, `stash export` and `stash gc`.
+    See also `stash show`, `stash verify`, `stash export`, `stash gc`, `stash push` and `stash pull`.
     """
-    store = _store()
+    store = open_store()
     artifacts = store.artifacts()
     if json:
         show_json([_summary(artifact) for artifact in artifacts])
     elif artifacts:
-        show_table(("artifact", "of", "version", "built", "size", "made"), [_row(artifact) for artifact in artifacts])
+        headers = ("artifact", "of", "version", "built", "size", "made", "from")
+        show_table(headers, [_row(artifact) for artifact in artifacts])
     else:
         note(f"the stash is empty: {store.path}")
 
 
-@command(name="show", help=describe("json", artifact=f"{_ARTIFACT}; can be given without --artifact; required"))
+@command(name="show", help=describe("json", artifact=f"{ARTIFACT}; can be given without --artifact; required"))
 def show_artifact(context: Context, artifact: str, json: bool = False) -> None:
     """Show what an artifact was built from and with: `stash show ARTIFACT`."""
     from crossjit.stash import manifest
 
-    stored = _store().find_by_prefix(artifact)
+    stored = open_store().find_by_prefix(artifact)
     if json:
         show_json(_summary(stored) | {"manifest": loads(manifest.dump(stored.manifest))})
         return
@@ -55,7 +57,7 @@ def show_artifact(context: Context, artifact: str, json: bool = False) -> None:
     iterable=["artifact"],
     rest="artifact",
     help=describe(
-        "json", artifact=f"{_ARTIFACT}; can be given without --artifact; default: all, including damaged ones"
+        "json", artifact=f"{ARTIFACT}; can be given without --artifact; default: all, including damaged ones"
     ),
 )
 def verify(context: Context, artifact: list[str] | None = None, json: bool = False) -> None:
@@ -63,7 +65,7 @@ def verify(context: Context, artifact: list[str] | None = None, json: bool = Fal
 
     Ends with 3 if a byte has changed, and names the file.
     """
-    store = _store()
+    store = open_store()
     texts = words(artifact)
     if texts:
         artifacts = {stored.key: stored for stored in (store.find_by_prefix(text) for text in texts)}
@@ -86,7 +88,7 @@ def verify(context: Context, artifact: list[str] | None = None, json: bool = Fal
 @command(
     name="export",
     help={
-        "artifact": f"{_ARTIFACT}; can be given without --artifact; required",
+        "artifact": f"{ARTIFACT}; can be given without --artifact; required",
         "folder": "a folder that is empty or does not exist; can be given without --folder; required",
     },
 )
@@ -95,7 +97,7 @@ def export(context: Context, artifact: str, folder: str) -> None:
 
     The folder gets the install tree, which runs on any machine of its arch, and the manifest.
     """
-    store = _store()
+    store = open_store()
     stored = store.find_by_prefix(artifact)
     target = full_path(folder)
     store.export(stored, target)
@@ -116,7 +118,7 @@ def gc(context: Context, keep_days: str = "", keep_last: str = "", dry_run: bool
 
     Old artifacts are removed only on request; unfinished ones, and files that no artifact refers to, always.
     """
-    collected = _store().gc(
+    collected = open_store().gc(
         keep_days=number("keep-days", keep_days, at_least=0) if keep_days else None,
         keep_last=number("keep-last", keep_last, at_least=0) if keep_last else None,
         dry_run=dry_run,
@@ -139,7 +141,8 @@ def gc(context: Context, keep_days: str = "", keep_last: str = "", dry_run: bool
     )
 
 
-def _store() -> Store:
+def open_store() -> Store:
+    """Open the stash of the settings; what it reports goes to stderr."""
     from crossjit import settings
     from crossjit.stash.store import Store
 
@@ -155,6 +158,7 @@ def _row(artifact: Artifact) -> tuple[str, ...]:
         manifest.strategy.value,
         size(_stored(artifact)),
         f"{manifest.created.astimezone():%Y-%m-%d %H:%M}",
+        origin.signer if (origin := artifact.origin) else "here",
     )
 
 
@@ -169,6 +173,7 @@ def _summary(artifact: Artifact) -> dict[str, object]:
         "domain": manifest.domain,
         "bytes": _stored(artifact),
         "created": manifest.created.isoformat(),
+        "origin": asdict(origin) if (origin := artifact.origin) else None,
         "folder": str(artifact.folder),
     }
 
@@ -180,6 +185,7 @@ def _stored(artifact: Artifact) -> int:
 def _described(artifact: Artifact) -> str:
     manifest = artifact.manifest
     source = manifest.source
+    origin = artifact.origin
     facts: dict[str, object] = {
         "artifact": artifact.full_id,
         "of": manifest.subject,
@@ -200,6 +206,8 @@ def _described(artifact: Artifact) -> str:
         "build key": artifact.key,
         "tree digest": manifest.tree_digest,
         "made": f"{manifest.created.astimezone():%Y-%m-%d %H:%M} by crossjit {manifest.crossjit}".rstrip(),
+        "from": f"{origin.remote}, signed by {origin.signer} ({origin.key}), taken {origin.taken}" if origin else "",
+        "attestation": artifact.attestation,
         "took": ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in manifest.seconds.items()),
         **{
             f"tree {name}": f"{tree.files:,} files, {size(tree.size)} packed, {size(tree.unpacked)} unpacked: {path}"

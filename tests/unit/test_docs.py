@@ -35,6 +35,7 @@ from crossjit.config import suites
 from crossjit.errors import EngineError, SourceError
 from crossjit.model import Arch, Cell, CellResult, Verdict
 from crossjit.pipeline import matrix
+from crossjit.remote import signing
 from crossjit.runs.model import exit_code
 from crossjit.runs.record import RunRecord
 from crossjit.settings import Settings
@@ -45,7 +46,7 @@ from crossjit.tasks import develop, docs, namespace, program
 from crossjit.tasks.options import Request, to_record
 from tests import example_runs
 from tests.unit import test_capsule, test_local_pythons
-from tests.unit.trees import SUPPORT, manifest, stream
+from tests.unit.trees import SUPPORT, manifest, shareable, stream
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
@@ -56,8 +57,12 @@ GOOD, BAD = "a" * 40, "b" * 40  # commits
 NO_ENGINE = "no engine in this test"
 EXAMPLE_RUN = "20261123-1613"  # in the pages, a run that there was
 
+SHAREABLE = shareable(manifest("", Cell("3.15", Arch.AARCH64, "jit")))
+
 # What stands for something else in a page, and an example of that.
 PLACEHOLDERS = {
+    "BUILD_KEY": SHAREABLE.build_key,
+    "ARTIFACT": "3.15/aarch64/jit",
     "COMMAND": "build",
     "FILE": "file",
     "SECONDS": "60",
@@ -67,7 +72,7 @@ PLACEHOLDERS = {
     "${{ matrix.arch }}": "aarch64",
     "${{ matrix.variant }}": "jit",
 }
-SHELL = {"echo", "pipx", "source"}  # not of our environment, with nothing to check
+SHELL = {"echo", "export", "pipx", "source"}  # not of our environment, with nothing to check
 MAINTENANCE = {"schema", "docs"}  # these write into the clone; here they only look
 OUR_PROGRAMS = {"./inv", "crossjit", ".venv/bin/crossjit", ".venv/bin/invoke"}
 BENCHMARKS = {"benchmarks/builds.py": builds.parser, "benchmarks/triage.py": triage_benchmark.parser}
@@ -169,10 +174,15 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "my-recipe.toml").write_bytes((ROOT / "recipes/3.15.toml").read_bytes())
     settings = Settings(home=home / "state")
     store, key = Store(settings.stash), "c0ffee" + "0" * 58
-    with store.lock(key), store.staging(key) as staging:
-        staging.add("install", stream())
-        staging.add("support", stream(SUPPORT, top="support"))
-        staging.commit(manifest(key))
+    for made in (manifest(key), SHAREABLE):
+        with store.lock(made.build_key), store.staging(made.build_key) as staging:
+            staging.add("install", stream())
+            staging.add("support", stream(SUPPORT, top="support"))
+            staging.add("generated", stream({}, top="generated"))
+            staging.commit(made)
+    public = signing.make(home / "key.pem")
+    (home / "keys.toml").write_text(f'[keys]\nci = "{public}"\n')
+    (home / "file").write_text("{}")
     results = example_runs.results()
     passed = [each for each in results if each.verdict is Verdict.PASS]
     uploaded = example_runs.record(Settings(home=home / "elsewhere"), passed, also=())
@@ -214,6 +224,9 @@ def home(tmp_path: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("PATH", str(home))
     monkeypatch.setenv("CROSSJIT_HOME", str(home / "state"))
+    monkeypatch.setenv("CROSSJIT_STASH_REMOTE", (home / "shared").as_uri())
+    monkeypatch.setenv("CROSSJIT_SIGNING_KEY", str(home / "key.pem"))
+    monkeypatch.setenv("CROSSJIT_TRUST", str(home / "keys.toml"))
     monkeypatch.delenv("CROSSJIT_PREPARE", raising=False)
     monkeypatch.delenv("CROSSJIT_DEBUG", raising=False)
     monkeypatch.chdir(home)

@@ -587,6 +587,7 @@ def test_no_documented_task_is_gone() -> None:
     names = {name.replace(".", " ") for name in namespace.task_names}
     wanted = "doctor,setup,build,validate,plan,cells,shell,report,compare,clean,test,lint,schema,runs list,runs show,"
     wanted += "stash list,stash show,stash verify,stash export,stash gc"
+    wanted += ",stash push,stash pull,stash keygen"
     assert set(wanted.split(",")) <= names
 
 

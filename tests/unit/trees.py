@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import shlex
 import tarfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crossjit.model import Arch, Cell, Strategy
-from crossjit.stash.manifest import ArtifactKind, Manifest, SourceFacts
+from crossjit.stash.manifest import ArtifactKind, Manifest, SourceFacts, key_of
 
 
 @dataclass(frozen=True)
@@ -105,3 +106,16 @@ def manifest(key: str, cell: Cell | None = None) -> Manifest:
         seconds={"make": 259.5},
         probe={"executors": [{"bytes": 4096}], "gil": True},
     )
+
+
+def shareable(made: Manifest) -> Manifest:
+    """Return a manifest with recorded inputs and the build key that they give, so that the artifact can be pushed."""
+    inputs: dict[str, object] = {
+        "core": "",
+        "arch": made.arch.value,
+        "strategy": made.strategy.value,
+        "source": made.source.digest,
+        "domain": made.domain,
+        "commands": [{"phase": "configure", "argv": shlex.split(made.configure)}],
+    }
+    return replace(made, inputs=inputs, build_key=key_of(inputs))
