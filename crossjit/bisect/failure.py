@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from crossjit.build.execute import ERROR_LINE
 from crossjit.errors import BuildError
 from crossjit.model import Outcome, TestResult
 from crossjit.validation import reason
@@ -85,8 +86,8 @@ def of_result(result: TestResult) -> Failure:
 
 
 def of_build(error: BuildError) -> Failure:
-    """Return the failure of a build."""
-    words = reason.of("\n".join(error.details))
+    """Return the failure of a build, whose reason is the first line with an error: make's own are all alike."""
+    words = next(filter(ERROR_LINE.search, error.details[1:]), "") or reason.of("\n".join(error.details))
     text = ", ".join(filter(None, (error.message, words)))
     return Failure(BUILD, "failed", f"{error.message}, {steady(words)}", text=text)
 

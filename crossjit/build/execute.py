@@ -179,7 +179,7 @@ def _target_of(line: str) -> str:
     return "stencils" if "Tools/jit/build.py" in line else line.split(" ", 1)[0]
 
 
-_ERROR = re.compile(r"(?:\berror\b|\bError\b|ERROR|undefined reference|No such file|Traceback|fatal|\*\*\*)")
+ERROR_LINE = re.compile(r"(?:\berror\b|\bError\b|ERROR|undefined reference|No such file|Traceback|fatal|\*\*\*)")
 
 
 def relevant_lines(lines: Sequence[str] | deque[str], limit: int = LOG_TAIL) -> tuple[str, ...]:
@@ -188,7 +188,7 @@ def relevant_lines(lines: Sequence[str] | deque[str], limit: int = LOG_TAIL) -> 
     The words only decide which lines are shown; the exit status decides whether a command failed.
     """
     lines = list(lines)
-    first = next((number for number, line in enumerate(lines) if _ERROR.search(line)), None)
+    first = next((number for number, line in enumerate(lines) if ERROR_LINE.search(line)), None)
     if first is None or first >= len(lines) - limit:
         return tuple(lines[-limit:])
     head = lines[max(0, first - 2) : first + limit // 2]

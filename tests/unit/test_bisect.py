@@ -375,6 +375,19 @@ def test_failures_of_a_build() -> None:
     )
     assert first.is_same(second)
     assert not first.is_same(third)
+    other_file = failure.of_build(
+        BuildError(
+            "make failed: exit status 2",
+            details=("$ make", "y.c:1:1: error: 'value' undeclared", "make: *** [Makefile:20: y.o] Error 1"),
+        )
+    )
+    same_end = failure.of_build(
+        BuildError(
+            "make failed: exit status 2",
+            details=("$ make", "y.c:9:2: error: #error no", "make: *** [Makefile:20: y.o] Error 1"),
+        )
+    )
+    assert not other_file.is_same(same_end)
     probe = failure.of_probe("killed by SIGSEGV", ["x", "Fatal Python error: Segmentation fault"])
     assert str(probe) == "build crashed: the probe was killed by SIGSEGV, Fatal Python error: Segmentation fault"
     assert not probe.is_same(first)
