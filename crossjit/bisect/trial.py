@@ -24,7 +24,6 @@ from crossjit.progress import Silent
 from crossjit.triage import rerun
 from crossjit.triage.experiments import JIT_OFF
 from crossjit.triage.rerun import TestRerun
-from crossjit.triage.user_script import SUITE
 from crossjit.validation.target import Target
 
 NEWEST = "main"  # the recipe of versions that have none of their own yet
@@ -210,7 +209,7 @@ class Trials:
     def _tests(self, target: Target) -> tuple[TestRerun, ...]:
         script, env = self._plan.script, target.conditions
         if script is not None:
-            return (replace(script.test, seconds=script.seconds * rerun.factor(SUITE, env)),)
+            return (script.within(env).test,)
         try:
             return rerun.of_names(self._plan.tests, self._plan.suites or target.variant.suites, env)
         except UserError as error:

@@ -134,8 +134,9 @@ def _reproduce_script(request: Request, script: Script, *, json: bool) -> ExitCo
             experiments = Experiments(
                 run.ctx, prepared, built, folder, builds=True, files=script.files, packages=packages
             )
-            found = user_script.reproduce(experiments, prepared.cell, script)
-            collect.record_reproduction(folder, found, script, built.artifact.id, experiments.env, packages)
+            limited = script.within(experiments.env)
+            found = user_script.reproduce(experiments, prepared.cell, limited)
+            collect.record_reproduction(folder, found, limited, built.artifact.id, experiments.env, packages)
             reproductions.append(found)
         run.record.finish(ExitCode.PASS)
     if json:

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from crossjit.config.conditions import TargetEnvironment
 from crossjit.model import Cell
 from crossjit.pipeline.packages import FOLDER as PACKAGES
 from crossjit.triage.decide import Experiment, Next
 from crossjit.triage.diagnosis import Diagnosis, ExperimentResult
 from crossjit.triage.experiments import JIT_OFF, LOW_THRESHOLDS, STRESS, Experiments, diagnose
 from crossjit.triage.odds import REPEATS_STABLE
-from crossjit.triage.rerun import TestRerun
+from crossjit.triage.rerun import TestRerun, factor
 from crossjit.validation.target import SCRIPTS
 
 RUNNER = f"{SCRIPTS}/user_script.py"
@@ -71,6 +72,10 @@ class Script:
             arguments=(json.dumps(order),),
             seconds=self.seconds,
         )
+
+    def within(self, env: TargetEnvironment) -> Script:
+        """Return the script with the time limit that it has in an environment, under QEMU or in a debug build."""
+        return replace(self, seconds=self.seconds * factor(SUITE, env))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
+from crossjit.config import suites
+from crossjit.config.conditions import TargetEnvironment
+from crossjit.model import Arch, Expectation, Variant
 from crossjit.pipeline.packages import FOLDER as PACKAGES
 from crossjit.report import user_script as report
 from crossjit.report.terminal_style import TerminalStyle
@@ -52,6 +55,14 @@ def test_a_script_is_a_test() -> None:
     }
     (order,) = map(json.loads, replace(SCRIPT, requirements=("attrs",)).test.arguments)
     assert order["packages"] == PACKAGES
+
+
+def test_a_script_has_more_time_where_all_is_slower() -> None:
+    jit = Variant("jit", "", ("--enable-experimental-jit",), ("jit",), Expectation.MACHINE_CODE)
+    native = TargetEnvironment((3, 15), Arch.X86_64, jit)
+    assert SCRIPT.within(native).seconds == SCRIPT.seconds
+    emulated = replace(native, arch=Arch.AARCH64, emulated=True)
+    assert SCRIPT.within(emulated).seconds == SCRIPT.seconds * suites.load("jit").factor(emulated) > SCRIPT.seconds
 
 
 def test_a_script_that_passes_everywhere() -> None:
