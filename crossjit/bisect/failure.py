@@ -1,4 +1,4 @@
-"""When two failures are the same: the test, how it ended, where, and for what kind of reason. Pure."""
+"""The failures that a bisection searches for, and those of a build. Pure."""
 
 from __future__ import annotations
 
@@ -7,38 +7,10 @@ from dataclasses import dataclass
 
 from crossjit.build.execute import ERROR_LINE
 from crossjit.errors import BuildError
-from crossjit.model import Outcome, TestResult
 from crossjit.validation import reason
-from crossjit.validation.failure import Failure as Ending
-from crossjit.validation.failure import steady
+from crossjit.validation.failure import Failure, steady
 
 BUILD = "build"  # stands for a test's name if the build or the probe fails
-
-_HOW = {Outcome.CRASHED: "crashed", Outcome.TIMED_OUT: "hung"}
-
-
-@dataclass(frozen=True)
-class Failure:
-    """How a test failed: `crashed`, `hung` or `failed`.
-
-    `kind` is the exception's type, the failed assertion, or the fatal error and the signal, without what differs from
-    run to run; empty for a hang. `place` is the Python function that a crash happened in, if known. `text` is for
-    people.
-    """
-
-    test: str
-    how: str
-    kind: str = ""
-    place: str = ""
-    text: str = ""
-
-    def __str__(self) -> str:
-        place = f" in {self.place}" if self.place else ""
-        return f"{self.test} {self.how}{place}" + (f": {self.text}" if self.text else "")
-
-    def is_same(self, other: Failure) -> bool:
-        """Whether both are the same failure, wherever it happened."""
-        return (self.test, self.how, self.kind) == (other.test, other.how, other.kind)
 
 
 @dataclass(frozen=True)
@@ -79,24 +51,18 @@ class Symptom:
         return f"{self.failures[0]}{more}" if self.failures else "nothing"
 
 
-def of_result(result: TestResult) -> Failure:
-    """Return the failure of a failed test."""
-    found = Ending.of(_HOW.get(result.outcome, "failed"), result.message)
-    return Failure(result.name, found.how, found.kind, found.place, found.text)
-
-
 def of_build(error: BuildError) -> Failure:
     """Return the failure of a build, whose reason is the first line with an error: make's own are all alike."""
     words = next(filter(ERROR_LINE.search, error.details[1:]), "") or reason.of("\n".join(error.details))
     text = ", ".join(filter(None, (error.message, words)))
-    return Failure(BUILD, "failed", f"{error.message}, {steady(words)}", text=text)
+    return Failure("failed", f"{error.message}, {steady(words)}", text=text, test=BUILD)
 
 
 def of_probe(how: str, output: Iterable[str]) -> Failure:
     """Return the failure of a probe that did not get to its end."""
     words = reason.last_words("\n".join(output))
     text = ", ".join(filter(None, (f"the probe was {how}" if how.startswith("killed") else f"the probe: {how}", words)))
-    return Failure(BUILD, "crashed", steady(f"{how}, {words}"), text=text)
+    return Failure("crashed", steady(f"{how}, {words}"), text=text, test=BUILD)
 
 
 def distinct(failures: Iterable[Failure]) -> tuple[Failure, ...]:

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from crossjit.bisect.failure import Failure, Symptom, distinct
+from crossjit.bisect.failure import Symptom, distinct
 from crossjit.bisect.search import Judgement
 from crossjit.errors import UserError
 from crossjit.runs.model import run_errors, to_json
 from crossjit.triage.user_script import Script
 from crossjit.util import files
+from crossjit.validation.failure import Failure
 
 FILE = "bisect.jsonl"
 

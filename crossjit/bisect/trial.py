@@ -10,7 +10,6 @@ from pathlib import Path
 
 from crossjit.bisect import failure, history
 from crossjit.bisect.ahead import Ahead, KnownImages
-from crossjit.bisect.failure import Failure
 from crossjit.bisect.journal import Plan
 from crossjit.config.recipes import Recipe
 from crossjit.config.test_selection import ALL_TESTS
@@ -23,7 +22,9 @@ from crossjit.pipeline.packages import ScriptPackages
 from crossjit.progress import Silent
 from crossjit.triage import rerun
 from crossjit.triage.experiments import JIT_OFF
+from crossjit.triage.failure import of_result
 from crossjit.triage.rerun import TestRerun
+from crossjit.validation.failure import Failure
 from crossjit.validation.target import Target
 
 NEWEST = "main"  # the recipe of versions that have none of their own yet
@@ -221,7 +222,7 @@ def _runs(runs: Sequence[Sequence[Sequence[TestResult] | None]]) -> tuple[tuple[
 
     Raises UnfitError if one did not run, and nothing failed.
     """
-    failures = [tuple(failure.of_result(result) for each in run for result in each or ()) for run in runs]
+    failures = [tuple(of_result(result) for each in run for result in each or ()) for run in runs]
     whole = [None not in run for run in runs]
     if not any(failures) and not all(whole):
         raise UnfitError("the test did not run: it is missing, or skips itself")

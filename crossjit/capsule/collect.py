@@ -19,7 +19,6 @@ from crossjit.capsule.document import (
     SUPPORT,
     VARIANTS,
     CapsuleDocument,
-    How,
     MemberName,
     Place,
     Seen,
@@ -34,19 +33,18 @@ from crossjit.config.recipes import VARIANTS as SHARED
 from crossjit.config.recipes import Archive, Recipe
 from crossjit.errors import InfrastructureError, UserError
 from crossjit.images.image import known_packages
-from crossjit.model import Arch, Cell, CellResult, Outcome, Variant
+from crossjit.model import Arch, Cell, CellResult, Variant
 from crossjit.pipeline.packages import ScriptPackages
 from crossjit.stash.artifact import Artifact
 from crossjit.stash.manifest import SourceFacts
+from crossjit.triage import failure
 from crossjit.triage.diagnosis import ExperimentResult
-from crossjit.triage.failure import of_counts
+from crossjit.triage.odds import Count
 from crossjit.triage.rerun import RerunCounts, TestRerun, of_results
 from crossjit.triage.user_script import CONDITIONS, Reproduction, Script
 from crossjit.util import files
-from crossjit.validation.failure import Failure
 
 MOST_TESTS = 50  # more have one reason
-_HOW: Mapping[Outcome, How] = {Outcome.CRASHED: "crashed", Outcome.TIMED_OUT: "hung"}
 SEEN = "failure.json"  # in a cell's folder of a run of a script
 CONTENT = "script"  # beside it
 
@@ -76,11 +74,8 @@ class _Record:
 
 def seen_of(result: ExperimentResult) -> Seen | None:
     """Describe how a test failed in an experiment; None if it passed."""
-    failure = of_counts(RerunCounts(result.count, result.message))
-    if failure is None:
-        return None
-    how: How = "crashed" if failure.how == "crashed" else "hung" if failure.how == "hung" else "failed"
-    return Seen(how=how, kind=failure.kind, reason=failure.text, failed=result.count.failed, ran=result.count.ran)
+    found = failure.of_counts(RerunCounts(result.count, result.message))
+    return Seen.of(found, result.count) if found else None
 
 
 def seen_script(
@@ -139,9 +134,7 @@ def of_result(result: CellResult, variant: Variant) -> Subject | None:
         if env is None:
             continue
         for test in [test for test in suite.results if test.failed][:MOST_TESTS]:
-            how = _HOW.get(test.outcome, "failed")
-            failure = Failure.of(how, test.message)
-            seen = Seen(how=how, kind=failure.kind, reason=failure.text, failed=1, ran=1)
+            seen = Seen.of(failure.of_result(test), Count(failed=1))
             reruns = of_results(suite, replace(env, variant=variant), [test.name])
             tests += [SeenTest.of(rerun, seen) for rerun in reruns]
     if not tests or result.artifact is None or env is None:

@@ -18,7 +18,7 @@ from crossjit.model import Arch, Cell
 from crossjit.triage.odds import Count
 from crossjit.triage.rerun import TestRerun
 from crossjit.triage.user_script import Script
-from crossjit.validation.failure import Failure
+from crossjit.validation.failure import Failure, How
 
 SCHEMA = 1
 HINT = f"ask whoever made it for a new one; {PROGRAM} capsule makes them"
@@ -27,7 +27,6 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Size = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(pattern=NAME)]
 Environment = Mapping[str, str]
-How = Literal["failed", "crashed", "hung"]
 MemberName = Literal["recipe.toml", "variants.toml", "script", "install.tar.zst", "support.tar.zst"]
 
 RECIPE: MemberName = "recipe.toml"
@@ -64,6 +63,11 @@ class Seen:
     def count(self) -> Count:
         """The outcomes."""
         return Count(failed=self.failed, passed=self.ran - self.failed)
+
+    @classmethod
+    def of(cls, failure: Failure, count: Count) -> Seen:
+        """Describe a failure that was seen so often."""
+        return cls(how=failure.how, kind=failure.kind, reason=failure.text, failed=count.failed, ran=count.ran)
 
 
 @documents.table

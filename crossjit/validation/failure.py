@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from crossjit.validation import reason
 
@@ -17,31 +18,35 @@ _ENDED = re.compile(r"^\S+: (killed (?:by|after) \w+|exit status \d+)", re.M)
 # The innermost frame of Python, as faulthandler writes it.
 _FRAME = re.compile(r"\(most recent call first\):\n +File \"[^\"\n]*\", line \d+ in (\S+)")
 
+How = Literal["failed", "crashed", "hung"]
+
 
 @dataclass(frozen=True)
 class Failure:
-    """How a test failed: `crashed`, `hung` or `failed`.
+    """How a test failed.
 
     `kind` is the exception's type, the failed assertion, or the fatal error and the signal, without what differs from
     run to run; empty for a hang. `place` is the Python function that a crash happened in, if known. `text` is for
-    people.
+    people. `test` is the test's name; empty where there is only one.
     """
 
-    how: str
+    how: How
     kind: str = ""
     place: str = ""
     text: str = ""
+    test: str = ""
 
     def __str__(self) -> str:
+        test = f"{self.test} " if self.test else ""
         place = f" in {self.place}" if self.place else ""
-        return f"{self.how}{place}" + (f": {self.text}" if self.text else "")
+        return f"{test}{self.how}{place}" + (f": {self.text}" if self.text else "")
 
     def is_same(self, other: Failure) -> bool:
         """Whether both are the same failure, wherever it happened."""
-        return (self.how, self.kind) == (other.how, other.kind)
+        return (self.test, self.how, self.kind) == (other.test, other.how, other.kind)
 
     @classmethod
-    def of(cls, how: str, message: str) -> Failure:
+    def of(cls, how: How, message: str) -> Failure:
         """Return the failure of a test that ended so with this message."""
         text = reason.of(message)
         if how == "hung":

@@ -12,7 +12,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from crossjit.bisect import failure, history, journal
-from crossjit.bisect.failure import Failure, Symptom
+from crossjit.bisect.failure import Symptom
 from crossjit.bisect.history import Commit, History
 from crossjit.bisect.journal import Entry, Journal, Plan
 from crossjit.bisect.search import Judgement
@@ -21,8 +21,10 @@ from crossjit.bisect.trial import Observation, UnfitError
 from crossjit.errors import BuildError, CrossjitError, EngineError, UserError
 from crossjit.model import Outcome, TestResult
 from crossjit.report import bisect as report
+from crossjit.triage.failure import of_result
 from crossjit.triage.odds import Count
 from crossjit.triage.user_script import Script
+from crossjit.validation.failure import Failure
 from tests.unit.build_fakes import RecordingProgress
 from tests.unit.test_page import Parsed
 
@@ -32,8 +34,10 @@ SCRIPT = Script("bug.py", b"print('<b>')\n", ("-v",))
 PLAN = Plan(repo="/cpython", good=COMMITS[0], good_ref="v1", bad=COMMITS[-1], bad_ref="main", arch="aarch64",
             variant="jit", script=SCRIPT, env=(("PYTHON_JIT_STRESS", "1"),))  # fmt: skip
 
-SAME = Failure("user_script.bug", "failed", "AssertionError", text="AssertionError: 1 != 2")
-OTHER = Failure("user_script.bug", "crashed", "killed by SIGSEGV", "f", text="Fatal Python error: Segmentation fault")
+SAME = Failure("failed", "AssertionError", text="AssertionError: 1 != 2", test="user_script.bug")
+OTHER = Failure(
+    "crashed", "killed by SIGSEGV", "f", text="Fatal Python error: Segmentation fault", test="user_script.bug"
+)
 
 World = Callable[[int], Failure | str | None]
 
@@ -212,7 +216,7 @@ def test_the_error_of_an_end_keeps_its_kind(tmp_path: Path) -> None:
 
 def test_what_fails_at_both_ends_is_not_looked_for(tmp_path: Path) -> None:
     """Of a module with two failing tests, only the new failure counts."""
-    always, new = (Failure(f"test.test_x.T.test_{name}", "failed", "ValueError") for name in "ab")
+    always, new = (Failure("failed", "ValueError", test=f"test.test_x.T.test_{name}") for name in "ab")
 
     class Module(FakeTrials):
         def run(self, commit: str, times: int, *, together: bool = False) -> Observation:
@@ -302,7 +306,7 @@ def test_the_failing_commit_elsewhere(tmp_path: Path) -> None:
 
 
 def crash(message: str, name: str = "user_script.bug") -> Failure:
-    return failure.of_result(TestResult("jit", name, Outcome.CRASHED, message=message))
+    return of_result(TestResult("jit", name, Outcome.CRASHED, message=message))
 
 
 STACK = (
@@ -322,9 +326,7 @@ STACK = (
     ],
 )
 def test_failures_that_are_the_same(one: str, other: str, same: bool) -> None:
-    first, second = (
-        failure.of_result(TestResult("jit", "t", Outcome.FAILED, message=message)) for message in (one, other)
-    )
+    first, second = (of_result(TestResult("jit", "t", Outcome.FAILED, message=message)) for message in (one, other))
     assert first.is_same(second) is same
     assert Symptom((first,)).has(second) is same
     assert Symptom((first,)).hides(second) is not same
@@ -341,8 +343,8 @@ def test_crashes_that_are_the_same() -> None:
     assert not Symptom((first,)).has(elsewhere)
     assert Symptom((first,)).hides(elsewhere)
     assert Symptom((first, crash(f"{STACK.format(line=1, function='h')}{ended}"))).has(elsewhere)
-    hung = failure.of_result(TestResult("jit", "user_script.bug", Outcome.TIMED_OUT, message="Timeout (0:05:00)!"))
-    assert hung == Failure("user_script.bug", "hung")
+    hung = of_result(TestResult("jit", "user_script.bug", Outcome.TIMED_OUT, message="Timeout (0:05:00)!"))
+    assert hung == Failure("hung", test="user_script.bug")
     assert not Symptom((first,)).has(hung)
 
 
@@ -357,11 +359,11 @@ def test_an_assertion_is_the_same_on_another_line() -> None:
 
 
 def test_failures_of_other_tests_do_not_hide_one() -> None:
-    symptom = Symptom((Failure("test.test_x.T.test_a", "failed", "ValueError"),))
-    assert not symptom.hides(Failure("test.test_x.T.test_b", "failed", "ValueError"))
-    assert symptom.hides(Failure("test.test_x", "crashed", "killed by SIGSEGV"))
-    assert symptom.hides(Failure("test.test_x", "failed", "ImportError"))
-    assert symptom.hides(Failure("test.test_x.T.test_b", "hung"))
+    symptom = Symptom((Failure("failed", "ValueError", test="test.test_x.T.test_a"),))
+    assert not symptom.hides(Failure("failed", "ValueError", test="test.test_x.T.test_b"))
+    assert symptom.hides(Failure("crashed", "killed by SIGSEGV", test="test.test_x"))
+    assert symptom.hides(Failure("failed", "ImportError", test="test.test_x"))
+    assert symptom.hides(Failure("hung", test="test.test_x.T.test_b"))
 
 
 def test_failures_of_a_build() -> None:

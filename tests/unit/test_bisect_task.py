@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from crossjit.bisect import journal, trial
-from crossjit.bisect.failure import Failure
 from crossjit.bisect.trial import Observation
 from crossjit.errors import EngineError, ExitCode
 from crossjit.model import Arch, Cell
@@ -23,10 +22,11 @@ from crossjit.runs.record import RunRecord
 from crossjit.settings import Settings
 from crossjit.tasks import bisect, program
 from crossjit.tasks.options import Request, to_record
+from crossjit.validation.failure import Failure
 from tests.unit.build_fakes import RecordingProgress
 from tests.unit.test_bisect_history import HEADER, Repository
 
-FAILURE = Failure("user_script.bug", "failed", "AssertionError", text="AssertionError: no")
+FAILURE = Failure("failed", "AssertionError", text="AssertionError: no", test="user_script.bug")
 NUMBER = 12
 CULPRIT = 7
 
