@@ -12,7 +12,7 @@ from crossjit import PROGRAM
 from crossjit.config.test_selection import Shard
 from crossjit.errors import UserError
 from crossjit.model import Cell, CellResult, Verdict
-from crossjit.runs.model import RESULT_FILE, Run, RunState, run_errors
+from crossjit.runs.model import ATTEMPT, RESULT_FILE, Run, RunState, run_errors
 from crossjit.runs.record import RunRecord
 from crossjit.settings import Settings
 from crossjit.util.text import join_words
@@ -20,7 +20,6 @@ from crossjit.validation import resume
 from crossjit.validation.join import join_cell
 
 WHOLE: Shard = (1, 1)
-ATTEMPT = "attempt"  # in a run's facts: the number of the CI's attempt
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def _require_alike(runs: Sequence[Run]) -> None:
 
 def _newer(one: Part | None, other: Part) -> Part:
     """Return the part of the newer attempt. Raises UserError if neither is newer."""
-    if one is None or one.run.id == other.run.id:
+    if one is None:
         return other
     if one.attempt == other.attempt:
         number, shards = one.shard

@@ -45,8 +45,15 @@ def uncommanded(content: str) -> str:
 
 def group(title: str, content: str) -> str:
     """Return lines folded under a title in the runner's log."""
-    escaped = printable(title).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A").replace("##[", "##\\[")
-    return f"::group::{escaped}\n{uncommanded(printable(content))}\n::endgroup::"
+    return f"::group::{command_value(title)}\n{uncommanded(printable(content))}\n::endgroup::"
+
+
+def command_value(content: str, special: str = "") -> str:
+    """Return text as the value of a command of the runner, or of its property, which `special` characters would end."""
+    shown = printable(content)
+    for character in f"%\r\n{special}":
+        shown = shown.replace(character, f"%{ord(character):02X}")
+    return shown.replace("##[", "##\\[")
 
 
 def json(document: str) -> str:

@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from crossjit.model import CellResult, TestResult, Verdict
-from crossjit.util.text import printable, shortened
+from crossjit.report.output import command_value
+from crossjit.util.text import shortened
 
 MOST = 10  # errors of a step that GitHub shows
 _LINE = re.compile(r'File "[^"\n]*/(test/[\w/]+\.py)", line (\d+)')
@@ -44,13 +45,5 @@ def _of_cells(results: Sequence[CellResult]) -> Iterator[str]:
 
 
 def _error(properties: dict[str, str], message: str) -> str:
-    given = ",".join(f"{name}={_escaped(value, ':,')}" for name, value in properties.items())
-    return f"::error {given}::{_escaped(shortened(message, _LENGTH))}"
-
-
-def _escaped(text: str, special: str = "") -> str:
-    """Escape a text: percent signs, line ends, and in a property the characters that end it."""
-    text = "\n".join(map(printable, text.splitlines()))
-    for character in f"%\r\n{special}":
-        text = text.replace(character, f"%{ord(character):02X}")
-    return text.replace("##[", "##\\[")
+    given = ",".join(f"{name}={command_value(value, ':,')}" for name, value in properties.items())
+    return f"::error {given}::{command_value(shortened(message, _LENGTH))}"

@@ -43,6 +43,7 @@ _CODES = {
 RUN_FILE = "run.json"
 EVENTS_FILE = "events.jsonl"
 RESULT_FILE = "result.json"
+ATTEMPT = "attempt"  # in a run's facts: the number of CI's attempt
 
 
 class RunState(StrEnum):

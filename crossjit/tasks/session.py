@@ -188,7 +188,7 @@ def _record(
 
 def _attempt() -> dict[str, int]:
     """Return the number of this attempt of a workflow's run, where GitHub Actions tells it."""
-    from crossjit.pipeline.merge import ATTEMPT
+    from crossjit.runs.model import ATTEMPT
 
     number = os.environ.get("GITHUB_RUN_ATTEMPT", "")
     return {ATTEMPT: int(number)} if number.isdecimal() else {}
