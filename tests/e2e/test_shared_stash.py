@@ -11,6 +11,7 @@ import pytest
 
 from crossjit.model import Arch
 from crossjit.runs.model import EventKind
+from crossjit.stash.artifact import Artifact
 from crossjit.stash.store import Store
 from tests.conftest import lack
 from tests.e2e import registry as registries
@@ -40,6 +41,15 @@ def machines(make_driver: MakeDriver, url: str, folder: Path) -> tuple[Driver, D
     (folder / "keys.toml").write_text(f'[keys]\nci = "{made["public"]}"\n')
     two = make_driver("two").with_environ(CROSSJIT_STASH_REMOTE=url, CROSSJIT_TRUST=str(folder / "keys.toml"))
     return one.with_environ(CROSSJIT_STASH_REMOTE=url, CROSSJIT_SIGNING_KEY=str(folder / "key.pem")), two
+
+
+def pushed(make_driver: MakeDriver, recipe: Path, url: str, folder: Path) -> tuple[Artifact, Driver]:
+    """Build a cell on one machine and push it; return it, and the second machine."""
+    one, two = machines(make_driver, url, folder)
+    one.run("build", "--recipe", recipe)
+    one.run("stash", "push")
+    (artifact,) = Store(one.settings.stash).artifacts()
+    return artifact, two
 
 
 def test_built_in_one_and_taken_by_the_other(
@@ -74,10 +84,7 @@ def test_built_in_one_and_taken_by_the_other(
 def test_a_bit_flipped_in_the_registry(
     make_driver: MakeDriver, recipe: Path, registry: RunningRegistry, tmp_path: Path
 ) -> None:
-    one, two = machines(make_driver, registry.url, tmp_path)
-    (built,) = one.run("build", "--recipe", recipe, "--json").json["cells"]
-    one.run("stash", "push")
-    (artifact,) = Store(one.settings.stash).artifacts()
+    artifact, two = pushed(make_driver, recipe, registry.url, tmp_path)
     blob = registry.blob(artifact.manifest.trees["install"].object)
     content = blob.read_bytes()
     blob.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
@@ -85,17 +92,14 @@ def test_a_bit_flipped_in_the_registry(
     (cell,) = done.json["cells"]
     assert "is not used: install.tar.zst was changed there" in done.stderr
     assert not cell["from_stash"]
-    assert cell["artifact"] == built["artifact"]
+    assert cell["artifact"] == artifact.id
     assert two.leftovers() == []
 
 
 def test_a_registry_that_dies_in_the_middle_of_a_layer(
     make_driver: MakeDriver, recipe: Path, registry: RunningRegistry, tmp_path: Path
 ) -> None:
-    one, two = machines(make_driver, registry.url, tmp_path)
-    (built,) = one.run("build", "--recipe", recipe, "--json").json["cells"]
-    one.run("stash", "push")
-    (artifact,) = Store(one.settings.stash).artifacts()
+    artifact, two = pushed(make_driver, recipe, registry.url, tmp_path)
     largest = max(artifact.manifest.trees.values(), key=lambda tree: tree.size)
     smaller = [*(tree.size for tree in artifact.manifest.trees.values() if tree is not largest)]
     smaller += [path.stat().st_size for path in artifact.folder.iterdir()]
@@ -108,7 +112,7 @@ def test_a_registry_that_dies_in_the_middle_of_a_layer(
     (cell,) = done.json["cells"]
     assert f"{url} fails and is not asked again: " in done.stderr
     assert not cell["from_stash"]
-    assert cell["artifact"] == built["artifact"]
+    assert cell["artifact"] == artifact.id
     assert len(Store(two.settings.stash).artifacts()) == 1
     assert two.leftovers() == []
 

@@ -42,6 +42,7 @@ from crossjit.sources import (
 from crossjit.tasks import namespace
 from crossjit.tasks.commandline import CrossjitProgram
 from crossjit.util import budget
+from tests.fakes.http_server import serving
 
 PATCHLEVEL = '#define PY_MAJOR_VERSION 3\n#define PY_MINOR_VERSION 15\n#define PY_VERSION "{version}"\n'
 IMPATIENT = Timeouts(name=0.5, connect=0.5, stall=1.0, attempts=2)
@@ -123,15 +124,10 @@ def server() -> Iterator[Answers]:
         def log_message(self, format: str, *arguments: object) -> None:
             pass
 
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    answers.url = f"http://127.0.0.1:{httpd.server_port}"
-    yield answers
-    answers.release.set()
-    httpd.shutdown()
-    httpd.server_close()
-    thread.join()
+    with serving(Handler) as address:
+        answers.url = f"http://{address}"
+        yield answers
+        answers.release.set()
 
 
 def recipe(*where: str, digest: str = DIGEST, version: str = "3.15.0rc2") -> Archive:
