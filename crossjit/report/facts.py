@@ -170,6 +170,8 @@ VOLATILE = (
     "probe.errors.*",
     "probe.output.*",
     "run.engine.memory",
+    "run.attempt",
+    "run.merged",
 )
 
 

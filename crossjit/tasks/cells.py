@@ -39,7 +39,7 @@ _FILTER = "default: all"
         "shards": "with --format github, divide each cell's suites among this many jobs; default: 1",
         "runner": (
             "with --format github, the labels of an arch's runners, such as aarch64=self-hosted,arm64; "
-            f"{options.REPEATABLE}; default: GitHub's hosted runners"
+            "can be repeated; default: GitHub's own"
         ),
         "json": "the same as --format json; default: off",
     },

@@ -16,7 +16,7 @@ from crossjit.model import Arch
 from crossjit.report import terminal_style
 from crossjit.tasks import build, ci_jobs
 from crossjit.tasks.framework import command, note, show, show_json, show_table, words_after_dashes
-from crossjit.tasks.options import MAKING, Request, cell_command, describe, read
+from crossjit.tasks.options import MAKING, REPEATABLE, VARIANTS, Request, cell_command, describe, read
 from crossjit.tasks.scripts import SCRIPT_HELP, read_script
 from crossjit.tasks.session import opened
 
@@ -40,6 +40,8 @@ LARGEST_LOG = 200 << 20  # bytes
     words=True,
     help=describe(
         "json",
+        arch=f"with a script, {', '.join(Arch)} or all; {REPEATABLE}; default: all",
+        variant=f"with a script, {VARIANTS}, or all; {REPEATABLE}; default: jit",
         script=(
             "the Python file to run, with its arguments after --; can be given without --script; "
             "required without --job and --list"

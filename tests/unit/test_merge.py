@@ -23,6 +23,7 @@ from crossjit.model import (
     Verdict,
 )
 from crossjit.pipeline import merge
+from crossjit.report.facts import changed as facts_changed
 from crossjit.runs import history
 from crossjit.runs.model import Run, exit_code
 from crossjit.runs.record import RunRecord
@@ -184,6 +185,12 @@ def test_a_run_that_has_not_ended_or_has_no_verdicts(settings: Settings) -> None
     with RunRecord.start(settings, ("inv", "shell"), {}, cells=[CELL], looks=True) as run:
         pass
     assert "has no verdicts: it was `shell`" in refused([history.load(settings, run.id)])
+
+
+def test_attempts_and_merged_runs_are_no_differences_between_runs() -> None:
+    before = {"run": {"crossjit": "1", "attempt": 1, "merged": ["a", "b"]}}
+    assert facts_changed(before, {"run": {"crossjit": "1", "attempt": 2, "merged": ["c"]}}) == ()
+    assert len(facts_changed(before, {"run": {"crossjit": "2"}})) == 1
 
 
 def test_the_merged_run_is_recorded_with_its_logs(settings: Settings) -> None:
