@@ -58,10 +58,11 @@ class Actions:
 
     `variables` are in every step's environment, `spoil` adds to those of a job in an attempt, and `seed` is copied into
     each job's state folder. `again` picks the jobs that run in this attempt, by name; others keep what they had.
+    `attested` are the files that `actions/attest` was given.
     """
 
     root: Path
-    github: Mapping[str, str]
+    github: Mapping[str, Any]
     variables: Mapping[str, str]
     seed: Path
     spoil: Callable[[str, int], Mapping[str, str]] = lambda name, attempt: {}
@@ -70,8 +71,16 @@ class Actions:
     earlier: dict[str, JobRun] = field(default_factory=dict)
     logs: dict[str, str] = field(default_factory=dict)
     summaries: dict[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    attested: list[Path] = field(default_factory=list)
 
-    def run(self, workflow: Path, inputs: Mapping[str, Any] | None = None, prefix: str = "") -> dict[str, JobRun]:
+    def run(
+        self,
+        workflow: Path,
+        inputs: Mapping[str, Any] | None = None,
+        prefix: str = "",
+        secrets: Mapping[str, str] | None = None,
+    ) -> dict[str, JobRun]:
         """Run a workflow's jobs in the order of their needs; return how each ended, by its key."""
         document = read(workflow)
         declared = document["on"]["workflow_call"] if inputs else {}
@@ -81,6 +90,7 @@ class Actions:
         base: dict[str, Any] = {
             "github": {**self.github, "run_attempt": str(self.attempt)},
             "inputs": {**defaults, **(inputs or {})},
+            "secrets": self.secrets if secrets is None else secrets,
         }
         base["env"] = _texts(document.get("env") or {}, base)
         finished: dict[str, JobRun] = {}
@@ -103,7 +113,8 @@ class Actions:
 
     def _job(self, key: str, job: Mapping[str, Any], contexts: Mapping[str, Any]) -> JobRun:
         if "uses" in job:
-            called = self.run(_called(job["uses"]), _texts(job.get("with") or {}, contexts), f"{key}/")
+            given, secrets = (_texts(job.get(name) or {}, contexts) for name in ("with", "secrets"))
+            called = self.run(_called(job["uses"]), given, f"{key}/", secrets)
             worst = FAILURE if any(run.result == FAILURE for run in called.values()) else SUCCESS
             return JobRun(worst, called[""].outputs)
         matrix = _value((job.get("strategy") or {}).get("matrix"), contexts) or {"include": [{}]}
@@ -216,6 +227,13 @@ class Actions:
                 for artifact in sorted(store.glob(given["pattern"])):
                     shutil.copytree(artifact, workspace / given["path"] / artifact.name)
                 return True, {}
+            case "actions/attest":
+                files = sorted(workspace.glob(given["subject-path"]))
+                assert files, given["subject-path"]
+                self.attested.extend(files)
+                bundle = Path(contexts["runner"]["temp"]) / "attestation.json"
+                bundle.write_text("{}\n")
+                return True, {"bundle-path": str(bundle)}
         raise NotImplementedError(step["uses"])
 
 

@@ -37,6 +37,38 @@ jobs:
       variant: jit,jit-more
       shards: "2"
 """
+SHARING = """\
+name: crossjit
+on: [push, pull_request]
+permissions: {}
+jobs:
+  share:
+    permissions:
+      contents: read
+      packages: write
+      id-token: write
+      attestations: write
+    uses: crossjit/crossjit/.github/workflows/stash.yml@v1
+    with:
+      stash: STASH
+      recipe: RECIPE
+      arch: ARCHES
+    secrets:
+      signing-key: ${{ secrets.CROSSJIT_SIGNING_KEY }}
+  jit:
+    needs: share
+    if: ${{ !cancelled() }}
+    permissions:
+      contents: read
+    uses: crossjit/crossjit/.github/workflows/matrix.yml@v1
+    with:
+      stash: STASH
+      trust: |
+        [keys]
+        ci = "PUBLIC"
+      recipe: RECIPE
+      arch: ARCHES
+"""
 MORE = """
 [variants.jit-more]
 summary = "the same"
@@ -121,6 +153,49 @@ def test_a_matrix_is_planned_run_merged_and_judged(driver: Driver, repository: P
     assert set(merged(bad).values()) == {"fail"}
     assert "::error " in bad.logs["jit/merge"]
     assert "verdict: fail" in bad.logs["jit/gate"]
+
+
+def test_what_a_trusted_ref_builds_is_pushed_and_taken(
+    driver: Driver, repository: Path, root: Path, tmp_path: Path
+) -> None:
+    public = driver.run("stash", "keygen", tmp_path / "key.pem", "--json").json["public"]
+    remote = tmp_path / "shared"
+    workflow = repository / ".github/workflows/crossjit.yml"
+    cells = workflow.read_text().partition("      recipe: ")[2].splitlines()
+    given = {"STASH": remote.as_uri(), "PUBLIC": public, "RECIPE": cells[0], "ARCHES": cells[1].split()[1]}
+    text = SHARING
+    for name, value in given.items():
+        text = text.replace(name, value)
+    workflow.write_text(text)
+    variables = {"CROSSJIT_ENGINE": driver.client, "CROSSJIT_JOBS": "2"}
+    (driver.home / "venv").symlink_to(PROJECT / ".venv")
+    github = {
+        "server_url": str(repository.parent),
+        "repository": "cpython",
+        "sha": commit(repository, "to share"),
+        "event": {"repository": {"default_branch": "main"}},
+        "actor": "someone",
+    }
+    secrets = {"CROSSJIT_SIGNING_KEY": (tmp_path / "key.pem").read_text()}
+
+    request = {**github, "event_name": "pull_request", "ref_name": "main"}
+    stranger = Actions(root / "request", request, variables, driver.home, secrets=secrets)
+    ended = stranger.run(workflow)
+    assert (ended["share"].result, ended["jit"].result) == (SUCCESS, SUCCESS)
+    assert not remote.exists() and not stranger.attested
+
+    push = {**github, "event_name": "push", "ref_name": "main"}
+    trusted = Actions(root / "push", push, variables, driver.home, secrets=secrets)
+    ended = trusted.run(workflow)
+    assert (ended["share"].result, ended["jit"].result) == (SUCCESS, SUCCESS)
+    assert len([*(remote / "artifacts").iterdir()]) == len(given["ARCHES"].split(","))
+    assert len(trusted.attested) >= 3
+    taken = [log for name, log in trusted.logs.items() if name.startswith("jit/") and name.endswith("/jit")]
+    assert taken and all(f"is taken from {remote.as_uri()}, signed by ci" in log for log in taken), [*trusted.logs]
+    assert secrets["CROSSJIT_SIGNING_KEY"].splitlines()[1] not in "".join(trusted.logs.values())
+
+    again = Actions(root / "again", push, variables, driver.home, secrets=secrets)
+    assert again.run(workflow)["jit"].result == SUCCESS
 
 
 @pytest.mark.slow
