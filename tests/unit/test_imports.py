@@ -35,6 +35,7 @@ ROOMS = (
     "build",
     "validation",
     "pipeline",
+    "measure",
     "triage",
     "bisect",
     "reduction",
@@ -209,7 +210,7 @@ def test_what_runs_in_the_target_is_stdlib_only(script: Path) -> None:
 
 CODE = sorted(
     path.relative_to(ROOT)
-    for folder in ("crossjit", "toolchain", "validate", "gdb", "reducer", "benchmarks")
+    for folder in ("crossjit", "toolchain", "validate", "gdb", "meter", "reducer", "benchmarks")
     for path in (ROOT / folder).rglob("*.py")
 )
 MODULE_LINES, FUNCTION_LINES = 400, 50
