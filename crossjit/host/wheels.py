@@ -6,6 +6,7 @@ takes only wheels, which are unpacked without running any code of them.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import sys
@@ -39,6 +40,7 @@ platform.python_version_tuple = lambda: tuple(version.split("."))
 sys.argv = ["pip", *arguments]
 runpy.run_module("pip", run_name="__main__")
 """
+_DOWNLOAD = ("download", "--quiet", "--no-input", "--disable-pip-version-check", "--only-binary", ":all:")
 _OLDEST_GLIBC = 17  # of the tags manylinux_2_N; older ones are those of manylinux2014
 _ADDRESS = re.compile(r"\b[a-z+]+://[^\s'\"]+")
 
@@ -108,31 +110,50 @@ def fetch(requirements: Sequence[str], target: WheelTarget, shell: Shell) -> Pac
         done = shell.run(
             (
                 *(sys.executable, "-P", "-c", _AS_TARGET, target.arch.value, f"{version}.0"),
-                *("download", "--quiet", "--no-input", "--disable-pip-version-check"),
-                *("--only-binary", ":all:", *target.options, "--dest", folder, "--", *requirements),
+                *(*_DOWNLOAD, *target.options, "--dest", folder, "--", *requirements),
             ),
             timeout=SECONDS,
         )
         if done.returncode:
-            raise _failure(requirements, target, done.last_lines())
+            python = f"{'free-threaded ' if target.free_threaded else ''}Python {version}"
+            hint = f"check the name and the version; there must be a wheel for {python} on {target.arch}"
+            raise _failure("--with", requirements, hint, done.last_lines())
         return _packages(sorted(Path(folder).iterdir()))
 
 
-def _failure(requirements: Sequence[str], target: WheelTarget, lines: Sequence[str]) -> UserError:
+def fetch_pinned(wheels: Sequence[Wheel], folder: Path, shell: Shell) -> tuple[Path, ...]:
+    """Download wheels that run on any Python into a folder; pip compares the digests. Return the files.
+
+    Raises UserError if pip does not find them, with pip's own words.
+    """
+    lock = "".join(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n" for wheel in wheels)
+    requirements = folder / "requirements.txt"
+    requirements.write_text(lock, encoding="utf-8")
+    done = shell.run(
+        (
+            *(sys.executable, "-P", "-m", "pip", *_DOWNLOAD, "--no-deps", "--require-hashes"),
+            *("--implementation", "py", "--abi", "none", "--platform", "any"),
+            *("--dest", str(folder), "--requirement", str(requirements)),
+        ),
+        timeout=SECONDS,
+    )
+    if done.returncode:
+        names = [f"{wheel.name}=={wheel.version}" for wheel in wheels]
+        raise _failure("measuring", names, "the index must have these wheels, unchanged", done.last_lines())
+    return tuple(sorted(folder.glob("*.whl")))
+
+
+def _failure(what: str, requirements: Sequence[str], hint: str, lines: Sequence[str]) -> UserError:
     """Make the error, without addresses of indexes, which may contain passwords and are recorded with the run."""
     errors = [_ADDRESS.sub("…", line.removeprefix("ERROR: ")) for line in lines if line.startswith("ERROR: ")]
     if any("No module named pip" in line for line in lines):
         return UserError(
-            "--with needs pip, and the Python that runs crossjit has none", hint=f"{sys.executable} -m ensurepip"
+            f"{what} needs pip, and the Python that runs crossjit has none", hint=f"{sys.executable} -m ensurepip"
         )
-    python = f"{'free-threaded ' if target.free_threaded else ''}Python {'.'.join(map(str, target.python))}"
+    unreachable = any("Retrying" in line for line in lines)
     return UserError(
         f"pip cannot get {', '.join(requirements)}: {errors[-1] if errors else 'it did not say why'}",
-        hint=(
-            "the index did not answer: check the network and pip's configuration"
-            if any("Retrying" in line for line in lines)
-            else f"check the name and the version; there must be a wheel for {python} on {target.arch}"
-        ),
+        hint="the index did not answer: check the network and pip's configuration" if unreachable else hint,
         details=tuple(errors[:-1]),
     )
 
@@ -143,19 +164,31 @@ def _packages(paths: Sequence[Path]) -> Packages:
     files: dict[str, bytes] = {}
     left = LARGEST
     for path in paths:
-        try:
+        with _readable(path), zipfile.ZipFile(path) as archive:
             name, version, _, _ = parse_wheel_filename(path.name)
-            with zipfile.ZipFile(path) as archive:
-                left -= sum(member.file_size for member in archive.infolist())
-                if left < 0:
-                    raise UserError(f"the packages have more than {LARGEST >> 20} MiB", hint="require fewer of them")
-                files.update(_files(archive))
-        except (InvalidWheelFilename, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(
-                f"{path.name} is not a wheel that can be read: {error}", hint="require a different version"
-            ) from error
+            left -= sum(member.file_size for member in archive.infolist())
+            if left < 0:
+                raise UserError(f"the packages have more than {LARGEST >> 20} MiB", hint="require fewer of them")
+            files.update(_files(archive))
         wheels.append(Wheel(str(name), str(version), hashlib.sha256(path.read_bytes()).hexdigest()))
     return Packages(tuple(sorted(wheels)), files)
+
+
+def unpack(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the files of a wheel by their path. Raises UserError if it cannot be read."""
+    with _readable(path), zipfile.ZipFile(path) as archive:
+        yield from _files(archive)
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn the errors of a damaged wheel into UserError."""
+    try:
+        yield
+    except (InvalidWheelFilename, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"{path.name} is not a wheel that can be read: {error}", hint="require a different version"
+        ) from error
 
 
 def _files(archive: zipfile.ZipFile) -> Iterator[tuple[str, bytes]]:

@@ -24,11 +24,12 @@ Packages = tuple[PackageName, ...]
 
 
 class Role(StrEnum):
-    """What an image is for: compiling CPython, running it, or debugging it with gdb."""
+    """What an image is for: compiling CPython, running it, debugging it with gdb, or counting its instructions."""
 
     TOOLCHAIN = "toolchain"
     TARGET = "target"
     DEBUG = "debug"
+    METER = "meter"
 
     @property
     def account(self) -> str:

@@ -20,7 +20,12 @@ from crossjit.util import files
 
 def exit_code(results: Sequence[CellResult]) -> ExitCode:
     """Return a run's exit code: that of its cells' worst verdict."""
-    return _CODES[worst(result.verdict for result in results)]
+    return exit_code_of(result.verdict for result in results)
+
+
+def exit_code_of(verdicts: Iterable[Verdict]) -> ExitCode:
+    """Return the exit code of the worst of some verdicts."""
+    return _CODES[worst(verdicts)]
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:

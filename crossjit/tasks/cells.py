@@ -92,7 +92,7 @@ def cells(
 
 @command(help={"check": "write nothing, and end with 2 if a file is not current; default: off"})
 def schema(context: Context, check: bool = False) -> None:
-    """Write the JSON schemas that editors use: recipes/schema/*.json.
+    """Write the JSON schemas that editors and readers of our JSON use: recipes/schema/*.json.
 
     They are generated from the types that read the documents.
     """
@@ -122,6 +122,8 @@ def schemas() -> dict[str, str]:
     from crossjit.config import recipes, suites
     from crossjit.images.spec import ImageDocument
     from crossjit.known_failures import entries
+    from crossjit.measure import benchmarks
+    from crossjit.report import measure
     from crossjit.sources.regenerate import Rules
 
     types = {
@@ -130,8 +132,10 @@ def schemas() -> dict[str, str]:
         "known-failures": entries.KnownFailures,
         "caveats": suites.Caveats,
         "regenerate": Rules,
+        "benchmarks": benchmarks.Table,
     }
-    return {name: json.dumps(value, indent=2) + "\n" for name, value in recipes.schemas(types).items()}
+    values = {**recipes.schemas(types), "measurement.json": measure.schema()}
+    return {name: json.dumps(value, indent=2) + "\n" for name, value in values.items()}
 
 
 def _ci_jobs(names: Sequence[str], source: str) -> dict[Cell, str]:

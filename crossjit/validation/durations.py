@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from crossjit.config.conditions import TargetEnvironment
@@ -23,7 +23,12 @@ def load(home: Path, suite: str, env: TargetEnvironment) -> dict[str, float]:
 
 def record(home: Path, suite: str, env: TargetEnvironment, modules: Iterable[ModuleRun]) -> None:
     """Record the durations of modules; those of other modules stay. Raises InfrastructureError."""
-    durations = load(home, suite, env) | {module.key: module.seconds for module in modules}
+    record_seconds(home, suite, env, {module.key: module.seconds for module in modules})
+
+
+def record_seconds(home: Path, suite: str, env: TargetEnvironment, seconds: Mapping[str, float]) -> None:
+    """Record durations by their keys; those with other keys stay. Raises InfrastructureError."""
+    durations = load(home, suite, env) | dict(seconds)
     file = _file(home, suite, env)
     with files.translate_os_errors(InfrastructureError, "cannot record module times", home):
         file.parent.mkdir(parents=True, exist_ok=True)

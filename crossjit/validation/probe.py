@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import BinaryIO
 
 from crossjit import channels
 from crossjit.channels import MalformedError, ProbeFacts
@@ -18,19 +16,18 @@ from crossjit.images import Image, Package, Role, loading
 from crossjit.model import TOOLS, Cell, Variant
 from crossjit.progress import Progress, Step
 from crossjit.util.budget import PROBE_MEMORY
-from crossjit.util.tar import without
 from crossjit.validation.target import (
     MARGIN,
     MEMORY,
     PYTHON,
     SCRIPTS,
-    TESTS,
     Opener,
     Target,
     container_options,
     environment,
     install,
     target_limits,
+    without_tests,
 )
 
 PROBE_SECONDS = 300  # native: it takes 2
@@ -97,7 +94,7 @@ def probe(
     with progress.step("probe", str(cell)) as step:
         step.update(detail="installing")
         wants_tools = any(TOOLS in value for value in variant.environment.values())
-        install(container, variant, partial(_without_tests, tree), support if wants_tools else None)
+        install(container, variant, partial(without_tests, tree), support if wants_tools else None)
         step.update(detail="running")
         argv = (PYTHON, f"{SCRIPTS}/probe.py", "--told", json.dumps(settings))
         completed = container.run(argv, on_line=lines.append, timeout=seconds)
@@ -105,12 +102,6 @@ def probe(
         if ran_out(completed, seconds):
             return {**hung(container, seconds, step), **context}
     return _facts(completed, lines, context, packages, optional=variant.packaged)
-
-
-@contextlib.contextmanager
-def _without_tests(tree: Opener) -> Iterator[BinaryIO]:
-    with tree() as tar:
-        yield without(tar, TESTS)
 
 
 def _facts(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -15,7 +16,7 @@ from crossjit.errors import InfrastructureError
 from crossjit.images import Image, Package
 from crossjit.model import Cell, Variant
 from crossjit.util.budget import SUITE_MEMORY, TARGET_DISK
-from crossjit.util.tar import packed
+from crossjit.util.tar import packed, without
 
 TESTER = 1000  # uid and gid of `tester` in the target images
 HOME = "/home/tester"
@@ -27,7 +28,7 @@ TOOLS_PARENT = "/usr/local/lib"
 LDCONFIG = ("/usr/sbin/ldconfig", "-i")  # -i: without its auxiliary cache
 NO_LIBRARY = 127  # the loader's exit status
 
-# A probe does not need them, and they are two thirds of the install tree's files.
+# Probes and measurements do not need them, and they are two thirds of the install tree's files.
 TESTS = re.compile(rb"usr/(?:local/)?lib/python[^/]+/test/")
 MEMORY = 4 << 30  # bytes, at least, if the machine has them
 MEMORY_PER_JOB = 2 << 30
@@ -128,6 +129,13 @@ def install(container: Container, variant: Variant, tree: Opener, support: Opene
         with support() as tar:
             container.put(tar, TOOLS_PARENT)
     install_scripts(container)
+
+
+@contextlib.contextmanager
+def without_tests(tree: Opener) -> Iterator[BinaryIO]:
+    """Open a tree without CPython's tests."""
+    with tree() as tar:
+        yield without(tar, TESTS)
 
 
 def find_libraries(container: Container, variant: Variant) -> None:

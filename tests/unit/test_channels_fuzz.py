@@ -26,9 +26,11 @@ from crossjit.engine.base import Container, ContainerOptions
 from crossjit.errors import CrossjitError
 from crossjit.images import Image, Role
 from crossjit.known_failures import test_inventory
+from crossjit.measure import marks, process, session
+from crossjit.measure.model import CellMeasurement, Side
 from crossjit.model import Arch, CellResult, SuiteResult, Verdict
 from crossjit.progress import Silent
-from crossjit.report import compare, gdb, html, junit, markdown, tables, terminal_style
+from crossjit.report import compare, gdb, html, junit, markdown, measure, tables, terminal_style
 from crossjit.report.crashes import crashes_text
 from crossjit.runs.record import RunRecord
 from crossjit.settings import Settings
@@ -39,6 +41,7 @@ from crossjit.validation.list_tests import list_tests
 from crossjit.validation.target import Target
 from crossjit.validation.verdict import judge
 from tests.fakes.engine import FakeEngine, FakeProcess
+from tests.unit.benchmarked import benchmark, plugin_lines
 from tests.unit.test_debugger import SECTIONS, STOP
 from tests.unit.test_debugger import START as GDB_START
 from tests.unit.test_inventory import stashed
@@ -233,6 +236,22 @@ def check_recorded_probe(recorded: Mapping[str, object]) -> None:
     tables.cell_json(CellResult(CELL, Verdict.PASS, (), probe=dict(recorded)))
 
 
+def check_benchmark(lines: list[str], plugin: list[str]) -> None:
+    one = benchmark("go")
+    on, off = (Side(CELL, "a" * 64, "3.15.0", jit) for jit in (True, False))
+    ended: process.Process | process.ProblemError
+    try:
+        facts = process.read_facts([f"{process.FACTS}{line}" for line in lines])
+        found = marks.read_whole("".join(f"{line}\n" for line in plugin))
+        ended = process.Process(process.samples(one, facts, found), frozenset(facts.libraries), frozenset())
+    except process.ProblemError as error:
+        ended = error
+    outcomes = [session.Outcome(session.Job(one, side), ended, 1.0) for side in (on, off)]
+    measurement = CellMeasurement(on, off, results=tuple(session.results([one], on, off, outcomes)))
+    measure.as_text([measurement], terminal_style.TerminalStyle(live=True))
+    measure.document([measurement], run="run", reproduce="")
+
+
 def check_capabilities(lines: Sequence[str]) -> None:
     """Probe capabilities, and report."""
     with container(saying(*lines)) as opened:
@@ -298,6 +317,15 @@ CHECKS = (
     {"check": "dict_pop", "outcome": "started"},
 )
 ABLE = {"capabilities": {"pty": {"works": True, "detail": "a terminal"}, "ptrace": {"works": None, "detail": ""}}}
+BENCHMARK = {
+    "names": ["go"],
+    "jit": True,
+    "libraries": ["libc.so.6"],
+    "extension_modules": ["math"],
+    "executors": 1,
+    "bytes": 4096,
+}
+MARKS = [*map(json.loads, plugin_lines([[{"jit": 20, "interpreter": 10}, {"jit": 20}]]).splitlines())]
 COUNTS: tuple[object, ...] = ({"compiler": {"hit": 3, "miss": 1}, "llvm": {"hit": 0, "miss": 0}}, {})
 
 
@@ -320,6 +348,11 @@ def test_a_manifests_probe(recorded: Any) -> None:
 @given(lines_like(ABLE))
 def test_capabilities(lines: list[str]) -> None:
     in_words(check_capabilities, lines)
+
+
+@given(lines_like(BENCHMARK), lines_like(*MARKS))
+def test_a_benchmarks_facts_and_marks(lines: list[str], plugin: list[str]) -> None:
+    in_words(check_benchmark, lines, plugin)
 
 
 @given(lines_like({"modules": ["test", "test.test_s"]}, {"tests": ["test.test_s.C.test_x", "test.test_s.C.test_y"]}))

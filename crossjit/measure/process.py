@@ -1,0 +1,143 @@
+"""One process under the meter: a benchmark of the table on one side of a comparison."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from crossjit.channels import BenchmarkFacts, MalformedError, Op, read
+from crossjit.engine.base import Container
+from crossjit.errors import CrossjitError
+from crossjit.measure import meter, packages
+from crossjit.measure.benchmarks import EDGES, Benchmark, Origin
+from crossjit.measure.marks import Mark, Window, difference, windows
+from crossjit.measure.meter import Meter
+from crossjit.measure.model import Counts, Sample, Trouble
+from crossjit.util.tar import packed
+from crossjit.util.text import one_line, pluralize, shortened
+
+SECONDS = 1800.0  # of one process, at most: the slowest take some 30 on an idle core
+CALIBRATION = 0  # the label of empty windows, as in meter/pyperf.py
+LAUNCH = f"{meter.WORK}/launch.py"
+FACTS = "facts "
+REASON = 300  # characters of a failure's reason
+
+
+class ProblemError(CrossjitError):
+    """A benchmark could not be measured; the others go on."""
+
+    def __init__(self, message: str, trouble: Trouble = Trouble.UNRELIABLE) -> None:
+        super().__init__(message)
+        self.trouble = trouble
+
+
+@dataclass(frozen=True)
+class Process:
+    """What one process gave: a sample for each of the benchmark's results, and what it had loaded."""
+
+    samples: tuple[Sample, ...]
+    libraries: frozenset[str] = frozenset()
+    extension_modules: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the benchmarks of one side run: a container with the build, and its meter. `jit` is what is asked for."""
+
+    container: Container
+    meter: Meter
+    jit: bool
+
+    def run(self, benchmark: Benchmark) -> Process:
+        """Run a benchmark. Raises ProblemError if it fails or counts the wrong things, EngineErrors."""
+        order = {
+            "script": script_of(benchmark),
+            "arguments": benchmark.arguments,
+            "calls": benchmark.calls,
+            "loops": benchmark.loops,
+            "replaced": benchmark.replaced,
+        }
+        env = {"PYTHONPATH": packages.FOLDER, "PYTHONDONTWRITEBYTECODE": "1"}
+        metered = meter.run(
+            self.meter, self.container, (LAUNCH, json.dumps(order)), jit=self.jit, timeout=SECONDS, env=env
+        )
+        if metered.problem:
+            last = next((line for line in reversed(metered.output) if line.strip()), "")
+            reason = f"{metered.problem}: {last}" if last else metered.problem
+            raise ProblemError(shortened(one_line(reason), REASON), Trouble.FAILED)
+        facts = read_facts(metered.output)
+        _check(benchmark, facts, metered.marks, jit=self.jit)
+        return Process(
+            samples=samples(benchmark, facts, metered.marks),
+            libraries=frozenset(facts.libraries),
+            extension_modules=frozenset(facts.extension_modules),
+        )
+
+
+def script_of(benchmark: Benchmark) -> str:
+    """Return the path of a benchmark's script in a container."""
+    if benchmark.origin is Origin.EDGES:
+        return f"{meter.WORK}/edges/{benchmark.script}.py"
+    return f"{packages.FOLDER}/{packages.BENCHMARKS}/bm_{benchmark.script}/run_benchmark.py"
+
+
+def install(container: Container, contents: Mapping[str, bytes]) -> None:
+    """Install the packages' files and our own benchmarks in a container."""
+    edges = {f"{meter.WORK}/edges/{path.name}": path.read_bytes() for path in sorted(EDGES.glob("*.py"))}
+    container.put(packed({**contents, **edges}), "/")
+
+
+def samples(benchmark: Benchmark, facts: BenchmarkFacts, marks: Sequence[Mark]) -> tuple[Sample, ...]:
+    """Return what a benchmark's calls counted, for each of its results. Raises ProblemError. Pure."""
+    calls: dict[int, list[Counts]] = {}
+    overhead: Counts = {}
+    for window in windows(marks):
+        pairs = _pairs(benchmark, window)
+        if window.label == CALIBRATION:
+            overhead = pairs[-1]
+            continue
+        counted: Counter[str] = Counter()
+        for pair in pairs:
+            counted.update({name: max(0, count - overhead.get(name, 0)) for name, count in pair.items()})
+        calls.setdefault(window.label, []).append({name: count for name, count in counted.items() if count})
+    found = tuple(tuple(calls.get(label, ())) for label in range(1, len(benchmark.results) + 1))
+    if any(len(counts) != benchmark.calls for counts in found):
+        raise ProblemError(f"it has {[len(counts) for counts in found]} calls, expected {benchmark.calls} of each")
+    if not all(counts for calls_of_one in found for counts in calls_of_one):
+        raise ProblemError("one of its calls has no instructions")
+    return tuple(Sample(counts, facts.executors, facts.bytes) for counts in found)
+
+
+def _pairs(benchmark: Benchmark, window: Window) -> list[Counts]:
+    """Return what was counted between the first two marks of a window, between the next two, and so on."""
+    marks = [mark for mark in window.inner if mark.op is Op.MARK]
+    if not marks or len(marks) % 2:
+        raise ProblemError(
+            f"{benchmark.script} calls perf_counter {pluralize(len(marks), 'time')} in a call, expected an even number"
+        )
+    return [difference(first.counts, second.counts) for first, second in zip(marks[::2], marks[1::2], strict=True)]
+
+
+def _check(benchmark: Benchmark, facts: BenchmarkFacts, marks: Sequence[Mark], *, jit: bool) -> None:
+    """Raise ProblemError for a process that is no evidence about the benchmark on this side."""
+    if facts.jit is not None and facts.jit is not jit:
+        raise ProblemError(f"the JIT is {'on' if facts.jit else 'off'} in its process")
+    if len(facts.names) != len(benchmark.results):
+        ran, expected = ", ".join(facts.names) or "nothing", pluralize(len(benchmark.results), "benchmark")
+        raise ProblemError(f"its script ran {ran}, expected {expected}")
+    execs = max((mark.execs for mark in marks), default=0)
+    if execs:
+        raise ProblemError(f"it started {pluralize(execs, 'program')}, whose instructions are not counted")
+    if len({mark.pid for mark in marks}) > 1:
+        raise ProblemError("it forked: what its children did is not counted")
+
+
+def read_facts(output: Sequence[str]) -> BenchmarkFacts:
+    """Read the facts that a process printed. Raises ProblemError."""
+    line = next((line for line in reversed(output) if line.startswith(FACTS)), "")
+    try:
+        return read(BenchmarkFacts, line.removeprefix(FACTS))
+    except MalformedError as error:
+        raise ProblemError(f"the facts about its process cannot be read: {error}") from error

@@ -1,0 +1,133 @@
+"""Measurements as text and as JSON. Nothing is printed here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from crossjit.measure.model import SCHEMA, CellMeasurement, Side
+from crossjit.measure.statistics import Row, State, Summary, WarmUp, rows, summary
+from crossjit.report import tables
+from crossjit.report.terminal_style import TerminalStyle
+from crossjit.util.text import pluralize, size
+
+HEADERS = ("benchmark", "ratio", "cold", "JIT", "loop", "warm-up", "pays off", "machine code")
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class CellDocument:
+    """A cell's measurement, with the figures that follow from it."""
+
+    measurement: CellMeasurement
+    summary: Summary
+    benchmarks: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """What `measure --json` prints. `reproduce` is the command that measures again."""
+
+    run: str
+    reproduce: str
+    cells: tuple[CellDocument, ...]
+    schema: int = SCHEMA
+
+
+def document(measurements: Sequence[CellMeasurement], *, run: str, reproduce: str) -> dict[str, Any]:
+    """Return measurements as JSON values, in the form of `schema`."""
+    cells = []
+    for measurement in measurements:
+        found = rows(measurement)
+        cells.append(CellDocument(measurement, summary(found), found))
+    value: dict[str, Any] = _type().dump_python(Document(run, reproduce, tuple(cells)), mode="json")
+    return value
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of the document."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **_type().json_schema(mode="serialization"),
+    }
+
+
+def as_text(measurements: Sequence[CellMeasurement], style: TerminalStyle) -> str:
+    """Return a table for each cell, the worst benchmark first, and its summary below."""
+    return "\n\n".join("\n".join(_cell(measurement, style)) for measurement in measurements)
+
+
+def _cell(measurement: CellMeasurement, style: TerminalStyle) -> Iterator[str]:
+    cell = measurement.cell
+    if measurement.vacuous:
+        yield f"{cell}: vacuous: {measurement.vacuous}"
+        return
+    found = rows(measurement)
+    against = _against(measurement.measured, measurement.baseline)
+    yield f"{cell}: {measurement.metric} with the JIT on against {against}, {measurement.call} call"
+    yield ""
+    with_ratio = [row for row in found if row.state is State.MEASURED]
+    if with_ratio:
+        yield tables.render(HEADERS, [_row(row) for row in with_ratio], style)
+        yield ""
+    yield from _summary(summary(found), found)
+
+
+def _summary(figures: Summary, found: Sequence[Row]) -> Iterator[str]:
+    ratios = {row.name: row.ratio for row in found}
+    if figures.geometric_mean is not None:
+        yield (
+            f"geometric mean {figures.geometric_mean:.3f} of {pluralize(figures.measured, 'benchmark')}; "
+            f"best {figures.best} {ratios[figures.best or '']:.3f}, worst {figures.worst} "
+            f"{ratios[figures.worst or '']:.3f}"
+        )
+    counts = ", ".join(f"{percent} %: {count}" for percent, count in figures.slower.items())
+    yield f"slower by more than {counts}"
+    if figures.untouched:
+        names = ", ".join(f"{name} {ratios[name]:.3f}" for name in figures.untouched)
+        yield f"untouched, because no JIT code ran ({len(figures.untouched)}): {names}"
+    for row in found:
+        if row.problem:
+            yield f"{row.state}: {row.name}: {row.problem}"
+
+
+def _against(measured: Side, baseline: Side) -> str:
+    if measured.cell == baseline.cell:
+        return "off"
+    return f"{baseline.cell}, JIT {'on' if baseline.jit else 'off'}"
+
+
+def _row(row: Row) -> tuple[str, ...]:
+    return (
+        row.name,
+        _ratio(row.ratio),
+        _ratio(row.cold),
+        _share(row.jit_share),
+        _share(row.interpreter_share),
+        *_warm_up(row.warm_up),
+        f"{pluralize(row.executors, 'executor')}, {size(row.code_bytes)}",
+    )
+
+
+def _ratio(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.3f}"
+
+
+def _share(share: float | None) -> str:
+    return UNKNOWN if share is None else f"{share * 100:.1f} %"
+
+
+def _warm_up(found: WarmUp | None) -> tuple[str, str]:
+    if found is None:
+        return "-", "-"
+    after = "never" if found.pays_off is None else f"after {pluralize(found.pays_off, 'call')}"
+    return f"{found.instructions / 1e6:,.1f} M", after
+
+
+@cache
+def _type() -> TypeAdapter[Document]:
+    return TypeAdapter(Document)

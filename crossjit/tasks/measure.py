@@ -1,0 +1,156 @@
+"""`measure`: how many instructions benchmarks need with the JIT and without it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from invoke.context import Context
+
+from crossjit.errors import ExitCode, UserError
+from crossjit.model import Cell, Verdict
+from crossjit.report import terminal_style
+from crossjit.tasks.framework import show, show_json
+from crossjit.tasks.options import MAKING, REPEATABLE, VARIANTS, Request, cell_command, describe, number, words
+from crossjit.tasks.session import RunSession, opened
+
+if TYPE_CHECKING:
+    from crossjit.measure.benchmarks import Benchmark
+    from crossjit.measure.cell import Built
+    from crossjit.measure.model import CellMeasurement
+
+
+@cell_command(
+    *("arch", "recipe", "variant", *MAKING, "python"),
+    name="run",
+    default=True,
+    iterable=["only"],
+    help=describe(
+        "json",
+        variant=f"{VARIANTS}, or all; {REPEATABLE}; default: jit",
+        jobs="how many benchmarks, or commands of make, run at a time; default: CROSSJIT_JOBS, else as many as cores "
+        "and memory allow",
+        against="another variant to compare with, such as nojit, or ft for ft-jit; default: the same build, JIT off",
+        only=f"only these benchmarks; {REPEATABLE}; default: some fifty",
+        fast="only a dozen light benchmarks; default: off",
+        full="all benchmarks; default: off",
+        fail_slower="end with 1 if a benchmark is slower by more than this, such as 1%; default: none is too slow",
+        repeat="how often each benchmark runs; all runs must be equal to the instruction; default: once, and every "
+        "tenth twice",
+    ),
+)
+def measure(
+    context: Context,
+    request: Request,
+    against: str = "",
+    only: list[str] | None = None,
+    fast: bool = False,
+    full: bool = False,
+    fail_slower: str = "",
+    repeat: str = "1",
+    json: bool = False,
+) -> ExitCode:
+    """Count the instructions of benchmarks with the JIT on, against the JIT off.
+
+    They are counted under QEMU, so no hardware of the architecture is needed. A count says whether the code changed,
+    not whether it is faster: hardware decides that. Untouched benchmarks, in which no JIT code ran, are named apart.
+    """
+    from crossjit.measure import benchmarks
+
+    if bool(words(only)) + fast + full > 1:
+        raise UserError("--only, --fast and --full each choose benchmarks", hint="leave all but one of them out")
+    chosen = benchmarks.select(benchmarks.load(), words(only), fast=fast, full=full)
+    limit = _percent(fail_slower) if fail_slower else None
+    times = number("repeat", repeat, at_least=1)
+    request = _with_variants(request, against)
+    with opened(request, looks=True) as run:
+        found = tuple(_measure(run, chosen, against, times))
+        code = _code(found, limit)
+        run.record.finish(code)
+    _show(run, found, json=json)
+    return code
+
+
+def _with_variants(request: Request, against: str) -> Request:
+    """Return the request with all variants that take part. Raises UserError for those that cannot be compared."""
+    if against and request.python:
+        raise UserError("--against cannot be combined with --python", hint="it is compared with itself, JIT off")
+    variants = request.variants or (() if request.python else ("jit",))
+    if against and against in variants:
+        raise UserError(
+            f"{against} cannot be compared with itself", hint="leave --against out to compare JIT on and off"
+        )
+    return replace(request, variants=(*variants, against) if against else variants)
+
+
+def _measure(run: RunSession, chosen: Sequence[Benchmark], against: str, repeat: int) -> Iterator[CellMeasurement]:
+    """Build what is missing, then measure cell by cell, and record each."""
+    from crossjit.measure import cell, model, packages
+    from crossjit.pipeline import build_cell, prepare
+
+    names = {package for benchmark in chosen for package in benchmark.packages}
+    wheels = packages.ensure(names, run.ctx.settings.home, run.ctx.progress)
+    contents = packages.contents(wheels, {benchmark.script for benchmark in chosen})
+    built: dict[Cell, Built] = {}
+    for prepared in prepare.prepare(run.ctx, run.requests):
+        log = run.record.cell_folder(prepared.cell) / "build.log"
+        built[prepared.cell] = prepared, build_cell.build_cell(run.ctx, prepared, log=log)
+    for measured in built:
+        if measured.variant == against:
+            continue
+        other = _other(measured, against, built) if against else None
+        sides = cell.sides(built[measured], other)
+        if reason := cell.vacuous(sides[0]):
+            result = cell.nothing(*sides, reason)
+        else:
+            result = cell.measure(run.ctx, *sides, chosen, contents, repeat=repeat)
+        model.save(run.record.cell_folder(measured), result)
+        yield result
+
+
+def _other(measured: Cell, against: str, built: Mapping[Cell, Built]) -> Built:
+    """Return the build to compare with. Raises UserError if there is none."""
+    other = replace(measured, variant=against)
+    if other not in built:
+        raise UserError(f"there is no {other} to compare with", hint="choose an --against that this arch has")
+    return built[other]
+
+
+def _code(found: Sequence[CellMeasurement], limit: float | None) -> ExitCode:
+    """Return the exit code: for a benchmark that failed or is too slow, or whose counts differ, or a vacuous cell."""
+    from crossjit.measure import statistics
+    from crossjit.runs.model import exit_code_of
+
+    verdicts = set()
+    for measurement in found:
+        rows = statistics.rows(measurement)
+        figures = statistics.summary(rows)
+        if figures.failed or (limit is not None and statistics.slower(rows, limit)):
+            verdicts.add(Verdict.FAIL)
+        if figures.unreliable:
+            verdicts.add(Verdict.INFRA)
+        if measurement.vacuous:
+            verdicts.add(Verdict.VACUOUS)
+    return exit_code_of(verdicts)
+
+
+def _show(run: RunSession, found: Sequence[CellMeasurement], *, json: bool) -> None:
+    from crossjit.report import measure as report
+
+    record = run.record.run
+    if json:
+        show_json(report.document(found, run=record.id, reproduce=record.reproduce))
+        return
+    show(report.as_text(found, terminal_style.style_of(sys.stdout)))
+    show("\nthese are counts of instructions under QEMU, not times: where hardware says otherwise, it is right")
+    show(f"\nrun:       {record.id}\nreproduce: {record.reproduce}")
+
+
+def _percent(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%?", text)
+    if match is None:
+        raise UserError(f"invalid --fail-slower {text!r}: expected a percentage", hint="such as --fail-slower 1%")
+    return float(match[1])

@@ -1,0 +1,137 @@
+"""Runs a benchmark that was written for pyperf, with `pyperf.py` in its place, and prints facts about the process.
+
+    launch.py '{"script": PATH, "arguments": [...], "calls": 2, "loops": 1, "replaced": {...}}'
+
+`replaced` are expressions for some of the script's global names, instead of its own definitions: they make its work
+smaller where it has no argument for that. The last line is `facts` with a JSON object.
+"""
+
+import ast
+import contextlib
+import gc
+import json
+import pathlib
+import sys
+import time
+import types
+
+
+def compiled(script, replaced):
+    """Compile a script, with other definitions of some of its global names."""
+    tree = ast.parse(pathlib.Path(script).read_bytes(), script)
+    missing = dict(replaced)
+    for index, node in enumerate(tree.body):
+        name = getattr(node, "name", None)
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+        if name in missing:
+            value = ast.parse(missing.pop(name), mode="eval").body
+            new = ast.Assign([ast.Name(name, ast.Store())], value)
+            tree.body[index] = ast.fix_missing_locations(ast.copy_location(new, node))
+    if missing:
+        raise SystemExit(f"{script} does not define {', '.join(missing)}")
+    return compile(tree, script, "exec")
+
+
+def run(code, script, arguments):
+    """Run a compiled script as `__main__`."""
+    main = types.ModuleType("__main__")
+    main.__file__ = script
+    sys.modules["__main__"] = main
+    sys.argv = [script, *arguments]
+    sys.path.insert(0, str(pathlib.Path(script).parent))
+    try:
+        exec(code, vars(main))
+    except SystemExit as ending:
+        if ending.code:
+            raise
+
+
+def libraries():
+    """List the shared libraries in this process, by their file names, without extension modules."""
+    found = set()
+    with pathlib.Path("/proc/self/maps").open() as maps:
+        for line in maps:
+            path = line.split(maxsplit=5)[5:]
+            name = path[0].strip().rpartition("/")[2] if path else ""
+            if ".so" in name and "/lib-dynload/" not in path[0]:
+                found.add(name)
+    return sorted(found)
+
+
+def extension_modules():
+    """List the imported extension modules that have files of their own."""
+    origins = {name: getattr(getattr(module, "__spec__", None), "origin", None) for name, module in sys.modules.items()}
+    return sorted(name for name, origin in origins.items() if str(origin).endswith(".so"))
+
+
+def codes(script):
+    """Yield the code objects of all functions but ours, and of a script."""
+    found, waiting = set(), [thing.__code__ for thing in gc.get_objects() if isinstance(thing, types.FunctionType)]
+    waiting.append(script)
+    while waiting:
+        code = waiting.pop()
+        if id(code) not in found and code.co_filename != __file__:
+            found.add(id(code))
+            yield code
+            waiting += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+
+
+def executors(script):
+    """Return the number of executors with machine code, and the bytes of it, side exits included."""
+    import _opcode
+    import opcode
+
+    entry = opcode.opmap.get("ENTER_EXECUTOR")
+    if entry is None:  # before 3.13
+        return {"executors": 0, "bytes": 0}
+    found = {}
+    for code in codes(script):
+        instructions = code._co_code_adaptive[::2]  # as they are now; caches between them may look like any opcode
+        index = instructions.find(entry)
+        while index >= 0:
+            with contextlib.suppress(ValueError, RuntimeError):  # a cache, or a build without a second tier
+                executor = _opcode.get_executor(code, 2 * index)
+                found[id(executor)] = executor
+            index = instructions.find(entry, index + 1)
+    waiting = list(found.values())
+    while waiting:
+        executor = waiting.pop()
+        for other in gc.get_referents(executor):
+            if type(other) is type(executor) and id(other) not in found:
+                found[id(other)] = other
+                waiting.append(other)
+    sizes = []
+    for executor in found.values():
+        try:
+            machine_code = executor.get_jit_code()
+        except RuntimeError:  # a build whose executors are interpreted
+            machine_code = None
+        if machine_code:
+            sizes.append(len(machine_code))
+    return {"executors": len(sizes), "bytes": sum(sizes)}
+
+
+def main():
+    """Run the benchmark in the order of the command line."""
+    order = json.loads(sys.argv[1])
+    import pyperf
+
+    time.perf_counter = pyperf.perf_counter  # some benchmarks call this one
+    pyperf.calls, pyperf.loops = order["calls"], order["loops"]
+    code = compiled(order["script"], order["replaced"])
+    pyperf.calibrate()
+    run(code, order["script"], order["arguments"])
+    pyperf.mark(pyperf.LAST)
+    facts = {
+        "names": pyperf.names,
+        "jit": pyperf.python_has_jit(),
+        "libraries": libraries(),
+        "extension_modules": extension_modules(),
+        **executors(code),
+    }
+    print("\nfacts", json.dumps(facts), file=sys.__stdout__, flush=True)
+
+
+if __name__ == "__main__":
+    main()

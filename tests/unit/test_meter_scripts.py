@@ -1,0 +1,215 @@
+"""What runs under the meter, run without it: the stand-in for pyperf, the launcher, and our own benchmarks."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from crossjit.measure.benchmarks import EDGES, METER
+
+SCRIPT = """
+import time
+import pyperf
+
+SIZE = 10
+
+def work(size):
+    print("work", size)
+
+def timed(loops, size):
+    started = time.perf_counter()
+    for _ in range(loops):
+        work(size)
+    return time.perf_counter() - started
+
+async def later(size):
+    work(size)
+
+if __name__ == "__main__":
+    runner = pyperf.Runner(add_cmdline_args=None)
+    runner.argparser.add_argument("--kind")
+    args = runner.parse_args()
+    runner.metadata["description"] = "a test"
+    assert args is runner.args
+    if args.kind == "func":
+        runner.bench_func("one", work, SIZE)
+    elif args.kind == "time":
+        runner.bench_time_func("two", timed, SIZE, inner_loops=3)
+    elif args.kind == "async":
+        runner.bench_async_func("three", later, SIZE)
+    elif args.kind == "command":
+        runner.bench_command("four", ["true"])
+    else:
+        raise SystemExit(0)
+"""
+
+# What a marker is seen as: its op, and its label.
+RECORD = """
+import os, runpy, sys
+seen = []
+os.closerange = lambda first, last: seen.append(f"{first - 0x4a495400}:{last - 1}")
+sys.argv = sys.argv[1:]
+sys.path.insert(0, sys.argv[0].rpartition("/")[0])
+runpy.run_path(sys.argv[0], run_name="__main__")
+print("seen", *seen)
+"""
+
+
+def launch(script: Path, *arguments: str, recording: bool = False, **order: Any) -> subprocess.CompletedProcess[str]:
+    whole = {"script": str(script), "arguments": arguments, "calls": 2, "loops": 1, "replaced": {}, **order}
+    program = ["-c", RECORD] if recording else []
+    return subprocess.run(
+        [sys.executable, *program, str(METER / "launch.py"), json.dumps(whole)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def facts(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in reversed(done.stdout.splitlines()) if line.startswith("facts "))
+    return dict(json.loads(line.removeprefix("facts ")))
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "run_benchmark.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+@pytest.mark.parametrize(("kind", "name"), [("func", "one"), ("time", "two"), ("async", "three")])
+def test_each_call_is_between_markers_and_its_work_between_two_more(script: Path, kind: str, name: str) -> None:
+    done = launch(script, "--kind", kind, recording=True, calls=3, loops=2)
+    assert facts(done)["names"] == [name]
+    assert done.stdout.count("work 10") == 3 * 2
+    markers = done.stdout.splitlines()[-1].split()[1:]
+    own = markers[markers.index("1:1") :]
+    assert own == ["1:1", "0:0", "0:0", "2:1"] * 3 + ["3:0"]
+    calibration = markers[: markers.index("1:1")]
+    assert calibration == ["1:0", "0:0", "0:0", "2:0"] * (len(calibration) // 4)
+
+
+def test_what_another_process_does_is_refused(script: Path) -> None:
+    done = launch(script, "--kind", "command")
+    assert done.returncode == 1
+    assert "NotMeasuredError: four measures another process" in done.stderr
+
+
+def test_a_script_may_end_by_itself_but_not_fail(script: Path, tmp_path: Path) -> None:
+    assert facts(launch(script))["names"] == []
+    failing = tmp_path / "failing.py"
+    failing.write_text("raise SystemExit('no data')")
+    done = launch(failing)
+    assert (done.returncode, done.stderr) == (1, "no data\n")
+
+
+def test_definitions_are_replaced_without_being_evaluated(script: Path, tmp_path: Path) -> None:
+    done = launch(script, "--kind", "func", replaced={"SIZE": "2 + 3", "work": "lambda size: print('other', size)"})
+    assert done.stdout.count("other 5") == 2
+    assert "does not define SIZES" in launch(script, replaced={"SIZES": "1"}).stderr
+    costly = tmp_path / "costly.py"
+    costly.write_text("DATA = 1 / 0\nprint('data', DATA)\n")
+    assert "data 7" in launch(costly, replaced={"DATA": "7"}).stdout
+
+
+def test_the_facts_name_what_was_loaded(script: Path) -> None:
+    found = facts(launch(script, "--kind", "func"))
+    assert any(name.startswith("libc.so") for name in found["libraries"])
+    assert found["extension_modules"] == sorted(found["extension_modules"])
+    assert not any("/" in name for name in (*found["libraries"], *found["extension_modules"]))
+
+
+def test_executors_are_counted_with_their_side_exits(monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = load("launch")
+
+    class Executor:
+        def __init__(self, size: int, exits: list[Executor]) -> None:
+            self.size, self.exits = size, exits
+
+        def get_jit_code(self) -> bytes | None:
+            if self.size < 0:
+                raise RuntimeError("no JIT in this build")
+            return bytes(self.size)
+
+    side = Executor(4096, [])
+    first = Executor(8192, [side, Executor(-1, []), Executor(0, [])])
+    side.exits.append(first)
+    code = compile("x = 1", "script", "exec")
+
+    def get_executor(asked: object, offset: int) -> Executor:
+        if asked is not code or offset:
+            raise ValueError("no executor here")
+        return first
+
+    monkeypatch.setattr(launcher, "codes", lambda script: [code])
+    monkeypatch.setitem(sys.modules, "_opcode", module(get_executor=get_executor))
+    monkeypatch.setitem(sys.modules, "opcode", module(opmap={"ENTER_EXECUTOR": code.co_code[0]}))
+    monkeypatch.setattr(launcher, "gc", module(get_referents=lambda executor: [*executor.exits, "other"]))
+    assert launcher.executors(code) == {"executors": 2, "bytes": 12288}
+
+
+@pytest.mark.parametrize("edge", sorted(EDGES.glob("*.py")), ids=lambda path: path.stem)
+def test_our_own_benchmarks_run(edge: Path) -> None:
+    """Each is one benchmark of its file's name, and gives the same result each time."""
+    if edge.stem == "c_parser":
+        pytest.importorskip("pycparser")
+    assert facts(launch(edge))["names"] == [edge.stem]
+    function = loaded(edge)
+    assert function() == function()
+
+
+@pytest.mark.parametrize("path", sorted(METER.glob("**/*.py")), ids=lambda path: path.name)
+def test_what_runs_under_the_meter_needs_only_the_standard_library(path: Path) -> None:
+    roots = {
+        name.partition(".")[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    allowed = {"pycparser"} if path.stem == "c_parser" else set()
+    assert roots - sys.stdlib_module_names - {"pyperf"} == allowed
+
+
+def module(**values: Any) -> ModuleType:
+    made = ModuleType("made")
+    vars(made).update(values)
+    return made
+
+
+def load(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, METER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+def loaded(edge: Path) -> Callable[[], object]:
+    """Return an edge's function."""
+    code = compile(edge.read_text(encoding="utf-8"), str(edge), "exec")
+    names: dict[str, Any] = {"__name__": edge.stem}
+    sys.modules["pyperf"] = module()
+    try:
+        exec(code, names)
+    finally:
+        del sys.modules["pyperf"]
+    function: Callable[[], object] = names[edge.stem]
+    return function
