@@ -14,7 +14,7 @@ import pytest
 from crossjit import PROJECT
 
 DIGESTS = "from crossjit.build import logic; print(logic.scripts_digest(), logic.whole_digest())"
-FOLDERS = ("gdb", "images", "recipes", "reducer", "toolchain", "validate")
+FOLDERS = ("gdb", "images", "meter", "recipes", "reducer", "toolchain", "validate")
 
 
 def run(python: str | Path, *arguments: str, cwd: Path, expect: int = 0) -> str:
