@@ -11,7 +11,7 @@ from crossjit.channels import BenchmarkFacts, MalformedError, Op, read
 from crossjit.engine.base import Container
 from crossjit.errors import CrossjitError
 from crossjit.measure import meter, packages
-from crossjit.measure.benchmarks import EDGES, Benchmark, Origin
+from crossjit.measure.benchmarks import METER, Benchmark, Origin
 from crossjit.measure.marks import Mark, Window, difference, windows
 from crossjit.measure.meter import Meter
 from crossjit.measure.model import Counts, Sample, Trouble
@@ -20,7 +20,9 @@ from crossjit.util.text import one_line, pluralize, shortened
 
 SECONDS = 1800.0  # of one process, at most: the slowest take some 30 on an idle core
 CALIBRATION = 0  # the label of empty windows, as in meter/pyperf.py
-LAUNCH = f"{meter.WORK}/launch.py"
+# Not the meter's own folder: importing reads the whole folder of a script, and there each run adds a file.
+SCRIPTS = "/usr/local/libexec/meter"
+LAUNCH = f"{SCRIPTS}/launch.py"
 FACTS = "facts "
 REASON = 300  # characters of a failure's reason
 
@@ -79,14 +81,15 @@ class Place:
 def script_of(benchmark: Benchmark) -> str:
     """Return the path of a benchmark's script in a container."""
     if benchmark.origin is Origin.EDGES:
-        return f"{meter.WORK}/edges/{benchmark.script}.py"
+        return f"{SCRIPTS}/edges/{benchmark.script}.py"
     return f"{packages.FOLDER}/{packages.BENCHMARKS}/bm_{benchmark.script}/run_benchmark.py"
 
 
 def install(container: Container, contents: Mapping[str, bytes]) -> None:
-    """Install the packages' files and our own benchmarks in a container."""
-    edges = {f"{meter.WORK}/edges/{path.name}": path.read_bytes() for path in sorted(EDGES.glob("*.py"))}
-    container.put(packed({**contents, **edges}), "/")
+    """Install the packages' files, our own benchmarks, and what runs them in a container."""
+    paths = sorted(METER.glob("**/*.py"))
+    scripts = {f"{SCRIPTS}/{path.relative_to(METER)}": path.read_bytes() for path in paths}
+    container.put(packed({**contents, **scripts}), "/")
 
 
 def samples(benchmark: Benchmark, facts: BenchmarkFacts, marks: Sequence[Mark]) -> tuple[Sample, ...]:

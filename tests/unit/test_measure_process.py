@@ -9,7 +9,7 @@ import pytest
 
 from crossjit.engine.base import Container, ContainerOptions
 from crossjit.measure import meter, packages, process
-from crossjit.measure.benchmarks import EDGES, Origin
+from crossjit.measure.benchmarks import EDGES, METER, Origin
 from crossjit.measure.model import Sample, Trouble
 from crossjit.measure.process import Place, ProblemError
 from crossjit.model import Arch
@@ -47,9 +47,9 @@ def place(container: Container) -> Place:
 def test_a_process(place: Place, qemu: PretendedMeter) -> None:
     found = place.run(benchmark("go", arguments=("-x",), loops=3, replaced={"SIZE": "1"}))
     (_, (launcher, order), env) = qemu.runs[-1]
-    assert launcher == "/home/tester/meter/launch.py"
+    assert launcher == "/usr/local/libexec/meter/launch.py"
     assert json.loads(order) == {
-        "script": "/home/tester/meter/edges/go.py",
+        "script": "/usr/local/libexec/meter/edges/go.py",
         "arguments": ["-x"],
         "calls": 2,
         "loops": 3,
@@ -79,7 +79,8 @@ def test_our_own_benchmarks_and_packages_are_installed(container: Container, fak
     process.install(container, {f"{packages.FOLDER}/six.py": b"six"})
     (fake,) = fake_engine.containers.values()
     assert fake.files.read(f"{packages.FOLDER}/six.py") == b"six"
-    assert fake.files.read("/home/tester/meter/edges/short_loops.py") == (EDGES / "short_loops.py").read_bytes()
+    assert fake.files.read(process.LAUNCH) == (METER / "launch.py").read_bytes()
+    assert fake.files.read("/usr/local/libexec/meter/edges/short_loops.py") == (EDGES / "short_loops.py").read_bytes()
 
 
 def refusal(place: Place, trouble: Trouble = Trouble.UNRELIABLE, **fields: object) -> str:
