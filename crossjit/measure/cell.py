@@ -19,6 +19,7 @@ from crossjit.measure.model import Call, CellMeasurement, Side
 from crossjit.measure.process import Place
 from crossjit.model import Expectation, Verdict
 from crossjit.pipeline.context import BuildContext, BuiltCell, PreparedCell
+from crossjit.progress import Step
 from crossjit.validation import durations
 from crossjit.validation.target import (
     container_options,
@@ -101,8 +102,7 @@ def measure(
         ThreadPoolExecutor(ctx.jobs) as pool,  # the containers end first, and with them what its threads wait for
         contextlib.ExitStack() as containers,
     ):
-        step.update(detail="installing")
-        runs = {build.side: place.run for build, place in _places(ctx, containers, image, builds, contents)}
+        runs = {build.side: place.run for build, place in _places(ctx, containers, image, builds, contents, step)}
         outcomes = session.run(jobs, runs, pool, step, known)
     seconds = {outcome.job.key: outcome.seconds for outcome in outcomes}
     ctx.optional("recording times", durations.record_seconds, ctx.settings.home, DURATIONS, env, seconds)
@@ -128,6 +128,7 @@ def _places(
     image: Image,
     builds: Sequence[Build],
     contents: Mapping[str, bytes],
+    step: Step,
 ) -> Iterator[tuple[Build, Place]]:
     """Start a container for each artifact, install everything in it, and test the meter there."""
     started: dict[str, Place] = {}
@@ -138,8 +139,10 @@ def _places(
             limits = target_limits(memory_for(ctx.facts, ctx.jobs), DAY)
             options = container_options(image, container_name(f"measure-{cell.slug}", ctx.run), ctx.labels, env, limits)
             container = containers.enter_context(ctx.engine.container(options))
+            step.update(detail="installing")
             install(container, request.variant, partial(without_tests, artifact.open))
             process.install(container, contents)
+            step.update(detail="testing the meter")
             made = meter.prepare(container, host=ctx.facts.arch, arch=cell.arch, cpu=request.cpu or cell.arch.cpu)
             meter.self_test(made, container)
             started[artifact.full_id] = Place(container, made, build.jit)

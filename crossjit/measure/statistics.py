@@ -138,16 +138,16 @@ def summary(found: Sequence[Row]) -> Summary:
         geometric_mean=geometric_mean(ratios.values()),
         best=min(ratios, key=ratios.__getitem__, default=None),
         worst=max(ratios, key=ratios.__getitem__, default=None),
-        slower={percent: slower(found, percent) for percent in THRESHOLDS},
+        slower={percent: len(too_slow(found, percent)) for percent in THRESHOLDS},
         untouched=names(State.UNTOUCHED),
         failed=names(State.FAILED),
         unreliable=names(State.UNRELIABLE),
     )
 
 
-def slower(found: Iterable[Row], percent: float) -> int:
-    """Return how many benchmarks are slower by more than so many percent. Untouched ones count as well."""
-    return sum(each.ratio is not None and each.ratio > 1 + percent / 100 for each in found)
+def too_slow(found: Iterable[Row], percent: float) -> tuple[Row, ...]:
+    """Return the benchmarks that are slower by more than so many percent. Untouched ones count as well."""
+    return tuple(each for each in found if each.ratio is not None and each.ratio > 1 + percent / 100)
 
 
 def geometric_mean(ratios: Iterable[float]) -> float | None:

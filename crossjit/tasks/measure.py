@@ -13,7 +13,7 @@ from invoke.context import Context
 from crossjit.errors import ExitCode, UserError
 from crossjit.model import Cell, Verdict
 from crossjit.report import terminal_style
-from crossjit.tasks.framework import show, show_json
+from crossjit.tasks.framework import note, show, show_json
 from crossjit.tasks.options import MAKING, REPEATABLE, VARIANTS, Request, cell_command, describe, number, words
 from crossjit.tasks.session import RunSession, opened
 
@@ -71,6 +71,8 @@ def measure(
         code = _code(found, limit)
         run.record.finish(code)
     _show(run, found, json=json)
+    if limit is not None:
+        _note_slower(found, limit)
     return code
 
 
@@ -128,7 +130,7 @@ def _code(found: Sequence[CellMeasurement], limit: float | None) -> ExitCode:
     for measurement in found:
         rows = statistics.rows(measurement)
         figures = statistics.summary(rows)
-        if figures.failed or (limit is not None and statistics.slower(rows, limit)):
+        if figures.failed or (limit is not None and statistics.too_slow(rows, limit)):
             verdicts.add(Verdict.FAIL)
         if figures.unreliable:
             verdicts.add(Verdict.INFRA)
@@ -147,6 +149,16 @@ def _show(run: RunSession, found: Sequence[CellMeasurement], *, json: bool) -> N
     show(report.as_text(found, terminal_style.style_of(sys.stdout)))
     show("\nthese are counts of instructions under QEMU, not times: where hardware says otherwise, it is right")
     show(f"\nrun:       {record.id}\nreproduce: {record.reproduce}")
+
+
+def _note_slower(found: Sequence[CellMeasurement], limit: float) -> None:
+    """Say which benchmarks are slower than is allowed."""
+    from crossjit.measure import statistics
+
+    for measurement in found:
+        for row in statistics.too_slow(statistics.rows(measurement), limit):
+            by = ((row.ratio or 0) - 1) * 100
+            note(f"{measurement.cell}: {row.name} is slower by {by:.2f} %, and --fail-slower allows {limit:g} %")
 
 
 def _percent(text: str) -> float:

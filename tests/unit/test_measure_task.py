@@ -202,11 +202,14 @@ def test_counts_that_differ_are_an_error_of_the_machine(machine: Machine, capsys
     assert "unreliable: fast_one: 3.15/x86_64/jit, JIT on: two runs differ: call 2 has 1," in capsys.readouterr().out
 
 
-def test_a_benchmark_that_is_too_slow(machine: Machine) -> None:
+def test_a_benchmark_that_is_too_slow(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
     slow = {True: 1_020, False: 1_000}
     machine.pretended.calls = lambda order, jit: [[{"jit": 1}, {"jit": slow[jit]}]]
     assert run(only=["fast_one"], fail_slower="2%") is ExitCode.PASS
+    assert capsys.readouterr().err == ""
     assert run(only=["fast_one"], fail_slower="1.5 %") is ExitCode.PRODUCT
+    note = "3.15/x86_64/jit: fast_one is slower by 2.00 %, and --fail-slower allows 1.5 %\n"
+    assert capsys.readouterr().err == note
     assert run(only=["fast_one"]) is ExitCode.PASS
 
 
