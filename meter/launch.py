@@ -1,6 +1,10 @@
-"""Runs a benchmark that was written for pyperf, with `pyperf.py` in its place, and prints facts about the process.
+"""Runs a benchmark that was written for pyperf, and prints facts about the process.
 
-    launch.py '{"script": PATH, "arguments": [...], "calls": 2, "loops": 1, "replaced": {...}}'
+    launch.py '{"script": PATH, "arguments": [...], "replaced": {...}, "calls": 2, "loops": 1}'
+    launch.py '{"script": PATH, "arguments": [...], "replaced": {...}, "timed": PATH}'
+
+In the first form `pyperf.py` stands for pyperf, for counting. In the second the script is a worker of pyperf itself,
+which writes to the file `timed`; pyperf's options are among the arguments.
 
 `replaced` are expressions for some of the script's global names, instead of its own definitions: they make its work
 smaller where it has no argument for that. The last line is `facts` with a JSON object.
@@ -112,24 +116,35 @@ def executors(script):
     return {"executors": len(sizes), "bytes": sum(sizes)}
 
 
-def main():
-    """Run the benchmark in the order of the command line."""
-    order = json.loads(sys.argv[1])
+def counted(order, code):
+    """Run a benchmark between markers, and return the names of what it measured."""
     import pyperf
 
     time.perf_counter = pyperf.perf_counter  # some benchmarks call this one
     pyperf.calls, pyperf.loops = order["calls"], order["loops"]
-    code = compiled(order["script"], order["replaced"])
     pyperf.calibrate()
     run(code, order["script"], order["arguments"])
     pyperf.mark(pyperf.LAST)
-    facts = {
-        "names": pyperf.names,
-        "jit": pyperf.python_has_jit(),
-        "libraries": libraries(),
-        "extension_modules": extension_modules(),
-        **executors(code),
-    }
+    return {"names": pyperf.names, "jit": pyperf.python_has_jit()}
+
+
+def timed(order, code):
+    """Run a benchmark as a worker of pyperf, and return what that wrote."""
+    sys.path.remove(str(pathlib.Path(__file__).parent))  # pyperf.py there is not pyperf
+    output = pathlib.Path(order["timed"])
+    run(code, order["script"], [*order["arguments"], "--output", str(output)])
+    text = output.read_text()
+    output.unlink()
+    jit = getattr(sys, "_jit", None)
+    return {"names": [json.loads(text)["metadata"]["name"]], "jit": jit.is_enabled() if jit else None, "timed": text}
+
+
+def main():
+    """Run the benchmark in the order of the command line."""
+    order = json.loads(sys.argv[1])
+    code = compiled(order["script"], order["replaced"])
+    facts = timed(order, code) if "timed" in order else counted(order, code)
+    facts |= {"libraries": libraries(), "extension_modules": extension_modules(), **executors(code)}
     print("\nfacts", json.dumps(facts), file=sys.__stdout__, flush=True)
 
 

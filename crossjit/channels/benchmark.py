@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crossjit.channels.reading import Count, Names
+from crossjit.channels.reading import Count, Names, Text
 from crossjit.config import documents
 
 
@@ -11,7 +11,8 @@ class BenchmarkFacts:
     """A process that has run benchmarks.
 
     `names` are those of the script's benchmarks that ran, in order. `jit` says whether the JIT was on, None if the
-    Python does not tell. `executors` are those with machine code at the end, `bytes` is the size of that.
+    Python does not tell. `executors` are those with machine code at the end, `bytes` is the size of that. `timed` is
+    what pyperf wrote, if it timed the benchmark.
     """
 
     names: Names
@@ -20,3 +21,4 @@ class BenchmarkFacts:
     extension_modules: Names
     executors: Count
     bytes: Count
+    timed: Text = ""

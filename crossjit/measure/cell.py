@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from crossjit.build.container import container_name
 from crossjit.config.conditions import TargetEnvironment
+from crossjit.engine.base import Container
+from crossjit.errors import InfrastructureError, UserError
 from crossjit.images import Image, Role
-from crossjit.measure import meter, packages, process, session
+from crossjit.measure import meter, packages, process, pyperf_files, session, timing
 from crossjit.measure.benchmarks import TABLE, Benchmark
-from crossjit.measure.model import Call, CellMeasurement, Side
+from crossjit.measure.model import Call, CellMeasurement, Metric, Side
 from crossjit.measure.process import Place
 from crossjit.model import Expectation, Verdict
 from crossjit.pipeline.context import BuildContext, BuiltCell, PreparedCell
@@ -50,6 +54,20 @@ class Build:
         """Its name in the measurement."""
         artifact = self.built.artifact
         return Side(self.prepared.cell, artifact.full_id, self.prepared.version, self.jit)
+
+    @property
+    def file(self) -> pyperf_files.Build:
+        """What is said of it in pyperf's files."""
+        manifest, cell = self.built.artifact.manifest, self.prepared.cell
+        source = manifest.source
+        return pyperf_files.Build(
+            arch=cell.arch.value,
+            version=manifest.version,
+            commit=source.commit or source.digest,
+            date=manifest.created,
+            ref=cell.recipe,
+            jit=self.jit,
+        )
 
     @property
     def makes_code(self) -> bool:
@@ -102,6 +120,7 @@ def measure(
         ThreadPoolExecutor(ctx.jobs) as pool,  # the containers end first, and with them what its threads wait for
         contextlib.ExitStack() as containers,
     ):
+        step.update(detail="installing")
         runs = {build.side: place.run for build, place in _places(ctx, containers, image, builds, contents, step)}
         outcomes = session.run(jobs, runs, pool, step, known)
     seconds = {outcome.job.key: outcome.seconds for outcome in outcomes}
@@ -122,6 +141,79 @@ def nothing(measured: Build, baseline: Build, why: str = "") -> CellMeasurement:
     return CellMeasurement(measured.side, baseline.side, Call.WARM, vacuous=why, table=digest)
 
 
+def measure_time(
+    ctx: BuildContext,
+    measured: Build,
+    baseline: Build,
+    benchmarks: Sequence[Benchmark],
+    contents: Mapping[str, bytes],
+    folder: Path,
+    *,
+    limit: float,
+    workers: int = timing.WORKERS,
+) -> CellMeasurement:
+    """Time benchmarks in two builds, one process at a time, and write pyperf's files into `folder`.
+
+    `limit` is the noise that is accepted, as a part of 1. The arch must be the machine's: see `require_hardware`.
+    Raises InfrastructureError if the machine is too noisy, EngineErrors.
+    """
+    began = time.monotonic()
+    builds = (measured, baseline)
+    image = ctx.ensure_image(measured.prepared.image, Role.TARGET, measured.prepared.cell.arch)
+    first = sorted(benchmarks, key=lambda benchmark: not benchmark.fast)[: timing.NOISE_BENCHMARKS]
+    names = [(benchmark, number) for benchmark in benchmarks for number in range(len(benchmark.results))]
+    with (
+        ctx.progress.step("time", str(measured.prepared.cell)) as step,
+        contextlib.ExitStack() as containers,
+    ):
+        step.update(detail="installing")
+        running = _containers(ctx, containers, image, builds, contents)
+        one, other = (timing.Bench(running[build.side.artifact], build.side) for build in builds)
+        tick = _ticker(step, (len(first) + len(names)) * (2 * workers + 1))
+        noise = timing.noise(other, first, tick, workers)
+        if noise > limit:
+            raise InfrastructureError(
+                f"this machine is too noisy: a build against itself differed by up to {noise * 100:.1f} %, "
+                f"accepted are {limit * 100:g} %",
+                hint="stop other programs, or accept more with --noise, such as --noise 5%",
+            )
+        found = [timing.time(benchmark, number, one, other, tick, workers) for benchmark, number in names]
+    for index, build in enumerate(builds):
+        documents = [each.documents[index] for each in found if each.documents[index]]
+        if documents:
+            pyperf_files.write(folder, build.file, documents)
+    return replace(
+        nothing(measured, baseline),
+        metric=Metric.TIME,
+        results=tuple(each.result for each in found),
+        noise=noise,
+        seconds=round(time.monotonic() - began, 1),
+    )
+
+
+def _ticker(step: Step, total: int) -> timing.Tick:
+    """Return what shows the progress of `total` workers, and the time that is left at their pace."""
+    began = time.monotonic()
+    done = itertools.count(1)
+
+    def tick(name: str) -> None:
+        finished = next(done)
+        left = (time.monotonic() - began) / finished * (total - finished)
+        step.update(done=finished, total=total, detail=name, left=left)
+
+    return tick
+
+
+def require_hardware(ctx: BuildContext, prepared: PreparedCell) -> None:
+    """Raise UserError if a cell's arch is emulated here."""
+    cell = prepared.cell
+    if ctx.emulation(cell.arch, prepared.request.cpu):
+        raise UserError(
+            f"{cell} cannot be timed here: QEMU emulates {cell.arch}, and its times say nothing about hardware",
+            hint=f"--by instructions needs no hardware; or time it on a machine with {cell.arch}",
+        )
+
+
 def _places(
     ctx: BuildContext,
     containers: contextlib.ExitStack,
@@ -131,7 +223,28 @@ def _places(
     step: Step,
 ) -> Iterator[tuple[Build, Place]]:
     """Start a container for each artifact, install everything in it, and test the meter there."""
-    started: dict[str, Place] = {}
+    meters = {}
+    running = _containers(ctx, containers, image, builds, contents)
+    for build in builds:
+        arch, cpu = build.prepared.cell.arch, build.prepared.request.cpu
+        container = running[build.side.artifact]
+        if build.side.artifact not in meters:
+            step.update(detail="testing the meter")
+            made = meter.prepare(container, host=ctx.facts.arch, arch=arch, cpu=cpu or arch.cpu)
+            meter.self_test(made, container)
+            meters[build.side.artifact] = made
+        yield build, Place(container, meters[build.side.artifact], build.jit)
+
+
+def _containers(
+    ctx: BuildContext,
+    containers: contextlib.ExitStack,
+    image: Image,
+    builds: Sequence[Build],
+    contents: Mapping[str, bytes],
+) -> Mapping[str, Container]:
+    """Start a container for each artifact with everything installed in it; return them by the artifacts' ids."""
+    started: dict[str, Container] = {}
     for build in builds:
         artifact, cell, request = build.built.artifact, build.prepared.cell, build.prepared.request
         if artifact.full_id not in started:
@@ -139,11 +252,7 @@ def _places(
             limits = target_limits(memory_for(ctx.facts, ctx.jobs), DAY)
             options = container_options(image, container_name(f"measure-{cell.slug}", ctx.run), ctx.labels, env, limits)
             container = containers.enter_context(ctx.engine.container(options))
-            step.update(detail="installing")
             install(container, request.variant, partial(without_tests, artifact.open))
             process.install(container, contents)
-            step.update(detail="testing the meter")
-            made = meter.prepare(container, host=ctx.facts.arch, arch=cell.arch, cpu=request.cpu or cell.arch.cpu)
-            meter.self_test(made, container)
-            started[artifact.full_id] = Place(container, made, build.jit)
-        yield build, replace(started[artifact.full_id], jit=build.jit)
+            started[artifact.full_id] = container
+    return started

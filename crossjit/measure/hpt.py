@@ -15,7 +15,7 @@ from statistics import median
 
 SIGNIFICANCE = 0.05  # of one benchmark's difference, as in the paper
 LEVEL = 0.99  # the confidence at which a speedup is reported
-_STEPS = 40  # halvings of the interval in which the speedup is searched
+_STEPS = 24  # halvings of the interval in which the speedup is searched
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,14 @@ def confidence(benchmarks: Sequence[Samples], speedup: float = 1.0) -> float:
         return 1 - float(wilcoxon(gains, alternative="greater", zero_method="zsplit").pvalue)
 
 
-def speedup(benchmarks: Sequence[Samples], level: float = LEVEL) -> float:
-    """Return the largest speedup that new has over old with this confidence; below 1 it may be a slowdown."""
-    low, high = 0.01, 100.0
+def speedup(benchmarks: Sequence[Samples], level: float = LEVEL) -> float | None:
+    """Return the largest speedup that new has over old with this confidence; below 1 it may be a slowdown.
+
+    None if there are too few benchmarks for this confidence.
+    """
+    low, high = 0.1, 10.0
+    if confidence(benchmarks, low) < level:
+        return None
     for _ in range(_STEPS):
         middle = (low * high) ** 0.5
         if confidence(benchmarks, middle) >= level:

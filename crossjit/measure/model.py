@@ -32,6 +32,7 @@ class Metric(StrEnum):
     """What was measured."""
 
     INSTRUCTIONS = "instructions"
+    TIME = "time"
 
 
 class Call(StrEnum):
@@ -67,12 +68,13 @@ class Side:
 
 @dataclass(frozen=True)
 class Sample:
-    """A benchmark on one side: what each call counted, in order.
+    """A benchmark on one side: what each call counted, in order; or the seconds of each worker process, `times`.
 
     `executors` and `code_bytes` are the process's machine code at its end. `runs` is how many runs gave exactly this.
     """
 
-    calls: tuple[Counts, ...]
+    calls: tuple[Counts, ...] = ()
+    times: tuple[float, ...] = ()
     executors: int = 0
     code_bytes: int = 0
     runs: int = 1
@@ -101,7 +103,7 @@ class CellMeasurement:
 
     `call` is the one whose instructions are compared. `vacuous` is why nothing could be measured, empty
     otherwise. `meter` is the image that counted, `table` the digest of the benchmarks' table and packages: what has
-    different ones cannot be compared.
+    different ones cannot be compared. `noise` is of times: how far a build may be from itself, as a part of 1.
     """
 
     measured: Side
@@ -113,6 +115,7 @@ class CellMeasurement:
     meter: str = ""
     table: str = ""
     cpu: str = ""
+    noise: float | None = None
     seconds: float = 0.0
     schema: int = SCHEMA
 

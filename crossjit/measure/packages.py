@@ -20,6 +20,7 @@ from crossjit.util import files
 from crossjit.util.text import pluralize
 
 LOCK = crossjit.PROJECT / "meter" / "packages.lock"
+PYPERF = "pyperf"
 PYPERFORMANCE = "pyperformance"
 BENCHMARKS = f"{PYPERFORMANCE}/data-files/benchmarks"  # in its wheel
 FOLDER = "/usr/local/libexec/packages"  # in a container; in PYTHONPATH of what is measured

@@ -66,9 +66,7 @@ class Place:
             self.meter, self.container, (LAUNCH, json.dumps(order)), jit=self.jit, timeout=SECONDS, env=env
         )
         if metered.problem:
-            last = next((line for line in reversed(metered.output) if line.strip()), "")
-            reason = f"{metered.problem}: {last}" if last else metered.problem
-            raise ProblemError(shortened(one_line(reason), REASON), Trouble.FAILED)
+            raise failure(metered.problem, metered.output)
         facts = read_facts(metered.output)
         _check(benchmark, facts, metered.marks, jit=self.jit)
         return Process(
@@ -76,6 +74,12 @@ class Place:
             libraries=frozenset(facts.libraries),
             extension_modules=frozenset(facts.extension_modules),
         )
+
+
+def failure(problem: str, output: Sequence[str]) -> ProblemError:
+    """Return the error of a process that failed, with the last line of its output."""
+    last = next((line for line in reversed(output) if line.strip()), "")
+    return ProblemError(shortened(one_line(f"{problem}: {last}" if last else problem), REASON), Trouble.FAILED)
 
 
 def script_of(benchmark: Benchmark) -> str:
@@ -110,7 +114,7 @@ def samples(benchmark: Benchmark, facts: BenchmarkFacts, marks: Sequence[Mark]) 
         raise ProblemError(f"it has {[len(counts) for counts in found]} calls, expected {benchmark.calls} of each")
     if not all(counts for calls_of_one in found for counts in calls_of_one):
         raise ProblemError("one of its calls has no instructions")
-    return tuple(Sample(counts, facts.executors, facts.bytes) for counts in found)
+    return tuple(Sample(counts, executors=facts.executors, code_bytes=facts.bytes) for counts in found)
 
 
 def _pairs(benchmark: Benchmark, window: Window) -> list[Counts]:

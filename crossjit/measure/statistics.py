@@ -6,8 +6,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from statistics import median
 
-from crossjit.measure.model import INTERPRETER, JIT, Call, CellMeasurement, Counts, Result, Sample, Trouble
+from crossjit.measure import hpt, times
+from crossjit.measure.model import INTERPRETER, JIT, Call, CellMeasurement, Counts, Metric, Result, Sample, Trouble
+from crossjit.measure.times import Interval
 
 THRESHOLDS = (1, 5, 10, 20)  # percent
 
@@ -38,6 +41,8 @@ class Row:
     """A benchmark's figures. Ratios are instructions of the measured side by those of the baseline: below 1 is faster.
 
     `ratio` is the compared call's. Shares are of the measured side's instructions in that call; None if unknown.
+    Of times, `interval` is the ratio's, `differs` says whether it is significant, and `seconds` are both sides'
+    medians, the measured one first.
     """
 
     name: str
@@ -54,13 +59,17 @@ class Row:
     warm_up: WarmUp | None = None
     executors: int = 0
     code_bytes: int = 0
+    interval: Interval | None = None
+    differs: bool | None = None
+    seconds: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class Summary:
     """A cell's figures. `geometric_mean`, `best` and `worst` are of measured benchmarks only; None without any.
 
-    `slower` is how many are slower by more than so many percent.
+    `slower` is how many are slower by more than so many percent. Of times, `confidence` is how sure it is that the
+    measured side is faster, and `speedup` how many times as fast it is at least, with 99 % confidence (see `hpt`).
     """
 
     measured: int
@@ -71,11 +80,14 @@ class Summary:
     untouched: tuple[str, ...]
     failed: tuple[str, ...]
     unreliable: tuple[str, ...]
+    confidence: float | None = None
+    speedup: float | None = None
 
 
 def rows(measurement: CellMeasurement) -> tuple[Row, ...]:
     """Return the benchmarks' figures, the worst first; then those without a ratio that counts."""
-    found = [row(result, measurement.call) for result in measurement.results]
+    is_time = measurement.metric is Metric.TIME
+    found = [_timed(result) if is_time else row(result, measurement.call) for result in measurement.results]
     order = list(State)
     return tuple(sorted(found, key=lambda each: (order.index(each.state), -(each.ratio or 0), each.name)))
 
@@ -84,8 +96,7 @@ def row(result: Result, call: Call) -> Row:
     """Return the figures of one benchmark."""
     measured, baseline = result.measured, result.baseline
     if measured is None or baseline is None:
-        state = State.FAILED if result.trouble is Trouble.FAILED else State.UNRELIABLE
-        return Row(result.name, state, result.problem)
+        return _without_ratio(result)
     ratios = [one / other for one, other in zip(measured.totals, baseline.totals, strict=True)]
     counts = call.of(measured.calls)
     return Row(
@@ -103,6 +114,29 @@ def row(result: Result, call: Call) -> Row:
         executors=measured.executors,
         code_bytes=measured.code_bytes,
     )
+
+
+def _timed(result: Result) -> Row:
+    measured, baseline = result.measured, result.baseline
+    if measured is None or baseline is None:
+        return _without_ratio(result)
+    found = times.interval(baseline.times, measured.times)
+    return Row(
+        name=result.name,
+        state=State.MEASURED if measured.executors else State.UNTOUCHED,
+        ratio=found.ratio,
+        warm=found.ratio,
+        executors=measured.executors,
+        code_bytes=measured.code_bytes,
+        interval=found,
+        differs=hpt.differs(hpt.Samples(baseline.times, measured.times)),
+        seconds=(median(measured.times), median(baseline.times)),
+    )
+
+
+def _without_ratio(result: Result) -> Row:
+    state = State.FAILED if result.trouble is Trouble.FAILED else State.UNRELIABLE
+    return Row(result.name, state, result.problem)
 
 
 def share(counts: Counts, name: str) -> float | None:
@@ -125,8 +159,8 @@ def warm_up(measured: Sample, baseline: Sample) -> WarmUp:
     return WarmUp(cost, len(one) + math.ceil(debt / gain) if gain > 0 else None)
 
 
-def summary(found: Sequence[Row]) -> Summary:
-    """Summarize a cell's benchmarks."""
+def summary(found: Sequence[Row], samples: Sequence[hpt.Samples] = ()) -> Summary:
+    """Summarize a cell's benchmarks; `samples` are their times."""
     measured = [each for each in found if each.state is State.MEASURED and each.ratio is not None]
     ratios = {each.name: each.ratio for each in measured if each.ratio is not None}
 
@@ -142,12 +176,27 @@ def summary(found: Sequence[Row]) -> Summary:
         untouched=names(State.UNTOUCHED),
         failed=names(State.FAILED),
         unreliable=names(State.UNRELIABLE),
+        confidence=hpt.confidence(samples) if samples else None,
+        speedup=hpt.speedup(samples) if samples else None,
     )
 
 
+def time_samples(measurement: CellMeasurement) -> tuple[hpt.Samples, ...]:
+    """Return the times of benchmarks that have them on both sides; none of a measurement of instructions."""
+    pairs = [(each.baseline, each.measured) for each in measurement.results]
+    return tuple(hpt.Samples(old.times, new.times) for old, new in pairs if old and new and old.times and new.times)
+
+
 def too_slow(found: Iterable[Row], percent: float) -> tuple[Row, ...]:
-    """Return the benchmarks that are slower by more than so many percent. Untouched ones count as well."""
-    return tuple(each for each in found if each.ratio is not None and each.ratio > 1 + percent / 100)
+    """Return the benchmarks that are slower by more than so many percent. Untouched ones count as well.
+
+    Times that do not differ significantly do not count.
+    """
+    return tuple(
+        each
+        for each in found
+        if each.ratio is not None and each.ratio > 1 + percent / 100 and each.differs is not False
+    )
 
 
 def geometric_mean(ratios: Iterable[float]) -> float | None:

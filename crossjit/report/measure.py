@@ -9,13 +9,14 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from crossjit.measure.model import SCHEMA, CellMeasurement, Side
-from crossjit.measure.statistics import Row, State, Summary, WarmUp, rows, summary
+from crossjit.measure.model import SCHEMA, CellMeasurement, Metric, Side
+from crossjit.measure.statistics import Row, State, Summary, WarmUp, rows, summary, time_samples
 from crossjit.report import tables
 from crossjit.report.terminal_style import TerminalStyle
 from crossjit.util.text import pluralize, size
 
 HEADERS = ("benchmark", "ratio", "cold", "JIT", "loop", "warm-up", "pays off", "machine code")
+TIME_HEADERS = ("benchmark", "ratio", "95 % interval", "significant", "baseline", "measured", "machine code")
 UNKNOWN = "unknown"
 
 
@@ -43,7 +44,7 @@ def document(measurements: Sequence[CellMeasurement], *, run: str, reproduce: st
     cells = []
     for measurement in measurements:
         found = rows(measurement)
-        cells.append(CellDocument(measurement, summary(found), found))
+        cells.append(CellDocument(measurement, summary(found, time_samples(measurement)), found))
     value: dict[str, Any] = _type().dump_python(Document(run, reproduce, tuple(cells)), mode="json")
     return value
 
@@ -67,14 +68,24 @@ def _cell(measurement: CellMeasurement, style: TerminalStyle) -> Iterator[str]:
         yield f"{cell}: vacuous: {measurement.vacuous}"
         return
     found = rows(measurement)
+    is_time = measurement.metric is Metric.TIME
     against = _against(measurement.measured, measurement.baseline)
-    yield f"{cell}: {measurement.metric} with the JIT on against {against}, {measurement.call} call"
+    call = "" if is_time else f", {measurement.call} call"
+    yield f"{cell}: {measurement.metric} with the JIT on against {against}{call}"
     yield ""
     with_ratio = [row for row in found if row.state is State.MEASURED]
     if with_ratio:
-        yield tables.render(HEADERS, [_row(row) for row in with_ratio], style)
+        cells = [_timed_row(row) if is_time else _row(row) for row in with_ratio]
+        yield tables.render(TIME_HEADERS if is_time else HEADERS, cells, style)
         yield ""
-    yield from _summary(summary(found), found)
+    figures = summary(found, time_samples(measurement))
+    yield from _summary(figures, found)
+    if figures.confidence is not None:
+        yield f"hierarchical performance testing: faster with a confidence of {figures.confidence * 100:.1f} %"
+    if figures.speedup is not None:
+        yield f"with a confidence of 99 %, at least {figures.speedup:.3f} times as fast"
+    if measurement.noise is not None:
+        yield f"noise: the baseline against itself differed by up to {measurement.noise * 100:.1f} %"
 
 
 def _summary(figures: Summary, found: Sequence[Row]) -> Iterator[str]:
@@ -111,6 +122,24 @@ def _row(row: Row) -> tuple[str, ...]:
         *_warm_up(row.warm_up),
         f"{pluralize(row.executors, 'executor')}, {size(row.code_bytes)}",
     )
+
+
+def _timed_row(row: Row) -> tuple[str, ...]:
+    seconds = row.seconds or (0.0, 0.0)
+    return (
+        row.name,
+        _ratio(row.ratio),
+        f"{row.interval.low:.3f} to {row.interval.high:.3f}" if row.interval else "-",
+        "yes" if row.differs else "no",
+        *(_seconds(each) for each in reversed(seconds)),
+        f"{pluralize(row.executors, 'executor')}, {size(row.code_bytes)}",
+    )
+
+
+def _seconds(value: float) -> str:
+    if value >= 1:
+        return f"{value:.3g} s"
+    return f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.3g} µs"
 
 
 def _ratio(ratio: float | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from invoke.context import Context
@@ -16,6 +16,8 @@ from crossjit.report import terminal_style
 from crossjit.tasks.framework import note, show, show_json
 from crossjit.tasks.options import MAKING, REPEATABLE, VARIANTS, Request, cell_command, describe, number, words
 from crossjit.tasks.session import RunSession, opened
+
+NOISE = "3%"
 
 if TYPE_CHECKING:
     from crossjit.measure.benchmarks import Benchmark
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
         fail_slower="end with 1 if a benchmark is slower by more than this, such as 1%; default: none is too slow",
         repeat="how often each benchmark runs; all runs must be equal to the instruction; default: once, and every "
         "tenth twice",
+        by="instructions, counted under QEMU, or time, which needs hardware of the arch; default: instructions",
+        noise=f"with --by time: how far a build may be from itself on this machine; default: {NOISE}",
     ),
 )
 def measure(
@@ -50,30 +54,54 @@ def measure(
     fast: bool = False,
     full: bool = False,
     fail_slower: str = "",
-    repeat: str = "1",
+    repeat: str = "",
+    by: str = "instructions",
+    noise: str = "",
     json: bool = False,
 ) -> ExitCode:
-    """Count the instructions of benchmarks with the JIT on, against the JIT off.
+    """Compare benchmarks with the JIT on to the same with the JIT off.
 
-    They are counted under QEMU, so no hardware of the architecture is needed. A count says whether the code changed,
-    not whether it is faster: hardware decides that. Untouched benchmarks, in which no JIT code ran, are named apart.
+    Instructions are counted under QEMU, so no hardware of the architecture is needed. A count says whether the code
+    changed, not whether it is faster: hardware decides that. Untouched benchmarks, in which no JIT code ran, are named
+    apart.
     """
     from crossjit.measure import benchmarks
 
     if bool(words(only)) + fast + full > 1:
         raise UserError("--only, --fast and --full each choose benchmarks", hint="leave all but one of them out")
     chosen = benchmarks.select(benchmarks.load(), words(only), fast=fast, full=full)
-    limit = _percent(fail_slower) if fail_slower else None
-    times = number("repeat", repeat, at_least=1)
+    limit = _percent("fail-slower", fail_slower) if fail_slower else None
+    method = _method(by, repeat, noise)
     request = _with_variants(request, against)
     with opened(request, looks=True) as run:
-        found = tuple(_measure(run, chosen, against, times))
+        found = tuple(_measure(run, chosen, against, method))
         code = _code(found, limit)
         run.record.finish(code)
     _show(run, found, json=json)
     if limit is not None:
         _note_slower(found, limit)
     return code
+
+
+@dataclass(frozen=True)
+class Method:
+    """How benchmarks are measured; `noise` is the accepted one, as a part of 1."""
+
+    by_time: bool
+    repeat: int
+    noise: float
+
+
+def _method(by: str, repeat: str, noise: str) -> Method:
+    """Parse --by, --repeat and --noise. Raises UserError."""
+    if by not in ("instructions", "time"):
+        raise UserError(f"invalid --by {by!r}: expected instructions or time", hint="instructions need no hardware")
+    by_time = by == "time"
+    if by_time and repeat:
+        raise UserError("--repeat is for --by instructions", hint="times are always taken several times")
+    if noise and not by_time:
+        raise UserError("--noise is for --by time", hint="instructions have none")
+    return Method(by_time, number("repeat", repeat or "1", at_least=1), _percent("noise", noise or NOISE) / 100)
 
 
 def _with_variants(request: Request, against: str) -> Request:
@@ -88,16 +116,21 @@ def _with_variants(request: Request, against: str) -> Request:
     return replace(request, variants=(*variants, against) if against else variants)
 
 
-def _measure(run: RunSession, chosen: Sequence[Benchmark], against: str, repeat: int) -> Iterator[CellMeasurement]:
+def _measure(run: RunSession, chosen: Sequence[Benchmark], against: str, method: Method) -> Iterator[CellMeasurement]:
     """Build what is missing, then measure cell by cell, and record each."""
     from crossjit.measure import cell, model, packages
     from crossjit.pipeline import build_cell, prepare
 
     names = {package for benchmark in chosen for package in benchmark.packages}
+    names |= {packages.PYPERF} if method.by_time else set()
     wheels = packages.ensure(names, run.ctx.settings.home, run.ctx.progress)
     contents = packages.contents(wheels, {benchmark.script for benchmark in chosen})
     built: dict[Cell, Built] = {}
-    for prepared in prepare.prepare(run.ctx, run.requests):
+    prepared_cells = prepare.prepare(run.ctx, run.requests)
+    if method.by_time:
+        for prepared in prepared_cells:
+            cell.require_hardware(run.ctx, prepared)
+    for prepared in prepared_cells:
         log = run.record.cell_folder(prepared.cell) / "build.log"
         built[prepared.cell] = prepared, build_cell.build_cell(run.ctx, prepared, log=log)
     for measured in built:
@@ -107,8 +140,11 @@ def _measure(run: RunSession, chosen: Sequence[Benchmark], against: str, repeat:
         sides = cell.sides(built[measured], other)
         if reason := cell.vacuous(sides[0]):
             result = cell.nothing(*sides, reason)
+        elif method.by_time:
+            folder = run.record.cell_folder(measured) / "results"
+            result = cell.measure_time(run.ctx, *sides, chosen, contents, folder, limit=method.noise)
         else:
-            result = cell.measure(run.ctx, *sides, chosen, contents, repeat=repeat)
+            result = cell.measure(run.ctx, *sides, chosen, contents, repeat=method.repeat)
         model.save(run.record.cell_folder(measured), result)
         yield result
 
@@ -140,6 +176,7 @@ def _code(found: Sequence[CellMeasurement], limit: float | None) -> ExitCode:
 
 
 def _show(run: RunSession, found: Sequence[CellMeasurement], *, json: bool) -> None:
+    from crossjit.measure.model import Metric
     from crossjit.report import measure as report
 
     record = run.record.run
@@ -147,7 +184,8 @@ def _show(run: RunSession, found: Sequence[CellMeasurement], *, json: bool) -> N
         show_json(report.document(found, run=record.id, reproduce=record.reproduce))
         return
     show(report.as_text(found, terminal_style.style_of(sys.stdout)))
-    show("\nthese are counts of instructions under QEMU, not times: where hardware says otherwise, it is right")
+    if any(measurement.metric is Metric.INSTRUCTIONS for measurement in found):
+        show("\nthese are counts of instructions under QEMU, not times: where hardware says otherwise, it is right")
     show(f"\nrun:       {record.id}\nreproduce: {record.reproduce}")
 
 
@@ -161,8 +199,8 @@ def _note_slower(found: Sequence[CellMeasurement], limit: float) -> None:
             note(f"{measurement.cell}: {row.name} is slower by {by:.2f} %, and --fail-slower allows {limit:g} %")
 
 
-def _percent(text: str) -> float:
+def _percent(option: str, text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%?", text)
     if match is None:
-        raise UserError(f"invalid --fail-slower {text!r}: expected a percentage", hint="such as --fail-slower 1%")
+        raise UserError(f"invalid --{option} {text!r}: expected a percentage", hint=f"such as --{option} 1%")
     return float(match[1])

@@ -24,7 +24,7 @@ NOJIT = Side(Cell("3.15", Arch.AARCH64, "nojit"), "b" * 64, "3.15.0", jit=False)
 
 
 def process(*totals: int, executors: int = 0, libraries: Sequence[str] = (), modules: Sequence[str] = ()) -> Process:
-    sample = Sample(tuple({"python": total} for total in totals), executors, 4096 * executors)
+    sample = Sample(tuple({"python": total} for total in totals), executors=executors, code_bytes=4096 * executors)
     return Process((sample,), frozenset(libraries), frozenset(modules))
 
 

@@ -122,7 +122,8 @@ def test_the_containers_are_those_of_suites_with_the_meter(machine: Machine) -> 
     started = [options for options in machine.engine.started if "measure" in options.name]
     assert [options.image for options in started] == [image(Role.METER, X86).reference]
     assert (started[0].user, started[0].network, started[0].labels) == ("1000:1000", False, {})
-    assert [environment["PYTHON_JIT"] for _, _, environment in machine.meter.runs] == ["0", "1", "1", "0"]
+    of_self_test, *others = (environment["PYTHON_JIT"] for _, _, environment in machine.meter.runs)
+    assert (of_self_test, sorted(others)) == ("0", ["0", "1", "1"])
 
 
 def test_a_measurement_is_recorded_with_its_run(machine: Machine) -> None:
