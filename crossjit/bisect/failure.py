@@ -65,6 +65,13 @@ def of_probe(how: str, output: Iterable[str]) -> Failure:
     return Failure("crashed", steady(f"{how}, {words}"), text=text, test=BUILD)
 
 
+def of_count(benchmark: str, percent: float) -> Failure:
+    """Return the failure of a benchmark that needs so many percent more instructions than at the good commit."""
+    return Failure(
+        "failed", "more instructions", text=f"{percent:+.2f} % instructions against the good commit", test=benchmark
+    )
+
+
 def distinct(failures: Iterable[Failure]) -> tuple[Failure, ...]:
     """Return the failures without repetitions."""
     found: list[Failure] = []

@@ -33,6 +33,9 @@ class Plan:
     (of the variant's, if empty), or if there are none, the build itself. `env` are variables for the test, `error` is
     the accepted probability that a flaky failure makes the answer wrong. With `find_fix`, the bad commit is the
     older one.
+
+    With `benchmark`, a commit is bad if this needs over `slower` percent more instructions than at the good one, in its
+    warm call.
     """
 
     repo: str
@@ -49,15 +52,24 @@ class Plan:
     env: tuple[tuple[str, str], ...] = ()
     error: float = 0.01
     find_fix: bool = False
+    benchmark: str = ""
+    slower: float = 1.0
 
     @property
     def crash(self) -> bool:
         """Whether the build itself is the test."""
-        return self.script is None and not self.tests
+        return self.script is None and not self.tests and not self.benchmark
+
+    @property
+    def once(self) -> bool:
+        """Whether one run of the test is enough: builds and counts are the same each time."""
+        return self.crash or bool(self.benchmark)
 
     @property
     def what(self) -> str:
         """The test in words."""
+        if self.benchmark:
+            return f"the benchmark {self.benchmark}"
         if self.script is not None:
             return " ".join((self.script.name, *self.script.arguments))
         return ", ".join(self.tests) or "the build and its probe"

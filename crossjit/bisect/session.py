@@ -117,7 +117,7 @@ class Session:
     def needed(self) -> int:
         """How many passes show that a commit does not have the failure."""
         error = self.plan.error / self.judgements
-        return 1 if self.plan.crash else passes_needed(self.rate.failed, self.rate.ran, error)
+        return 1 if self.plan.once else passes_needed(self.rate.failed, self.rate.ran, error)
 
     @property
     def _together(self) -> bool:
@@ -179,7 +179,7 @@ class Session:
     def _observed(self, commit: str) -> Entry:
         """Run the test at the bad end until it is known how often it fails. Raises CrossjitErrors."""
         count, entry = Count(), Entry(commit, self._judgement(fails=True))
-        wanted = 1 if self.plan.crash else runs_wanted(count)
+        wanted = 1 if self.plan.once else runs_wanted(count)
         while wanted:
             try:
                 seen = self.trials.run(commit, wanted)
@@ -188,7 +188,7 @@ class Session:
             entry = _joined(entry, seen)
             failed = sum(1 for run in entry.runs if run)
             count = Count(failed=failed, passed=len(entry.runs) - failed)
-            wanted = 0 if self.plan.crash else runs_wanted(count)
+            wanted = 0 if self.plan.once else runs_wanted(count)
         return entry
 
     def _passing(self, commit: str) -> Entry:
@@ -306,8 +306,8 @@ class Session:
         if entry.judgement is Judgement.SKIPPED:
             return f"is skipped: {entry.why}"
         if entry.judgement is self._judgement(fails=True):
-            return f"is bad: failed in run {len(entry.runs)}" if not self.plan.crash else "is bad"
-        return f"is good: passed {len(entry.runs)} of {len(entry.runs)}" if not self.plan.crash else "is good"
+            return "is bad" if self.plan.once else f"is bad: failed in run {len(entry.runs)}"
+        return "is good" if self.plan.once else f"is good: passed {len(entry.runs)} of {len(entry.runs)}"
 
 
 def runs_wanted(count: Count) -> int:

@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from crossjit.bisect import failure, history
@@ -15,6 +16,9 @@ from crossjit.config.recipes import Recipe
 from crossjit.config.test_selection import ALL_TESTS
 from crossjit.engine.base import Engine
 from crossjit.errors import BuildError, ProductError, UserError
+from crossjit.measure import benchmarks, cell, packages
+from crossjit.measure.benchmarks import Benchmark
+from crossjit.measure.process import ProblemError
 from crossjit.model import Arch, Cell, Expectation, TestResult
 from crossjit.pipeline import build_cell, plan, prepare, validate_cell
 from crossjit.pipeline.context import BuildContext, BuiltCell, CellRequest, PreparedCell
@@ -79,6 +83,7 @@ class Trials:
         self._packages = ScriptPackages(self._ctx, plan.script.requirements if plan.script else ())
         self._expected: tuple[str, ...] = ()
         self._last: tuple[str, _Built] | None = None
+        self._good: int | None = None  # instructions
         self._numbers = itertools.count(1)
         self.ahead: Ahead[_Built] = Ahead(ctx.engine, self._make_ahead)
 
@@ -109,10 +114,47 @@ class Trials:
         seconds = dict(made.seconds) if first else {}
         if self._plan.crash:
             return replace(_probed(made.built), seconds=seconds)
+        reference = self._reference() if self._plan.benchmark else 0
         self.ahead.start(self._expected)
         began = time.monotonic()
-        runs = self._run(made, times, self.jobs if together else 1)
+        runs: tuple[tuple[Failure, ...], ...]
+        if self._plan.benchmark:
+            runs = (self._compared(made, reference),)
+        else:
+            runs = self._run(made, times, self.jobs if together else 1)
         return Observation(runs, made.built.artifact.id, {**seconds, "test": time.monotonic() - began})
+
+    def _reference(self) -> int:
+        """Return the instructions at the plan's good commit."""
+        if self._good is None:
+            self._good = self._count(self._build(self._plan.good))
+        return self._good
+
+    def _compared(self, made: _Built, reference: int) -> tuple[Failure, ...]:
+        """Count the benchmark's instructions; return the failure if there are too many. Raises UnfitError."""
+        percent = (self._count(made) / reference - 1) * 100
+        return (failure.of_count(self._plan.benchmark, percent),) if percent > self._plan.slower else ()
+
+    def _count(self, made: _Built) -> int:
+        """Return the instructions of the benchmark's warm call. Raises UnfitError, EngineErrors."""
+        jit = dict(self._plan.env).get("PYTHON_JIT") != "0"
+        build = cell.Build(made.prepared, made.built, jit=jit)
+        if jit and (why := cell.vacuous(build)):
+            raise UnfitError(why)
+        benchmark, number, contents = self._benchmark
+        try:
+            return cell.count(self._ctx, build, benchmark, contents).samples[number].totals[-1]
+        except ProblemError as error:
+            raise UnfitError(error.message) from error
+
+    @cached_property
+    def _benchmark(self) -> tuple[Benchmark, int, Mapping[str, bytes]]:
+        """The plan's benchmark, the number of its result, and the files that it needs."""
+        name = self._plan.benchmark
+        (chosen,) = benchmarks.select(benchmarks.load(), (name,))
+        wheels = packages.ensure(chosen.packages, self._ctx.settings.home, self._ctx.progress)
+        number = chosen.results.index(name) if name in chosen.results else 0
+        return chosen, number, packages.contents(wheels, {chosen.script})
 
     def without_jit(self) -> Trials | str:
         """Return the same with the JIT switched off, or why that is not possible."""

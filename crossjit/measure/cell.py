@@ -20,7 +20,7 @@ from crossjit.images import Image, Role
 from crossjit.measure import meter, packages, process, pyperf_files, session, timing
 from crossjit.measure.benchmarks import TABLE, Benchmark
 from crossjit.measure.model import Call, CellMeasurement, Metric, Side
-from crossjit.measure.process import Place
+from crossjit.measure.process import Place, Process
 from crossjit.model import Expectation, Verdict
 from crossjit.pipeline.context import BuildContext, BuiltCell, PreparedCell
 from crossjit.progress import Step
@@ -133,6 +133,20 @@ def measure(
         cpu=cpu,
         seconds=round(time.monotonic() - began, 1),
     )
+
+
+def count(ctx: BuildContext, build: Build, benchmark: Benchmark, contents: Mapping[str, bytes]) -> Process:
+    """Run one benchmark once in one build, after the meter's self-test.
+
+    Raises ProblemError if the benchmark gives no counts, InfrastructureError, EngineErrors.
+    """
+    image = ctx.ensure_image(build.prepared.image, Role.METER, build.prepared.cell.arch)
+    with (
+        ctx.progress.step("measure", f"{build.side}: {benchmark.name}") as step,
+        contextlib.ExitStack() as containers,
+    ):
+        ((_, place),) = _places(ctx, containers, image, (build,), contents, step)
+        return place.run(benchmark)
 
 
 def nothing(measured: Build, baseline: Build, why: str = "") -> CellMeasurement:

@@ -104,7 +104,7 @@ def _facts(result: Result) -> Iterator[tuple[str, str]]:
     for name, entry in ((last, result.last_good), (first, result.first_bad)):
         yield name, f"{entry.commit[:12]}, artifact {entry.artifact}" if entry.artifact else entry.commit[:12]
     yield "steps", _steps_line(result)
-    if not plan.crash:
+    if not plan.once:
         yield "odds", odds(result)
 
 

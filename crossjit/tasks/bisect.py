@@ -14,7 +14,7 @@ from invoke.context import Context
 from crossjit import PROGRAM, PROJECT
 from crossjit.errors import ExitCode, UserError
 from crossjit.tasks.framework import note, show, show_json, words_after_dashes
-from crossjit.tasks.options import Request, cell_command, describe, from_record
+from crossjit.tasks.options import Request, cell_command, describe, from_record, percentage
 from crossjit.tasks.scripts import SCRIPT_HELP, read_script
 from crossjit.tasks.session import RunSession, host_arch, opened, program_path
 from crossjit.util.paths import full_path
@@ -55,9 +55,11 @@ class _Task:
         variant="the variant to build; default: jit",
         recipe="the recipe to build all commits by; default: the one of each commit's version",
         tests="the test: a module (test_dis), or the full name of a test or a class; can be repeated, or given as A,B; "
-        "required without a script and --crash",
+        "required without a script, --measure and --crash",
         script="a Python file as the test, with its arguments after --; can be given without --script; "
-        "required without --tests and --crash",
+        "required without --tests, --measure and --crash",
+        measure="the test is a benchmark's instructions: it fails if they are over --slower more than at --good",
+        slower="with --measure: how many more instructions are too many; default: 1%",
         crash="the test is the build itself with its probe: it fails if one of them does; default: off",
         good="a commit, branch or tag that passes; default: the newest release before --bad that passes",
         bad="a commit, branch or tag that fails; required",
@@ -75,6 +77,8 @@ def bisect(
     request: Request,
     script: list[str] | None = None,
     crash: bool = False,
+    measure: str = "",
+    slower: str = "",
     good: str = "",
     bad: str = "",
     repo: str = "",
@@ -95,16 +99,17 @@ def bisect(
     and the JIT matter. Ends with 0 if there is an answer.
     """
     if resume:
-        given = [script, crash, good, bad, repo, find_fix, env, error, expect, expect_status, seconds, with_]
+        given = [script, crash, measure, slower, good, bad, repo, find_fix, env, error]
+        given += [expect, expect_status, seconds, with_]
         if any(given) or not request.leaves_all_open:
             raise UserError(
                 "--resume cannot be combined with other options: they are taken from the run",
                 hint="leave the other options out",
             )
         return _run(_resumed(resume, request), json=json)
-    if bool(script) + bool(request.selection.tests) + crash != 1:
+    if bool(script) + bool(request.selection.tests) + bool(measure) + crash != 1:
         raise UserError(
-            "bisect needs either a script, --tests or --crash",
+            "bisect needs either a script, --tests, --measure or --crash",
             hint=f"such as {PROGRAM} bisect --good v3.15.0a1 --bad main bug.py",
         )
     if not script and (expect or expect_status or seconds or with_):
@@ -114,6 +119,7 @@ def bisect(
         arguments = words_after_dashes(context)
         test = read_script(script, arguments, expect=expect, expect_status=expect_status, seconds=seconds, with_=with_)
     plan = _plan(request, test, good=good, bad=bad, repo=repo, find_fix=find_fix, env=env or (), error=error)
+    plan = _with_benchmark(plan, measure, slower)
     return _run(_new(plan, request, full_path(script[0]) if script else None), json=json)
 
 
@@ -150,6 +156,20 @@ def _plan(
         error=_probability(error) if error else ERROR,
         find_fix=find_fix,
     )
+
+
+def _with_benchmark(plan: Plan, name: str, slower: str) -> Plan:
+    """Return a plan whose test is a benchmark, if there is a name. Raises UserError for one that does not exist."""
+    from crossjit.measure import benchmarks
+
+    if slower and not name:
+        raise UserError("--slower is for --measure", hint="leave it out")
+    if not name:
+        return plan
+    if not plan.good_ref:
+        raise UserError("--measure needs --good", hint="its instructions are compared with those at --good")
+    benchmarks.select(benchmarks.load(), (name,))
+    return replace(plan, benchmark=name, slower=percentage("slower", slower) if slower else plan.slower)
 
 
 def _one(option: str, values: Sequence[str]) -> str | None:
@@ -234,6 +254,7 @@ def _command_line(plan: Plan, request: Request, script: Path | None) -> list[str
     options += [*(("--suite", name) for name in plan.suites), *(("--tests", name) for name in plan.tests)]
     options += [("--env", f"{name}={value}") for name, value in plan.env]
     options += [("--error", f"{plan.error:g}")] if plan.error != ERROR else []
+    options += [("--measure", plan.benchmark), ("--slower", f"{plan.slower:g}%")] if plan.benchmark else []
     flags = [*(["--find-fix"] if plan.find_fix else []), *(["--crash"] if plan.crash else [])]
     if plan.script is None or script is None:
         return ["bisect", *(word for option in options for word in option), *flags]

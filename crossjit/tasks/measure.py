@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,17 @@ from crossjit.errors import ExitCode, UserError
 from crossjit.model import Cell, Verdict
 from crossjit.report import terminal_style
 from crossjit.tasks.framework import note, show, show_json
-from crossjit.tasks.options import MAKING, REPEATABLE, VARIANTS, Request, cell_command, describe, number, words
+from crossjit.tasks.options import (
+    MAKING,
+    REPEATABLE,
+    VARIANTS,
+    Request,
+    cell_command,
+    describe,
+    number,
+    percentage,
+    words,
+)
 from crossjit.tasks.session import RunSession, opened
 
 NOISE = "3%"
@@ -70,7 +79,7 @@ def measure(
     if bool(words(only)) + fast + full > 1:
         raise UserError("--only, --fast and --full each choose benchmarks", hint="leave all but one of them out")
     chosen = benchmarks.select(benchmarks.load(), words(only), fast=fast, full=full)
-    limit = _percent("fail-slower", fail_slower) if fail_slower else None
+    limit = percentage("fail-slower", fail_slower) if fail_slower else None
     method = _method(by, repeat, noise)
     request = _with_variants(request, against)
     with opened(request, looks=True) as run:
@@ -101,7 +110,7 @@ def _method(by: str, repeat: str, noise: str) -> Method:
         raise UserError("--repeat is for --by instructions", hint="times are always taken several times")
     if noise and not by_time:
         raise UserError("--noise is for --by time", hint="instructions have none")
-    return Method(by_time, number("repeat", repeat or "1", at_least=1), _percent("noise", noise or NOISE) / 100)
+    return Method(by_time, number("repeat", repeat or "1", at_least=1), percentage("noise", noise or NOISE) / 100)
 
 
 def _with_variants(request: Request, against: str) -> Request:
@@ -197,10 +206,3 @@ def _note_slower(found: Sequence[CellMeasurement], limit: float) -> None:
         for row in statistics.too_slow(statistics.rows(measurement), limit):
             by = ((row.ratio or 0) - 1) * 100
             note(f"{measurement.cell}: {row.name} is slower by {by:.2f} %, and --fail-slower allows {limit:g} %")
-
-
-def _percent(option: str, text: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%?", text)
-    if match is None:
-        raise UserError(f"invalid --{option} {text!r}: expected a percentage", hint=f"such as --{option} 1%")
-    return float(match[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -264,3 +265,11 @@ def number(option: str, value: str, *, at_least: int) -> int:
             hint=f"such as --{option} 4",
         )
     return int(value)
+
+
+def percentage(option: str, value: str) -> float:
+    """Parse a percentage, with its sign or without. Raises UserError for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%?", value)
+    if match is None:
+        raise UserError(f"invalid --{option} {value!r}: expected a percentage", hint=f"such as --{option} 1%")
+    return float(match[1])

@@ -192,12 +192,16 @@ def test_it_goes_on(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("", "bisect needs either a script, --tests or --crash"),
-        ("--crash bug.py", "bisect needs either a script, --tests or --crash"),
+        ("", "bisect needs either a script, --tests, --measure or --crash"),
+        ("--crash bug.py", "bisect needs either a script, --tests, --measure or --crash"),
         ("bug.py", "--bad is missing"),
         ("--bad main nothing.py", "nothing.py cannot be read"),
         ("--bad main bug.py cpython/file", "only one script can be given"),
         ("--bad main --crash --expect x", "are about a script"),
+        ("--bad main --good HEAD~1 --measure nbdy", "there is no benchmark 'nbdy'; did you mean 'nbody'?"),
+        ("--bad main --good HEAD~1 --measure nbody --slower x", "invalid --slower 'x': expected a percentage"),
+        ("--bad main --measure nbody", "--measure needs --good"),
+        ("--bad main --good HEAD~1 --crash --slower 1%", "--slower is for --measure"),
         ("--bad main --find-fix bug.py", "--find-fix needs --good"),
         ("--bad main --env A bug.py", "invalid --env 'A': expected NAME=VALUE"),
         ("--bad main --env 1=2 bug.py", "invalid --env '1=2'"),

@@ -18,6 +18,10 @@ from crossjit.bisect.trial import Trials, UnfitError, recipe_for
 from crossjit.config import recipes
 from crossjit.config.conditions import TargetEnvironment
 from crossjit.errors import BuildError, EngineError, SourceError, UserError
+from crossjit.measure import cell, packages
+from crossjit.measure.benchmarks import Benchmark
+from crossjit.measure.model import Sample
+from crossjit.measure.process import ProblemError, Process
 from crossjit.model import Arch, Cell, EmulationSupport, Outcome, Strategy, TestResult
 from crossjit.pipeline import build_cell, prepare, validate_cell
 from crossjit.pipeline.context import BuiltCell, CellRequest
@@ -149,6 +153,7 @@ class Context:
     pinned: Mapping[object, Any] = field(default_factory=dict)
     progress: RecordingProgress = field(default_factory=RecordingProgress)
     ensure_image: Any = None
+    settings: Any = field(default_factory=lambda: SimpleNamespace(home=Path("/nowhere")))
 
 
 def test_a_commit_is_built_once_and_run_as_often_as_asked(machine: Machine) -> None:
@@ -182,6 +187,58 @@ def test_each_commit_gets_the_recipe_of_its_version(machine: Machine) -> None:
     with trials(replace(PLAN, recipe="3.13")) as opened:
         opened.run("new", 1)
     assert machine.built[-1].cell.recipe == "3.13"
+
+
+@pytest.fixture
+def counted(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nbody's warm call need so many instructions at each commit, and its cold call twice as many."""
+    counts = {"g": 1_000_000, "c1": 1_020_000, "c2": 1_009_000, "c3": 0}
+
+    def count(ctx: Any, build: cell.Build, benchmark: Benchmark, contents: Mapping[str, bytes]) -> Process:
+        instructions = counts[str(build.prepared.request.source).partition("#")[2]]
+        if not instructions:
+            raise ProblemError("it started 1 program, whose instructions are not counted")
+        warm = instructions if build.jit else 2_000_000
+        return Process((Sample(({"jit": 2 * warm}, {"jit": warm - 9, "python": 9})),))
+
+    monkeypatch.setattr(cell, "count", count)
+    monkeypatch.setattr(cell, "vacuous", lambda build: "")
+    monkeypatch.setattr(packages, "ensure", lambda *_: {})
+    monkeypatch.setattr(packages, "contents", lambda *_: {})
+
+
+BENCHMARK = replace(PLAN, script=None, benchmark="nbody", slower=1.5)
+
+
+@pytest.mark.usefixtures("counted")
+def test_a_benchmark_is_compared_with_the_good_commit() -> None:
+    with trials(BENCHMARK) as opened:
+        slow, fast, slow_again = opened.run("c1", 1), opened.run("c2", 1), opened.run("c1", 1)
+        with pytest.raises(UnfitError, match="it started 1 program"):
+            opened.run("c3", 1)
+    ((failed,),) = slow.runs
+    assert str(failed) == "nbody failed: +2.00 % instructions against the good commit"
+    assert failed.is_same(slow_again.runs[0][0])
+    assert fast.runs == ((),)
+    assert slow.artifact == "artifact of /cpython#c1"
+    with trials(replace(BENCHMARK, slower=2.5)) as opened:
+        assert opened.run("c1", 1).runs == ((),)
+
+
+@pytest.mark.usefixtures("counted")
+def test_a_benchmark_with_the_jit_off_is_compared_with_the_same() -> None:
+    with trials(BENCHMARK) as opened:
+        changed = opened.without_jit()
+        assert isinstance(changed, Trials)
+        with changed.ahead:
+            assert changed.run("c1", 1).runs == ((),)
+
+
+@pytest.mark.usefixtures("counted")
+def test_a_build_without_machine_code_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cell, "vacuous", lambda build: "no executor has machine code")
+    with trials(BENCHMARK) as opened, pytest.raises(UnfitError, match="no executor has machine code"):
+        opened.run("c1", 1)
 
 
 def test_what_comes_next_is_built_while_the_test_runs(machine: Machine) -> None:
