@@ -6,6 +6,7 @@ runs/<id>/events.jsonl                  steps, remarks, and commands in containe
 runs/<id>/alive.lock                    held while the process is alive
 runs/<id>/cells/<recipe-arch-variant>/  logs of a cell, and its result.json once it has one
   …/triage/<id>.json                    the conclusions of a run of triage about its tests
+  …/measurement.json                    what `measure` counted
 """
 
 from __future__ import annotations
