@@ -1,8 +1,8 @@
-"""Toolchain and target images: listing them, choosing the one that a source needs, and building it in the engine."""
+"""Images: listing them, choosing the one that a source needs, and building it in the engine."""
 
 from crossjit.images.builder import ImageBuilder
 from crossjit.images.image import Image, Package
-from crossjit.images.spec import ImageSpec, Role, configured, load_all, spec_for
+from crossjit.images.spec import ImageSpec, Role, configured, load_all, spec_for, spec_with_meter
 from crossjit.images.update import ListedImage, Updated, listed, update
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "listed",
     "load_all",
     "spec_for",
+    "spec_with_meter",
     "update",
 ]

@@ -6,10 +6,13 @@ import contextlib
 import hashlib
 import re
 import secrets
+import shutil
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from crossjit.engine.base import COPY, OWNED, ContainerOptions, EngineObject, ImageInfo, permanent_labels
 from crossjit.errors import EngineError, InfrastructureError
@@ -24,8 +27,6 @@ from crossjit.progress import Step
 KEY = "crossjit.key"  # label: digest of all of an image's inputs
 CORE = "crossjit.core"  # label: digest of the inputs except the mirror's Release files
 MADE = "crossjit.made"  # label: the time of the build, in UTC
-
-_UNUSED_SUFFIXES = frozenset({".json", ".md", ".toml"})  # files of a context that builds never read
 
 ATTEMPTS = 3  # a mirror changes a few times a day
 
@@ -77,7 +78,7 @@ class _ImageRequest:
 
 def core_of(spec: ImageSpec, role: Role, arch: Arch, host_arch: Arch, base: Base) -> str:
     """Return the digest of an image's inputs except the mirror's Release files: 64 hex digits."""
-    files = sorted(path for path in spec.context.iterdir() if path.is_file() and path.suffix not in _UNUSED_SUFFIXES)
+    files = spec.files(role)
     return digest_of(
         {
             "files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
@@ -92,6 +93,10 @@ def core_of(spec: ImageSpec, role: Role, arch: Arch, host_arch: Arch, base: Base
 
 
 def _arguments(spec: ImageSpec, role: Role, arch: Arch, host_arch: Arch) -> dict[str, str]:
+    if role is Role.METER:
+        files = " ".join(f"{name}={digest}" for name, digest in sorted(spec.meter.files.items()))
+        listed = " ".join(spec.meter.packages)
+        return {"PACKAGES": listed, "SOURCE": spec.meter.source, "FILES": files, "GUESTS": " ".join(Arch)}
     packages, extra = spec.packages(role, arch, host_arch), spec.extra_packages(role, arch, host_arch)
     if role is not Role.TOOLCHAIN or arch is not host_arch:
         flags = {} if arch is host_arch else {"LIBRARY_CACHE_FLAGS": str(arch.library_cache_flags)}
@@ -100,6 +105,25 @@ def _arguments(spec: ImageSpec, role: Role, arch: Arch, host_arch: Arch) -> dict
     more = {"EXTRA": " ".join(extra)} if extra else {}
     foreign = " ".join(other.debian for other in arch.others)
     return {"ACCOUNT": role.account, "FOREIGN": foreign, "PACKAGES": " ".join(packages), **more}
+
+
+def _stage(role: Role, arch: Arch, host_arch: Arch) -> str:
+    """Return the Dockerfile's stage: a toolchain of a foreign arch is unpacked as a target is."""
+    if role is Role.METER or (role is Role.TOOLCHAIN and arch is host_arch):
+        return str(role)
+    return "target"
+
+
+@contextlib.contextmanager
+def _context(spec: ImageSpec, role: Role) -> Iterator[Path]:
+    """Yield the build context; the meter's is put together, because its files are in several folders."""
+    if role is not Role.METER:
+        yield spec.context
+        return
+    with tempfile.TemporaryDirectory(prefix="crossjit-") as folder:
+        for path in spec.files(role):
+            shutil.copy(path, folder)
+        yield Path(folder)
 
 
 _STAGE = re.compile(r"#\d+ \[([^\]]+)\]")
@@ -204,16 +228,19 @@ class ImageBuilder(BaseBuilder):
             own |= {OWNED: "image", BASE: base.identity, KEY: request.key(release), CORE: request.core}
             own |= {releases.LABEL: release, MADE: datetime.now(UTC).isoformat(timespec="seconds")}
             moved: list[str] = []
+            arguments = {"BASE": base.reference, "RELEASE": release, **_arguments(spec, role, arch, host_arch)}
             try:
-                return release, self.engine.build_image(
-                    spec.context,
-                    target="toolchain" if role is Role.TOOLCHAIN and arch is host_arch else "target",
-                    arch=arch,
-                    tag=tag,
-                    arguments={"BASE": base.reference, "RELEASE": release, **_arguments(spec, role, arch, host_arch)},
-                    labels=own,
-                    on_line=_follow(step, moved),
-                )
+                with _context(spec, role) as context:
+                    info = self.engine.build_image(
+                        context,
+                        target=_stage(role, arch, host_arch),
+                        arch=arch,
+                        tag=tag,
+                        arguments=arguments,
+                        labels=own,
+                        on_line=_follow(step, moved),
+                    )
+                return release, info
             except EngineError:
                 if not moved or attempt + 1 == ATTEMPTS:
                     raise

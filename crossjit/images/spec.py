@@ -16,8 +16,12 @@ from crossjit.errors import DocumentError, UserError, did_you_mean
 from crossjit.model import Arch, ExtraPackages
 from crossjit.settings import SNAPSHOT, Settings
 
+_UNUSED_SUFFIXES = frozenset({".json", ".md", ".py", ".toml"})  # files of a context that builds never read
+
 FILE = "image.toml"
 DOCKERFILE = "Dockerfile"
+
+METER = crossjit.PROJECT / "meter"  # the build context of meter images, with release.sh and update.sh of the others
 
 PackageName = Annotated[str, Field(pattern=r"^([a-z0-9+.-]|\{llvm\}|\{triple\})+$")]
 Packages = tuple[PackageName, ...]
@@ -74,6 +78,24 @@ class Debug:
 
 
 @documents.table
+class Meter:
+    """The QEMU of meter images: a source package, which is built there."""
+
+    packages: Packages
+    """packages that it is built with"""
+    source: PackageName
+    """the source package's name"""
+    files: Annotated[
+        Mapping[
+            Annotated[str, Field(pattern=r"^[a-z0-9][A-Za-z0-9+.~_-]*$")],
+            Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")],
+        ],
+        Field(min_length=1),
+    ]
+    """the source package's files, with their SHA-256"""
+
+
+@documents.table
 class ImageDocument:
     """An `image.toml`."""
 
@@ -89,6 +111,8 @@ class ImageDocument:
     toolchain: Toolchain
     target: Target
     debug: Debug
+    meter: Meter | None = None
+    """the QEMU of the meter; one image has it, for all others"""
     digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
     """pins the base image in the registry"""
     snapshot: Annotated[str, Field(pattern=f"^{SNAPSHOT}$")] | None = None
@@ -132,6 +156,24 @@ class ImageSpec:
         """LLVM's major versions in the toolchain."""
         return self.document.llvm
 
+    @property
+    def meter(self) -> Meter:
+        """The QEMU of the meter. Raises UserError if this image has none."""
+        if self.document.meter is None:
+            raise UserError(f"the image {self.name} has no meter", hint=f"add a [meter] table to its {FILE}")
+        return self.document.meter
+
+    def files(self, role: Role) -> tuple[Path, ...]:
+        """Return the files of the build context, whose content is part of an image's key."""
+        folders = (METER, self.context) if role is Role.METER else (self.context,)
+        names = ("release.sh", "update.sh")
+        return tuple(
+            path
+            for folder in folders
+            for path in sorted(folder.iterdir())
+            if path.is_file() and path.suffix not in _UNUSED_SUFFIXES and (folder is folders[0] or path.name in names)
+        )
+
     def packages(self, role: Role, arch: Arch, host_arch: Arch) -> tuple[str, ...]:
         """Return the packages to install, by apt's names.
 
@@ -139,6 +181,8 @@ class ImageSpec:
         unpacked without running anything.
         """
         document = self.document
+        if role is Role.METER:
+            return self.meter.packages
         if role is not Role.TOOLCHAIN:
             own = document.target.packages if role is Role.TARGET else document.debug.packages
             return (*document.system.packages, *own)
@@ -237,6 +281,14 @@ def spec_for(llvm: str | None, specs: Iterable[ImageSpec], name: str | None = No
     if not suitable:
         raise UserError(f"no image has LLVM {llvm}, which the source needs", hint=_offer(by_name.values()))
     return max(suitable, key=lambda spec: max(map(int, spec.llvm)))
+
+
+def spec_with_meter(specs: Iterable[ImageSpec]) -> ImageSpec:
+    """Return the image that has the meter. Raises DocumentError if none has."""
+    for spec in specs:
+        if spec.document.meter is not None:
+            return spec
+    raise DocumentError("no image has a meter", hint=f"add a [meter] table to the {FILE} of one")
 
 
 def _offer(specs: Iterable[ImageSpec]) -> str:

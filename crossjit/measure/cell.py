@@ -1,4 +1,4 @@
-"""Measuring one cell: two sides in containers of the meter's image, compared benchmark by benchmark."""
+"""Measuring one cell: two sides in containers with the meter, compared benchmark by benchmark."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from crossjit import images
 from crossjit.build.container import container_name
 from crossjit.config.conditions import TargetEnvironment
 from crossjit.engine.base import Container
@@ -110,7 +111,7 @@ def measure(
     began = time.monotonic()
     builds = (measured, baseline)
     arch = measured.prepared.cell.arch
-    image = ctx.ensure_image(measured.prepared.image, Role.METER, arch)
+    image = _meter_image(ctx)
     cpu = measured.prepared.request.cpu or arch.cpu
     env = TargetEnvironment(measured.prepared.python, arch, measured.prepared.request.variant, emulated=True, cpu=cpu)
     known = durations.load(ctx.settings.home, DURATIONS, env)
@@ -140,7 +141,7 @@ def count(ctx: BuildContext, build: Build, benchmark: Benchmark, contents: Mappi
 
     Raises ProblemError if the benchmark gives no counts, InfrastructureError, EngineErrors.
     """
-    image = ctx.ensure_image(build.prepared.image, Role.METER, build.prepared.cell.arch)
+    image = _meter_image(ctx)
     with (
         ctx.progress.step("measure", f"{build.side}: {benchmark.name}") as step,
         contextlib.ExitStack() as containers,
@@ -173,7 +174,6 @@ def measure_time(
     """
     began = time.monotonic()
     builds = (measured, baseline)
-    image = ctx.ensure_image(measured.prepared.image, Role.TARGET, measured.prepared.cell.arch)
     first = sorted(benchmarks, key=lambda benchmark: not benchmark.fast)[: timing.NOISE_BENCHMARKS]
     names = [(benchmark, number) for benchmark in benchmarks for number in range(len(benchmark.results))]
     with (
@@ -181,7 +181,7 @@ def measure_time(
         contextlib.ExitStack() as containers,
     ):
         step.update(detail="installing")
-        running = _containers(ctx, containers, image, builds, contents)
+        running = _containers(ctx, containers, builds, contents)
         one, other = (timing.Bench(running[build.side.artifact], build.side) for build in builds)
         tick = _ticker(step, (len(first) + len(names)) * (2 * workers + 1))
         noise = timing.noise(other, first, tick, workers)
@@ -228,6 +228,11 @@ def require_hardware(ctx: BuildContext, prepared: PreparedCell) -> None:
         )
 
 
+def _meter_image(ctx: BuildContext) -> Image:
+    """Return the meter's image, which is of the engine's own arch and serves all cells."""
+    return ctx.ensure_image(images.spec_with_meter(images.configured(ctx.settings)), Role.METER, ctx.facts.arch)
+
+
 def _places(
     ctx: BuildContext,
     containers: contextlib.ExitStack,
@@ -238,12 +243,14 @@ def _places(
 ) -> Iterator[tuple[Build, Place]]:
     """Start a container for each artifact, install everything in it, and test the meter there."""
     meters = {}
-    running = _containers(ctx, containers, image, builds, contents)
+    running = _containers(ctx, containers, builds, contents)
     for build in builds:
         arch, cpu = build.prepared.cell.arch, build.prepared.request.cpu
         container = running[build.side.artifact]
         if build.side.artifact not in meters:
             step.update(detail="testing the meter")
+            name = container_name(f"measure-{build.prepared.cell.slug}-meter", ctx.run)
+            meter.install(ctx.engine, image, container, name=name, labels=ctx.labels)
             made = meter.prepare(container, host=ctx.facts.arch, arch=arch, cpu=cpu or arch.cpu)
             meter.self_test(made, container)
             meters[build.side.artifact] = made
@@ -253,7 +260,6 @@ def _places(
 def _containers(
     ctx: BuildContext,
     containers: contextlib.ExitStack,
-    image: Image,
     builds: Sequence[Build],
     contents: Mapping[str, bytes],
 ) -> Mapping[str, Container]:
@@ -264,7 +270,9 @@ def _containers(
         if artifact.full_id not in started:
             env = environment(request.variant, ctx.emulation(cell.arch, request.cpu))
             limits = target_limits(memory_for(ctx.facts, ctx.jobs), DAY)
-            options = container_options(image, container_name(f"measure-{cell.slug}", ctx.run), ctx.labels, env, limits)
+            target = ctx.ensure_image(build.prepared.image, Role.TARGET, cell.arch)
+            name = container_name(f"measure-{cell.slug}", ctx.run)
+            options = container_options(target, name, ctx.labels, env, limits)
             container = containers.enter_context(ctx.engine.container(options))
             install(container, request.variant, partial(without_tests, artifact.open))
             process.install(container, contents)

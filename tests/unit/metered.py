@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from crossjit.measure import meter
+from crossjit.model import Arch
 from tests.fakes.engine import FakeEngine, FakeProcess
 from tests.fakes.files import LINK, Entry, FakeFiles
 
@@ -72,6 +73,14 @@ def files(binary: bytes | None = None) -> FakeFiles:
     found = FakeFiles.base()
     found.write(BINARY, elf({"_PyEval_EvalFrameDefault": 64, "list_dealloc": 16}) if binary is None else binary)
     found.add("/usr/local/bin/python3", Entry(LINK, 0o777, target="python3.15"))
+    return found
+
+
+def meter_files() -> FakeFiles:
+    """Return the files of the meter's image."""
+    found = FakeFiles.base()
+    for arch in Arch:
+        found.write(f"{meter.FOLDER}/bin/qemu-{arch}", b"qemu", mode=0o755)
     return found
 
 

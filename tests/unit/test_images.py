@@ -28,10 +28,12 @@ from crossjit.images import (
     configured,
     load_all,
     spec_for,
+    spec_with_meter,
     update,
 )
 from crossjit.images import listed as listed_images
 from crossjit.images import release as releases
+from crossjit.images import spec as images_spec
 from crossjit.images.base import BASE, Base, BaseKind, bootstrap, mirror_of
 from crossjit.images.builder import ATTEMPTS, LISTING, core_of
 from crossjit.images.spec import load
@@ -109,7 +111,7 @@ def forky(specs: dict[str, ImageSpec]) -> ImageSpec:
 
 @pytest.fixture
 def engine() -> FakeEngine:
-    stages = {stage: listed(TOOLS) for stage in ("toolchain", "target", "listing")}
+    stages = {stage: listed(TOOLS) for stage in ("toolchain", "target", "meter", "listing")}
     return FakeEngine(stages={**stages, "release": having(MIRROR)})
 
 
@@ -190,6 +192,55 @@ def test_debug_image_has_gdb_and_is_unpacked(forky: ImageSpec, make: Make, engin
     (build,) = built(engine)
     assert (build.target, build.arguments["ACCOUNT"]) == ("target", "tester")
     assert (image.reference.partition(":")[0], image.role) == ("crossjit/forky-debug-amd64", Role.DEBUG)
+
+
+def test_the_meter_is_built_from_a_pinned_source_for_every_guest(
+    specs: dict[str, ImageSpec], make: Make, engine: FakeEngine
+) -> None:
+    forky = spec_with_meter(specs.values())
+    image = make(Role.METER)
+    (build,) = built(engine)
+    assert (build.target, build.arch) == ("meter", Arch.X86_64)
+    assert image.reference.startswith("crossjit/forky-meter-amd64:")
+    assert set(build.arguments["GUESTS"].split()) == {"aarch64", "x86_64"}
+    assert build.arguments["SOURCE"] == "qemu"
+    files = dict(each.split("=") for each in build.arguments["FILES"].split())
+    assert sum(name.endswith(".dsc") for name in files) == 1
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in files.values())
+    assert forky.packages(Role.METER, Arch.X86_64, Arch.X86_64) == tuple(build.arguments["PACKAGES"].split())
+    assert not build.context.exists(), "it was put together for this build"
+
+
+def test_the_meters_key_is_its_own(forky: ImageSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    copies = tmp_path / "images", tmp_path / "meter"
+    for copy in copies:
+        shutil.copytree(IMAGES.parent / copy.name, copy)
+    monkeypatch.setattr(images_spec, "METER", copies[1])
+    spec = dataclasses.replace(forky, context=copies[0])
+
+    def keys() -> tuple[str, ...]:
+        return tuple(core_of(spec, role, Arch.X86_64, Arch.X86_64, BOOTSTRAPPED) for role in Role)
+
+    first = dict(zip(Role, keys(), strict=True))
+    (copies[1] / "count.c").write_text("int changed;\n")
+    second = dict(zip(Role, keys(), strict=True))
+    assert {role for role in Role if first[role] != second[role]} == {Role.METER}
+    (copies[1] / "selftest.py").write_text("changed = True\n")  # runs in the target, and is no part of the image
+    assert dict(zip(Role, keys(), strict=True)) == second
+    (copies[0] / "extract.sh").write_text("exit 0\n")
+    third = dict(zip(Role, keys(), strict=True))
+    assert {role for role in Role if second[role] == third[role]} == {Role.METER}
+    (copies[0] / "update.sh").write_text("exit 0\n")
+    assert core_of(spec, Role.METER, Arch.X86_64, Arch.X86_64, BOOTSTRAPPED) != third[Role.METER]
+
+
+def test_only_one_image_has_the_meter(specs: dict[str, ImageSpec], make: Make) -> None:
+    assert [spec.name for spec in specs.values() if spec.document.meter] == ["forky"]
+    with pytest.raises(UserError, match="the image trixie has no meter") as raised:
+        make(Role.METER, spec=specs["trixie"])
+    assert "[meter]" in raised.value.hint
+    with pytest.raises(DocumentError, match="no image has a meter"):
+        spec_with_meter([specs["trixie"]])
 
 
 def test_what_a_variant_needs_is_in_an_image_of_its_own(forky: ImageSpec, make: Make, engine: FakeEngine) -> None:

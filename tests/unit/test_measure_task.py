@@ -57,7 +57,8 @@ class Machine(FakeContext):
         self.opened: list[Request] = []
         self.arches: Sequence[Arch] = (X86,)
         for arch in (X86, ARM):
-            self.engine.add_image(image(Role.METER, arch).reference, arch=arch, files=metered.files())
+            self.engine.add_image(image(Role.TARGET, arch).reference, arch=arch, files=metered.files())
+        self.engine.add_image(image(Role.METER, X86).reference, arch=X86, files=metered.meter_files())
         monkeypatch.setattr(context.BuildContext, "require_emulator", lambda ctx, arch: None)
         monkeypatch.setattr(benchmarks, "load", lambda: TABLE)
         monkeypatch.setattr(packages, "ensure", lambda names, home, progress: {})
@@ -120,7 +121,7 @@ def test_the_jit_on_and_off_in_one_build(machine: Machine, capsys: pytest.Captur
 def test_the_containers_are_those_of_suites_with_the_meter(machine: Machine) -> None:
     run(only=["c_code"])
     started = [options for options in machine.engine.started if "measure" in options.name]
-    assert [options.image for options in started] == [image(Role.METER, X86).reference]
+    assert [options.image for options in started] == [image(role, X86).reference for role in (Role.TARGET, Role.METER)]
     assert (started[0].user, started[0].network, started[0].labels) == ("1000:1000", False, {})
     of_self_test, *others = (environment["PYTHON_JIT"] for _, _, environment in machine.meter.runs)
     assert (of_self_test, sorted(others)) == ("0", ["0", "1", "1"])

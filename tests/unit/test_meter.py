@@ -8,9 +8,11 @@ import pytest
 
 from crossjit.engine.base import Container, ContainerOptions
 from crossjit.errors import InfrastructureError
+from crossjit.images import Image, Role
 from crossjit.measure import marks, meter
 from crossjit.measure.meter import Meter, Options
 from crossjit.model import Arch
+from crossjit.util import safe_files
 from crossjit.util.budget import BudgetError
 from tests.fakes.engine import FakeEngine, FakeProcess
 from tests.unit import metered
@@ -202,3 +204,17 @@ def test_the_self_test_and_its_reader_agree() -> None:
     script = (meter.SCRIPTS / "selftest.py").read_text(encoding="utf-8")
     assert f"LOOPS = {meter.LOOPS}" in script
     assert f"MARKER = 0x{meter.MARKER:08X}" in script
+    assert f"MARKER = 0x{meter.MARKER:08x}" in (meter.SCRIPTS / "count.c").read_text(encoding="utf-8")
+
+
+# -- installing it
+
+
+def test_the_meter_is_copied_from_its_image(container: Container, fake_engine: FakeEngine) -> None:
+    info = fake_engine.add_image("crossjit/forky-meter-amd64", arch=Arch.X86_64, files=metered.meter_files())
+    image = Image("crossjit/forky-meter-amd64", info.id, "k", Role.METER, Arch.X86_64, "b", ())
+    meter.install(fake_engine, image, container, name="copy", labels={"a": "b"})
+    with container.get(f"{meter.FOLDER}/bin/qemu-aarch64") as stream:
+        assert safe_files.first_file(stream) == b"qemu"
+    assert [options.name for options in fake_engine.started] == ["measure", "copy"]
+    assert dict(fake_engine.started[-1].labels) == {"a": "b"}
