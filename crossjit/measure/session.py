@@ -115,11 +115,11 @@ def _run(job: Job, run: Run) -> Outcome:
     return Outcome(job, ended, time.monotonic() - began)
 
 
-def _left(jobs: Sequence[Job], done: Sequence[Job], known: Mapping[str, float], elapsed: float) -> float:
-    """Estimate the remaining seconds: the rest of the work, at the pace of what is done."""
+def _left(jobs: Sequence[Job], done: Sequence[Job], known: Mapping[str, float], elapsed: float) -> float | None:
+    """Estimate the remaining seconds, from recorded times and the pace so far; None if unknown."""
     usual = sum(known.values()) / len(known) if known else 1.0
     total, finished = (sum(known.get(job.key, usual) for job in some) for some in (jobs, done))
-    return elapsed * (total - finished) / finished
+    return elapsed * (total - finished) / finished if finished else None
 
 
 def _agreed(side: Side, outcomes: Sequence[Outcome]) -> Process:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import ctypes.util
 import importlib.util
 import json
 import subprocess
@@ -125,8 +126,11 @@ def test_definitions_are_replaced_without_being_evaluated(script: Path, tmp_path
 
 
 def test_the_facts_name_what_was_loaded(script: Path) -> None:
+    script.write_text(f"import ctypes\nctypes.CDLL({ctypes.util.find_library('z')!r})\n{SCRIPT}")
     found = facts(launch(script, "--kind", "func"))
-    assert any(name.startswith("libc.so") for name in found["libraries"])
+    assert any(name.startswith("libz.so") for name in found["libraries"])
+    assert not any(name.startswith("libc.so") for name in found["libraries"])
+    assert "_ctypes" in found["extension_modules"]
     assert found["extension_modules"] == sorted(found["extension_modules"])
     assert not any("/" in name for name in (*found["libraries"], *found["extension_modules"]))
 
