@@ -124,6 +124,15 @@ class Trials:
             runs = self._run(made, times, self.jobs if together else 1)
         return Observation(runs, made.built.artifact.id, {**seconds, "test": time.monotonic() - began})
 
+    def count(self, commit: str) -> int:
+        """Build a commit and return the instructions of the benchmark's warm call there.
+
+        Raises UnfitError if there are none, CrossjitErrors if it cannot be built.
+        """
+        made = self._build(commit)
+        self.ahead.start(self._expected)
+        return self._count(made)
+
     def _reference(self) -> int:
         """Return the instructions at the plan's good commit."""
         if self._good is None:

@@ -12,6 +12,7 @@ from invoke.context import Context
 from crossjit.errors import ExitCode, UserError
 from crossjit.model import Cell, Verdict
 from crossjit.report import terminal_style
+from crossjit.tasks import measure_history
 from crossjit.tasks.framework import note, show, show_json
 from crossjit.tasks.options import (
     MAKING,
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
         repeat="how often each benchmark runs; all runs must be equal to the instruction; default: once, and every "
         "tenth twice",
         by="instructions, counted under QEMU, or time, which needs hardware of the arch; default: instructions",
+        history="a repository of CPython on this machine: count one benchmark (--only) at each of --commits; "
+        "default: measure the source",
+        commits="with --history: the first and the last commit, as A..B; default: none",
         noise=f"with --by time: how far a build may be from itself on this machine; default: {NOISE}",
     ),
 )
@@ -66,6 +70,8 @@ def measure(
     repeat: str = "",
     by: str = "instructions",
     noise: str = "",
+    history: str = "",
+    commits: str = "",
     json: bool = False,
 ) -> ExitCode:
     """Compare benchmarks with the JIT on to the same with the JIT off.
@@ -76,6 +82,13 @@ def measure(
     """
     from crossjit.measure import benchmarks
 
+    if history or commits:
+        if fast or full or against or fail_slower or repeat or noise or by != "instructions" or request.python:
+            raise UserError(
+                "--history can be combined with --only, --commits and the options of a build only",
+                hint="leave the others out",
+            )
+        return measure_history.run(request, words(only), history, commits, json=json)
     if bool(words(only)) + fast + full > 1:
         raise UserError("--only, --fast and --full each choose benchmarks", hint="leave all but one of them out")
     chosen = benchmarks.select(benchmarks.load(), words(only), fast=fast, full=full)
