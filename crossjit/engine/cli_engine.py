@@ -32,6 +32,8 @@ from crossjit.errors import EngineError, Leftover
 from crossjit.model import Arch
 
 PULL_TIMEOUT = 1800.0  # seconds for pulling an image
+# Seconds between attempts to remove a container. On a busy machine it takes long if another process is removing it.
+REMOVAL = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 0.0)
 
 
 class _Transient(Exception):  # noqa: N818 - never leaves this module
@@ -345,7 +347,7 @@ class CliEngine:
             raise
 
     def _remove_container(self, container: str) -> None:
-        for wait in (0.2, 0.5, 1.0, 2.0, 0.0):
+        for wait in REMOVAL:
             result = self.cli.try_call("container", "rm", "--force", "--volumes", container)
             if result.returncode == 0:
                 return
