@@ -16,7 +16,7 @@ from crossjit.errors import DocumentError, UserError, did_you_mean
 from crossjit.model import Arch, ExtraPackages
 from crossjit.settings import SNAPSHOT, Settings
 
-_UNUSED_SUFFIXES = frozenset({".json", ".md", ".py", ".toml"})  # files of a context that builds never read
+_UNUSED_SUFFIXES = frozenset({".json", ".lock", ".md", ".py", ".toml"})  # files of a context that builds never read
 
 FILE = "image.toml"
 DOCKERFILE = "Dockerfile"

@@ -59,7 +59,8 @@ PLAIN = Options()
 class Meter:
     """The meter of a container with a CPython: `host` is QEMU's own arch, `arch` and `cpu` are what it emulates.
 
-    `symbols` says whether the interpreter's loop, the collector and memory management can be told from the rest.
+    `symbols` says whether the interpreter's loop, the collector and memory management can be told from the rest. All of
+    the program lies below the address `reserved`.
     """
 
     host: Arch
@@ -67,6 +68,7 @@ class Meter:
     cpu: str
     python: str
     symbols: bool
+    reserved: int = RESERVED
 
     def command(self, arguments: Sequence[str], output: str, options: Options = PLAIN) -> tuple[str, ...]:
         """Return the command line that runs Python with these arguments; the plugin writes to `output`."""
@@ -74,7 +76,7 @@ class Meter:
         plugin = f"{library}/libcount.so,out={output},symbols={SYMBOLS}"
         plugin += "".join(f",{name}=on" for name, wanted in vars(options).items() if wanted)
         qemu = (f"{library}/{self.host.loader}", "--library-path", library, f"{FOLDER}/bin/qemu-{self.arch}")
-        fixed = ("-cpu", self.cpu, "-R", hex(RESERVED), "-seed", "1")
+        fixed = ("-cpu", self.cpu, "-R", hex(self.reserved), "-seed", "1")
         return (*qemu, *fixed, "-plugin", plugin, self.python, *arguments)
 
 
