@@ -134,12 +134,16 @@ def save(folder: Path, measurement: CellMeasurement) -> None:
 
 def load(run: Run) -> tuple[CellMeasurement, ...]:
     """Read the measurements of a run. Raises UserError if it has none, InfrastructureError for a damaged one."""
-    found = [
-        _read(path) for path in (run.cell_folder(cell) / FILE for cell in dict.fromkeys(run.cells)) if path.is_file()
-    ]
+    found = recorded(run)
     if not found:
         raise UserError(f"run {run.id} measured nothing", hint="`measure` prints the ids of its runs")
-    return tuple(found)
+    return found
+
+
+def recorded(run: Run) -> tuple[CellMeasurement, ...]:
+    """Read the measurements of a run, which may have none. Raises InfrastructureError for a damaged one."""
+    paths = (run.cell_folder(cell) / FILE for cell in dict.fromkeys(run.cells))
+    return tuple(_read(path) for path in paths if path.is_file())
 
 
 def _read(path: Path) -> CellMeasurement:

@@ -30,8 +30,15 @@ REASON = 300  # characters of a failure's reason
 class ProblemError(CrossjitError):
     """A benchmark could not be measured; the others go on."""
 
-    def __init__(self, message: str, trouble: Trouble = Trouble.UNRELIABLE) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        trouble: Trouble = Trouble.UNRELIABLE,
+        *,
+        hint: str = "",
+        details: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, hint=hint, details=details)
         self.trouble = trouble
 
 

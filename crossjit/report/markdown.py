@@ -52,7 +52,7 @@ def summary(run: Run, results: Sequence[CellResult]) -> str:
     blocks += _diagnoses(run, results)
     blocks += _unexpected(results)
     blocks += _caveats(results)
-    blocks.append(f"Run {_code(run.id)}. The same again:\n\n{preformatted(run.reproduce)}")
+    blocks.append(f"Run {code(run.id)}. The same again:\n\n{preformatted(run.reproduce)}")
     return output.markup("\n\n".join(filter(None, blocks))) + "\n"
 
 
@@ -96,7 +96,7 @@ def _failures(run: Run, results: Sequence[CellResult]) -> list[str]:
     blocks = [f"### {pluralize(collected.number, 'test')} went wrong"]
     for failure in shown.items:
         about = f": {escaped(failure.about)}" if failure.about else ""
-        title = f"{_code(failure.name)} {failure.outcomes} in {escaped(failure.cells)}{about}"
+        title = f"{code(failure.name)} {failure.outcomes} in {escaped(failure.cells)}{about}"
         parts = [f"<details><summary>{title}</summary>"]
         for time in failure.times:
             parts.append(f"{escaped(str(time.cell))}: {time.test.outcome}")
@@ -113,7 +113,7 @@ def _diagnoses(run: Run, results: Sequence[CellResult]) -> list[str]:
     if not concluded:
         return []
     lines = [
-        f"- **{escaped(str(item.conclusion))}**: {_code(item.test)} in {escaped(cells)}: {escaped(item.conclusion.why)}"
+        f"- **{escaped(str(item.conclusion))}**: {code(item.test)} in {escaped(cells)}: {escaped(item.conclusion.why)}"
         for item, cells in concluded[:SHOWN]
     ]
     omitted = [f"And {pluralize(len(concluded) - SHOWN, 'test')} more."] if len(concluded) > SHOWN else []
@@ -140,7 +140,8 @@ def _caveats(results: Sequence[CellResult]) -> list[str]:
     return ["### What this is no evidence of", "\n".join(lines)]
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
+    """Return text as code, on one line."""
     return f"<code>{escaped(text)}</code>"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from crossjit.measure.model import SCHEMA, CellMeasurement, Metric, Side
+from crossjit.measure.model import SCHEMA, CellMeasurement, Metric
 from crossjit.measure.statistics import Row, State, Summary, WarmUp, rows, summary, time_samples
 from crossjit.report import tables
 from crossjit.report.terminal_style import TerminalStyle
@@ -18,6 +18,7 @@ from crossjit.util.text import pluralize, size
 HEADERS = ("benchmark", "ratio", "cold", "JIT", "loop", "warm-up", "pays off", "machine code")
 TIME_HEADERS = ("benchmark", "ratio", "95 % interval", "significant", "baseline", "measured", "machine code")
 UNKNOWN = "unknown"
+NOT_TIMES = "these are counts of instructions under QEMU, not times: where hardware says otherwise, it is right"
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,11 @@ def _cell(measurement: CellMeasurement, style: TerminalStyle) -> Iterator[str]:
         yield f"{cell}: vacuous: {measurement.vacuous}"
         return
     found = rows(measurement)
-    is_time = measurement.metric is Metric.TIME
-    against = _against(measurement.measured, measurement.baseline)
-    call = "" if is_time else f", {measurement.call} call"
-    yield f"{cell}: {measurement.metric} with the JIT on against {against}{call}"
+    yield f"{cell}: {measurement.metric} with the JIT on against {against(measurement)}"
     yield ""
     with_ratio = [row for row in found if row.state is State.MEASURED]
     if with_ratio:
-        cells = [_timed_row(row) if is_time else _row(row) for row in with_ratio]
-        yield tables.render(TIME_HEADERS if is_time else HEADERS, cells, style)
+        yield tables.render(headers(measurement.metric), [texts(row) for row in with_ratio], style)
         yield ""
     figures = summary(found, time_samples(measurement))
     yield from _summary(figures, found)
@@ -106,10 +103,21 @@ def _summary(figures: Summary, found: Sequence[Row]) -> Iterator[str]:
             yield f"{row.state}: {row.name}: {row.problem}"
 
 
-def _against(measured: Side, baseline: Side) -> str:
-    if measured.cell == baseline.cell:
-        return "off"
-    return f"{baseline.cell}, JIT {'on' if baseline.jit else 'off'}"
+def against(measurement: CellMeasurement) -> str:
+    """Say what a cell is compared with, after `JIT on against`, and in which call."""
+    measured, baseline = measurement.measured, measurement.baseline
+    other = "off" if measured.cell == baseline.cell else f"{baseline.cell}, JIT {'on' if baseline.jit else 'off'}"
+    return other if measurement.metric is Metric.TIME else f"{other}, {measurement.call} call"
+
+
+def headers(metric: Metric) -> tuple[str, ...]:
+    """Return the headers of a cell's table."""
+    return TIME_HEADERS if metric is Metric.TIME else HEADERS
+
+
+def texts(row: Row) -> tuple[str, ...]:
+    """Return a benchmark's figures as text, in the order of its metric's headers."""
+    return _timed_row(row) if row.interval else _row(row)
 
 
 def _row(row: Row) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from invoke.context import Context
 from crossjit.errors import ExitCode, UserError
 from crossjit.model import Cell, Verdict
 from crossjit.report import terminal_style
-from crossjit.tasks import measure_history
+from crossjit.tasks import measure_history, report
 from crossjit.tasks.framework import note, show, show_json
 from crossjit.tasks.options import (
     MAKING,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from crossjit.measure.benchmarks import Benchmark
     from crossjit.measure.cell import Built
     from crossjit.measure.model import CellMeasurement
+    from crossjit.runs.model import Run
 
 
 @cell_command(
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
         "default: measure the source",
         commits="with --history: the first and the last commit, as A..B; default: none",
         noise=f"with --by time: how far a build may be from itself on this machine; default: {NOISE}",
+        html="also write a self-contained HTML page to this file, - for stdout; default: none",
+        markdown="also write a summary for a CI job to this file, - for stdout; default: none",
     ),
 )
 def measure(
@@ -72,6 +75,8 @@ def measure(
     noise: str = "",
     history: str = "",
     commits: str = "",
+    html: str = "",
+    markdown: str = "",
     json: bool = False,
 ) -> ExitCode:
     """Compare benchmarks with the JIT on to the same with the JIT off.
@@ -83,7 +88,7 @@ def measure(
     from crossjit.measure import benchmarks
 
     if history or commits:
-        if fast or full or against or fail_slower or repeat or noise or by != "instructions" or request.python:
+        if any((fast, full, against, fail_slower, repeat, noise, html, markdown, by != "instructions", request.python)):
             raise UserError(
                 "--history can be combined with --only, --commits and the options of a build only",
                 hint="leave the others out",
@@ -93,13 +98,14 @@ def measure(
         raise UserError("--only, --fast and --full each choose benchmarks", hint="leave all but one of them out")
     chosen = benchmarks.select(benchmarks.load(), words(only), fast=fast, full=full)
     limit = percentage("fail-slower", fail_slower) if fail_slower else None
+    files = report.places(json=json, html=html, markdown=markdown)
     method = _method(by, repeat, noise)
     request = _with_variants(request, against)
     with opened(request, looks=True) as run:
         found = tuple(_measure(run, chosen, against, method))
         code = _code(found, limit)
         run.record.finish(code)
-    _show(run, found, json=json)
+    _report(run.record.run, found, files, json=json)
     if limit is not None:
         _note_slower(found, limit)
     return code
@@ -197,17 +203,24 @@ def _code(found: Sequence[CellMeasurement], limit: float | None) -> ExitCode:
     return exit_code_of(verdicts)
 
 
-def _show(run: RunSession, found: Sequence[CellMeasurement], *, json: bool) -> None:
-    from crossjit.measure.model import Metric
-    from crossjit.report import measure as report
+def _report(record: Run, found: Sequence[CellMeasurement], files: Mapping[str, str], *, json: bool) -> None:
+    """Show what was measured, and write the reports that have a file."""
+    if report.STDOUT not in files.values():
+        _show(record, found, json=json)
+    for kind, place in files.items():
+        report.write(place, report.measured(kind, found, run=record.id, reproduce=record.reproduce))
 
-    record = run.record.run
+
+def _show(record: Run, found: Sequence[CellMeasurement], *, json: bool) -> None:
+    from crossjit.measure.model import Metric
+    from crossjit.report import measure as as_report
+
     if json:
-        show_json(report.document(found, run=record.id, reproduce=record.reproduce))
+        show_json(as_report.document(found, run=record.id, reproduce=record.reproduce))
         return
-    show(report.as_text(found, terminal_style.style_of(sys.stdout)))
+    show(as_report.as_text(found, terminal_style.style_of(sys.stdout)))
     if any(measurement.metric is Metric.INSTRUCTIONS for measurement in found):
-        show("\nthese are counts of instructions under QEMU, not times: where hardware says otherwise, it is right")
+        show(f"\n{as_report.NOT_TIMES}")
     show(f"\nrun:       {record.id}\nreproduce: {record.reproduce}")
 
 

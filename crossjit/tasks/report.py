@@ -14,10 +14,11 @@ from crossjit.errors import ExitCode, InfrastructureError, UserError
 from crossjit.report import tables
 from crossjit.tasks.framework import command, note, show, show_bytes, show_json
 from crossjit.tasks.options import describe
-from crossjit.tasks.runs import RUN, bisected_json, concluded, described, summary
+from crossjit.tasks.runs import RUN, concluded, described, looked_json, summary
 from crossjit.util.paths import full_path
 
 if TYPE_CHECKING:
+    from crossjit.measure.model import CellMeasurement
     from crossjit.model import CellResult
     from crossjit.runs.model import Run
 
@@ -53,29 +54,51 @@ def report(
     names = run or ["last"]
     if len(names) > 1:
         raise UserError("only one run at a time can be given", hint=f"`{PROGRAM} compare RUN_A RUN_B` takes two")
-    files = {kind: place for kind, place in (("html", html), ("junit", junit), ("markdown", markdown)) if place}
-    if [*files.values()].count(STDOUT) + json > 1:
-        raise UserError("only one report at a time can go to stdout", hint="give the others a file")
+    files = places(json=json, html=html, junit=junit, markdown=markdown)
     loaded = history.load(settings.load(), names[0])
     results = loaded.results()
     written = [(place, _render(kind, loaded, results)) for kind, place in files.items()]
     for place, content in written:
-        if place == STDOUT:
-            show_bytes(content)
-        else:
-            _write(full_path(place), content)
-            note(f"wrote {place}")
+        write(place, content)
     if json:
         show_json(_whole(loaded, results))
     elif not files:
         show(described(loaded, steps=False))
 
 
+def places(*, json: bool, **files: str) -> dict[str, str]:
+    """Return the reports that have a file, by their kind. Raises UserError if several are for stdout."""
+    found = {kind: place for kind, place in files.items() if place}
+    if [*found.values()].count(STDOUT) + json > 1:
+        raise UserError("only one report at a time can go to stdout", hint="give the others a file")
+    return found
+
+
+def write(place: str, content: bytes) -> None:
+    """Write a report to a file, or to stdout. Raises UserError, InfrastructureError."""
+    if place == STDOUT:
+        show_bytes(content)
+    else:
+        _write(full_path(place), content)
+        note(f"wrote {place}")
+
+
+def measured(kind: str, found: Sequence[CellMeasurement], *, run: str, reproduce: str) -> bytes:
+    """Return a report of measurements."""
+    from crossjit.report import measure_markdown, measure_page
+
+    document = {"html": measure_page.page, "markdown": measure_markdown.as_markdown}[kind]
+    return document(found, run=run, reproduce=reproduce).encode()
+
+
 def _render(kind: str, run: Run, results: Sequence[CellResult]) -> bytes:
+    from crossjit.measure import model
     from crossjit.report import bisect
 
     if (answer := bisect.recorded(run.folder, kind)) is not None:
         return answer
+    if kind != "junit" and (found := model.recorded(run)):
+        return measured(kind, found, run=run.id, reproduce=run.reproduce)
     if kind == "html":
         from crossjit.report import html
 
@@ -94,7 +117,7 @@ def _whole(run: Run, results: Sequence[CellResult]) -> dict[str, object]:
 
     return (
         summary(run)
-        | bisected_json(run)
+        | looked_json(run)
         | {
             "cells": [
                 tables.cell_json(result, whole=True)

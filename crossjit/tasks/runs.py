@@ -69,7 +69,7 @@ def show_run(context: Context, run: list[str] | None = None, steps: bool = False
     loaded = history.load(settings.load(), names[0])
     if json:
         cells = [tables.cell_json(result) | concluded(loaded, result.cell) for result in loaded.results()]
-        show_json(summary(loaded) | {"cells": cells} | bisected_json(loaded))
+        show_json(summary(loaded) | {"cells": cells} | looked_json(loaded))
     else:
         show(described(loaded, steps=steps))
 
@@ -260,7 +260,8 @@ def concluded(run: Run, cell: Cell) -> dict[str, object]:
 
 def described(run: Run, *, steps: bool) -> str:
     """Return a run as text."""
-    from crossjit.report import diagnoses
+    from crossjit.measure import model
+    from crossjit.report import diagnoses, measure
     from crossjit.report.crashes import crashes_text
     from crossjit.report.gdb import SEEN
 
@@ -284,6 +285,9 @@ def described(run: Run, *, steps: bool) -> str:
         return "\n".join([*lines, f"reproduce: {run.reproduce}"])
     if (bisected := _bisected(run)) is not None:
         return "\n".join([*lines, "", bisected, "", f"reproduce: {run.reproduce}"])
+    if found := model.recorded(run):
+        shown = measure.as_text(found, terminal_style.style_of(sys.stdout))
+        return "\n".join([*lines, "", shown, "", f"reproduce: {run.reproduce}"])
     style, diagnosed = terminal_style.style_of(sys.stdout), diagnoses.of(run)
     if diagnosed and not any(run.result(cell) for cell in run.cells):  # a run of `triage`
         return "\n".join(
@@ -318,12 +322,15 @@ def _bisected(run: Run) -> str | None:
     return f"bisection: {judged}{more}"
 
 
-def bisected_json(run: Run) -> dict[str, object]:
-    """Return the answer of a bisection as a JSON value, nothing for other runs."""
-    from crossjit.report import bisect
+def looked_json(run: Run) -> dict[str, object]:
+    """Return the answer of a bisection, or what was measured, as a JSON value; nothing for other runs."""
+    from crossjit.measure import model
+    from crossjit.report import bisect, measure
 
-    answer = bisect.recorded(run.folder, "json")
-    return {} if answer is None else {"bisect": json_module.loads(answer)}
+    if (answer := bisect.recorded(run.folder, "json")) is not None:
+        return {"bisect": json_module.loads(answer)}
+    found = model.recorded(run)
+    return {"measure": measure.document(found, run=run.id, reproduce=run.reproduce)} if found else {}
 
 
 def _steps(run: Run) -> list[str]:

@@ -14,10 +14,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from crossjit.measure.model import CellMeasurement
 from crossjit.model import CellResult
-from crossjit.report import html
+from crossjit.report import html, measure_page
 from crossjit.settings import Settings
-from tests import example_runs
+from tests import example_measurements, example_runs
 from tests.conftest import find_browser
 
 pytestmark = pytest.mark.browser
@@ -26,11 +27,39 @@ WIDE, NARROW = 1280, 360
 PATIENCE = 300_000  # milliseconds: the machine may be busy
 LOOKS = [(scheme, width) for scheme in ("light", "dark") for width in (WIDE, NARROW)]
 
-RESULTS: dict[str, Callable[[], tuple[CellResult, ...]]] = {
-    "every verdict": example_runs.results,
-    "green": lambda: example_runs.results()[2:3],
-    "hostile": example_runs.hostile,
-    "nothing": tuple,
+Document = Callable[[Settings], str]
+
+
+def run_page(results: tuple[CellResult, ...]) -> Document:
+    """Return what makes the page of a run with these results."""
+
+    def document(settings: Settings) -> str:
+        run = example_runs.record(settings, results)
+        if results == example_runs.results():
+            example_runs.triage(run)
+        return html.page(run, run.results())
+
+    return document
+
+
+def measured(found: tuple[CellMeasurement, ...]) -> Document:
+    """Return what makes the page of measurements."""
+    return lambda settings: measure_page.page(found, run="20261124-070000-beef", reproduce="./inv measure --arch all")
+
+
+EVERY_VERDICT = run_page(example_runs.results())
+MEASURED = measured((*example_measurements.both(), example_measurements.vacuous()))
+
+PAGES: dict[str, Document] = {
+    "every verdict": EVERY_VERDICT,
+    "green": run_page(example_runs.results()[2:3]),
+    "hostile": run_page(example_runs.hostile()),
+    "nothing": run_page(()),
+    "measured": MEASURED,
+    "measured on one arch": measured(example_measurements.both()[:1]),
+    "measured by time": measured((example_measurements.timed(),)),
+    "hostile measurement": measured(example_measurements.hostile()),
+    "nothing measured": measured((example_measurements.vacuous(),)),
 }
 
 OVERFLOW = """() => [...document.querySelectorAll("*")]
@@ -75,12 +104,9 @@ def open_page(browser: Browser, settings: Settings, tmp_path: Path) -> Iterator[
     """Write a page and open it with no network and a browser of the given width and colours."""
     contexts = []
 
-    def opened(results: tuple[CellResult, ...], scheme: str = "light", width: int = WIDE) -> Seen:
-        run = example_runs.record(settings, results)
-        if results == example_runs.results():
-            example_runs.triage(run)
+    def opened(document: Document, scheme: str = "light", width: int = WIDE) -> Seen:
         file = tmp_path / "report.html"
-        file.write_text(html.page(run, run.results()), encoding="utf-8")
+        file.write_text(document(settings), encoding="utf-8")
         context = browser.new_context(
             viewport={"width": width, "height": 900},
             color_scheme="dark" if scheme == "dark" else "light",
@@ -110,10 +136,10 @@ def unfold(page: Page) -> None:
     page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
 
 
-@pytest.mark.parametrize("name", RESULTS)
+@pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize(("scheme", "width"), LOOKS)
 def test_it_looks_right(open_page: Open, tmp_path: Path, name: str, scheme: str, width: int) -> None:
-    seen = open_page(RESULTS[name](), scheme, width)
+    seen = open_page(PAGES[name], scheme, width)
     page = seen.page
     for state in ("folded", "unfolded"):
         if state == "unfolded":
@@ -128,10 +154,10 @@ def test_it_looks_right(open_page: Open, tmp_path: Path, name: str, scheme: str,
     assert page.title().endswith(f"crossjit run {page.locator('header code').first.inner_text()}")
 
 
-@pytest.mark.parametrize("name", RESULTS)
+@pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize(("scheme", "width"), LOOKS)
 def test_it_is_accessible(open_page: Open, name: str, scheme: str, width: int) -> None:
-    page = open_page(RESULTS[name](), scheme, width).page
+    page = open_page(PAGES[name], scheme, width).page
     unfold(page)
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
@@ -140,7 +166,7 @@ def test_it_is_accessible(open_page: Open, name: str, scheme: str, width: int) -
 
 
 def test_axe_would_find_something(open_page: Open) -> None:
-    page = open_page(example_runs.results()).page
+    page = open_page(EVERY_VERDICT).page
     page.evaluate("document.querySelector('.quiet').style.color = '#dddddd'")
     page.evaluate("document.querySelector('th').removeAttribute('scope'); document.documentElement.lang = ''")
     found = {each["id"] for each in Axe().run(page).response["violations"]}
@@ -148,7 +174,7 @@ def test_axe_would_find_something(open_page: Open) -> None:
 
 
 def test_the_keyboard_is_enough(open_page: Open) -> None:
-    page = open_page(example_runs.results()).page
+    page = open_page(EVERY_VERDICT).page
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.getAttribute('href')") == "#cells"
     assert page.evaluate(FOCUS) == "3px solid"
@@ -164,7 +190,7 @@ def test_the_keyboard_is_enough(open_page: Open) -> None:
 
 
 def test_links_lead_to_what_they_name(open_page: Open) -> None:
-    page = open_page(example_runs.results(), width=NARROW).page
+    page = open_page(EVERY_VERDICT, width=NARROW).page
     page.get_by_role("link", name="3.15/aarch64/jit: fail").click()
     section = page.locator("section.cell", has=page.get_by_role("heading", name="3.15/aarch64/jit"))
     assert section.evaluate("each => Math.abs(each.getBoundingClientRect().top) < 200")
@@ -172,9 +198,49 @@ def test_links_lead_to_what_they_name(open_page: Open) -> None:
 
 
 def test_a_page_of_a_full_run_opens(open_page: Open, tmp_path: Path) -> None:
-    seen = open_page(example_runs.full_run(bad=300), width=NARROW)
+    seen = open_page(run_page(example_runs.full_run(bad=300)), width=NARROW)
     assert (tmp_path / "report.html").stat().st_size < 2_000_000
     assert seen.page.locator("h1").inner_text().endswith("2 of 3 cells failed, 1 did not finish")
     unfold(seen.page)
     assert seen.page.evaluate("document.documentElement.scrollWidth") == NARROW
     assert seen.said == []
+
+
+def test_the_chart_is_sorted_without_a_script(open_page: Open) -> None:
+    page = open_page(MEASURED).page
+    lines = page.locator(".lines > li")
+
+    def first() -> str:
+        tops = [(line.bounding_box() or {"y": 1e9})["y"] for line in lines.all()]
+        return lines.nth(tops.index(min(tops))).locator(".name").inner_text()
+
+    assert first() == "megamorphic_calls"
+    page.get_by_role("radio", name="name", exact=True).focus()
+    page.keyboard.press("Space")
+    assert first() == "argparse_many_optionals"
+    page.get_by_role("radio", name="worst on aarch64").check()
+    assert first() == "megamorphic_calls"
+    page.get_by_role("radio", name="JIT share").check()
+    assert first() not in ("megamorphic_calls", "argparse_many_optionals")
+
+
+def test_marks_of_the_chart_stand_at_their_ratios(open_page: Open) -> None:
+    page = open_page(MEASURED).page
+
+    def middle(selector: str) -> float:
+        return float(
+            page.locator(selector).first.evaluate(
+                "each => { const box = each.getBoundingClientRect(); return box.left + box.width / 2; }"
+            )
+        )
+
+    row = ".lines > li:has(.name:text-is('{}')) .plot {}"
+    one = middle(".heads .plot text:text-is('1')")
+    assert middle(row.format("richards", "circle")) < middle(row.format("nbody", "circle")) < one - 50
+    assert middle(row.format("megamorphic_calls", "circle")) > one + 50
+    assert abs(middle(row.format("richards", "circle")) - middle(row.format("richards", "rect.s2"))) < 1
+    for name in ("richards", "megamorphic_calls"):
+        ends = [middle(row.format(name, f"line.{style}")) for style in ("s1", "s2")]
+        assert ends == pytest.approx([(one + middle(row.format(name, "circle"))) / 2] * 2, abs=1), (
+            "a line begins at 1.0"
+        )

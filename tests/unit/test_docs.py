@@ -33,6 +33,7 @@ from crossjit.capsule import archive
 from crossjit.config import recipes as recipe_documents
 from crossjit.config import suites
 from crossjit.errors import EngineError, SourceError
+from crossjit.measure import model
 from crossjit.model import Arch, Cell, CellResult, Verdict
 from crossjit.pipeline import matrix
 from crossjit.remote import signing
@@ -44,7 +45,7 @@ from crossjit.sources import request as sources
 from crossjit.stash.store import Store
 from crossjit.tasks import develop, docs, namespace, program
 from crossjit.tasks.options import Request, to_record
-from tests import example_runs
+from tests import example_measurements, example_runs
 from tests.unit import test_capsule, test_local_pythons
 from tests.unit.trees import SUPPORT, manifest, shareable, stream
 
@@ -199,6 +200,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
             repo=".", good=GOOD, bad=BAD, bad_ref="main", arch=Arch.AARCH64.value, variant="jit", tests=("test_dis",)
         )
         Journal.start(record.folder, plan)
+        measured = example_measurements.measurement(Arch.AARCH64)
+        model.save(record.cell_folder(measured.cell), measured)
     return home
 
 

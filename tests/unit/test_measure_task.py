@@ -222,6 +222,7 @@ def test_a_benchmark_that_is_too_slow(machine: Machine, capsys: pytest.CaptureFi
         ({"only": ["c_code"], "fast": True}, "--only, --fast and --full each choose benchmarks"),
         ({"only": ["c_cod"]}, "there is no benchmark 'c_cod'; did you mean 'c_code'?"),
         ({"fail_slower": "much"}, "invalid --fail-slower 'much': expected a percentage"),
+        ({"html": "-", "json": True}, "only one report at a time can go to stdout"),
         ({"repeat": "0"}, "invalid --repeat '0': expected a whole number of at least 1"),
         ({"against": "jit"}, "jit cannot be compared with itself"),
         (
@@ -280,6 +281,20 @@ def test_a_measurement_that_cannot_be_read(machine: Machine) -> None:
     path.write_text(json.dumps(document | {"call": "hot"}))
     with pytest.raises(InfrastructureError, match="is damaged"):
         model.load(recorded)
+
+
+def test_reports_are_written_on_request(
+    machine: Machine, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    page, summary = tmp_path / "page.html", tmp_path / "summary.md"
+    run(only=["fast_one"], html=str(page), markdown=str(summary))
+    assert "With the JIT on: 20.0 % fewer instructions on x86_64" in page.read_text()
+    assert summary.read_text().startswith("## crossjit: With the JIT on: 20.0 %")
+    shown = capsysbinary.readouterr()
+    assert shown.out.startswith(b"3.15/x86_64/jit: instructions with the JIT on against off")
+    assert shown.err.decode().splitlines()[-2:] == [f"wrote {page}", f"wrote {summary}"]
+    run(only=["fast_one"], html="-")
+    assert capsysbinary.readouterr().out.startswith(b"<!DOCTYPE html>"), "a page on stdout has no text before it"
 
 
 def test_times_are_recorded_for_the_next_run(machine: Machine) -> None:
