@@ -40,7 +40,7 @@ def init(context: Context, folder: str, force: bool = False) -> None:
         files.replace(path, content)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}", hint="give a folder that can be written") from error
-    show(f"written: {path}\nto use it: git add {WORKFLOW}, commit, push, and make the check `gate` required")
+    show(f"written: {path}\nto use it: git add {WORKFLOW}, commit, push, and make the check `jit / gate` required")
 
 
 @command(

@@ -36,11 +36,14 @@ def test_no_script_has_an_expression_in_it() -> None:
 
 
 def test_permissions_are_the_least() -> None:
+    """Only the job that pushes, which pull requests do not run, may write."""
+    pushing = {"contents": "read", "packages": "write", "id-token": "write", "attestations": "write"}
     for path in WRITTEN[:-1]:
         document = github_actions.read(path)
         assert document["permissions"] == {}
         for name, job in document["jobs"].items():
-            assert job["permissions"] in ({}, {"contents": "read"}), name
+            may_push = (path.name, name) == ("stash.yml", "push")
+            assert job["permissions"] in ([pushing] if may_push else [{}, {"contents": "read"}]), name
 
 
 def test_the_documented_workflow_is_the_one_that_is_written() -> None:

@@ -1,0 +1,77 @@
+"""The jobs `merge` and `gate` of our reusable workflow, run on run records as the matrix uploads them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from crossjit.model import CellResult, Verdict
+from crossjit.pipeline import matrix
+from crossjit.settings import Settings
+from tests.github_actions import FAILURE, SUCCESS, WORKFLOWS, Actions, JobRun
+from tests.unit.test_merge import CELL, HALVES, record, result, suite
+
+NAMES = tuple(f"/{CELL} {number}/2" for number in (1, 2))
+GREEN = (result(suite(HALVES[0])), result(suite(HALVES[1])))
+RED = result(suite(HALVES[0], failed=HALVES[0][:1]), Verdict.FAIL)
+
+
+class Gate:
+    """A matrix of a cell with two shards whose jobs have ended."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.logs: Mapping[str, str] = {}
+        (root / "seed").mkdir()
+
+    def upload(self, number: int, part: CellResult, attempt: int = 1) -> None:
+        name = f"runs-{CELL.slug}-{number}-of-2-attempt-{attempt}"
+        home = Settings(home=self._root / f"home-{name}")
+        record(home, part, shard=(number, 2), attempt=attempt)
+        shutil.copytree(home.runs, self._root / "artifacts" / name)
+
+    def result(self, *ended: str, attempt: int = 1) -> str:
+        planned = json.dumps(matrix.matrix([CELL], shards=2))
+        earlier = {"/plan": JobRun(SUCCESS, {"matrix": planned}), **dict(zip(NAMES, map(JobRun, ended), strict=True))}
+        github = {"server_url": "", "repository": "", "sha": ""}
+        again = {"/merge", "/gate"}.__contains__
+        actions = Actions(self._root, github, {}, self._root / "seed", attempt=attempt, again=again, earlier=earlier)
+        done = actions.run(WORKFLOWS / "matrix.yml", {"recipe": "3.15"})
+        self.logs = actions.logs
+        self.outputs = done[""].outputs
+        return done["gate"].result
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    return Gate(tmp_path)
+
+
+def test_all_shards_pass(gate: Gate) -> None:
+    for number, part in enumerate(GREEN, 1):
+        gate.upload(number, part)
+    assert gate.result(SUCCESS, SUCCESS) == SUCCESS, gate.logs
+    assert gate.outputs["verdict"] == "pass"
+    assert "600 tests run" in gate.logs["/merge"]
+
+
+def test_a_refused_merge_has_no_verdict(gate: Gate) -> None:
+    """The newest run is then one of the imported ones, which may have passed."""
+    gate.upload(1, RED)
+    gate.upload(2, replace(GREEN[1], build_key="cd" * 32))
+    assert gate.result(FAILURE, SUCCESS) == FAILURE
+    assert gate.outputs["verdict"] == ""
+    assert "are of different builds" in gate.logs["/merge"]
+
+
+def test_a_job_that_is_lost_in_a_newer_attempt_is_not_green_by_the_older_one(gate: Gate) -> None:
+    for number, part in enumerate(GREEN, 1):
+        gate.upload(number, part)
+    gate.upload(1, GREEN[0], attempt=2)
+    assert gate.result(SUCCESS, FAILURE, attempt=2) == FAILURE
+    assert "success failure success" in gate.logs["/gate"]
