@@ -20,6 +20,7 @@ from crossjit.validation import resume
 from crossjit.validation.join import join_cell
 
 WHOLE: Shard = (1, 1)
+MOST_SHARDS = 10_000  # far more than any matrix has
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,14 @@ def _parts(runs: Iterable[Run]) -> Iterator[Part]:
 
 
 def _shard(run: Run) -> Shard:
+    """Return which shard a run is of. Raises UserError for one that cannot be."""
     match run.request.get("selection"):
-        case {"shard": [int(number), int(shards)]}:
+        case {"shard": [number, shards]}:
+            if not (isinstance(number, int) and isinstance(shards, int) and 1 <= number <= shards <= MOST_SHARDS):
+                raise UserError(
+                    f"run {run.id} says that it is shard {number}/{shards}",
+                    hint="leave it out: its record is damaged",
+                )
             return number, shards
     return WHOLE
 

@@ -13,11 +13,14 @@ from crossjit.runs.model import worst
 from crossjit.validation import job_list
 from crossjit.validation.verdict import judge
 
+_GOOD = (Verdict.PASS, Verdict.VACUOUS)  # a shard may be vacuous where the whole is not: it may have no tests
+
 
 def join_cell(parts: Mapping[Shard, CellResult], shards: int) -> CellResult:
     """Join the results of a cell's shards, by shard. A shard that is missing makes the cell `infra`.
 
-    A cell of which a shard has no results of its suites gets the worst verdict of its shards.
+    A cell of which a shard has no results of its suites gets the worst verdict of its shards, and no cell a better one
+    than a shard that failed.
     """
     results = [parts[shard] for shard in sorted(parts)]
     joined = replace(
@@ -30,11 +33,14 @@ def join_cell(parts: Mapping[Shard, CellResult], shards: int) -> CellResult:
     missing = [f"{number}/{shards}" for number in range(1, shards + 1) if (number, shards) not in parts]
     complete = not missing and all(result.suites for result in results)
     env = _environment(joined.suites)
-    if complete and env is not None:
-        verdict, reasons = judge(joined.cell, env.variant, joined.probe, joined.suites)
-        return replace(joined, verdict=verdict, reasons=reasons)
     verdict = worst(result.verdict for result in results)
-    if missing and verdict in (Verdict.PASS, Verdict.VACUOUS):
+    if complete and env is not None:
+        # each shard was on a machine of its own, whose probe counts
+        judged = [judge(joined.cell, env.variant, result.probe, joined.suites) for result in results]
+        whole = worst(found for found, _ in judged)
+        if whole not in _GOOD or verdict in _GOOD:
+            return replace(joined, verdict=whole, reasons=_union(told for found, told in judged if found is whole))
+    if missing and verdict in _GOOD:
         verdict = Verdict.INFRA
     reasons = (
         *(f"there is no result of shard {name}" for name in missing),
@@ -71,10 +77,10 @@ def _join(name: str, parts: Sequence[SuiteResult]) -> SuiteResult:
 
 
 def _distinct(tests: Iterable[TestResult]) -> Iterator[TestResult]:
-    """Yield each test once. One that several shards tell of was deselected in all but one of them."""
+    """Yield each test once. One that several shards tell of was deselected in all but one of them; a failure counts."""
     found: dict[str, TestResult] = {}
     for test in tests:
-        if test.name not in found or found[test.name].outcome is Outcome.SKIPPED:
+        if test.name not in found or found[test.name].outcome is Outcome.SKIPPED or test.failed:
             found[test.name] = test
     yield from found.values()
 

@@ -136,6 +136,43 @@ def test_a_shard_without_results_decides(settings: Settings, verdict: Verdict) -
     assert "shard 2/2: why" in merged.result.reasons
 
 
+@pytest.mark.parametrize(
+    ("probe", "verdict"),
+    [
+        (facts("uops", executable={"machine": CELL.arch.elf_machine}), Verdict.VACUOUS),
+        (facts("machine code", executable={"machine": "EM_386"}), Verdict.FAIL),
+        ({}, Verdict.FAIL),
+    ],
+)
+def test_the_probe_of_each_shard_counts(settings: Settings, probe: dict[str, object], verdict: Verdict) -> None:
+    first, second = result(suite(HALVES[0])), replace(result(suite(HALVES[1]), verdict), probe=probe)
+    for parts in ([first, second], [second, first]):
+        runs = [record(settings, part, shard=(number, 2)) for number, part in enumerate(parts, 1)]
+        (merged,) = merge.merge(runs, {CELL: 2})
+        assert merged.result.verdict is verdict
+        assert merged.result.reasons
+
+
+def test_a_failure_in_one_shard_is_not_hidden_by_another(settings: Settings) -> None:
+    """Neither where the other passed the same test, nor where its results do not show why it failed."""
+    twice = HALVES[0][0]
+    bad = suite([*HALVES[1], twice], failed=[twice])
+    (merged,) = merge.merge(
+        [
+            record(settings, result(suite(HALVES[0])), shard=(1, 2)),
+            record(settings, result(bad, Verdict.FAIL), shard=(2, 2)),
+        ],
+        {},
+    )
+    assert merged.result.verdict is Verdict.FAIL and twice in merged.result.reasons[0]
+    runs = [
+        record(settings, result(suite(HALVES[0])), shard=(1, 2)),
+        record(settings, result(suite(HALVES[1]), Verdict.INFRA), shard=(2, 2)),
+    ]
+    (merged,) = merge.merge(runs, {})
+    assert (merged.result.verdict, merged.result.reasons[-1]) == (Verdict.INFRA, "shard 2/2: why")
+
+
 def test_a_newer_attempt_replaces_an_older_one(settings: Settings) -> None:
     red = record(settings, result(suite(HALVES[0], failed=HALVES[0][:1]), Verdict.FAIL), shard=(1, 2), attempt=1)
     green = record(settings, result(suite(HALVES[0])), shard=(1, 2), attempt=2)
@@ -177,6 +214,13 @@ def test_runs_that_do_not_belong_together(settings: Settings) -> None:
     assert "different builds" in refused(
         [record(settings, whole, shard=(1, 2)), record(settings, other_build, shard=(2, 2))]
     )
+
+
+@pytest.mark.parametrize("shard", [(0, 1), (3, 2), (-1, 2), (1, 10**9)])
+def test_a_shard_that_cannot_be(settings: Settings, shard: tuple[int, int]) -> None:
+    """Beside the true one it would replace it, or take all memory for a list of those that are missing."""
+    run = record(settings, result(suite(HALVES[0])), shard=shard)
+    assert refused([run]) == f"run {run.id} says that it is shard {shard[0]}/{shard[1]}"
 
 
 def test_a_run_that_has_not_ended_or_has_no_verdicts(settings: Settings) -> None:
