@@ -127,7 +127,7 @@ def _read(folder: Path) -> Run | None:
     alive = files.is_alive(folder)
     try:
         run = run_type().validate_python(json.loads((folder / RUN_FILE).read_bytes()))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if run.state is RunState.RUNNING and not alive:
         run = replace(run, state=RunState.ABORTED)

@@ -11,7 +11,7 @@ from enum import StrEnum
 from functools import cache
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from crossjit.errors import CrossjitError, ExitCode, InfrastructureError
 from crossjit.model import Cell, CellResult, Verdict
@@ -194,7 +194,7 @@ def read_result(path: Path) -> CellResult | None:
     """Read a cell's result; None if it is missing or damaged."""
     try:
         return result_type().validate_python(json.loads(path.read_bytes()))
-    except (OSError, ValueError, ValidationError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

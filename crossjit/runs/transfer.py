@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import lzma
 import re
 import shutil
 import stat
@@ -14,8 +15,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
-
-from pydantic import ValidationError
 
 from crossjit.errors import UserError
 from crossjit.runs import history
@@ -28,6 +27,8 @@ ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 _PART = re.compile(r"[A-Za-z0-9_.+-]+")  # of a path in a record
 _HINT = "give a folder or a zip file with runs/ of a state folder, as CI uploads it"
 _CHUNK = 1 << 20
+# what zipfile raises for archives that are damaged, or of a kind that it does not know
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _parse(path: Path, name: str, record: Record) -> Run:
     try:
         with member.open() as stream:
             run = run_type().validate_python(json.loads(stream.read()))
-    except (ValueError, ValidationError, zipfile.BadZipFile, zlib.error, OSError) as error:
+    except (*_DAMAGED, OSError) as error:  # pydantic's and json's errors are ValueErrors, too deep JSON a RuntimeError
         raise UserError(f"the record of run {name} in {path} is damaged", hint="upload or copy it again") from error
     if run.state is RunState.RUNNING:  # its process is on a different machine, or dead
         run = replace(run, state=RunState.ABORTED)
@@ -141,7 +142,7 @@ def _copy(member: Member, target: Path) -> None:
                 if left < 0:
                     raise zipfile.BadZipFile("more bytes than it says")
                 file.write(chunk)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except _DAMAGED as error:
         raise UserError(f"{member.path} is damaged: {error}", hint="upload or copy it again") from error
 
 
@@ -152,11 +153,16 @@ def _opened(path: Path) -> Iterator[Iterable[Member]]:
         if path.is_dir():
             yield _of_folder(path)
         else:
-            with zipfile.ZipFile(path) as archive:
+            with _archive(path) as archive:
                 yield _of_zip(archive)
     except FileNotFoundError as error:
         raise UserError(f"there is no {path}", hint=_HINT) from error
-    except zipfile.BadZipFile as error:
+
+
+def _archive(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except _DAMAGED as error:
         raise UserError(f"{path} is not a complete zip file: {error}", hint=_HINT) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -150,3 +151,36 @@ def test_a_damaged_member_leaves_nothing(settings: Settings, elsewhere: Run, tmp
         import_runs(settings, path)
     assert history.list_runs(settings) == ()
     assert not (settings.runs / PLAIN).exists()
+
+
+DEEP = b"[" * 200_000
+
+
+def test_zip_files_that_python_does_not_read(settings: Settings, elsewhere: Run, tmp_path: Path) -> None:
+    """Of a compression that it does not know, with a name that is no text, with JSON that is too deep."""
+    record = (elsewhere.folder / "run.json").read_bytes()
+    path = archive(tmp_path / "x.zip", {f"{PLAIN}/run.json": record, f"{PLAIN}/\u00e9": b"x"})
+    content = path.read_bytes()
+    path.write_bytes(content.replace("\u00e9".encode(), b"\xff\xfe"))
+    with pytest.raises(UserError, match="is not a complete zip file"):
+        import_runs(settings, path)
+    for number, name in enumerate(("run.json", "x.log")):
+        path = archive(tmp_path / "x.zip", {f"{PLAIN}/run.json": record, f"{PLAIN}/x.log": b"x"})
+        with zipfile.ZipFile(path) as file:
+            changed = bytearray(path.read_bytes())
+            entry = [place.start() for place in re.finditer(rb"PK\x01\x02", changed)][number]
+            changed[entry + 10] = changed[file.infolist()[number].header_offset + 8] = 99
+        path.write_bytes(changed)
+        with pytest.raises(UserError, match="is damaged"):
+            import_runs(settings, path)
+        assert not (settings.runs / PLAIN).exists(), name
+    with pytest.raises(UserError, match="is damaged"):
+        import_runs(settings, archive(path, {f"{PLAIN}/run.json": DEEP}))
+
+
+def test_a_result_that_is_too_deep_is_damaged(settings: Settings, elsewhere: Run) -> None:
+    (cell, *_) = elsewhere.cells
+    (elsewhere.cell_folder(cell) / "result.json").write_bytes(DEEP)
+    import_runs(settings, elsewhere.folder)
+    damaged = next(result for result in history.load(settings).results() if result.cell == cell)
+    assert damaged.verdict.value == "infra" and "its record is damaged" in damaged.reasons[0]
