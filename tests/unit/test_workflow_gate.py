@@ -1,4 +1,4 @@
-"""The jobs `merge` and `gate` of our reusable workflow, run on run records as the matrix uploads them."""
+"""Who may do what in our reusable workflows: the gate on uploaded run records, and which events push."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 from crossjit.model import CellResult, Verdict
 from crossjit.pipeline import matrix
 from crossjit.settings import Settings
-from tests.github_actions import FAILURE, SUCCESS, WORKFLOWS, Actions, JobRun
+from crossjit.upstream.expressions import evaluate_text
+from tests.github_actions import FAILURE, SUCCESS, WORKFLOWS, Actions, JobRun, read
 from tests.unit.test_merge import CELL, HALVES, record, result, suite
 
 NAMES = tuple(f"/{CELL} {number}/2" for number in (1, 2))
@@ -75,3 +76,28 @@ def test_a_job_that_is_lost_in_a_newer_attempt_is_not_green_by_the_older_one(gat
     gate.upload(1, GREEN[0], attempt=2)
     assert gate.result(SUCCESS, FAILURE, attempt=2) == FAILURE
     assert "success failure success" in gate.logs["/gate"]
+
+
+MAIN = {"ref": "refs/heads/main", "ref_name": "main"}
+EVENT = {"repository": {"default_branch": "main"}}
+
+
+@pytest.mark.parametrize(
+    ("github", "may"),
+    [
+        ({"event_name": "push", **MAIN, "event": EVENT}, True),
+        ({"event_name": "workflow_dispatch", **MAIN, "event": EVENT}, True),
+        # such an event names no repository: https://github.com/docker/metadata-action/issues/184
+        ({"event_name": "schedule", **MAIN, "event": {"schedule": "0 3 * * *"}}, True),
+        ({"event_name": "push", "ref": "refs/heads/3.15", "ref_protected": True, "event": EVENT}, True),
+        ({"event_name": "push", "ref": "refs/heads/x", "ref_name": "x", "event": EVENT}, False),
+        ({"event_name": "push", "ref": "refs/tags/main", "ref_name": "main", "event": EVENT}, False),
+        ({"event_name": "pull_request", **MAIN, "ref_protected": True, "event": EVENT}, False),
+        ({"event_name": "pull_request_target", **MAIN, "event": EVENT}, False),
+        ({"event_name": "workflow_run", **MAIN, "event": EVENT}, False),
+        ({"event_name": "push", "ref": "refs/heads/x", "event": {}}, False),
+    ],
+)
+def test_which_events_push_to_the_shared_stash(github: dict[str, object], may: bool) -> None:
+    condition = read(WORKFLOWS / "stash.yml")["jobs"]["plan"]["if"]
+    assert evaluate_text(condition, {"github": {"ref_protected": False, **github}}) is may
