@@ -102,8 +102,8 @@ class CellMeasurement:
     """The benchmarks of one cell: `measured` against `baseline`.
 
     `call` is the one whose instructions are compared. `vacuous` is why nothing could be measured, empty
-    otherwise. `meter` is the image that counted, `table` the digest of the benchmarks' table and packages: what has
-    different ones cannot be compared. `noise` is of times: how far a build may be from itself, as a part of 1.
+    otherwise. `meter` is the image that counted, `table` the digest of the benchmarks, with their table and packages:
+    what has different ones cannot be compared. `noise` is of times: how far a build may be from itself, as a part of 1.
     """
 
     measured: Side
