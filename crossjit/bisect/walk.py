@@ -11,13 +11,10 @@ from crossjit.bisect import history
 from crossjit.bisect.history import Commit, History
 from crossjit.bisect.trial import UnfitError
 from crossjit.errors import BuildError, ProductError, UserError
+from crossjit.measure.compare import NOISE
 from crossjit.model import Arch
 from crossjit.progress import Progress
 from crossjit.util.text import duration, pluralize
-
-# One build whose functions are laid out differently needs up to this many percent more or fewer instructions; a
-# measurement of 3.15 in five layouts gave 0.10 to 0.25. A commit that changes nothing else may change the layout.
-THRESHOLD = 0.3
 
 
 class Counter(Protocol):
@@ -41,7 +38,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Move:
-    """A change of more than the threshold, in percent, from the last commit before that was counted."""
+    """A change of more than the noise, in percent, from the last commit before that was counted."""
 
     commit: Commit
     arch: Arch
@@ -68,15 +65,15 @@ def walk(line: History, counters: Mapping[Arch, Counter], progress: Progress) ->
         yield Point(described[commit], instructions, problems)
 
 
-def moves(points: Sequence[Point], threshold: float = THRESHOLD) -> tuple[Move, ...]:
-    """Return the commits at which a count moved by more than `threshold` percent. Pure."""
+def moves(points: Sequence[Point], noise: float = NOISE) -> tuple[Move, ...]:
+    """Return the commits at which a count moved by more than `noise`, a part of 1. Pure."""
     last: dict[Arch, int] = {}
     found = []
     for point in points:
         for arch, count in point.instructions.items():
             if arch in last:
                 percent = (count / last[arch] - 1) * 100
-                if abs(percent) > threshold:
+                if abs(percent) > noise * 100:
                     found.append(Move(point.commit, arch, percent))
             last[arch] = count
     return tuple(found)

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crossjit.bisect.walk import THRESHOLD, Point, moves
+from crossjit.bisect.walk import Point, moves
+from crossjit.measure.compare import NOISE
 from crossjit.model import Arch
 from crossjit.report import html, tables
 from crossjit.report.terminal_style import TerminalStyle
@@ -68,7 +69,7 @@ def as_json(benchmark: str, points: Sequence[Point], *, run: str, reproduce: str
         "run": run,
         "reproduce": reproduce,
         "benchmark": benchmark,
-        "threshold_percent": THRESHOLD,
+        "noise_percent": NOISE * 100,
         "commits": [
             {
                 "commit": point.commit.id,
@@ -94,7 +95,7 @@ def page(benchmark: str, points: Sequence[Point], *, run: str, reproduce: str) -
         benchmark=benchmark,
         run=run,
         reproduce=reproduce,
-        threshold=THRESHOLD,
+        noise=NOISE * 100,
         width=WIDTH,
         height=HEIGHT,
         margin=MARGIN,
@@ -175,9 +176,9 @@ def _cell(point: Point, arch: Arch, points: Sequence[Point]) -> str:
 def _told(points: Sequence[Point]) -> Iterator[str]:
     found = moves(points)
     if not found:
-        yield f"it moved nowhere by more than {THRESHOLD:g} %, which a different layout of the same code can do"
+        yield f"it moved nowhere by more than {NOISE * 100:g} %, which a different layout of the same code can do"
         return
-    yield f"it moved by more than {THRESHOLD:g} %, which a different layout of the same code can do, at:"
+    yield f"it moved by more than {NOISE * 100:g} %, which a different layout of the same code can do, at:"
     for each in found:
         yield f"  {each.commit.id[:12]} {each.percent:+.2f} % on {each.arch}: {shortened(each.commit.subject, SUBJECT)}"
 

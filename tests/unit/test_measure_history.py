@@ -84,7 +84,7 @@ def test_an_engine_that_dies_ends_a_walk(line: History) -> None:
 def test_a_move_is_from_the_last_commit_that_was_counted() -> None:
     found = moves(points({X86: 1_000_000}, {}, {X86: 1_002_000}, {X86: 981_960}))
     assert [(each.commit.id, each.arch, round(each.percent, 3)) for each in found] == [(IDS[3], X86, -2.0)]
-    assert moves(points({X86: 1_000_000}, {}, {X86: 1_002_000}), threshold=0.1)
+    assert moves(points({X86: 1_000_000}, {}, {X86: 1_002_000}), noise=0.001)
     assert moves(points({X86: 1_000}, {ARM: 5})) == ()
 
 
@@ -105,7 +105,7 @@ def test_json() -> None:
     assert json.loads(json.dumps(document)) == document
     assert document["commits"][1]["instructions"] == {"x86_64": 1_010, "aarch64": None}
     assert document["moves"] == [{"commit": IDS[1], "arch": "x86_64", "percent": 1.0}]
-    assert document["threshold_percent"] == walk.THRESHOLD
+    assert document["noise_percent"] == 0.25
 
 
 def test_the_chart_is_within_its_frame_and_breaks_where_a_count_is_missing() -> None:

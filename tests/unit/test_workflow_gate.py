@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from crossjit import PROJECT
 from crossjit.model import CellResult, Verdict
 from crossjit.pipeline import matrix
 from crossjit.settings import Settings
@@ -101,3 +103,28 @@ EVENT = {"repository": {"default_branch": "main"}}
 def test_which_events_push_to_the_shared_stash(github: dict[str, object], may: bool) -> None:
     condition = read(WORKFLOWS / "stash.yml")["jobs"]["plan"]["if"]
     assert evaluate_text(condition, {"github": {"ref_protected": False, **github}}) is may
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_the_action_publishes_the_run_that_it_made(tmp_path: Path, new: bool) -> None:
+    """A state folder that is kept has runs of earlier jobs: their verdict is not this one's."""
+    (publish,) = (step for step in read(PROJECT / "action.yml")["runs"]["steps"] if step.get("id") == "publish")
+    home, action = tmp_path / "home", tmp_path / "action"
+    (home / "runs" / "20261130-100000-aaaa").mkdir(parents=True)
+    (home / "runs" / "sequence").write_text("1")
+    action.mkdir()
+    (action / "inv").write_text('#!/bin/sh\necho "$@"\n')
+    (action / "inv").chmod(0o755)
+    if new:
+        (home / "runs" / "20261130-110000-bbbb").mkdir()
+    environ = {"ACTION": str(action), "CROSSJIT_HOME": str(home), "BEFORE": f"{home}/runs/20261130-100000-aaaa/"}
+    done = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", publish["run"]],
+        env={"PATH": "/usr/bin:/bin", **environ},
+        capture_output=True,
+        text=True,
+    )
+    if new:
+        assert done.stdout == f"ci publish --run 20261130-110000-bbbb --folder {home}/report\n"
+    else:
+        assert (done.returncode, done.stdout) == (1, "no run was recorded\n")
