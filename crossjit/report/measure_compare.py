@@ -12,6 +12,7 @@ from crossjit.report import tables
 from crossjit.report.terminal_style import TerminalStyle
 from crossjit.util.text import join_words, pluralize
 
+NAMES = 10  # benchmarks that are left out for one reason
 HEADERS = ("benchmark", "moved", "baseline", "ratio before", "ratio after", "JIT before", "JIT after")
 
 
@@ -38,7 +39,17 @@ def _cell(cell: CellComparison, style: TerminalStyle) -> Iterator[str]:
         yield f"ratio to the baseline, geometric mean: {cell.jit_before:.3f} before, {cell.jit_after:.3f} after"
     if lost := [each.name for each in cell.movements if each.lost_the_jit]:
         yield f"no JIT code runs any more in {join_words(lost)}"
-    yield from (f"{'broke' if each.broke else 'left out'}: {each.name}: {each.why}" for each in cell.left_out)
+    yield from _left_out(cell)
+
+
+def _left_out(cell: CellComparison) -> Iterator[str]:
+    """Yield a line for each reason why benchmarks are not compared."""
+    names: dict[tuple[bool, str], list[str]] = {}
+    for each in cell.left_out:
+        names.setdefault((each.broke, each.why), []).append(each.name)
+    for (broke, why), some in names.items():
+        more = f" and {len(some) - NAMES} more" if len(some) > NAMES else ""
+        yield f"{'broke' if broke else 'left out'}: {', '.join(some[:NAMES])}{more}: {why}"
 
 
 def _row(moved: Movement) -> tuple[str, ...]:

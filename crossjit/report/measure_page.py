@@ -224,10 +224,14 @@ def _dot(column: Column, axis: Axis, name: str, results: Mapping[str, Result]) -
         place=axis.place(row.ratio),
         slower=row.ratio > SLOWER and row.differs is not False,
         untouched=row.state is State.UNTOUCHED,
-        share=f"{100 * (row.jit_share or 0):.0f} %",
+        share=_share(row.jit_share or 0.0),
         parts=parts(folded(shares([(counts, sum(counts.values()))]))),
         interval=(axis.place(row.interval.low), axis.place(row.interval.high)) if row.interval else None,
     )
+
+
+def _share(share: float) -> str:
+    return "<1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
 
 
 def _mean(column: Column, axis: Axis) -> Dot | None:
@@ -238,7 +242,7 @@ def _mean(column: Column, axis: Axis) -> Dot | None:
     _, measured = _samples(column)
     whole = sum(measured.values())
     percents = {key: 100 * value / whole for key, value in folded(measured).items()}
-    share = f"{percents.get(JIT, 0.0):.0f} %"
+    share = _share(percents.get(JIT, 0.0) / 100)
     return Dot(
         column, f"{ratio:.3f}", axis.place(ratio), ratio > SLOWER, untouched=False, share=share, parts=parts(percents)
     )

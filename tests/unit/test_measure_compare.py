@@ -174,6 +174,14 @@ def task(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Compare:
     return partial(measure_compare.compare.body, None)
 
 
+def test_many_benchmarks_that_are_left_out_are_one_line() -> None:
+    few = replace(AFTER, results=AFTER.results[:3])
+    lines = report.as_text([compare(BEFORE, few)], before="a", after="b", style=plain()).splitlines()
+    (line,) = [line for line in lines if line.startswith("left out: ") and "does not have it" in line]
+    assert line.endswith(" and 45 more: the later measurement does not have it")
+    assert line.startswith("left out: barnes_hut, bpe_tokeniser, ")
+
+
 def test_the_task_compares_runs(settings: Settings, task: Compare, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = examples.record(settings, [BEFORE]).id, examples.record(settings, [AFTER]).id
     assert task(first, "last") is ExitCode.PASS

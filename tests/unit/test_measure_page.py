@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from crossjit.measure.model import CellMeasurement, Result
+from crossjit.measure.model import CellMeasurement, Result, Sample
 from crossjit.model import Arch
 from crossjit.report import measure_page
 from crossjit.report.measure_chart import KINDS, Axis, folded, parts, shares
@@ -120,6 +120,12 @@ def test_a_benchmark_without_a_ratio_on_one_arch_is_still_a_line() -> None:
     without = replace(second, results=tuple(each for each in second.results if each.name != "richards"))
     text = words((first, without))
     assert "richards ● x86_64 0.440 - JIT share on x86_64 56 % -" in text
+    alone = replace(first, results=tuple(each for each in first.results if each.name != "richards"))
+    heights = [
+        re.search(r'>richards</span>.*?<rect class="s2"[^>]* y="(\d+)"', page(found), re.DOTALL)
+        for found in ((first, second), (alone, second))
+    ]
+    assert len({height[1] for height in heights if height}) == 1, "a mark keeps its height beside no other"
     untouched = replace(
         second,
         results=tuple(
@@ -129,6 +135,11 @@ def test_a_benchmark_without_a_ratio_on_one_arch_is_still_a_line() -> None:
     text = words((first, untouched))
     assert "□ aarch64 1.000 untouched" in text
     assert "untouched 5 6" in text
+
+
+def test_a_tiny_share_of_jit_code_is_not_none() -> None:
+    tiny = Result("tiny", "tiny", Sample(({"jit": 1, "python": 999},)), Sample(({"python": 1000},)))
+    assert "JIT share on x86_64 <1 %" in words((replace(examples.both()[0], results=(tiny,)),))
 
 
 def test_without_symbols_the_loop_is_not_named() -> None:
