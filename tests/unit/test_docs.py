@@ -217,7 +217,7 @@ def home(tmp_path: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     }
     monkeypatch.setattr(history, "commit", lambda path, ref: BAD)
     monkeypatch.setattr(history, "version", lambda path, commit: (3, 15))
-    monkeypatch.setattr(history, "read", lambda path, older, newer, hint: history.History(path, (GOOD, BAD)))
+    monkeypatch.setattr(history, "read", lambda path, older, newer, hint="": history.History(path, (GOOD, BAD)))
     monkeypatch.setattr(sources_folder, "read", lambda *arguments, **options: workflows)
     home = tmp_path / "home"
     shutil.copytree(prepared, home, symlinks=True)
