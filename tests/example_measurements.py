@@ -6,6 +6,8 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from crossjit.bisect.history import Commit
+from crossjit.bisect.walk import Point
 from crossjit.errors import ExitCode
 from crossjit.measure import model
 from crossjit.measure.model import CellMeasurement, Counts, Metric, Result, Sample, Side, Trouble
@@ -145,3 +147,16 @@ def record(settings: Settings, found: Sequence[CellMeasurement]) -> Run:
             model.save(written.cell_folder(each.cell), each)
         written.finish(ExitCode.PASS)
     return history.load(settings, written.id)
+
+
+def along_a_history() -> tuple[Point, ...]:
+    """Return twenty commits: one is faster on one arch, one slower on the other, one does not build on one arch."""
+    points = []
+    for number in range(20):
+        faster, slower = 0.98 if number > 6 else 1, 1.012 if number > 12 else 1
+        day, subject = f"2026-04-{number + 1:02}", f"gh-148{number:03}: {HOSTILE[number % len(HOSTILE)]} (#{number})"
+        counts = {Arch.X86_64: round(9e8 * slower), Arch.AARCH64: round(7.8e8 * faster)}
+        problems = {Arch.AARCH64: "make failed"} if number == 10 else {}
+        kept = {arch: count for arch, count in counts.items() if arch not in problems}
+        points.append(Point(Commit(f"{number:040x}", subject, "A. Author", day), kept, problems))
+    return tuple(points)

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from crossjit.measure.model import CellMeasurement
 from crossjit.model import CellResult
-from crossjit.report import html, measure_page
+from crossjit.report import html, measure_history, measure_page
 from crossjit.settings import Settings
 from tests import example_measurements, example_runs
 from tests.conftest import find_browser
@@ -60,6 +60,9 @@ PAGES: dict[str, Document] = {
     "measured by time": measured((example_measurements.timed(),)),
     "hostile measurement": measured(example_measurements.hostile()),
     "nothing measured": measured((example_measurements.vacuous(),)),
+    "history": lambda settings: measure_history.page(
+        "nbody", example_measurements.along_a_history(), run="20261124-070000-beef", reproduce="./inv measure --history"
+    ),
 }
 
 OVERFLOW = """() => [...document.querySelectorAll("*")]
