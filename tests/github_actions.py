@@ -130,7 +130,7 @@ class Actions:
         folder = self.root / f"{len(list(self.root.glob('job-*')))}-{os.urandom(2).hex()}"
         folder = folder.with_name(f"job-{folder.name}")
         workspace, temporary = folder / "workspace", folder / "temp"
-        shutil.copytree(self.seed, workspace / "state", symlinks=True)
+        shutil.copytree(self.seed, workspace / "state", symlinks=True, copy_function=_seeded)
         temporary.mkdir()
         github = {**contexts["github"], "workspace": str(workspace)}
         contexts = {**contexts, "github": github, "runner": {"temp": str(temporary)}, "steps": {}}
@@ -235,6 +235,11 @@ class Actions:
                 bundle.write_text("{}\n")
                 return True, {"bundle-path": str(bundle)}
         raise NotImplementedError(step["uses"])
+
+
+def _seeded(source: str, target: str) -> None:
+    """Copy a file of a state folder; trees in the stash are large, and nobody writes them again."""
+    (os.link if source.endswith(".tar.zst") else shutil.copy2)(source, target)
 
 
 def _called(uses: str) -> Path:

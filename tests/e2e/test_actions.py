@@ -216,6 +216,7 @@ def test_a_matrix_of_real_cells(driver: Driver, root: Path, host_arch: Arch, for
     }
     variables.pop("CROSSJIT_HOME", None)
     actions = Actions(root / "real", github, variables, driver.home)
-    assert actions.run(github_actions.WORKFLOWS / "matrix.yml", inputs)["gate"].result == SUCCESS
+    ended = actions.run(github_actions.WORKFLOWS / "matrix.yml", inputs)
+    assert ended["gate"].result == SUCCESS, actions.logs
     assert set(merged(actions).values()) == {"pass"}
     assert "3.15/aarch64/jit" in actions.summaries["/merge"]
