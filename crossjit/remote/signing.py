@@ -49,10 +49,6 @@ def make(path: Path) -> str:
     return public_of(key)
 
 
-def _unwritable(path: Path, error: OSError) -> UserError:
-    return UserError(f"cannot write {path}: {(error.strerror or str(error)).lower()}", hint="give another name")
-
-
 def load(path: Path) -> Ed25519PrivateKey:
     """Read a private key. Raises UserError if it is missing, others can read it, or it is not an Ed25519 key."""
     try:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
-from crossjit import PROGRAM, PROJECT
+from crossjit import PROGRAM
 from crossjit.errors import ExitCode, UserError
 from crossjit.tasks.framework import note, show, show_json, words_after_dashes
 from crossjit.tasks.options import Request, cell_command, describe, from_record, percentage
 from crossjit.tasks.scripts import SCRIPT_HELP, read_script
-from crossjit.tasks.session import RunSession, host_arch, opened, program_path
+from crossjit.tasks.session import RunSession, host_arch, opened, program_path, recipes_of
 from crossjit.util.paths import full_path
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def _new(plan: Plan, request: Request, script: Path | None) -> _Task:
     version = history.version(path, plan.bad)
     if plan.good_ref:
         plan = _with_good(plan)
-    recipes = _recipes(request)
+    recipes = recipes_of(request)
     recipe = request.recipes[0] if request.recipes else recipe_for(version, recipes).name
     request = replace(request, arches=request.arches or (host_arch(),), recipes=(recipe,), variants=(plan.variant,))
     reproduce = reproduction(settings.load(), [program_path(), *_command_line(plan, request, script)])
@@ -285,12 +285,6 @@ def _resumed(name: str, request: Request) -> _Task:
     return _Task(plan, again, entries, run.reproduce)
 
 
-def _recipes(request: Request) -> Mapping[str, Recipe]:
-    from crossjit.config import recipes, suites
-
-    return recipes.gather(request.recipes, PROJECT / "recipes", suites=suites.names())
-
-
 def _run(task: _Task, *, json: bool) -> ExitCode:
     from crossjit.bisect.journal import Journal
     from crossjit.bisect.session import Session
@@ -303,7 +297,7 @@ def _run(task: _Task, *, json: bool) -> ExitCode:
         journal = Journal.start(run.record.folder, task.plan, task.entries)
         (base,) = run.requests
         folder = run.record.cell_folder(base.cell)
-        recipes = _recipes(task.request)
+        recipes = recipes_of(task.request)
         trials = Trials(run.ctx, task.plan, recipes, base, folder)
         with _telling_how_to_resume(run, journal), trials.ahead:
             result = _find(Session(journal, trials, run.ctx.progress), trials, run, recipes)

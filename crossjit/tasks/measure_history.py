@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from crossjit import PROJECT
 from crossjit.errors import ExitCode, UserError
 from crossjit.report import terminal_style
 from crossjit.tasks.framework import show, show_json
 from crossjit.tasks.options import Request
-from crossjit.tasks.session import RunSession, opened
+from crossjit.tasks.session import RunSession, opened, recipes_of
 from crossjit.util.paths import full_path
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def run(request: Request, names: Sequence[str], repository: str, commits: str, *
         raise UserError("--history needs one benchmark", hint="such as --only nbody")
     benchmarks.select(benchmarks.load(), names)
     line = _line(repository, commits)
-    recipes = _recipes(request)
+    recipes = recipes_of(request)
     with opened(_completed(request, line, recipes), looks=True) as session:
         points = _walk(session, names[0], line, recipes)
         record = session.record
@@ -76,12 +75,6 @@ def _line(repository: str, commits: str) -> History:
             hint="choose a shorter range, or look for one change with bisect --measure",
         )
     return line
-
-
-def _recipes(request: Request) -> Mapping[str, Recipe]:
-    from crossjit.config import recipes, suites
-
-    return recipes.gather(request.recipes, PROJECT / "recipes", suites=suites.names())
 
 
 def _completed(request: Request, line: History, recipes: Mapping[str, Recipe]) -> Request:

@@ -58,7 +58,7 @@ def opened(
 
     settings = _configured(request)
     make_home(settings)
-    recipes = _recipes(request)
+    recipes = recipes_of(request)
     _require_tests(request, recipes)
     specs = images.configured(settings)
     host_ability = _able_host(request, settings)
@@ -207,7 +207,7 @@ def forecast_cells(request: Request) -> tuple[tuple[PlannedCell, ...], Emulation
     from crossjit.stash.store import Store
 
     settings = _configured(request)
-    recipes = _recipes(request)
+    recipes = recipes_of(request)
     client: Engine | None = engine.connect(settings)
     try:
         arch = client.facts().arch if client is not None else host_arch()
@@ -231,7 +231,7 @@ def forecast_cells(request: Request) -> tuple[tuple[PlannedCell, ...], Emulation
     )
 
 
-def _recipes(request: Request) -> Mapping[str, Recipe]:
+def recipes_of(request: Request) -> Mapping[str, Recipe]:
     """Load the recipes to choose from, including those that the request names by path, or an installed Python's."""
     from crossjit.config import recipes, suites
 
