@@ -125,11 +125,11 @@ class Trials:
         return Observation(runs, made.built.artifact.id, {**seconds, "test": time.monotonic() - began})
 
     def count(self, commit: str) -> int:
-        """Build a commit and return the instructions of the benchmark's warm call there.
-
-        Raises UnfitError if there are none, CrossjitErrors if it cannot be built.
-        """
-        made = self._build(commit)
+        """Build a commit, and return the instructions of the benchmark's warm call. Raises UnfitError, EngineErrors."""
+        try:
+            made = self._build(commit)
+        except (UserError, ProductError) as error:
+            raise UnfitError(error.message) from error
         self.ahead.start(self._expected)
         return self._count(made)
 

@@ -10,7 +10,6 @@ from typing import Protocol
 from crossjit.bisect import history
 from crossjit.bisect.history import Commit, History
 from crossjit.bisect.trial import UnfitError
-from crossjit.errors import BuildError, ProductError, UserError
 from crossjit.measure.compare import NOISE
 from crossjit.model import Arch
 from crossjit.progress import Progress
@@ -24,7 +23,7 @@ class Counter(Protocol):
         """Say which commits may be next."""
 
     def count(self, commit: str) -> int:
-        """Return the instructions of the warm call. Raises UnfitError, CrossjitErrors."""
+        """Return the instructions of the warm call. Raises UnfitError, EngineErrors."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def walk(line: History, counters: Mapping[Arch, Counter], progress: Progress) ->
             counter.expect(line.commits[index + 1 : index + 2])
             try:
                 instructions[arch] = counter.count(commit)
-            except (UnfitError, BuildError, ProductError, UserError) as error:
+            except UnfitError as error:
                 problems[arch] = str(error)
         yield Point(described[commit], instructions, problems)
 

@@ -11,14 +11,13 @@ from typing import Annotated, Any
 
 import pydantic
 
-import crossjit
 from crossjit.config import documents
 from crossjit.config.documents import Document, Problem
 from crossjit.errors import UserError, did_you_mean
+from crossjit.images.spec import METER
 from crossjit.measure import packages
 from crossjit.util.text import join_words
 
-METER = crossjit.PROJECT / "meter"
 TABLE = METER / "benchmarks.toml"
 EDGES = METER / "edges"
 

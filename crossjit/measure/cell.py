@@ -18,8 +18,9 @@ from crossjit.config.conditions import TargetEnvironment
 from crossjit.engine.base import Container
 from crossjit.errors import InfrastructureError, UserError
 from crossjit.images import Image, Role
+from crossjit.images.spec import METER
 from crossjit.measure import meter, packages, process, pyperf_files, session, timing
-from crossjit.measure.benchmarks import METER, TABLE, Benchmark
+from crossjit.measure.benchmarks import TABLE, Benchmark
 from crossjit.measure.model import Call, CellMeasurement, Metric, Side
 from crossjit.measure.process import Place, Process
 from crossjit.model import Expectation, Verdict

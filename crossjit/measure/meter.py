@@ -11,11 +11,11 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import crossjit
 from crossjit import PROGRAM
 from crossjit.engine.base import Completed, Container, ContainerOptions, Engine, LineSink
 from crossjit.errors import InfrastructureError
 from crossjit.images import Image
+from crossjit.images.spec import METER
 from crossjit.measure import marks, symbols
 from crossjit.measure.marks import Mark, Op
 from crossjit.model import Arch
@@ -25,10 +25,10 @@ from crossjit.util.tar import packed
 from crossjit.validation.probe import ran_out
 from crossjit.validation.target import HOME, PYTHON, TESTER
 
-SCRIPTS = crossjit.PROJECT / "meter"
 FOLDER = "/opt/meter"  # QEMU, its libraries, the plugin
 WORK = f"{HOME}/meter"  # in the container: symbols, the self-test, and what the plugin wrote
 SYMBOLS = f"{WORK}/symbols"
+SELF_TEST = f"{WORK}/selftest.py"
 
 # QEMU reserves the guest's addresses at once, up to here. Otherwise its own allocations move the program, and JIT code
 # is or is not within a direct branch's reach: counts then differ by up to 0.7 % from run to run.
@@ -122,8 +122,8 @@ def prepare(container: Container, *, host: Arch, arch: Arch, python: str = PYTHO
     if completed.returncode or not binary.startswith("/"):
         raise InfrastructureError(f"there is no {python} to measure", hint="install a CPython in the container first")
     found = symbols.read(binary, lambda path: _content(container, path))
-    scripts = {f"{WORK}/{path.name}": path.read_bytes() for path in sorted(SCRIPTS.glob("*.py"))}
-    container.put(packed({**scripts, SYMBOLS: found.text.encode()}, {WORK: TESTER}), "/")
+    self_test = (METER / "selftest.py").read_bytes()
+    container.put(packed({SELF_TEST: self_test, SYMBOLS: found.text.encode()}, {WORK: TESTER}), "/")
     return Meter(host, arch, cpu or arch.cpu, binary, found.known)
 
 
@@ -168,8 +168,12 @@ def run(
         )
     if completed.returncode == 0:
         return Metered(completed, marks.read_whole(text), tuple(lines))
-    problem = f"not finished in {timeout:,.0f} s" if ran_out(completed, timeout) else completed.how
-    return Metered(completed, marks.read(text), tuple(lines), problem)
+    return Metered(completed, marks.read(text), tuple(lines), problem_of(completed, timeout))
+
+
+def problem_of(completed: Completed, timeout: float) -> str:
+    """Say how a process failed, which had so many seconds."""
+    return f"not finished in {timeout:,.0f} s" if ran_out(completed, timeout) else completed.how
 
 
 def self_test(meter: Meter, container: Container) -> Calibration:
@@ -177,7 +181,7 @@ def self_test(meter: Meter, container: Container) -> Calibration:
 
     Raises InfrastructureError if a count is not exactly what it must be, or the JIT made code nevertheless.
     """
-    result = run(meter, container, (f"{WORK}/selftest.py",), jit=False, timeout=SELF_TEST_SECONDS)
+    result = run(meter, container, (SELF_TEST,), jit=False, timeout=SELF_TEST_SECONDS)
     if result.problem:
         raise InfrastructureError(
             f"the meter's self-test failed: {result.problem}",

@@ -11,15 +11,15 @@ import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-import crossjit
 from crossjit.errors import DocumentError, InfrastructureError
 from crossjit.host import LocalShell, Shell, wheels
 from crossjit.host.wheels import Wheel
+from crossjit.images.spec import METER
 from crossjit.progress import Progress
 from crossjit.util import files
 from crossjit.util.text import pluralize
 
-LOCK = crossjit.PROJECT / "meter" / "packages.lock"
+LOCK = METER / "packages.lock"
 PYPERF = "pyperf"
 PYPERFORMANCE = "pyperformance"
 BENCHMARKS = f"{PYPERFORMANCE}/data-files/benchmarks"  # in its wheel

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from crossjit.channels import BenchmarkFacts, MalformedError, Op, read
 from crossjit.engine.base import Container
 from crossjit.errors import CrossjitError
+from crossjit.images.spec import METER
 from crossjit.measure import meter, packages
-from crossjit.measure.benchmarks import METER, Benchmark, Origin
+from crossjit.measure.benchmarks import Benchmark, Origin
 from crossjit.measure.marks import Mark, Window, difference, windows
 from crossjit.measure.meter import Meter
 from crossjit.measure.model import Counts, Sample, Trouble
@@ -23,6 +24,7 @@ CALIBRATION = 0  # the label of empty windows, as in meter/pyperf.py
 # Not the meter's own folder: importing reads the whole folder of a script, and there each run adds a file.
 SCRIPTS = "/usr/local/libexec/meter"
 LAUNCH = f"{SCRIPTS}/launch.py"
+ENVIRONMENT = {"PYTHONPATH": packages.FOLDER, "PYTHONDONTWRITEBYTECODE": "1"}  # of everything that LAUNCH runs
 FACTS = "facts "
 REASON = 300  # characters of a failure's reason
 
@@ -68,9 +70,8 @@ class Place:
             "loops": benchmark.loops,
             "replaced": benchmark.replaced,
         }
-        env = {"PYTHONPATH": packages.FOLDER, "PYTHONDONTWRITEBYTECODE": "1"}
         metered = meter.run(
-            self.meter, self.container, (LAUNCH, json.dumps(order)), jit=self.jit, timeout=SECONDS, env=env
+            self.meter, self.container, (LAUNCH, json.dumps(order)), jit=self.jit, timeout=SECONDS, env=ENVIRONMENT
         )
         if metered.problem:
             raise failure(metered.problem, metered.output)
@@ -136,8 +137,7 @@ def _pairs(benchmark: Benchmark, window: Window) -> list[Counts]:
 
 def _check(benchmark: Benchmark, facts: BenchmarkFacts, marks: Sequence[Mark], *, jit: bool) -> None:
     """Raise ProblemError for a process that is no evidence about the benchmark on this side."""
-    if facts.jit is not None and facts.jit is not jit:
-        raise ProblemError(f"the JIT is {'on' if facts.jit else 'off'} in its process")
+    require_jit(facts, jit=jit)
     if len(facts.names) != len(benchmark.results):
         ran, expected = ", ".join(facts.names) or "nothing", pluralize(len(benchmark.results), "benchmark")
         raise ProblemError(f"its script ran {ran}, expected {expected}")
@@ -146,6 +146,12 @@ def _check(benchmark: Benchmark, facts: BenchmarkFacts, marks: Sequence[Mark], *
         raise ProblemError(f"it started {pluralize(execs, 'program')}, whose instructions are not counted")
     if len({mark.pid for mark in marks}) > 1:
         raise ProblemError("it forked: what its children did is not counted")
+
+
+def require_jit(facts: BenchmarkFacts, *, jit: bool) -> None:
+    """Raise ProblemError if the JIT was not as it was asked for. Pythons before 3.14 do not tell."""
+    if facts.jit is not None and facts.jit is not jit:
+        raise ProblemError(f"the JIT is {'on' if facts.jit else 'off'} in its process")
 
 
 def read_facts(output: Sequence[str]) -> BenchmarkFacts:

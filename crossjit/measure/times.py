@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, log, sqrt
+from math import exp, log
 from statistics import median
 
 CONFIDENCE = 0.95  # of an interval
@@ -17,11 +17,6 @@ class Interval:
     ratio: float
     low: float
     high: float
-
-    @property
-    def half_width(self) -> float:
-        """How far the ratio may be from the true one, as a part of it."""
-        return sqrt(self.high / self.low) - 1
 
 
 def interval(old: Sequence[float], new: Sequence[float]) -> Interval:

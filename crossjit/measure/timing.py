@@ -17,12 +17,12 @@ from crossjit.channels import MalformedError
 from crossjit.channels.timing import WorkerDocument, read_worker
 from crossjit.engine.base import Container
 from crossjit.errors import InfrastructureError
-from crossjit.measure import packages, times
+from crossjit.measure import times
 from crossjit.measure.benchmarks import Benchmark
+from crossjit.measure.meter import LAST_LINES, problem_of
 from crossjit.measure.model import Result, Sample, Side
-from crossjit.measure.process import LAUNCH, ProblemError, failure, read_facts, script_of
+from crossjit.measure.process import ENVIRONMENT, LAUNCH, ProblemError, failure, read_facts, require_jit, script_of
 from crossjit.util.text import pluralize
-from crossjit.validation.probe import ran_out
 from crossjit.validation.target import HOME, PYTHON
 
 WORKERS = 6  # of each side
@@ -31,7 +31,6 @@ WARM_UPS = 3  # values before these; of MIN_TIME each, which is enough for the J
 MIN_TIME = 0.1  # seconds that a value takes at least, as in pyperf
 SECONDS = 600.0  # of one worker, at most
 NOISE_BENCHMARKS = 3  # are timed in the baseline against itself, before all others
-LAST_LINES = 40
 SCHEDULE = ((0, 1), (1, 0))  # which side is first, in pairs of workers
 
 
@@ -71,24 +70,17 @@ class Bench:
         lines: deque[str] = deque(maxlen=LAST_LINES)
         completed = self.container.run(
             (self.python, LAUNCH, json.dumps(order)),
-            env={
-                "PYTHONPATH": packages.FOLDER,
-                "PYTHONDONTWRITEBYTECODE": "1",
-                "PYTHONHASHSEED": str(seed),
-                "PYTHON_JIT": str(int(self.side.jit)),
-            },
+            env={**ENVIRONMENT, "PYTHONHASHSEED": str(seed), "PYTHON_JIT": str(int(self.side.jit))},
             on_line=lines.append,
             timeout=SECONDS,
         )
         if completed.returncode:
-            problem = f"not finished in {SECONDS:,.0f} s" if ran_out(completed, SECONDS) else completed.how
-            raise failure(problem, tuple(lines))
+            raise failure(problem_of(completed, SECONDS), tuple(lines))
         return self._worker(tuple(lines), expected=VALUES if loops else 0)
 
     def _worker(self, output: Sequence[str], *, expected: int) -> Worker:
         facts = read_facts(output)
-        if facts.jit is not None and facts.jit is not self.side.jit:
-            raise ProblemError(f"the JIT is {'on' if facts.jit else 'off'} in its process")
+        require_jit(facts, jit=self.side.jit)
         try:
             found: WorkerDocument = read_worker(facts.timed)
         except MalformedError as error:

@@ -48,15 +48,10 @@ class Tick:
 def as_text(benchmark: str, points: Sequence[Point], style: TerminalStyle) -> str:
     """Return a table of the commits, and the moves below it."""
     arches = _arches(points)
-    headers = ("commit", "day", *(f"{arch}" for arch in arches), "subject")
+    headers = ("commit", "day", *map(str, arches), "subject")
     rows = [
-        (
-            point.commit.id[:12],
-            point.commit.day,
-            *(_cell(point, arch, points) for arch in arches),
-            shortened(point.commit.subject, SUBJECT),
-        )
-        for point in points
+        (point.commit.id[:12], point.commit.day, *cells, shortened(point.commit.subject, SUBJECT))
+        for point, cells in zip(points, _cells(points, arches), strict=True)
     ]
     lines = [f"{benchmark}: instructions of the warm call with the JIT on", "", tables.render(headers, rows, style), ""]
     return "\n".join([*lines, *_told(points)])
@@ -91,6 +86,7 @@ def as_json(benchmark: str, points: Sequence[Point], *, run: str, reproduce: str
 def page(benchmark: str, points: Sequence[Point], *, run: str, reproduce: str) -> str:
     """Return the page, with a chart of all archs in percent of their first count."""
     ticks, series = chart(points)
+    arches = _arches(points)
     return html.template("measure_history.html.j2").render(
         benchmark=benchmark,
         run=run,
@@ -101,9 +97,8 @@ def page(benchmark: str, points: Sequence[Point], *, run: str, reproduce: str) -
         margin=MARGIN,
         ticks=ticks,
         series=series,
-        points=points,
-        arches=_arches(points),
-        cell=lambda point, arch: _cell(point, arch, points),
+        arches=arches,
+        rows=list(zip((point.commit for point in points), _cells(points, arches), strict=True)),
         moves=[
             (each.commit.id[:12], f"{each.percent:+.2f} % on {each.arch}", each.commit.subject)
             for each in moves(points)
@@ -128,16 +123,11 @@ def chart(points: Sequence[Point]) -> tuple[tuple[Tick, ...], tuple[Series, ...]
     moved = {(each.commit.id, each.arch) for each in moves(points)}
     series = []
     for arch, percents in shares.items():
-        dots = [
-            (
-                index,
-                Dot(
-                    x(index), y(percent), _title(points[index], arch, percent), (points[index].commit.id, arch) in moved
-                ),
-            )
-            for index, percent in enumerate(percents)
-            if percent is not None
-        ]
+        dots = []
+        for index, (point, percent) in enumerate(zip(points, percents, strict=True)):
+            if percent is not None:
+                is_move = (point.commit.id, arch) in moved
+                dots.append((index, Dot(x(index), y(percent), _title(point, arch, percent), is_move)))
         series.append(Series(arch, _path(dots), tuple(dot for _, dot in dots)))
     step = (high - low) / 4
     ticks = tuple(Tick(y(low + number * step), f"{low + number * step:.1f} %") for number in range(5))
@@ -164,13 +154,16 @@ def _percents(points: Sequence[Point], arch: Arch) -> list[float | None]:
     return [point.instructions[arch] / first * 100 if arch in point.instructions else None for point in points]
 
 
-def _cell(point: Point, arch: Arch, points: Sequence[Point]) -> str:
-    """Return an arch's count in millions, with how far it moved if that is more than the threshold."""
-    if arch not in point.instructions:
-        return shortened(point.problems.get(arch, UNKNOWN), SUBJECT)
-    text = f"{point.instructions[arch] / 1e6:,.2f} M"
-    found = next((each for each in moves(points) if each.commit == point.commit and each.arch is arch), None)
-    return text if found is None else f"{text} {found.percent:+.2f} %"
+def _cells(points: Sequence[Point], arches: Sequence[Arch]) -> tuple[tuple[str, ...], ...]:
+    """Return for each commit each arch's count in millions, with how far it moved if that is more than the noise."""
+    moved = {(each.commit.id, each.arch): f" {each.percent:+.2f} %" for each in moves(points)}
+
+    def cell(point: Point, arch: Arch) -> str:
+        if arch not in point.instructions:
+            return shortened(point.problems.get(arch, UNKNOWN), SUBJECT)
+        return f"{point.instructions[arch] / 1e6:,.2f} M{moved.get((point.commit.id, arch), '')}"
+
+    return tuple(tuple(cell(point, arch) for arch in arches) for point in points)
 
 
 def _told(points: Sequence[Point]) -> Iterator[str]:

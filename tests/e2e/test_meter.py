@@ -17,6 +17,7 @@ from crossjit import PROJECT, engine, images, settings
 from crossjit.engine.base import Container, ContainerOptions
 from crossjit.errors import InfrastructureError
 from crossjit.images import ImageBuilder, Role
+from crossjit.images.spec import METER
 from crossjit.measure import marks, meter
 from crossjit.measure.meter import Meter, Metered, Options
 from crossjit.model import Arch, Variant
@@ -284,6 +285,6 @@ def test_wrong_arguments_are_told(
 
 
 def test_the_documented_command_is_the_one_that_is_run(bench: Bench) -> None:
-    text = Path(meter.SCRIPTS / "README.md").read_text(encoding="utf-8")
+    text = Path(METER / "README.md").read_text(encoding="utf-8")
     for word in bench.meter.command((), "/tmp/marks.jsonl")[3:9]:
         assert word.replace(str(bench.meter.arch), "aarch64").replace("Nehalem", "cortex-a72") in text

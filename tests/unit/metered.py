@@ -12,7 +12,7 @@ from crossjit.model import Arch
 from tests.fakes.engine import FakeEngine, FakeProcess
 from tests.fakes.files import LINK, Entry, FakeFiles
 
-SELF_TEST = f"{meter.WORK}/selftest.py"
+SELF_TEST = meter.SELF_TEST
 BINARY = "/usr/local/bin/python3.15"
 LOADERS = ("ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1")
 

@@ -226,6 +226,18 @@ def test_a_benchmark_is_compared_with_the_good_commit() -> None:
 
 
 @pytest.mark.usefixtures("counted")
+def test_a_commit_that_does_not_build_cannot_be_counted(machine: Machine) -> None:
+    with trials(BENCHMARK) as opened:
+        assert opened.count("c1") == 1_020_000
+        machine.error = BuildError("make failed", hint="see the log")
+        with pytest.raises(UnfitError, match="make failed"):
+            opened.count("c2")
+        machine.error = EngineError("the daemon is gone", hint="start it")
+        with pytest.raises(EngineError):
+            opened.count("c2")
+
+
+@pytest.mark.usefixtures("counted")
 def test_a_benchmark_with_the_jit_off_is_compared_with_the_same() -> None:
     with trials(BENCHMARK) as opened:
         changed = opened.without_jit()

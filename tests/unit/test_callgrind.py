@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from crossjit import PROJECT
 from crossjit.engine.base import Container, ContainerOptions
 from crossjit.errors import InfrastructureError
 from crossjit.images import load_all
 from crossjit.measure import callgrind, marks
-from crossjit.measure.meter import RESERVED, SCRIPTS, Meter
+from crossjit.measure.meter import RESERVED, Meter
 from crossjit.model import Arch, ExtraPackages
 from tests.fakes.engine import FakeEngine, FakeProcess
 from tests.fakes.files import FakeFiles
@@ -97,7 +98,7 @@ def test_the_meter_is_made_like_valgrind() -> None:
 
 
 def test_valgrind_comes_with_a_variants_own_packages() -> None:
-    spec = load_all(SCRIPTS.parent / "images")[0].having(ExtraPackages(toolchain=("a",), target=("libb1",)))
+    spec = load_all(PROJECT / "images")[0].having(ExtraPackages(toolchain=("a",), target=("libb1",)))
     assert callgrind.with_valgrind(spec).extra == ExtraPackages(("a",), (), ("libb1", "valgrind", "libc6-dbg"))
 
 

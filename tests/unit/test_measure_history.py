@@ -15,7 +15,7 @@ from crossjit.bisect import history, walk
 from crossjit.bisect.history import Commit, History
 from crossjit.bisect.trial import UnfitError
 from crossjit.bisect.walk import Point, moves
-from crossjit.errors import BuildError, EngineError, UserError
+from crossjit.errors import EngineError, UserError
 from crossjit.model import Arch
 from crossjit.report import measure_history as report
 from crossjit.report.terminal_style import TerminalStyle
@@ -60,7 +60,7 @@ def line(monkeypatch: pytest.MonkeyPatch) -> History:
 
 
 def test_a_walk_goes_on_where_a_commit_cannot_be_counted(line: History) -> None:
-    failing = BuildError("make failed", hint="see the log")
+    failing = UnfitError("make failed")
     one = Counter(dict(zip(IDS, (1_000, failing, 1_001, 1_100), strict=True)))
     other = Counter(dict(zip(IDS, (2_000, UnfitError("it forked"), 2_000, 2_000), strict=True)))
     progress = RecordingProgress()

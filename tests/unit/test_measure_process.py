@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from crossjit.engine.base import Container, ContainerOptions
+from crossjit.images.spec import METER
 from crossjit.measure import meter, packages, process
-from crossjit.measure.benchmarks import EDGES, METER, Origin
+from crossjit.measure.benchmarks import EDGES, Origin
 from crossjit.measure.model import Sample, Trouble
 from crossjit.measure.process import Place, ProblemError
 from crossjit.model import Arch

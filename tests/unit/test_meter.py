@@ -9,6 +9,7 @@ import pytest
 from crossjit.engine.base import Container, ContainerOptions
 from crossjit.errors import InfrastructureError
 from crossjit.images import Image, Role
+from crossjit.images.spec import METER
 from crossjit.measure import marks, meter
 from crossjit.measure.meter import Meter, Options
 from crossjit.model import Arch
@@ -47,7 +48,7 @@ def test_prepared_are_the_symbols_and_the_self_test(ready: Meter, fake_engine: F
     assert ready == Meter(Arch.X86_64, Arch.AARCH64, "cortex-a72", metered.BINARY, symbols=True)
     (container,) = fake_engine.containers.values()
     assert container.files.read(meter.SYMBOLS).decode().splitlines()[1] == "0 40 interpreter _PyEval_EvalFrameDefault"
-    assert container.files.read(metered.SELF_TEST) == (meter.SCRIPTS / "selftest.py").read_bytes()
+    assert container.files.read(metered.SELF_TEST) == (METER / "selftest.py").read_bytes()
     assert container.files.stat(meter.WORK).uid == 1000
 
 
@@ -201,10 +202,10 @@ def test_a_self_test_that_fails_shows_its_output(ready: Meter, container: Contai
 
 
 def test_the_self_test_and_its_reader_agree() -> None:
-    script = (meter.SCRIPTS / "selftest.py").read_text(encoding="utf-8")
+    script = (METER / "selftest.py").read_text(encoding="utf-8")
     assert f"LOOPS = {meter.LOOPS}" in script
     assert f"MARKER = 0x{meter.MARKER:08X}" in script
-    assert f"MARKER = 0x{meter.MARKER:08x}" in (meter.SCRIPTS / "count.c").read_text(encoding="utf-8")
+    assert f"MARKER = 0x{meter.MARKER:08x}" in (METER / "count.c").read_text(encoding="utf-8")
 
 
 # -- installing it

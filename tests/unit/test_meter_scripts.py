@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from crossjit.measure.benchmarks import EDGES, METER
+from crossjit.images.spec import METER
+from crossjit.measure.benchmarks import EDGES
 
 SCRIPT = """
 import time
