@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pytest
 
 from crossjit import PROJECT, engine, images, settings
-from crossjit.engine.base import Container, ContainerOptions
+from crossjit.engine.base import Container
 from crossjit.images import ImageBuilder, Role
 from crossjit.measure import callgrind, meter
 from crossjit.measure.meter import Meter
 from crossjit.model import Arch
 from crossjit.util.tar import packed
-from crossjit.validation.target import HOME, TESTER, environment, install
-from tests.e2e.test_meter import MARK, PLAIN
+from crossjit.validation.target import HOME
+from tests.e2e.test_meter import MARK, metered
 from tests.e2e.test_real_cpython import artifact, living_run
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -86,22 +85,10 @@ def bench() -> Iterator[Bench]:
     specs = images.load_all(PROJECT / "images")
     with living_run() as labels:
         builder = ImageBuilder(client, host, loaded.home, labels=labels)
-        image = builder.ensure(images.spec_with_meter(specs), Role.METER, host)
         target = builder.ensure(callgrind.with_valgrind(images.spec_for("21", specs)), Role.TARGET, host)
-        name = f"crossjit-test-callgrind-{os.getpid()}"
-        options = ContainerOptions(
-            target.reference,
-            arch=host,
-            name=name,
-            labels=labels,
-            env=environment(PLAIN, {}),
-            user=f"{TESTER}:{TESTER}",
-        )
-        with client.container(options) as container:
-            install(container, PLAIN, built.open)
+        with metered(builder, target.reference, host, built.open) as (container, made):
             container.put(packed({SCRIPT: WINDOWS.encode()}), "/")
-            meter.install(client, image, container, name=f"{name}-image", labels=labels)
-            yield Bench(container, meter.prepare(container, host=host, arch=host))
+            yield Bench(container, made)
 
 
 @pytest.mark.parametrize("jit", [False, True], ids=["off", "on"])

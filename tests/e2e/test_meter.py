@@ -5,6 +5,7 @@ The cells are taken from the user's own stash, and built if they are not in it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from crossjit.images.spec import METER
 from crossjit.measure import marks, meter
 from crossjit.measure.meter import Meter, Metered, Options
 from crossjit.model import Arch, Variant
-from crossjit.validation.target import HOME, TESTER, environment, install
+from crossjit.validation.target import HOME, TESTER, Opener, environment, install
 from tests.e2e.test_real_cpython import artifact, living_run
 
 pytestmark = pytest.mark.engine
@@ -62,6 +63,20 @@ class Bench:
         return result
 
 
+@contextlib.contextmanager
+def metered(builder: ImageBuilder, target: str, arch: Arch, tree: Opener) -> Iterator[tuple[Container, Meter]]:
+    """Start a container of a target image with a CPython, and the meter in it."""
+    engine, labels = builder.engine, builder.labels
+    image = builder.ensure(images.spec_with_meter(images.load_all(PROJECT / "images")), Role.METER, builder.host_arch)
+    name = f"crossjit-test-meter-{arch}-{os.getpid()}"
+    user, env = f"{TESTER}:{TESTER}", environment(PLAIN, {})
+    options = ContainerOptions(target, arch=arch, name=name, labels=labels, env=env, user=user)
+    with engine.container(options) as container:
+        install(container, PLAIN, tree)
+        meter.install(engine, image, container, name=f"{name}-image", labels=labels)
+        yield container, meter.prepare(container, host=builder.host_arch, arch=arch)
+
+
 @pytest.fixture(scope="module", params=list(Arch), ids=str)
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     arch: Arch = request.param
@@ -71,21 +86,9 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     host = client.facts().arch
     reference = str(built.manifest.images["target"]["reference"])
     with living_run() as labels:
-        spec = images.spec_with_meter(images.load_all(PROJECT / "images"))
-        image = ImageBuilder(client, host, loaded.home, labels=labels).ensure(spec, Role.METER, host)
-        name = f"crossjit-test-meter-{arch}-{os.getpid()}"
-        options = ContainerOptions(
-            reference,
-            arch=arch,
-            name=name,
-            labels=labels,
-            env=environment(PLAIN, {}),
-            user=f"{TESTER}:{TESTER}",
-        )
-        with client.container(options) as container:
-            install(container, PLAIN, built.open)
-            meter.install(client, image, container, name=f"{name}-image", labels=labels)
-            yield Bench(container, meter.prepare(container, host=host, arch=arch))
+        builder = ImageBuilder(client, host, loaded.home, labels=labels)
+        with metered(builder, reference, arch, built.open) as (container, made):
+            yield Bench(container, made)
 
 
 def only(result: Metered) -> marks.Window:

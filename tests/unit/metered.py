@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from crossjit.engine.base import Container, ContainerOptions
 from crossjit.measure import meter
 from crossjit.model import Arch
 from tests.fakes.engine import FakeEngine, FakeProcess
@@ -66,6 +68,15 @@ class PretendedMeter:
     def add(self, script: str, text: str, status: int = 0) -> None:
         """Let a script make the plugin write this."""
         self.scripts[script] = lambda process: (text, status)
+
+
+@contextlib.contextmanager
+def container(engine: FakeEngine) -> Iterator[Container]:
+    """Start a container of AArch64 with a CPython and the meter."""
+    engine.add_image("meter", arch=Arch.AARCH64, files=files())
+    options = ContainerOptions("meter", arch=Arch.AARCH64, name="measure", labels={}, user="1000:1000")
+    with engine.container(options) as started:
+        yield started
 
 
 def files(binary: bytes | None = None) -> FakeFiles:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from crossjit.engine.base import Container, ContainerOptions
+from crossjit.engine.base import Container
 from crossjit.images.spec import METER
 from crossjit.measure import meter, packages, process
 from crossjit.measure.benchmarks import EDGES, Origin
@@ -27,7 +27,6 @@ def pretended() -> PretendedBenchmarks:
 
 @pytest.fixture
 def qemu(fake_engine: FakeEngine, pretended: PretendedBenchmarks) -> PretendedMeter:
-    fake_engine.add_image("meter", arch=Arch.AARCH64, files=metered.files())
     installed = metered.install(fake_engine)
     pretended.install(installed)
     return installed
@@ -35,9 +34,8 @@ def qemu(fake_engine: FakeEngine, pretended: PretendedBenchmarks) -> PretendedMe
 
 @pytest.fixture
 def container(fake_engine: FakeEngine, qemu: PretendedMeter) -> Iterator[Container]:
-    options = ContainerOptions("meter", arch=Arch.AARCH64, name="measure", labels={}, user="1000:1000")
-    with fake_engine.container(options) as container:
-        yield container
+    with metered.container(fake_engine) as started:
+        yield started
 
 
 @pytest.fixture

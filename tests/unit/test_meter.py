@@ -24,15 +24,13 @@ WHOLE = line("start") + line("begin", 1) + line("end", 1) + line("exit")
 
 @pytest.fixture
 def pretended(fake_engine: FakeEngine) -> PretendedMeter:
-    fake_engine.add_image("meter", arch=Arch.AARCH64, files=metered.files())
     return metered.install(fake_engine)
 
 
 @pytest.fixture
 def container(fake_engine: FakeEngine, pretended: PretendedMeter) -> Iterator[Container]:
-    options = ContainerOptions("meter", arch=Arch.AARCH64, name="measure", labels={}, user="1000:1000")
-    with fake_engine.container(options) as container:
-        yield container
+    with metered.container(fake_engine) as started:
+        yield started
 
 
 @pytest.fixture
