@@ -58,9 +58,9 @@ class _Task:
         "required without a script, --measure and --crash",
         script="a Python file as the test, with its arguments after --; can be given without --script; "
         "required without --tests, --measure and --crash",
-        measure="the test is a benchmark's instructions: it fails if they are over --slower more than at --good; "
-        "required without a script, --tests and --crash",
-        slower="with --measure: how many more instructions are too many; default: 1%",
+        measure="the test is a benchmark: it fails if it needs more instructions than at --good, by more than "
+        "--slower; required without a script, --tests and --crash",
+        slower="with --measure: how many more instructions are accepted; default: 1%",
         crash="the test is the build itself with its probe: it fails if one of them does; default: off",
         good="a commit, branch or tag that passes; default: the newest release before --bad that passes",
         bad="a commit, branch or tag that fails; required",

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         only=f"only these benchmarks; {REPEATABLE}; default: some fifty",
         fast="only a dozen light benchmarks; default: off",
         full="all benchmarks; default: off",
-        fail_slower="end with 1 if a benchmark is slower by more than this, such as 1%; default: none is too slow",
+        fail_slower="end with 1 if a benchmark is slower by more than this, such as 1%; default: no limit",
         repeat="how often each benchmark runs; all runs must be equal to the instruction; default: once, and every "
         "tenth twice",
         by="instructions, counted under QEMU, or time, which needs hardware of the arch; default: instructions",

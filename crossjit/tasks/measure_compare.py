@@ -28,7 +28,8 @@ RUN = "the id of a run of `measure`, the beginning of its id, or last"
         after="the later one, named likewise; can be given without --after; required",
         noise="a movement of at most so much counts as none, such as 0.5%; default: 0.25%, or what the machine had "
         "with --by time",
-        fail_slower="end with 1 if a benchmark needs more by more than this, such as 1%; default: it may",
+        fail_slower="end with 1 if a benchmark needs more instructions or time by over this, such as 1%; "
+        "default: no limit",
     )
 )
 def compare(
