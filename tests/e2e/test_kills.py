@@ -204,9 +204,10 @@ def project(tmp_path: Path, own_images: dict[tuple[Role, Arch], Image], host_arc
     document = (copy / "images/forky/image.toml").read_text()
     folder.joinpath("image.toml").write_text(document.replace('llvm = ["21"]', 'llvm = ["99"]'))
     stages = "".join(
-        f"FROM {own_images[role, host_arch].reference} AS {role}\nARG BASE ACCOUNT PACKAGES FOREIGN\n"
+        f"FROM {image.reference} AS {role}\nARG BASE ACCOUNT PACKAGES FOREIGN\n"
         f"RUN echo {tmp_path} {role} >/made && sleep 3\n"
-        for role in Role
+        for (role, arch), image in own_images.items()
+        if arch is host_arch
     )
     asked = f"FROM {own_images[Role.TOOLCHAIN, host_arch].reference} AS release\nARG BASE ASKED\n"  # as it was
     folder.joinpath("Dockerfile").write_text(f"ARG BASE\n{stages}{asked}")
