@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -139,6 +139,16 @@ def compare(found: Sequence[Mark], dumps: Sequence[Mapping[str, int]]) -> tuple[
             counts.update(dump)
         compared.append(Comparison(window.label, window.counts, dict(counts)))
     return tuple(compared)
+
+
+def together(compared: Iterable[Comparison]) -> Comparison:
+    """Return all windows as one, whose label is 0. Pure."""
+    meter: Counter[str] = Counter()
+    callgrind: Counter[str] = Counter()
+    for each in compared:
+        meter.update(each.meter)
+        callgrind.update(each.callgrind)
+    return Comparison(0, dict(meter), dict(callgrind))
 
 
 def _class(place: str, function: str) -> str:

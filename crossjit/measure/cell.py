@@ -142,13 +142,22 @@ def count(ctx: BuildContext, build: Build, benchmark: Benchmark, contents: Mappi
 
     Raises ProblemError if the benchmark gives no counts, InfrastructureError, EngineErrors.
     """
-    image = _meter_image(ctx)
     with (
         ctx.progress.step("measure", f"{build.side}: {benchmark.name}") as step,
         contextlib.ExitStack() as containers,
     ):
-        ((_, place),) = _places(ctx, containers, image, (build,), contents, step)
-        return place.run(benchmark)
+        return place(ctx, containers, build, contents, step).run(benchmark)
+
+
+def place(
+    ctx: BuildContext, containers: contextlib.ExitStack, build: Build, contents: Mapping[str, bytes], step: Step
+) -> Place:
+    """Start a container for one build, with the benchmarks and a tested meter; it ends with `containers`.
+
+    Raises InfrastructureError if the meter's self-test fails, EngineErrors.
+    """
+    ((_, found),) = _places(ctx, containers, _meter_image(ctx), (build,), contents, step)
+    return found
 
 
 def nothing(measured: Build, baseline: Build, why: str = "") -> CellMeasurement:

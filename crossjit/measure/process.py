@@ -63,15 +63,8 @@ class Place:
 
     def run(self, benchmark: Benchmark) -> Process:
         """Run a benchmark. Raises ProblemError if it fails or counts the wrong things, EngineErrors."""
-        order = {
-            "script": script_of(benchmark),
-            "arguments": benchmark.arguments,
-            "calls": benchmark.calls,
-            "loops": benchmark.loops,
-            "replaced": benchmark.replaced,
-        }
         metered = meter.run(
-            self.meter, self.container, (LAUNCH, json.dumps(order)), jit=self.jit, timeout=SECONDS, env=ENVIRONMENT
+            self.meter, self.container, command(benchmark), jit=self.jit, timeout=SECONDS, env=ENVIRONMENT
         )
         if metered.problem:
             raise failure(metered.problem, metered.output)
@@ -82,6 +75,18 @@ class Place:
             libraries=frozenset(facts.libraries),
             extension_modules=frozenset(facts.extension_modules),
         )
+
+
+def command(benchmark: Benchmark) -> tuple[str, str]:
+    """Return Python's arguments that run a benchmark between markers."""
+    order = {
+        "script": script_of(benchmark),
+        "arguments": benchmark.arguments,
+        "calls": benchmark.calls,
+        "loops": benchmark.loops,
+        "replaced": benchmark.replaced,
+    }
+    return LAUNCH, json.dumps(order)
 
 
 def failure(problem: str, output: Sequence[str]) -> ProblemError:

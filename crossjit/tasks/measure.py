@@ -12,7 +12,7 @@ from invoke.context import Context
 from crossjit.errors import ExitCode, UserError
 from crossjit.model import Cell, Verdict
 from crossjit.report import terminal_style
-from crossjit.tasks import measure_history, report
+from crossjit.tasks import measure_check, measure_history, report
 from crossjit.tasks.framework import note, show, show_json
 from crossjit.tasks.options import (
     MAKING,
@@ -57,6 +57,8 @@ if TYPE_CHECKING:
         history="a repository of CPython on this machine: count one benchmark (--only) at each of --commits; "
         "default: measure the source",
         commits="with --history: the first and the last commit, as A..B; default: none",
+        check="valgrind: only check the meter, by counting three benchmarks (or --only) natively with callgrind; "
+        "default: off",
         noise=f"with --by time: how far a build may be from itself on this machine; default: {NOISE}",
         html="also write a self-contained HTML page to this file, - for stdout; default: none",
         markdown="also write a summary for a CI job to this file, - for stdout; default: none",
@@ -75,6 +77,7 @@ def measure(
     noise: str = "",
     history: str = "",
     commits: str = "",
+    check: str = "",
     html: str = "",
     markdown: str = "",
     json: bool = False,
@@ -87,12 +90,14 @@ def measure(
     """
     from crossjit.measure import benchmarks
 
+    others = any((fast, full, against, fail_slower, repeat, noise, html, markdown, by != "instructions"))
+    if check:
+        if others or history or commits:
+            raise _alone("--check", "--only")
+        return measure_check.run(request, check, words(only), json=json)
     if history or commits:
-        if any((fast, full, against, fail_slower, repeat, noise, html, markdown, by != "instructions", request.python)):
-            raise UserError(
-                "--history can be combined with --only, --commits and the options of a build only",
-                hint="leave the others out",
-            )
+        if others or request.python:
+            raise _alone("--history", "--only, --commits")
         return measure_history.run(request, words(only), history, commits, json=json)
     if bool(words(only)) + fast + full > 1:
         raise UserError("--only, --fast and --full each choose benchmarks", hint="leave all but one of them out")
@@ -109,6 +114,12 @@ def measure(
     if limit is not None:
         _note_slower(found, limit)
     return code
+
+
+def _alone(option: str, partners: str) -> UserError:
+    return UserError(
+        f"{option} can be combined with {partners} and the options of a build only", hint="leave the others out"
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,62 @@
+"""`measure --check valgrind`: whether the meter counts what an independent program counts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from crossjit.errors import ExitCode, UserError
+from crossjit.report import terminal_style
+from crossjit.tasks.framework import show, show_json
+from crossjit.tasks.options import Request
+from crossjit.tasks.session import RunSession, opened
+
+if TYPE_CHECKING:
+    from crossjit.measure.benchmarks import Benchmark
+    from crossjit.measure.check import Check
+    from crossjit.model import Cell
+
+TOOL = "valgrind"
+
+
+def run(request: Request, tool: str, names: Sequence[str], *, json: bool) -> ExitCode:
+    """Check the meter with the named benchmarks, or three; show how far it is from valgrind. Raises UserError."""
+    from crossjit.measure import benchmarks, check
+    from crossjit.report import measure_check as report
+
+    if tool != TOOL:
+        raise UserError(f"invalid --check {tool!r}: expected {TOOL}", hint="it counts natively, by itself")
+    chosen = benchmarks.select(benchmarks.load(), names or check.BENCHMARKS)
+    request = replace(request, variants=request.variants or (() if request.python else ("jit",)))
+    with opened(request, looks=True) as session:
+        found = dict(_check(session, chosen))
+        agree = all(each.agrees for checks in found.values() for each in checks)
+        code = ExitCode.PASS if agree else ExitCode.INFRASTRUCTURE
+        session.record.finish(code)
+    about = session.record.run
+    if json:
+        show_json(report.as_json(found, run=about.id, reproduce=about.reproduce))
+        return code
+    show(report.as_text(found, terminal_style.style_of(sys.stdout)))
+    show(f"\nrun:       {about.id}\nreproduce: {about.reproduce}")
+    return code
+
+
+def _check(session: RunSession, chosen: Sequence[Benchmark]) -> Iterator[tuple[Cell, tuple[Check, ...]]]:
+    """Build what is missing, and check cell by cell."""
+    from crossjit.measure import cell, check, packages
+    from crossjit.pipeline import build_cell, prepare
+
+    ctx = session.ctx
+    names = {package for benchmark in chosen for package in benchmark.packages}
+    wheels = packages.ensure(names, ctx.settings.home, ctx.progress)
+    contents = packages.contents(wheels, {benchmark.script for benchmark in chosen})
+    prepared_cells = prepare.prepare(ctx, session.requests)
+    for prepared in prepared_cells:
+        check.require_native(ctx, prepared)
+    for prepared in prepared_cells:
+        log = session.record.cell_folder(prepared.cell) / "build.log"
+        build, _ = cell.sides((prepared, build_cell.build_cell(ctx, prepared, log=log)))
+        yield prepared.cell, tuple(check.check(ctx, build, chosen, contents))
