@@ -71,6 +71,7 @@ class Sample:
     """A benchmark on one side: what each call counted, in order; or the seconds of each worker process, `times`.
 
     `executors` and `code_bytes` are the process's machine code at its end. `runs` is how many runs gave exactly this.
+    Raises ValueError for a call without instructions, or a time of 0: nothing can be compared with it.
     """
 
     calls: tuple[Counts, ...] = ()
@@ -78,6 +79,10 @@ class Sample:
     executors: int = 0
     code_bytes: int = 0
     runs: int = 1
+
+    def __post_init__(self) -> None:
+        if not all(value > 0 for value in (*self.totals, *self.times)):
+            raise ValueError("a call has no instructions, or took no time")
 
     @property
     def totals(self) -> tuple[int, ...]:

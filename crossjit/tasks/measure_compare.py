@@ -59,7 +59,8 @@ def compare(
         show_json(report.as_json(cells, before=first.id, after=second.id))
     else:
         show(report.as_text(cells, before=first.id, after=second.id, style=terminal_style.style_of(sys.stdout)))
-    too_slow = limit is not None and any(each.ratio > 1 + limit for cell in cells for each in cell.movements)
+    slower = [each for cell in cells for each in cell.movements if each.direction is comparing.Direction.SLOWER]
+    too_slow = limit is not None and any(each.ratio > 1 + limit for each in slower)
     return ExitCode.PRODUCT if too_slow or any(cell.broke for cell in cells) else ExitCode.PASS
 
 

@@ -195,6 +195,7 @@ def test_the_task_compares_runs(settings: Settings, task: Compare, capsys: pytes
     assert json.loads(capsys.readouterr().out)["cells"][0]["counts"]["same"] == 58
     assert task(first, second, fail_slower="19%") is ExitCode.PRODUCT
     assert task(first, second, fail_slower="21%") is ExitCode.PASS
+    assert task(first, second, noise="25%", fail_slower="19%") is ExitCode.PASS, "what is within the noise did not move"
 
 
 def test_the_task_ends_with_1_for_what_broke(

@@ -278,9 +278,11 @@ def test_a_measurement_that_cannot_be_read(machine: Machine) -> None:
     path.write_text(json.dumps(document | {"schema": model.SCHEMA + 1}))
     with pytest.raises(UserError, match="this crossjit reads up to 1"):
         model.load(recorded)
-    path.write_text(json.dumps(document | {"call": "hot"}))
-    with pytest.raises(InfrastructureError, match="is damaged"):
-        model.load(recorded)
+    document["results"][0]["measured"]["calls"][1] = {"jit": 0}
+    for damaged in (document, document | {"call": "hot"}):
+        path.write_text(json.dumps(damaged))
+        with pytest.raises(InfrastructureError, match="is damaged"):
+            model.load(recorded)
 
 
 def test_reports_are_written_on_request(
