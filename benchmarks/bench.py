@@ -231,6 +231,12 @@ class Round:
         )
         return {"suites": Sample(emulated / native, emulated, note=note, details=seconds)}
 
+    def counted(self, line: str, option: str) -> Mapping[str, Sample]:
+        """Count benchmarks on both archs, whose cells are in the stash: `option` says which benchmarks."""
+        selected = self.selected(self.bench.arch, self.bench.foreign)
+        seconds = self.home("one").invoke("measure", *selected, option).seconds
+        return {line: per_baseline(seconds, self.baseline, note="on both archs, the first time: wheels are fetched")}
+
     def emulated(self, line: str, cpu: str | None) -> Mapping[str, Sample]:
         """Build under QEMU until the required factor is reached, or for the time of a sample."""
         bench, cross = self.bench, self.taken["cross"].seconds

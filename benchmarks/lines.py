@@ -91,6 +91,17 @@ MEASUREMENTS: tuple[Measurement, ...] = (
         (Line("suites", "emulated suite over native suite", TIMES, 5),), Round.suites, needs=("native", "cross-second")
     ),
     Measurement(
+        (Line("measure-fast", "measure --fast, both archs", T, 0.6),),
+        partial(Round.counted, line="measure-fast", option="--fast"),
+        needs=("native", "cross-second"),
+    ),
+    Measurement(
+        (Line("measure-full", "measure --full, both archs", T, 3.0),),
+        partial(Round.counted, line="measure-full", option="--full"),
+        needs=("native", "cross-second"),
+        usual=False,
+    ),
+    Measurement(
         (Line("checkout-native", "the same source as a checkout, native", T),),
         partial(Round.checkout, strategy="native"),
         needs=("native",),
