@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from crossjit.bisect.history import Commit
 from crossjit.bisect.journal import Entry
 from crossjit.bisect.search import Judgement
 from crossjit.bisect.session import PHASES, Result
 from crossjit.model import Arch
-from crossjit.report import html, output
+from crossjit.report import answers, html, output
 from crossjit.report.markdown import escaped, preformatted
 from crossjit.report.size_budget import LINE
 from crossjit.util.text import duration, pluralize, shortened
 
-FILES_OF = {"json": "bisect.json", "markdown": "bisect.md", "html": "bisect.html", "text": "bisect.txt"}
 PULL = "https://github.com/python/cpython/pull"
 FILES = 20  # files of a commit, at most
 
@@ -40,14 +38,6 @@ class Step:
     time: str
 
 
-def recorded(folder: Path, kind: str) -> bytes | None:
-    """Return the answer in a run's folder in one of the forms of FILES_OF; None if there is none."""
-    try:
-        return (folder / FILES_OF[kind]).read_bytes()
-    except (OSError, KeyError):
-        return None
-
-
 def documents(result: Result, *, run: str, reproduce: str) -> dict[str, bytes]:
     """Return the answer in all forms, by the name of the file in a run's folder."""
     texts = {
@@ -56,7 +46,7 @@ def documents(result: Result, *, run: str, reproduce: str) -> dict[str, bytes]:
         "html": page(result, run=run, reproduce=reproduce),
         "text": as_text(result),
     }
-    return {FILES_OF[kind]: text.encode("utf-8", "replace") for kind, text in texts.items()}
+    return {answers.file_of(answers.BISECT, form): text.encode("utf-8", "replace") for form, text in texts.items()}
 
 
 def headline(result: Result) -> str:

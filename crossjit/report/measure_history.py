@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from crossjit.bisect.walk import Point, moves
 from crossjit.measure.compare import NOISE
 from crossjit.model import Arch
-from crossjit.report import html, tables
+from crossjit.report import answers, html, tables
 from crossjit.report.terminal_style import TerminalStyle
 from crossjit.util.text import shortened
 
@@ -55,6 +56,16 @@ def as_text(benchmark: str, points: Sequence[Point], style: TerminalStyle) -> st
     ]
     lines = [f"{benchmark}: instructions of the warm call with the JIT on", "", tables.render(headers, rows, style), ""]
     return "\n".join([*lines, *_told(points)])
+
+
+def documents(benchmark: str, points: Sequence[Point], *, run: str, reproduce: str) -> dict[str, bytes]:
+    """Return the same in each of its forms, by the name of the file in a run's folder."""
+    texts = {
+        "json": json.dumps(as_json(benchmark, points, run=run, reproduce=reproduce), indent=2),
+        "html": page(benchmark, points, run=run, reproduce=reproduce),
+        "text": as_text(benchmark, points, TerminalStyle()),
+    }
+    return {answers.file_of(answers.HISTORY, form): text.encode("utf-8", "replace") for form, text in texts.items()}
 
 
 def as_json(benchmark: str, points: Sequence[Point], *, run: str, reproduce: str) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json as json_module
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from crossjit import PROGRAM
 from crossjit.errors import ExitCode, UserError
 from crossjit.report import terminal_style
 from crossjit.tasks.framework import show, show_json
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from crossjit.bisect.walk import Point
     from crossjit.config.recipes import Recipe
 
-DOCUMENT, PAGE = "history.json", "history.html"  # in the run's folder
 MOST = 500  # commits
 
 
@@ -41,18 +40,17 @@ def run(request: Request, names: Sequence[str], repository: str, commits: str, *
         points = _walk(session, names[0], line, recipes)
         record = session.record
         about = {"run": record.run.id, "reproduce": record.run.reproduce}
-        document = report.as_json(names[0], points, **about)
-        page = report.page(names[0], points, **about)
         with run_errors(record.folder):
-            files.replace(record.folder / DOCUMENT, json_module.dumps(document, indent=2).encode())
-            files.replace(record.folder / PAGE, page.encode("utf-8", "replace"))
+            for name, content in report.documents(names[0], points, **about).items():
+                files.replace(record.folder / name, content)
         code = ExitCode.PASS if any(point.instructions for point in points) else ExitCode.INFRASTRUCTURE
         record.finish(code)
     if json:
-        show_json(document)
+        show_json(report.as_json(names[0], points, **about))
         return code
     show(report.as_text(names[0], points, terminal_style.style_of(sys.stdout)))
-    show(f"\nrun:       {about['run']}\npage:      {record.folder / PAGE}\nreproduce: {about['reproduce']}")
+    chart = f"{PROGRAM} report {about['run']} --html FILE"
+    show(f"\nrun:       {about['run']}\nchart:     {chart}\nreproduce: {about['reproduce']}")
     return code
 
 

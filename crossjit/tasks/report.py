@@ -93,9 +93,9 @@ def measured(kind: str, found: Sequence[CellMeasurement], *, run: str, reproduce
 
 def _render(kind: str, run: Run, results: Sequence[CellResult]) -> bytes:
     from crossjit.measure import model
-    from crossjit.report import bisect
+    from crossjit.report import answers
 
-    if (answer := bisect.recorded(run.folder, kind)) is not None:
+    if (answer := answers.recorded(run.folder, kind)) is not None:
         return answer
     if kind != "junit" and (found := model.recorded(run)):
         return measured(kind, found, run=run.id, reproduce=run.reproduce)

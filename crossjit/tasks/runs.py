@@ -283,8 +283,8 @@ def described(run: Run, *, steps: bool) -> str:
             "",
         ]
         return "\n".join([*lines, f"reproduce: {run.reproduce}"])
-    if (bisected := _bisected(run)) is not None:
-        return "\n".join([*lines, "", bisected, "", f"reproduce: {run.reproduce}"])
+    if (answered := _answered(run)) is not None:
+        return "\n".join([*lines, "", answered, "", f"reproduce: {run.reproduce}"])
     if found := model.recorded(run):
         shown = measure.as_text(found, terminal_style.style_of(sys.stdout))
         return "\n".join([*lines, "", shown, "", f"reproduce: {run.reproduce}"])
@@ -307,13 +307,13 @@ def described(run: Run, *, steps: bool) -> str:
     return "\n".join([*lines, "", *([crashed, ""] if crashed else []), shown])
 
 
-def _bisected(run: Run) -> str | None:
-    """Return the answer of a bisection, or how to go on with one that has none yet; None for other runs."""
+def _answered(run: Run) -> str | None:
+    """Return the answer to a run's question, or how to go on with a bisection; None for other runs."""
     from crossjit.bisect import journal
-    from crossjit.report import bisect
+    from crossjit.report import answers
     from crossjit.runs.model import RunState
 
-    if (answer := bisect.recorded(run.folder, "text")) is not None:
+    if (answer := answers.recorded(run.folder, "text")) is not None:
         return answer.decode("utf-8", "replace")
     if not journal.has_journal(run.folder):
         return None
@@ -323,12 +323,13 @@ def _bisected(run: Run) -> str | None:
 
 
 def looked_json(run: Run) -> dict[str, object]:
-    """Return the answer of a bisection, or what was measured, as a JSON value; nothing for other runs."""
+    """Return the answer to a run's question, or what was measured, as a JSON value; nothing for other runs."""
     from crossjit.measure import model
-    from crossjit.report import bisect, measure
+    from crossjit.report import answers, measure
 
-    if (answer := bisect.recorded(run.folder, "json")) is not None:
-        return {"bisect": json_module.loads(answer)}
+    for question in answers.QUESTIONS:
+        if (answer := answers.recorded(run.folder, "json", [question])) is not None:
+            return {question: json_module.loads(answer)}
     found = model.recorded(run)
     return {"measure": measure.document(found, run=run.id, reproduce=run.reproduce)} if found else {}
 

@@ -20,6 +20,7 @@ from crossjit.bisect.session import Result, Session, runs_wanted
 from crossjit.bisect.trial import Observation, UnfitError
 from crossjit.errors import BuildError, CrossjitError, EngineError, UserError
 from crossjit.model import Outcome, TestResult
+from crossjit.report import answers
 from crossjit.report import bisect as report
 from crossjit.triage.failure import of_result
 from crossjit.triage.odds import Count
@@ -448,10 +449,10 @@ def test_the_answer_as_markdown_and_page(answer: Result) -> None:
 def test_documents_are_found_again(answer: Result, tmp_path: Path) -> None:
     for name, content in report.documents(answer, run="a-run", reproduce="x").items():
         (tmp_path / name).write_bytes(content)
-    assert json.loads(report.recorded(tmp_path, "json") or b"")["found"] == report.headline(answer)
-    assert (report.recorded(tmp_path, "text") or b"").decode() == report.as_text(answer)
-    assert report.recorded(tmp_path, "junit") is None
-    assert report.recorded(tmp_path / "nowhere", "html") is None
+    assert json.loads(answers.recorded(tmp_path, "json") or b"")["found"] == report.headline(answer)
+    assert (answers.recorded(tmp_path, "text") or b"").decode() == report.as_text(answer)
+    assert answers.recorded(tmp_path, "junit") is None
+    assert answers.recorded(tmp_path / "nowhere", "html") is None
 
 
 def test_crossjit_errors_keep_their_constructor() -> None:

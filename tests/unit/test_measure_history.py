@@ -19,9 +19,12 @@ from crossjit.errors import EngineError, UserError
 from crossjit.model import Arch
 from crossjit.report import measure_history as report
 from crossjit.report.terminal_style import TerminalStyle
+from crossjit.settings import Settings
+from tests import example_measurements as examples
 from tests.example_runs import HOSTILE
 from tests.unit.build_fakes import RecordingProgress
 from tests.unit.test_measure_task import Machine, run
+from tests.unit.test_report_tasks import invoke
 
 X86, ARM = Arch.X86_64, Arch.AARCH64
 IDS = ("a" * 40, "b" * 40, "c" * 40, "d" * 40)
@@ -116,6 +119,19 @@ def test_the_chart_is_within_its_frame_and_breaks_where_a_count_is_missing() -> 
     assert series.dots[1].y < series.dots[0].y < series.dots[2].y, "more is higher"
     assert [tick.y for tick in ticks] == sorted((tick.y for tick in ticks), reverse=True)
     assert report.chart(points({X86: 5}))[1][0].dots[0].x == report.MARGIN
+
+
+def test_a_run_of_a_history_is_reported_again(settings: Settings) -> None:
+    walked = examples.record(settings, [])
+    for name, content in report.documents("nbody", points({X86: 1_000}, {X86: 1_200}), run="r", reproduce="x").items():
+        (walked.folder / name).write_bytes(content)
+    page, shown, document = (
+        invoke(settings, "report", walked.id, *options).stdout.decode()
+        for options in (("--html", "-"), (), ("--json",))
+    )
+    assert "<svg" in page and "nbody" in page
+    assert "nbody: instructions of the warm call with the JIT on" in shown
+    assert json.loads(document)["history"]["moves"][0]["percent"] == 20.0
 
 
 @pytest.mark.parametrize("subject", HOSTILE)

@@ -1,0 +1,26 @@
+"""Answers to one question, such as a bisection's: a file in the run's folder for each form that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+QUESTIONS = BISECT, HISTORY = "bisect", "history"  # and the names of their files
+FORMS = {"json": ".json", "markdown": ".md", "html": ".html", "text": ".txt"}
+
+
+def file_of(question: str, form: str) -> str:
+    """Return the name of an answer's file.
+
+    >>> file_of(HISTORY, "text")
+    'history.txt'
+    """
+    return question + FORMS[form]
+
+
+def recorded(folder: Path, form: str, questions: Sequence[str] = QUESTIONS) -> bytes | None:
+    """Return the answer in a run's folder; None if there is none, or not in this form."""
+    if form not in FORMS:
+        return None
+    paths = (folder / file_of(question, form) for question in questions)
+    return next((path.read_bytes() for path in paths if path.is_file()), None)
