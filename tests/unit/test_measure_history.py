@@ -126,8 +126,7 @@ def test_a_run_of_a_history_is_reported_again(settings: Settings) -> None:
     for name, content in report.documents("nbody", points({X86: 1_000}, {X86: 1_200}), run="r", reproduce="x").items():
         (walked.folder / name).write_bytes(content)
     page, shown, document = (
-        invoke(settings, "report", walked.id, *options).stdout.decode()
-        for options in (("--html", "-"), (), ("--json",))
+        invoke(settings, "report", walked.id, *more).stdout.decode() for more in (("--html", "-"), (), ("--json",))
     )
     assert "<svg" in page and "nbody" in page
     assert "nbody: instructions of the warm call with the JIT on" in shown
