@@ -97,6 +97,22 @@ def shares(samples: Sequence[tuple[Counts, int]]) -> dict[str, float]:
     return sums
 
 
+def within(percents: Mapping[str, float]) -> tuple[Part, ...]:
+    """Return the single libraries and extension modules below a bar's parts, the largest of each kind first."""
+    found: list[Part] = []
+    start = 0.0
+    whole = folded(percents)
+    for key, kind in KINDS.items():
+        own = [(name.partition(":")[2], width) for name, width in percents.items() if name.startswith(f"{key}:")]
+        place = start
+        for name, width in sorted(own, key=lambda each: (-each[1], each[0])):
+            if width >= 0.05:
+                found.append(Part(Kind(name, kind.style), round(place, 2), round(width, 2)))
+            place += width
+        start += whole.get(key, 0.0)
+    return tuple(found)
+
+
 def parts(percents: Mapping[str, float]) -> tuple[Part, ...]:
     """Return the parts of a bar, by the keys of KINDS; what is too thin to be seen is left out."""
     found: list[Part] = []

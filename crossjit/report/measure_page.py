@@ -11,7 +11,7 @@ from crossjit.measure.statistics import Row, State, Summary, rows, summary, time
 from crossjit.report import html, output
 from crossjit.report import measure as text
 from crossjit.report.facts import Fact
-from crossjit.report.measure_chart import KINDS, Axis, Part, folded, parts, shares
+from crossjit.report.measure_chart import KINDS, Axis, Part, folded, parts, shares, within
 from crossjit.report.size_budget import LINE
 from crossjit.util.text import duration, join_words, pluralize, shortened
 
@@ -276,15 +276,26 @@ def _apart(columns: Sequence[Column]) -> Iterator[tuple[str, tuple[str, ...]]]:
 # Where instructions went
 
 
-def bars(column: Column) -> tuple[tuple[str, float, tuple[Part, ...]], ...]:
-    """Return a cell's two stacked bars: what it is, its width in percent of the baseline's, and its parts."""
+@dataclass(frozen=True)
+class Bar:
+    """A side's instructions as a flame graph: its width in percent of the baseline's, and two rows of parts."""
+
+    name: str
+    width: float
+    parts: tuple[Part, ...]
+    within: tuple[Part, ...]
+
+
+def bars(column: Column) -> tuple[Bar, ...]:
+    """Return a cell's two sides."""
     found = _samples(column)
     widths = [sum(mean.values()) for mean in found]
     scale = 100 / max(100.0, *widths)
     names = tuple(f"JIT {'on' if each.jit else 'off'}" for each in _sides(column))
+    scaled = [{key: value * scale for key, value in mean.items()} for mean in found]
     return tuple(
-        (name, round(width, 1), parts({key: value * scale for key, value in folded(mean).items()}))
-        for name, width, mean in zip(names, widths, found, strict=True)
+        Bar(name, round(width, 1), parts(folded(mean)), within(mean))
+        for name, width, mean in zip(names, widths, scaled, strict=True)
     )
 
 

@@ -15,7 +15,7 @@ import pytest
 from crossjit.measure.model import CellMeasurement, Result, Sample
 from crossjit.model import Arch
 from crossjit.report import measure_page
-from crossjit.report.measure_chart import KINDS, Axis, folded, parts, shares
+from crossjit.report.measure_chart import KINDS, Axis, folded, parts, shares, within
 from crossjit.report.measure_markdown import as_markdown
 from crossjit.report.measure_page import change, headline
 from crossjit.settings import Settings
@@ -88,7 +88,8 @@ def test_it_says_what_there_is_to_say() -> None:
         "generators: 1.001 on x86_64; 1.000 on aarch64",
         "sympy_sum: JIT on: exit status 1: ModuleNotFoundError: No module named 'mpmath' on x86_64 and aarch64",
         "Unreliable: what was counted is no evidence (1) telco:",
-        "x86_64, JIT off 100.0 % x86_64, JIT on 86.5 %",
+        "x86_64, JIT off 100.0 % interpreter's loop 55.0 %",
+        "x86_64, JIT on 86.5 % JIT code",
         "interpreter's loop 55.0 % 23.7 % 55.0 % 21.7 %",
         "libraries 5.0 % 2.6 % 5.0 % 2.4 % libc.so.6 5.0 % 2.6 % 5.0 % 2.4 %",
         "3.15/aarch64/jit: 53 benchmarks",
@@ -222,6 +223,8 @@ def test_parts_of_a_bar() -> None:
     assert [part.kind for part in found] == [KINDS[name] for name in ("jit", "python", "ext", "lib", "other")]
     assert [part.start for part in found][:2] == [0, 500]
     assert found[-1].start == 950.01
+    inner = [(part.kind.name, part.kind.style, part.start, part.width) for part in within(counts)]
+    assert inner == [("_json", "ext", 700, 50), ("libc.so.6", "lib", 750, 100), ("libm.so.6", "lib", 850, 100)]
 
 
 def test_markdown_has_the_worst_and_fits_a_comment() -> None:
