@@ -66,6 +66,10 @@ def cells(
             "--job needs --format github, and no --arch, --recipe or --variant",
             hint=f"`{PROGRAM} reproduce --list` lists the jobs",
         )
+    if chosen != "github" and (runner or shards != "1"):
+        raise UserError("--shards and --runner need --format github", hint="leave them out, or add it")
+    if source and not job:
+        raise UserError("--source needs --job", hint=f"`{PROGRAM} reproduce --list` lists the jobs of a source")
     if chosen == "github":
         many, labels = options.number("shards", shards, at_least=1), _runners(runner or ())
         if job:
