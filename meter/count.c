@@ -47,13 +47,14 @@ typedef struct {
 
 typedef struct {
     uint64_t begin, end, base;  /* base: where the object's symbols start */
+    uint64_t mapping;           /* of JIT code: its number, which no other has */
     Counted *class;
     const Object *object;       /* NULL if it has no symbols */
 } Range;
 
 typedef struct {
-    uint64_t pc;
-    uint32_t bytes, instructions;
+    uint64_t pc, mapping;
+    const char *sizes;          /* of its instructions: a hexadecimal digit for each */
     qemu_plugin_u64 executions;
 } Block;
 
@@ -73,7 +74,7 @@ static struct {
 } nr;
 
 /*
- * Of all that follows, up to jit_frees. It is not held while the guest's memory is read or written: QEMU then takes a
+ * Of all that follows, up to mappings. It is not held while the guest's memory is read or written: QEMU then takes a
  * lock that it also holds while it translates.
  */
 static GMutex lock;
@@ -84,7 +85,7 @@ static GPtrArray *boards;
 static size_t counters;
 static Counted *other, *jit, *python;
 static bool is_placed;          /* whether the main program is among the ranges */
-static uint64_t jit_maps, jit_bytes, jit_frees;
+static uint64_t jit_maps, jit_bytes, jit_frees, mappings;
 
 static struct qemu_plugin_scoreboard *calls;
 static uint64_t ticks, random_state; /* only by atomic operations */
@@ -208,7 +209,7 @@ static void add_range(Range range)
 
 static void add_jit_code(uint64_t begin, uint64_t end)
 {
-    add_range((Range){ begin, end, 0, jit, NULL });
+    add_range((Range){ begin, end, 0, ++mappings, jit, NULL });
     jit_maps++;
     jit_bytes += end - begin;
 }
@@ -228,7 +229,7 @@ static const Object *object_named(const char *name)
 static void place_main(void)
 {
     uint64_t begin = qemu_plugin_start_code();
-    add_range((Range){ begin, qemu_plugin_end_code(), begin, python, object_named("main") });
+    add_range((Range){ begin, qemu_plugin_end_code(), begin, 0, python, object_named("main") });
     is_placed = true;
 }
 
@@ -252,7 +253,7 @@ static void add_file(uint64_t begin, uint64_t end, int descriptor, uint64_t offs
     }
     const char *slash = strrchr(path, '/'), *file = slash ? slash + 1 : path;
     const Object *object = object_named(file);
-    add_range((Range){ begin, end, begin - offset, object ? python : class_of_file(path, file), object });
+    add_range((Range){ begin, end, begin - offset, 0, object ? python : class_of_file(path, file), object });
 }
 
 /* -- translation */
@@ -271,12 +272,13 @@ static void count_accesses(struct qemu_plugin_insn *insn, const Counted *class)
                                                   1);
 }
 
-static void count_block(struct qemu_plugin_tb *tb, size_t instructions)
+static void count_block(struct qemu_plugin_tb *tb, size_t instructions, uint64_t mapping)
 {
-    struct qemu_plugin_insn *last = qemu_plugin_tb_get_insn(tb, instructions - 1);
-    uint64_t pc = qemu_plugin_tb_vaddr(tb);
-    uint32_t bytes = qemu_plugin_insn_vaddr(last) + qemu_plugin_insn_size(last) - pc;
-    Block block = { pc, bytes, instructions, new_counter() };
+    char *sizes = g_new0(char, instructions + 1);
+    for (size_t i = 0; i < instructions; i++) {
+        sizes[i] = "0123456789abcdef"[qemu_plugin_insn_size(qemu_plugin_tb_get_insn(tb, i)) & 15];
+    }
+    Block block = { qemu_plugin_tb_vaddr(tb), mapping, sizes, new_counter() };
     g_array_append_val(blocks, block);
     qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(tb, QEMU_PLUGIN_INLINE_ADD_U64, block.executions, 1);
 }
@@ -285,6 +287,7 @@ static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
     size_t length = qemu_plugin_tb_n_insns(tb), of_class = 0, of_function = 0;
     const Counted *class = NULL, *function = NULL;
+    uint64_t mapping = 0;
     g_mutex_lock(&lock);
     if (!is_placed) {
         place_main();
@@ -305,6 +308,7 @@ static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
             of_function = 0;
         }
         class = its_class, function = its_function, of_class++, of_function++;
+        mapping = range ? range->mapping : 0;
         if (wants_accesses) {
             count_accesses(insn, class);
         }
@@ -312,7 +316,7 @@ static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
     count_run(tb, class, of_class);
     count_run(tb, function, of_function);
     if (wants_blocks && class == jit) {
-        count_block(tb, length);
+        count_block(tb, length, mapping);
     }
     g_mutex_unlock(&lock);
 }
@@ -361,8 +365,18 @@ static void write_blocks(GString *line)
         Block *block = &g_array_index(blocks, Block, i);
         uint64_t executions = qemu_plugin_u64_sum(block->executions);
         if (executions) {
-            g_string_append_printf(line, "%s[%" PRIu64 ",%u,%u,%" PRIu64 "]", comma, block->pc, block->bytes,
-                                   block->instructions, executions);
+            g_string_append_printf(line, "%s[%" PRIu64 ",\"%s\",%" PRIu64 ",%" PRIu64 "]", comma, block->pc,
+                                   block->sizes, block->mapping, executions);
+            comma = ",";
+        }
+    }
+    g_string_append(line, "],\"mappings\":[");
+    comma = "";
+    for (guint i = 0; i < ranges->len; i++) {
+        const Range *range = &g_array_index(ranges, Range, i);
+        if (range->mapping) {
+            g_string_append_printf(line, "%s[%" PRIu64 ",%" PRIu64 ",%" PRIu64 "]", comma, range->begin, range->end,
+                                   range->mapping);
             comma = ",";
         }
     }
@@ -389,7 +403,7 @@ static void append(const GString *line)
     }
 }
 
-static void write_mark(unsigned cpu, const char *op, uint64_t label, bool is_detailed)
+static void write_mark(unsigned cpu, const char *op, uint64_t label)
 {
     GString *line = g_string_new(NULL);
     g_mutex_lock(&lock);
@@ -404,10 +418,10 @@ static void write_mark(unsigned cpu, const char *op, uint64_t label, bool is_det
     if (wants_threads) {
         write_threads(line);
     }
-    if (wants_functions && is_detailed) {
+    if (wants_functions) {
         write_counts(line, "functions", functions, offsetof(Counted, count), false);
     }
-    if (wants_blocks && is_detailed) {
+    if (wants_blocks) {
         write_blocks(line);
     }
     g_string_append(line, "}\n");
@@ -418,7 +432,7 @@ static void write_mark(unsigned cpu, const char *op, uint64_t label, bool is_det
 
 static void on_exit_(qemu_plugin_id_t id, void *nothing)
 {
-    write_mark(0, "exit", 0, true);
+    write_mark(0, "exit", 0);
 }
 
 /* -- the guest's memory */
@@ -571,7 +585,7 @@ static void on_syscall(qemu_plugin_id_t id, unsigned cpu, int64_t num, uint64_t 
 {
     uint32_t op = (uint32_t)a1 - MARKER;
     if (num == nr.close_range && op < OPS && (uint32_t)a2 < MARKER) {
-        write_mark(cpu, op_names[op], (uint32_t)a2, op != 0);
+        write_mark(cpu, op_names[op], (uint32_t)a2);
         return;
     }
     if (num == nr.execve || num == nr.execveat) {
@@ -765,7 +779,7 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
     if (symbols && !read_symbols(symbols)) {
         return -1;
     }
-    write_mark(0, "start", 0, false);
+    write_mark(0, "start", 0);
     qemu_plugin_register_vcpu_tb_trans_cb(id, on_translation);
     qemu_plugin_register_vcpu_syscall_cb(id, on_syscall);
     qemu_plugin_register_vcpu_syscall_ret_cb(id, on_syscall_return);

@@ -3,8 +3,9 @@
     launch.py '{"script": PATH, "arguments": [...], "replaced": {...}, "calls": 2, "loops": 1}'
     launch.py '{"script": PATH, "arguments": [...], "replaced": {...}, "timed": PATH}'
 
-In the first form `pyperf.py` stands for pyperf, for counting. In the second the script is a worker of pyperf itself,
-which writes to the file `timed`; pyperf's options are among the arguments.
+In the first form `pyperf.py` stands for pyperf, for counting; with `"executors": PATH`, `machine_code.py` describes the
+JIT's machine code in this file. In the second the script is a worker of pyperf itself, which writes to the file
+`timed`; pyperf's options are among the arguments.
 
 `replaced` are expressions for some of the script's global names, instead of its own definitions: they make its work
 smaller where it has no argument for that. The last line is `facts` with a JSON object.
@@ -82,13 +83,13 @@ def codes(script):
 
 
 def executors(script):
-    """Return the number of executors with machine code, and the bytes of it, side exits included."""
+    """Return all executors of the process, side exits included."""
     import _opcode
     import opcode
 
     entry = opcode.opmap.get("ENTER_EXECUTOR")
     if entry is None:  # before 3.13
-        return {"executors": 0, "bytes": 0}
+        return []
     found = {}
     for code in codes(script):
         instructions = code._co_code_adaptive[::2]  # as they are now; caches between them may look like any opcode
@@ -105,8 +106,13 @@ def executors(script):
             if type(other) is type(executor) and id(other) not in found:
                 found[id(other)] = other
                 waiting.append(other)
+    return list(found.values())
+
+
+def size_of(found):
+    """Return how many executors have machine code, and the bytes of it."""
     sizes = []
-    for executor in found.values():
+    for executor in found:
         try:
             machine_code = executor.get_jit_code()
         except RuntimeError:  # a build whose executors are interpreted
@@ -125,6 +131,12 @@ def counted(order, code):
     pyperf.calibrate()
     run(code, order["script"], order["arguments"])
     pyperf.mark(pyperf.LAST)
+    if "executors" in order:
+        import machine_code
+
+        found = executors(code)
+        machine_code.write(order["executors"], found)
+        pyperf.mark(pyperf.LAST)  # while they are alive, so that their memory is not another's
     return {"names": pyperf.names, "jit": pyperf.python_has_jit()}
 
 
@@ -145,7 +157,8 @@ def main():
     order = json.loads(sys.argv[1])
     code = compiled(order["script"], order["replaced"])
     facts = timed(order, code) if "timed" in order else counted(order, code)
-    facts |= {"libraries": sorted(libraries() - own), "extension_modules": extension_modules(), **executors(code)}
+    facts |= {"libraries": sorted(libraries() - own), "extension_modules": extension_modules()}
+    facts |= size_of(executors(code))
     print("\nfacts", json.dumps(facts), file=sys.__stdout__, flush=True)
 
 

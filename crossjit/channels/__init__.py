@@ -4,7 +4,7 @@ The data is untrusted: the tested program may have written it. So every value ha
 unknown fields are errors, and files have plain names. crossjit parses such JSON only here.
 """
 
-from crossjit.channels.benchmark import BenchmarkFacts
+from crossjit.channels.benchmark import BenchmarkFacts, ExecutorFacts
 from crossjit.channels.build_facts import BuildFacts
 from crossjit.channels.caches import Part, cache_report, cache_sizes
 from crossjit.channels.capabilities import Capabilities, Capability
@@ -29,6 +29,7 @@ from crossjit.channels.test_list import TestList, TestListReader
 __all__ = [
     "Begun",
     "BenchmarkFacts",
+    "ExecutorFacts",
     "BuildFacts",
     "Capabilities",
     "Capability",

@@ -1,9 +1,15 @@
-"""The facts that `meter/launch.py` writes about a benchmark's process. Pure."""
+"""What `meter/launch.py` and `meter/machine_code.py` write about a benchmark's process. Pure."""
 
 from __future__ import annotations
 
-from crossjit.channels.reading import Count, Names, Text
+from typing import Annotated
+
+from pydantic import Field
+
+from crossjit.channels.reading import Count, Names, Text, Word
 from crossjit.config import documents
+
+LONGEST = 100_000  # uops of a trace
 
 
 @documents.table
@@ -22,3 +28,19 @@ class BenchmarkFacts:
     executors: Count
     bytes: Count
     timed: Text = ""
+
+
+@documents.table
+class ExecutorFacts:
+    """An executor of the JIT with machine code: `size` bytes at `address`; `code` has them without zeros at the end.
+
+    For each uop of its trace, in order, `names` has the plain name and `opcodes` the number of its variant. `jumps` are
+    the indexes of those that others jump to.
+    """
+
+    address: Count
+    size: Count
+    code: Annotated[str, Field(pattern="^([0-9a-f]{2})*$")]
+    names: Annotated[tuple[Word, ...], Field(max_length=LONGEST)]
+    opcodes: Annotated[tuple[Count, ...], Field(max_length=LONGEST)]
+    jumps: Annotated[tuple[Count, ...], Field(max_length=LONGEST)]

@@ -12,7 +12,9 @@ from crossjit.config import documents
 from crossjit.util.budget import BUDGET
 
 Counts = Annotated[dict[Word, Count], Field(max_length=2_000)]
-Block = tuple[Count, Count, Count, Count]
+Sizes = Annotated[str, Field(pattern="^[1-9a-f]+$", max_length=4_096)]
+Block = tuple[Count, Sizes, Count, Count]
+JitMapping = tuple[Count, Count, Count]
 
 
 class Op(StrEnum):
@@ -41,7 +43,9 @@ class Mark:
 
     `thread` is the number of the one that set the marker. `counts`, `loads` and `stores` are by class of code, where
     `threads` has the same as `counts` for each thread. `execs` is how many programs the process and its children
-    started, which the meter does not count. `blocks` are those of JIT code: address, bytes, instructions, executions.
+    started, which the meter does not count. `blocks` are those of JIT code: address, a hexadecimal digit for the size
+    of each instruction, the number of the mapping that it was in, executions. `mappings` are those that are there now:
+    begin, end, number.
     """
 
     pid: Count
@@ -56,6 +60,7 @@ class Mark:
     threads: Annotated[tuple[Counts, ...], Field(max_length=10_000)] = ()
     functions: Annotated[dict[Word, Count], Field(max_length=200_000)] = Field(default_factory=dict)
     blocks: Annotated[tuple[Block, ...], Field(max_length=1_000_000)] = ()
+    mappings: Annotated[tuple[JitMapping, ...], Field(max_length=1_000_000)] = ()
 
 
 def read_mark(line: str) -> Mark:

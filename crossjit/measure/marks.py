@@ -5,13 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from crossjit.channels import JitMemory, MalformedError, Mark, Op, read_mark
 from crossjit.errors import InfrastructureError
 
-__all__ = ["JitMemory", "Mark", "Op", "Window", "difference", "read", "read_whole", "total", "windows"]
+__all__ = ["Block", "JitMemory", "Mark", "Op", "Window", "difference", "read", "read_whole", "total", "windows"]
 
 AGAIN = "run the same command again; if it happens again, the engine's disk may be full"
+
+
+class Block(NamedTuple):
+    """A piece of JIT code that runs from its begin to its end; `sizes` has a hexadecimal digit for each instruction.
+
+    `mapping` is the number of the memory that it was in: what was there before, at the same address, has another.
+    """
+
+    address: int
+    sizes: str
+    mapping: int
 
 
 @dataclass(frozen=True)
@@ -53,12 +65,12 @@ class Window:
         )
 
     @property
-    def blocks(self) -> Mapping[tuple[int, int, int], int]:
-        """Executions of blocks of JIT code, by address, bytes and instructions; empty unless asked for."""
-        executions: Counter[tuple[int, int, int]] = Counter()
+    def blocks(self) -> Mapping[Block, int]:
+        """Executions of blocks of JIT code; empty unless asked for."""
+        executions: Counter[Block] = Counter()
         for sign, mark in ((1, self.end), (-1, self.begin)):
-            for *block, times in mark.blocks:
-                executions[block[0], block[1], block[2]] += sign * times
+            for address, sizes, mapping, times in mark.blocks:
+                executions[Block(address, sizes, mapping)] += sign * times
         return +executions
 
     @property

@@ -13,7 +13,7 @@ from crossjit.errors import CrossjitError
 from crossjit.images.spec import METER
 from crossjit.measure import meter, packages
 from crossjit.measure.benchmarks import Benchmark, Origin
-from crossjit.measure.marks import Mark, Window, difference, windows
+from crossjit.measure.marks import Mark, Window, windows
 from crossjit.measure.meter import Meter
 from crossjit.measure.model import Counts, Sample, Trouble
 from crossjit.util.tar import packed
@@ -69,7 +69,7 @@ class Place:
         if metered.problem:
             raise failure(metered.problem, metered.output)
         facts = read_facts(metered.output)
-        _check(benchmark, facts, metered.marks, jit=self.jit)
+        require_evidence(benchmark, facts, metered.marks, jit=self.jit)
         return Process(
             samples=samples(benchmark, facts, metered.marks),
             libraries=frozenset(facts.libraries),
@@ -77,14 +77,15 @@ class Place:
         )
 
 
-def command(benchmark: Benchmark) -> tuple[str, str]:
-    """Return Python's arguments that run a benchmark between markers."""
+def command(benchmark: Benchmark, **more: str) -> tuple[str, str]:
+    """Return Python's arguments that run a benchmark between markers; `more` are other keys of the launcher's order."""
     order = {
         "script": script_of(benchmark),
         "arguments": benchmark.arguments,
         "calls": benchmark.calls,
         "loops": benchmark.loops,
         "replaced": benchmark.replaced,
+        **more,
     }
     return LAUNCH, json.dumps(order)
 
@@ -114,14 +115,11 @@ def samples(benchmark: Benchmark, facts: BenchmarkFacts, marks: Sequence[Mark]) 
     calls: dict[int, list[Counts]] = {}
     overhead: Counts = {}
     for window in windows(marks):
-        pairs = _pairs(benchmark, window)
+        counts = [pair.counts for pair in pairs(benchmark, window)]
         if window.label == CALIBRATION:
-            overhead = pairs[-1]
+            overhead = counts[-1]
             continue
-        counted: Counter[str] = Counter()
-        for pair in pairs:
-            counted.update({name: max(0, count - overhead.get(name, 0)) for name, count in pair.items()})
-        calls.setdefault(window.label, []).append({name: count for name, count in counted.items() if count})
+        calls.setdefault(window.label, []).append(added(counts, overhead))
     found = tuple(tuple(calls.get(label, ())) for label in range(1, len(benchmark.results) + 1))
     if any(len(counts) != benchmark.calls for counts in found):
         raise ProblemError(f"it has {[len(counts) for counts in found]} calls, expected {benchmark.calls} of each")
@@ -130,17 +128,25 @@ def samples(benchmark: Benchmark, facts: BenchmarkFacts, marks: Sequence[Mark]) 
     return tuple(Sample(counts, executors=facts.executors, code_bytes=facts.bytes) for counts in found)
 
 
-def _pairs(benchmark: Benchmark, window: Window) -> list[Counts]:
-    """Return what was counted between the first two marks of a window, between the next two, and so on."""
+def added(pairs: Sequence[Counts], overhead: Counts) -> dict[str, int]:
+    """Return what was counted in pairs of marks together, less what each pair counts with nothing in it."""
+    counted: Counter[str] = Counter()
+    for pair in pairs:
+        counted.update({name: max(0, count - overhead.get(name, 0)) for name, count in pair.items()})
+    return {name: count for name, count in counted.items() if count}
+
+
+def pairs(benchmark: Benchmark, window: Window) -> list[Window]:
+    """Return what is between the first two marks of a window, between the next two, and so on. Raises ProblemError."""
     marks = [mark for mark in window.inner if mark.op is Op.MARK]
     if not marks or len(marks) % 2:
         raise ProblemError(
             f"{benchmark.script} calls perf_counter {pluralize(len(marks), 'time')} in a call, expected an even number"
         )
-    return [difference(first.counts, second.counts) for first, second in zip(marks[::2], marks[1::2], strict=True)]
+    return [Window(window.label, first, second) for first, second in zip(marks[::2], marks[1::2], strict=True)]
 
 
-def _check(benchmark: Benchmark, facts: BenchmarkFacts, marks: Sequence[Mark], *, jit: bool) -> None:
+def require_evidence(benchmark: Benchmark, facts: BenchmarkFacts, marks: Sequence[Mark], *, jit: bool) -> None:
     """Raise ProblemError for a process that is no evidence about the benchmark on this side."""
     require_jit(facts, jit=jit)
     if len(facts.names) != len(benchmark.results):

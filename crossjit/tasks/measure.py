@@ -12,7 +12,7 @@ from invoke.context import Context
 from crossjit.errors import ExitCode, UserError
 from crossjit.model import Cell, Verdict
 from crossjit.report import terminal_style
-from crossjit.tasks import measure_check, measure_history, report
+from crossjit.tasks import measure_check, measure_detail, measure_history, report
 from crossjit.tasks.framework import note, show, show_json
 from crossjit.tasks.options import (
     MAKING,
@@ -59,6 +59,8 @@ if TYPE_CHECKING:
         commits="with --history: the first and the last commit, as A..B; default: none",
         check="valgrind: only check the meter, by counting three benchmarks (or --only) natively with callgrind; "
         "default: off",
+        detail="functions, uops or accesses: only show where the instructions of the warm call go, of benchmarks named "
+        "with --only; uops needs 3.15 or later; default: off",
         noise=f"with --by time: how far a build may be from itself on this machine; default: {NOISE}",
         html="also write a self-contained HTML page to this file, - for stdout; default: none",
         markdown="also write a summary for a CI job to this file, - for stdout; default: none",
@@ -78,6 +80,7 @@ def measure(
     history: str = "",
     commits: str = "",
     check: str = "",
+    detail: str = "",
     html: str = "",
     markdown: str = "",
     json: bool = False,
@@ -88,20 +91,17 @@ def measure(
     changed, not whether it is faster: hardware decides that. Untouched benchmarks, in which no JIT code ran, are named
     apart.
     """
-    from crossjit.measure import benchmarks
-
     others = any((fast, full, against, fail_slower, repeat, noise, html, markdown, by != "instructions"))
-    if check:
-        if others or history or commits:
-            raise _alone("--check", "--only")
-        return measure_check.run(request, check, words(only), json=json)
+    if check or detail:
+        if others or history or commits or (check and detail):
+            raise _alone("--check" if check else "--detail", "--only")
+        mode = measure_check.run if check else measure_detail.run
+        return mode(request, check or detail, words(only), json=json)
     if history or commits:
         if others or request.python:
             raise _alone("--history", "--only, --commits")
         return measure_history.run(request, words(only), history, commits, json=json)
-    if bool(words(only)) + fast + full > 1:
-        raise UserError("--only, --fast and --full each choose benchmarks", hint="leave all but one of them out")
-    chosen = benchmarks.select(benchmarks.load(), words(only), fast=fast, full=full)
+    chosen = _chosen(words(only), fast=fast, full=full)
     limit = percentage("fail-slower", fail_slower) if fail_slower else None
     files = report.places(json=json, html=html, markdown=markdown)
     method = _method(by, repeat, noise)
@@ -120,6 +120,15 @@ def _alone(option: str, partners: str) -> UserError:
     return UserError(
         f"{option} can be combined with {partners} and the options of a build only", hint="leave the others out"
     )
+
+
+def _chosen(names: Sequence[str], *, fast: bool, full: bool) -> tuple[Benchmark, ...]:
+    """Return the benchmarks to measure. Raises UserError."""
+    from crossjit.measure import benchmarks
+
+    if bool(names) + fast + full > 1:
+        raise UserError("--only, --fast and --full each choose benchmarks", hint="leave all but one of them out")
+    return benchmarks.select(benchmarks.load(), names, fast=fast, full=full)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,9 +132,32 @@ def test_what_else_is_asked_for_adds_up(bench: Bench) -> None:
     assert window.threads == ({name: count for name, count in window.counts.items() if name in window.threads[0]},)
     assert sum(window.functions.values()) == marks.total(window.counts)
     assert window.functions["_PyEval_EvalFrameDefault"] == window.counts["interpreter"]
-    assert sum(block[2] * times for block, times in window.blocks.items()) == window.counts["jit"]
+    assert sum(len(block.sizes) * times for block, times in window.blocks.items()) == window.counts["jit"]
     assert 0 < window.loads["jit"] < window.counts["jit"]
     assert 0 < window.stores["jit"] < window.counts["jit"]
+
+
+def test_blocks_tell_the_sizes_of_instructions_and_which_memory_they_were_in(bench: Bench) -> None:
+    """The self-test has three loops in a row at one address, each in memory of its own."""
+    made = meter.run(
+        bench.meter, bench.container, (meter.SELF_TEST,), jit=False, timeout=120, options=Options(blocks=True)
+    )
+    loops = [window for window in marks.windows(made.marks) if window.label]
+    for window in loops:
+        sizes = Counter[str]()
+        for block, times in window.blocks.items():
+            sizes[block.sizes] += times
+        rounds = window.label
+        if bench.meter.arch is Arch.AARCH64:
+            assert sizes == {"444": 1, "44": rounds}
+        else:
+            assert sizes == {"522": 1, "22": rounds - 1, "51": 1}
+        (number,) = {block.mapping for block in window.blocks}
+        ((begin, end, living),) = window.end.mappings
+        assert number == living
+        assert all(begin <= block.address < end for block in window.blocks)
+    assert len({mapping for window in loops for _, _, mapping in window.end.mappings}) == len(loops) == 3
+    assert made.marks[-1].mappings == ()
 
 
 def test_modules_and_libraries_have_classes_of_their_own(bench: Bench) -> None:

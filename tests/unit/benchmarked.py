@@ -22,8 +22,17 @@ def benchmark(name: str, **fields: Any) -> Benchmark:
     return Benchmark(**{"name": name, "origin": Origin.EDGES, "script": name, "results": (name,), **fields})
 
 
-def plugin_lines(results: Sequence[Sequence[Counts]], *, execs: int = 0, fork: bool = False) -> str:
-    """Return what the plugin writes about calls of benchmarks that count so much, each in two halves."""
+def plugin_lines(
+    results: Sequence[Sequence[Counts]],
+    *,
+    execs: int = 0,
+    fork: bool = False,
+    detail: Callable[[Counts], dict[str, Any]] = lambda counts: {},
+) -> str:
+    """Return what the plugin writes about calls of benchmarks that count so much, each in two halves.
+
+    `detail` gives other fields of a line, by the instructions until then.
+    """
     counts = {"python": 500, "interpreter": 500, "jit": 0}
     lines = [line("start", counts=counts)]
 
@@ -32,7 +41,7 @@ def plugin_lines(results: Sequence[Sequence[Counts]], *, execs: int = 0, fork: b
             counts[name] = counts.get(name, 0) + count
 
     def mark(op: str, label: int = 0) -> None:
-        lines.append(line(op, label, counts=dict(counts), execs=execs))
+        lines.append(line(op, label, counts=dict(counts), execs=execs, **detail(counts)))
         add({"python": 7})  # what happens outside of the windows
 
     def pair(more: Counts) -> None:
@@ -53,7 +62,8 @@ def plugin_lines(results: Sequence[Sequence[Counts]], *, execs: int = 0, fork: b
             mark("end", label)
     if fork:
         lines.append(line("exit", pid=8))
-    return "".join([*lines, line("last", counts=counts, execs=execs), line("exit", counts=counts, execs=execs)])
+    end = {"counts": counts, "execs": execs, **detail(counts)}
+    return "".join([*lines, line("last", **end), line("exit", **end)])
 
 
 @dataclass

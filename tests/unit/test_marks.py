@@ -45,21 +45,21 @@ def test_what_was_asked_for_is_there_too() -> None:
         "stores": {"jit": 2},
         "threads": [{"jit": 5}],
         "functions": {"a": 5, "b": 7},
-        "blocks": [[4096, 8, 2, 10], [8192, 4, 1, 1]],
+        "blocks": [[4096, "44", 1, 10], [8192, "4", 2, 1]],
     }
     second: dict[str, Any] = {
         "loads": {"jit": 11},
         "stores": {"jit": 2},
         "threads": [{"jit": 6}, {"jit": 3}],
         "functions": {"a": 5, "b": 9},
-        "blocks": [[4096, 8, 2, 30], [8192, 4, 1, 1], [4096, 8, 2, 5]],
+        "blocks": [[4096, "44", 1, 30], [8192, "4", 2, 1], [4096, "44", 1, 5], [4096, "44", 3, 2]],
     }
     (window,) = marks.windows(marks.read(run(line("begin", 1, **first), line("end", 1, **second))))
     assert window.loads == {"jit": 10}
     assert window.stores == {"jit": 0}
     assert window.threads == ({"jit": 1}, {"jit": 3})
     assert window.functions == {"b": 2}
-    assert window.blocks == {(4096, 8, 2): 25}  # translated twice: counted together
+    assert window.blocks == {(4096, "44", 1): 25, (4096, "44", 3): 2}  # translated twice: counted together
 
 
 def test_windows_are_those_of_the_first_process_and_a_begin_alone_is_none() -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import ast
+import ctypes
 import ctypes.util
 import importlib.util
 import json
+import mmap
+import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from crossjit.channels import ExecutorFacts, read
 from crossjit.images.spec import METER
 from crossjit.measure.benchmarks import EDGES
 
@@ -162,7 +166,98 @@ def test_executors_are_counted_with_their_side_exits(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "_opcode", module(get_executor=get_executor))
     monkeypatch.setitem(sys.modules, "opcode", module(opmap={"ENTER_EXECUTOR": code.co_code[0]}))
     monkeypatch.setattr(launcher, "gc", module(get_referents=lambda executor: [*executor.exits, "other"]))
-    assert launcher.executors(code) == {"executors": 2, "bytes": 12288}
+    assert launcher.size_of(launcher.executors(code)) == {"executors": 2, "bytes": 12288}
+
+
+def test_executors_are_described_before_a_second_last_mark(script: Path, tmp_path: Path) -> None:
+    path = tmp_path / "executors.jsonl"
+    done = launch(script, "--kind", "func", recording=True, executors=str(path))
+    assert done.returncode == 0, done.stderr
+    assert path.read_text() == "", "this Python has no executors"
+    assert done.stdout.splitlines()[-1].split()[-2:] == ["3:0", "3:0"]
+
+
+CODE = bytes(range(1, 25)) + bytes(8)
+OBJECT = 104 + 2 * 24  # an executor without exits, with two uops
+
+
+class Executor:
+    """An executor of which `id` says that it is at the beginning of `memory`."""
+
+    __slots__ = ("code", "memory", "uops", *(f"other_{number}" for number in range(8)))  # 104 bytes, as the real one
+
+    def __init__(self, code: ctypes.Array[ctypes.c_char], *, jump: bool = True) -> None:
+        begin = bytearray(OBJECT)
+        self.code, self.memory = code, (ctypes.c_char * OBJECT).from_buffer(begin)
+        self.uops = [("_A", 7, 3 | 4 << 16, 0), ("_B", 1, 9, 0)]
+        struct.pack_into("<QQ", begin, 16, 2 * 24, ctypes.addressof(self.memory) + 104)
+        struct.pack_into("<QQ", begin, 72, len(code), ctypes.addressof(code))
+        for number, (opcode, (_, oparg, target, _)) in enumerate(zip((700, 800), self.uops, strict=True)):
+            struct.pack_into("<HHI", begin, 104 + number * 24, opcode | (not number and jump) << 15, oparg, target)
+
+    def __len__(self) -> int:
+        return len(self.uops)
+
+    def __iter__(self) -> Iterator[tuple[str, int, int, int]]:
+        return iter(self.uops)
+
+    def get_jit_code(self) -> bytes | None:
+        return self.code.raw or None
+
+
+@pytest.fixture
+def describer(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    describer: ModuleType = load("machine_code")
+    assert Executor.__basicsize__ == 104
+    monkeypatch.setattr(describer, "id", lambda executor: ctypes.addressof(executor.memory), raising=False)
+    return describer
+
+
+@pytest.mark.parametrize(("jump", "jumps"), [(True, [3, 4]), (False, [])])
+def test_what_is_written_about_an_executor(
+    describer: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: bool, jumps: list[int]
+) -> None:
+    code = ctypes.create_string_buffer(CODE, len(CODE))
+    place = ctypes.addressof(code)
+    monkeypatch.setattr(describer, "executable_memory", lambda: [(place, place + 4096)])
+    none = Executor(ctypes.create_string_buffer(0))
+    describer.write(tmp_path / "lines", [Executor(code, jump=jump), none])
+    (line,) = (tmp_path / "lines").read_text().splitlines()
+    assert json.loads(line) == {
+        "address": place,
+        "size": len(CODE),
+        "code": CODE.rstrip(b"\0").hex(),
+        "names": ["_A", "_B"],
+        "opcodes": [700, 800],
+        "jumps": jumps,
+    }
+    read(ExecutorFacts, line)
+
+
+def test_an_executor_with_another_layout_is_an_error(
+    describer: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = ctypes.create_string_buffer(CODE, len(CODE))
+    place = ctypes.addressof(code)
+    executor = Executor(code)
+    monkeypatch.setattr(describer, "executable_memory", lambda: [(place, place + 16)])
+    with pytest.raises(describer.LayoutError, match="address of an executor's machine code is not in"):
+        describer.write(tmp_path / "lines", [executor])
+    executor.uops[1] = ("_B", 2, 9, 0)
+    with pytest.raises(describer.LayoutError, match="uops are not what the executor tells"):
+        describer.write(tmp_path / "lines", [executor])
+    executor.uops.append(("_C", 0, 0, 0))
+    with pytest.raises(describer.LayoutError, match="uops are not in the executor"):
+        describer.write(tmp_path / "lines", [executor])
+
+
+def test_only_anonymous_memory_that_can_be_executed_has_jit_code(describer: ModuleType) -> None:
+    memory = mmap.mmap(-1, mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_WRITE | mmap.PROT_EXEC)
+    place = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    plain = ctypes.create_string_buffer(16)
+    found = describer.executable_memory()
+    assert any(begin <= place < end for begin, end in found)
+    assert not any(begin <= ctypes.addressof(plain) < end for begin, end in found)
 
 
 @pytest.mark.parametrize("edge", sorted(EDGES.glob("*.py")), ids=lambda path: path.stem)
@@ -189,7 +284,7 @@ def test_what_runs_under_the_meter_needs_only_the_standard_library(path: Path) -
         )
     }
     allowed = {"pycparser"} if path.stem == "c_parser" else set()
-    assert roots - sys.stdlib_module_names - {"pyperf"} == allowed
+    assert roots - sys.stdlib_module_names - {"machine_code", "pyperf"} == allowed
 
 
 def module(**values: Any) -> ModuleType:
