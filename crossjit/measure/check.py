@@ -17,7 +17,6 @@ from crossjit.pipeline.context import BuildContext, PreparedCell
 
 BENCHMARKS = ("deltablue", "nbody", "richards")  # light ones, in which most of the instructions are JIT code
 CLASSES = {"interpreter": 0.0001, "jit": 0.0001, "": 0.005}  # how far each may differ, as a part of 1; "" is everything
-UNNAMED = 0.002  # callgrind counts a few stubs without a file, which then look like JIT code
 SECONDS = 3600  # of a process under valgrind, at most
 
 
@@ -37,12 +36,7 @@ class Check:
 
     def agrees_in(self, name: str) -> bool:
         """Whether one of `CLASSES` is the same, but for what it allows."""
-        counts = self.counts
-        if counts is None:
-            return False
-        if name == "jit" and not counts.meter.get(name):
-            return counts.callgrind.get(name, 0) <= UNNAMED * sum(counts.callgrind.values())
-        return counts.differs(name) <= CLASSES[name]
+        return self.counts is not None and self.counts.differs(name) <= CLASSES[name]
 
 
 def require_native(ctx: BuildContext, prepared: PreparedCell) -> None:
@@ -72,7 +66,7 @@ def check(
 
 
 def _check(container: Container, near: Meter, benchmark: Benchmark, *, jit: bool) -> Check:
-    command, env = process.command(benchmark), process.ENVIRONMENT
+    command, env = process.command(benchmark), {**process.ENVIRONMENT, **callgrind.ENVIRONMENT}
     ours = meter.run(near, container, command, jit=jit, timeout=process.SECONDS, env=env)
     if ours.problem:
         return Check(benchmark.name, jit, problem=process.failure(ours.problem, ours.output).message)
