@@ -41,9 +41,9 @@ def test_jit_code_is_divided_into_uops(arch: Arch) -> None:
     assert division["other"] == 0
     assert division["instructions"] == found["counts"]["on"]["jit"]
     assert sum(uop["instructions"] for uop in uops.values()) + division["trampolines"] == division["instructions"]
-    # 20,000 rounds with 10 pairs of bodies each: the machine code differs, its executions do not
-    assert uops["_BINARY_OP_MULTIPLY_FLOAT"]["executions"] == 2_699_988
-    assert uops["_POP_TOP"]["executions"] == 3_719_983
+    # its source multiplies 12 times for each of 10 pairs of bodies, and 3 times for each of 5, in 20,000 rounds; of
+    # these, the interpreter may do a part of a round, before it enters an executor and after it leaves the last one
+    assert 0 <= 20_000 * (12 * 10 + 3 * 5) - uops["_BINARY_OP_MULTIPLY_FLOAT"]["executions"] < 135
     assert uops["_LOAD_FAST_BORROW"]["instructions"] == 4 * uops["_LOAD_FAST_BORROW"]["executions"]
     assert uops["_START_EXECUTOR"]["places"] < division["executors"] < 20
     assert sum(uop["bytes"] for uop in uops.values()) < division["bytes"]
