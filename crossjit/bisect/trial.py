@@ -16,7 +16,7 @@ from crossjit.config.recipes import Recipe
 from crossjit.config.test_selection import ALL_TESTS
 from crossjit.engine.base import Engine
 from crossjit.errors import BuildError, ProductError, UserError
-from crossjit.measure import benchmarks, cell, packages
+from crossjit.measure import benchmarks, cell
 from crossjit.measure.benchmarks import Benchmark
 from crossjit.measure.process import ProblemError
 from crossjit.model import Arch, Cell, Expectation, TestResult
@@ -161,9 +161,8 @@ class Trials:
         """The plan's benchmark, the number of its result, and the files that it needs."""
         name = self._plan.benchmark
         (chosen,) = benchmarks.select(benchmarks.load(), (name,))
-        wheels = packages.ensure(chosen.packages, self._ctx.settings.home, self._ctx.progress)
         number = chosen.results.index(name) if name in chosen.results else 0
-        return chosen, number, packages.contents(wheels, {chosen.script})
+        return chosen, number, benchmarks.contents([chosen], self._ctx.settings.home, self._ctx.progress)
 
     def without_jit(self) -> Trials | str:
         """Return the same with the JIT switched off, or why that is not possible."""

@@ -16,6 +16,7 @@ from crossjit.config.documents import Document, Problem
 from crossjit.errors import UserError, did_you_mean
 from crossjit.images.spec import METER
 from crossjit.measure import packages
+from crossjit.progress import Progress
 from crossjit.util.text import join_words
 
 TABLE = METER / "benchmarks.toml"
@@ -126,6 +127,17 @@ def select(
     return tuple(
         entry for entry in table if (entry.name in chosen if only else entry.fast if fast else full or not entry.full)
     )
+
+
+def contents(benchmarks: Collection[Benchmark], home: Path, progress: Progress, *more: str) -> Mapping[str, bytes]:
+    """Return the files of benchmarks and their packages, and of `more` packages, by their paths in a container.
+
+    What is not in the state folder is fetched. Raises UserError if pip does not get a wheel or one cannot be read,
+    InfrastructureError if it cannot be stored.
+    """
+    names = {package for benchmark in benchmarks for package in benchmark.packages}
+    wheels = packages.ensure({*names, *more}, home, progress)
+    return packages.contents(wheels, {benchmark.script for benchmark in benchmarks})
 
 
 def _problems(document: Document, edges: Collection[str], pinned: Collection[str]) -> Iterator[Problem]:

@@ -106,7 +106,7 @@ def measure(
 ) -> CellMeasurement:
     """Measure benchmarks in two builds. A benchmark that fails is part of the result.
 
-    `contents` are the files of the benchmarks and their packages, see `packages.contents`. Each process runs `repeat`
+    `contents` are the files of the benchmarks and their packages, see `benchmarks.contents`. Each process runs `repeat`
     times. Raises InfrastructureError if the meter's self-test fails, EngineErrors.
     """
     began = time.monotonic()

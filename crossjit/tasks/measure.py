@@ -166,13 +166,11 @@ def _with_variants(request: Request, against: str) -> Request:
 
 def _measure(run: RunSession, chosen: Sequence[Benchmark], against: str, method: Method) -> Iterator[CellMeasurement]:
     """Build what is missing, then measure cell by cell, and record each."""
-    from crossjit.measure import cell, model, packages
+    from crossjit.measure import benchmarks, cell, model, packages
     from crossjit.pipeline import build_cell, prepare
 
-    names = {package for benchmark in chosen for package in benchmark.packages}
-    names |= {packages.PYPERF} if method.by_time else set()
-    wheels = packages.ensure(names, run.ctx.settings.home, run.ctx.progress)
-    contents = packages.contents(wheels, {benchmark.script for benchmark in chosen})
+    more = [packages.PYPERF] if method.by_time else []
+    contents = benchmarks.contents(chosen, run.ctx.settings.home, run.ctx.progress, *more)
     built: dict[Cell, Built] = {}
     prepared_cells = prepare.prepare(run.ctx, run.requests)
     if method.by_time:

@@ -46,13 +46,11 @@ def run(request: Request, tool: str, names: Sequence[str], *, json: bool) -> Exi
 
 def _check(session: RunSession, chosen: Sequence[Benchmark]) -> Iterator[tuple[Cell, tuple[Check, ...]]]:
     """Build what is missing, and check cell by cell."""
-    from crossjit.measure import cell, check, packages
+    from crossjit.measure import benchmarks, cell, check
     from crossjit.pipeline import build_cell, prepare
 
     ctx = session.ctx
-    names = {package for benchmark in chosen for package in benchmark.packages}
-    wheels = packages.ensure(names, ctx.settings.home, ctx.progress)
-    contents = packages.contents(wheels, {benchmark.script for benchmark in chosen})
+    contents = benchmarks.contents(chosen, ctx.settings.home, ctx.progress)
     prepared_cells = prepare.prepare(ctx, session.requests)
     for prepared in prepared_cells:
         check.require_native(ctx, prepared)

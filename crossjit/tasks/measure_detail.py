@@ -50,13 +50,11 @@ def run(request: Request, detail: str, names: Sequence[str], *, json: bool) -> E
 
 def _details(session: RunSession, kind: Kind, chosen: Sequence[Benchmark]) -> Iterator[CellDetails]:
     """Build what is missing, and count cell by cell."""
-    from crossjit.measure import cell, detail, packages
+    from crossjit.measure import benchmarks, cell, detail
     from crossjit.pipeline import build_cell, prepare
 
     ctx = session.ctx
-    names = {package for benchmark in chosen for package in benchmark.packages}
-    wheels = packages.ensure(names, ctx.settings.home, ctx.progress)
-    contents = packages.contents(wheels, {benchmark.script for benchmark in chosen})
+    contents = benchmarks.contents(chosen, ctx.settings.home, ctx.progress)
     prepared_cells = prepare.prepare(ctx, session.requests)
     if kind is detail.Kind.UOPS:
         for prepared in prepared_cells:
