@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-QUESTIONS = BISECT, HISTORY = "bisect", "history"  # and the names of their files
+QUESTIONS = BISECT, HISTORY, EFFECT = "bisect", "history", "effect"  # and the names of their files
 FORMS = {"json": ".json", "markdown": ".md", "html": ".html", "text": ".txt"}
 
 

@@ -181,6 +181,7 @@ def in_full(argv: Iterable[str]) -> list[str]:
 
     kinds = {
         "--source": _source_in_full,
+        "--base": base_in_full,
         "--python": _python_in_full,
         "--recipe": recipes_in_full,
         "--cell": cell_in_full,
@@ -201,6 +202,13 @@ def _source_in_full(source: str) -> str:
     from crossjit.sources import request
 
     return request.in_full(source)
+
+
+def base_in_full(base: str) -> str:
+    """Return `--base` with an absolute path, if it is not only a ref of the source's repository."""
+    from crossjit.effect.base import is_source
+
+    return _source_in_full(base) if is_source(base) else base
 
 
 def _python_in_full(python: str) -> str:

@@ -14,11 +14,12 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from crossjit.effect.model import Effect
 from crossjit.measure.model import CellMeasurement
 from crossjit.model import CellResult
-from crossjit.report import html, measure_history, measure_page
+from crossjit.report import effect_page, html, measure_history, measure_page
 from crossjit.settings import Settings
-from tests import example_measurements, example_runs
+from tests import example_effects, example_measurements, example_runs
 from tests.conftest import find_browser
 
 pytestmark = pytest.mark.browser
@@ -47,6 +48,11 @@ def measured(found: tuple[CellMeasurement, ...]) -> Document:
     return lambda settings: measure_page.page(found, run="20261124-070000-beef", reproduce="./inv measure --arch all")
 
 
+def effect(found: Effect) -> Document:
+    """Return what makes the page of what a change does."""
+    return lambda settings: effect_page.page(found, run="20261130-190000-beef", reproduce="./inv effect --source .")
+
+
 EVERY_VERDICT = run_page(example_runs.results())
 MEASURED = measured((*example_measurements.both(), example_measurements.vacuous()))
 
@@ -63,6 +69,10 @@ PAGES: dict[str, Document] = {
     "history": lambda settings: measure_history.page(
         "nbody", example_measurements.along_a_history(), run="20261124-070000-beef", reproduce="./inv measure --history"
     ),
+    "effect": effect(example_effects.few()),
+    "no effect": effect(example_effects.none()),
+    "broken by a change": effect(example_effects.broken()),
+    "hostile change": effect(example_effects.hostile()),
 }
 
 OVERFLOW = """() => [...document.querySelectorAll("*")]

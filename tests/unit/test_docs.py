@@ -32,6 +32,7 @@ from crossjit.bisect.journal import Journal, Plan
 from crossjit.capsule import archive
 from crossjit.config import recipes as recipe_documents
 from crossjit.config import suites
+from crossjit.effect import base as effect_base
 from crossjit.errors import EngineError, SourceError
 from crossjit.measure import model
 from crossjit.model import Arch, Cell, CellResult, Verdict
@@ -218,6 +219,8 @@ def home(tmp_path: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     monkeypatch.setattr(history, "commit", lambda path, ref: BAD)
     monkeypatch.setattr(history, "version", lambda path, commit: (3, 15))
     monkeypatch.setattr(history, "read", lambda path, older, newer, hint="": history.History(path, (GOOD, BAD)))
+    monkeypatch.setattr(effect_base, "find", lambda source, wanted="": effect_base.Base(f"{source}#{GOOD}"))
+    monkeypatch.setattr(effect_base, "version", lambda source: (3, 15))
     monkeypatch.setattr(sources_folder, "read", lambda *arguments, **options: workflows)
     home = tmp_path / "home"
     shutil.copytree(prepared, home, symlinks=True)

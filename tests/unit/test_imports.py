@@ -38,6 +38,7 @@ ROOMS = (
     "triage",
     "measure",
     "bisect",
+    "effect",
     "reduction",
     "capsule",
     "debugger",

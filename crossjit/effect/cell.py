@@ -1,0 +1,98 @@
+"""One cell of a change: both of its builds, compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from crossjit.effect import binaries, uops
+from crossjit.effect.model import BASE, CHANGE, Build, CellEffect, Problem
+from crossjit.errors import CrossjitError, ProductError, UserError
+from crossjit.measure import stencils
+from crossjit.measure.stencils import Stencil
+from crossjit.model import Cell, Verdict
+from crossjit.pipeline.context import BuiltCell, CellRequest
+from crossjit.stash import packing
+from crossjit.stash.artifact import GENERATED, Artifact
+
+Outcome = BuiltCell | CrossjitError
+"""A side of a cell: what was built, or why it was not."""
+
+
+def require_stencils(request: CellRequest) -> None:
+    """Raise UserError for a variant whose builds have no stencils."""
+    if not request.variant.needs_llvm:
+        raise UserError(
+            f"{request.cell} has no stencils: the variant {request.variant.name} has no JIT that makes machine code",
+            hint="leave --variant out, or choose one with a JIT, such as ft-jit",
+        )
+
+
+def compare(cell: Cell, base: Outcome, change: Outcome) -> CellEffect:
+    """Compare the builds of a cell. What failed is a problem of its side, of the change first. Raises StashError."""
+    outcomes = {CHANGE: change, BASE: base}
+    problems = [problem(side, found) for side, found in outcomes.items() if isinstance(found, CrossjitError)]
+    sides = {side: found for side, found in outcomes.items() if not isinstance(found, CrossjitError)}
+    named: dict[str, Mapping[str, Stencil]] = {}
+    builds: dict[str, Build] = {}
+    for side, built in sides.items():
+        try:
+            named[side] = stencils_of(built.artifact)
+            builds[side] = _build(built)
+        except CrossjitError as error:
+            problems.append(problem(side, error))
+    whole = len(named) == len(builds) == len(outcomes)
+    return CellEffect(
+        cell,
+        before=builds.get(BASE),
+        after=builds.get(CHANGE),
+        stencils=uops.compare(named[BASE], named[CHANGE]) if whole else None,
+        problems=tuple(problems),
+    )
+
+
+def problem(side: str, error: CrossjitError) -> Problem:
+    """Return why a side cannot be compared. A source is at fault if it does not compile."""
+    verdict = Verdict.FAIL if isinstance(error, ProductError) else Verdict.INFRA
+    return Problem(side, verdict, error.message, error.hint, error.details)
+
+
+def stencils_of(artifact: Artifact) -> Mapping[str, Stencil]:
+    """Read the stencils of a build, by name. Raises StashError, InfrastructureError for an unknown form."""
+    names = [name for name in artifact.files().get(GENERATED, ()) if _is_header(name)]
+    contents = packing.read(artifact.objects[GENERATED], names) if names else {}
+    found: dict[str, Stencil] = {}
+    for content in contents.values():
+        found |= stencils.by_name(content.decode("utf-8", "replace"))
+    if not found:
+        raise stencils.unknown("its headers have none")
+    return found
+
+
+def _is_header(name: str) -> bool:
+    """Whether a generated file has stencils; since 3.14, `jit_stencils.h` only includes those of the target."""
+    return name.startswith("jit_stencils") and name.endswith(".h")
+
+
+def _build(built: BuiltCell) -> Build:
+    manifest = built.artifact.manifest
+    return Build(
+        artifact=built.artifact.full_id,
+        from_stash=built.from_stash,
+        compiler=manifest.compiler or "",
+        llvm=manifest.llvm or "",
+        seconds={phase: round(seconds, 1) for phase, seconds in manifest.seconds.items()},
+        binaries=binaries.of(built.artifact),
+    )
+
+
+def unknown(cells: tuple[CellEffect, ...]) -> Iterator[str]:
+    """Yield what a comparison of these cells cannot tell."""
+    for each in cells:
+        before, after = each.before, each.after
+        if before and after and before.llvm != after.llvm:
+            yield f"{each.cell}: which differences are the compiler's: LLVM {before.llvm} before, {after.llvm} after"
+        if each.stencils and None in (each.stencils.before.instructions, each.stencils.after.instructions):
+            yield f"{each.cell}: how many instructions there are: the disassembly in the headers does not fit the bytes"
+    yield "how often a uop is executed, and in which traces: a stencil's size is not its cost"
+    yield "how long the stencils alone took to build: builds do not time that step apart"
+    yield "whether tests newly fail: `validate --source` runs the suites"

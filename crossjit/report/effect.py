@@ -1,0 +1,261 @@
+"""What a change does, as text and as JSON, and what all reports of it say. Nothing is printed here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from crossjit.effect.model import BASE, CHANGE, SCHEMA, Build, CellEffect, Effect, Problem, Side
+from crossjit.effect.uops import Kind, Size, Uop, rank
+from crossjit.model import Arch, Verdict
+from crossjit.report import tables
+from crossjit.report.size_budget import LINE
+from crossjit.report.terminal_style import TerminalStyle
+from crossjit.util.text import duration, join_words, pluralize, shortened
+
+MOST = 60  # uops in the table
+SAME, UNKNOWN = "=", "?"
+NAMES = {BASE: "The base", CHANGE: "The change"}
+
+WORDS = {Kind.NEW: "new", Kind.GONE: "gone", Kind.CHANGED: "changed", Kind.RELOCATED: "relocations"}
+
+
+@dataclass(frozen=True)
+class Document:
+    """What `effect --json` prints. `reproduce` is the command that does it again."""
+
+    run: str
+    reproduce: str
+    headline: str
+    effect: Effect
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Line:
+    """A uop in each cell that could be compared, in order; None where it is the same."""
+
+    name: str
+    uops: tuple[Uop | None, ...]
+
+    @property
+    def what(self) -> str:
+        """What happened to it."""
+        return ", ".join(dict.fromkeys(WORDS[uop.kind] for uop in self.uops if uop))
+
+
+def document(effect: Effect, *, run: str, reproduce: str) -> dict[str, Any]:
+    """Return what was found as JSON values, in the form of `schema`."""
+    value: dict[str, Any] = _type().dump_python(Document(run, reproduce, headline(effect), effect), mode="json")
+    return value
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of the document."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **_type().json_schema(mode="serialization"),
+    }
+
+
+# What is said
+
+
+def headline(effect: Effect) -> str:
+    """Return the answer in a sentence, without its full stop."""
+    parts = [
+        f"{NAMES[side]} does not build on {join_words(on)}" for side in (CHANGE, BASE) if (on := _broken(effect, side))
+    ]
+    compared = compared_cells(effect)
+    if compared:
+        parts.append(_machine_code(compared))
+    elif not parts:
+        parts.append("Nothing could be compared")
+    return "; ".join(part if not number else part[0].lower() + part[1:] for number, part in enumerate(parts))
+
+
+def _broken(effect: Effect, side: str) -> list[str]:
+    return [
+        str(each.cell.arch)
+        for each in effect.cells
+        if any(problem.side == side and problem.verdict is Verdict.FAIL for problem in each.problems)
+    ]
+
+
+def _machine_code(cells: Sequence[CellEffect]) -> str:
+    where = "on either arch" if len(cells) == len(Arch) else f"on {join_words([str(each.cell.arch) for each in cells])}"
+    if not any(each.changed for each in cells):
+        relocated = any(each.uops for each in cells)
+        return f"No instruction changed {where}, only relocations" if relocated else f"No machine code changed {where}"
+    parts = [f"{_moved(each)} on {each.cell.arch}" for each in cells]
+    return f"Machine code changed: {join_words(parts)}"
+
+
+def _moved(each: CellEffect) -> str:
+    """Return how many uops changed, and by how much: `1 uop (13 instructions fewer)`, `7 new uops (…)`."""
+    if not each.changed or not each.stencils:
+        return "no uop"
+    count = Counter(uop.kind for uop in each.changed)
+    difference = more(each.stencils.before, each.stencils.after)
+    if len(count) == 1 and not count[Kind.CHANGED]:
+        (kind,) = count
+        return f"{pluralize(count[kind], f'{WORDS[kind]} uop')} ({difference})"
+    special = [f"{count[kind]} {WORDS[kind]}" for kind in (Kind.NEW, Kind.GONE) if count[kind]]
+    return f"{pluralize(len(each.changed), 'uop')} ({', '.join([*special, difference])})"
+
+
+def more(before: Size, after: Size) -> str:
+    """Return in words how much more code there is."""
+    if before.instructions is None or after.instructions is None:
+        difference, noun = after.bytes - before.bytes, "byte"
+    else:
+        difference, noun = after.instructions - before.instructions, "instruction"
+    if not difference:
+        return f"as many {noun}s"
+    return f"{pluralize(abs(difference), noun)} {'more' if difference > 0 else 'fewer'}"
+
+
+def compared_cells(effect: Effect) -> tuple[CellEffect, ...]:
+    """Return the cells with both builds."""
+    return tuple(each for each in effect.cells if each.stencils)
+
+
+def lines(effect: Effect) -> tuple[Line, ...]:
+    """Return the uops whose machine code is not the same in some cell, worst first."""
+    cells = [{uop.name: uop for uop in each.uops} for each in compared_cells(effect)]
+    found = [Line(name, tuple(cell.get(name) for cell in cells)) for name in {name for cell in cells for name in cell}]
+    return tuple(sorted(found, key=lambda line: (min(rank(uop) for uop in line.uops if uop), line.name)))
+
+
+def movement(before: int | None, after: int | None) -> str:
+    """Return a figure before and after.
+
+    >>> movement(62, 49), movement(62, 62), movement(None, 3)
+    ('62 → 49', '62', '? → 3')
+    """
+    if before == after:
+        return _figure(before)
+    return f"{_figure(before)} → {_figure(after)}"
+
+
+def _figure(value: int | None) -> str:
+    return UNKNOWN if value is None else f"{value:,}"
+
+
+def figures(uop: Uop | None) -> tuple[str, str, str]:
+    """Return a uop's instructions, bytes and relocations before and after; signs for one that is the same."""
+    if uop is None:
+        return SAME, SAME, SAME
+    before, after = uop.before, uop.after
+    return (
+        movement(before.instructions, after.instructions),
+        movement(before.bytes, after.bytes),
+        movement(before.relocations, after.relocations),
+    )
+
+
+def side_text(side: Side) -> str:
+    """Return a side in words: its commit or source, its version, and what it is."""
+    name = side.commit[:12] if side.commit else shortened(side.source, LINE)
+    about = ", ".join(filter(None, (side.version, side.what)))
+    return f"{name} ({about})" if about else name
+
+
+def problem_text(each: CellEffect, problem: Problem) -> str:
+    """Return in a sentence what is wrong with a side of a cell."""
+    return f"{each.cell}: {NAMES[problem.side].lower()}: {problem.message}"
+
+
+TOTALS = ("cell", "stencils", "instructions", "bytes", "relocations", "data")
+
+
+def totals(effect: Effect) -> tuple[tuple[str, ...], ...]:
+    """Return a row for each cell, in the order of TOTALS: the sizes of all stencils before and after."""
+    found = []
+    for each in compared_cells(effect):
+        assert each.stencils
+        before, after = each.stencils.before, each.stencils.after
+        names = ("stencils", "instructions", "bytes", "relocations", "data")
+        found.append((str(each.cell), *(movement(getattr(before, name), getattr(after, name)) for name in names)))
+    return tuple(found)
+
+
+BUILDS = ("cell", "file", "text", "data", "bss")
+
+
+def builds(effect: Effect) -> tuple[tuple[str, ...], ...]:
+    """Return a row for each program and library of each cell, in the order of BUILDS: bytes before and after."""
+    found = []
+    for each in compared_cells(effect):
+        before, after = ({one.name: one for one in side.binaries} if side else {} for side in (each.before, each.after))
+        for name in before | after:
+            old, new = before.get(name), after.get(name)
+            sizes = (movement(*(getattr(one, kind) if one else None for one in (old, new))) for kind in BUILDS[2:])
+            found.append((str(each.cell), name, *sizes))
+    return tuple(found)
+
+
+def build_time(build: Build) -> str:
+    """Return how long a build took, and where it was."""
+    where = "from the stash" if build.from_stash else "built now"
+    seconds = build.seconds.get("make")
+    return f"{where}, make took {duration(seconds)}" if seconds is not None else where
+
+
+# As text
+
+
+def as_text(effect: Effect, style: TerminalStyle) -> str:
+    """Return the answer, the uops that changed, the totals, the builds, and what this cannot tell."""
+    blocks = [
+        f"{headline(effect)}.",
+        f"change: {side_text(effect.change)}\nbase:   {side_text(effect.base)}",
+        *("\n".join(_problem(each, problem)) for each in effect.cells for problem in each.problems),
+    ]
+    if found := lines(effect):
+        blocks += ["\n".join(_uops(effect, found, style))]
+    if rows := totals(effect):
+        blocks += ["all stencils, before and after:\n\n" + tables.render(TOTALS, rows, style)]
+    if rows := builds(effect):
+        blocks += ["bytes of the builds, before and after:\n\n" + tables.render(BUILDS, rows, style)]
+    blocks += ["\n".join(times)] if (times := list(_times(effect))) else []
+    blocks.append("\n".join(["not told by this:", *(f"  {each}" for each in effect.unknown)]))
+    return "\n\n".join(blocks)
+
+
+def _problem(each: CellEffect, problem: Problem) -> Iterator[str]:
+    yield problem_text(each, problem)
+    yield from (f"  {shortened(detail, LINE)}" for detail in problem.details)
+    if problem.hint:
+        yield f"hint: {problem.hint}"
+
+
+def _uops(effect: Effect, found: Sequence[Line], style: TerminalStyle) -> Iterator[str]:
+    arches = effect.arches
+    yield f"uops whose machine code is not the same, worst first; {SAME} is the same:"
+    yield ""
+    names = ("instructions", "bytes", "relocations")
+    headers = ("uop", "what", *(f"{name}, {arch}" for arch in arches for name in names))
+    rows = [(line.name, line.what, *(text for uop in line.uops for text in figures(uop))) for line in found[:MOST]]
+    yield tables.render(headers, rows, style)
+    if len(found) > MOST:
+        yield f"and {pluralize(len(found) - MOST, 'uop')} more"
+
+
+def _times(effect: Effect) -> Iterator[str]:
+    for each in effect.cells:
+        told = [
+            f"{name} {build_time(build)}" for name, build in (("base", each.before), ("change", each.after)) if build
+        ]
+        if told:
+            yield f"{each.cell}: {'; '.join(told)}"
+
+
+@cache
+def _type() -> TypeAdapter[Document]:
+    return TypeAdapter(Document)

@@ -1,0 +1,122 @@
+"""What a change does as one self-contained HTML page: uops on each architecture, and their instructions."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from crossjit.effect.listing import Row, Sign, pairs
+from crossjit.effect.model import Build, CellEffect, Effect
+from crossjit.effect.uops import Uop, Variant, rank
+from crossjit.report import effect as text
+from crossjit.report import html, output
+from crossjit.report.effect_listing import instruction
+from crossjit.report.facts import Fact
+from crossjit.report.size_budget import LINE, SizeBudget
+from crossjit.util.text import shortened
+
+UOPS = 400  # lines of the table, at most; there are some three hundred uops
+LISTINGS = 600_000  # bytes of instructions
+MARKUP, DETAIL = 90, 1000  # bytes around an instruction, and around those of a uop
+
+Listing = tuple[str, tuple[Row, ...]]
+"""A variant's name, and its instructions side by side."""
+
+VARIANT_HEADERS = ("variant", "what", "instructions", "bytes", "relocations", "data")
+
+
+@dataclass(frozen=True)
+class Detail:
+    """A uop that changed in a cell: its variants' figures, and those that are shown side by side."""
+
+    anchor: str
+    cell: CellEffect
+    uop: Uop
+    variants: tuple[tuple[str, ...], ...]
+    listings: tuple[Listing, ...]
+    more: int
+
+
+def page(effect: Effect, *, run: str, reproduce: str) -> str:
+    """Return the page. Its size is limited: the worst uops are shown in full."""
+    found = text.lines(effect)
+    details = tuple(_details(effect))
+    rendered = html.template("effect.html.j2").render(
+        run=run,
+        reproduce=reproduce,
+        headline=text.headline(effect),
+        effect=effect,
+        text=text,
+        lines=found[:UOPS],
+        more=len(found) - len(found[:UOPS]),
+        anchors={(each.cell.cell.arch, each.uop.name): each.anchor for each in details},
+        details=details,
+        variant_headers=VARIANT_HEADERS,
+        instruction=instruction,
+        direction=direction,
+        facts=facts,
+    )
+    return output.markup(rendered) + "\n"
+
+
+def direction(uop: Uop | None) -> str:
+    """Return the CSS class of a uop that needs more or fewer instructions."""
+    more = uop.instructions if uop else None
+    return "" if not more else "more" if more > 0 else "fewer"
+
+
+def facts(build: Build) -> tuple[Fact, ...]:
+    """Return how a side was built."""
+    values = {
+        "artifact": build.artifact[:12],
+        "compiler": build.compiler,
+        "LLVM": build.llvm,
+        "build": text.build_time(build),
+    }
+    return tuple(Fact(name, shortened(value, LINE)) for name, value in values.items() if value)
+
+
+def _details(effect: Effect) -> Iterator[Detail]:
+    """Yield the uops of all cells, worst first, for as long as there is room.
+
+    Each is shown with the variant that changed the most; the others follow if there is room for them.
+    """
+    found = [(each, uop) for each in text.compared_cells(effect) for uop in each.uops]
+    found.sort(key=lambda pair: (rank(pair[1]), pair[1].name))
+    room = SizeBudget(LISTINGS)
+    listings: list[list[Listing]] = []
+    for _, uop in found:
+        figures = [value for variant in uop.variants for value in _figures(variant)]
+        worst = _listings(uop)[:1]
+        if not all([room.holds(*figures, markup=DETAIL), *(_holds(room, listing) for listing in worst)]):
+            break
+        listings.append(worst)
+    for number, ((each, uop), shown) in enumerate(zip(found, listings, strict=False)):
+        every = _listings(uop)
+        shown += itertools.takewhile(lambda listing: _holds(room, listing), every[1:])
+        variants = tuple(_figures(variant) for variant in uop.variants)
+        yield Detail(f"u{number}", each, uop, variants, tuple(shown), len(every) - len(shown))
+
+
+def _listings(uop: Uop) -> list[Listing]:
+    """Return a uop's variants side by side, the one that changed the most first."""
+    found = [(pair.name, pair.rows) for pair in pairs(uop)]
+    return sorted(found, key=lambda listing: -sum(row.sign is not Sign.SAME for row in listing[1]))
+
+
+def _holds(room: SizeBudget, listing: Listing) -> bool:
+    return room.holds(*_texts(listing[1]), markup=MARKUP * len(listing[1]))
+
+
+def _texts(rows: tuple[Row, ...]) -> Iterator[str]:
+    for row in rows:
+        yield instruction(row.before)
+        yield instruction(row.after)
+
+
+def _figures(variant: Variant) -> tuple[str, ...]:
+    before, after = (code.size if code else None for code in (variant.before, variant.after))
+    names = ("instructions", "bytes", "relocations", "data")
+    values = [tuple(getattr(size, name) if size else 0 for size in (before, after)) for name in names]
+    return (variant.name, text.WORDS[variant.kind], *(text.movement(*each) for each in values))

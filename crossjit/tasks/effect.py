@@ -1,0 +1,207 @@
+"""`effect`: what a change to CPython does to the JIT's machine code and to the build, on both architectures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from invoke.context import Context
+
+from crossjit.errors import ExitCode, InfrastructureError, ProductError, UserError
+from crossjit.model import Arch
+from crossjit.report import terminal_style
+from crossjit.tasks import report
+from crossjit.tasks.framework import show, show_json
+from crossjit.tasks.options import (
+    MAKING,
+    REPEATABLE,
+    VARIANTS,
+    Request,
+    base_in_full,
+    cell_command,
+    describe,
+    words,
+)
+from crossjit.tasks.session import RunSession, opened, recipes_of
+
+if TYPE_CHECKING:
+    from crossjit.effect.base import Base
+    from crossjit.effect.cell import Outcome
+    from crossjit.effect.model import CellEffect, Effect, Side
+    from crossjit.pipeline.context import PreparedCell
+    from crossjit.runs.model import Run
+
+FIRST_JIT = (3, 13)
+
+
+@cell_command(
+    *("arch", "recipe", "variant", *MAKING),
+    iterable=["disassembly"],
+    help=describe(
+        "json",
+        arch=f"{', '.join(Arch)} or all; {REPEATABLE}; default: all",
+        recipe="3.13, 3.14, 3.15, main, or the path of a recipe's file; default: that of the source's version, "
+        "or 3.15 if the source is not a repository on this machine",
+        variant=f"one of {VARIANTS}; default: jit",
+        source="the change: a local repository with #REF (branch, tag or commit), a checkout with its uncommitted "
+        "changes, a git URL with #REF, a pull request's address on GitHub, or an archive; required",
+        base="what the change is compared with: a ref of the source's repository, or another source; default: where "
+        "the change left main or a branch such as 3.15",
+        disassembly="also show the instructions of these uops side by side, such as _BINARY_OP_ADD_INT, or of all "
+        f"that changed; {REPEATABLE}; default: none",
+        html="also write a self-contained HTML page to this file, - for stdout; default: none",
+        markdown="also write a summary for a pull request to this file, - for stdout; default: none",
+    ),
+)
+def effect(
+    context: Context,
+    request: Request,
+    base: str = "",
+    disassembly: list[str] | None = None,
+    html: str = "",
+    markdown: str = "",
+    json: bool = False,
+) -> ExitCode:
+    """Show what a change does: `effect --source ~/cpython`.
+
+    Builds the change and its base on both architectures, and compares the machine code of each uop, and the sizes of
+    the builds. No effect is a result, too. Ends with 1 if the change does not build, and with 4 if its base does not.
+    """
+    from crossjit.effect import base as bases
+
+    files = report.places(json=json, html=html, markdown=markdown)
+    if not request.source:
+        raise UserError("effect needs --source", hint="name the change, such as --source ~/cpython#my-branch")
+    found = bases.find(request.source, base_in_full(base))
+    request = _completed(request)
+    with opened(request, looks=True) as session:
+        result = _effect(session, found)
+        code = _record(session, result)
+    _show(session.record.run, result, files, words(disassembly), json=json)
+    return code
+
+
+def _completed(request: Request) -> Request:
+    """Return the request with both archs, the variant, and the recipe of the source's version. Raises UserError."""
+    from crossjit.bisect.trial import recipe_for
+    from crossjit.effect import base as bases
+
+    if len(request.variants) > 1 or len(request.recipes) > 1 or "all" in (*request.variants, *request.recipes):
+        raise UserError("effect takes one variant and one recipe", hint="name one, or leave them out")
+    recipes = request.recipes
+    if not recipes and (version := bases.version(request.source or "")):
+        if version < FIRST_JIT:
+            raise UserError(
+                f"{request.source} has no JIT: it is CPython {version[0]}.{version[1]}", hint="there is one since 3.13"
+            )
+        recipes = (recipe_for(version, recipes_of(request)).name,)
+    return replace(
+        request,
+        arches=request.arches or tuple(Arch),
+        recipes=recipes or ("3.15",),
+        variants=request.variants or ("jit",),
+    )
+
+
+def _effect(session: RunSession, found: Base) -> Effect:
+    """Build both sides, cell by cell, and compare them."""
+    from crossjit.effect import cell
+    from crossjit.effect.model import Effect
+    from crossjit.pipeline import prepare
+
+    for each in session.requests:
+        cell.require_stencils(each)
+    count = len(session.requests)
+    requests = [*(replace(each, source=found.source) for each in session.requests), *session.requests]
+    prepared = prepare.prepare(session.ctx, requests)
+    before, after = prepared[:count], prepared[count:]
+    base, change = _side(before[0], found.what), _side(after[0])
+    _require_different(before[0], after[0])
+    cells = tuple(_compare(session, *pair) for pair in zip(before, after, strict=True))
+    return Effect(base, change, cells, tuple(cell.unknown(cells)))
+
+
+def _side(prepared: PreparedCell, what: str = "") -> Side:
+    from crossjit.effect.model import Side
+
+    source = prepared.source
+    commit = source.commit if source else None
+    if source and source.diff_digest:
+        what = "with uncommitted changes"
+    return Side(prepared.request.source or "", commit, prepared.version, what)
+
+
+def _require_different(before: PreparedCell, after: PreparedCell) -> None:
+    """Raise UserError if a change and its base are the same."""
+    old, new = before.source, after.source
+    if old and new and (old.digest, old.commit, old.diff_digest) == (new.digest, new.commit, new.diff_digest):
+        raise UserError(
+            f"{after.request.source} and its base are the same source: there is no change to compare",
+            hint="change or commit something, or name an earlier base, such as --base HEAD^",
+        )
+
+
+def _compare(session: RunSession, before: PreparedCell, after: PreparedCell) -> CellEffect:
+    """Build both sides of a cell, and compare them."""
+    from crossjit.effect import cell
+
+    return cell.compare(after.cell, _build(session, before, "build-base.log"), _build(session, after, "build.log"))
+
+
+def _build(session: RunSession, prepared: PreparedCell, log: str) -> Outcome:
+    """Build a side of a cell; what fails is its outcome, so that the other cells go on."""
+    from crossjit.pipeline import build_cell
+
+    try:
+        return build_cell.build_cell(session.ctx, prepared, log=session.record.cell_folder(prepared.cell) / log)
+    except (ProductError, InfrastructureError) as error:
+        return error
+
+
+def _record(session: RunSession, result: Effect) -> ExitCode:
+    """Record the answer in each form, and end the run; return its exit code."""
+    from crossjit.effect.model import verdicts
+    from crossjit.report import answers, effect_markdown, effect_page
+    from crossjit.report import effect as as_report
+    from crossjit.runs.model import exit_code_of, run_errors, to_json
+    from crossjit.util import files
+
+    record = session.record
+    code = exit_code_of(verdicts(result))
+    about = {"run": record.run.id, "reproduce": record.run.reproduce}
+    documents = {
+        "json": to_json(as_report.document(result, **about)),
+        "text": as_report.as_text(result, terminal_style.TerminalStyle()).encode("utf-8", "replace"),
+        "markdown": effect_markdown.as_markdown(result, **about).encode(),
+        "html": effect_page.page(result, **about).encode(),
+    }
+    with run_errors(record.folder):
+        for form, content in documents.items():
+            files.replace(record.folder / answers.file_of(answers.EFFECT, form), content)
+    record.finish(code)
+    return code
+
+
+def _show(record: Run, result: Effect, files: Mapping[str, str], disassembly: Sequence[str], *, json: bool) -> None:
+    """Show what was found, and write the reports that have a file."""
+    from crossjit.report import answers
+    from crossjit.report import effect as as_report
+
+    if json:
+        show_json(as_report.document(result, run=record.id, reproduce=record.reproduce))
+    elif report.STDOUT not in files.values():
+        style = terminal_style.style_of(sys.stdout)
+        show("\n\n".join([as_report.as_text(result, style), *_listings(result, disassembly)]))
+        show(f"\nrun:       {record.id}\nreproduce: {record.reproduce}")
+    for kind, place in files.items():
+        content = answers.recorded(record.folder, kind, (answers.EFFECT,))
+        assert content is not None
+        report.write(place, content)
+
+
+def _listings(result: Effect, names: Sequence[str]) -> Iterator[str]:
+    from crossjit.report import effect_listing
+
+    yield from effect_listing.as_text(result, names)
