@@ -15,6 +15,7 @@ from crossjit.stash import packing
 from crossjit.stash.artifact import INSTALL, Artifact
 
 _FILES = re.compile(r"usr/local/(bin/python3\.\d+t?d?|lib/libpython3\.\d+t?d?\.so\.1\.0)")
+SECTIONS = 10_000  # at most: a file that means harm can claim any number
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,10 @@ def read(name: str, content: bytes) -> Binary:
     """Return the sizes of an ELF file. Raises InfrastructureError if it is not one. Pure."""
     sizes = {"text": 0, "data": 0, "bss": 0}
     try:
-        for section in ELFFile(io.BytesIO(content)).iter_sections():
+        elf = ELFFile(io.BytesIO(content))
+        if elf.num_sections() > SECTIONS:
+            raise ValueError(f"there are more than {SECTIONS:,}")
+        for section in elf.iter_sections():
             if section["sh_flags"] & SH_FLAGS.SHF_ALLOC:
                 writable = section["sh_flags"] & SH_FLAGS.SHF_WRITE
                 kind = "bss" if section["sh_type"] == "SHT_NOBITS" else "data" if writable else "text"

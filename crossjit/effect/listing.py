@@ -13,6 +13,7 @@ from crossjit.effect.uops import Code, Kind, Uop
 from crossjit.measure.stencils import Instruction
 
 _PLACE = re.compile(r"(?:# )?0x[0-9a-f]+ <[^>]*>")  # in the stencil: it moves with all that is before it
+LONGEST = 2000  # instructions
 
 
 class Sign(StrEnum):
@@ -61,7 +62,12 @@ def pairs(uop: Uop) -> tuple[Pair, ...]:
 
 
 def side_by_side(before: Sequence[Instruction], after: Sequence[Instruction]) -> tuple[Row, ...]:
-    """Align two listings. An instruction whose jump only goes to another place is the same."""
+    """Align two listings. An instruction whose jump only goes to another place is the same.
+
+    Those of stencils that are far longer than CPython's are not aligned, which would take too long.
+    """
+    if max(len(before), len(after)) > LONGEST:
+        return (*(Row(Sign.GONE, each, None) for each in before), *(Row(Sign.NEW, None, each) for each in after))
     old, new = ([_key(each) for each in side] for side in (before, after))
     matcher = SequenceMatcher(None, old, new, autojunk=False)
     return tuple(row for tag, *ends in matcher.get_opcodes() for row in _rows(tag, before, after, *ends))

@@ -18,11 +18,13 @@ END = "_FATAL_ERROR_r00"  # after the last uop of each trace
 # Around the place that a patch names: it may also change the instruction that the place is in, and the one after it.
 BEFORE, AFTER = 4, 8
 
+NOP = bytes.fromhex("1f2003d5")  # of AArch64; on x86_64, nothing is filled up
+
 _NUMBER = re.compile(r"^#define (_\w+) (\d+)$", re.MULTILINE)
 _SIZES = re.compile(r"^    \[(\w+)\] = \{emit_\w+, (\d+), (\d+)[,}]", re.MULTILINE)
 _SYMBOL = re.compile(r"^    \[(\d+)\] = &(\w+),", re.MULTILINE)
-_FUNCTION = re.compile(r"^emit_(\w+)\((.*?)^\}", re.MULTILINE | re.DOTALL)
-_BODY = re.compile(r"(code|data)_body\[\d+\] = \{(.*?)\}", re.DOTALL)
+_FUNCTION = re.compile(r"^emit_(\w+)\(", re.MULTILINE)
+_BODY = re.compile(r"(code|data)_body\[\d+\] = \{([^{}]*)\}")
 _PATCH = re.compile(r"^    patch_(\w+)\((.*)\);", re.MULTILINE)
 _PLACES = re.compile(r"(code|data) \+ (0x[0-9a-f]+), ")
 _PLACE = re.compile(f"(?:{_PLACES.pattern})+")
@@ -106,7 +108,7 @@ def read(header: str, numbers: str) -> Stencils:
 
 def by_name(header: str) -> Mapping[str, Stencil]:
     """Read the stencils of a header, also of versions before 3.15. Raises InfrastructureError for an unknown form."""
-    bodies = dict(_FUNCTION.findall(header))
+    bodies = dict(_functions(header))
     symbols = dict(_SYMBOL.findall(header))
     named = {}
     for name, size, data in _SIZES.findall(header):
@@ -114,6 +116,14 @@ def by_name(header: str) -> Mapping[str, Stencil]:
             raise unknown(f"{name} has no code")
         named[name] = _stencil(name, int(size), int(data), bodies[name], symbols)
     return named
+
+
+def _functions(header: str) -> Iterator[tuple[str, str]]:
+    """Yield the functions that write stencils: the name of each, and its text. Takes no more time than it must."""
+    begins = list(_FUNCTION.finditer(header))
+    for number, begin in enumerate(begins, 1):
+        end = begins[number].start() if number < len(begins) else len(header)
+        yield begin[1], header[begin.end() : end].partition("\n}")[0]
 
 
 def _stencil(name: str, size: int, data_size: int, function: str, symbols: Mapping[str, str]) -> Stencil:
@@ -158,31 +168,34 @@ def _target(value: str, symbols: Mapping[str, str]) -> str:
     """
     if number := re.match(r"(?:got_symbol_address\()?(0x[0-9a-f]+), state", value):
         return symbols.get(str(int(number[1], 16)), number[1])
-    if target := re.match(r"state->instruction_starts\[instruction->(\w+)\]", value):
+    if target := re.match(r"(?:state->)?instruction_starts\[instruction->(\w+)\]", value):
         return target[1]
-    return re.sub(r"\(uintptr_t\)&?|instruction->", "", value)
+    return re.sub(r"\(uintptr_t\)&?|instruction->", "", value).replace("code + sizeof(code_body)", "end")
 
 
 def _instructions(function: str, code: bytes, patches: Sequence[Patch]) -> tuple[Instruction, ...] | None:
     """Return the disassembly above a stencil's bytes; None if it is not one of them.
 
-    What follows the stencil's end is left out: up to 3.14, a jump to the next uop is cut off after disassembling.
+    Up to 3.14, a jump to the next uop is cut off after disassembling, and the end is filled up: with `nop`, or zeros.
     """
     targets = [(place, patch.target) for patch in patches if patch.part == "code" for place in patch.offsets]
     found: list[Instruction] = []
     at = 0
     for place, listed, text in _LISTED.findall(function.partition("const unsigned char")[0]):
-        if at == len(code):
-            break
         own = bytes.fromhex(listed)
         own = own[::-1] if re.fullmatch("[0-9a-f]{8} ", listed) else own
-        if int(place, 16) != at or code[at : at + len(own)] != own:
-            return None
+        if int(place, 16) != at or at == len(code) or code[at : at + len(own)] != own:
+            break
         if text:
             names = tuple(target for offset, target in targets if at <= offset < at + len(own))
             found.append(Instruction(at, " ".join(text.split()), names))
         at += len(own)
-    return tuple(found) if at == len(code) else None
+    words, odd = divmod(len(code) - at, len(NOP))
+    if code[at:] == NOP * words and not odd:
+        found += (Instruction(at + len(NOP) * number, "nop") for number in range(words))
+    elif code[at:].strip(b"\0"):
+        return None
+    return tuple(found)
 
 
 def unknown(problem: str) -> InfrastructureError:

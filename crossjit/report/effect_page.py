@@ -88,13 +88,12 @@ def _details(effect: Effect) -> Iterator[Detail]:
     listings: list[list[Listing]] = []
     for _, uop in found:
         figures = [value for variant in uop.variants for value in _figures(variant)]
-        worst = _listings(uop)[:1]
-        if not all([room.holds(*figures, markup=DETAIL), *(_holds(room, listing) for listing in worst)]):
-            break
-        listings.append(worst)
-    for number, ((each, uop), shown) in enumerate(zip(found, listings, strict=False)):
         every = _listings(uop)
-        shown += itertools.takewhile(lambda listing: _holds(room, listing), every[1:])
+        if not all([room.holds(*figures, markup=DETAIL), *(_holds(room, listing) for listing in every[:1])]):
+            break
+        listings.append(every)
+    for number, ((each, uop), every) in enumerate(zip(found, listings, strict=False)):
+        shown = [*every[:1], *itertools.takewhile(lambda listing: _holds(room, listing), every[1:])]
         variants = tuple(_figures(variant) for variant in uop.variants)
         yield Detail(f"u{number}", each, uop, variants, tuple(shown), len(every) - len(shown))
 

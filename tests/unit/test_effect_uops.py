@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
+import time
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from crossjit.effect import binaries, listing, uops
 from crossjit.effect.binaries import Binary
@@ -18,6 +22,8 @@ from tests.example_effects import BRANCH, CALL, INCREMENT, JUMP, PLAIN, RETURN, 
 
 SYMBOLS = ("_Py_Dealloc", "PyDict_New")
 BEFORE = read(header(PLAIN, SYMBOLS))
+WRITTEN = header(PLAIN, SYMBOLS).splitlines(keepends=True)
+PIECES = [*WRITTEN, *"(){}[]\n\ud83d", "0x", "0x11, ", "code + ", "    // "]
 
 
 def test_a_stencil_is_read_with_its_instructions_and_what_is_written_into_them() -> None:
@@ -49,6 +55,33 @@ def test_a_jump_that_is_cut_off_after_disassembling_is_no_instruction() -> None:
     text = header({"_ADD": Written((INCREMENT, RETURN))})
     cut = text.replace("0xc0, 0xc3,", "0xc0,").replace("emit__ADD, 3,", "emit__ADD, 2,")
     assert read(cut)["_ADD"].instructions == (Instruction(0, "incl %eax"),)
+
+
+def test_the_end_of_a_stencil_may_be_filled_up() -> None:
+    """As up to 3.14: with `nop` on AArch64, also in the place of a jump that was cut off, or with zeros."""
+    text = header({"_ADD": Written((WORD, BRANCH))})
+    filled = text.replace("0x00, 0x00, 0x00, 0x14,", "0x1f, 0x20, 0x03, 0xd5,")
+    assert filled != text
+    assert read(filled)["_ADD"].instructions == (Instruction(0, "add x0, x0, #0x1"), Instruction(4, "nop"))
+    zeros = text.replace("0x00, 0x00, 0x00, 0x14,", "")
+    assert read(zeros)["_ADD"].code == bytes.fromhex("0004009100000000")
+    assert read(zeros)["_ADD"].instructions == (Instruction(0, "add x0, x0, #0x1"),)
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=30))
+@settings(deadline=None)
+def test_any_header_is_read_or_refused(pieces: list[str]) -> None:
+    with contextlib.suppress(InfrastructureError):
+        found = read("".join(pieces))
+        assert uops.compare(found, found).uops == ()
+        assert {uop.name for uop in uops.compare({}, found).uops} == {each.uop for each in found.values()}
+
+
+@pytest.mark.parametrize("line", ["emit__A(\n", "code_body[1] = {\n", "    // 0: 00 ", "    patch_64(code + 0x0, "])
+def test_a_header_that_means_harm_takes_no_long_time(line: str) -> None:
+    began = time.process_time()
+    read(f"emit__A(\n{line * 200_000}\n    [_A] = {{emit__A, 0, 0}},\n")
+    assert time.process_time() - began < 10
 
 
 @pytest.mark.parametrize(
@@ -134,6 +167,13 @@ def test_a_jump_that_only_goes_to_another_place_is_the_same() -> None:
     assert {row.sign for row in listing.side_by_side(before, called)} == {Sign.CHANGED}
 
 
+def test_stencils_that_are_far_too_long_are_not_aligned() -> None:
+    many = [Instruction(number, "nop") for number in range(listing.LONGEST + 1)]
+    assert {row.sign for row in listing.side_by_side(many[:-1], many[:-1])} == {Sign.SAME}
+    rows = listing.side_by_side(many, many[:3])
+    assert [row.sign for row in rows] == [*[Sign.GONE] * len(many), *[Sign.NEW] * 3]
+
+
 # Binaries
 
 
@@ -160,6 +200,15 @@ def test_the_size_of_a_program_is_without_what_debuggers_read() -> None:
         (program, 0, 90_000),
     )
     assert binaries.read("python3.15", content) == Binary("python3.15", text=1200, data=30, bss=4)
+
+
+def test_no_file_has_so_many_sections() -> None:
+    content = bytearray(elf((1, 2, 1)))
+    (place,) = struct.unpack_from("<Q", content, 40)
+    struct.pack_into("<H", content, 60, 0)  # then their number is in the first one
+    struct.pack_into("<Q", content, place + 32, 1 << 40)
+    with pytest.raises(InfrastructureError, match="there are more than 10,000"):
+        binaries.read("python3.15", bytes(content))
 
 
 @pytest.mark.parametrize("content", [b"", b"#!/bin/sh", elf((1, 2, 1))[:-70]])
