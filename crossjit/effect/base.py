@@ -7,7 +7,9 @@ from pathlib import Path
 
 from crossjit.bisect import history
 from crossjit.errors import SourceError, UserError
-from crossjit.sources import request
+from crossjit.progress import Progress
+from crossjit.settings import Settings
+from crossjit.sources import ancestry, request
 from crossjit.sources.checkout import head_of
 from crossjit.sources.located import Repository, locate
 from crossjit.sources.repository import commit_of
@@ -24,8 +26,10 @@ class Base:
     what: str = ""
 
 
-def find(source: str, wanted: str = "") -> Base:
+def find(source: str, wanted: str = "") -> Base | None:
     """Return the base of a source: what `wanted` names, by default where the source left CPython's branches.
+
+    None stands for a remote repository, from which more must be fetched first: see `fetched`.
 
     `wanted` is a ref of the source's repository, or another source. A commit of such a branch has the commit before it
     as its base, and a checkout of one the commit that it is at. Raises SourceError for what does not exist, UserError
@@ -42,15 +46,20 @@ def find(source: str, wanted: str = "") -> Base:
             return _named(repository, wanted) if wanted else _base(repository, head_of(repository), committed=False)
         case request.RemoteRepository(url) if wanted:
             return Base(wanted if is_source(wanted) else f"{url}#{wanted}")
-        case request.RemoteRepository(url):
-            raise UserError(
-                f"the base of {source} is not known: only one commit of {url} is fetched",
-                hint=f"name it, {_EXAMPLE}; of a clone on this machine, the merge base is taken",
-            )
+        case request.RemoteRepository():
+            return None
     if not wanted:
         raise UserError(f"the base of {source} is not known: an archive has no history", hint=f"name it, {_EXAMPLE}")
     request.parse(wanted)
     return Base(wanted)
+
+
+def fetched(source: str, settings: Settings, progress: Progress) -> Base:
+    """Return the base of a change in a remote repository. Raises SourceError, DownloadError."""
+    remote = request.parse(source)
+    assert isinstance(remote, request.RemoteRepository)
+    commit = ancestry.merge_base(remote, settings, progress=progress)
+    return Base(f"{remote.url}#{commit}", "the merge base")
 
 
 def version(source: str) -> tuple[int, int] | None:

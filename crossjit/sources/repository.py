@@ -65,7 +65,7 @@ def _fetch(request: RemoteRepository, repository: Path, step: Step) -> str:
         raise DownloadError(
             f"git cannot list the refs of {shown}",
             hint="check the address and the network; a private repository needs stored credentials",
-            details=_without_credentials(listing.errors, request.url),
+            details=without_credentials(listing.errors, request.url),
         )
     heads = dict(line.split("\t")[::-1] for line in listing.text.splitlines() if "\t" in line)
     full = _choose(request, heads, shown)
@@ -79,7 +79,7 @@ def _fetch(request: RemoteRepository, repository: Path, step: Step) -> str:
         shutil.rmtree(repository, ignore_errors=True)
         answer = _fetch_shallow(request.url, full, repository, step)
     if not answer.ok:
-        details = _without_credentials(answer.errors, request.url)
+        details = without_credentials(answer.errors, request.url)
         if answer.over or answer.unsound:
             data = "more data than a CPython commit has" if answer.over else "data that git considers damaged"
             raise SourceError(
@@ -158,7 +158,8 @@ def _fetch_shallow(url: str, full: str, repository: Path, step: Step) -> git.Ans
     return answer
 
 
-def _without_credentials(lines: Iterable[str], url: str) -> tuple[str, ...]:
+def without_credentials(lines: Iterable[str], url: str) -> tuple[str, ...]:
+    """Return what git said, with a URL as it can be shown."""
     return tuple(line.replace(url, redacted(url)) for line in lines)
 
 

@@ -105,8 +105,9 @@ def _completed(request: Request) -> Request:
     )
 
 
-def _effect(session: RunSession, found: Base) -> Effect:
+def _effect(session: RunSession, found: Base | None) -> Effect:
     """Build both sides, cell by cell, and compare them."""
+    from crossjit.effect import base as bases
     from crossjit.effect import cell
     from crossjit.effect.model import Effect
     from crossjit.pipeline import prepare
@@ -114,6 +115,7 @@ def _effect(session: RunSession, found: Base) -> Effect:
     for each in session.requests:
         cell.require_stencils(each)
     count = len(session.requests)
+    found = found or bases.fetched(session.requests[0].source or "", session.ctx.settings, session.ctx.progress)
     requests = [*(replace(each, source=found.source) for each in session.requests), *session.requests]
     prepared = prepare.prepare(session.ctx, requests)
     before, after = prepared[:count], prepared[count:]

@@ -14,15 +14,19 @@ import pytest
 from pydantic import TypeAdapter
 
 from crossjit.build import layout
+from crossjit.effect import base as bases
+from crossjit.effect.base import Base
 from crossjit.errors import CrossjitError, ExitCode, UserError
 from crossjit.images import Role
 from crossjit.model import Arch
 from crossjit.pipeline import build_cell, context, prepare
+from crossjit.progress import Progress
 from crossjit.report import answers
 from crossjit.report import effect as as_report
 from crossjit.runs import history
 from crossjit.runs.model import Run
 from crossjit.runs.record import RunRecord
+from crossjit.settings import Settings
 from crossjit.sources import Kind
 from crossjit.tasks import effect, options, report, runs
 from crossjit.tasks.options import Request
@@ -281,6 +285,20 @@ def test_a_checkout_has_changes_that_are_not_committed(machine: Machine, capsys:
     lines = shown(capsys)
     assert lines[2] == f"change: {machine.change[:12]} (3.15.0, with uncommitted changes)"
     assert lines[3] == f"base: {machine.change[:12]} (3.15.0, the commit that is checked out)"
+
+
+def test_the_base_in_a_remote_repository_is_fetched_first(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def fetched(source: str, settings: Settings, progress: Progress) -> Base:
+        asked.extend([source, settings, progress])
+        return Base(f"{machine.repository.path}#{machine.base}", "the merge base")
+
+    monkeypatch.setattr(bases, "find", lambda source, wanted: None)
+    monkeypatch.setattr(bases, "fetched", fetched)
+    assert machine.run() is ExitCode.PASS
+    assert asked == [f"{machine.repository.path}#main", machine.ctx.settings, machine.progress]
+    assert {commit for commit, _ in machine.built} == {machine.base, machine.change}
 
 
 @pytest.mark.parametrize(("source", "base"), [("", ""), ("#main", "main"), ("#main~1", "HEAD~1")])
