@@ -90,8 +90,10 @@ def _broken(effect: Effect, side: str) -> list[str]:
 def _machine_code(cells: Sequence[CellEffect]) -> str:
     where = "on either arch" if len(cells) == len(Arch) else f"on {join_words([str(each.cell.arch) for each in cells])}"
     if not any(each.changed for each in cells):
-        relocated = any(each.uops for each in cells)
-        return f"No instruction changed {where}, only relocations" if relocated else f"No machine code changed {where}"
+        if any(each.uops for each in cells):
+            return f"No instruction changed {where}, only relocations"
+        identical = all(each.before and each.after and each.before.artifact == each.after.artifact for each in cells)
+        return f"No machine code changed {where}" + (": no build input differs" if identical else "")
     parts = [f"{_moved(each)} on {each.cell.arch}" for each in cells]
     return f"Machine code changed: {join_words(parts)}"
 
@@ -110,14 +112,24 @@ def _moved(each: CellEffect) -> str:
 
 
 def more(before: Size, after: Size) -> str:
-    """Return in words how much more code there is."""
+    """Return in words how much more code there is: in instructions, and in bytes if these went the other way.
+
+    >>> more(Size(bytes=9, instructions=3), Size(bytes=8, instructions=2))
+    '1 instruction fewer'
+    >>> more(Size(bytes=9, instructions=3), Size(bytes=12, instructions=3))
+    'as many instructions, 3 bytes more'
+    """
+    code = after.bytes - before.bytes
     if before.instructions is None or after.instructions is None:
-        difference, noun = after.bytes - before.bytes, "byte"
-    else:
-        difference, noun = after.instructions - before.instructions, "instruction"
-    if not difference:
-        return f"as many {noun}s"
-    return f"{pluralize(abs(difference), noun)} {'more' if difference > 0 else 'fewer'}"
+        return _difference(code, "byte")
+    instructions = after.instructions - before.instructions
+    told = _difference(instructions, "instruction")
+    same_way = (instructions > 0, instructions < 0) == (code > 0, code < 0)
+    return told if same_way else f"{told}, {_difference(code, 'byte')}"
+
+
+def _difference(count: int, noun: str) -> str:
+    return f"{pluralize(abs(count), noun)} {'more' if count > 0 else 'fewer'}" if count else f"as many {noun}s"
 
 
 def compared_cells(effect: Effect) -> tuple[CellEffect, ...]:

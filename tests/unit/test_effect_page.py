@@ -58,6 +58,15 @@ def test_the_answer_is_one_sentence(name: str, headline: str) -> None:
     assert f"<h1>{headline}</h1>" in effect_page.page(EFFECTS[name], **ABOUT)
 
 
+def test_builds_that_are_the_same_are_called_so() -> None:
+    cells = [replace(each, after=each.before) for each in EFFECTS["none"].cells]
+    assert (
+        as_report.headline(example.effect(*cells)) == "No machine code changed on either arch: no build input differs"
+    )
+    cells[0] = EFFECTS["none"].cells[0]
+    assert as_report.headline(example.effect(*cells)) == "No machine code changed on either arch"
+
+
 def test_uops_that_are_all_new_are_called_so() -> None:
     before = example.named(_A_r00=3)
     found = [uops.compare(before, before | example.named(_NEW_r00=2, _OTHER_r00=1)), uops.compare(before, {})]
