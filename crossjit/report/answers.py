@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from crossjit.runs.model import run_errors
+from crossjit.util import files
 
 QUESTIONS = BISECT, HISTORY, EFFECT = "bisect", "history", "effect"  # and the names of their files
 FORMS = {"json": ".json", "markdown": ".md", "html": ".html", "text": ".txt"}
@@ -16,6 +19,13 @@ def file_of(question: str, form: str) -> str:
     'history.txt'
     """
     return question + FORMS[form]
+
+
+def write(folder: Path, question: str, texts: Mapping[str, str]) -> None:
+    """Write an answer into a run's folder in these forms. Raises InfrastructureError."""
+    with run_errors(folder):
+        for form, text in texts.items():
+            files.replace(folder / file_of(question, form), text.encode("utf-8", "replace"))
 
 
 def recorded(folder: Path, form: str, questions: Sequence[str] = QUESTIONS) -> bytes | None:

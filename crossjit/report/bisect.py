@@ -11,7 +11,7 @@ from crossjit.bisect.journal import Entry
 from crossjit.bisect.search import Judgement
 from crossjit.bisect.session import PHASES, Result
 from crossjit.model import Arch
-from crossjit.report import answers, html, output
+from crossjit.report import html, output
 from crossjit.report.markdown import escaped, preformatted
 from crossjit.report.size_budget import LINE
 from crossjit.util.text import duration, pluralize, shortened
@@ -38,15 +38,14 @@ class Step:
     time: str
 
 
-def documents(result: Result, *, run: str, reproduce: str) -> dict[str, bytes]:
-    """Return the answer in all forms, by the name of the file in a run's folder."""
-    texts = {
+def documents(result: Result, *, run: str, reproduce: str) -> dict[str, str]:
+    """Return the answer in all forms, as `answers.write` takes them."""
+    return {
         "json": json.dumps(as_json(result, run=run, reproduce=reproduce), indent=2),
         "markdown": as_markdown(result, run=run, reproduce=reproduce),
         "html": page(result, run=run, reproduce=reproduce),
         "text": as_text(result),
     }
-    return {answers.file_of(answers.BISECT, form): text.encode("utf-8", "replace") for form, text in texts.items()}
 
 
 def headline(result: Result) -> str:

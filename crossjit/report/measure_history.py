@@ -10,7 +10,7 @@ from typing import Any
 from crossjit.bisect.walk import Point, moves
 from crossjit.measure.compare import NOISE
 from crossjit.model import Arch
-from crossjit.report import answers, html, tables
+from crossjit.report import html, tables
 from crossjit.report.terminal_style import TerminalStyle
 from crossjit.util.text import shortened
 
@@ -58,14 +58,13 @@ def as_text(benchmark: str, points: Sequence[Point], style: TerminalStyle) -> st
     return "\n".join([*lines, *_told(points)])
 
 
-def documents(benchmark: str, points: Sequence[Point], *, run: str, reproduce: str) -> dict[str, bytes]:
-    """Return the same in each of its forms, by the name of the file in a run's folder."""
-    texts = {
+def documents(benchmark: str, points: Sequence[Point], *, run: str, reproduce: str) -> dict[str, str]:
+    """Return the same in each of its forms, as `answers.write` takes them."""
+    return {
         "json": json.dumps(as_json(benchmark, points, run=run, reproduce=reproduce), indent=2),
         "html": page(benchmark, points, run=run, reproduce=reproduce),
         "text": as_text(benchmark, points, TerminalStyle()),
     }
-    return {answers.file_of(answers.HISTORY, form): text.encode("utf-8", "replace") for form, text in texts.items()}
 
 
 def as_json(benchmark: str, points: Sequence[Point], *, run: str, reproduce: str) -> dict[str, Any]:

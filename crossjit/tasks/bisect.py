@@ -289,9 +289,8 @@ def _run(task: _Task, *, json: bool) -> ExitCode:
     from crossjit.bisect.journal import Journal
     from crossjit.bisect.session import Session
     from crossjit.bisect.trial import Trials
+    from crossjit.report import answers
     from crossjit.report import bisect as report
-    from crossjit.runs.model import run_errors
-    from crossjit.util import files
 
     with opened(task.request, one=True, looks=True, reproduce=task.reproduce) as run:
         journal = Journal.start(run.record.folder, task.plan, task.entries)
@@ -301,10 +300,8 @@ def _run(task: _Task, *, json: bool) -> ExitCode:
         trials = Trials(run.ctx, task.plan, recipes, base, folder)
         with _telling_how_to_resume(run, journal), trials.ahead:
             result = _find(Session(journal, trials, run.ctx.progress), trials, run, recipes)
-        with run_errors(run.record.folder):
-            documents = report.documents(result, run=run.record.id, reproduce=task.reproduce)
-            for name, content in documents.items():
-                files.replace(run.record.folder / name, content)
+        documents = report.documents(result, run=run.record.id, reproduce=task.reproduce)
+        answers.write(run.record.folder, answers.BISECT, documents)
         run.record.finish(ExitCode.PASS)
     if json:
         show_json(report.as_json(result, run=run.record.id, reproduce=task.reproduce))

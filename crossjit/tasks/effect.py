@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from crossjit.effect.cell import Outcome
     from crossjit.effect.model import CellEffect, Effect, Side
     from crossjit.pipeline.context import PreparedCell
-    from crossjit.runs.model import Run
 
 FIRST_JIT = (3, 13)
 
@@ -40,7 +39,7 @@ FIRST_JIT = (3, 13)
     *("arch", "recipe", "variant", *MAKING),
     iterable=["disassembly"],
     help=describe(
-        "json",
+        *("json", "html"),
         arch=f"{', '.join(Arch)} or all; {REPEATABLE}; default: all",
         recipe="3.13, 3.14, 3.15, main, or the path of a recipe's file; default: that of the source's version, "
         "or 3.15 if the source is not a repository on this machine",
@@ -51,7 +50,6 @@ FIRST_JIT = (3, 13)
         "the change left main or a branch such as 3.15",
         disassembly="also show the instructions of these uops side by side, such as _BINARY_OP_ADD_INT, or of all "
         f"that changed; {REPEATABLE}; default: none",
-        html="also write a self-contained HTML page to this file, - for stdout; default: none",
         markdown="also write a summary for a pull request to this file, - for stdout; default: none",
     ),
 )
@@ -70,6 +68,10 @@ def effect(
     the builds. No effect is a result, too. Ends with 1 if the change does not build, and with 4 if its base does not.
     """
     from crossjit.effect import base as bases
+    from crossjit.effect.model import verdicts
+    from crossjit.report import answers, effect_listing
+    from crossjit.report import effect as as_report
+    from crossjit.runs.model import exit_code_of
 
     files = report.places(json=json, html=html, markdown=markdown)
     if not request.source:
@@ -78,8 +80,20 @@ def effect(
     request = _completed(request)
     with opened(request, looks=True) as session:
         result = _effect(session, found)
-        code = _record(session, result)
-    _show(session.record.run, result, files, words(disassembly), json=json)
+        about = {"run": session.record.run.id, "reproduce": session.record.run.reproduce}
+        document = as_report.document(result, **about)
+        texts = _texts(result, document, about)
+        code = exit_code_of(verdicts(result))
+        answers.write(session.record.folder, answers.EFFECT, texts)
+        session.record.finish(code)
+    if json:
+        show_json(document)
+    elif report.STDOUT not in files.values():
+        style = terminal_style.style_of(sys.stdout)
+        show("\n\n".join([as_report.as_text(result, style), *effect_listing.as_text(result, words(disassembly))]))
+        show(f"\nrun:       {about['run']}\nreproduce: {about['reproduce']}")
+    for kind, place in files.items():
+        report.write(place, texts[kind].encode("utf-8", "replace"))
     return code
 
 
@@ -101,8 +115,7 @@ def _completed(request: Request) -> Request:
         request,
         arches=request.arches or tuple(Arch),
         recipes=recipes or ("3.15",),
-        variants=request.variants or ("jit",),
-    )
+    ).with_jit()
 
 
 def _effect(session: RunSession, found: Base | None) -> Effect:
@@ -162,48 +175,15 @@ def _build(session: RunSession, prepared: PreparedCell, log: str) -> Outcome:
         return error
 
 
-def _record(session: RunSession, result: Effect) -> ExitCode:
-    """Record the answer in each form, and end the run; return its exit code."""
-    from crossjit.effect.model import verdicts
-    from crossjit.report import answers, effect_markdown, effect_page
+def _texts(result: Effect, document: dict[str, Any], about: Mapping[str, str]) -> dict[str, str]:
+    """Return the answer in each form, as `answers.write` takes them."""
     from crossjit.report import effect as as_report
-    from crossjit.runs.model import exit_code_of, run_errors, to_json
-    from crossjit.util import files
+    from crossjit.report import effect_markdown, effect_page
+    from crossjit.runs.model import to_json
 
-    record = session.record
-    code = exit_code_of(verdicts(result))
-    about = {"run": record.run.id, "reproduce": record.run.reproduce}
-    documents = {
-        "json": to_json(as_report.document(result, **about)),
-        "text": as_report.as_text(result, terminal_style.TerminalStyle()).encode("utf-8", "replace"),
-        "markdown": effect_markdown.as_markdown(result, **about).encode(),
-        "html": effect_page.page(result, **about).encode(),
+    return {
+        "json": to_json(document).decode(),
+        "text": as_report.as_text(result, terminal_style.TerminalStyle()),
+        "markdown": effect_markdown.as_markdown(result, **about),
+        "html": effect_page.page(result, **about),
     }
-    with run_errors(record.folder):
-        for form, content in documents.items():
-            files.replace(record.folder / answers.file_of(answers.EFFECT, form), content)
-    record.finish(code)
-    return code
-
-
-def _show(record: Run, result: Effect, files: Mapping[str, str], disassembly: Sequence[str], *, json: bool) -> None:
-    """Show what was found, and write the reports that have a file."""
-    from crossjit.report import answers
-    from crossjit.report import effect as as_report
-
-    if json:
-        show_json(as_report.document(result, run=record.id, reproduce=record.reproduce))
-    elif report.STDOUT not in files.values():
-        style = terminal_style.style_of(sys.stdout)
-        show("\n\n".join([as_report.as_text(result, style), *_listings(result, disassembly)]))
-        show(f"\nrun:       {record.id}\nreproduce: {record.reproduce}")
-    for kind, place in files.items():
-        content = answers.recorded(record.folder, kind, (answers.EFFECT,))
-        assert content is not None
-        report.write(place, content)
-
-
-def _listings(result: Effect, names: Sequence[str]) -> Iterator[str]:
-    from crossjit.report import effect_listing
-
-    yield from effect_listing.as_text(result, names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from invoke.context import Context
@@ -12,7 +13,7 @@ from invoke.context import Context
 from crossjit.errors import ExitCode, UserError
 from crossjit.model import Cell, Verdict
 from crossjit.report import terminal_style
-from crossjit.tasks import measure_check, measure_detail, measure_history, report
+from crossjit.tasks import measure_builds, measure_check, measure_detail, measure_history, report
 from crossjit.tasks.framework import note, show, show_json
 from crossjit.tasks.options import (
     MAKING,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     default=True,
     iterable=["only"],
     help=describe(
-        "json",
+        *("json", "html"),
         variant=f"{VARIANTS}, or all; {REPEATABLE}; default: jit",
         jobs="how many benchmarks, or commands of make, run at a time; default: CROSSJIT_JOBS, else as many as cores "
         "and memory allow",
@@ -62,7 +63,6 @@ if TYPE_CHECKING:
         detail="functions, uops or accesses: only show where the instructions of the warm call go, of benchmarks named "
         "with --only; uops needs 3.15 or later; default: off",
         noise=f"with --by time: how far a build may be from itself on this machine; default: {NOISE}",
-        html="also write a self-contained HTML page to this file, - for stdout; default: none",
         markdown="also write a summary for a CI job to this file, - for stdout; default: none",
     ),
 )
@@ -156,29 +156,22 @@ def _with_variants(request: Request, against: str) -> Request:
     """Return the request with all variants that take part. Raises UserError for those that cannot be compared."""
     if against and request.python:
         raise UserError("--against cannot be combined with --python", hint="it is compared with itself, JIT off")
-    variants = request.variants or (() if request.python else ("jit",))
-    if against and against in variants:
+    request = request.with_jit()
+    if against and against in request.variants:
         raise UserError(
             f"{against} cannot be compared with itself", hint="leave --against out to compare JIT on and off"
         )
-    return replace(request, variants=(*variants, against) if against else variants)
+    return replace(request, variants=(*request.variants, against)) if against else request
 
 
 def _measure(run: RunSession, chosen: Sequence[Benchmark], against: str, method: Method) -> Iterator[CellMeasurement]:
     """Build what is missing, then measure cell by cell, and record each."""
     from crossjit.measure import benchmarks, cell, model, packages
-    from crossjit.pipeline import build_cell, prepare
 
     more = [packages.PYPERF] if method.by_time else []
     contents = benchmarks.contents(chosen, run.ctx.settings.home, run.ctx.progress, *more)
-    built: dict[Cell, Built] = {}
-    prepared_cells = prepare.prepare(run.ctx, run.requests)
-    if method.by_time:
-        for prepared in prepared_cells:
-            cell.require_hardware(run.ctx, prepared)
-    for prepared in prepared_cells:
-        log = run.record.cell_folder(prepared.cell) / "build.log"
-        built[prepared.cell] = prepared, build_cell.build_cell(run.ctx, prepared, log=log)
+    require = partial(cell.require_hardware, run.ctx) if method.by_time else None
+    built = {each[0].cell: each for each in measure_builds.built(run, require)}
     for measured in built:
         if measured.variant == against:
             continue

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from crossjit.errors import ExitCode, UserError
 from crossjit.report import terminal_style
+from crossjit.tasks import measure_builds
 from crossjit.tasks.framework import show, show_json
 from crossjit.tasks.options import Request
 from crossjit.tasks.session import RunSession, opened
@@ -29,8 +30,7 @@ def run(request: Request, tool: str, names: Sequence[str], *, json: bool) -> Exi
     if tool != TOOL:
         raise UserError(f"invalid --check {tool!r}: expected {TOOL}", hint="it counts natively, by itself")
     chosen = benchmarks.select(benchmarks.load(), names or check.BENCHMARKS)
-    request = replace(request, variants=request.variants or (() if request.python else ("jit",)))
-    with opened(request, looks=True) as session:
+    with opened(request.with_jit(), looks=True) as session:
         found = dict(_check(session, chosen))
         agree = all(each.agrees for checks in found.values() for each in checks)
         code = ExitCode.PASS if agree else ExitCode.INFRASTRUCTURE
@@ -47,14 +47,9 @@ def run(request: Request, tool: str, names: Sequence[str], *, json: bool) -> Exi
 def _check(session: RunSession, chosen: Sequence[Benchmark]) -> Iterator[tuple[Cell, tuple[Check, ...]]]:
     """Build what is missing, and check cell by cell."""
     from crossjit.measure import benchmarks, cell, check
-    from crossjit.pipeline import build_cell, prepare
 
     ctx = session.ctx
     contents = benchmarks.contents(chosen, ctx.settings.home, ctx.progress)
-    prepared_cells = prepare.prepare(ctx, session.requests)
-    for prepared in prepared_cells:
-        check.require_native(ctx, prepared)
-    for prepared in prepared_cells:
-        log = session.record.cell_folder(prepared.cell) / "build.log"
-        build, _ = cell.sides((prepared, build_cell.build_cell(ctx, prepared, log=log)))
-        yield prepared.cell, tuple(check.check(ctx, build, chosen, contents))
+    for built in measure_builds.built(session, partial(check.require_native, ctx)):
+        build, _ = cell.sides(built)
+        yield build.prepared.cell, tuple(check.check(ctx, build, chosen, contents))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from crossjit.errors import ExitCode, UserError
 from crossjit.model import Verdict
 from crossjit.report import terminal_style
+from crossjit.tasks import measure_builds
 from crossjit.tasks.framework import show, show_json
 from crossjit.tasks.options import Request
 from crossjit.tasks.session import RunSession, opened
@@ -34,8 +34,7 @@ def run(request: Request, detail: str, names: Sequence[str], *, json: bool) -> E
         raise UserError("--detail needs the names of benchmarks", hint="such as --only nbody")
     kind = Kind(detail)
     chosen = benchmarks.select(benchmarks.load(), names)
-    request = replace(request, variants=request.variants or (() if request.python else ("jit",)))
-    with opened(request, looks=True) as session:
+    with opened(request.with_jit(), looks=True) as session:
         found = tuple(_details(session, kind, chosen))
         code = exit_code_of(_verdicts(kind, found))
         session.record.finish(code)
@@ -51,17 +50,12 @@ def run(request: Request, detail: str, names: Sequence[str], *, json: bool) -> E
 def _details(session: RunSession, kind: Kind, chosen: Sequence[Benchmark]) -> Iterator[CellDetails]:
     """Build what is missing, and count cell by cell."""
     from crossjit.measure import benchmarks, cell, detail
-    from crossjit.pipeline import build_cell, prepare
 
     ctx = session.ctx
     contents = benchmarks.contents(chosen, ctx.settings.home, ctx.progress)
-    prepared_cells = prepare.prepare(ctx, session.requests)
-    if kind is detail.Kind.UOPS:
-        for prepared in prepared_cells:
-            detail.require_uops(prepared)
-    for prepared in prepared_cells:
-        log = session.record.cell_folder(prepared.cell) / "build.log"
-        build, _ = cell.sides((prepared, build_cell.build_cell(ctx, prepared, log=log)))
+    require = detail.require_uops if kind is detail.Kind.UOPS else None
+    for built in measure_builds.built(session, require):
+        build, _ = cell.sides(built)
         yield detail.count(ctx, build, kind, chosen, contents)
 
 

@@ -27,9 +27,8 @@ MOST = 500  # commits
 def run(request: Request, names: Sequence[str], repository: str, commits: str, *, json: bool) -> ExitCode:
     """Count one benchmark at each commit, and show how it moved. Raises UserError for options without a sense."""
     from crossjit.measure import benchmarks
+    from crossjit.report import answers
     from crossjit.report import measure_history as report
-    from crossjit.runs.model import run_errors
-    from crossjit.util import files
 
     if len(names) != 1:
         raise UserError("--history needs one benchmark", hint="such as --only nbody")
@@ -40,9 +39,7 @@ def run(request: Request, names: Sequence[str], repository: str, commits: str, *
         points = _walk(session, names[0], line, recipes)
         record = session.record
         about = {"run": record.run.id, "reproduce": record.run.reproduce}
-        with run_errors(record.folder):
-            for name, content in report.documents(names[0], points, **about).items():
-                files.replace(record.folder / name, content)
+        answers.write(record.folder, answers.HISTORY, report.documents(names[0], points, **about))
         code = ExitCode.PASS if any(point.instructions for point in points) else ExitCode.INFRASTRUCTURE
         record.finish(code)
     if json:
@@ -83,7 +80,7 @@ def _completed(request: Request, line: History, recipes: Mapping[str, Recipe]) -
     if len(request.variants) > 1 or len(request.recipes) > 1:
         raise UserError("--history takes one variant and one recipe", hint="name one, or leave them out")
     named = request.recipes or (recipe_for(history.version(line.path, line.commits[-1]), recipes).name,)
-    return replace(request, recipes=named, variants=request.variants or ("jit",))
+    return replace(request, recipes=named).with_jit()
 
 
 def _walk(session: RunSession, name: str, line: History, recipes: Mapping[str, Recipe]) -> tuple[Point, ...]:

@@ -53,6 +53,7 @@ HELP: Mapping[str, str] = {
         "run only these: a module (test_dis), a test's full name, or a pattern as for regrtest's --match; "
         f"{REPEATABLE}; default: all"
     ),
+    "html": "also write a self-contained HTML page to this file, - for stdout; default: none",
     "json": "print JSON instead of text; default: off",
 }
 
@@ -77,6 +78,10 @@ class Request:
     selection: TestSelection = ALL_TESTS
     cached: bool = True
     python: str | None = None
+
+    def with_jit(self) -> Request:
+        """Return the request with the variant `jit` if none is named; a Python that was built elsewhere has its own."""
+        return self if self.variants or self.python else replace(self, variants=("jit",))
 
     @property
     def leaves_all_open(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,7 +85,7 @@ def reduce(
             raise UserError("--cell cannot be combined with --arch, --recipe or --variant", hint="give one of them")
         request = of_cell(request, cell)
     limit = number("minutes", minutes, at_least=1) if minutes else MINUTES
-    request = replace(request, variants=request.variants or ("jit",))
+    request = request.with_jit()
     if bug and path:
         return _reduce(request, bug, path, minutes=limit, json=json)
     return _reduce_tests(request, words(tests), path, minutes=limit, json=json)

@@ -447,8 +447,7 @@ def test_the_answer_as_markdown_and_page(answer: Result) -> None:
 
 
 def test_documents_are_found_again(answer: Result, tmp_path: Path) -> None:
-    for name, content in report.documents(answer, run="a-run", reproduce="x").items():
-        (tmp_path / name).write_bytes(content)
+    answers.write(tmp_path, answers.BISECT, report.documents(answer, run="a-run", reproduce="x"))
     assert json.loads(answers.recorded(tmp_path, "json") or b"")["found"] == report.headline(answer)
     assert (answers.recorded(tmp_path, "text") or b"").decode() == report.as_text(answer)
     assert answers.recorded(tmp_path, "junit") is None

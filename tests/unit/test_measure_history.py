@@ -17,6 +17,7 @@ from crossjit.bisect.trial import UnfitError
 from crossjit.bisect.walk import Point, moves
 from crossjit.errors import EngineError, UserError
 from crossjit.model import Arch
+from crossjit.report import answers
 from crossjit.report import measure_history as report
 from crossjit.report.terminal_style import TerminalStyle
 from crossjit.settings import Settings
@@ -123,8 +124,8 @@ def test_the_chart_is_within_its_frame_and_breaks_where_a_count_is_missing() -> 
 
 def test_a_run_of_a_history_is_reported_again(settings: Settings) -> None:
     walked = examples.record(settings, [])
-    for name, content in report.documents("nbody", points({X86: 1_000}, {X86: 1_200}), run="r", reproduce="x").items():
-        (walked.folder / name).write_bytes(content)
+    documents = report.documents("nbody", points({X86: 1_000}, {X86: 1_200}), run="r", reproduce="x")
+    answers.write(walked.folder, answers.HISTORY, documents)
     page, shown, document = (
         invoke(settings, "report", walked.id, *more).stdout.decode() for more in (("--html", "-"), (), ("--json",))
     )
