@@ -11,8 +11,6 @@ from crossjit.measure import stencils
 from crossjit.measure.stencils import Stencil
 from crossjit.model import Cell, Verdict
 from crossjit.pipeline.context import BuiltCell, CellRequest
-from crossjit.stash import packing
-from crossjit.stash.artifact import GENERATED, Artifact
 
 Outcome = BuiltCell | CrossjitError
 """A side of a cell: what was built, or why it was not."""
@@ -36,7 +34,9 @@ def compare(cell: Cell, base: Outcome, change: Outcome) -> CellEffect:
     builds: dict[str, Build] = {}
     for side, built in sides.items():
         try:
-            named[side] = stencils_of(built.artifact)
+            named[side] = stencils.of(built.artifact)
+            if not named[side]:
+                raise stencils.unknown("its headers have none")
             builds[side] = _build(built)
         except CrossjitError as error:
             problems.append(problem(side, error))
@@ -54,23 +54,6 @@ def problem(side: str, error: CrossjitError) -> Problem:
     """Return why a side cannot be compared. A source is at fault if it does not compile."""
     verdict = Verdict.FAIL if isinstance(error, ProductError) else Verdict.INFRA
     return Problem(side, verdict, error.message, error.hint, error.details)
-
-
-def stencils_of(artifact: Artifact) -> Mapping[str, Stencil]:
-    """Read the stencils of a build, by name. Raises StashError, InfrastructureError for an unknown form."""
-    names = [name for name in artifact.files().get(GENERATED, ()) if _is_header(name)]
-    contents = packing.read(artifact.objects[GENERATED], names) if names else {}
-    found: dict[str, Stencil] = {}
-    for content in contents.values():
-        found |= stencils.by_name(content.decode("utf-8", "replace"))
-    if not found:
-        raise stencils.unknown("its headers have none")
-    return found
-
-
-def _is_header(name: str) -> bool:
-    """Whether a generated file has stencils; since 3.14, `jit_stencils.h` only includes those of the target."""
-    return name.startswith("jit_stencils") and name.endswith(".h")
 
 
 def _build(built: BuiltCell) -> Build:

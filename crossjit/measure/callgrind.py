@@ -185,6 +185,6 @@ def _class(place: str, function: str) -> str:
 def _dump(container: Container, path: str) -> str | None:
     try:
         with container.get(path) as stream:
-            return safe_files.first_file(stream, end=LARGEST).decode("utf-8", "replace")
+            return safe_files.whole_file(stream, most=LARGEST, what="callgrind wrote").decode("utf-8", "replace")
     except FileNotFoundError:
         return None

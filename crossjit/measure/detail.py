@@ -26,9 +26,8 @@ from crossjit.measure.uops import Division
 from crossjit.model import Cell
 from crossjit.pipeline.context import BuildContext, PreparedCell
 from crossjit.stash import packing
-from crossjit.stash.artifact import GENERATED, INSTALL
+from crossjit.stash.artifact import INSTALL
 from crossjit.util import safe_files
-from crossjit.util.budget import BudgetError
 
 PYTHONS = ">=3.15"  # whose executors are known
 EXECUTORS = f"{meter.WORK}/executors.jsonl"  # in the container
@@ -93,18 +92,15 @@ def require_uops(prepared: PreparedCell) -> None:
 def stencils_of(build: Build) -> Stencils:
     """Read the stencils of a build. Raises UserError if it has none here, StashError."""
     artifact = build.built.artifact
-    files = artifact.files()
-    found = {
-        tree: [name for name in files.get(tree, ()) if name.endswith(".h") and part in name]
-        for tree, part in ((GENERATED, "jit_stencils-"), (INSTALL, "/internal/pycore_uop_ids"))
-    }
-    if any(len(names) != 1 for names in found.values()):
+    named = stencils.of(artifact)
+    paths = [path for path in artifact.files().get(INSTALL, ()) if path.endswith("/internal/pycore_uop_ids.h")]
+    if not named or len(paths) != 1:
         raise UserError(
             f"{build.prepared.cell} has no uops to count: the stencils of its JIT are not with its build",
             hint="measure a build of crossjit: --detail uops needs the headers that a build makes",
         )
-    header, numbers = (packing.read(artifact.objects[tree], [name])[name] for tree, (name,) in found.items())
-    return stencils.read(header.decode("utf-8", "replace"), numbers.decode("utf-8", "replace"))
+    (numbers,) = packing.read(artifact.objects[INSTALL], paths).values()
+    return stencils.numbered(named, numbers.decode("utf-8", "replace"))
 
 
 def count(
@@ -119,7 +115,7 @@ def count(
     if vacuous and is_of_uops:
         return CellDetails(build.prepared.cell, vacuous=vacuous)
     made = stencils_of(build) if is_of_uops else None
-    sides = [jit for jit in (True, False) if (not vacuous if jit else not is_of_uops)]
+    sides = [jit for jit, is_wanted in ((True, not vacuous), (False, not is_of_uops)) if is_wanted]
     found: list[Detail] = []
     with (
         ctx.progress.step("count", f"{build.prepared.cell}: {kind}") as step,
@@ -213,11 +209,9 @@ def _executors(place: Place) -> tuple[ExecutorFacts, ...]:
     """Read what the process wrote about its executors. Raises ProblemError, BudgetError, EngineErrors."""
     try:
         with place.container.get(EXECUTORS) as stream:
-            content = safe_files.first_file(stream, end=LARGEST + 1)
+            content = safe_files.whole_file(stream, most=LARGEST, what="the description of its executors has")
     except FileNotFoundError:
         raise ProblemError("it did not describe its executors") from None
-    if len(content) > LARGEST:
-        raise BudgetError(f"the executors' machine code has more than {LARGEST:,} bytes")
     try:
         return tuple(read(ExecutorFacts, line, limit=LARGEST) for line in content.decode().splitlines())
     except (MalformedError, ValueError) as error:

@@ -20,7 +20,6 @@ from crossjit.measure import marks, symbols
 from crossjit.measure.marks import Mark, Op
 from crossjit.model import Arch
 from crossjit.util import safe_files
-from crossjit.util.budget import BudgetError
 from crossjit.util.tar import packed
 from crossjit.validation.probe import ran_out
 from crossjit.validation.target import HOME, PYTHON, TESTER
@@ -233,11 +232,8 @@ def _text(container: Container, path: str) -> str:
     """Read what the plugin wrote; empty if it wrote nothing. Raises BudgetError."""
     try:
         with container.get(path) as stream:
-            content = safe_files.first_file(stream, end=OUTPUT + 1)
+            hint = "count by function or by block in fewer windows"
+            content = safe_files.whole_file(stream, most=OUTPUT, what="the meter wrote", hint=hint)
     except FileNotFoundError:
         return ""
-    if len(content) > OUTPUT:
-        raise BudgetError(
-            f"the meter wrote more than {OUTPUT:,} bytes", hint="count by function or by block in fewer windows"
-        )
     return content.decode("utf-8", "replace")

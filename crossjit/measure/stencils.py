@@ -1,4 +1,4 @@
-"""The stencils that a build's JIT makes machine code of, as its own headers have them. Pure.
+"""The stencils that a build's JIT makes machine code of, as its own headers have them.
 
 The JIT copies the stencil of each uop of a trace, one after the other, and writes addresses and operands into the
 copies (`_PyJIT_Compile` in Python/jit.c, Tools/jit/_writer.py). Above each stencil's bytes, the header has what LLVM's
@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from crossjit.errors import InfrastructureError
+from crossjit.stash import packing
+from crossjit.stash.artifact import GENERATED, Artifact
 
 END = "_FATAL_ERROR_r00"  # after the last uop of each trace
 
@@ -95,9 +97,22 @@ class Stencils:
     end: Stencil
 
 
-def read(header: str, numbers: str) -> Stencils:
-    """Read `jit_stencils-*.h` and `pycore_uop_ids.h`. Raises InfrastructureError if they are of an unknown form."""
-    named = by_name(header)
+def of(artifact: Artifact) -> Mapping[str, Stencil]:
+    """Read a build's stencils, by name; there are none in a build without them.
+
+    Raises StashError, InfrastructureError for an unknown form.
+    """
+    # since 3.14, jit_stencils.h only includes those of the target
+    names = [name for name in artifact.files().get(GENERATED, ()) if re.fullmatch(r"jit_stencils.*\.h", name)]
+    contents = packing.read(artifact.objects[GENERATED], names) if names else {}
+    found: dict[str, Stencil] = {}
+    for content in contents.values():
+        found |= by_name(content.decode("utf-8", "replace"))
+    return found
+
+
+def numbered(named: Mapping[str, Stencil], numbers: str) -> Stencils:
+    """Return stencils by their numbers in `pycore_uop_ids.h`. Raises InfrastructureError for an unknown form."""
     of = {int(number): named[name] for name, number in _NUMBER.findall(numbers) if name in named}
     if END not in named:
         raise unknown(f"there is no {END}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from crossjit.measure import symbols
 from crossjit.measure.detail import CellDetails, Detail, Kind, Warm
-from crossjit.measure.model import Counts, Trouble
+from crossjit.measure.model import Counts
 from crossjit.measure.uops import Division
 from crossjit.report import tables
 from crossjit.report.terminal_style import TerminalStyle
@@ -51,7 +51,7 @@ def class_of(function: str, warm: Warm) -> str:
 
 def _benchmark(kind: Kind, of: CellDetails, detail: Detail, style: TerminalStyle) -> Iterator[str]:
     if detail.trouble:
-        yield f"{of.cell}: {detail.name}: {_word(detail.trouble)}: {detail.problem}"
+        yield f"{of.cell}: {detail.name}: {detail.trouble}: {detail.problem}"
         return
     yield f"{of.cell}: {detail.name}, warm call: {_TITLES[kind]}"
     yield ""
@@ -152,7 +152,3 @@ def _function_documents(detail: Detail) -> Iterator[dict[str, Any]]:
         warm = next(side for side in sides if side and name in side.functions)
         on, off = (side.functions.get(name, 0) if side else None for side in sides)
         yield {"function": name, "class": class_of(name, warm), "on": on, "off": off}
-
-
-def _word(trouble: Trouble) -> str:
-    return "failed" if trouble is Trouble.FAILED else "unreliable"

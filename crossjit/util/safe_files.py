@@ -130,6 +130,14 @@ def first_file(tar: BinaryIO, *, end: int = BUDGET.report) -> bytes:
     return bytes(tail[-end:])
 
 
+def whole_file(tar: BinaryIO, *, most: int, what: str, hint: str = "") -> bytes:
+    """Return a tar's first file; nothing if it is not a regular file. Raises as `first_file`, and if it is larger."""
+    content = first_file(tar, end=most + 1)
+    if len(content) > most:
+        raise BudgetError(f"{what} more than {most:,} bytes", hint=hint)
+    return content
+
+
 def _write(folder: Path, name: str, content: BinaryIO) -> None:
     """Write a file. An existing one of that name is unlinked first."""
     with _folder(folder) as within:

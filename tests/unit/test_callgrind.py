@@ -13,6 +13,7 @@ from crossjit.images import load_all
 from crossjit.measure import callgrind, marks
 from crossjit.measure.meter import RESERVED, Meter
 from crossjit.model import Arch, ExtraPackages
+from crossjit.util.budget import BudgetError
 from tests.fakes.engine import FakeEngine, FakeProcess
 from tests.fakes.files import FakeFiles
 from tests.unit.metered import line
@@ -148,6 +149,21 @@ def test_each_marker_has_a_dump(container: Container, fake_engine: FakeEngine) -
     first, second = run(container)
     assert first == callgrind.parse(DUMP)
     assert second == {**callgrind.parse(DUMP), "jit": 304}
+
+
+def test_a_dump_that_is_too_large_is_not_read_in_part(
+    container: Container, fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def valgrind(process: FakeProcess) -> int:
+        process.write_file(f"{callgrind.FOLDER}/out.1", DUMP.encode())
+        return 0
+
+    fake_engine.programs["valgrind"] = valgrind
+    monkeypatch.setattr(callgrind, "LARGEST", len(DUMP))
+    assert run(container) == (callgrind.parse(DUMP),)
+    monkeypatch.setattr(callgrind, "LARGEST", len(DUMP) - 1)
+    with pytest.raises(BudgetError, match=f"callgrind wrote more than {len(DUMP) - 1:,} bytes"):
+        run(container)
 
 
 def test_no_valgrind_is_an_error_in_words(container: Container) -> None:

@@ -94,7 +94,7 @@ NUMBERS = """\
 #define _FATAL_ERROR_r00 505
 #define _UNUSED_r00 506
 """
-STENCILS = stencils.read(HEADER, NUMBERS)
+STENCILS = stencils.numbered(stencils.by_name(HEADER), NUMBERS)
 
 START, ADD, SHORT, NOP = 501, 502, 503, 504
 OF = {START: "_START", ADD: "_ADD", SHORT: "_ADD", NOP: "_NOP"}
@@ -157,7 +157,7 @@ def test_stencils_are_read_from_a_builds_headers() -> None:
 )
 def test_headers_of_an_unknown_form_are_an_error(header: str, numbers: str, message: str) -> None:
     with pytest.raises(InfrastructureError, match=message) as raised:
-        stencils.read(header, numbers)
+        stencils.numbered(stencils.by_name(header), numbers)
     assert raised.value.hint
 
 
