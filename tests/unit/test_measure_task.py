@@ -305,3 +305,8 @@ def test_times_are_recorded_for_the_next_run(machine: Machine) -> None:
     assert set(json.loads(path.read_text())) == {
         f"{each.name}, JIT {state}" for each in TABLE for state in ("on", "off")
     }
+
+
+def test_the_variant_is_jit_unless_another_is_named_or_a_python_has_its_own() -> None:
+    named = (Request(), Request(variants=("ft",)), Request(python="debian:forky/python3.15"))
+    assert [request.with_jit().variants for request in named] == [("jit",), ("ft",), ()]
