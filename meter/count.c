@@ -56,6 +56,7 @@ typedef struct {
     uint64_t pc, mapping;
     const char *sizes;          /* of its instructions: a hexadecimal digit for each */
     qemu_plugin_u64 executions;
+    uint64_t written;           /* those that an earlier line has */
 } Block;
 
 /* A system call under way: each virtual CPU has one. */
@@ -278,7 +279,7 @@ static void count_block(struct qemu_plugin_tb *tb, size_t instructions, uint64_t
     for (size_t i = 0; i < instructions; i++) {
         sizes[i] = "0123456789abcdef"[qemu_plugin_insn_size(qemu_plugin_tb_get_insn(tb, i)) & 15];
     }
-    Block block = { qemu_plugin_tb_vaddr(tb), mapping, sizes, new_counter() };
+    Block block = { qemu_plugin_tb_vaddr(tb), mapping, sizes, new_counter(), 0 };
     g_array_append_val(blocks, block);
     qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(tb, QEMU_PLUGIN_INLINE_ADD_U64, block.executions, 1);
 }
@@ -364,9 +365,10 @@ static void write_blocks(GString *line)
     for (guint i = 0; i < blocks->len; i++) {
         Block *block = &g_array_index(blocks, Block, i);
         uint64_t executions = qemu_plugin_u64_sum(block->executions);
-        if (executions) {
+        if (executions != block->written) {
             g_string_append_printf(line, "%s[%" PRIu64 ",\"%s\",%" PRIu64 ",%" PRIu64 "]", comma, block->pc,
-                                   block->sizes, block->mapping, executions);
+                                   block->sizes, block->mapping, executions - block->written);
+            block->written = executions;
             comma = ",";
         }
     }

@@ -12,6 +12,7 @@ smaller where it has no argument for that. The last line is `facts` with a JSON 
 """
 
 import ast
+import collections
 import contextlib
 import gc
 import json
@@ -82,31 +83,59 @@ def codes(script):
             waiting += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
 
 
-def executors(script):
-    """Return all executors of the process, side exits included."""
+def entries(script):
+    """Yield the code objects that executors are entered from: the code, the offset, and the executor."""
     import _opcode
     import opcode
 
     entry = opcode.opmap.get("ENTER_EXECUTOR")
     if entry is None:  # before 3.13
-        return []
-    found = {}
+        return
     for code in codes(script):
         instructions = code._co_code_adaptive[::2]  # as they are now; caches between them may look like any opcode
         index = instructions.find(entry)
         while index >= 0:
             with contextlib.suppress(ValueError, RuntimeError):  # a cache, or a build without a second tier
-                executor = _opcode.get_executor(code, 2 * index)
-                found[id(executor)] = executor
+                yield code, 2 * index, _opcode.get_executor(code, 2 * index)
             index = instructions.find(entry, index + 1)
-    waiting = list(found.values())
-    while waiting:
-        executor = waiting.pop()
+
+
+def executors(script):
+    """Return all executors of the process by their places, side exits included.
+
+    A place is the function and the line that an executor is entered from, such as `bm_nbody.advance:103`. That of a
+    side exit follows the place of the executor that was left, with the instruction where it goes on: `… > 30`.
+    """
+    found, places = {}, collections.Counter()
+
+    def add(place, executor):
+        if id(executor) not in seen:
+            places[place] += 1
+            again = places[place]
+            found[place if again == 1 else f"{place} ({again})"] = executor
+            seen.add(id(executor))
+
+    seen = set()
+    for code, offset, executor in entries(script):
+        line = next((line for begin, end, line in code.co_lines() if begin <= offset < end), None)
+        add(f"{module_of(code)}.{code.co_qualname}:{line or 0}", executor)
+    for place, executor in (waiting := list(found.items())):
         for other in gc.get_referents(executor):
-            if type(other) is type(executor) and id(other) not in found:
-                found[id(other)] = other
-                waiting.append(other)
-    return list(found.values())
+            if type(other) is type(executor) and id(other) not in seen:
+                add(f"{place} > {resumes_at(other)}", other)
+                waiting.append((next(reversed(found)), other))
+    return found
+
+
+def module_of(code):
+    """Return the module that a code object is of, by the name of its file or folder: `bm_nbody`, `encoder`."""
+    path = pathlib.PurePath(code.co_filename)
+    return path.parent.name if path.stem in ("__init__", "run_benchmark") else path.stem
+
+
+def resumes_at(executor):
+    """Return the number of the first instruction of an executor's trace."""
+    return next((target for name, _, target, _ in executor if name == "_SET_IP"), 0)
 
 
 def size_of(found):
@@ -158,7 +187,7 @@ def main():
     code = compiled(order["script"], order["replaced"])
     facts = timed(order, code) if "timed" in order else counted(order, code)
     facts |= {"libraries": sorted(libraries() - own), "extension_modules": extension_modules()}
-    facts |= size_of(executors(code))
+    facts |= size_of(executors(code).values())
     print("\nfacts", json.dumps(facts), file=sys.__stdout__, flush=True)
 
 

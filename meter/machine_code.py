@@ -65,15 +65,16 @@ def trace(executor):
 
 
 def write(path, executors):
-    """Write a line of JSON for each executor with machine code."""
+    """Write a line of JSON for each executor with machine code; `executors` has them by their places."""
     memory = executable_memory()
     with pathlib.Path(path).open("w") as output:
-        for executor in executors:
+        for place, executor in executors.items():
             code = executor.get_jit_code()
             if not code:
                 continue
             opcodes, jumps = trace(executor)
             line = {
+                "place": place,
                 "address": address(executor, code, memory),
                 "size": len(code),
                 "code": code.rstrip(b"\0").hex(),

@@ -34,10 +34,12 @@ class BenchmarkFacts:
 class ExecutorFacts:
     """An executor of the JIT with machine code: `size` bytes at `address`; `code` has them without zeros at the end.
 
+    `place` tells where it is entered: the function and its line, and for a side exit from which executor.
     For each uop of its trace, in order, `names` has the plain name and `opcodes` the number of its variant. `jumps` are
     the indexes of those that others jump to.
     """
 
+    place: Text
     address: Count
     size: Count
     code: Annotated[str, Field(pattern="^([0-9a-f]{2})*$")]

@@ -43,9 +43,9 @@ class Mark:
 
     `thread` is the number of the one that set the marker. `counts`, `loads` and `stores` are by class of code, where
     `threads` has the same as `counts` for each thread. `execs` is how many programs the process and its children
-    started, which the meter does not count. `blocks` are those of JIT code: address, a hexadecimal digit for the size
-    of each instruction, the number of the mapping that it was in, executions. `mappings` are those that are there now:
-    begin, end, number.
+    started, which the meter does not count. `blocks` are those of JIT code that ran since the mark before: address, a
+    hexadecimal digit for the size of each instruction, the number of the mapping that it was in, executions. `mappings`
+    are those that are there now: begin, end, number.
     """
 
     pid: Count

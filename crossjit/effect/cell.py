@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from crossjit.effect import binaries, uops
-from crossjit.effect.model import BASE, CHANGE, Build, CellEffect, Problem
-from crossjit.errors import CrossjitError, ProductError, UserError
-from crossjit.measure import stencils
+from crossjit.effect import binaries, execution, uops
+from crossjit.effect.model import BASE, CHANGE, PROGRAMS, Build, CellEffect, Problem
+from crossjit.errors import CrossjitError, InfrastructureError, ProductError, UserError
+from crossjit.measure import programs, stencils
+from crossjit.measure.benchmarks import Benchmark
+from crossjit.measure.cell import Built
 from crossjit.measure.stencils import Stencil
 from crossjit.model import Cell, Verdict
-from crossjit.pipeline.context import BuiltCell, CellRequest
+from crossjit.pipeline.context import BuildContext, BuiltCell, CellRequest
+from crossjit.util.text import join_words
+
+MOST = 8  # names in a sentence
 
 Outcome = BuiltCell | CrossjitError
 """A side of a cell: what was built, or why it was not."""
@@ -50,6 +56,34 @@ def compare(cell: Cell, base: Outcome, change: Outcome) -> CellEffect:
     )
 
 
+def executed(
+    ctx: BuildContext,
+    found: CellEffect,
+    before: Built,
+    after: Built,
+    benchmarks: Sequence[Benchmark],
+    contents: Mapping[str, bytes],
+) -> CellEffect:
+    """Add what the small programs and some benchmarks execute in both builds, if these differ.
+
+    `contents` are the files of the benchmarks, see `benchmarks.contents`. What the machine does not let run is a
+    problem of the cell. Raises UserError.
+    """
+    if before[1].artifact.full_id == after[1].artifact.full_id:
+        return replace(found, not_executed="both builds are the same artifact")
+    for prepared, _ in (before, after):
+        if reason := execution.why_not(prepared):
+            return replace(found, not_executed=reason)
+    changed = frozenset(uop.name for uop in found.uops)
+    small = programs.benchmark()
+    try:
+        all_work = execution.compare(ctx, before, after, (small, *benchmarks), contents, changed)
+    except InfrastructureError as error:
+        return replace(found, problems=(*found.problems, problem(PROGRAMS, error)))
+    count = len(small.results)
+    return replace(found, programs=all_work[:count], benchmarks=all_work[count:])
+
+
 def problem(side: str, error: CrossjitError) -> Problem:
     """Return why a side cannot be compared. A source is at fault if it does not compile."""
     verdict = Verdict.FAIL if isinstance(error, ProductError) else Verdict.INFRA
@@ -68,6 +102,13 @@ def _build(built: BuiltCell) -> Build:
     )
 
 
+def _not_run(each: CellEffect) -> Iterator[str]:
+    """Yield the uops that changed, and that were not executed."""
+    if each.programs:
+        executed = {name for program in (*each.programs, *each.benchmarks) for name in program.changed}
+        yield from (uop.name for uop in each.changed if uop.name not in executed)
+
+
 def unknown(cells: tuple[CellEffect, ...]) -> Iterator[str]:
     """Yield what a comparison of these cells cannot tell."""
     for each in cells:
@@ -76,6 +117,9 @@ def unknown(cells: tuple[CellEffect, ...]) -> Iterator[str]:
             yield f"{each.cell}: which differences are the compiler's: LLVM {before.llvm} before, {after.llvm} after"
         if each.stencils and None in (each.stencils.before.instructions, each.stencils.after.instructions):
             yield f"{each.cell}: how many instructions there are: the disassembly in the headers does not fit the bytes"
-    yield "how often a uop is executed, and in which traces: a stencil's size is not its cost"
+        if each.not_executed:
+            yield f"{each.cell}: what programs execute: {each.not_executed}"
+        if not_run := sorted(_not_run(each)):
+            yield f"{each.cell}: what becomes of {join_words(not_run[:MOST])}, which no program executed"
     yield "how long the stencils alone took to build: builds do not time that step apart"
     yield "whether tests newly fail: `validate --source` runs the suites"

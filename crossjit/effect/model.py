@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 
 from crossjit.effect.binaries import Binary
 from crossjit.effect.uops import Comparison, Kind, Uop
+from crossjit.effect.work import ProgramWork
 from crossjit.model import Arch, Cell, Verdict
 
 SCHEMA = 1
 
 BASE, CHANGE = "base", "change"  # the sides
+PROGRAMS = "programs"
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Build:
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a side of a cell cannot be compared."""
+    """Why a side of a cell cannot be compared, or the programs in it; `side` says which."""
 
     side: str
     verdict: Verdict
@@ -49,12 +51,18 @@ class Problem:
 
 @dataclass(frozen=True)
 class CellEffect:
-    """What the change does in one cell; `stencils` is None if there is a problem."""
+    """What the change does in one cell; `stencils` is None if there is a problem.
+
+    `programs` are the small ones, `not_executed` is why they did not run, empty if they did.
+    """
 
     cell: Cell
     before: Build | None = None
     after: Build | None = None
     stencils: Comparison | None = None
+    programs: tuple[ProgramWork, ...] = ()
+    benchmarks: tuple[ProgramWork, ...] = ()
+    not_executed: str = ""
     problems: tuple[Problem, ...] = ()
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -26,17 +26,18 @@ Name = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9_]+$")]
 
 
 class Origin(StrEnum):
-    """Where a benchmark's script comes from: the package pyperformance, or `meter/edges/`."""
+    """Where a benchmark's script comes from: the package pyperformance, `meter/edges/`, or `meter/` itself."""
 
     PYPERFORMANCE = "pyperformance"
     EDGES = "edges"
+    METER = "meter"
 
 
 @documents.table
 class BenchmarkTable:
     """A benchmark, which runs in a process of its own. Its key is its name."""
 
-    origin: Origin = Origin.PYPERFORMANCE
+    origin: Literal[Origin.PYPERFORMANCE, Origin.EDGES] = Origin.PYPERFORMANCE
     """Where its script comes from: pyperformance, or edges, which are crossjit's own."""
     script: Name | None = None
     """The folder of pyperformance (without `bm_`), or the file in meter/edges (without `.py`); by default its name."""
@@ -68,7 +69,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark to run; `results` are the names of what it measures, in order. The rest is as in the table."""
+    """A benchmark to run; `results` are the names of what it measures, in order. The rest is as in the table.
+
+    `environment` is for its process.
+    """
 
     name: str
     origin: Origin
@@ -81,6 +85,7 @@ class Benchmark:
     packages: tuple[str, ...] = ()
     fast: bool = False
     full: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def load(path: Path = TABLE, edges: Path = EDGES, lock: Path = packages.LOCK) -> tuple[Benchmark, ...]:
@@ -114,8 +119,10 @@ def select(
 ) -> tuple[Benchmark, ...]:
     """Choose benchmarks: the named ones (by their own name, or a result's), the fast ones, all, or the usual ones.
 
-    Raises UserError for an unknown name.
+    Raises UserError for an unknown name, and for more than one of these choices.
     """
+    if bool(only) + fast + full > 1:
+        raise UserError("--only, --fast and --full each choose benchmarks", hint="leave all but one of them out")
     names = {name: entry for entry in table for name in (*entry.results, entry.name)}
     for name in only:
         if name not in names:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from crossjit.channels import ExecutorFacts, MalformedError, read
@@ -19,7 +19,7 @@ from crossjit.measure.benchmarks import Benchmark
 from crossjit.measure.cell import Build
 from crossjit.measure.marks import Block, Mark, Op, Window, windows
 from crossjit.measure.meter import Options
-from crossjit.measure.model import JIT, Counts, Trouble
+from crossjit.measure.model import JIT, Counts, Sample, Trouble
 from crossjit.measure.process import Place, ProblemError
 from crossjit.measure.stencils import Stencils
 from crossjit.measure.uops import Division
@@ -30,7 +30,6 @@ from crossjit.stash.artifact import INSTALL
 from crossjit.util import safe_files
 
 PYTHONS = ">=3.15"  # whose executors are known
-EXECUTORS = f"{meter.WORK}/executors.jsonl"  # in the container
 LARGEST = 128 << 20  # bytes of it
 
 
@@ -58,6 +57,14 @@ class Warm:
     loads: Counts = field(default_factory=dict)
     stores: Counts = field(default_factory=dict)
     uops: Division | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One process: what each call of each result counted, and more about their warm calls, in the same order."""
+
+    samples: tuple[Sample, ...]
+    warm: tuple[Warm, ...]
 
 
 @dataclass(frozen=True)
@@ -133,7 +140,7 @@ def _details(
 ) -> Iterator[Detail]:
     """Yield each result of a benchmark."""
     try:
-        runs = {jit: _run(place, kind, benchmark, made, jit=jit) for jit in sides}
+        runs = {jit: run(place, benchmark, OPTIONS[kind], made, jit=jit).warm for jit in sides}
     except ProblemError as error:
         yield from (Detail(name, trouble=error.trouble, problem=error.message) for name in benchmark.results)
         return
@@ -161,32 +168,33 @@ def warm(pairs: Sequence[Window], empty: Window) -> Warm:
     )
 
 
-def divided(pairs: Sequence[Window], executors: Sequence[ExecutorFacts], made: Stencils, last: Mark) -> Division:
-    """Divide a warm call's JIT code into uops. `last` is the mark after the executors were described.
-
-    Raises ProblemError if something does not fit. Pure.
-    """
+def divided(pairs: Sequence[Window], layout: uops.Layout) -> Division:
+    """Divide a warm call's JIT code into uops. Raises ProblemError if something does not fit. Pure."""
     blocks: Counter[Block] = Counter()
     for pair in pairs:
         blocks.update(pair.blocks)
-    division = uops.divide(executors, made, blocks, last.mappings)
+    division = uops.divide(layout, blocks)
     counted = sum(pair.counts.get(JIT, 0) for pair in pairs)
     if division.instructions != counted:
         raise ProblemError(f"blocks have {division.instructions:,} of {counted:,} instructions of JIT code")
     return division
 
 
-def _run(place: Place, kind: Kind, benchmark: Benchmark, made: Stencils | None, *, jit: bool) -> tuple[Warm, ...]:
-    """Run a benchmark on one side, and return each result's warm call. Raises ProblemError, EngineErrors."""
-    more = {"executors": EXECUTORS} if made else {}
+def run(place: Place, benchmark: Benchmark, options: Options, made: Stencils | None = None, *, jit: bool) -> Run:
+    """Run a benchmark in a place, and count what `options` ask for.
+
+    With `made`, the stencils of the build, its JIT code is divided into uops; the options must have `blocks` then.
+    Raises ProblemError, EngineErrors.
+    """
+    path = f"{meter.WORK}/executors-{benchmark.name}.jsonl"
     metered = meter.run(
         place.meter,
         place.container,
-        process.command(benchmark, **more),
+        process.command(benchmark, **({"executors": path} if made else {})),
         jit=jit,
         timeout=process.SECONDS,
-        options=OPTIONS[kind],
-        env=process.ENVIRONMENT,
+        options=options,
+        env={**process.ENVIRONMENT, **benchmark.environment},
     )
     if metered.problem:
         raise process.failure(metered.problem, metered.output)
@@ -195,20 +203,19 @@ def _run(place: Place, kind: Kind, benchmark: Benchmark, made: Stencils | None, 
     calls = warm_calls(benchmark, metered.marks)
     calibration = [window for window in windows(metered.marks) if window.label == process.CALIBRATION]
     empty = process.pairs(benchmark, calibration[-1])[-1]
-    found = [warm(pairs, empty) for pairs in calls]
-    if made is None:
-        return tuple(found)
-    executors = _executors(place)
-    last = [mark for mark in metered.marks if mark.op is Op.LAST][-1]
-    return tuple(
-        Warm(each.counts, uops=divided(pairs, executors, made, last)) for each, pairs in zip(found, calls, strict=True)
-    )
+    found = tuple(warm(pairs, empty) for pairs in calls)
+    if made:
+        last = [mark for mark in metered.marks if mark.op is Op.LAST][-1]  # after the executors were described
+        layout = uops.layout(_executors(place, path), made, last.mappings)
+        divisions = [divided(pairs, layout) for pairs in calls]
+        found = tuple(replace(each, uops=division) for each, division in zip(found, divisions, strict=True))
+    return Run(process.samples(benchmark, facts, metered.marks), found)
 
 
-def _executors(place: Place) -> tuple[ExecutorFacts, ...]:
+def _executors(place: Place, path: str) -> tuple[ExecutorFacts, ...]:
     """Read what the process wrote about its executors. Raises ProblemError, BudgetError, EngineErrors."""
     try:
-        with place.container.get(EXECUTORS) as stream:
+        with place.container.get(path) as stream:
             content = safe_files.whole_file(stream, most=LARGEST, what="the description of its executors has")
     except FileNotFoundError:
         raise ProblemError("it did not describe its executors") from None

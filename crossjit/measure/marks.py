@@ -66,12 +66,12 @@ class Window:
 
     @property
     def blocks(self) -> Mapping[Block, int]:
-        """Executions of blocks of JIT code; empty unless asked for."""
+        """Executions of blocks of JIT code; empty unless asked for. A mark has those since the mark before it."""
         executions: Counter[Block] = Counter()
-        for sign, mark in ((1, self.end), (-1, self.begin)):
+        for mark in (*self.inner, self.end):
             for address, sizes, mapping, times in mark.blocks:
-                executions[Block(address, sizes, mapping)] += sign * times
-        return +executions
+                executions[Block(address, sizes, mapping)] += times
+        return executions
 
     @property
     def execs(self) -> int:

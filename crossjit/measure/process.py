@@ -98,8 +98,11 @@ def failure(problem: str, output: Sequence[str]) -> ProblemError:
 
 def script_of(benchmark: Benchmark) -> str:
     """Return the path of a benchmark's script in a container."""
-    if benchmark.origin is Origin.EDGES:
-        return f"{SCRIPTS}/edges/{benchmark.script}.py"
+    match benchmark.origin:
+        case Origin.METER:
+            return f"{SCRIPTS}/{benchmark.script}.py"
+        case Origin.EDGES:
+            return f"{SCRIPTS}/edges/{benchmark.script}.py"
     return f"{packages.FOLDER}/{packages.BENCHMARKS}/bm_{benchmark.script}/run_benchmark.py"
 
 

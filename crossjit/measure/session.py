@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 from crossjit.measure.benchmarks import Benchmark
 from crossjit.measure.model import Result, Side
@@ -15,8 +16,7 @@ from crossjit.util.text import join_words
 
 AGAIN = 10  # every tenth process runs twice
 
-Run = Callable[[Benchmark], Process]
-"""Runs a benchmark on one side. Raises ProblemError, EngineErrors."""
+T = TypeVar("T")  # what a process gives
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Generic[T]):
     """What came of a job."""
 
     job: Job
-    ended: Process | ProblemError
+    ended: T | ProblemError
     seconds: float
 
 
@@ -60,18 +60,19 @@ def plan(
 
 def run(
     jobs: Sequence[Job],
-    runs: Mapping[Side, Run],
+    runs: Mapping[Side, Callable[[Benchmark], T]],
     pool: ThreadPoolExecutor,
     step: Step,
     known: Mapping[str, float] | None = None,
-) -> tuple[Outcome, ...]:
+) -> tuple[Outcome[T], ...]:
     """Run all jobs in a pool of threads, and show the progress. Raises EngineErrors; what has not begun is then left.
 
-    `known` are recorded times, for the estimate of the time left.
+    `runs` has what runs a benchmark on each side; it raises ProblemError for one that gives nothing. `known` are
+    recorded times, for the estimate of the time left.
     """
     began = time.monotonic()
-    outcomes: list[Outcome] = []
-    futures: list[Future[Outcome]] = [pool.submit(_run, job, runs[job.side]) for job in jobs]
+    outcomes: list[Outcome[T]] = []
+    futures: list[Future[Outcome[T]]] = [pool.submit(_run, job, runs[job.side]) for job in jobs]
     step.update(done=0, total=len(jobs))
     try:
         for future in as_completed(futures):
@@ -86,7 +87,7 @@ def run(
 
 
 def results(
-    benchmarks: Sequence[Benchmark], measured: Side, baseline: Side, outcomes: Sequence[Outcome]
+    benchmarks: Sequence[Benchmark], measured: Side, baseline: Side, outcomes: Sequence[Outcome[Process]]
 ) -> Iterator[Result]:
     """Put the outcomes of all jobs together: a result for each name that a benchmark measures. Pure."""
     for benchmark in benchmarks:
@@ -105,9 +106,9 @@ def results(
             yield Result(name, benchmark.name, with_jit, without)
 
 
-def _run(job: Job, run: Run) -> Outcome:
+def _run(job: Job, run: Callable[[Benchmark], T]) -> Outcome[T]:
     began = time.monotonic()
-    ended: Process | ProblemError
+    ended: T | ProblemError
     try:
         ended = run(job.benchmark)
     except ProblemError as error:
@@ -122,7 +123,7 @@ def _left(jobs: Sequence[Job], done: Sequence[Job], known: Mapping[str, float], 
     return elapsed * (total - finished) / finished if finished else None
 
 
-def _agreed(side: Side, outcomes: Sequence[Outcome]) -> Process:
+def _agreed(side: Side, outcomes: Sequence[Outcome[Process]]) -> Process:
     """Return what all runs on a side gave. Raises ProblemError if one failed, or they are not equal."""
     processes: list[Process] = []
     for outcome in outcomes:

@@ -42,15 +42,80 @@ class Uop:
 
 
 @dataclass(frozen=True)
-class Division:
-    """JIT code by uops; `instructions` are all that ran, the sum of those of the uops, `trampolines` and `other`."""
+class Step:
+    """A uop of a trace: the bytes of its machine code there, and what ran of it, as in Uop."""
 
-    uops: tuple[Uop, ...]
-    executors: int
+    uop: str
+    bytes: int
+    executions: int | None
+    instructions: int
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The trace of an executor, uop by uop. `place` tells where it is entered, see ExecutorFacts."""
+
+    place: str
+    steps: tuple[Step, ...]
+
+    @property
+    def ran(self) -> bool:
+        """Whether any of it was executed."""
+        return any(step.instructions for step in self.steps)
+
+
+@dataclass(frozen=True)
+class Division:
+    """JIT code by traces; `instructions` are all that ran, the sum of those of the uops, `trampolines` and `other`."""
+
+    traces: tuple[Trace, ...]
     bytes: int
     instructions: int
     trampolines: int
     other: int
+
+    @property
+    def executors(self) -> int:
+        """How many executors with machine code there are."""
+        return len(self.traces)
+
+    @property
+    def uops(self) -> tuple[Uop, ...]:
+        """The uops of all traces, those first of which most instructions ran."""
+        return together(self.traces)
+
+
+def together(traces: Iterable[Trace]) -> tuple[Uop, ...]:
+    """Return the uops of some traces, those first of which most instructions ran."""
+    steps: dict[str, list[Step]] = defaultdict(list)
+    for trace in traces:
+        for step in trace.steps:
+            steps[step.uop].append(step)
+    found = [
+        Uop(
+            name,
+            places=len(own),
+            bytes=sum(step.bytes for step in own),
+            executions=total(step.executions for step in own),
+            instructions=sum(step.instructions for step in own),
+        )
+        for name, own in steps.items()
+    ]
+    return tuple(sorted(found, key=lambda uop: (-uop.instructions, -(uop.executions or 0), uop.name)))
+
+
+def total(counts: Iterable[int | None]) -> int | None:
+    """Return the sum of counts; None if one is unknown.
+
+    >>> total([1, 2]), total([1, None])
+    (3, None)
+    """
+    known = 0
+    for count in counts:
+        if count is None:
+            return None
+        known += count
+    return known
 
 
 class Span(NamedTuple):
@@ -63,9 +128,12 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class _Counted:
-    """What ran in the executors: instructions by name, and executions of instructions by address."""
+    """What ran in the executors: instructions by span, executions of instructions by address, and what is elsewhere.
 
-    instructions: Counter[str]
+    The keys are the number of the memory, and where the span begins, or the address.
+    """
+
+    instructions: Counter[tuple[int, int]]
     executions: Counter[tuple[int, int]]
     other: int
 
@@ -94,36 +162,44 @@ def spans(executor: ExecutorFacts, stencils: Stencils) -> tuple[Span, ...]:
     return tuple(Span(executor.address + begin, executor.address + end, name) for begin, end, name in found)
 
 
-def divide(
-    executors: Sequence[ExecutorFacts],
-    stencils: Stencils,
-    blocks: Mapping[Block, int],
-    mappings: Iterable[tuple[int, int, int]],
-) -> Division:
-    """Divide the executions of blocks among the uops of the executors.
+@dataclass(frozen=True)
+class Layout:
+    """Where the uops of executors are: for each executor the number of the memory that it is in, and its spans.
+
+    `idle` are their traces if nothing of them is executed.
+    """
+
+    executors: tuple[ExecutorFacts, ...]
+    numbers: tuple[int, ...]
+    spans: tuple[tuple[Span, ...], ...]
+    by_mapping: Mapping[int, Sequence[Span]]
+    idle: tuple[Trace, ...]
+
+
+def layout(executors: Sequence[ExecutorFacts], stencils: Stencils, mappings: Iterable[tuple[int, int, int]]) -> Layout:
+    """Find the uops of executors.
 
     `mappings` are begin, end and number of the JIT code's memory when the executors were described. Raises ProblemError
     if something does not fit.
     """
-    layouts = [spans(executor, stencils) for executor in executors]
-    numbers = [_mapping_of(layout, mappings) for layout in layouts]
-    counted = _count(dict(_by_mapping(zip(numbers, layouts, strict=True))), blocks)
-    places: Counter[str] = Counter()
-    size: Counter[str] = Counter()
-    executions: dict[str, int | None] = {}
-    for number, executor, layout in zip(numbers, executors, layouts, strict=True):
-        for span, times in zip(layout[:-1], _passes(number, executor, layout, counted), strict=True):
-            places[span.name] += 1
-            size[span.name] += span.end - span.begin
-            before = executions.get(span.name, 0)
-            executions[span.name] = None if times is None or before is None else before + times
-    uops = [Uop(name, places[name], size[name], executions[name], counted.instructions[name]) for name in places]
+    found = tuple(spans(executor, stencils) for executor in executors)
+    listed = tuple(mappings)
+    numbers = tuple(_mapping_of(each, listed) for each in found)
+    by_mapping = dict(_by_mapping(zip(numbers, found, strict=True)))
+    return Layout(tuple(executors), numbers, found, by_mapping, tuple(map(_idle, executors, found)))
+
+
+def divide(found: Layout, blocks: Mapping[Block, int]) -> Division:
+    """Divide the executions of blocks among the uops of executors. Raises ProblemError if something does not fit."""
+    counted = _count(found.by_mapping, blocks)
+    each = list(zip(found.numbers, found.executors, found.spans, found.idle, strict=True))
     return Division(
-        uops=tuple(sorted(uops, key=lambda uop: (-uop.instructions, -(uop.executions or 0), uop.name))),
-        executors=len(executors),
-        bytes=sum(executor.size for executor in executors),
+        traces=tuple(_trace(*one, counted) for one in each),
+        bytes=sum(executor.size for executor in found.executors),
         instructions=sum(len(block.sizes) * times for block, times in blocks.items()),
-        trampolines=counted.instructions[TRAMPOLINES],
+        trampolines=sum(
+            counted.instructions[number, own[-1].begin] for number, _, own, _ in each if own[-1].begin < own[-1].end
+        ),
         other=counted.other,
     )
 
@@ -150,7 +226,7 @@ def _by_mapping(numbered: Iterable[tuple[int, Sequence[Span]]]) -> Iterator[tupl
 
 def _count(layouts: Mapping[int, Sequence[Span]], blocks: Mapping[Block, int]) -> _Counted:
     """Give each instruction of each block to the span that it is in."""
-    instructions: Counter[str] = Counter()
+    instructions: Counter[tuple[int, int]] = Counter()
     executions: Counter[tuple[int, int]] = Counter()
     other = 0
     begins = {number: [span.begin for span in layout] for number, layout in layouts.items()}
@@ -162,7 +238,7 @@ def _count(layouts: Mapping[int, Sequence[Span]], blocks: Mapping[Block, int]) -
             if index >= 0 and address < layout[index].end:
                 if address + int(size, 16) > layout[index].end:
                     raise _unfit(f"an instruction of {layout[index].name} goes on in the next uop")
-                instructions[layout[index].name] += times
+                instructions[block.mapping, layout[index].begin] += times
                 executions[block.mapping, address] += times
             else:
                 other += times
@@ -170,15 +246,32 @@ def _count(layouts: Mapping[int, Sequence[Span]], blocks: Mapping[Block, int]) -
     return _Counted(instructions, executions, other)
 
 
-def _passes(mapping: int, executor: ExecutorFacts, layout: Sequence[Span], counted: _Counted) -> Iterator[int | None]:
-    """Yield how often each uop of an executor was executed; None where it is unknown."""
+def _idle(executor: ExecutorFacts, layout: Sequence[Span]) -> Trace:
+    steps = (Step(span.name, span.end - span.begin, executions=0, instructions=0) for span in layout[:-1])
+    return Trace(executor.place, tuple(steps))
+
+
+def _trace(mapping: int, executor: ExecutorFacts, layout: Sequence[Span], idle: Trace, counted: _Counted) -> Trace:
+    if not any((mapping, span.begin) in counted.instructions for span in layout):
+        return idle
+    return Trace(executor.place, tuple(_steps(mapping, executor, layout, counted)))
+
+
+def _steps(mapping: int, executor: ExecutorFacts, layout: Sequence[Span], counted: _Counted) -> Iterator[Step]:
+    """Yield the uops of an executor, with what ran of them."""
     jumps = set(executor.jumps)
     for index, span in enumerate(layout[:-1]):
         after = index
         while layout[after].begin == layout[after].end:
             after += 1
         is_known = after < len(layout) - 1 and jumps.isdisjoint(range(index + 1, after + 1))
-        yield counted.executions[mapping, span.begin] if is_known else None
+        size = span.end - span.begin
+        yield Step(
+            span.name,
+            size,
+            executions=counted.executions[mapping, span.begin] if is_known else None,
+            instructions=counted.instructions[mapping, span.begin] if size else 0,
+        )
 
 
 def _unfit(problem: str) -> ProblemError:

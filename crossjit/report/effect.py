@@ -10,17 +10,18 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from crossjit.effect.model import BASE, CHANGE, SCHEMA, Build, CellEffect, Effect, Problem, Side
+from crossjit.effect.model import BASE, CHANGE, PROGRAMS, SCHEMA, Build, CellEffect, Effect, Problem, Side
 from crossjit.effect.uops import Kind, Size, Uop, rank
 from crossjit.model import Arch, Verdict
-from crossjit.report import tables
+from crossjit.report import effect_work, tables
 from crossjit.report.size_budget import LINE
 from crossjit.report.terminal_style import TerminalStyle
 from crossjit.util.text import duration, join_words, pluralize, shortened
 
 MOST = 60  # uops in the table
+ROWS, TRACES = 20, 10  # of each table of what is executed, and traces
 SAME, UNKNOWN = "=", "?"
-NAMES = {BASE: "The base", CHANGE: "The change"}
+NAMES = {BASE: "The base", CHANGE: "The change", PROGRAMS: "The programs"}
 
 WORDS = {Kind.NEW: "new", Kind.GONE: "gone", Kind.CHANGED: "changed", Kind.RELOCATED: "relocations"}
 
@@ -73,7 +74,7 @@ def headline(effect: Effect) -> str:
     ]
     compared = compared_cells(effect)
     if compared:
-        parts.append(_machine_code(compared))
+        parts += [_machine_code(compared), *effect_work.sentences(effect)]
     elif not parts:
         parts.append("Nothing could be compared")
     return "; ".join(part if not number else part[0].lower() + part[1:] for number, part in enumerate(parts))
@@ -231,6 +232,10 @@ def as_text(effect: Effect, style: TerminalStyle) -> str:
     ]
     if found := lines(effect):
         blocks += ["\n".join(_uops(effect, found, style))]
+    for table in effect_work.tables(effect, ROWS):
+        blocks += [f"{table.title}:\n\n{tables.render(table.headers, table.rows, style)}"]
+        blocks += [f"and {table.more:,} more"] if table.more else []
+    blocks += ["\n".join(_traces(effect))] if effect_work.traces(effect) else []
     if rows := totals(effect):
         blocks += ["all stencils, before and after:\n\n" + tables.render(TOTALS, rows, style)]
     if rows := builds(effect):
@@ -257,6 +262,16 @@ def _uops(effect: Effect, found: Sequence[Line], style: TerminalStyle) -> Iterat
     yield tables.render(headers, rows, style)
     if len(found) > MOST:
         yield f"and {pluralize(len(found) - MOST, 'uop')} more"
+
+
+def _traces(effect: Effect) -> Iterator[str]:
+    found = effect_work.traces(effect)
+    yield f"traces that are not the same, those with most work first ({len(found)}):"
+    for trace in found[:TRACES]:
+        yield f"  {effect_work.trace_title(trace)}"
+        yield f"    {shortened(effect_work.trace_change(trace), LINE)}"
+    if len(found) > TRACES:
+        yield f"  and {len(found) - TRACES:,} more"
 
 
 def _times(effect: Effect) -> Iterator[str]:

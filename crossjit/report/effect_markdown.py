@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from crossjit.effect.model import Effect
-from crossjit.report import output
+from crossjit.report import effect_work, output
 from crossjit.report.effect import (
     BUILDS,
     TOTALS,
@@ -22,7 +22,9 @@ from crossjit.report.markdown import code, escaped, preformatted
 from crossjit.report.size_budget import LINE
 from crossjit.util.text import one_line, pluralize, shortened
 
-WORST = 12  # uops in the table
+WORST = 8  # uops in the table
+PROGRAMS = 6  # rows of the tables of what is executed
+TABLES = 3  # of these
 PROBLEMS = 4
 DETAILED, DETAILS = 2, 3  # problems with lines of a failed build's log, and how many each
 
@@ -34,6 +36,10 @@ def as_markdown(effect: Effect, *, run: str, reproduce: str) -> str:
     blocks += [_problems(effect)] if any(each.problems for each in effect.cells) else []
     if found := lines(effect):
         blocks.append("\n".join(_uops(effect, found)))
+    for table in effect_work.tables(effect, PROGRAMS)[:TABLES]:
+        told = [*_table((table.title, *table.headers[1:]), [tuple(map(escaped, row)) for row in table.rows])]
+        told += [f"\nAnd {table.more:,} more."] if table.more else []
+        blocks.append("\n".join(told))
     for title, headers, rows in (("stencils", TOTALS, totals(effect)), ("builds", BUILDS, builds(effect))):
         if rows:
             blocks.append("\n".join(_table((f"all {title}", *headers[1:]), rows)))

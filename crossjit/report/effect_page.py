@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 from crossjit.effect.listing import Row, Sign, pairs
 from crossjit.effect.model import Build, CellEffect, Effect
 from crossjit.effect.uops import Uop, Variant, rank
 from crossjit.report import effect as text
-from crossjit.report import html, output
+from crossjit.report import effect_work, html, output
 from crossjit.report.effect_listing import instruction
+from crossjit.report.effect_work import ChangedTrace
 from crossjit.report.facts import Fact
 from crossjit.report.size_budget import LINE, SizeBudget
 from crossjit.util.text import shortened
 
 UOPS = 400  # lines of the table, at most; there are some three hundred uops
-LISTINGS = 600_000  # bytes of instructions
+LISTINGS = 500_000  # bytes of instructions
+ROWS, TRACES, LONGEST = 60, 40, 200  # of the tables of what is executed; traces, and uops of each
 MARKUP, DETAIL = 90, 1000  # bytes around an instruction, and around those of a uop
 
 Listing = tuple[str, tuple[Row, ...]]
@@ -42,6 +45,7 @@ def page(effect: Effect, *, run: str, reproduce: str) -> str:
     """Return the page. Its size is limited: the worst uops are shown in full."""
     found = text.lines(effect)
     details = tuple(_details(effect))
+    traces = effect_work.traces(effect)
     rendered = html.template("effect.html.j2").render(
         run=run,
         reproduce=reproduce,
@@ -52,6 +56,12 @@ def page(effect: Effect, *, run: str, reproduce: str) -> str:
         more=len(found) - len(found[:UOPS]),
         anchors={(each.cell.cell.arch, each.uop.name): each.anchor for each in details},
         details=details,
+        work=effect_work.tables(effect, ROWS),
+        traces=traces[:TRACES],
+        more_traces=max(0, len(traces) - TRACES),
+        trace_title=effect_work.trace_title,
+        trace_change=effect_work.trace_change,
+        trace_rows=trace_rows,
         variant_headers=VARIANT_HEADERS,
         instruction=instruction,
         direction=direction,
@@ -64,6 +74,21 @@ def direction(uop: Uop | None) -> str:
     """Return the CSS class of a uop that needs more or fewer instructions."""
     more = uop.instructions if uop else None
     return "" if not more else "more" if more > 0 else "fewer"
+
+
+def trace_rows(trace: ChangedTrace) -> tuple[tuple[str, str, str], ...]:
+    """Return the uops of a trace side by side: a sign, before and after."""
+    before, after = ((side or ())[:LONGEST] for side in (trace.movement.before, trace.movement.after))
+    return tuple(
+        (sign, *pair)
+        for tag, start, end, first, last in SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
+        for sign, pair in _paired(tag, before[start:end], after[first:last])
+    )
+
+
+def _paired(tag: str, before: Sequence[str], after: Sequence[str]) -> Iterator[tuple[str, tuple[str, str]]]:
+    for old, new in itertools.zip_longest(before, after, fillvalue=""):
+        yield (" " if tag == "equal" else "~" if old and new else "-" if old else "+"), (old, new)
 
 
 def facts(build: Build) -> tuple[Fact, ...]:

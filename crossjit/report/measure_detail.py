@@ -102,6 +102,14 @@ def _accesses(detail: Detail) -> Iterator[Row]:
         yield tuple(row)
 
 
+def _uops_json(division: Division) -> dict[str, Any]:
+    return {
+        **asdict(division),
+        "executors": division.executors,
+        "uops": [asdict(uop) for uop in division.uops],
+    }
+
+
 def _uops(division: Division) -> Iterator[Row]:
     def row(name: str, instructions: int, *cells: str) -> Row:
         executions, *rest = cells or ("", "", "", "")
@@ -137,7 +145,7 @@ def _document(kind: Kind, detail: Detail) -> dict[str, Any]:
         "counts": {side: dict(warm.counts) if warm else None for side, warm in sides.items()},
     }
     if kind is Kind.UOPS:
-        document["uops"] = asdict(detail.on.uops) if detail.on and detail.on.uops else None
+        document["uops"] = _uops_json(detail.on.uops) if detail.on and detail.on.uops else None
     elif kind is Kind.ACCESSES:
         for which in ("loads", "stores"):
             document[which] = {side: dict(getattr(warm, which)) if warm else None for side, warm in sides.items()}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
 
-from crossjit.errors import ExitCode, InfrastructureError, ProductError, UserError
+from crossjit.errors import CrossjitError, ExitCode, InfrastructureError, ProductError, UserError
 from crossjit.model import Arch
 from crossjit.report import terminal_style
 from crossjit.tasks import report
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from crossjit.effect.base import Base
     from crossjit.effect.cell import Outcome
     from crossjit.effect.model import CellEffect, Effect, Side
+    from crossjit.measure.benchmarks import Benchmark
     from crossjit.pipeline.context import PreparedCell
 
 FIRST_JIT = (3, 13)
@@ -37,7 +38,7 @@ FIRST_JIT = (3, 13)
 
 @cell_command(
     *("arch", "recipe", "variant", *MAKING),
-    iterable=["disassembly"],
+    iterable=["disassembly", "only"],
     help=describe(
         *("json", "html"),
         arch=f"{', '.join(Arch)} or all; {REPEATABLE}; default: all",
@@ -48,6 +49,9 @@ FIRST_JIT = (3, 13)
         "changes, a git URL with #REF, a pull request's address on GitHub, or an archive; required",
         base="what the change is compared with: a ref of the source's repository, or another source; default: where "
         "the change left main or a branch such as 3.15",
+        only=f"also run these benchmarks; {REPEATABLE}; default: none",
+        fast="also run a dozen light benchmarks; default: off",
+        full="also run all benchmarks; default: off",
         disassembly="also show the instructions of these uops side by side, such as _BINARY_OP_ADD_INT, or of all "
         f"that changed; {REPEATABLE}; default: none",
         markdown="also write a summary for a pull request to this file, - for stdout; default: none",
@@ -57,6 +61,9 @@ def effect(
     context: Context,
     request: Request,
     base: str = "",
+    only: list[str] | None = None,
+    fast: bool = False,
+    full: bool = False,
     disassembly: list[str] | None = None,
     html: str = "",
     markdown: str = "",
@@ -64,11 +71,13 @@ def effect(
 ) -> ExitCode:
     """Show what a change does: `effect --source ~/cpython`.
 
-    Builds the change and its base on both architectures, and compares the machine code of each uop, and the sizes of
-    the builds. No effect is a result, too. Ends with 1 if the change does not build, and with 4 if its base does not.
+    Builds the change and its base on both architectures. Compares the machine code of each uop, the sizes of the
+    builds, and what small programs and benchmarks execute: their traces, uops and instructions. No effect is a result,
+    too. Ends with 1 if the change does not build, and with 4 if its base does not.
     """
     from crossjit.effect import base as bases
     from crossjit.effect.model import verdicts
+    from crossjit.measure import benchmarks
     from crossjit.report import answers, effect_listing
     from crossjit.report import effect as as_report
     from crossjit.runs.model import exit_code_of
@@ -76,10 +85,12 @@ def effect(
     files = report.places(json=json, html=html, markdown=markdown)
     if not request.source:
         raise UserError("effect needs --source", hint="name the change, such as --source ~/cpython#my-branch")
+    names = words(only)
+    chosen = benchmarks.select(benchmarks.load(), names, fast=fast, full=full) if names or fast or full else ()
     found = bases.find(request.source, base_in_full(base))
     request = _completed(request)
     with opened(request, looks=True) as session:
-        result = _effect(session, found)
+        result = _effect(session, found, chosen)
         about = {"run": session.record.run.id, "reproduce": session.record.run.reproduce}
         document = as_report.document(result, **about)
         texts = _texts(result, document, about)
@@ -118,23 +129,26 @@ def _completed(request: Request) -> Request:
     ).with_jit()
 
 
-def _effect(session: RunSession, found: Base | None) -> Effect:
-    """Build both sides, cell by cell, and compare them."""
+def _effect(session: RunSession, found: Base | None, chosen: Sequence[Benchmark]) -> Effect:
+    """Build both sides, cell by cell, and compare them and what they execute."""
     from crossjit.effect import base as bases
     from crossjit.effect import cell
     from crossjit.effect.model import Effect
+    from crossjit.measure import benchmarks
     from crossjit.pipeline import prepare
 
     for each in session.requests:
         cell.require_stencils(each)
+    ctx = session.ctx
     count = len(session.requests)
-    found = found or bases.fetched(session.requests[0].source or "", session.ctx.settings, session.ctx.progress)
+    found = found or bases.fetched(session.requests[0].source or "", ctx.settings, ctx.progress)
     requests = [*(replace(each, source=found.source) for each in session.requests), *session.requests]
-    prepared = prepare.prepare(session.ctx, requests)
+    prepared = prepare.prepare(ctx, requests)
     before, after = prepared[:count], prepared[count:]
     base, change = _side(before[0], found.what), _side(after[0])
     _require_different(before[0], after[0])
-    cells = tuple(_compare(session, *pair) for pair in zip(before, after, strict=True))
+    contents = benchmarks.contents(chosen, ctx.settings.home, ctx.progress)
+    cells = tuple(_compare(session, *pair, chosen, contents) for pair in zip(before, after, strict=True))
     return Effect(base, change, cells, tuple(cell.unknown(cells)))
 
 
@@ -158,11 +172,21 @@ def _require_different(before: PreparedCell, after: PreparedCell) -> None:
         )
 
 
-def _compare(session: RunSession, before: PreparedCell, after: PreparedCell) -> CellEffect:
-    """Build both sides of a cell, and compare them."""
+def _compare(
+    session: RunSession,
+    before: PreparedCell,
+    after: PreparedCell,
+    chosen: Sequence[Benchmark],
+    contents: Mapping[str, bytes],
+) -> CellEffect:
+    """Build both sides of a cell, compare them, and what programs and benchmarks execute in them."""
     from crossjit.effect import cell
 
-    return cell.compare(after.cell, _build(session, before, "build-base.log"), _build(session, after, "build.log"))
+    base, change = _build(session, before, "build-base.log"), _build(session, after, "build.log")
+    found = cell.compare(after.cell, base, change)
+    if isinstance(base, CrossjitError) or isinstance(change, CrossjitError) or not found.stencils:
+        return found
+    return cell.executed(session.ctx, found, (before, base), (after, change), chosen, contents)
 
 
 def _build(session: RunSession, prepared: PreparedCell, log: str) -> Outcome:

@@ -91,6 +91,8 @@ def measure(
     changed, not whether it is faster: hardware decides that. Untouched benchmarks, in which no JIT code ran, are named
     apart.
     """
+    from crossjit.measure import benchmarks
+
     others = any((fast, full, against, fail_slower, repeat, noise, html, markdown, by != "instructions"))
     if check or detail:
         if others or history or commits or (check and detail):
@@ -101,7 +103,7 @@ def measure(
         if others or request.python:
             raise _alone("--history", "--only, --commits")
         return measure_history.run(request, words(only), history, commits, json=json)
-    chosen = _chosen(words(only), fast=fast, full=full)
+    chosen = benchmarks.select(benchmarks.load(), words(only), fast=fast, full=full)
     limit = percentage("fail-slower", fail_slower) if fail_slower else None
     files = report.places(json=json, html=html, markdown=markdown)
     method = _method(by, repeat, noise)
@@ -120,15 +122,6 @@ def _alone(option: str, partners: str) -> UserError:
     return UserError(
         f"{option} can be combined with {partners} and the options of a build only", hint="leave the others out"
     )
-
-
-def _chosen(names: Sequence[str], *, fast: bool, full: bool) -> tuple[Benchmark, ...]:
-    """Return the benchmarks to measure. Raises UserError."""
-    from crossjit.measure import benchmarks
-
-    if bool(names) + fast + full > 1:
-        raise UserError("--only, --fast and --full each choose benchmarks", hint="leave all but one of them out")
-    return benchmarks.select(benchmarks.load(), names, fast=fast, full=full)
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,19 @@ def plugin_lines(
 ) -> str:
     """Return what the plugin writes about calls of benchmarks that count so much, each in two halves.
 
-    `detail` gives other fields of a line, by the instructions until then.
+    `detail` gives other fields of a line, by the instructions until then. Of blocks, a line has what ran since the one
+    before.
     """
+    written: dict[tuple[Any, ...], int] = {}
+
+    def details() -> dict[str, Any]:
+        fields = detail(counts)
+        if "blocks" in fields:
+            blocks = {tuple(block): executions for *block, executions in fields["blocks"]}
+            fields["blocks"] = [(*block, times - written.get(block, 0)) for block, times in blocks.items()]
+            written.update(blocks)
+        return fields
+
     counts = {"python": 500, "interpreter": 500, "jit": 0}
     lines = [line("start", counts=counts)]
 
@@ -41,7 +52,7 @@ def plugin_lines(
             counts[name] = counts.get(name, 0) + count
 
     def mark(op: str, label: int = 0) -> None:
-        lines.append(line(op, label, counts=dict(counts), execs=execs, **detail(counts)))
+        lines.append(line(op, label, counts=dict(counts), execs=execs, **details()))
         add({"python": 7})  # what happens outside of the windows
 
     def pair(more: Counts) -> None:
@@ -62,7 +73,7 @@ def plugin_lines(
             mark("end", label)
     if fork:
         lines.append(line("exit", pid=8))
-    end = {"counts": counts, "execs": execs, **detail(counts)}
+    end = {"counts": counts, "execs": execs, **details()}
     return "".join([*lines, line("last", **end), line("exit", **end)])
 
 

@@ -59,7 +59,7 @@ def test_what_was_asked_for_is_there_too() -> None:
     assert window.stores == {"jit": 0}
     assert window.threads == ({"jit": 1}, {"jit": 3})
     assert window.functions == {"b": 2}
-    assert window.blocks == {(4096, "44", 1): 25, (4096, "44", 3): 2}  # translated twice: counted together
+    assert window.blocks == {(4096, "44", 1): 35, (8192, "4", 2): 1, (4096, "44", 3): 2}  # twice: counted together
 
 
 def test_windows_are_those_of_the_first_process_and_a_begin_alone_is_none() -> None:

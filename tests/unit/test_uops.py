@@ -105,6 +105,7 @@ MAPPINGS = ((PLACE, PLACE + 0x1000, MAPPING), (0x9000, 0xB000, 9))
 def executor(*opcodes: int, address: int = PLACE, **fields: Any) -> ExecutorFacts:
     code = b"".join(STENCILS.of[opcode].code for opcode in opcodes) + STENCILS.end.code
     plain: dict[str, Any] = {
+        "place": "m.f:1",
         "address": address,
         "size": 0x1000,
         "code": code.hex(),
@@ -120,7 +121,7 @@ def block(offset: int, sizes: str, *, mapping: int = MAPPING, place: int = PLACE
 
 
 def divide(blocks: dict[Block, int], *executors: ExecutorFacts) -> Division:
-    division = uops.divide(executors, STENCILS, blocks, MAPPINGS)
+    division = uops.divide(uops.layout(executors, STENCILS, MAPPINGS), blocks)
     ran = sum(uop.instructions for uop in division.uops) + division.trampolines + division.other
     assert ran == division.instructions == sum(len(block.sizes) * times for block, times in blocks.items())
     return division
