@@ -118,7 +118,7 @@ def build(artifact: str, *, text: int = 6_000_000) -> Build:
 
 def cell(arch: Arch, found: Comparison, *problems: Problem) -> CellEffect:
     """Return a cell whose builds were compared."""
-    return CellEffect(Cell("3.15", arch, "jit"), build("a"), build("b", text=6_000_512), found, problems)
+    return CellEffect(Cell("3.15", arch, "jit"), build("a"), build("b", text=6_000_512), found, problems=problems)
 
 
 BASE_SIDE = Side("/src/cpython#" + "0" * 40, "07a555d4fce8" + "0" * 28, "3.15.0a7+", "the commit before it")

@@ -122,4 +122,5 @@ def unknown(cells: tuple[CellEffect, ...]) -> Iterator[str]:
         if not_run := sorted(_not_run(each)):
             yield f"{each.cell}: what becomes of {join_words(not_run[:MOST])}, which no program executed"
     yield "how long the stencils alone took to build: builds do not time that step apart"
-    yield "whether tests newly fail: `validate --source` runs the suites"
+    if not any(each.tests for each in cells):
+        yield "whether tests newly fail: `--suite jit` runs the JIT's tests"

@@ -13,7 +13,7 @@ from crossjit.effect import operations, work
 from crossjit.effect.model import BASE, CHANGE
 from crossjit.effect.operations import Operations
 from crossjit.effect.work import ProgramWork, Ran
-from crossjit.errors import UserError
+from crossjit.errors import InfrastructureError
 from crossjit.measure import cell, detail, session
 from crossjit.measure.benchmarks import Benchmark
 from crossjit.measure.cell import Build, Built
@@ -95,13 +95,13 @@ def _programs(
 
 
 def _operations(build: Build) -> Operations:
-    """Read what the uops of a build do. Raises UserError for a build without its source, StashError, SourceError."""
+    """Read what the uops of a build do. Raises InfrastructureError if its source or headers do not tell."""
     artifact, source = build.built.artifact, build.prepared.source
     paths = [path for path in artifact.files()[INSTALL] if path.endswith(f"/internal/{operations.METADATA}")]
     if source is None or len(paths) != 1:
-        raise UserError(
+        raise InfrastructureError(
             f"{build.prepared.cell} has no uops to compare: its source or its headers are not here",
-            hint="compare builds of crossjit",
+            hint="build it again with --rebuild",
         )
     (metadata,) = packing.read(artifact.objects[INSTALL], paths).values()
     with tarball.subset_tar(source, [operations.CASES]) as stream, tarfile.open(fileobj=stream) as tar:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from crossjit.effect.binaries import Binary
+from crossjit.effect.regressions import Regressions
 from crossjit.effect.uops import Comparison, Kind, Uop
 from crossjit.effect.work import ProgramWork
 from crossjit.model import Arch, Cell, Verdict
@@ -53,7 +54,8 @@ class Problem:
 class CellEffect:
     """What the change does in one cell; `stencils` is None if there is a problem.
 
-    `programs` are the small ones, `not_executed` is why they did not run, empty if they did.
+    `programs` are the small ones, `not_executed` is why they did not run, empty if they did. `tests` is None if no
+    suite was asked for.
     """
 
     cell: Cell
@@ -63,6 +65,7 @@ class CellEffect:
     programs: tuple[ProgramWork, ...] = ()
     benchmarks: tuple[ProgramWork, ...] = ()
     not_executed: str = ""
+    tests: Regressions | None = None
     problems: tuple[Problem, ...] = ()
 
     @property
@@ -100,4 +103,6 @@ def verdicts(effect: Effect) -> tuple[Verdict, ...]:
             Verdict.VACUOUS if problem.verdict is Verdict.FAIL and BASE in broken else problem.verdict
             for problem in each.problems
         ]
+        if each.tests:
+            found += [Verdict.FAIL] if each.tests.newly_failing else [Verdict.VACUOUS] if each.tests.problems else []
     return tuple(found)

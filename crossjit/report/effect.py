@@ -74,7 +74,7 @@ def headline(effect: Effect) -> str:
     ]
     compared = compared_cells(effect)
     if compared:
-        parts += [_machine_code(compared), *effect_work.sentences(effect)]
+        parts += [_machine_code(compared), *effect_work.sentences(effect), *_tested(compared)]
     elif not parts:
         parts.append("Nothing could be compared")
     return "; ".join(part if not number else part[0].lower() + part[1:] for number, part in enumerate(parts))
@@ -97,6 +97,26 @@ def _machine_code(cells: Sequence[CellEffect]) -> str:
         return f"No machine code changed {where}" + (": no build input differs" if identical else "")
     parts = [f"{_moved(each)} on {each.cell.arch}" for each in cells]
     return f"Machine code changed: {join_words(parts)}"
+
+
+def _tested(cells: Sequence[CellEffect]) -> Iterator[str]:
+    """Yield how many tests newly fail on each architecture, if any ran."""
+    tested = {str(each.cell.arch): each.tests for each in cells if each.tests}
+    for arch, tests in tested.items():
+        if tests.newly_failing:
+            yield f"{pluralize(len(tests.newly_failing), 'test')} newly failing on {arch}"
+    if tested and not any(tests.newly_failing for tests in tested.values()):
+        yield f"no test newly fails on {join_words(list(tested))}"
+
+
+def suite_lines(effect: Effect) -> Iterator[str]:
+    """Yield what the tests said in each cell: how many ran, and each that newly fails."""
+    for each in effect.cells:
+        if tests := each.tests:
+            also = f", {len(tests.also_failing):,} fail in the base as well" if tests.also_failing else ""
+            yield f"{each.cell}: {', '.join(tests.suites)}: {tests.ran:,} tests ran{also}"
+            yield from (f"newly failing: {test.name}: {shortened(test.message, LINE)}" for test in tests.newly_failing)
+            yield from (f"problem: {shortened(problem, LINE)}" for problem in tests.problems)
 
 
 def _moved(each: CellEffect) -> str:
@@ -236,6 +256,7 @@ def as_text(effect: Effect, style: TerminalStyle) -> str:
         blocks += [f"{table.title}:\n\n{tables.render(table.headers, table.rows, style)}"]
         blocks += [f"and {table.more:,} more"] if table.more else []
     blocks += ["\n".join(_traces(effect))] if effect_work.traces(effect) else []
+    blocks += ["\n".join(tested)] if (tested := list(suite_lines(effect))[:MOST]) else []
     if rows := totals(effect):
         blocks += ["all stencils, before and after:\n\n" + tables.render(TOTALS, rows, style)]
     if rows := builds(effect):

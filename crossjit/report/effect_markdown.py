@@ -16,6 +16,7 @@ from crossjit.report.effect import (
     lines,
     problem_text,
     side_text,
+    suite_lines,
     totals,
 )
 from crossjit.report.markdown import code, escaped, preformatted
@@ -25,6 +26,7 @@ from crossjit.util.text import one_line, pluralize, shortened
 WORST = 8  # uops in the table
 PROGRAMS = 6  # rows of the tables of what is executed
 TABLES = 3  # of these
+TESTS = 4  # lines of what tests say
 PROBLEMS = 4
 DETAILED, DETAILS = 2, 3  # problems with lines of a failed build's log, and how many each
 
@@ -40,6 +42,7 @@ def as_markdown(effect: Effect, *, run: str, reproduce: str) -> str:
         told = [*_table((table.title, *table.headers[1:]), [tuple(map(escaped, row)) for row in table.rows])]
         told += [f"\nAnd {table.more:,} more."] if table.more else []
         blocks.append("\n".join(told))
+    blocks += [f"- {escaped(line)}" for line in list(suite_lines(effect))[:TESTS]]
     for title, headers, rows in (("stencils", TOTALS, totals(effect)), ("builds", BUILDS, builds(effect))):
         if rows:
             blocks.append("\n".join(_table((f"all {title}", *headers[1:]), rows)))

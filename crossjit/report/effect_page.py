@@ -62,6 +62,7 @@ def page(effect: Effect, *, run: str, reproduce: str) -> str:
         trace_title=effect_work.trace_title,
         trace_change=effect_work.trace_change,
         trace_rows=trace_rows,
+        tests=list(text.suite_lines(effect))[:UOPS],
         variant_headers=VARIANT_HEADERS,
         instruction=instruction,
         direction=direction,

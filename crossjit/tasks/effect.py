@@ -17,6 +17,7 @@ from crossjit.tasks.framework import show, show_json
 from crossjit.tasks.options import (
     MAKING,
     REPEATABLE,
+    SUITES,
     VARIANTS,
     Request,
     base_in_full,
@@ -37,7 +38,7 @@ FIRST_JIT = (3, 13)
 
 
 @cell_command(
-    *("arch", "recipe", "variant", *MAKING),
+    *("arch", "recipe", "variant", "suite", *MAKING),
     iterable=["disassembly", "only"],
     help=describe(
         *("json", "html"),
@@ -49,6 +50,8 @@ FIRST_JIT = (3, 13)
         "changes, a git URL with #REF, a pull request's address on GitHub, or an archive; required",
         base="what the change is compared with: a ref of the source's repository, or another source; default: where "
         "the change left main or a branch such as 3.15",
+        suite=f"also run these suites on the change, and what fails on its base: {', '.join(SUITES)}; {REPEATABLE}; "
+        "default: none",
         only=f"also run these benchmarks; {REPEATABLE}; default: none",
         fast="also run a dozen light benchmarks; default: off",
         full="also run all benchmarks; default: off",
@@ -73,7 +76,7 @@ def effect(
 
     Builds the change and its base on both architectures. Compares the machine code of each uop, the sizes of the
     builds, and what small programs and benchmarks execute: their traces, uops and instructions. No effect is a result,
-    too. Ends with 1 if the change does not build, and with 4 if its base does not.
+    too. Ends with 1 if the change does not build or a test newly fails, and with 4 if the base does not build.
     """
     from crossjit.effect import base as bases
     from crossjit.effect.model import verdicts
@@ -179,14 +182,18 @@ def _compare(
     chosen: Sequence[Benchmark],
     contents: Mapping[str, bytes],
 ) -> CellEffect:
-    """Build both sides of a cell, compare them, and what programs and benchmarks execute in them."""
-    from crossjit.effect import cell
+    """Build both sides of a cell, compare them, what programs and benchmarks execute in them, and their tests."""
+    from crossjit.effect import cell, regressions
 
     base, change = _build(session, before, "build-base.log"), _build(session, after, "build.log")
     found = cell.compare(after.cell, base, change)
     if isinstance(base, CrossjitError) or isinstance(change, CrossjitError) or not found.stencils:
         return found
-    return cell.executed(session.ctx, found, (before, base), (after, change), chosen, contents)
+    sides = (before, base), (after, change)
+    found = cell.executed(session.ctx, found, *sides, chosen, contents)
+    if not after.request.selection.suites:
+        return found
+    return replace(found, tests=regressions.find(session.ctx, *sides, session.record.cell_folder(after.cell)))
 
 
 def _build(session: RunSession, prepared: PreparedCell, log: str) -> Outcome:

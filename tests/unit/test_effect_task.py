@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,19 @@ import pytest
 from pydantic import TypeAdapter
 
 from crossjit.build import layout
+from crossjit.config.test_selection import TestSelection
 from crossjit.effect import base as bases
+from crossjit.effect import execution
 from crossjit.effect.base import Base
-from crossjit.errors import CrossjitError, ExitCode, UserError
+from crossjit.effect.work import ProgramWork
+from crossjit.errors import CrossjitError, ExitCode, InfrastructureError, UserError
 from crossjit.images import Role
-from crossjit.model import Arch
-from crossjit.pipeline import build_cell, context, prepare
+from crossjit.measure import programs
+from crossjit.measure.benchmarks import Benchmark
+from crossjit.measure.cell import Built
+from crossjit.model import Arch, Outcome, SuiteResult, TestResult
+from crossjit.model.results import ModuleRun
+from crossjit.pipeline import build_cell, context, prepare, validate_cell
 from crossjit.progress import Progress
 from crossjit.report import answers
 from crossjit.report import effect as as_report
@@ -37,11 +44,15 @@ from tests.unit.build_fakes import image
 from tests.unit.test_bisect_history import Repository
 from tests.unit.test_build_python import ARM, PYTHON, X86, FakeContext, cell_request
 from tests.unit.test_effect_uops import elf
+from tests.unit.test_effect_work import program
 
 SYMBOLS = ("_Py_Dealloc",)
 PROGRAM = elf((1, 2, 1040), (1, 3, 50))  # whose bytes are text, as this fake's build Python is read as it
 LARGER = elf((1, 2, 1056), (1, 3, 50))
 CHANGED = {**PLAIN, "_ADD_r03": Written((INCREMENT, RETURN))}
+
+
+REQUESTED = ("arches", "variants", "recipes", "selection")
 
 
 class Machine(FakeContext):
@@ -65,6 +76,9 @@ class Machine(FakeContext):
         self.built: list[tuple[str, Arch]] = []
         self.opened: list[Request] = []
         self.changes: str | None = None  # a digest of what is not committed
+        self.work: dict[Arch, tuple[ProgramWork, ...] | CrossjitError] = {}
+        self.prepared_as = ""  # a commit whose files all sources have
+        self.executed: list[tuple[list[str], frozenset[str]]] = []
         own_build = build_cell.build_cell
 
         def build(ctx: context.BuildContext, prepared: context.PreparedBuild, *, log: Path) -> context.BuiltCell:
@@ -77,6 +91,22 @@ class Machine(FakeContext):
         monkeypatch.setattr(build_cell, "build_cell", build)
         monkeypatch.setattr(prepare, "prepare", lambda ctx, requests: tuple(map(self.prepared, requests)))
         monkeypatch.setattr(effect, "opened", self.open)
+        monkeypatch.setattr(execution, "compare", self.execute)
+
+    def execute(
+        self,
+        ctx: context.BuildContext,
+        before: Built,
+        after: Built,
+        benchmarks: Sequence[Benchmark],
+        contents: Mapping[str, bytes],
+        changed: frozenset[str],
+    ) -> tuple[ProgramWork, ...]:
+        self.executed.append(([benchmark.name for benchmark in benchmarks], changed))
+        found = self.work.get(after[0].cell.arch, ())
+        if isinstance(found, CrossjitError):
+            raise found
+        return found
 
     def make(self, process: FakeProcess) -> int:
         if self.building in self.failing and "install" not in process.argv:
@@ -99,7 +129,7 @@ class Machine(FakeContext):
         place, _, ref = str(request.source).partition("#")
         commit = self.repository.git("rev-parse", ref or "HEAD")
         changes = None if ref else self.changes
-        digest = hashlib.sha256(f"{commit}{changes}".encode()).hexdigest()
+        digest = hashlib.sha256(f"{self.prepared_as or commit}{changes}".encode()).hexdigest()
         kind = Kind.GIT if ref else Kind.CHECKOUT
         source = replace(self.source, kind=kind, digest=digest, commit=commit, diff_digest=changes, origin=place)
         return prepare.make_prepared(request, source, self.spec, image(Role.TOOLCHAIN, X86), X86)
@@ -107,13 +137,16 @@ class Machine(FakeContext):
     @contextlib.contextmanager
     def open(self, request: Request, *, looks: bool) -> Iterator[RunSession]:
         self.opened.append(request)
-        requests = tuple(cell_request(request.variants[0], arch, source=request.source) for arch in request.arches)
+        requests = tuple(
+            replace(cell_request(request.variants[0], arch, source=request.source), selection=request.selection)
+            for arch in request.arches
+        )
         cells = tuple(each.cell for each in requests)
         with RunRecord.start(self.ctx.settings, ("./inv", "effect"), {}, cells=cells, looks=looks) as record:
             yield RunSession(replace(self.ctx, run=record.id), record, requests)
 
     def run(self, source: str = "#main", **fields: Any) -> ExitCode:
-        known = {key: fields.pop(key) for key in [*fields] if key in ("arches", "variants", "recipes")}
+        known = {key: fields.pop(key) for key in [*fields] if key in REQUESTED}
         body: Callable[..., ExitCode] = effect.effect.body.__wrapped__  # type: ignore[attr-defined]
         return body(None, Request(source=f"{self.repository.path}{source}", **known), **fields)
 
@@ -165,6 +198,104 @@ def test_no_effect_is_a_result(machine: Machine, capsys: pytest.CaptureFixture[s
     assert not any(line.startswith("uop ") for line in lines)
     assert machine.run(arches=(X86,)) is ExitCode.PASS
     assert shown(capsys)[0] == "No machine code changed on x86_64."
+
+
+def all_programs(*found: ProgramWork) -> tuple[ProgramWork, ...]:
+    """Return as many programs as there are small ones, with these as the first, and after them one benchmark."""
+    names = programs.benchmark().results
+    same = (program(name, warm=1000, jit=500) for name in names[len(found) :])
+    return (*found, *same, program("nbody", warm=4000, jit=2000, jit_after=1000))
+
+
+def test_what_is_executed(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    machine.headers[machine.change, X86] = CHANGED
+    machine.programs = {machine.change: LARGER}
+    machine.work = {arch: all_programs(program("a.b", warm=1000, jit=500, jit_after=400)) for arch in (X86, ARM)}
+    assert machine.run(only=["nbody"]) is ExitCode.PASS
+    assert machine.executed == [(["programs", "nbody"], frozenset({"_ADD"})), (["programs", "nbody"], frozenset())]
+    lines = shown(capsys)
+    assert "small programs on x86_64: -0.18 % instructions of JIT code" in lines[0]
+    assert "benchmarks on aarch64: -50.00 % instructions of JIT code" in lines[0]
+    assert "a.b -20.00 %; all -10.00 % -20.00 %; all -10.00 %" in lines
+    assert "3.15/x86_64/jit: what becomes of _ADD, which no program executed" in lines
+
+
+def test_builds_that_are_the_same_execute_the_same(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    machine.prepared_as = machine.base
+    machine.run()
+    assert machine.executed == []
+    told = "3.15/x86_64/jit: what programs execute: both builds are the same artifact"
+    assert told in shown(capsys)
+
+
+def test_what_was_compared_is_shown_when_the_meter_fails(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    machine.headers[machine.change, X86] = CHANGED
+    machine.work = {X86: InfrastructureError("the meter counts wrongly", hint="report it")}
+    assert machine.run() is ExitCode.INFRASTRUCTURE
+    lines = shown(capsys)
+    assert "_ADD changed 5 → 4 8 → 6 0 = = =" in lines
+    assert "3.15/x86_64/jit: the programs: the meter counts wrongly" in lines
+    assert "hint: report it" in lines
+
+
+def suite_result(*outcomes: Outcome, problems: tuple[str, ...] = ()) -> SuiteResult:
+    """Return the result of a suite with so many tests in two modules."""
+    names = ("test.test_one.T.test_a", "test.test_two.T.test_b")
+    results = tuple(TestResult("jit", name, outcome) for name, outcome in zip(names, outcomes, strict=True))
+    modules = tuple(ModuleRun(name, "", 1.0, "exit status 0", "log") for name in ("test_one", "test_two"))
+    return SuiteResult("jit", results, 2.0, problems=problems, modules=modules)
+
+
+SELECTION = TestSelection(suites=("jit",))
+PASSED, FAILED = Outcome.PASSED, Outcome.FAILED
+
+
+@pytest.mark.parametrize(
+    ("change", "base", "code", "line"),
+    [
+        ((PASSED, PASSED), None, ExitCode.PASS, "3.15/x86_64/jit: jit: 2 tests ran"),
+        ((FAILED, PASSED), (PASSED, PASSED), ExitCode.PRODUCT, "newly failing: test.test_one.T.test_a:"),
+        ((PASSED, FAILED), (PASSED, FAILED), ExitCode.PASS, "2 tests ran, 1 fail in the base as well"),
+    ],
+)
+def test_tests_that_newly_fail(
+    machine: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    change: tuple[Outcome, ...],
+    base: tuple[Outcome, ...] | None,
+    code: ExitCode,
+    line: str,
+) -> None:
+    asked: list[tuple[str | None, TestSelection]] = []
+
+    def validate(
+        ctx: context.BuildContext, prepared: context.PreparedCell, built: context.BuiltCell, *, folder: Path
+    ) -> tuple[SuiteResult, ...]:
+        commit = prepared.source.commit if prepared.source else None
+        asked.append((commit, prepared.request.selection))
+        outcomes = change if commit == machine.change else base
+        assert outcomes is not None
+        return (suite_result(*outcomes),)
+
+    monkeypatch.setattr(validate_cell, "validate_cell", validate)
+    assert machine.run(arches=(X86,), selection=SELECTION) is code
+    lines = shown(capsys)
+    assert any(line in each for each in lines), lines
+    module = "test_one" if change[0] is FAILED else "test_two"
+    again = [] if base is None else [(machine.base, TestSelection(suites=("jit",), tests=(module,)))]
+    assert asked == [(machine.change, SELECTION), *again]
+    assert ("1 test newly failing on x86_64" in lines[0]) is (code is ExitCode.PRODUCT)
+    assert ("no test newly fails on x86_64" in lines[0]) is (code is not ExitCode.PRODUCT)
+
+
+def test_a_suite_with_a_problem_proves_too_little(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = (suite_result(PASSED, PASSED, problems=("the driver died",)),)
+    monkeypatch.setattr(validate_cell, "validate_cell", lambda *arguments, **options: found)
+    assert machine.run(arches=(X86,), selection=SELECTION) is ExitCode.VACUOUS
+    assert "problem: the driver died" in shown(capsys)
 
 
 def test_what_changed_is_taken_from_the_stash_the_next_time(machine: Machine) -> None:
