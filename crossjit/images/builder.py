@@ -211,8 +211,8 @@ class ImageBuilder(BaseBuilder):
             self.progress.say(remark)
         remember(self.home, info.id, packages)
         image = request.image(release, info.id, packages)
-        choice = Choice(request.core, release, image.reference, spec.name, request.role, request.arch, spec.extra)
-        releases.choose(self.home, choice)
+        about = (spec.name, request.role, request.arch, spec.extra, spec.more_llvm)
+        releases.choose(self.home, Choice(request.core, release, image.reference, *about))
         return image
 
     def _build(self, request: _ImageRequest, step: Step) -> tuple[str, ImageInfo]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
 
+from crossjit.config.test_selection import ALL_TESTS
 from crossjit.errors import ExitCode, InfrastructureError, ProductError, UserError
 from crossjit.model import Arch
 from crossjit.report import terminal_style
@@ -17,6 +18,7 @@ from crossjit.tasks.framework import show, show_json
 from crossjit.tasks.options import (
     MAKING,
     REPEATABLE,
+    SUITES,
     VARIANTS,
     Request,
     base_in_full,
@@ -36,8 +38,8 @@ FIRST_JIT = (3, 13)
 
 
 @cell_command(
-    *("arch", "recipe", "variant", *MAKING),
-    iterable=["disassembly"],
+    *("arch", "recipe", "variant", *MAKING, "suite"),
+    iterable=["disassembly", "llvm"],
     help=describe(
         *("json", "html"),
         arch=f"{', '.join(Arch)} or all; {REPEATABLE}; default: all",
@@ -45,11 +47,14 @@ FIRST_JIT = (3, 13)
         "or 3.15 if the source is not a repository on this machine",
         variant=f"one of {VARIANTS}; default: jit",
         source="the change: a local repository with #REF (branch, tag or commit), a checkout with its uncommitted "
-        "changes, a git URL with #REF, a pull request's address on GitHub, or an archive; required",
+        "changes, a git URL with #REF, a pull request's address on GitHub, or an archive; required, but with --llvm",
         base="what the change is compared with: a ref of the source's repository, or another source; default: where "
         "the change left main or a branch such as 3.15",
         disassembly="also show the instructions of these uops side by side, such as _BINARY_OP_ADD_INT, or of all "
         f"that changed; {REPEATABLE}; default: none",
+        llvm="compare the stencils that these LLVM versions make of the source, such as 21,22, instead of a change; "
+        f"{REPEATABLE}; default: compare a change",
+        suite=f"with --llvm, suites to run with the stencils of each: {', '.join(SUITES)}; {REPEATABLE}; default: none",
         markdown="also write a summary for a pull request to this file, - for stdout; default: none",
     ),
 )
@@ -58,6 +63,7 @@ def effect(
     request: Request,
     base: str = "",
     disassembly: list[str] | None = None,
+    llvm: list[str] | None = None,
     html: str = "",
     markdown: str = "",
     json: bool = False,
@@ -67,6 +73,10 @@ def effect(
     Builds the change and its base on both architectures, and compares the machine code of each uop, and the sizes of
     the builds. No effect is a result, too. Ends with 1 if the change does not build, and with 4 if its base does not.
     """
+    if llvms := words(llvm):
+        return _with_llvms(request, llvms, base, words(disassembly), html=html, markdown=markdown, json=json)
+    if request.selection != ALL_TESTS:
+        raise UserError("--suite needs --llvm", hint="`validate --source` runs the suites of a change")
     from crossjit.effect import base as bases
     from crossjit.effect.model import verdicts
     from crossjit.report import answers, effect_listing
@@ -97,6 +107,18 @@ def effect(
     return code
 
 
+def _with_llvms(
+    request: Request, llvms: tuple[str, ...], base: str, disassembly: tuple[str, ...], **places: Any
+) -> ExitCode:
+    """Compare LLVMs instead of a change with its base."""
+    from crossjit.tasks import compilers
+
+    if base or disassembly:
+        given = "--base" if base else "--disassembly"
+        raise UserError(f"--llvm cannot be combined with {given}: it compares no change", hint="leave one of them out")
+    return compilers.compare(_completed(request), llvms, **places)
+
+
 def _completed(request: Request) -> Request:
     """Return the request with both archs, the variant, and the recipe of the source's version. Raises UserError."""
     from crossjit.bisect.trial import recipe_for
@@ -105,7 +127,7 @@ def _completed(request: Request) -> Request:
     if len(request.variants) > 1 or len(request.recipes) > 1 or "all" in (*request.variants, *request.recipes):
         raise UserError("effect takes one variant and one recipe", hint="name one, or leave them out")
     recipes = request.recipes
-    if not recipes and (version := bases.version(request.source or "")):
+    if not recipes and request.source and (version := bases.version(request.source)):
         if version < FIRST_JIT:
             raise UserError(
                 f"{request.source} has no JIT: it is CPython {version[0]}.{version[1]}", hint="there is one since 3.13"
