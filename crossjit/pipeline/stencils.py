@@ -16,7 +16,7 @@ import re
 import shlex
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from crossjit.pipeline.context import BuildContext, CellRequest, PreparedBuild
 from crossjit.sources import Source
 from crossjit.util.safe_files import whole_file
 from crossjit.util.tar import packed
+from crossjit.util.text import shortened
 
 CONFIG = "pyconfig.h"
 OPTION = "--llvm-version"
@@ -159,13 +160,23 @@ def make(
             output.write(f"# {completed.how} after {completed.seconds:.1f} s\n")
             if completed.returncode:
                 raise BuildError(
-                    f"LLVM {spec.llvm} does not make the stencils: {completed.how}",
+                    f"LLVM {spec.llvm} does not make the stencils: {_reason(lines) or completed.how}",
                     hint=_HINT,
                     details=(shown, *execute.relevant_lines(lines)),
                 )
             require_success(container, (*layout.CACHE_SCRIPT, "after-make"), cwd=layout.BUILD)
         seconds = time.monotonic() - started
         return StencilFiles(dict(_written(container, prepared.cell.arch)), round(seconds, 1))
+
+
+def _reason(lines: Iterable[str]) -> str | None:
+    """Return the first error of LLVM or of a Python program.
+
+    >>> _reason(["  | ExceptionGroup: unhandled errors", "    | AssertionError: no frame pointer", "OSError: more"])
+    'AssertionError: no frame pointer'
+    """
+    found = (re.search(r"\b(?:\w*Error|fatal error|error): \S.*", line) for line in lines)
+    return next((shortened(match[0], 200) for match in found if match), None)
 
 
 def _put(container: Container, configuration: Configuration, llvm: str) -> None:

@@ -22,7 +22,7 @@ NONE = "-"
 WORST = 8  # uops of a pair
 
 FIGURES = ("stencils", "instructions", "bytes", "data", "relocations")
-HEADERS = ("arch", "LLVM", "version", "image", *FIGURES, "twice", "took")
+HEADERS = ("arch", "LLVM", "version", "image", *FIGURES, "result", "took")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def row(cell: CellCompilers, made: Made) -> tuple[str, ...]:
     sizes = [getattr(made.size, name) if made.size else None for name in FIGURES]
     figures = [NONE if value is None else f"{value:,}" for value in sizes]
     took = duration(made.seconds) if made.seconds is not None else NONE
-    return (str(cell.cell.arch), made.llvm, made.version or NONE, made.image or NONE, *figures, twice(made), took)
+    return (str(cell.cell.arch), made.llvm, made.version or NONE, made.image or NONE, *figures, outcome(made), took)
 
 
 def rows(found: Compilers) -> tuple[tuple[str, ...], ...]:
@@ -93,13 +93,13 @@ def rows(found: Compilers) -> tuple[tuple[str, ...], ...]:
     return tuple(row(cell, made) for cell in found.cells for made in cell.made)
 
 
-def twice(made: Made) -> str:
-    """Return in words whether the stencils were the same when they were made again."""
+def outcome(made: Made) -> str:
+    """Return in words whether the stencils could be made, and were the same the second time."""
     if made.problem:
         return "fails" if made.problem.verdict is Verdict.FAIL else "not tried"
     if made.differing is None:
         return NONE
-    return "other bytes" if made.differing else "the same bytes"
+    return "other bytes the second time" if made.differing else "the same bytes twice"
 
 
 def matrix(cell: CellCompilers) -> tuple[tuple[str, ...], ...]:

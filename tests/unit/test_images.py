@@ -686,6 +686,15 @@ def test_a_mirror_that_moves_on_while_an_image_is_built_is_asked_again(engine: F
     assert [build.target for build in engine.builds].count("release") == asked + 1, "that is another failure"
 
 
+def test_a_package_that_the_mirror_does_not_have_is_named(engine: FakeEngine, make: Make, forky: ImageSpec) -> None:
+    lines = [f"#9 3.579 E: Unable to locate package {name}" for name in ("clang-22", "llvm-22")]
+    engine.broken_stages["toolchain"] = (*lines, f"> {lines[0]}", "ERROR: failed to solve")
+    with pytest.raises(EngineError, match=r"^the mirror's forky has no package clang-22 and llvm-22$") as caught:
+        make(spec=forky.with_llvm("22"))
+    assert "images/forky/image.toml" in caught.value.hint
+    assert not built(engine)
+
+
 def test_an_image_that_the_engine_broke_is_asked_anew(engine: FakeEngine, make: Make) -> None:
     """Seen with Docker 26 while its build cache was full: the image's container does not start."""
     whole = FakeEngine.container
