@@ -7,6 +7,7 @@ from dataclasses import replace
 from crossjit.effect import compilers, uops
 from crossjit.effect.compilers import CellCompilers, Compilers, Made, SuiteRun
 from crossjit.effect.model import Problem, Side
+from crossjit.measure.stencils import Stencil
 from crossjit.model import Arch, Cell, Verdict
 from tests import example_effects
 from tests.example_effects import AFTER, ARM, BEFORE, X86
@@ -16,7 +17,7 @@ SOURCE = Side("the recipe 3.15", version="3.15.0rc2")
 IMAGES = {"19": ("19.1.7", "trixie", "2.41"), "21": ("21.1.8", "forky", "2.43"), "22": ("22.1.8", "forky", "2.43")}
 
 
-def made(llvm: str, named: dict[str, example_effects.Stencil]) -> Made:
+def made(llvm: str, named: dict[str, Stencil]) -> Made:
     """Return an LLVM that made these stencils twice."""
     version, image, libc = IMAGES[llvm]
     return Made(llvm, version, image, libc, False, 24.3, uops.size(named.values()), "d" * 64, ())
@@ -25,10 +26,11 @@ def made(llvm: str, named: dict[str, example_effects.Stencil]) -> Made:
 def failed(llvm: str, verdict: Verdict = Verdict.FAIL) -> Made:
     """Return an LLVM that makes none."""
     problem = Problem(llvm, verdict, f"LLVM {llvm} does not make the stencils: AssertionError", "see", ("a log",) * 9)
-    return Made(llvm, *IMAGES.get(llvm, ()), problem=problem)
+    version, image, libc = IMAGES.get(llvm, ("", "", ""))
+    return Made(llvm, version, image, libc, problem=problem)
 
 
-def cell(arch: Arch, *found: Made, named: dict[str, dict[str, example_effects.Stencil]]) -> CellCompilers:
+def cell(arch: Arch, *found: Made, named: dict[str, dict[str, Stencil]]) -> CellCompilers:
     """Return a cell."""
     return CellCompilers(Cell("3.15", arch, "jit"), found, compilers.compare(named))
 

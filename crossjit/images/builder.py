@@ -260,6 +260,7 @@ class ImageBuilder(BaseBuilder):
                     raise EngineError(
                         f"the mirror's {spec.suite} has no package {join_words([*dict.fromkeys(trouble.missing)])}",
                         hint=f"a newer mirror may have it; images/{spec.name}/{FILE} asks for it",
+                        details=error.details,
                     ) from error
                 if not trouble.moved or attempt + 1 == ATTEMPTS:
                     raise

@@ -191,7 +191,7 @@ def problems(found: Compilers) -> tuple[tuple[str, Problem], ...]:
 def as_text(found: Compilers, style: TerminalStyle) -> str:
     """Return the answer, the table, which stencils are the same, the uops that differ, and what this cannot tell."""
     blocks = [f"{headline(found)}.", f"source: {side_text(found.source)}, which wants LLVM {found.own}"]
-    blocks += ["\n".join(_problem(text, problem)) for text, problem in problems(found)]
+    blocks += ["\n".join(_problems(found))] if problems(found) else []
     blocks.append(tables.render(HEADERS, rows(found), style))
     for cell in found.cells:
         if same := matrix(cell):
@@ -204,11 +204,15 @@ def as_text(found: Compilers, style: TerminalStyle) -> str:
     return "\n\n".join(blocks)
 
 
-def _problem(text: str, problem: Problem) -> Iterator[str]:
-    yield text
-    yield from (f"  {shortened(detail, LINE)}" for detail in problem.details)
-    if problem.hint:
-        yield f"hint: {problem.hint}"
+def _problems(found: Compilers) -> Iterator[str]:
+    """Yield each problem; the same one on another arch comes without its log."""
+    told = set()
+    for text, problem in problems(found):
+        yield text
+        if (problem.side, problem.message) not in told:
+            yield from (f"  {shortened(detail, LINE)}" for detail in problem.details)
+            yield from [f"hint: {problem.hint}"] if problem.hint else []
+        told.add((problem.side, problem.message))
 
 
 def _pair(cell: CellCompilers, pair: Pair, style: TerminalStyle) -> Iterator[str]:

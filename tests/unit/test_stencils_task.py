@@ -28,7 +28,7 @@ NAME = "jit_stencils-x86_64-unknown-linux-gnu.h"
 
 
 class Machine(StencilMachine):
-    def build(self, *arches: Arch, **fields: Any) -> ExitCode:
+    def make_stencils(self, *arches: Arch, **fields: Any) -> ExitCode:
         body: Callable[..., ExitCode] = stencils.build.body.__wrapped__  # type: ignore[attr-defined]
         fields.setdefault("output", str(self.folder / "out"))
         return body(None, Request(arches=arches, variants=fields.pop("variants", ())), **fields)
@@ -39,7 +39,7 @@ class Machine(StencilMachine):
         return body(None, Request(**known), path=[str(path) for path in paths], **fields)
 
     def shipped(self, *arches: Arch, **fields: Any) -> list[Path]:
-        self.build(*arches, **fields)
+        self.make_stencils(*arches, **fields)
         return sorted((self.folder / "out").iterdir())
 
 
@@ -54,7 +54,7 @@ def shown(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 class TestBuild:
     def test_writes_an_archive_for_each_cell(self, machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
-        assert machine.build(X86, ARM) is ExitCode.PASS
+        assert machine.make_stencils(X86, ARM) is ExitCode.PASS
         assert machine.opened[0].variants == ("jit",)
         names = [f"stencils-3.15.0-{arch}-jit-llvm21.1.8.tar.gz" for arch in (X86, ARM)]
         assert sorted(each.name for each in (machine.folder / "out").iterdir()) == sorted(names)
@@ -70,7 +70,7 @@ class TestBuild:
         assert lines[1] == f"3.15.0 x86_64, LLVM 21.1.8, inputs {about.digest}"
 
     def test_with_another_llvm(self, machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
-        assert machine.build(X86, llvm="22", json=True) is ExitCode.PASS
+        assert machine.make_stencils(X86, llvm="22", json=True) is ExitCode.PASS
         (found,) = json.loads(capsys.readouterr().out)
         assert (found["llvm"], Path(found["path"]).name) == ("22.1.8", "stencils-3.15.0-x86_64-jit-llvm22.1.8.tar.gz")
         about = archive.read(Path(found["path"])).description
@@ -80,7 +80,7 @@ class TestBuild:
     def test_that_fails_writes_nothing(self, machine: Machine) -> None:
         machine.failing = {("21", X86)}
         with pytest.raises(BuildError, match="LLVM 21 does not make the stencils: RuntimeError: Can't find clang-21!"):
-            machine.build(X86)
+            machine.make_stencils(X86)
         assert not (machine.folder / "out").exists()
 
     @pytest.mark.parametrize(
@@ -94,14 +94,14 @@ class TestBuild:
     )
     def test_of_what_cannot_be_is_refused(self, machine: Machine, fields: dict[str, Any], message: str) -> None:
         with pytest.raises(UserError, match=message) as caught:
-            machine.build(X86, **fields)
+            machine.make_stencils(X86, **fields)
         assert caught.value.hint
         assert machine.ran == []
 
     def test_of_a_source_without_a_jit_is_refused(self, machine: Machine) -> None:
         machine.source = replace(machine.source, llvm=None)
         with pytest.raises(UserError, match=r"3\.15\.0 has no JIT"):
-            machine.build(X86)
+            machine.make_stencils(X86)
 
     @pytest.mark.parametrize("makefile", [b"", b"\t$(PYTHON_FOR_REGEN) $(srcdir)/Tools/jit/build.py 'x86"])
     def test_of_a_makefile_that_is_not_known(self, machine: Machine, makefile: bytes) -> None:
@@ -114,7 +114,7 @@ class TestBuild:
 
         machine.engine.programs["configure"] = configure
         with pytest.raises(InfrastructureError, match="the Makefile has no known command for stencils"):
-            machine.build(X86)
+            machine.make_stencils(X86)
 
     def test_of_a_checkout_takes_regenerated_files_along(self, machine: Machine) -> None:
         machine.source = replace(machine.source, kind=Kind.CHECKOUT, regenerate=("regen-cases",))
@@ -132,7 +132,7 @@ class TestBuild:
             return machine.python(process)
 
         machine.engine.programs |= {"make": make, "python3": python, "cp": copy}
-        assert machine.build(X86) is ExitCode.PASS
+        assert machine.make_stencils(X86) is ExitCode.PASS
         assert seen == [b"regenerated"]
 
 
