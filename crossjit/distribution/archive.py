@@ -43,7 +43,6 @@ class Description:
     stencils, `pyconfig` the digest of pyconfig.h. `files` has the digests of the files.
     """
 
-    recipe: str
     variant: str
     version: str
     arch: Arch
@@ -68,6 +67,12 @@ class Description:
     def name(self) -> str:
         """The name of its archive without the suffix, such as `stencils-3.15.0-aarch64-jit-llvm21.1.8`."""
         return f"stencils-{self.version}-{self.arch}-{self.variant}-llvm{self.llvm}"
+
+    @property
+    def python(self) -> tuple[int, int] | None:
+        """CPython's major and minor version, if it can be read."""
+        found = re.match(r"(\d{1,3})\.(\d{1,3})(?!\d)", self.version)
+        return (int(found[1]), int(found[2])) if found else None
 
     @property
     def major(self) -> str:

@@ -81,7 +81,7 @@ def build(context: Context, request: Request, llvm: str = "", output: str = "", 
         "json",
         path="a header such as jit_stencils-x86_64-unknown-linux-gnu.h, or an archive with one; can be given without "
         "--path; required",
-        recipe="3.13, 3.14, 3.15, main, or the path of a recipe's file; default: the archive's or source's, or 3.15",
+        recipe="3.13, 3.14, 3.15, main, or the path of a recipe's file; default: that of the version, or 3.15",
         variant=f"one of {VARIANTS}; default: that of the archive, or jit, or jit-debug if the header says --debug",
         llvm=f"{_LLVM}the one that they say, or the source's own",
         pyconfig="the pyconfig.h that they were made with; default: that of the archive, or what configure writes here",
@@ -150,9 +150,9 @@ def _completed(request: Request, shipped: Shipped) -> Request:
     if shipped.arch is None:
         names = " or ".join(f"jit_stencils-{arch}-unknown-linux-gnu.h" for arch in Arch)
         raise UserError("the header does not say which architecture it is for", hint=f"name it {names}")
-    described = shipped.description
-    recipes = request.recipes or ((described.recipe,) if described else ())
-    if not recipes and request.source and (version := base.version(request.source)):
+    described, recipes = shipped.description, request.recipes
+    version = base.version(request.source) if request.source else described.python if described else None
+    if not recipes and version:
         recipes = (recipe_for(version, recipes_of(request)).name,)
     own = described.variant if described else "jit-debug" if shipped.debug else "jit"
     return replace(request, arches=(shipped.arch,), recipes=recipes or ("3.15",), variants=request.variants or (own,))
@@ -211,7 +211,6 @@ def _write(
 
     llvm = str(prepared.spec.llvm)
     description = archive.Description(
-        recipe=request.recipe.name,
         variant=request.variant.name,
         version=source.version,
         arch=request.cell.arch,

@@ -30,7 +30,6 @@ NAME = "jit_stencils-x86_64-unknown-linux-gnu.h"
 COMMAND = "python3 Tools/jit/build.py x86_64-pc-linux-gnu --llvm-version=21"
 PYCONFIG = b"#define HAVE_THIS 1\n"
 DESCRIPTION = Description(
-    recipe="3.15",
     variant="jit",
     version="3.15.0",
     arch=X86,

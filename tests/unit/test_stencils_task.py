@@ -155,6 +155,14 @@ class TestVerify:
         assert (document["verdict"], document["cell"]["arch"]) == ("pass", "aarch64")
         assert runs.looked_json(history.list_runs(machine.ctx.settings)[0]) == {"stencils": document}
 
+    def test_an_archive_of_another_version_gets_its_recipe(self, machine: Machine) -> None:
+        machine.source = replace(machine.source, version="3.14.7", llvm="19")
+        (path,) = machine.shipped(X86)
+        machine.verify(path)
+        assert machine.opened[-1].recipes == ("3.14",)
+        machine.verify(path, recipes=("3.13",))
+        assert machine.opened[-1].recipes == ("3.13",)
+
     def test_makes_them_without_caches(self, machine: Machine) -> None:
         (path,) = machine.shipped(X86)
         machine.ctx = replace(machine.ctx, cached=True)
