@@ -20,11 +20,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from crossjit.errors import InfrastructureError, UserError
 from crossjit.model import Arch
-from crossjit.pipeline.stencils import CONFIG, LARGEST, NAMES, OPTION, triple
+from crossjit.pipeline.stencils import CONFIG, LARGEST, OPTION, file_names
 from crossjit.sources.tarball import DAMAGED, decompressed
 from crossjit.stash.manifest import SourceFacts
 from crossjit.util import files, tar
 from crossjit.util.budget import BUDGET, TreeCount
+from crossjit.util.text import join_words
 
 DESCRIPTION = "stencils.json"
 SCHEMA = 1
@@ -142,7 +143,7 @@ def read(path: Path) -> Shipped:
 
 def _members(path: Path) -> Mapping[str, bytes]:
     """Return the files with known names, wherever they are in the archive."""
-    known = {DESCRIPTION, CONFIG, *(name.format(triple(arch)) for arch in Arch for name in NAMES)}
+    known = {DESCRIPTION, CONFIG, *(name for arch in Arch for name in file_names(arch))}
     found: dict[str, bytes] = {}
     with decompressed(path) as stream:
         for member, content in tar.read(stream, TreeCount(str(path), budget=_BUDGET, error=UserError, hint=HINT)):
@@ -182,7 +183,7 @@ def _arch(label: str, text: str) -> Arch | None:
     if arch is None or "linux-gnu" not in found[0]:
         raise UserError(
             f"{label} is for {found[0]}, whose stencils cannot be made here",
-            hint=f"there are {' and '.join(triple(each) for each in Arch)}",
+            hint=f"there are those for {join_words([*Arch])} with Linux and glibc",
         )
     return arch
 

@@ -38,12 +38,13 @@ from crossjit.util.text import shortened
 CONFIG = "pyconfig.h"
 OPTION = "--llvm-version"
 BUILD_SCRIPT = "Tools/jit/build.py"
+_LLVM = f"{layout.SOURCE}/Tools/jit/_llvm.py"
 
 LARGEST = 64 << 20  # bytes of a file; 3.15's largest has 6 MB
-NAMES = ("jit_stencils.h", "jit_stencils-{}.h", "jit_unwind_info.h", "jit_unwind_info-{}.h", "jit_shim-{}.o")
+_NAMES = ("jit_stencils.h", "jit_stencils-{}.h", "jit_unwind_info.h", "jit_unwind_info-{}.h", "jit_shim-{}.o")
 _COMMAND = re.compile(rf"^\t@?\$\(PYTHON_FOR_REGEN\) (\$\(srcdir\)/{re.escape(BUILD_SCRIPT)} .*)$", re.MULTILINE)
 _FOLDERS = ("Include", "Python")  # of the source, with the generated files that stencils are made of
-_EDIT = r"s/^(_LLVM_VERSION\b[^=]*=\s*[\"']?)[0-9]+/\1{}/"
+_VERSION = re.compile(rb"^(_LLVM_VERSION\b[^=\n]*=\s*[\"']?)[0-9]+", re.MULTILINE)
 _HINT = "the whole log is in the run record; CPython may not support this LLVM"
 
 
@@ -188,17 +189,19 @@ def _put(container: Container, configuration: Configuration, llvm: str) -> None:
     for tar in configuration.regenerated:
         container.put(io.BytesIO(tar), layout.SOURCE)
     if not configuration.has_option:
-        require_success(container, ("sed", "-E", "-i", _EDIT.format(llvm), f"{layout.SOURCE}/Tools/jit/_llvm.py"))
+        changed = _VERSION.sub(rb"\g<1>" + llvm.encode(), _read(container, _LLVM))
+        container.put(packed({_LLVM: changed}, owner=layout.BUILDER), "/")
 
 
-def triple(arch: Arch) -> str:
-    """Return the triple in the names of the files that build.py writes."""
-    return f"{arch}-unknown-linux-gnu"
+def file_names(arch: Arch) -> tuple[str, ...]:
+    """Return the names of the files that build.py may write: up to 3.14, with configure's own triple for the host."""
+    triples = (f"{arch}-{vendor}-linux-gnu" for vendor in ("unknown", "pc"))
+    return tuple(dict.fromkeys(name.format(triple) for triple in triples for name in _NAMES))
 
 
 def _written(container: Container, arch: Arch) -> Mapping[str, bytes]:
     found = {}
-    for name in (each.format(triple(arch)) for each in NAMES):
+    for name in file_names(arch):
         with contextlib.suppress(FileNotFoundError):
             found[name] = _read(container, f"{layout.BUILD}/{name}")
     if not any(name.startswith("jit_stencils") for name in found):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +26,7 @@ from tests.unit.build_fakes import image
 from tests.unit.test_build_python import X86, FakeContext, cell_request
 
 OPTIONS = ' --output-dir . --pyconfig-dir . --cflags="" --llvm-version="" --llvm-tools-install-dir="/crossjit/llvm"'
+LLVM = f"{layout.SOURCE}/Tools/jit/_llvm.py"
 VERSIONS = {"19": "1:19.1.7-3", "21": "1:21.1.8-13", "22": "1:22.1.8-1"}
 
 
@@ -41,12 +44,12 @@ class StencilMachine(FakeContext):
         self.missing: dict[str, Exception] = {}
         self.options = OPTIONS
         self.again = False
+        self.vendor = "unknown"
         self.ran: list[tuple[str, ...]] = []
-        self.edits: list[tuple[str, ...]] = []
+        self.read_by: list[str] = []
         self.pyconfigs: list[bytes] = []
         self.copied: list[str] = []
         self.opened: list[Request] = []
-        self.engine.programs |= {"sed": self.sed}
         images = load_all(PROJECT / "images")
         self.ctx = replace(self.ctx, images=images, ensure_image=self.image)
         for spec in images:
@@ -54,6 +57,12 @@ class StencilMachine(FakeContext):
                 self.engine.add_image(self.image(spec.with_llvm(llvm), Role.TOOLCHAIN, X86).reference, arch=X86)
             for arch in Arch:
                 self.engine.add_image(self.image(spec, Role.TARGET, arch).reference, arch=arch)
+        with tarfile.open(self.source.archive, "w") as tar:
+            named = b'import os\n_LLVM_VERSION = "21"\nx = 1\n'
+            for name, content in (("configure", b""), ("Tools/jit/_llvm.py", named)):
+                member = tarfile.TarInfo(f"{self.source.top}/{name}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
         monkeypatch.setattr(context.BuildContext, "require_emulator", lambda ctx, arch: None)
         monkeypatch.setattr(prepare, "resolve", lambda ctx, request: ctx.pinned.get(request.wanted, self.source))
         monkeypatch.setattr(task, "opened", self.open)
@@ -79,6 +88,7 @@ class StencilMachine(FakeContext):
         if not any(word.endswith("build.py") for word in process.argv):
             return super().python(process)
         self.ran.append(process.argv)
+        self.read_by.append(process.files.read(LLVM).decode())
         self.pyconfigs.append(process.files.read(f"{layout.BUILD}/pyconfig.h"))
         llvm = process.env["CROSSJIT_LLVM"].rpartition("-")[2]
         arch = X86 if process.argv[2].startswith("x86_64") else Arch.AARCH64
@@ -88,12 +98,8 @@ class StencilMachine(FakeContext):
         text = f"// {'ab' * 32}\n// $ {' '.join(process.argv)}\n\n{header(self.written.get((llvm, arch), PLAIN))}"
         if self.again and len(self.ran) % 2 == 0:
             text += "// later\n"
-        process.write_file(f"{layout.BUILD}/jit_stencils-{arch}-unknown-linux-gnu.h", text.encode())
+        process.write_file(f"{layout.BUILD}/jit_stencils-{arch}-{self.vendor}-linux-gnu.h", text.encode())
         process.write_file(f"{layout.BUILD}/jit_stencils.h", b"#include\n")
-        return 0
-
-    def sed(self, process: FakeProcess) -> int:
-        self.edits.append(process.argv)
         return 0
 
     def sh(self, process: FakeProcess) -> int:
