@@ -17,8 +17,8 @@ from crossjit.model import Arch
 from crossjit.report import terminal_style
 from crossjit.tasks.compilers import require_llvms
 from crossjit.tasks.framework import show, show_json
-from crossjit.tasks.options import MAKING, SELECTORS, VARIANTS, Request, cell_command, describe
-from crossjit.tasks.session import RunSession, opened
+from crossjit.tasks.options import MAKING, SELECTORS, VARIANTS, Request, cell_command, describe, in_full
+from crossjit.tasks.session import RunSession, opened, program_path
 from crossjit.util.paths import full_path
 
 if TYPE_CHECKING:
@@ -111,7 +111,8 @@ def verify(
     shipped = archive.read(full_path(path[0]))
     if pyconfig:
         shipped = replace(shipped, pyconfig=_read(full_path(pyconfig)))
-    with opened(_completed(request, shipped), looks=True) as session:
+    reproduce = _reproduction((path[0], pyconfig))
+    with opened(_completed(request, shipped), looks=True, reproduce=reproduce) as session:
         (each,) = session.requests
         _require_stencils(session, each)
         found = _check(session, each, shipped, llvm)
@@ -127,6 +128,17 @@ def verify(
         show(as_report.as_text(found, terminal_style.style_of(sys.stdout)))
         show(f"\nrun:       {about['run']}\nreproduce: {about['reproduce']}")
     return code
+
+
+def _reproduction(files: tuple[str, ...]) -> str:
+    """Return this command line with absolute paths."""
+    from crossjit import settings
+    from crossjit.runs.command_line import reproduction
+
+    full = {name: str(full_path(name)) for name in files if name}
+    split = ((word, *word.partition("=")) for word in sys.argv[1:])
+    words = [f"{option}={full[value]}" if value in full else full.get(word, word) for word, option, _, value in split]
+    return reproduction(settings.load(), [program_path(), *in_full(words)])
 
 
 def _read(path: Path) -> bytes:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -109,7 +110,7 @@ class StencilMachine(FakeContext):
         return super().sh(process)
 
     @contextlib.contextmanager
-    def open(self, request: Request, *, looks: bool) -> Iterator[RunSession]:
+    def open(self, request: Request, *, looks: bool, reproduce: str | None = None) -> Iterator[RunSession]:
         self.opened.append(request)
         requests = tuple(
             replace(cell_request(variant, arch, source=request.source), selection=request.selection)
@@ -117,5 +118,6 @@ class StencilMachine(FakeContext):
             for variant in request.variants
         )
         cells = tuple(each.cell for each in requests)
-        with RunRecord.start(self.ctx.settings, ("./inv",), {}, cells=cells, looks=looks) as record:
+        about: dict[str, Any] = {"cells": cells, "looks": looks, "reproduce": reproduce}
+        with RunRecord.start(self.ctx.settings, ("./inv",), {}, **about) as record:
             yield RunSession(replace(self.ctx, run=record.id), record, requests)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import json
 import tarfile
-from dataclasses import replace
+import tempfile
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crossjit.distribution import archive, check
 from crossjit.distribution.archive import Description, Shipped
@@ -260,6 +264,37 @@ class TestShippedStencils:
         value = as_report.as_json(checked(of(stencil_header())), path="x.h", run="r", reproduce="./inv")
         assert json.loads(json.dumps(value))["verdict"] == "pass"
         assert value["files"] == [{"name": NAME, "match": "identical", "line": None}]
+
+
+HEADER = stencil_header()
+BROKEN = st.tuples(st.integers(0, len(HEADER)), st.integers(0, 300), st.binary(max_size=40)).map(
+    lambda found: HEADER[: found[0]] + found[2] + HEADER[found[0] + found[1] :]
+)
+
+
+@given(st.one_of(BROKEN, st.binary(max_size=500).map(lambda rest: b"//" + rest)))
+def test_any_header_ends_in_an_answer_or_in_words(content: bytes) -> None:
+    with contextlib.suppress(UserError):
+        found = checked(of(content))
+        assert (found.verdict is Verdict.PASS) == (found.files[0].match in (Match.IDENTICAL, Match.COMMENTS))
+        assert text(found)
+
+
+@given(st.one_of(st.binary(max_size=500), BROKEN.map(lambda content: packed({f"a/{NAME}": content}).read())))
+def test_any_archive_ends_in_an_answer_or_in_words(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, packing in (("a.tar", bytes), ("a.tar.gz", gzip.compress)):
+            path = Path(folder, name)
+            path.write_bytes(packing(content))
+            with contextlib.suppress(UserError):
+                assert archive.read(path).files
+
+
+@given(st.recursive(st.one_of(st.none(), st.integers(), st.text()), lambda inner: st.dictionaries(st.text(), inner)))
+def test_any_description_is_refused_or_right(value: object) -> None:
+    described = json.dumps({**json.loads(json.dumps(asdict(DESCRIPTION))), "llvm": value, "digest": "0"}).encode()
+    with pytest.raises(UserError, match=r"stencils\.json"):
+        archive._shipped("x", {NAME: HEADER, archive.DESCRIPTION: described})
 
 
 def test_a_stream_of_zeros_is_no_archive(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -164,6 +165,18 @@ class TestVerify:
         assert machine.opened[-1].recipes == ("3.14",)
         machine.verify(path, recipes=("3.13",))
         assert machine.opened[-1].recipes == ("3.13",)
+
+    def test_can_be_done_again_from_any_folder(
+        self, machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (path,) = machine.shipped(X86)
+        (path.parent / "p.h").write_bytes(b"#define CONFIGURED 1\n")
+        monkeypatch.chdir(path.parent)
+        shown(capsys)
+        monkeypatch.setattr(sys, "argv", ["crossjit", "stencils", "verify", path.name, "--pyconfig=p.h", "--jobs", "2"])
+        machine.verify(Path(path.name), pyconfig="p.h")
+        (line,) = (each for each in shown(capsys) if each.startswith("reproduce:"))
+        assert line.endswith(f"stencils verify {path} --pyconfig={path.parent / 'p.h'} --jobs 2")
 
     def test_makes_them_without_caches(self, machine: Machine) -> None:
         (path,) = machine.shipped(X86)
