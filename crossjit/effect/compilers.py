@@ -142,7 +142,7 @@ def verdicts(found: Compilers) -> tuple[Verdict, ...]:
 
 def unknown(own: str, cells: tuple[CellCompilers, ...]) -> Iterator[str]:
     """Yield what a comparison of these cells cannot tell."""
-    every = [each for cell in cells for each in cell.made if each.version]
+    every = [each for cell in cells for each in cell.made if each.size]
     home = next((each for each in every if each.llvm == own), None)
     strangers = {each.llvm: each for each in every if home and each.libc != home.libc}
     for llvm, each in strangers.items():

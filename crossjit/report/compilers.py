@@ -57,19 +57,18 @@ def headline(found: Compilers) -> str:
     """Return the answer in a sentence, without its full stop."""
     every = [(cell, made) for cell in found.cells for made in cell.made]
     good = [llvm for llvm in found.llvms if all(not made.problem for _, made in every if made.llvm == llvm)]
-    parts = [f"LLVM {join_words(good)} {_make(good)} the stencils of {found.source.version}"] if good else []
+    again = [made for _, made in every if made.differing is not None]
+    changed = sorted({made.llvm for made in again if made.differing})
+    twice = "" if changed or not again else ", each the same bytes twice" if len(good) > 1 else ", the same bytes twice"
+    parts = [f"LLVM {join_words(good)} {_make(good)} the stencils of {found.source.version}{twice}"] if good else []
     for llvm in found.llvms:
         bad = [made.problem for _, made in every if made.llvm == llvm and made.problem]
         where = [str(cell.cell.arch) for cell, made in every if made.llvm == llvm and made.problem]
         if bad:
             failed = any(each.verdict is Verdict.FAIL for each in bad)
             parts.append(f"LLVM {llvm} {'fails' if failed else 'could not be tried'} on {join_words(where)}")
-    again = [made for _, made in every if made.differing is not None]
-    changed = sorted({made.llvm for made in again if made.differing})
     if changed:
         parts.append(f"LLVM {join_words(changed)} {_make(changed)} other bytes the second time")
-    elif again:
-        parts.append("each made the same bytes twice" if len(again) > 1 else "it made the same bytes twice")
     failing = sorted({made.llvm for _, made in every if made.suite and made.suite.verdict is not Verdict.PASS})
     if failing:
         parts.append(f"the suites do not pass with LLVM {join_words(failing)}")
@@ -191,8 +190,8 @@ def problems(found: Compilers) -> tuple[tuple[str, Problem], ...]:
 def as_text(found: Compilers, style: TerminalStyle) -> str:
     """Return the answer, the table, which stencils are the same, the uops that differ, and what this cannot tell."""
     blocks = [f"{headline(found)}.", f"source: {side_text(found.source)}, which wants LLVM {found.own}"]
-    blocks += ["\n".join(_problems(found))] if problems(found) else []
     blocks.append(tables.render(HEADERS, rows(found), style))
+    blocks += ["\n".join(_problems(found))] if problems(found) else []
     for cell in found.cells:
         if same := matrix(cell):
             title = "stencils whose bytes and relocations are the same:"

@@ -97,7 +97,7 @@ def test_stencils_are_made_and_checked_on_both_archs(
 def test_one_llvm_is_compared_with_itself(driver: Driver, jitting: Path, host_arch: Arch) -> None:
     options = ("effect", "--llvm", "21", "--recipe", jitting, "--arch", host_arch, "--suite", "jit", "--json")
     document = driver.run(*options).json
-    assert document["headline"] == "LLVM 21 makes the stencils of 3.15.0; it made the same bytes twice"
+    assert document["headline"] == "LLVM 21 makes the stencils of 3.15.0, the same bytes twice"
     (cell,) = document["compilers"]["cells"]
     (made,) = cell["made"]
     assert (made["size"]["bytes"], made["differing"], made["suite"]["verdict"]) == (8, [], "pass")

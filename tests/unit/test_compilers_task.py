@@ -47,7 +47,7 @@ def test_llvms_are_held_against_each_other(machine: Machine, capsys: pytest.Capt
     machine.written[("22", X86)] = LONGER
     assert machine.run("21", "22") is ExitCode.PASS
     lines = shown(capsys)
-    assert lines[0] == "LLVM 21 and 22 make the stencils of 3.15.0; each made the same bytes twice."
+    assert lines[0] == "LLVM 21 and 22 make the stencils of 3.15.0, each the same bytes twice."
     assert "source: the recipe 3.15 (3.15.0), which wants LLVM 21" in lines
     assert any(line.startswith("x86_64 21 21.1.8 forky 4 8 16 0 1 the same bytes") for line in lines)
     assert any(line.startswith("x86_64 22 22.1.8 forky 5 10 24 0 1 the same bytes") for line in lines)
@@ -102,7 +102,7 @@ def test_an_llvm_that_fails_is_named(machine: Machine, capsys: pytest.CaptureFix
     machine.failing = {("22", ARM)}
     assert machine.run("21", "22") is ExitCode.PRODUCT
     lines = shown(capsys)
-    assert lines[0].startswith("LLVM 21 makes the stencils of 3.15.0; LLVM 22 fails on aarch64; each made")
+    assert lines[0].startswith("LLVM 21 makes the stencils of 3.15.0, the same bytes twice; LLVM 22 fails on aarch64")
     reason = "RuntimeError: Can't find clang-22!"
     assert f"3.15/aarch64/jit with LLVM 22: LLVM 22 does not make the stencils: {reason}" in lines
     assert reason in lines, "its log is shown"
@@ -115,7 +115,9 @@ def test_an_llvm_that_cannot_be_had_is_not_the_sources_fault(
     machine.missing["22"] = EngineError("the image cannot be built: no package clang-22")
     assert machine.run("21", "22", arches=(X86,)) is ExitCode.INFRASTRUCTURE
     lines = shown(capsys)
-    assert lines[0].startswith("LLVM 21 makes the stencils of 3.15.0; LLVM 22 could not be tried on x86_64")
+    assert lines[0].startswith(
+        "LLVM 21 makes the stencils of 3.15.0, the same bytes twice; LLVM 22 could not be tried on x86_64"
+    )
     assert any(line.startswith("x86_64 22 - - - - - - - not tried") for line in lines)
 
 
