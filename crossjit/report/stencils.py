@@ -1,12 +1,14 @@
-"""Whether shipped stencils are their source's, as text and as JSON. Nothing is printed here."""
+"""Stencils that were made, and whether shipped ones are their source's: as text and as JSON. Prints nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from crossjit.distribution.archive import Description
 from crossjit.distribution.check import Check, Match
 from crossjit.effect.uops import Kind
 from crossjit.model import Verdict
@@ -22,6 +24,25 @@ _WORDS = {
     Match.NOT_MADE: "not made of this source",
 }
 _KINDS = {Kind.NEW: "missing", Kind.GONE: "not of this source", Kind.CHANGED: "code", Kind.RELOCATED: "relocations"}
+
+
+Written = Sequence[tuple[Path, Description]]
+"""Archives that were written, and what they were made of."""
+
+
+def archives_json(written: Written) -> list[dict[str, str]]:
+    """Return what was written as JSON values."""
+    return [
+        {"path": str(path), "arch": str(about.arch), "llvm": about.llvm, "digest": about.digest}
+        for path, about in written
+    ]
+
+
+def archives_text(written: Written) -> str:
+    """Return what was written: the path of each archive, and what it was made of."""
+    return "\n".join(
+        f"{path}\n  {about.version} {about.arch}, LLVM {about.llvm}, inputs {about.digest}" for path, about in written
+    )
 
 
 def as_json(found: Check, *, path: str, run: str, reproduce: str) -> dict[str, Any]:

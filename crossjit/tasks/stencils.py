@@ -49,6 +49,9 @@ def build(context: Context, request: Request, llvm: str = "", output: str = "", 
     all inputs, LLVM's version among them. `stencils verify` makes them again.
     """
     from crossjit.pipeline import prepare
+    from crossjit.report import answers
+    from crossjit.report import stencils as as_report
+    from crossjit.runs.model import to_json
 
     if not output:
         raise UserError("-o is missing: the folder to write to", hint=f"such as {PROGRAM} stencils build -o stencils")
@@ -63,12 +66,15 @@ def build(context: Context, request: Request, llvm: str = "", output: str = "", 
             chosen = llvm or str(source.llvm)
             prepared, configuration, made = _make(session, each, chosen, fresh=False)
             written.append(_write(folder, each, source, prepared, configuration, made))
+        about = {"run": session.record.run.id, "reproduce": session.record.run.reproduce}
+        document = {"archives": as_report.archives_json(written), **about}
+        plain = as_report.archives_text(written)
+        answers.write(session.record.folder, answers.STENCILS, {"json": to_json(document).decode(), "text": plain})
         session.record.finish(ExitCode.PASS)
     if json:
-        show_json([{"path": str(path), "digest": about.digest, "llvm": about.llvm} for path, about in written])
+        show_json(document)
     else:
-        for path, about in written:
-            show(f"{path}\n  {about.version} {about.arch}, LLVM {about.llvm}, inputs {about.digest}")
+        show(plain)
     return ExitCode.PASS
 
 

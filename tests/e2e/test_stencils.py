@@ -68,7 +68,7 @@ def test_stencils_are_made_and_checked_on_both_archs(
     driver: Driver, jitting: Path, host_arch: Arch, foreign_arch: Arch, tmp_path: Path
 ) -> None:
     options = ("stencils", "build", "--recipe", jitting, "--arch", "all")
-    found = driver.run(*options, "-o", tmp_path / "out", "--json").json
+    found = driver.run(*options, "-o", tmp_path / "out", "--json").json["archives"]
     paths = [Path(each["path"]) for each in found]
     assert {each["llvm"].partition(".")[0] for each in found} == {"21"}
     assert len({each["digest"] for each in found}) == 2

@@ -72,7 +72,9 @@ class TestBuild:
 
     def test_with_another_llvm(self, machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
         assert machine.make_stencils(X86, llvm="22", json=True) is ExitCode.PASS
-        (found,) = json.loads(capsys.readouterr().out)
+        document = json.loads(capsys.readouterr().out)
+        assert runs.looked_json(history.list_runs(machine.ctx.settings)[0]) == {"stencils": document}
+        (found,) = document["archives"]
         assert (found["llvm"], Path(found["path"]).name) == ("22.1.8", "stencils-3.15.0-x86_64-jit-llvm22.1.8.tar.gz")
         about = archive.read(Path(found["path"])).description
         assert about is not None
