@@ -58,8 +58,7 @@ def build(context: Context, request: Request, llvm: str = "", output: str = "", 
     require_llvms((llvm,) if llvm else ())
     folder = full_path(output)
     with opened(request.with_jit(), looks=True) as session:
-        for each in session.requests:
-            _require_stencils(session, each)
+        session = _resolved(session)
         written = []
         for each in session.requests:
             source = prepare.resolve(session.ctx, each)
@@ -119,8 +118,8 @@ def verify(
         shipped = replace(shipped, pyconfig=_read(full_path(pyconfig)))
     reproduce = _reproduction((path[0], pyconfig))
     with opened(_completed(request, shipped), looks=True, reproduce=reproduce) as session:
+        session = _resolved(session)
         (each,) = session.requests
-        _require_stencils(session, each)
         found = _check(session, each, shipped, llvm)
         about = {"run": session.record.run.id, "reproduce": session.record.run.reproduce}
         document = as_report.as_json(found, path=str(full_path(path[0])), **about)
@@ -176,15 +175,22 @@ def _completed(request: Request, shipped: Shipped) -> Request:
     return replace(request, arches=(shipped.arch,), recipes=recipes or ("3.15",), variants=request.variants or (own,))
 
 
-def _require_stencils(session: RunSession, request: CellRequest) -> None:
-    """Raise UserError for a variant or a source without stencils."""
+def _resolved(session: RunSession) -> RunSession:
+    """Return the session with its sources, so that each is had once.
+
+    Raises UserError for a variant or a source without stencils.
+    """
     from crossjit.effect import cell
     from crossjit.pipeline import prepare
 
-    cell.require_stencils(request)
-    source = prepare.resolve(session.ctx, request)
-    if source.llvm is None:
-        prepare.choose_image(session.ctx.images, request, source)
+    ctx = session.ctx
+    for request in session.requests:
+        cell.require_stencils(request)
+        source = prepare.resolve(ctx, request)
+        if source.llvm is None:
+            prepare.choose_image(ctx.images, request, source)  # raises: it has no JIT
+        ctx = replace(ctx, pinned={**ctx.pinned, request.wanted: source})
+    return replace(session, ctx=ctx)
 
 
 def _check(session: RunSession, request: CellRequest, shipped: Shipped, llvm: str) -> Check:

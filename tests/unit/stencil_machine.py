@@ -19,6 +19,7 @@ from crossjit.images import Image, ImageSpec, Package, Role, load_all
 from crossjit.model import Arch
 from crossjit.pipeline import context, prepare
 from crossjit.runs.record import RunRecord
+from crossjit.sources import Source
 from crossjit.tasks.options import Request
 from crossjit.tasks.session import RunSession
 from tests.example_effects import PLAIN, Written, header
@@ -45,6 +46,7 @@ class StencilMachine(FakeContext):
         self.missing: dict[str, Exception] = {}
         self.options = OPTIONS
         self.again = False
+        self.resolved = 0
         self.vendor = "unknown"
         self.ran: list[tuple[str, ...]] = []
         self.read_by: list[str] = []
@@ -65,8 +67,13 @@ class StencilMachine(FakeContext):
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
         monkeypatch.setattr(context.BuildContext, "require_emulator", lambda ctx, arch: None)
-        monkeypatch.setattr(prepare, "resolve", lambda ctx, request: ctx.pinned.get(request.wanted, self.source))
+        monkeypatch.setattr(prepare, "resolve", self.resolve)
         monkeypatch.setattr(task, "opened", self.open)
+
+    def resolve(self, ctx: context.BuildContext, request: context.CellRequest) -> Source:
+        if request.wanted not in ctx.pinned:
+            self.resolved += 1
+        return ctx.pinned.get(request.wanted, self.source)
 
     def image(self, spec: ImageSpec, role: Role, arch: Arch) -> Image:
         for llvm in spec.llvm:
