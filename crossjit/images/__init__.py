@@ -2,7 +2,7 @@
 
 from crossjit.images.builder import ImageBuilder
 from crossjit.images.image import Image, Package
-from crossjit.images.spec import ImageSpec, Role, configured, load_all, spec_for, spec_with_meter
+from crossjit.images.spec import ImageSpec, Role, configured, load_all, require_llvm, spec_for, spec_with_meter
 from crossjit.images.update import ListedImage, Updated, listed, update
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "configured",
     "listed",
     "load_all",
+    "require_llvm",
     "spec_for",
     "spec_with_meter",
     "update",

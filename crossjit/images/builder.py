@@ -10,7 +10,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,9 +20,10 @@ from crossjit.images import release as releases
 from crossjit.images.base import BASE, Base, BaseBuilder
 from crossjit.images.image import Image, Package, digest_of, known_packages, parse_listing, remember
 from crossjit.images.release import Choice
-from crossjit.images.spec import DOCKERFILE, ImageSpec, Role
+from crossjit.images.spec import DOCKERFILE, FILE, ImageSpec, Role
 from crossjit.model import Arch
 from crossjit.progress import Step
+from crossjit.util.text import join_words
 
 KEY = "crossjit.key"  # label: digest of all of an image's inputs
 CORE = "crossjit.core"  # label: digest of the inputs except the mirror's Release files
@@ -130,13 +131,26 @@ _STAGE = re.compile(r"#\d+ \[([^\]]+)\]")
 _OUTPUT = re.compile(r"#\d+ [\d.]+ (?:I: )?((?:Get|Unpacking|Setting up|running|downloading|extracting)\b[^\n]*)")
 
 
-def _follow(step: Step, moved: list[str]) -> Callable[[str], None]:
-    """Pass on a build's log, and show its current action; record in `moved` that the mirror has changed."""
+_MISSING = re.compile(r"E: Unable to locate package (\S+)$")
+
+
+@dataclass(frozen=True)
+class _Trouble:
+    """What a build's log says of the mirror: that it has changed meanwhile, and the packages that it does not have."""
+
+    moved: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+def _follow(step: Step, trouble: _Trouble) -> Callable[[str], None]:
+    """Pass on a build's log, show its current action, and record what it says of the mirror."""
 
     def on_line(line: str) -> None:
         step.line(line)
         if releases.MOVED in line:
-            moved.append(line)
+            trouble.moved.append(line)
+        if match := _MISSING.search(line):
+            trouble.missing.append(match[1])
         if match := _STAGE.match(line) or _OUTPUT.match(line):
             step.update(detail=match[1])
 
@@ -211,8 +225,8 @@ class ImageBuilder(BaseBuilder):
             self.progress.say(remark)
         remember(self.home, info.id, packages)
         image = request.image(release, info.id, packages)
-        choice = Choice(request.core, release, image.reference, spec.name, request.role, request.arch, spec.extra)
-        releases.choose(self.home, choice)
+        about = (spec.name, request.role, request.arch, spec.extra, spec.more_llvm)
+        releases.choose(self.home, Choice(request.core, release, image.reference, *about))
         return image
 
     def _build(self, request: _ImageRequest, step: Step) -> tuple[str, ImageInfo]:
@@ -227,7 +241,7 @@ class ImageBuilder(BaseBuilder):
             own = permanent_labels(self.labels)
             own |= {OWNED: "image", BASE: base.identity, KEY: request.key(release), CORE: request.core}
             own |= {releases.LABEL: release, MADE: datetime.now(UTC).isoformat(timespec="seconds")}
-            moved: list[str] = []
+            trouble = _Trouble()
             arguments = {"BASE": base.reference, "RELEASE": release, **_arguments(spec, role, arch, host_arch)}
             try:
                 with _context(spec, role) as context:
@@ -238,11 +252,17 @@ class ImageBuilder(BaseBuilder):
                         tag=tag,
                         arguments=arguments,
                         labels=own,
-                        on_line=_follow(step, moved),
+                        on_line=_follow(step, trouble),
                     )
                 return release, info
-            except EngineError:
-                if not moved or attempt + 1 == ATTEMPTS:
+            except EngineError as error:
+                if trouble.missing:
+                    raise EngineError(
+                        f"the mirror's {spec.suite} has no package {join_words([*dict.fromkeys(trouble.missing)])}",
+                        hint=f"a newer mirror may have it; images/{spec.name}/{FILE} asks for it",
+                        details=error.details,
+                    ) from error
+                if not trouble.moved or attempt + 1 == ATTEMPTS:
                     raise
         raise AssertionError("the last attempt returns or raises")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from crossjit.errors import InfrastructureError
@@ -62,7 +62,10 @@ def remark(release: str, suite: str) -> str | None:
 
 @dataclass(frozen=True)
 class Choice:
-    """The recorded image of a request: its tag, and its Release files. `core` is the digest of all other inputs."""
+    """The recorded image of a request: its tag, and its Release files. `core` is the digest of all other inputs.
+
+    `more_llvm` are the LLVM versions that were requested for it.
+    """
 
     core: str
     release: str
@@ -71,11 +74,12 @@ class Choice:
     role: Role
     arch: Arch
     extra: ExtraPackages
+    more_llvm: tuple[str, ...] = ()
 
     def spec(self, specs: tuple[ImageSpec, ...]) -> ImageSpec | None:
         """Return its current spec; None if there is no such image any more."""
         current = next((spec for spec in specs if spec.name == self.image), None)
-        return current.having(self.extra) if current else None
+        return replace(current.having(self.extra), more_llvm=self.more_llvm) if current else None
 
 
 def choose(home: Path, choice: Choice) -> None:
@@ -120,6 +124,7 @@ def _read(path: Path) -> Choice | None:
             role=Role(record["role"]),
             arch=Arch(record["arch"]),
             extra=extra,
+            more_llvm=tuple(map(str, record.get("more_llvm", ()))),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, InfrastructureError):
         return None

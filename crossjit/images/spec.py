@@ -15,6 +15,7 @@ from crossjit.config import documents
 from crossjit.errors import DocumentError, UserError, did_you_mean
 from crossjit.model import Arch, ExtraPackages
 from crossjit.settings import SNAPSHOT, Settings
+from crossjit.util.text import join_words
 
 _UNUSED_SUFFIXES = frozenset({".json", ".lock", ".md", ".py", ".toml"})  # files of a context that builds never read
 
@@ -117,6 +118,8 @@ class ImageDocument:
     """pins the base image in the registry"""
     snapshot: Annotated[str, Field(pattern=f"^{SNAPSHOT}$")] | None = None
     """the date of the mirror's snapshot that all packages come from, such as 20261101T000000Z"""
+    llvm_on_request: tuple[Annotated[str, Field(pattern=r"^[0-9]+$")], ...] = ()
+    """its other LLVM versions, which the toolchain gets only if one is requested"""
     aliases: Mapping[PackageName, PackageName] = Field(default_factory=dict)
     """this suite's names of packages that variants name differently"""
 
@@ -126,7 +129,7 @@ class ImageSpec:
     """One distribution's images: its name, its `image.toml`, and the build context with its Dockerfile.
 
     `extra` are a variant's additional packages. `mirror` is the URL of the snapshot that all packages come from; if it
-    is empty, they come from apt's mirror.
+    is empty, they come from apt's mirror. `more_llvm` are the requested ones of `llvm_on_request`.
     """
 
     name: str
@@ -134,6 +137,7 @@ class ImageSpec:
     document: ImageDocument
     extra: ExtraPackages = field(default_factory=ExtraPackages)
     mirror: str = ""
+    more_llvm: tuple[str, ...] = ()
 
     def having(self, extra: ExtraPackages) -> ImageSpec:
         """Return it with a variant's packages, under their names in this suite."""
@@ -154,7 +158,16 @@ class ImageSpec:
     @property
     def llvm(self) -> tuple[str, ...]:
         """LLVM's major versions in the toolchain."""
-        return self.document.llvm
+        return (*self.document.llvm, *self.more_llvm)
+
+    @property
+    def available_llvm(self) -> tuple[str, ...]:
+        """LLVM's major versions that the toolchain has, or can get."""
+        return (*self.document.llvm, *self.document.llvm_on_request)
+
+    def with_llvm(self, version: str) -> ImageSpec:
+        """Return it with one of its available LLVM versions in the toolchain."""
+        return self if version in self.llvm else replace(self, more_llvm=(*self.more_llvm, version))
 
     @property
     def meter(self) -> Meter:
@@ -186,7 +199,7 @@ class ImageSpec:
         if role is not Role.TOOLCHAIN:
             own = document.target.packages if role is Role.TARGET else document.debug.packages
             return (*document.system.packages, *own)
-        tools = tuple(self._llvm_names(document.toolchain.tools))
+        tools = tuple(_llvm_names(document.toolchain.tools, document.llvm))
         libraries = document.toolchain.libraries
         if arch is not host_arch:
             return (*document.system.packages, *tools, *libraries)
@@ -195,18 +208,21 @@ class ImageSpec:
         return (*tools, *cross, *libraries, *_foreign(libraries, arch))
 
     def extra_packages(self, role: Role, arch: Arch, host_arch: Arch) -> tuple[str, ...]:
-        """Return the packages to install in addition, which a variant needs."""
+        """Return the packages to install in addition: of a requested LLVM, and those that a variant needs."""
+        extra, llvm = self.extra, self.llvm
         if role is not Role.TOOLCHAIN:
-            return tuple(self._llvm_names(self.extra.target)) if role is Role.TARGET else ()
-        tools, libraries = self._llvm_names(self.extra.toolchain), tuple(self._llvm_names(self.extra.libraries))
+            return tuple(_llvm_names(extra.target, llvm)) if role is Role.TARGET else ()
+        own = (name for name in self.document.toolchain.tools if "{llvm}" in name)
+        tools = (*_llvm_names(own, self.more_llvm), *_llvm_names(extra.toolchain, llvm))
+        libraries = tuple(_llvm_names(extra.libraries, llvm))
         return (*tools, *libraries, *(_foreign(libraries, arch) if arch is host_arch else ()))
 
-    def _llvm_names(self, names: Iterable[str]) -> Iterator[str]:
-        return (expanded for name in names for expanded in self._each_llvm(name))
 
-    def _each_llvm(self, name: str) -> Iterator[str]:
+def _llvm_names(names: Iterable[str], versions: Iterable[str]) -> Iterator[str]:
+    """Yield packages' names, those with `{llvm}` for each version."""
+    for name in names:
         if "{llvm}" in name:
-            yield from (name.replace("{llvm}", version) for version in self.llvm)
+            yield from (name.replace("{llvm}", version) for version in versions)
         else:
             yield name
 
@@ -262,25 +278,36 @@ def load_all(folder: Path) -> tuple[ImageSpec, ...]:
 def spec_for(llvm: str | None, specs: Iterable[ImageSpec], name: str | None = None) -> ImageSpec:
     """Choose the image with this LLVM major version; with None any, preferably with the newest LLVM.
 
-    `name` is the user's choice. Raises UserError if no image has that LLVM, or the named one does not.
+    One that has it anyway is preferred to one that gets it on request. `name` is the user's choice. Raises UserError if
+    no image has that LLVM, or the named one does not.
     """
     by_name = {spec.name: spec for spec in specs}
     if name is not None and name not in by_name:
         near = did_you_mean(name, by_name)
         raise UserError(f"there is no image {name!r}{near}", hint=f"there are {', '.join(by_name)}")
     suitable = [spec for spec in by_name.values() if llvm is None or llvm in spec.llvm]
+    suitable = suitable or [spec.with_llvm(llvm) for spec in by_name.values() if llvm and llvm in spec.available_llvm]
     if name is not None:
-        chosen = by_name[name]
-        if chosen not in suitable:
+        chosen = next((spec for spec in suitable if spec.name == name), None)
+        if chosen is None:
             owners = ", ".join(spec.name for spec in suitable)
             raise UserError(
-                f"the image {name} has LLVM {' and '.join(chosen.llvm)}, the source needs LLVM {llvm}",
+                f"the image {name} has LLVM {' and '.join(by_name[name].llvm)}, the source needs LLVM {llvm}",
                 hint=f"choose the image {owners}, or leave it out" if owners else _offer(by_name.values()),
             )
         return chosen
     if not suitable:
         raise UserError(f"no image has LLVM {llvm}, which the source needs", hint=_offer(by_name.values()))
     return max(suitable, key=lambda spec: max(map(int, spec.llvm)))
+
+
+def require_llvm(versions: Iterable[str], specs: Iterable[ImageSpec]) -> None:
+    """Raise UserError for an LLVM major version that no image has or can get."""
+    listed = tuple(specs)
+    available = {version for spec in listed for version in spec.available_llvm}
+    for version in versions:
+        if version not in available:
+            raise UserError(f"no image has LLVM {version}", hint=_offer(listed))
 
 
 def spec_with_meter(specs: Iterable[ImageSpec]) -> ImageSpec:
@@ -292,5 +319,5 @@ def spec_with_meter(specs: Iterable[ImageSpec]) -> ImageSpec:
 
 
 def _offer(specs: Iterable[ImageSpec]) -> str:
-    offers = "; ".join(f"{spec.name} has {' and '.join(spec.llvm)}" for spec in specs)
+    offers = "; ".join(f"{spec.name} has {join_words(spec.available_llvm)}" for spec in specs)
     return f"{offers}; add a folder beside theirs for a different distribution"

@@ -8,7 +8,8 @@ from pathlib import Path
 from crossjit.runs.model import run_errors
 from crossjit.util import files
 
-QUESTIONS = BISECT, HISTORY, EFFECT = "bisect", "history", "effect"  # and the names of their files
+# and the names of their files
+QUESTIONS = BISECT, HISTORY, EFFECT, COMPILERS, STENCILS = "bisect", "history", "effect", "compilers", "stencils"
 FORMS = {"json": ".json", "markdown": ".md", "html": ".html", "text": ".txt"}
 
 

@@ -29,6 +29,7 @@ from crossjit.tasks import (
     runs,
     shared_stash,
     stash,
+    stencils,
     triage,
 )
 from crossjit.tasks.commandline import CrossjitProgram
@@ -67,6 +68,7 @@ namespace = Collection(
     _group("recipes", "The recipes.", _commands(reproduce, "check")),
     _group("ci", "Continuous integration on GitHub.", _commands(ci)),
     _group("stash", "The artifacts.", [*_commands(stash), *_commands(shared_stash)]),
+    _group("stencils", "The JIT's stencils alone.", _commands(stencils)),
     _group("cache", "The build caches.", _commands(cache)),
     _group("images", "The images to compile and to run in.", _commands(images)),
     _group("known-failures", "The tests that fail for a reason that is not the build's.", _commands(known_failures)),

@@ -127,7 +127,7 @@ def schemas() -> dict[str, str]:
     from crossjit.images.spec import ImageDocument
     from crossjit.known_failures import entries
     from crossjit.measure import benchmarks
-    from crossjit.report import effect, measure
+    from crossjit.report import compilers, effect, measure
     from crossjit.sources.regenerate import Rules
 
     types = {
@@ -138,7 +138,8 @@ def schemas() -> dict[str, str]:
         "regenerate": Rules,
         "benchmarks": benchmarks.Table,
     }
-    values = {**recipes.schemas(types), "measurement.json": measure.schema(), "effect.json": effect.schema()}
+    reports = {"measurement": measure, "effect": effect, "compilers": compilers}
+    values = {**recipes.schemas(types), **{f"{name}.json": each.schema() for name, each in reports.items()}}
     return {name: json.dumps(value, indent=2) + "\n" for name, value in values.items()}
 
 

@@ -12,7 +12,7 @@ from invoke.context import Context
 from crossjit.errors import CrossjitError, ExitCode, InfrastructureError, ProductError, UserError
 from crossjit.model import Arch
 from crossjit.report import terminal_style
-from crossjit.tasks import report
+from crossjit.tasks import compilers, report
 from crossjit.tasks.framework import show, show_json
 from crossjit.tasks.options import (
     MAKING,
@@ -39,7 +39,7 @@ FIRST_JIT = (3, 13)
 
 @cell_command(
     *("arch", "recipe", "variant", "suite", *MAKING),
-    iterable=["disassembly", "only"],
+    iterable=["disassembly", "llvm", "only"],
     help=describe(
         *("json", "html"),
         arch=f"{', '.join(Arch)} or all; {REPEATABLE}; default: all",
@@ -47,16 +47,18 @@ FIRST_JIT = (3, 13)
         "or 3.15 if the source is not a repository on this machine",
         variant=f"one of {VARIANTS}; default: jit",
         source="the change: a local repository with #REF (branch, tag or commit), a checkout with its uncommitted "
-        "changes, a git URL with #REF, a pull request's address on GitHub, or an archive; required",
+        "changes, a git URL with #REF, a pull request's address on GitHub, or an archive; required, but with --llvm",
         base="what the change is compared with: a ref of the source's repository, or another source; default: where "
         "the change left main or a branch such as 3.15",
-        suite=f"also run these suites on the change, and what fails on its base: {', '.join(SUITES)}; {REPEATABLE}; "
-        "default: none",
+        suite="also run these suites on the change, and what fails on its base, or with the stencils of each LLVM: "
+        f"{', '.join(SUITES)}; {REPEATABLE}; default: none",
         only=f"also run these benchmarks; {REPEATABLE}; default: none",
         fast="also run a dozen light benchmarks; default: off",
         full="also run all benchmarks; default: off",
         disassembly="also show the instructions of these uops side by side, such as _BINARY_OP_ADD_INT, or of all "
         f"that changed; {REPEATABLE}; default: none",
+        llvm="compare the stencils that these LLVM versions make of the source, such as 21,22, instead of a change; "
+        f"{REPEATABLE}; default: compare a change",
         markdown="also write a summary for a pull request to this file, - for stdout; default: none",
     ),
 )
@@ -68,6 +70,7 @@ def effect(
     fast: bool = False,
     full: bool = False,
     disassembly: list[str] | None = None,
+    llvm: list[str] | None = None,
     html: str = "",
     markdown: str = "",
     json: bool = False,
@@ -78,6 +81,9 @@ def effect(
     builds, and what small programs and benchmarks execute: their traces, uops and instructions. No effect is a result,
     too. Ends with 1 if the change does not build or a test newly fails, and with 4 if the base does not build.
     """
+    if llvms := words(llvm):
+        _require_no_change(base=base, disassembly=disassembly, only=only, fast=fast, full=full)
+        return compilers.compare(_completed(request), llvms, html=html, markdown=markdown, json=json)
     from crossjit.effect import base as bases
     from crossjit.effect.model import verdicts
     from crossjit.measure import benchmarks
@@ -111,6 +117,15 @@ def effect(
     return code
 
 
+def _require_no_change(**given: object) -> None:
+    """Raise UserError if something was given that is about a change, with --llvm."""
+    for name, value in given.items():
+        if value:
+            raise UserError(
+                f"--llvm cannot be combined with --{name}: it compares no change", hint="leave one of them out"
+            )
+
+
 def _completed(request: Request) -> Request:
     """Return the request with both archs, the variant, and the recipe of the source's version. Raises UserError."""
     from crossjit.bisect.trial import recipe_for
@@ -119,7 +134,7 @@ def _completed(request: Request) -> Request:
     if len(request.variants) > 1 or len(request.recipes) > 1 or "all" in (*request.variants, *request.recipes):
         raise UserError("effect takes one variant and one recipe", hint="name one, or leave them out")
     recipes = request.recipes
-    if not recipes and (version := bases.version(request.source or "")):
+    if not recipes and request.source and (version := bases.version(request.source)):
         if version < FIRST_JIT:
             raise UserError(
                 f"{request.source} has no JIT: it is CPython {version[0]}.{version[1]}", hint="there is one since 3.13"

@@ -14,12 +14,13 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from crossjit.effect.compilers import Compilers
 from crossjit.effect.model import Effect
 from crossjit.measure.model import CellMeasurement
 from crossjit.model import CellResult
-from crossjit.report import effect_page, html, measure_history, measure_page
+from crossjit.report import compilers_page, effect_page, html, measure_history, measure_page
 from crossjit.settings import Settings
-from tests import example_effects, example_measurements, example_runs
+from tests import example_compilers, example_effects, example_measurements, example_runs
 from tests.conftest import find_browser
 
 pytestmark = pytest.mark.browser
@@ -53,6 +54,11 @@ def effect(found: Effect) -> Document:
     return lambda settings: effect_page.page(found, run="20261130-190000-beef", reproduce="./inv effect --source .")
 
 
+def llvms(found: Compilers) -> Document:
+    """Return what makes the page of LLVMs that are held against each other."""
+    return lambda settings: compilers_page.page(found, run="20261130-190000-beef", reproduce="./inv effect --llvm 21")
+
+
 EVERY_VERDICT = run_page(example_runs.results())
 MEASURED = measured((*example_measurements.both(), example_measurements.vacuous()))
 
@@ -73,6 +79,9 @@ PAGES: dict[str, Document] = {
     "no effect": effect(example_effects.none()),
     "broken by a change": effect(example_effects.broken()),
     "hostile change": effect(example_effects.hostile()),
+    "LLVMs": llvms(example_compilers.two()),
+    "LLVMs that fail": llvms(example_compilers.four()),
+    "hostile LLVMs": llvms(example_compilers.hostile()),
 }
 
 OVERFLOW = """() => [...document.querySelectorAll("*")]

@@ -16,7 +16,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,7 @@ from crossjit.bisect.journal import Journal, Plan
 from crossjit.capsule import archive
 from crossjit.config import recipes as recipe_documents
 from crossjit.config import suites
+from crossjit.distribution import archive as distribution
 from crossjit.effect import base as effect_base
 from crossjit.errors import EngineError, SourceError
 from crossjit.measure import model
@@ -46,8 +47,8 @@ from crossjit.sources import request as sources
 from crossjit.stash.store import Store
 from crossjit.tasks import develop, docs, namespace, program
 from crossjit.tasks.options import Request, to_record
-from tests import example_measurements, example_runs
-from tests.unit import test_capsule, test_local_pythons
+from tests import example_effects, example_measurements, example_runs
+from tests.unit import test_capsule, test_distribution, test_local_pythons
 from tests.unit.trees import SUPPORT, manifest, shareable, stream
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -226,6 +227,11 @@ def home(tmp_path: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     shutil.copytree(prepared, home, symlinks=True)
     (home / "bug.py").write_text("print('all done')\n")
     archive.write(home / "bug.capsule", test_capsule.DESCRIPTION, test_capsule.MEMBERS)
+    stencils = f"// $ build.py x86_64-pc-linux-gnu\n{example_effects.header(example_effects.PLAIN)}".encode()
+    for name in ("jit_stencils-x86_64-unknown-linux-gnu.h", "jit_stencils.h", "pyconfig.h"):
+        (home / name).write_bytes(b"// " + b"0" * 64 + b"\n" + stencils)
+    about = replace(test_distribution.DESCRIPTION, version="3.15.0rc2", arch=Arch.AARCH64)
+    distribution.write(home, about, {"jit_stencils.h": stencils}, b"")
     (home / "job.log").write_text("FAIL: test_a (test.test_b.Case.test_a)\n")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("PATH", str(home))

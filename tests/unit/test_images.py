@@ -27,6 +27,7 @@ from crossjit.images import (
     Updated,
     configured,
     load_all,
+    require_llvm,
     spec_for,
     spec_with_meter,
     update,
@@ -269,6 +270,46 @@ def test_a_variant_that_needs_nothing_has_everybodys_images(forky: ImageSpec, ma
     assert len(built(engine)) == 1
 
 
+def test_an_llvm_on_request_is_in_a_layer_of_its_own(
+    specs: dict[str, ImageSpec], make: Make, engine: FakeEngine, tmp_path: Path
+) -> None:
+    forky = with_document(specs["forky"], llvm_on_request=("22", "23"))
+    own = spec_for("22", [specs["trixie"], forky])
+    assert (own.name, own.llvm, own.available_llvm) == ("forky", ("21", "22"), ("21", "22", "23"))
+    assert own.with_llvm("22") == own
+    host, foreign = (Role.TOOLCHAIN, Arch.X86_64, Arch.X86_64), (Role.TOOLCHAIN, Arch.AARCH64, Arch.X86_64)
+    assert own.packages(*host) == forky.packages(*host)
+    assert own.extra_packages(*host) == ("clang-22", "llvm-22")
+    assert own.extra_packages(*foreign) == ("clang-22", "llvm-22")
+    assert own.extra_packages(Role.TARGET, Arch.AARCH64, Arch.X86_64) == ()
+    more = own.having(ExtraPackages(toolchain=("libclang-rt-{llvm}-dev",)))
+    assert more.extra_packages(*host)[2:] == ("libclang-rt-21-dev", "libclang-rt-22-dev")
+
+    plain, added = make(spec=forky), make(spec=own)
+    assert plain.key != added.key
+    first, second = built(engine)
+    assert first.arguments["PACKAGES"] == second.arguments["PACKAGES"]
+    assert ("EXTRA" in first.arguments, second.arguments["EXTRA"]) == (False, "clang-22 llvm-22")
+    assert make(Role.TARGET, spec=own).key == make(Role.TARGET, spec=forky).key
+    recorded = {choice.more_llvm: choice for choice in releases.all_chosen(tmp_path)}
+    assert recorded.keys() == {(), ("22",)}
+    assert recorded[("22",)].spec((forky,)) == own
+
+
+def test_everybody_has_the_image_without_it(specs: dict[str, ImageSpec], make: Make) -> None:
+    bare = with_document(specs["forky"], llvm_on_request=())
+    assert make(spec=specs["forky"]).key == make(spec=bare).key
+    assert spec_for("21", specs.values()).more_llvm == ()
+    assert spec_for(None, specs.values()).more_llvm == ()
+
+
+def test_an_llvm_that_can_be_had_is_required(specs: dict[str, ImageSpec]) -> None:
+    require_llvm(("18", "21", "22"), specs.values())
+    with pytest.raises(UserError, match="no image has LLVM 99") as caught:
+        require_llvm(("21", "99"), specs.values())
+    assert "forky has 21" in caught.value.hint
+
+
 def test_every_mistake_in_every_document_is_told_with_its_place(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -317,7 +358,7 @@ def test_a_named_image_without_the_llvm_is_refused_with_the_one_that_has_it(spec
 def test_llvm_that_no_image_has(specs: dict[str, ImageSpec]) -> None:
     for name in (None, "trixie"):
         with pytest.raises(UserError) as caught:
-            spec_for("23", specs.values(), name=name)
+            spec_for("99", specs.values(), name=name)
         assert "trixie has 18 and 19" in caught.value.hint
 
 
@@ -643,6 +684,15 @@ def test_a_mirror_that_moves_on_while_an_image_is_built_is_asked_again(engine: F
     with pytest.raises(EngineError):
         make()
     assert [build.target for build in engine.builds].count("release") == asked + 1, "that is another failure"
+
+
+def test_a_package_that_the_mirror_does_not_have_is_named(engine: FakeEngine, make: Make, forky: ImageSpec) -> None:
+    lines = [f"#9 3.579 E: Unable to locate package {name}" for name in ("clang-22", "llvm-22")]
+    engine.broken_stages["toolchain"] = (*lines, f"> {lines[0]}", "ERROR: failed to solve")
+    with pytest.raises(EngineError, match=r"^the mirror's forky has no package clang-22 and llvm-22$") as caught:
+        make(spec=forky.with_llvm("22"))
+    assert "images/forky/image.toml" in caught.value.hint
+    assert not built(engine)
 
 
 def test_an_image_that_the_engine_broke_is_asked_anew(engine: FakeEngine, make: Make) -> None:

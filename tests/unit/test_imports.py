@@ -39,6 +39,7 @@ ROOMS = (
     "measure",
     "bisect",
     "effect",
+    "distribution",
     "reduction",
     "capsule",
     "debugger",
