@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,23 @@ from crossjit.errors import EngineError, OutOfMemoryError
 CALL_TIMEOUT = 120.0  # seconds for a short subcommand on a busy engine
 KILL_TIMEOUT = 30.0  # seconds for killing a command's processes, even under emulation
 MORE_MEMORY = "give it more memory, or run fewer jobs at a time: CROSSJIT_JOBS=1"
+
+
+def is_transient(output: str) -> bool:
+    """Whether a failed pull is worth another try, by the client's messages: its exit status is always the same.
+
+    A host that cannot be resolved is final, so that a pull without a network fails at once.
+    """
+    text = output.lower()
+    if "no such host" in text or "name resolution" in text or "not found" in text:
+        return False
+    return bool(
+        re.search(
+            r"time-?d? ?out|deadline exceeded|connection (reset|refused by peer)|unexpected eof|\b50[0234]\b"
+            r"|internal server error|bad gateway|service unavailable|too ?many ?requests",
+            text,
+        )
+    )
 
 
 class CliClient:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from crossjit.engine.cli_client import is_transient
 from crossjit.engine.cli_container import exit_status
-from crossjit.engine.cli_engine import CliEngine, is_transient
+from crossjit.engine.cli_engine import CliEngine
 from crossjit.engine.process import held_signals
 from crossjit.errors import EngineError
 
