@@ -19,6 +19,7 @@ from python_on_whales.exceptions import DockerException
 
 from crossjit import PROGRAM
 from crossjit.engine import endpoint
+from crossjit.engine.base import DELEGATE, unlimited
 from crossjit.engine.endpoint import Endpoint
 from crossjit.engine.process import ClientResult, finish
 from crossjit.errors import EngineError, OutOfMemoryError
@@ -102,12 +103,14 @@ class CliClient:
         return EngineError(f"{self.name} cannot {what}", hint=hint, details=details)
 
     def info(self) -> Any:
-        """Return the engine's `info`. Raises EngineError."""
+        """Return the engine's `info`. Raises EngineError, also for an engine that ignores the limits of containers."""
         podman, action = self.name == "podman", "report its state"
         with self.translated_errors(action):
             info = json.loads(self.call(action, "info", "--format", "json" if podman else "{{json .}}"))
         if not podman and not info.get("ServerVersion"):  # clients before 27 exit with 0 if no engine answers
             raise self.error(action, "")
+        if missing := unlimited(info):
+            raise EngineError(f"{self.name} without root cannot limit {' and '.join(missing)} here", hint=DELEGATE)
         return info
 
     def endpoint(self) -> Endpoint:
