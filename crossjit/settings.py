@@ -1,27 +1,53 @@
-"""The user's settings, from the environment; only this module reads crossjit's environment variables."""
+"""The user's settings: from the environment, a project's file and the user's; only this module reads them."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
-from crossjit.errors import UserError, did_you_mean
+from crossjit.config.setting import SETTINGS, Setting
+from crossjit.errors import DocumentError, UserError
 from crossjit.util.paths import full_path
 
-SNAPSHOT = r"[0-9]{8}(T[0-9]{6}Z)?"
-# A registry's host, which may have a port, and a name as the OCI distribution specification has it; or a folder.
-_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-STASH_REMOTE = (
-    rf"oci://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{{1,5}})?/{_COMPONENT}(?:/{_COMPONENT})*|file:///\S.*"
-)
+USER_FILE = "config.toml"  # in the user's configuration folder
+PROJECT_FILE = "crossjit.toml"
 _HINT = "set CROSSJIT_HOME to a writable folder"
+
+
+class Origin(StrEnum):
+    """Where a setting's value comes from; an earlier one wins."""
+
+    ENVIRONMENT = "environment"
+    PROJECT = "project"
+    USER = "user"
+    DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class SettingsFile:
+    """A configuration file: that of a project, or of the user. `exists` says whether it is read."""
+
+    path: Path
+    origin: Origin
+    exists: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where a setting was found: `place` is the variable, or the file with the number of the line."""
+
+    setting: Setting
+    origin: Origin = Origin.DEFAULT
+    value: Any = None
+    place: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,7 +59,7 @@ class Settings:
     cores and memory allow. `prepare` lets commands that need the engine set up the host first. `snapshot` is the date
     of the Debian snapshot that images are built from, `snapshot_mirror` the URL of a mirror of it, with `{date}` in
     place of the date. `stash_remote` is the URL of a stash that machines share, `trust` the file that says whose
-    artifacts are taken from it, `signing_key` the key that signs what is pushed.
+    artifacts are taken from it, `signing_key` the key that signs what is pushed. `debug` asks for tracebacks.
     """
 
     home: Path
@@ -46,6 +72,7 @@ class Settings:
     stash_remote: str = ""
     trust: Path | None = None
     signing_key: Path | None = None
+    debug: bool = False
 
     @property
     def stash(self) -> Path:
@@ -77,34 +104,34 @@ class Settings:
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read `CROSSJIT_HOME`, `CROSSJIT_SOURCE_MIRROR`, `CROSSJIT_ENGINE`, `CROSSJIT_JOBS`, `CROSSJIT_PREPARE`,
-    `CROSSJIT_SNAPSHOT`, `CROSSJIT_SNAPSHOT_MIRROR`, `CROSSJIT_STASH_REMOTE`, `CROSSJIT_TRUST`, `CROSSJIT_SIGNING_KEY`.
+    """Read the settings. Raises UserError for an invalid one, and if there is no place for the state."""
+    values = {found.setting.attribute: found.value for found in find(environ) if found.origin is not Origin.DEFAULT}
+    home = values.pop("home", None) or _data_folder()
+    return Settings(home=_require_folders(home), **values)
 
-    Raises UserError for an unknown engine, an invalid number of jobs, snapshot or remote, and if there is no place for
-    the state.
+
+def find(environ: Mapping[str, str] = os.environ) -> tuple[Found, ...]:
+    """Find each setting: in the environment, else in a project's file, else in the user's.
+
+    A variable that is empty asks for the default. Raises UserError for the first invalid variable; DocumentError with
+    every error of the files.
     """
-    home = full_path(environ["CROSSJIT_HOME"]) if environ.get("CROSSJIT_HOME") else _data_folder()
-    engine = environ.get("CROSSJIT_ENGINE") or "docker"
-    if engine not in ("docker", "podman"):
-        raise UserError(f"invalid CROSSJIT_ENGINE={engine}: expected docker or podman")
-    jobs = environ.get("CROSSJIT_JOBS") or "0"
-    if not jobs.isdecimal():
-        raise UserError(
-            f"invalid CROSSJIT_JOBS={jobs}: expected a whole number",
-            hint="leave it unset to use what the machine allows",
-        )
-    return Settings(
-        home=_require_folders(home),
-        source_mirrors=tuple(map(_mirror, environ.get("CROSSJIT_SOURCE_MIRROR", "").split())),
-        engine=engine,
-        jobs=int(jobs),
-        prepare=environ.get("CROSSJIT_PREPARE") == "1",
-        snapshot=_snapshot(environ.get("CROSSJIT_SNAPSHOT", "")),
-        snapshot_mirror=_snapshot_mirror(environ.get("CROSSJIT_SNAPSHOT_MIRROR", "")),
-        stash_remote=_stash_remote(environ.get("CROSSJIT_STASH_REMOTE", "")),
-        trust=full_path(environ["CROSSJIT_TRUST"]) if environ.get("CROSSJIT_TRUST") else None,
-        signing_key=full_path(environ["CROSSJIT_SIGNING_KEY"]) if environ.get("CROSSJIT_SIGNING_KEY") else None,
+    in_files = _in_files(environ)
+    return tuple(
+        _in_environment(setting, environ[setting.variable])
+        if setting.variable in environ
+        else in_files.get(setting.name, Found(setting))
+        for setting in SETTINGS
     )
+
+
+def files(environ: Mapping[str, str] = os.environ) -> tuple[SettingsFile, ...]:
+    """Return where configuration files are looked for: a project's, then the user's.
+
+    A project's is in the current folder or, within a repository, in the nearest folder above up to the repository's.
+    `CROSSJIT_CONFIG` names another file in place of the user's. Raises UserError if that has no full path.
+    """
+    return tuple(_files(environ))
 
 
 def make_home(settings: Settings) -> None:
@@ -137,30 +164,64 @@ def _require_folders(home: Path) -> Path:
     return home
 
 
-def _snapshot(date: str) -> str:
-    if date and not re.fullmatch(SNAPSHOT, date):
-        raise UserError(f"invalid CROSSJIT_SNAPSHOT={date}: expected a date", hint="such as 20261101T000000Z")
-    return date
+def _files(environ: Mapping[str, str]) -> Iterator[SettingsFile]:
+    try:
+        here = Path.cwd()
+        path = _project_file(here)
+        yield SettingsFile(path or here / PROJECT_FILE, Origin.PROJECT, path is not None)
+    except FileNotFoundError:
+        pass  # the current folder is gone
+    if named := environ.get("CROSSJIT_CONFIG"):
+        yield SettingsFile(full_path(named), Origin.USER, exists=True)
+        return
+    try:
+        path = platformdirs.user_config_path("crossjit") / USER_FILE
+        yield SettingsFile(path, Origin.USER, _is_there(path))
+    except RuntimeError:
+        pass  # this user has no home folder
 
 
-def _snapshot_mirror(url: str) -> str:
-    if url and not (re.match(r"https?://[^/\s]+/\S*$", url) and "{date}" in url):
-        raise UserError(
-            f"invalid CROSSJIT_SNAPSHOT_MIRROR={url}: expected a URL with {{date}} in it",
-            hint="such as https://HOST/archive/debian/{date}",
-        )
-    return url
+def _project_file(folder: Path) -> Path | None:
+    above = (folder, *folder.parents)
+    root = next((index for index, place in enumerate(above) if _is_there(place / ".git")), 0)
+    return next((place / PROJECT_FILE for place in above[: root + 1] if _is_there(place / PROJECT_FILE)), None)
 
 
-def _stash_remote(url: str) -> str:
-    if url and not re.fullmatch(STASH_REMOTE, url):
-        scheme, mark, _ = url.partition("://")
-        meant = did_you_mean(scheme, ("oci", "file")) if mark and scheme not in ("oci", "file") else ""
-        raise UserError(
-            f"invalid CROSSJIT_STASH_REMOTE={url}: expected oci://HOST/NAME or file:///FOLDER{meant}",
-            hint="such as oci://registry.example.org/team/stash; a NAME has no capital letters",
-        )
-    return url
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except OSError:  # also in a folder that this user may not enter
+        return False
+    return True
+
+
+def _in_files(environ: Mapping[str, str]) -> dict[str, Found]:
+    """Return the settings in files by name. Raises DocumentError with every error of them."""
+    there = [file for file in files(environ) if file.exists]
+    if not there:
+        return {}
+    from crossjit.config import documents, settings_file  # they take a tenth of a second to import
+
+    found: dict[str, Found] = {}
+    errors = []
+    for file in reversed(there):
+        try:
+            located = settings_file.read(file.path, of_project=file.origin is Origin.PROJECT)
+        except DocumentError as error:
+            errors.append(error)
+            continue
+        for setting in SETTINGS:
+            if (one := located.get(setting.name)) is not None:
+                found[setting.name] = Found(setting, file.origin, one.value, f"{file.path}:{one.line}")
+    if errors:
+        raise documents.together(errors)
+    return found
+
+
+def _in_environment(setting: Setting, text: str) -> Found:
+    if not text:
+        return Found(setting, place=setting.variable)
+    return Found(setting, Origin.ENVIRONMENT, setting.from_environment(text), setting.variable)
 
 
 def _data_folder() -> Path:
@@ -173,10 +234,14 @@ def _data_folder() -> Path:
         ) from error
 
 
-def _mirror(place: str) -> str:
-    return place if "://" in place else str(full_path(place))
-
-
 def wants_traceback(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether `CROSSJIT_DEBUG` asks for tracebacks instead of messages."""
-    return environ.get("CROSSJIT_DEBUG") not in (None, "", "0")
+    """Whether tracebacks are shown instead of messages. Settings that cannot be read ask for none.
+
+    It is asked while an error is handled, and raises nothing.
+    """
+    if "CROSSJIT_DEBUG" in environ:
+        return environ["CROSSJIT_DEBUG"] not in ("", "0")
+    try:
+        return load(environ).debug
+    except Exception:
+        return False

@@ -22,6 +22,8 @@ from crossjit.settings import Settings
 from tests.fakes.engine import FakeEngine
 from tests.project import copy_project
 
+os.environ.setdefault("CROSSJIT_CONFIG", os.devnull)  # a developer's own settings are not those of the tests
+
 # How long an example takes says how busy the machine is; it is no reason to fail.
 hypothesis.settings.register_profile("crossjit", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.register_profile("thorough", hypothesis.settings.get_profile("crossjit"), max_examples=1500)

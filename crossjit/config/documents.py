@@ -14,13 +14,13 @@ import pydantic
 import pydantic.dataclasses
 import tomli
 
+from crossjit.config.positions import Keys, Place, locate
 from crossjit.errors import DocumentError, did_you_mean
 from crossjit.util.text import pluralize
 
 T = TypeVar("T")
 
-Keys = tuple[str | int, ...]  # the path to a key or value: names of keys, indexes into arrays
-
+_DEPTH = 50  # of tables in tables; more would exceed Python's limit of recursion
 _HINT = "correct these lines, then run the same command again"
 
 
@@ -55,14 +55,6 @@ class Problem:
     at_value: bool = True
 
 
-@dataclass(frozen=True)
-class Place:
-    """Offsets into a document's text: the start of a key (or an array's element), and of its value."""
-
-    key: int
-    value: int
-
-
 def read(path: Path) -> Document:
     """Read a TOML file. Raises DocumentError if it is missing, cannot be read, or is not valid UTF-8 or TOML."""
     try:
@@ -76,6 +68,11 @@ def read(path: Path) -> Document:
     except OSError as error:
         hint = "check that you can read the file"
         raise DocumentError(f"{path}: cannot be read: {error.strerror}", hint=hint) from None
+    return decode(path, raw)
+
+
+def decode(path: Path, raw: bytes) -> Document:
+    """Make a document of a file's content. Raises DocumentError if it is not valid UTF-8 or TOML."""
     try:
         text = raw.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
@@ -178,6 +175,9 @@ def _adapter(of: Any) -> pydantic.TypeAdapter[Any]:
 
 def _plain(value: Any, keys: Keys, problems: list[Problem]) -> Any:
     """Return the value as JSON; a part that JSON cannot represent is null, and a problem."""
+    if len(keys) > _DEPTH:
+        problems.append(Problem(keys[:1], f"tables are nested more than {_DEPTH} deep"))
+        return None
     if isinstance(value, Mapping):
         return {key: _plain(inner, (*keys, key), problems) for key, inner in value.items()}
     if isinstance(value, list):
@@ -287,113 +287,3 @@ def _position(text: str, places: Mapping[Keys, Place], problem: Problem) -> tupl
     place = places[keys]
     offset = place.value if problem.at_value and keys == problem.keys else place.key
     return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
-
-
-_BLANK = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
-_NAME = re.compile(r"""[A-Za-z0-9_-]+|"(?:\\.|[^"\\])*"|'[^']*'""")
-_SCALAR = re.compile(
-    r'''"""(?:\\.|[^\\])*?"""(?:"{0,2})|\'\'\'.*?\'\'\'(?:'{0,2})'''  # the text may end with up to two quotes
-    r"""|"(?:\\.|[^"\\])*"|'[^']*'"""
-    r"""|\d{4}-\d\d-\d\d[ ]\d[^\s,\]}#]*|[^\s,\]}#]+""",
-    re.DOTALL,
-)
-
-
-def locate(text: str) -> dict[Keys, Place]:
-    """Find every key and value of a TOML text that tomli has accepted (it gives positions of errors only)."""
-    locator = _Locator(text)
-    locator.run()
-    return locator.found
-
-
-class _Locator:
-    """Scans a TOML text once. The text must be valid."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.at = 0
-        self.found: dict[Keys, Place] = {}
-        self.sizes: dict[Keys, int] = {}  # arrays of tables: the number of elements so far
-
-    def run(self) -> None:
-        table: Keys = ()
-        while self.skip() < len(self.text):
-            if self.text.startswith("[", self.at):
-                table = self.header()
-            else:
-                self.pair(table)
-
-    def skip(self) -> int:
-        """Skip spaces, line ends and comments."""
-        self.at = self.match(_BLANK).end()
-        return self.at
-
-    def match(self, pattern: re.Pattern[str]) -> re.Match[str]:
-        match = pattern.match(self.text, self.at)
-        if match is None:
-            raise ValueError(f"offset {self.at}: not TOML, or a TOML that is newer than this locator")
-        return match
-
-    def take(self, characters: str) -> bool:
-        """Step over these characters if they are next, after blanks."""
-        if self.text.startswith(characters, self.skip()):
-            self.at += len(characters)
-            return True
-        return False
-
-    def names(self) -> Iterator[tuple[str, int]]:
-        """Read a key, dotted or not; yield each name with its offset."""
-        while True:
-            start = self.skip()
-            raw = self.match(_NAME).group()
-            self.at += len(raw)
-            yield (next(iter(tomli.loads(f"{raw} = 0"))), start)
-            if not self.take("."):
-                return
-
-    def header(self) -> Keys:
-        """Read `[a.b]` or `[[a.b]]`; return the path of the table that it opens."""
-        array = self.take("[[") or not self.take("[")
-        names = list(self.names())
-        self.take("]]" if array else "]")
-        keys: Keys = ()
-        for name, start in names[:-1]:
-            keys = self.last((*keys, name), start)
-        name, start = names[-1]
-        keys = (*keys, name)
-        if array:
-            self.found.setdefault(keys, Place(start, start))
-            self.sizes[keys] = self.sizes.get(keys, 0) + 1
-            keys = self.last(keys, start)
-        self.found[keys] = Place(start, start)  # replaces one implied by `[a.b.c]`
-        return keys
-
-    def last(self, keys: Keys, start: int) -> Keys:
-        """Record a table that a header implies; return its path, of an array of tables the last element's."""
-        self.found.setdefault(keys, Place(start, start))
-        return (*keys, self.sizes[keys] - 1) if keys in self.sizes else keys
-
-    def pair(self, table: Keys) -> None:
-        keys = table
-        for name, start in self.names():
-            keys = (*keys, name)
-            self.found.setdefault(keys, Place(start, start))
-        self.take("=")
-        self.found[keys] = Place(self.found[keys].key, self.skip())
-        self.value(keys)
-
-    def value(self, keys: Keys) -> None:
-        if self.take("["):
-            index = 0
-            while not self.take("]"):
-                start = self.skip()
-                self.found[(*keys, index)] = Place(start, start)
-                self.value((*keys, index))
-                self.take(",")
-                index += 1
-        elif self.take("{"):
-            while not self.take("}"):
-                self.pair(keys)
-                self.take(",")
-        else:
-            self.at = self.match(_SCALAR).end()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol
 
 from crossjit.errors import Leftover
 from crossjit.model import Arch
@@ -168,9 +168,32 @@ class Container(Protocol):
     def get(self, path: str) -> AbstractContextManager[BinaryIO]:
         """Open a tar stream of a file or folder; members' names start with its last component.
 
+        Owners are those in the container, except that podman makes the container's user the owner of everything.
         Raises FileNotFoundError if it does not exist; reading raises BudgetError after `BUDGET.stream` bytes. Limits on
         the members are up to the reader (`TreeCount`).
         """
+
+
+DELEGATE = "run it as root, or with cgroup v2 whose controllers memory and pids systemd delegates to this user"
+
+
+def is_rootless(info: Mapping[str, Any]) -> bool:
+    """Whether an engine runs without root, by its `info` as docker or podman gives it."""
+    security = (info.get("host") or {}).get("security") or {}
+    return bool(security.get("rootless")) or any("name=rootless" in text for text in info.get("SecurityOptions") or ())
+
+
+def unlimited(info: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what an engine without root cannot limit, by its `info`: it ignores these limits without a word.
+
+    It can limit what the kernel's controllers of cgroup v2 that are delegated to the user can.
+    """
+    if not is_rootless(info):
+        return ()
+    if "host" in info:
+        controllers = info["host"].get("cgroupControllers") or ()
+        return tuple(name for name in ("memory", "pids") if name not in controllers)
+    return tuple(name for name, key in (("memory", "MemoryLimit"), ("pids", "PidsLimit")) if not info.get(key))
 
 
 class Engine(Protocol):

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from python_on_whales.exceptions import DockerException
 
 from crossjit import PROGRAM
 from crossjit.engine import endpoint
+from crossjit.engine.base import DELEGATE, unlimited
 from crossjit.engine.endpoint import Endpoint
 from crossjit.engine.process import ClientResult, finish
 from crossjit.errors import EngineError, OutOfMemoryError
@@ -25,6 +27,23 @@ from crossjit.errors import EngineError, OutOfMemoryError
 CALL_TIMEOUT = 120.0  # seconds for a short subcommand on a busy engine
 KILL_TIMEOUT = 30.0  # seconds for killing a command's processes, even under emulation
 MORE_MEMORY = "give it more memory, or run fewer jobs at a time: CROSSJIT_JOBS=1"
+
+
+def is_transient(output: str) -> bool:
+    """Whether a failed pull is worth another try, by the client's messages: its exit status is always the same.
+
+    A host that cannot be resolved is final, so that a pull without a network fails at once.
+    """
+    text = output.lower()
+    if "no such host" in text or "name resolution" in text or "not found" in text:
+        return False
+    return bool(
+        re.search(
+            r"time-?d? ?out|deadline exceeded|connection (reset|refused by peer)|unexpected eof|\b50[0234]\b"
+            r"|internal server error|bad gateway|service unavailable|too ?many ?requests",
+            text,
+        )
+    )
 
 
 class CliClient:
@@ -84,12 +103,14 @@ class CliClient:
         return EngineError(f"{self.name} cannot {what}", hint=hint, details=details)
 
     def info(self) -> Any:
-        """Return the engine's `info`. Raises EngineError."""
+        """Return the engine's `info`. Raises EngineError, also for an engine that ignores the limits of containers."""
         podman, action = self.name == "podman", "report its state"
         with self.translated_errors(action):
             info = json.loads(self.call(action, "info", "--format", "json" if podman else "{{json .}}"))
         if not podman and not info.get("ServerVersion"):  # clients before 27 exit with 0 if no engine answers
             raise self.error(action, "")
+        if missing := unlimited(info):
+            raise EngineError(f"{self.name} without root cannot limit {' and '.join(missing)} here", hint=DELEGATE)
         return info
 
     def endpoint(self) -> Endpoint:

@@ -228,6 +228,11 @@ class CliContainer:
         """Give it the usual share of processor time."""
         self._cli.call(f"update {self._name}", "container", "update", "--cpu-shares", str(CPU_SHARES), self.id)
 
+    @property
+    def _copy(self) -> tuple[str, ...]:
+        """The client's command line for copying with owners; podman's default gives all to the container's user."""
+        return (*self._cli.command, "cp", *(("--archive=false",) if self._cli.name == "podman" else ()))
+
     def put(self, tar: BinaryIO, destination: str) -> None:
         """Unpack an uncompressed tar stream into an existing folder; owners and modes are the tar's.
 
@@ -238,7 +243,7 @@ class CliContainer:
             unpack = ("/bin/tar", "--extract", "--file=-", "--same-permissions", "--same-owner", "--numeric-owner")
             result = feed((*self.exec("--interactive"), *unpack, f"--directory={destination}"), tar)
         else:
-            result = feed((*self._cli.command, "cp", "-", f"{self.id}:{destination}"), tar)
+            result = feed((*self._copy, "-", f"{self.id}:{destination}"), tar)
         if result.returncode != 0:
             self._cli.require_running(self.id, self._name)
             raise self._cli.error(f"copy into {destination} of {self._name}", result.stderr)
@@ -254,7 +259,7 @@ class CliContainer:
             return self._cli.error(f"copy {path} out of {self._name}", result.stderr)
 
         if not self._is_in_memory(path):
-            command = (*self._cli.command, "cp", f"{self.id}:{path}", "-")
+            command = (*self._copy, f"{self.id}:{path}", "-")
         elif self._exists(path):
             folder, _, last = path.rstrip("/").rpartition("/")
             pack = ("/bin/tar", "--create", "--file=-", "--numeric-owner", f"--directory={folder or '/'}", "--", last)

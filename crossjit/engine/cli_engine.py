@@ -25,7 +25,7 @@ from python_on_whales.exceptions import DockerException
 from crossjit import PROGRAM
 from crossjit.engine import confinement
 from crossjit.engine.base import OWNED, Container, ContainerOptions, EngineFacts, EngineObject, ImageInfo, LineSink
-from crossjit.engine.cli_client import CliClient
+from crossjit.engine.cli_client import CliClient, is_transient
 from crossjit.engine.cli_container import CliContainer
 from crossjit.engine.process import follow, held_signals
 from crossjit.errors import EngineError, Leftover
@@ -38,23 +38,6 @@ REMOVAL = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 0.0)
 
 class _Transient(Exception):  # noqa: N818 - never leaves this module
     """A pull failed, but another try may succeed."""
-
-
-def is_transient(output: str) -> bool:
-    """Whether a failed pull is worth another try, by the client's messages: its exit status is always the same.
-
-    A host that cannot be resolved is final, so that a pull without a network fails at once.
-    """
-    text = output.lower()
-    if "no such host" in text or "name resolution" in text or "not found" in text:
-        return False
-    return bool(
-        re.search(
-            r"time-?d? ?out|deadline exceeded|connection (reset|refused by peer)|unexpected eof|\b50[0234]\b"
-            r"|internal server error|bad gateway|service unavailable|too ?many ?requests",
-            text,
-        )
-    )
 
 
 class CliEngine:
@@ -73,7 +56,7 @@ class CliEngine:
         if self.name == "podman":
             version, machine = info["version"]["Version"], info["host"]["arch"]
             cores, memory, kernel = info["host"]["cpus"], info["host"]["memTotal"], info["host"].get("kernel", "")
-            buildx = self.buildx()
+            buildx = None  # it builds by itself
         else:
             version, machine = info["ServerVersion"], info.get("Architecture", "unknown")
             cores, memory, kernel = info.get("NCPU", 1), info.get("MemTotal", 0), info.get("KernelVersion", "")
@@ -110,7 +93,7 @@ class CliEngine:
     def _info(self, image: Image, reference: str) -> ImageInfo:
         config = image.config
         labels = (config.labels if config else None) or {}
-        return ImageInfo(image.id, self._arch(image.architecture, f"the image {reference}"), dict(labels))
+        return ImageInfo(_digest(image.id), self._arch(image.architecture, f"the image {reference}"), dict(labels))
 
     def _expect(self, reference: str, arch: Arch) -> ImageInfo:
         """Look up an image that must exist and be for `arch`."""
@@ -164,14 +147,22 @@ class CliEngine:
 
     def import_image(self, tarball: Path, *, tag: str, arch: Arch, labels: Mapping[str, str]) -> ImageInfo:
         """Make a one-layer image from a root file system's tarball."""
-        changes = [f"LABEL {_quoted(key)}={_quoted(value)}" for key, value in labels.items()]
-        with self.cli.translated_errors(f"import {tarball}"):
-            image = self.cli.library.image.import_(tarball, tag=tag, changes=changes, platform=arch.platform)
-            info = self._info(image, tag)
-        if info.arch is arch:
+        system, _, machine = arch.platform.partition("/")
+        flags = ["--os", system, "--arch", machine] if self.name == "podman" else ["--platform", arch.platform]
+        quoted = (
+            '"{}"'.format if self.name == "podman" else _quoted
+        )  # podman takes what is in the outer quotes as it is
+        for key, value in labels.items():
+            flags += ["--change", f"LABEL {quoted(key)}={quoted(value)}"]
+        result = self.cli.try_call("image", "import", *flags, str(tarball), tag, timeout=PULL_TIMEOUT)
+        if result.returncode != 0:
+            raise self.cli.error(f"import {tarball}", result.stderr)
+        info = self.image(tag)
+        if info is not None and info.arch is arch:
             return info
         # engines up to 20.10 ignore --platform; buildx does not, and this build runs no command
-        self.remove(EngineObject("image", info.id, tag, labels))
+        if info is not None:
+            self.remove(EngineObject("image", info.id, tag, labels))
         with tempfile.TemporaryDirectory(dir=tarball.parent, prefix=".import-") as folder:
             context = Path(folder)
             name = "rootfs" + "".join(tarball.suffixes[-2:])
@@ -195,7 +186,7 @@ class CliEngine:
     ) -> ImageInfo:
         """Build a stage of the Dockerfile in `context` with buildx, for the platform of `arch`."""
         if self.name == "podman":
-            flags = ["build"]
+            flags = ["build", "--layers=false"]  # its cache of layers does not tell platforms apart
         else:
             if self.cli.command and self.buildx() is None:
                 raise EngineError(
@@ -252,8 +243,14 @@ class CliEngine:
                 tags = image.repo_tags
                 config = image.config
                 labels_of = (config.labels if config else None) or {}
-                things.append(EngineObject("image", image.id, tags[0] if tags else image.id, dict(labels_of)))
-        return things
+                digest = _digest(image.id)
+                things.append(EngineObject("image", digest, tags[0] if tags else digest, dict(labels_of)))
+        wanted = {OWNED: None, **labels}.items()  # podman 4 also lists images with only one of several labels
+        return [
+            thing
+            for thing in things
+            if all(key in thing.labels and value in (None, thing.labels[key]) for key, value in wanted)
+        ]
 
     def remove(self, thing: EngineObject) -> None:
         """Remove an object; it may be gone already."""
@@ -286,7 +283,7 @@ class CliEngine:
             flags += confinement.no_proxies(self.name)
         for key, value in options.env.items():
             flags += ["--env", f"{key}={value}"]
-        flags += confinement.flags(options)
+        flags += [*confinement.flags(options), *confinement.own_limits(self.name)]
         # the program by its absolute path: PATH may begin with folders that commands can write to
         flags += ["--entrypoint", "/bin/sleep", info.id, str(options.limits.seconds)]
         created: list[str] = []
@@ -330,6 +327,8 @@ class CliEngine:
     def ensure_volume(self, name: str, labels: Mapping[str, str]) -> None:
         """Make a named volume if it does not exist; for the engine, an existing name is not an error."""
         flags = [flag for key, value in labels.items() for flag in ("--label", f"{key}={value}")]
+        if self.name == "podman":  # else its first user, which is the container's, becomes its owner
+            flags += ["--opt", "o=uid=0,gid=0"]
         if self.cli.try_call("volume", "inspect", name).returncode != 0:
             self.cli.call(f"make the volume {name}", "volume", "create", *flags, name)
 
@@ -384,6 +383,11 @@ def _version(output: str) -> str:
     """Return the version in a program's output; the whole output if there is none."""
     match = re.search(r"\d+\.\d+[^\s]*", output)
     return match.group() if match else output
+
+
+def _digest(image: str) -> str:
+    """Return an image's id as docker writes it; podman's lists have it so, too, but not its other answers."""
+    return image if ":" in image else f"sha256:{image}"
 
 
 def _quoted(text: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+from pathlib import Path
 
 from crossjit.engine.base import READ_ONLY, ContainerOptions
 
@@ -46,6 +48,19 @@ def build_proxies() -> list[str]:
     return [flag for name in PROXIES if os.environ.get(name) for flag in ("--build-arg", name)]
 
 
+def own_limits(client: str) -> list[str]:
+    """Return the flags that keep podman from raising its own limit of processes, which takes CAP_SYS_RESOURCE.
+
+    A root in a container, or in a small virtual machine, lacks that. `--pids-limit` is what limits a container.
+    """
+    if client != "podman":
+        return []
+    _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    most = int(Path("/proc/sys/kernel/pid_max").read_text(encoding="utf-8"))  # to which podman lowers its own limit
+    limit = most if hard == resource.RLIM_INFINITY else min(hard, most)
+    return ["--ulimit", f"nproc={limit}:{limit}"]
+
+
 def flags(options: ContainerOptions) -> list[str]:
     """Return the flags that confine a container."""
     result = ["--init", "--user", KEEPER, "--no-healthcheck"]
@@ -61,7 +76,7 @@ def flags(options: ContainerOptions) -> list[str]:
         result += ["--tmpfs", folder if ":" in folder else f"{folder}:rw,exec,nosuid,nodev,mode=1777"]
     for volume, folder in options.volumes.items():
         bare = folder.removesuffix(READ_ONLY)
-        access = ",readonly" if bare != folder else ""
+        access = ",ro" if bare != folder else ""
         result += ["--mount", f"type=volume,source={volume},target={bare}{access}"]
     limits = options.limits
     if limits.memory is not None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from crossjit import PROGRAM
+from crossjit.engine.base import DELEGATE
 from crossjit.host.inspect import HostInfo, number
 from crossjit.model import Arch
 
@@ -96,10 +97,15 @@ def _engine(host: HostInfo) -> Iterator[Check]:
         yield Check(daemon, Status.FAIL, engine.problem or "not running", _start(host), "everything that runs")
     else:
         location = "" if host.ability is None or host.ability.local else f", on another machine ({engine.system})"
+        rootless = ", rootless" if engine.rootless else ""
         found = (
-            f"{engine.version}, {engine.arch or 'unknown arch'}, cgroup v{engine.cgroup}, {engine.storage}{location}"
+            f"{engine.version}, {engine.arch or 'unknown arch'}, cgroup v{engine.cgroup}, {engine.storage}{rootless}"
         )
-        if engine.arch is None:
+        found += location
+        if engine.unlimited:
+            found += f": cannot limit {' and '.join(engine.unlimited)}"
+            yield Check(daemon, Status.FAIL, found, (DELEGATE,), "everything that runs")
+        elif engine.arch is None:
             remedy: tuple[str, ...] = (f"use an engine on a machine of {' or '.join(Arch)}",)
             yield Check(daemon, Status.FAIL, found, remedy, "everything that runs")
         elif engine.name == "docker" and number(engine.version) < ENGINE:

@@ -12,9 +12,10 @@ from pydantic import Field
 
 import crossjit
 from crossjit.config import documents
+from crossjit.config.setting import SNAPSHOT
 from crossjit.errors import DocumentError, UserError, did_you_mean
 from crossjit.model import Arch, ExtraPackages
-from crossjit.settings import SNAPSHOT, Settings
+from crossjit.settings import Settings
 from crossjit.util.text import join_words
 
 _UNUSED_SUFFIXES = frozenset({".json", ".lock", ".md", ".py", ".toml"})  # files of a context that builds never read

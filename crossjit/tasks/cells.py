@@ -123,7 +123,7 @@ def schema(context: Context, check: bool = False) -> None:
 
 def schemas() -> dict[str, str]:
     """Return the schemas' files by name."""
-    from crossjit.config import recipes, suites
+    from crossjit.config import recipes, settings_file, suites
     from crossjit.images.spec import ImageDocument
     from crossjit.known_failures import entries
     from crossjit.measure import benchmarks
@@ -137,6 +137,7 @@ def schemas() -> dict[str, str]:
         "caveats": suites.Caveats,
         "regenerate": Rules,
         "benchmarks": benchmarks.Table,
+        **settings_file.tables(),
     }
     reports = {"measurement": measure, "effect": effect, "compilers": compilers}
     values = {**recipes.schemas(types), **{f"{name}.json": each.schema() for name, each in reports.items()}}

@@ -1,4 +1,4 @@
-"""`docs`: the documentation page that lists every command, generated from the commands."""
+"""`docs`: what is generated of the documentation: the page that lists every command, and the table of settings."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from invoke.parser.argument import Argument
 from invoke.parser.context import to_flag
 
 from crossjit import PROJECT
+from crossjit.config.setting import SETTINGS
 from crossjit.errors import UserError
 from crossjit.tasks.framework import Command, command, show
 
-PAGE = "docs/commands.md"
+PAGE, SETTINGS_PAGE = "docs/commands.md", "docs/settings.md"
+
+_BEGIN, _END = "<!-- Written by `./inv docs`: -->\n", "<!-- up to here -->\n"
 
 _HEAD = """\
 # All commands
@@ -26,22 +29,37 @@ This page has what `./inv COMMAND --help` prints. [Usage](usage.md) shows the co
 
 
 def task(namespace: Collection) -> Command:
-    """Return the task that writes the page of a collection's commands, including itself."""
+    """Return the task that writes the generated pages, for a collection's commands, including itself."""
 
-    @command(help={"check": "write nothing, and end with 2 if the page is not current; default: off"})
+    @command(help={"check": "write nothing, and end with 2 if a page is not current; default: off"})
     def docs(context: Context, check: bool = False) -> None:
-        """Write the page of the documentation that lists every command: docs/commands.md."""
-        path = PROJECT / PAGE
-        text = page(namespace)
-        current = path.is_file() and path.read_text(encoding="utf-8") == text
-        if not current and check:
-            raise UserError(f"{PAGE} is not current", hint="`./inv docs` writes it")
-        if not current:
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        show(f"{PAGE} is current" if current else f"written: {PAGE}")
+        """Write what is generated of the documentation: docs/commands.md, and the table of docs/settings.md."""
+        for name, text in pages(namespace).items():
+            path = PROJECT / name
+            current = path.is_file() and path.read_text(encoding="utf-8") == text
+            if not current and check:
+                raise UserError(f"{name} is not current", hint="`./inv docs` writes it")
+            if not current:
+                path.write_text(text, encoding="utf-8")
+            show(f"{name} is current" if current else f"written: {name}")
 
     return docs
+
+
+def pages(namespace: Collection) -> dict[str, str]:
+    """Return the pages that are generated, or contain what is, by their names."""
+    settings = (PROJECT / SETTINGS_PAGE).read_text(encoding="utf-8")
+    return {PAGE: page(namespace), SETTINGS_PAGE: with_settings(settings)}
+
+
+def with_settings(text: str) -> str:
+    """Return the page of settings, given as it is now, with their table."""
+    before, _, rest = text.partition(_BEGIN)
+    rows = (
+        f"| `{setting.name}` | `{setting.variable}` | {setting.meaning} | {setting.default} |" for setting in SETTINGS
+    )
+    table = "\n".join(("| key | variable | meaning | default |", "|---|---|---|---|", *rows))
+    return f"{before}{_BEGIN}\n{table}\n\n{_END}{rest.partition(_END)[2]}"
 
 
 def page(namespace: Collection) -> str:

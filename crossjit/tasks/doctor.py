@@ -25,7 +25,7 @@ def doctor(context: Context, fix: bool = False, json: bool = False) -> ExitCode:
 
     if fix:
         return _fix(json)
-    checks = host.check(settings.load())
+    checks = (_settings(), *host.check(settings.load()))
     if json:
         show_json({"checks": [check.to_json() for check in checks]})
     else:
@@ -48,6 +48,15 @@ def setup(context: Context, json: bool = False, updates: bool = False) -> ExitCo
     asks first; otherwise it prints the commands and stops. An engine that works is left alone.
     """
     return _fix(json, updates=updates)
+
+
+def _settings() -> Check:
+    """Report the configuration files that are read."""
+    from crossjit import settings
+    from crossjit.host import Check, Status
+
+    read = [str(file.path) for file in settings.files() if file.exists]
+    return Check("settings", Status.OK, ", ".join(read) or "no configuration file; `config show` lists them")
 
 
 def _fix(json: bool, *, updates: bool = False) -> ExitCode:

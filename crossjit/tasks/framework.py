@@ -288,7 +288,7 @@ def _unexpected(error: Exception) -> Exit:
     _trace(error)
     try:
         home = settings.load().home
-    except CrossjitError:
+    except Exception:  # maybe this one
         home = Path(tempfile.gettempdir())
     shown = bug_report.as_crossjit_error(error, home)
     return ended(tables.error_text(shown), shown.exit_code)

@@ -16,6 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from crossjit.engine.base import OWNED, Container, ContainerOptions, Engine
+from crossjit.engine.cli_engine import CliEngine
 from crossjit.model import Arch
 from tests.fakes.engine import FakeProcess
 
@@ -40,6 +41,11 @@ class Bench:
     image: str
     other_image: str
     mark: str = field(default_factory=lambda: uuid4().hex)
+
+    @property
+    def is_podman(self) -> bool:
+        """Whether it is podman, which differs in a few ways that crossjit does not depend on."""
+        return isinstance(self.engine, CliEngine) and self.engine.name == "podman"
 
     @property
     def labels(self) -> dict[str, str]:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from crossjit.engine.base import unlimited
+from crossjit.engine.cli_client import is_transient
 from crossjit.engine.cli_container import exit_status
-from crossjit.engine.cli_engine import CliEngine, is_transient
+from crossjit.engine.cli_engine import CliEngine
 from crossjit.engine.process import held_signals
 from crossjit.errors import EngineError
 
@@ -47,6 +49,35 @@ case "$*" in
     *) echo 'Cannot connect to the Docker daemon' >&2; exit 1 ;;
 esac
 """
+
+
+def test_an_engine_without_root_that_limits_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would start containers all the same, and ignore their limits."""
+    client = tmp_path / "podman"
+    client.write_text(
+        """#!/bin/sh\necho '{"host": {"security": {"rootless": true}, "cgroupControllers": ["pids"]}}'\n"""
+    )
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(EngineError, match="podman without root cannot limit memory here") as caught:
+        CliEngine("podman").facts()
+    assert "cgroup v2" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        ({"host": {"security": {"rootless": True}, "cgroupControllers": []}}, ("memory", "pids")),
+        ({"host": {"security": {"rootless": True}, "cgroupControllers": ["cpu", "memory", "pids"]}}, ()),
+        ({"host": {"security": {"rootless": False}, "cgroupControllers": []}}, ()),
+        ({"SecurityOptions": ["name=seccomp", "name=rootless"], "MemoryLimit": True, "PidsLimit": False}, ("pids",)),
+        ({"SecurityOptions": ["name=rootless"], "MemoryLimit": True, "PidsLimit": True}, ()),
+        ({"SecurityOptions": None, "MemoryLimit": False, "PidsLimit": False}, ()),
+        ({}, ()),
+    ],
+)
+def test_what_an_engine_cannot_limit(info: dict[str, object], expected: tuple[str, ...]) -> None:
+    assert unlimited(info) == expected
 
 
 def test_a_client_that_ends_well_without_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

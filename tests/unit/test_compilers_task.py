@@ -252,8 +252,3 @@ class TestSuites:
         assert suites == []
         assert any("3.15/x86_64/jit with LLVM 22: fail: 0 tests ran" in line for line in shown(capsys))
         assert [*machine.ctx.store.artifacts()] == []
-
-    def test_of_a_change_are_not_run_by_effect(self) -> None:
-        body = effect.effect.body.__wrapped__  # type: ignore[attr-defined]
-        with pytest.raises(UserError, match="--suite needs --llvm"):
-            body(None, Request(source="x", selection=read(suite=["jit"]).selection))

@@ -32,6 +32,7 @@ from crossjit.bisect.journal import Journal, Plan
 from crossjit.capsule import archive
 from crossjit.config import recipes as recipe_documents
 from crossjit.config import suites
+from crossjit.config.setting import SETTINGS
 from crossjit.distribution import archive as distribution
 from crossjit.effect import base as effect_base
 from crossjit.errors import EngineError, SourceError
@@ -332,7 +333,8 @@ def test_commands_are_read_as_a_shell_reads_them(line: str, found: list[tuple[st
 
 def test_the_page_of_all_commands_is_current() -> None:
     page = docs.page(namespace)
-    assert (ROOT / docs.PAGE).read_text(encoding="utf-8") == page, "`./inv docs` writes it"
+    for name, text in docs.pages(namespace).items():
+        assert (ROOT / name).read_text(encoding="utf-8") == text, "`./inv docs` writes it"
     for name in namespace.task_names:
         section = page.partition(f"\n## {name.replace('.', ' ')}\n")[2].partition("\n## ")[0]
         assert all(re.search(rf"^\| `(\S+, )?{to_flag(flag)}[ ,`]", section, re.M) for flag in flags(name))
@@ -393,7 +395,8 @@ def test_all_variants_suites_and_recipes_are_in_usage() -> None:
 def test_all_settings_are_listed() -> None:
     texts = ((ROOT / name).read_text() for name in ("inv", "crossjit/settings.py"))
     read = {name for text in texts for name in re.findall(r"CROSSJIT_[A-Z_]+", text)} - {"CROSSJIT_INV_PYTHON"}
-    assert read == {name for name in code("docs/settings.md") if name.startswith("CROSSJIT_")}
+    listed = {name for name in code("docs/settings.md") if re.fullmatch(r"CROSSJIT_[A-Z_]+", name)}
+    assert listed == read | {setting.variable for setting in SETTINGS}
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/verdicts.md"])

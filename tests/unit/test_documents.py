@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pydantic import AfterValidator, Field
 
 from crossjit.config import documents
-from crossjit.config.documents import Keys, Problem, locate
+from crossjit.config.documents import Problem
+from crossjit.config.positions import Keys, locate
 from crossjit.errors import DocumentError, ExitCode
 
 

@@ -117,7 +117,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     for module, name in ((engine, "connect"), (host, "ensure"), (host, "check"), (host, "setup"), (host, "inspect")):
         monkeypatch.setattr(module, name, nothing_starts)
     monkeypatch.setattr(develop, "run_child", lambda argv, **options: 0)
-    monkeypatch.setattr("crossjit.tasks.docs.PAGE", str(tmp_path / "commands.md"))
+    monkeypatch.setattr("crossjit.tasks.docs.pages", lambda namespace: {})
     monkeypatch.setattr("crossjit.tasks.cells.schemas", dict)
     monkeypatch.setattr(subprocess, "Popen", nothing_starts)  # the backstop
     monkeypatch.setenv("CROSSJIT_HOME", str(tmp_path / "home"))

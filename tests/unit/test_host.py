@@ -11,8 +11,8 @@ import pytest
 
 from crossjit import host
 from crossjit.errors import ExitCode, InfrastructureError
-from crossjit.host.checks import checks, missing
-from crossjit.host.inspect import number
+from crossjit.host.checks import Status, checks, missing
+from crossjit.host.inspect import EngineLook, number
 from crossjit.model import Arch
 from crossjit.settings import Settings
 from tests.unit.pretend_host import (
@@ -520,6 +520,20 @@ def test_podman_needs_neither_daemon_nor_buildx(tmp_path: Path, bookworm: Preten
     with pytest.raises(InfrastructureError):  # bookworm's offers here have no podman
         repair(podman, bookworm)
     assert not any("docker" in line for line in bookworm.changes)
+
+
+def test_podman_without_root_that_limits_nothing(settings: Settings, bookworm: PretendHost) -> None:
+    podman = EngineLook(
+        "podman", client="4.3.1", version="4.3.1", arch=Arch.X86_64, cgroup="1", storage="overlay", rootless=True
+    )
+    unlimited: tuple[str, ...]
+    for unlimited, status in ((("memory", "pids"), Status.FAIL), ((), Status.OK)):
+        looked = replace(host.inspect(settings, bookworm), engine=replace(podman, unlimited=unlimited))
+        (check,) = (check for check in checks(looked) if check.name == "podman engine")
+        assert check.status is status
+        assert "cgroup v1, overlay, rootless" in check.found
+        assert check.found.endswith("cannot limit memory and pids") is bool(unlimited)
+        assert ("cgroup v2" in " ".join(check.remedy)) is bool(unlimited)
 
 
 # Ensuring
