@@ -87,7 +87,7 @@ def effect(
     from crossjit.effect import base as bases
     from crossjit.effect.model import verdicts
     from crossjit.measure import benchmarks
-    from crossjit.report import answers, effect_listing
+    from crossjit.report import answers
     from crossjit.report import effect as as_report
     from crossjit.runs.model import exit_code_of
 
@@ -109,12 +109,20 @@ def effect(
     if json:
         show_json(document)
     elif report.STDOUT not in files.values():
-        style = terminal_style.style_of(sys.stdout)
-        show("\n\n".join([as_report.as_text(result, style), *effect_listing.as_text(result, words(disassembly))]))
-        show(f"\nrun:       {about['run']}\nreproduce: {about['reproduce']}")
+        _show(result, words(disassembly), about)
     for kind, place in files.items():
         report.write(place, texts[kind].encode("utf-8", "replace"))
     return code
+
+
+def _show(result: Effect, disassembly: Sequence[str], about: Mapping[str, str]) -> None:
+    """Print the answer, and the instructions of the named uops side by side."""
+    from crossjit.report import effect as as_report
+    from crossjit.report import effect_listing
+
+    style = terminal_style.style_of(sys.stdout)
+    show("\n\n".join([as_report.as_text(result, style), *effect_listing.as_text(result, disassembly)]))
+    show(f"\nrun:       {about['run']}\nreproduce: {about['reproduce']}")
 
 
 def _require_no_change(**given: object) -> None:
