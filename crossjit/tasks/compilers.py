@@ -52,8 +52,7 @@ def compare(
     elif report.STDOUT not in files.values():
         show(as_report.as_text(result, terminal_style.style_of(sys.stdout)))
         show(f"\nrun:       {about['run']}\nreproduce: {about['reproduce']}")
-    for kind, place in files.items():
-        report.write(place, texts[kind].encode("utf-8", "replace"))
+    report.write_all(files, texts)
     return code
 
 

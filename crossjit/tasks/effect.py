@@ -94,8 +94,7 @@ def effect(
     files = report.places(json=json, html=html, markdown=markdown)
     if not request.source:
         raise UserError("effect needs --source", hint="name the change, such as --source ~/cpython#my-branch")
-    names = words(only)
-    chosen = benchmarks.select(benchmarks.load(), names, fast=fast, full=full) if names or fast or full else ()
+    chosen = benchmarks.select(benchmarks.load(), words(only), fast=fast, full=full) if only or fast or full else ()
     found = bases.find(request.source, base_in_full(base))
     request = _completed(request)
     with opened(request, looks=True) as session:

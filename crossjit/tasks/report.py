@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,6 +81,12 @@ def write(place: str, content: bytes) -> None:
     else:
         _write(full_path(place), content)
         note(f"wrote {place}")
+
+
+def write_all(files: Mapping[str, str], texts: Mapping[str, str]) -> None:
+    """Write reports to their places; `texts` has them by their forms. Raises UserError, InfrastructureError."""
+    for kind, place in files.items():
+        write(place, texts[kind].encode("utf-8", "replace"))
 
 
 def measured(kind: str, found: Sequence[CellMeasurement], *, run: str, reproduce: str) -> bytes:
