@@ -237,6 +237,19 @@ class Round:
         seconds = self.home("one").invoke("measure", *selected, option).seconds
         return {line: per_baseline(seconds, self.baseline, note="on both archs, the first time: wheels are fetched")}
 
+    def effect(self, line: str, *options: str) -> Mapping[str, Sample]:
+        """Say what a new change to a uop does, on both archs. Its base is in the stash."""
+        tree, both = self.bench.tree, (self.bench.arch, self.bench.foreign)
+        self.build("one", *both, source=f"{tree}#HEAD")
+        try:
+            self.bench.choice.edits.uop.apply(tree, next(self._numbers))
+            found = self.home("one").invoke(
+                "effect", "--source", str(tree), "--base", "HEAD", *self.selected(*both), *options
+            )
+        finally:
+            trees.restore(tree)
+        return {line: per_baseline(found.seconds, self.baseline, note="both archs; the change is built")}
+
     def emulated(self, line: str, cpu: str | None) -> Mapping[str, Sample]:
         """Build under QEMU until the required factor is reached, or for the time of a sample."""
         bench, cross = self.bench, self.taken["cross"].seconds

@@ -121,6 +121,17 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     *_edited("tests", "only a test changed", 0.05),
     *_edited("docs", "only documentation changed", 0.05),
     Measurement(
+        (Line("effect", "effect of one uop, both archs", T, 0.6),),
+        partial(Round.effect, line="effect"),
+        needs=("hand-native", "cross-second", "checkout-native"),
+    ),
+    Measurement(
+        (Line("effect-fast", "effect of one uop with --fast, both archs", T, 3.0),),
+        lambda round_: round_.effect("effect-fast", "--fast"),
+        needs=("hand-native", "cross-second", "checkout-native"),
+        usual=False,
+    ),
+    Measurement(
         (Line("walk", "a walk over commits, each commit and arch", T, 0.2),),
         Round.walk,
         needs=("cross-second", "checkout-native"),
