@@ -161,7 +161,7 @@ class TestLines:
 
     def test_all_but_the_unusual_are_taken(self) -> None:
         left = {each.name for each in lines.MEASUREMENTS} - {each.name for each in lines.chosen([])}
-        assert left == {"emulated-cpu", "measure-full"}
+        assert left == {"emulated-cpu", "measure-full", "effect-fast"}
 
     def test_a_line_takes_along_what_it_needs(self) -> None:
         taken = [measurement.name for measurement in lines.chosen(["uop-cross"])]
