@@ -152,6 +152,9 @@ def test_executors_are_counted_with_their_side_exits(monkeypatch: pytest.MonkeyP
                 raise RuntimeError("no JIT in this build")
             return bytes(self.size)
 
+        def __iter__(self) -> Iterator[tuple[str, int, int, int]]:
+            return iter([("_START_EXECUTOR", 0, 9, 0), ("_SET_IP", 0, self.size // 4096, 0), ("_SET_IP", 0, 8, 0)])
+
     side = Executor(4096, [])
     first = Executor(8192, [side, Executor(-1, []), Executor(0, [])])
     side.exits.append(first)
@@ -166,7 +169,21 @@ def test_executors_are_counted_with_their_side_exits(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "_opcode", module(get_executor=get_executor))
     monkeypatch.setitem(sys.modules, "opcode", module(opmap={"ENTER_EXECUTOR": code.co_code[0]}))
     monkeypatch.setattr(launcher, "gc", module(get_referents=lambda executor: [*executor.exits, "other"]))
-    assert launcher.size_of(launcher.executors(code)) == {"executors": 2, "bytes": 12288}
+    found = launcher.executors(code)
+    assert [(place, executor.size) for place, executor in found.items()] == [
+        ("script.<module>:0", 8192),
+        ("script.<module>:0 > 1", 4096),
+        ("script.<module>:0 > -1", -1),
+        ("script.<module>:0 > 0", 0),
+    ]
+    assert launcher.size_of(found.values()) == {"executors": 2, "bytes": 12288}
+
+
+def test_executors_with_the_same_place_are_numbered(monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = load("launch")
+    code = compile("x = 1", "/a/bm_nbody/run_benchmark.py", "exec")
+    monkeypatch.setattr(launcher, "entries", lambda script: [(code, 2, "one"), (code, 2, "two"), (code, 2, "three")])
+    assert [*launcher.executors(code)] == ["bm_nbody.<module>:1", "bm_nbody.<module>:1 (2)", "bm_nbody.<module>:1 (3)"]
 
 
 def test_executors_are_described_before_a_second_last_mark(script: Path, tmp_path: Path) -> None:
@@ -221,9 +238,10 @@ def test_what_is_written_about_an_executor(
     place = ctypes.addressof(code)
     monkeypatch.setattr(describer, "executable_memory", lambda: [(place, place + 4096)])
     none = Executor(ctypes.create_string_buffer(0))
-    describer.write(tmp_path / "lines", [Executor(code, jump=jump), none])
+    describer.write(tmp_path / "lines", {"m.f:1": Executor(code, jump=jump), "m.f:2": none})
     (line,) = (tmp_path / "lines").read_text().splitlines()
     assert json.loads(line) == {
+        "place": "m.f:1",
         "address": place,
         "size": len(CODE),
         "code": CODE.rstrip(b"\0").hex(),
@@ -242,13 +260,13 @@ def test_an_executor_with_another_layout_is_an_error(
     executor = Executor(code)
     monkeypatch.setattr(describer, "executable_memory", lambda: [(place, place + 16)])
     with pytest.raises(describer.LayoutError, match="address of an executor's machine code is not in"):
-        describer.write(tmp_path / "lines", [executor])
+        describer.write(tmp_path / "lines", {"m.f:1": executor})
     executor.uops[1] = ("_B", 2, 9, 0)
     with pytest.raises(describer.LayoutError, match="uops are not what the executor tells"):
-        describer.write(tmp_path / "lines", [executor])
+        describer.write(tmp_path / "lines", {"m.f:1": executor})
     executor.uops.append(("_C", 0, 0, 0))
     with pytest.raises(describer.LayoutError, match="uops are not in the executor"):
-        describer.write(tmp_path / "lines", [executor])
+        describer.write(tmp_path / "lines", {"m.f:1": executor})
 
 
 def test_only_anonymous_memory_that_can_be_executed_has_jit_code(describer: ModuleType) -> None:
