@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from crossjit.effect import uops
+from crossjit.effect import uops, work
 from crossjit.effect.binaries import Binary
 from crossjit.effect.cell import unknown
 from crossjit.effect.model import BASE, CHANGE, Build, CellEffect, Effect, Problem, Side
+from crossjit.effect.operations import Operation, Operations
+from crossjit.effect.regressions import Regressions
 from crossjit.effect.uops import Comparison
+from crossjit.effect.work import ProgramWork, Ran
 from crossjit.measure import stencils
+from crossjit.measure.detail import Warm
+from crossjit.measure.model import Sample
 from crossjit.measure.stencils import Instruction, Patch, Stencil
-from crossjit.model import Arch, Cell, Verdict
+from crossjit.measure.uops import Division, Step, Trace
+from crossjit.model import Arch, Cell, Outcome, TestResult, Verdict
 from tests.example_runs import HOSTILE
 
 X86, ARM = Arch.X86_64, Arch.AARCH64
@@ -125,6 +131,30 @@ BASE_SIDE = Side("/src/cpython#" + "0" * 40, "07a555d4fce8" + "0" * 28, "3.15.0a
 CHANGE_SIDE = Side("/src/cpython#branch", "6d73bc226723" + "0" * 28, "3.15.0a7+")
 
 
+def program(name: str, count: int, *, fewer: int = 0) -> ProgramWork:
+    """Return a program with a trace of so many uops, some of which are gone after a change, and with a side exit."""
+    names = [f"_MICRO_OPERATION_{number}" for number in range(count)]
+    ran: list[Ran] = []
+    for own in (names, names[fewer:]):
+        steps = tuple(Step(each, 8, 1000, 2000) for each in own)
+        instructions = 2000 * len(own) + 10
+        traces = Trace(f"{name}:3", steps), Trace(f"{name}:3 > 7", (Step("_EXIT_TRACE", 8, 10, 10),))
+        division = Division(traces, 4096, instructions, 0, 0)
+        calls = {"jit": 2 * instructions, "python": 900_000}, {"jit": instructions, "python": 500_000}
+        ran.append(
+            Ran(Sample(calls), Warm({"jit": instructions}, loads={"jit": 70}, stores={"jit": 30}, uops=division))
+        )
+    known = Operations(frozenset({*names, "_EXIT_TRACE"}), {each: frozenset(names[:9]) for each in Operation})
+    before, after = ran
+    return work.compare(name, before, after, (known, known), frozenset())
+
+
+def executing(found: Effect, programs: tuple[ProgramWork, ...], benchmarks: tuple[ProgramWork, ...] = ()) -> Effect:
+    """Return a change after which these programs run in each cell."""
+    cells = tuple(replace(each, programs=programs, benchmarks=benchmarks) for each in found.cells)
+    return replace(found, cells=cells, unknown=tuple(unknown(cells)))
+
+
 def effect(*cells: CellEffect) -> Effect:
     """Return the effect of a change in some cells."""
     return Effect(BASE_SIDE, CHANGE_SIDE, cells, tuple(unknown(cells)))
@@ -132,7 +162,8 @@ def effect(*cells: CellEffect) -> Effect:
 
 def few() -> Effect:
     """Return a change to four uops on x86_64, and to none on aarch64."""
-    return effect(cell(X86, comparison()), cell(ARM, uops.compare(BEFORE, BEFORE)))
+    found = effect(cell(X86, comparison()), cell(ARM, uops.compare(BEFORE, BEFORE)))
+    return executing(found, (program("calls.stars", 20, fewer=2), program("text.join", 9)))
 
 
 def none() -> Effect:
@@ -147,7 +178,11 @@ def many(count: int = 350) -> Effect:
         named(**{f"{name}0": 20 + number % 40 + extra * (number % 7) for number, name in enumerate(names)})
         for extra in (0, 1)
     )
-    return effect(*(cell(arch, uops.compare(before, after)) for arch in (X86, ARM)))
+    found = effect(*(cell(arch, uops.compare(before, after)) for arch in (X86, ARM)))
+    programs = tuple(program(f"programs.number_{number}", 300, fewer=1 + number % 9) for number in range(120))
+    tests = Regressions(("jit",), 7610, tuple(TestResult("jit", f"test_{n}", Outcome.FAILED) for n in range(90)))
+    found = replace(found, cells=tuple(replace(each, tests=tests) for each in found.cells))
+    return executing(found, programs, (*programs, ProgramWork("broken", problem="in the change: it failed")))
 
 
 def failure(side: str = CHANGE, verdict: Verdict = Verdict.FAIL) -> Problem:
@@ -178,7 +213,23 @@ def hostile() -> Effect:
     code = replace(evil[0].variants[0], after=uops.Code(uops.Size(), HOSTILE, listed))
     found = replace(found, uops=(replace(evil[0], variants=(code,)), *evil[1:]))
     problems = tuple(Problem(CHANGE, Verdict.INFRA, text, text, HOSTILE) for text in HOSTILE)
-    own = replace(cell(X86, found, *problems), after=replace(build("c"), compiler=HOSTILE[0], binaries=()))
+    strange = tuple(replace(program("calls.stars", 5, fewer=1), name=text) for text in HOSTILE)
+    traced = tuple(
+        replace(each, traces=tuple(replace(trace, place=text, after=HOSTILE) for trace in each.traces))
+        for each, text in zip(strange, HOSTILE, strict=True)
+    )
+    named_so = tuple(
+        replace(uop, name=text) for uop, text in zip(strange[0].uops * len(HOSTILE), HOSTILE, strict=False)
+    )
+    executed = (*traced, replace(strange[0], uops=named_so), ProgramWork(HOSTILE[0], problem=HOSTILE[1]))
+    failing = tuple(TestResult("jit", text, Outcome.FAILED, message=text) for text in HOSTILE)
+    tests = Regressions(HOSTILE, 3, failing, HOSTILE, HOSTILE)
+    own = replace(
+        cell(X86, found, *problems),
+        programs=executed,
+        tests=tests,
+        after=replace(build("c"), compiler=HOSTILE[0], binaries=()),
+    )
     side = Side(HOSTILE[0], None, HOSTILE[1], HOSTILE[2])
     return Effect(side, side, (own,), HOSTILE)
 

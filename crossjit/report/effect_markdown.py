@@ -24,31 +24,55 @@ from crossjit.report.size_budget import LINE
 from crossjit.util.text import one_line, pluralize, shortened
 
 WORST = 8  # uops in the table
-PROGRAMS = 6  # rows of the tables of what is executed
-TABLES = 3  # of these
+PROGRAMS = 4  # rows of the tables of what is executed
+LINES = 58  # in all
 TESTS = 4  # lines of what tests say
 PROBLEMS = 4
 DETAILED, DETAILS = 2, 3  # problems with lines of a failed build's log, and how many each
 
 
 def as_markdown(effect: Effect, *, run: str, reproduce: str) -> str:
-    """Return the answer, the uops that changed the most, the totals, and what this cannot tell."""
-    blocks = [f"## crossjit: {escaped(headline(effect))}"]
-    blocks.append(f"{escaped(side_text(effect.change))}, compared with {escaped(side_text(effect.base))}.")
-    blocks += [_problems(effect)] if any(each.problems for each in effect.cells) else []
+    """Return the answer, what changed the most, the totals, and what this cannot tell.
+
+    Blocks are left out, the least important first, where the whole would be too long.
+    """
+    first = [
+        f"## crossjit: {escaped(headline(effect))}",
+        f"{escaped(side_text(effect.change))}, compared with {escaped(side_text(effect.base))}.",
+    ]
+    last = [
+        f"Not told by this: {escaped('; '.join(effect.unknown), limit=4 * LINE)}.",
+        f"Run {code(run)}. The same again:\n\n{preformatted(shortened(reproduce, 4 * LINE))}",
+    ]
+    room = LINES - sum(map(_lines, [*first, *last]))
+    shown = []
+    for block in _blocks(effect):
+        if (lines := _lines(block)) <= room:
+            shown.append(block)
+            room -= lines
+    return output.markup("\n\n".join([*first, *shown, *last])) + "\n"
+
+
+def _lines(block: str) -> int:
+    """Return how many lines a block takes, with the empty one after it."""
+    return block.count("\n") + 2
+
+
+def _blocks(effect: Effect) -> Iterator[str]:
+    """Yield what there is room for, the most important first."""
+    if any(each.problems for each in effect.cells):
+        yield _problems(effect)
+    if tested := list(suite_lines(effect))[:TESTS]:
+        yield "\n".join(f"- {escaped(line)}" for line in tested)
     if found := lines(effect):
-        blocks.append("\n".join(_uops(effect, found)))
-    for table in effect_work.tables(effect, PROGRAMS)[:TABLES]:
-        told = [*_table((table.title, *table.headers[1:]), [tuple(map(escaped, row)) for row in table.rows])]
-        told += [f"\nAnd {table.more:,} more."] if table.more else []
-        blocks.append("\n".join(told))
-    blocks += [f"- {escaped(line)}" for line in list(suite_lines(effect))[:TESTS]]
-    for title, headers, rows in (("stencils", TOTALS, totals(effect)), ("builds", BUILDS, builds(effect))):
-        if rows:
-            blocks.append("\n".join(_table((f"all {title}", *headers[1:]), rows)))
-    blocks.append(f"Not told by this: {escaped('; '.join(effect.unknown), limit=4 * LINE)}.")
-    blocks.append(f"Run {code(run)}. The same again:\n\n{preformatted(shortened(reproduce, 4 * LINE))}")
-    return output.markup("\n\n".join(blocks)) + "\n"
+        yield "\n".join(_uops(effect, found))
+    for table in effect_work.tables(effect, PROGRAMS):
+        rows = [tuple(map(escaped, row)) for row in table.rows]
+        more = [f"\nAnd {table.more:,} more."] if table.more else []
+        yield "\n".join([*_table((table.title, *table.headers[1:]), rows), *more])
+    for title, headers, sizes in (("stencils", TOTALS, totals(effect)), ("builds", BUILDS, builds(effect))):
+        if sizes:
+            yield "\n".join(_table((f"all {title}", *headers[1:]), sizes))
 
 
 def _uops(effect: Effect, found: Sequence[Line]) -> Iterator[str]:

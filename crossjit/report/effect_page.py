@@ -19,12 +19,15 @@ from crossjit.report.size_budget import LINE, SizeBudget
 from crossjit.util.text import shortened
 
 UOPS = 400  # lines of the table, at most; there are some three hundred uops
-LISTINGS = 500_000  # bytes of instructions
-ROWS, TRACES, LONGEST = 60, 40, 200  # of the tables of what is executed; traces, and uops of each
+LISTINGS, TRACES = 450_000, 120_000  # bytes of instructions, and of traces
+ROWS, LONGEST = 60, 200  # of the tables of what is executed, and uops of a trace
 MARKUP, DETAIL = 90, 1000  # bytes around an instruction, and around those of a uop
 
 Listing = tuple[str, tuple[Row, ...]]
 """A variant's name, and its instructions side by side."""
+
+TraceRows = tuple[tuple[str, str, str], ...]
+"""A sign, and a uop before and after."""
 
 VARIANT_HEADERS = ("variant", "what", "instructions", "bytes", "relocations", "data")
 
@@ -46,6 +49,7 @@ def page(effect: Effect, *, run: str, reproduce: str) -> str:
     found = text.lines(effect)
     details = tuple(_details(effect))
     traces = effect_work.traces(effect)
+    shown = tuple(_shown_traces(traces))
     rendered = html.template("effect.html.j2").render(
         run=run,
         reproduce=reproduce,
@@ -57,11 +61,8 @@ def page(effect: Effect, *, run: str, reproduce: str) -> str:
         anchors={(each.cell.cell.arch, each.uop.name): each.anchor for each in details},
         details=details,
         work=effect_work.tables(effect, ROWS),
-        traces=traces[:TRACES],
-        more_traces=max(0, len(traces) - TRACES),
-        trace_title=effect_work.trace_title,
-        trace_change=effect_work.trace_change,
-        trace_rows=trace_rows,
+        traces=shown,
+        more_traces=len(traces) - len(shown),
         tests=list(text.suite_lines(effect))[:UOPS],
         variant_headers=VARIANT_HEADERS,
         instruction=instruction,
@@ -77,7 +78,7 @@ def direction(uop: Uop | None) -> str:
     return "" if not more else "more" if more > 0 else "fewer"
 
 
-def trace_rows(trace: ChangedTrace) -> tuple[tuple[str, str, str], ...]:
+def trace_rows(trace: ChangedTrace) -> TraceRows:
     """Return the uops of a trace side by side: a sign, before and after."""
     before, after = ((side or ())[:LONGEST] for side in (trace.movement.before, trace.movement.after))
     return tuple(
@@ -85,6 +86,17 @@ def trace_rows(trace: ChangedTrace) -> tuple[tuple[str, str, str], ...]:
         for tag, start, end, first, last in SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
         for sign, pair in _paired(tag, before[start:end], after[first:last])
     )
+
+
+def _shown_traces(traces: Sequence[ChangedTrace]) -> Iterator[tuple[str, TraceRows]]:
+    """Yield the title and the rows of traces for as long as there is room."""
+    room = SizeBudget(TRACES)
+    for trace in traces:
+        title = f"{effect_work.trace_title(trace)}: {shortened(effect_work.trace_change(trace), LINE)}"
+        rows = trace_rows(trace)
+        if not room.holds(title, *(name for _, *names in rows for name in names), markup=DETAIL + MARKUP * len(rows)):
+            return
+        yield title, rows
 
 
 def _paired(tag: str, before: Sequence[str], after: Sequence[str]) -> Iterator[tuple[str, tuple[str, str]]]:
