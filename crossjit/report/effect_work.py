@@ -50,7 +50,7 @@ def _tables(effect: Effect, kind: str, most: int) -> Iterator[Table]:
     arches = tuple(str(each.cell.arch) for each in cells)
     name = NAMES[kind]
     count = pluralize(max(len(_of(each, kind)) for each in cells), name)
-    yield Table(f"{count} together, before and after", ("", *arches), tuple(_figures(cells, kind)))
+    yield Table(f"{count} together, before and after", ("figure", *arches), tuple(_figures(cells, kind)))
     rows = [(row, *figures) for row, figures in _by_program(cells, kind)]
     yield from _table(f"{name}s, instructions of JIT code and of the whole warm call", (name, *arches), rows, most)
     moved = [(row, *figures) for row, figures in _by_uop(cells, kind)]

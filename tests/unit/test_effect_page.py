@@ -46,8 +46,8 @@ def text(effect: Effect) -> list[str]:
             "few",
             "Machine code changed: 4 uops (1 new, 1 gone, as many instructions) on x86_64 and no uop on aarch64; small "
             "programs on x86_64: -6.89 % instructions of JIT code, -11.11 % guards, -11.11 % reference-count "
-            "operations; small programs on aarch64: -6.89 % instructions of JIT code, -11.11 % guards, -11.11 % reference-count "
-            "operations",
+            "operations; small programs on aarch64: -6.89 % instructions of JIT code, -11.11 % guards, -11.11 % "
+            "reference-count operations",
         ),
         ("none", "No machine code changed on either arch"),
         (

@@ -185,7 +185,7 @@ def test_tables_of_what_moved() -> None:
     others = tuple(program(f"other{number}", warm=1000, jit=500, jit_after=600) for number in range(7))
     failed = ProgramWork("failed", problem="in the change: signal 11")
     figures, rows, uops = effect_work.tables(effect(benchmarks=(*others, moved, failed)), 5)
-    assert figures.headers == ("", "x86_64", "aarch64")
+    assert figures.headers == ("figure", "x86_64", "aarch64")
     assert ("guards executed", "100 → 0, -100.00 %", "100 → 0, -100.00 %") in figures.rows
     assert rows.rows[0] == ("m.f", "-12.00 %; all -5.00 %", "-12.00 %; all -5.00 %"), "what the change touches is first"
     assert rows.rows[1] == ("other0", "+20.00 %; all +10.00 %", "+20.00 %; all +10.00 %")
