@@ -6,7 +6,7 @@ import contextlib
 import tarfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 
 from crossjit.config.conditions import in_range
 from crossjit.effect import operations, work
@@ -14,7 +14,7 @@ from crossjit.effect.model import BASE, CHANGE
 from crossjit.effect.operations import Operations
 from crossjit.effect.work import ProgramWork, Ran
 from crossjit.errors import InfrastructureError
-from crossjit.measure import cell, detail, session
+from crossjit.measure import cell, detail, session, stencils
 from crossjit.measure.benchmarks import Benchmark
 from crossjit.measure.cell import Build, Built
 from crossjit.measure.meter import Options
@@ -22,9 +22,7 @@ from crossjit.measure.process import Place, ProblemError
 from crossjit.measure.session import Job, Outcome
 from crossjit.measure.stencils import Stencils
 from crossjit.pipeline.context import BuildContext, PreparedCell
-from crossjit.sources import tarball
-from crossjit.stash import packing
-from crossjit.stash.artifact import INSTALL
+from crossjit.sources import Source, tarball
 
 OPTIONS = Options(blocks=True, accesses=True)
 LARGEST = 8 << 20  # bytes of CPython's generated C file
@@ -96,15 +94,19 @@ def _programs(
 
 def _operations(build: Build) -> Operations:
     """Read what the uops of a build do. Raises InfrastructureError if its source or headers do not tell."""
-    artifact, source = build.built.artifact, build.prepared.source
-    paths = [path for path in artifact.files()[INSTALL] if path.endswith(f"/internal/{operations.METADATA}")]
-    if source is None or len(paths) != 1:
+    source = build.prepared.source
+    metadata = stencils.internal_header(build.built.artifact, operations.METADATA)
+    if source is None or metadata is None:
         raise InfrastructureError(
             f"{build.prepared.cell} has no uops to compare: its source or its headers are not here",
             hint="build it again with --rebuild",
         )
-    (metadata,) = packing.read(artifact.objects[INSTALL], paths).values()
+    return operations.read(metadata, _cases(source))
+
+
+@cache
+def _cases(source: Source) -> str:
+    """Read the generated C code of the uops, once for all archs. Raises SourceError, StashError."""
     with tarball.subset_tar(source, [operations.CASES]) as stream, tarfile.open(fileobj=stream) as tar:
         file = tar.extractfile(operations.CASES)
-        cases = file.read(LARGEST) if file else b""
-    return operations.read(metadata.decode("utf-8", "replace"), cases.decode("utf-8", "replace"))
+        return file.read(LARGEST).decode("utf-8", "replace") if file else ""

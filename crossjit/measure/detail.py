@@ -25,8 +25,6 @@ from crossjit.measure.stencils import Stencils
 from crossjit.measure.uops import Division
 from crossjit.model import Cell
 from crossjit.pipeline.context import BuildContext, PreparedCell
-from crossjit.stash import packing
-from crossjit.stash.artifact import INSTALL
 from crossjit.util import safe_files
 
 PYTHONS = ">=3.15"  # whose executors are known
@@ -100,14 +98,13 @@ def stencils_of(build: Build) -> Stencils:
     """Read the stencils of a build. Raises UserError if it has none here, StashError."""
     artifact = build.built.artifact
     named = stencils.of(artifact)
-    paths = [path for path in artifact.files().get(INSTALL, ()) if path.endswith("/internal/pycore_uop_ids.h")]
-    if not named or len(paths) != 1:
+    numbers = stencils.internal_header(artifact, "pycore_uop_ids.h")
+    if not named or numbers is None:
         raise UserError(
             f"{build.prepared.cell} has no uops to count: the stencils of its JIT are not with its build",
             hint="measure a build of crossjit: --detail uops needs the headers that a build makes",
         )
-    (numbers,) = packing.read(artifact.objects[INSTALL], paths).values()
-    return stencils.numbered(named, numbers.decode("utf-8", "replace"))
+    return stencils.numbered(named, numbers)
 
 
 def count(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from crossjit.errors import InfrastructureError
 from crossjit.stash import packing
-from crossjit.stash.artifact import GENERATED, Artifact
+from crossjit.stash.artifact import GENERATED, INSTALL, Artifact
 
 END = "_FATAL_ERROR_r00"  # after the last uop of each trace
 
@@ -109,6 +109,15 @@ def of(artifact: Artifact) -> Mapping[str, Stencil]:
     for content in contents.values():
         found |= by_name(content.decode("utf-8", "replace"))
     return found
+
+
+def internal_header(artifact: Artifact, name: str) -> str | None:
+    """Return an internal header that a build installed; None if it has none of this name. Raises StashError."""
+    paths = [path for path in artifact.files().get(INSTALL, ()) if path.endswith(f"/internal/{name}")]
+    if len(paths) != 1:
+        return None
+    (content,) = packing.read(artifact.objects[INSTALL], paths).values()
+    return content.decode("utf-8", "replace")
 
 
 def numbered(named: Mapping[str, Stencil], numbers: str) -> Stencils:

@@ -18,7 +18,7 @@ from crossjit.engine.base import Container
 from crossjit.images import Image
 from crossjit.pipeline.context import BuildContext, CellRequest, PreparedBuild
 from crossjit.pipeline.pace import Paced
-from crossjit.sources import trust
+from crossjit.sources import Source, trust
 from crossjit.stash.artifact import GENERATED, INSTALL, SUPPORT
 from crossjit.stash.manifest import ArtifactKind, Manifest, SourceFacts
 from crossjit.stash.store import Packed, Staging
@@ -107,6 +107,19 @@ def _trim(
         ctx.optional(f"bounding {volume}", partial(cache_volume.bound, *arguments))
 
 
+def source_facts(source: Source) -> SourceFacts:
+    """Return what a manifest says of a source."""
+    return SourceFacts(
+        kind=str(source.kind),
+        digest=source.digest,
+        origin=source.origin,
+        commit=source.commit,
+        diff_digest=source.diff_digest,
+        llvm=source.llvm,
+        regenerate=source.regenerate,
+    )
+
+
 def make_manifest(
     ctx: BuildContext, prepared: PreparedBuild, spec: BuildSpec, kind: ArtifactKind, built: BuildResult
 ) -> Manifest:
@@ -117,15 +130,7 @@ def make_manifest(
         build_key=spec.key,
         version=source.version,
         arch=spec.arch,
-        source=SourceFacts(
-            kind=str(source.kind),
-            digest=source.digest,
-            origin=source.origin,
-            commit=source.commit,
-            diff_digest=source.diff_digest,
-            llvm=source.llvm,
-            regenerate=source.regenerate,
-        ),
+        source=source_facts(source),
         strategy=spec.strategy,
         configure=spec.configure_line,
         llvm=prepared.toolchain.llvm_version(spec.llvm) if spec.llvm else None,

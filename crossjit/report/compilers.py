@@ -13,7 +13,8 @@ from crossjit.effect.compilers import SCHEMA, CellCompilers, Compilers, Made, Pa
 from crossjit.effect.model import Problem
 from crossjit.model import Verdict
 from crossjit.report import tables
-from crossjit.report.effect import movement, side_text
+from crossjit.report.effect import side_text
+from crossjit.report.effect_work import movement
 from crossjit.report.size_budget import LINE
 from crossjit.report.terminal_style import TerminalStyle
 from crossjit.util.text import duration, join_words, pluralize, shortened

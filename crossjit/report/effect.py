@@ -14,13 +14,13 @@ from crossjit.effect.model import BASE, CHANGE, PROGRAMS, SCHEMA, Build, CellEff
 from crossjit.effect.uops import Kind, Size, Uop, rank
 from crossjit.model import Arch, Verdict
 from crossjit.report import effect_work, tables
+from crossjit.report.effect_work import SAME, movement
 from crossjit.report.size_budget import LINE
 from crossjit.report.terminal_style import TerminalStyle
 from crossjit.util.text import duration, join_words, pluralize, shortened
 
 MOST = 60  # uops in the table
 ROWS, TRACES = 20, 10  # of each table of what is executed, and traces
-SAME, UNKNOWN = "=", "?"
 NAMES = {BASE: "The base", CHANGE: "The change", PROGRAMS: "The programs"}
 
 WORDS = {Kind.NEW: "new", Kind.GONE: "gone", Kind.CHANGED: "changed", Kind.RELOCATED: "relocations"}
@@ -163,21 +163,6 @@ def lines(effect: Effect) -> tuple[Line, ...]:
     cells = [{uop.name: uop for uop in each.uops} for each in compared_cells(effect)]
     found = [Line(name, tuple(cell.get(name) for cell in cells)) for name in {name for cell in cells for name in cell}]
     return tuple(sorted(found, key=lambda line: (min(rank(uop) for uop in line.uops if uop), line.name)))
-
-
-def movement(before: int | None, after: int | None) -> str:
-    """Return a figure before and after.
-
-    >>> movement(62, 49), movement(62, 62), movement(None, 3)
-    ('62 → 49', '62', '? → 3')
-    """
-    if before == after:
-        return _figure(before)
-    return f"{_figure(before)} → {_figure(after)}"
-
-
-def _figure(value: int | None) -> str:
-    return UNKNOWN if value is None else f"{value:,}"
 
 
 def figures(uop: Uop | None) -> tuple[str, str, str]:

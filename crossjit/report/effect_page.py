@@ -156,4 +156,4 @@ def _figures(variant: Variant) -> tuple[str, ...]:
     before, after = (code.size if code else None for code in (variant.before, variant.after))
     names = ("instructions", "bytes", "relocations", "data")
     values = [tuple(getattr(size, name) if size else 0 for size in (before, after)) for name in names]
-    return (variant.name, text.WORDS[variant.kind], *(text.movement(*each) for each in values))
+    return (variant.name, text.WORDS[variant.kind], *(effect_work.movement(*each) for each in values))

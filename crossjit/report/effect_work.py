@@ -69,7 +69,7 @@ def _of(cell: CellEffect, kind: str) -> tuple[ProgramWork, ...]:
 def _figures(cells: Sequence[CellEffect], kind: str) -> Iterator[tuple[str, ...]]:
     sums = [work.sums(_of(each, kind)) for each in cells]
     for name, label in FIGURES.items():
-        yield label, *(movement(*(getattr(side, name) for side in pair)) for pair in sums)
+        yield label, *(change(*(getattr(side, name) for side in pair)) for pair in sums)
 
 
 def _by_program(cells: Sequence[CellEffect], kind: str) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -118,19 +118,26 @@ def _uop(uop: UopMovement | None) -> str:
         return (
             f"{_count(uop.executions_after)}, instructions {percent(uop.instructions_before, uop.instructions_after)}"
         )
-    return movement(uop.executions_before, uop.executions_after)
+    return change(uop.executions_before, uop.executions_after)
 
 
 def movement(before: int | None, after: int | None) -> str:
+    """Return a figure before and after.
+
+    >>> movement(62, 49), movement(62, 62), movement(None, 3)
+    ('62 → 49', '62', '? → 3')
+    """
+    return _count(before) if before == after else f"{_count(before)} → {_count(after)}"
+
+
+def change(before: int | None, after: int | None) -> str:
     """Return a figure before and after, with how much more it is.
 
-    >>> movement(2000, 1990), movement(5, 5), movement(0, 5), movement(None, 5)
+    >>> change(2000, 1990), change(5, 5), change(0, 5), change(None, 5)
     ('2,000 → 1,990, -0.50 %', '5', '0 → 5', '? → 5')
     """
-    if before == after:
-        return _count(before)
-    told = f"{_count(before)} → {_count(after)}"
-    return f"{told}, {percent(before, after)}" if before and after is not None else told
+    told = movement(before, after)
+    return f"{told}, {percent(before, after)}" if before and after is not None and before != after else told
 
 
 def percent(before: int, after: int) -> str:
@@ -143,8 +150,8 @@ def percent(before: int, after: int) -> str:
         return SAME
     if not before:
         return "new"
-    change = (after / before - 1) * 100
-    return f"{change:+.2f} %" if abs(change) >= 0.01 else f"{change:+.1g} %"
+    more = (after / before - 1) * 100
+    return f"{more:+.2f} %" if abs(more) >= 0.01 else f"{more:+.1g} %"
 
 
 def _count(value: int | None) -> str:
@@ -208,8 +215,8 @@ def trace_title(trace: ChangedTrace) -> str:
     """Return where a trace is, how often it was entered, and how many instructions of it ran."""
     found = trace.movement
     what = "new, " if found.before is None else "gone, " if found.after is None else ""
-    entered = movement(found.entered_before, found.entered_after)
-    instructions = movement(found.instructions_before, found.instructions_after)
+    entered = change(found.entered_before, found.entered_after)
+    instructions = change(found.instructions_before, found.instructions_after)
     where = f"{trace.program}, {found.place}, {' and '.join(trace.arches)}"
     return f"{shortened(where, LINE)}: {what}entered {entered}; instructions {instructions}"
 

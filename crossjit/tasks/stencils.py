@@ -231,22 +231,14 @@ def _write(
     made: StencilFiles,
 ) -> tuple[Path, Description]:
     from crossjit.distribution import archive
-    from crossjit.stash.manifest import SourceFacts
+    from crossjit.pipeline import build_steps
 
     llvm = str(prepared.spec.llvm)
     description = archive.Description(
         variant=request.variant.name,
         version=source.version,
         arch=request.cell.arch,
-        source=SourceFacts(
-            kind=str(source.kind),
-            digest=source.digest,
-            origin=source.origin,
-            commit=source.commit,
-            diff_digest=source.diff_digest,
-            llvm=source.llvm,
-            regenerate=source.regenerate,
-        ),
+        source=build_steps.source_facts(source),
         llvm=prepared.toolchain.llvm_version(llvm) or llvm,
         libc=prepared.toolchain.version("libc6") or "",
         image=prepared.image.name,
