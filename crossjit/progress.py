@@ -124,3 +124,19 @@ class Tee:
         """Report a message to every listener."""
         for listener in self._listeners:
             listener.say(text)
+
+
+class OnEngine:
+    """Passes everything on to a listener, with the name of the engine that it happens on."""
+
+    def __init__(self, listener: Progress, engine: str) -> None:
+        self._listener = listener
+        self._engine = engine
+
+    def step(self, name: str, subject: str = "") -> AbstractContextManager[Step]:
+        """Open the listener's step."""
+        return self._listener.step(name, f"{subject} on {self._engine}".strip())
+
+    def say(self, text: str) -> None:
+        """Report a message."""
+        self._listener.say(f"{self._engine}: {text}")

@@ -6,13 +6,14 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
+from crossjit.config.engines import NamedEngine
 from crossjit.config.setting import SETTINGS, Setting
 from crossjit.errors import DocumentError, UserError
 from crossjit.util.paths import full_path
@@ -55,16 +56,19 @@ class Settings:
     """Where state is kept, and the user's preferences.
 
     `home` holds `stash/`, `runs/`, `sources/`, `locks/`. `source_mirrors` are folders or URLs with source archives
-    under their upstream or Debian file names, tried first. `jobs` is make's parallelism, 0 for as much as the engine's
-    cores and memory allow. `prepare` lets commands that need the engine set up the host first. `snapshot` is the date
-    of the Debian snapshot that images are built from, `snapshot_mirror` the URL of a mirror of it, with `{date}` in
-    place of the date. `stash_remote` is the URL of a stash that machines share, `trust` the file that says whose
-    artifacts are taken from it, `signing_key` the key that signs what is pushed. `debug` asks for tracebacks.
+    under their upstream or Debian file names, tried first. `engines` are those that the user has named; the first is
+    used where one is enough, and none means the one that the client uses by itself. `jobs` is make's parallelism, 0 for
+    as much as the engine's cores and memory allow. `prepare` lets commands that need the engine set up the host first.
+    `snapshot` is the date of the Debian snapshot that images are built from, `snapshot_mirror` the URL of a mirror of
+    it, with `{date}` in place of the date. `stash_remote` is the URL of a stash that machines share, `trust` the file
+    that says whose artifacts are taken from it, `signing_key` the key that signs what is pushed. `debug` asks for
+    tracebacks.
     """
 
     home: Path
     source_mirrors: tuple[str, ...] = ()
     engine: str = "docker"
+    engines: tuple[NamedEngine, ...] = ()
     jobs: int = 0
     prepare: bool = False
     snapshot: str = ""
@@ -102,12 +106,34 @@ class Settings:
         """Lock files."""
         return self.home / "locks"
 
+    @property
+    def each_engine(self) -> tuple[Settings, ...]:
+        """These settings with one engine each."""
+        return tuple(replace(self, engines=(engine,)) for engine in self.engines) or (self,)
+
+    @property
+    def engine_name(self) -> str:
+        """The name of the first engine: the user's, or that of its client."""
+        return self.engines[0].name if self.engines else self.engine
+
+    @property
+    def engine_home(self) -> Path:
+        """Where it is recorded what is in the first engine: images, locks of making them, times, uses of caches."""
+        elsewhere = self.engines and self.engines[0].address
+        return self.home / "engines" / self.engines[0].name if elsewhere else self.home
+
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read the settings. Raises UserError for an invalid one, and if there is no place for the state."""
+    """Read the settings. Raises UserError for an invalid one, some that exclude each other, and no place for state."""
     values = {found.setting.attribute: found.value for found in find(environ) if found.origin is not Origin.DEFAULT}
     home = values.pop("home", None) or _data_folder()
-    return Settings(home=_require_folders(home), **values)
+    settings = Settings(home=_require_folders(home), **values)
+    if settings.engines and settings.engine != "docker":
+        raise UserError(
+            f"engines by name are docker's, and the engine is {settings.engine}",
+            hint="leave out one of the settings engine and engines",
+        )
+    return settings
 
 
 def find(environ: Mapping[str, str] = os.environ) -> tuple[Found, ...]:

@@ -174,7 +174,7 @@ class Trials:
         """Return the same on another arch, or why that is not possible."""
         own = self._base.cell.arch
         others = [arch for arch in Arch if arch is not own and arch in self._base.variant.arches]
-        runs = [arch for arch in others if self._ctx.ability.runs(arch) is not False]
+        runs = [arch for arch in others if self._ctx.ability.runs(arch)]
         if not runs:
             return f"nothing here runs {others[0]} programs" if others else f"the variant is for {own} only"
         strategy = plan.choose_strategy(None, self._ctx.ability, runs[0])

@@ -125,7 +125,7 @@ def bound(
 
 def mark(settings: Settings, domain: str, run: str) -> Path:
     """Record, before a stranger's build starts, that its volume has to be trimmed; return the record's file."""
-    folder = settings.home / _STRANGERS / _UNBOUNDED
+    folder = settings.engine_home / _STRANGERS / _UNBOUNDED
     folder.mkdir(parents=True, exist_ok=True)
     descriptor, path = tempfile.mkstemp(prefix=f"{domain}@{run}@", dir=folder)
     os.close(descriptor)
@@ -135,7 +135,7 @@ def mark(settings: Settings, domain: str, run: str) -> Path:
 def unbounded(settings: Settings) -> list[tuple[Path, str, str]]:
     """Return the remaining records of `mark`, each with its domain and run."""
     try:
-        paths = sorted((settings.home / _STRANGERS / _UNBOUNDED).iterdir())
+        paths = sorted((settings.engine_home / _STRANGERS / _UNBOUNDED).iterdir())
     except FileNotFoundError:
         return []
     names = ((path, path.name.split("@")) for path in paths)
@@ -149,7 +149,7 @@ def remove(engine: Engine, volume: str) -> None:
 
 def _use(engine: Engine, settings: Settings, domain: str) -> None:
     """Record that a stranger's volume is used now, and remove the least recently used ones."""
-    folder = settings.home / _STRANGERS
+    folder = settings.engine_home / _STRANGERS
     folder.mkdir(parents=True, exist_ok=True)
     own = folder / domain
     own.touch()

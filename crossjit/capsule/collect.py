@@ -157,7 +157,8 @@ def describe(
             hint="leave out --without-artifact, so that the build is in the capsule",
         )
     target = manifest.images.get("target", {})
-    packages = known_packages(home, str(target.get("id", ""))) or ()
+    recorded = (known_packages(place, str(target.get("id", ""))) for place in (home, *(home / "engines").glob("*")))
+    packages = next(filter(None, recorded), ())
     document = CapsuleDocument(
         schema=SCHEMA,
         crossjit=crossjit.__version__,

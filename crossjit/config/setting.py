@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from crossjit.config import engines
+from crossjit.config.invalid import InvalidError
 from crossjit.errors import UserError, did_you_mean
 from crossjit.util.paths import expanded, full_path
 
@@ -20,23 +22,15 @@ _STASH_REMOTE = (
 _SNAPSHOT_MIRROR = r"https?://[^/\s]+/\S*"
 
 
-class InvalidError(Exception):
-    """A setting's text is invalid: what is expected instead, and a hint."""
-
-    def __init__(self, expected: str, hint: str = "") -> None:
-        super().__init__(expected)
-        self.expected = expected
-        self.hint = hint
-
-
 @dataclass(frozen=True)
 class Setting:
     """A setting: a key of a configuration file, and an environment variable.
 
     `kind` is its type in a file, which `limits` restrict for editors, in words of JSON schemas. `read` makes its value,
     or that of each of several texts, from a text and the folder that relative paths start from, None for the current
-    one; it raises InvalidError, and UserError for a path. `default` says what holds without it. `of_projects`: a
-    project's file, which may be a stranger's, can set it.
+    one; it raises InvalidError, and UserError for a path. A table has `read_name` and `combine`, too, which read the
+    names and make the value out of names with values; they raise InvalidError. `default` says what holds without it.
+    `of_projects`: a project's file, which may be a stranger's, can set it.
     """
 
     name: str
@@ -46,6 +40,8 @@ class Setting:
     default: str
     limits: Mapping[str, str | int] = field(default_factory=dict)
     of_projects: bool = False
+    read_name: Callable[[str], str] | None = None
+    combine: Callable[[Iterable[tuple[str, Any]]], tuple[Any, ...]] = tuple
 
     @property
     def variable(self) -> str:
@@ -62,12 +58,26 @@ class Setting:
         """Whether it has several texts: an array in a file, separated by spaces in the environment."""
         return bool(self.kind == tuple[str, ...])
 
+    @property
+    def is_table(self) -> bool:
+        """Whether it has names and values: a table in a file, words `NAME=VALUE` in the environment."""
+        return self.read_name is not None
+
     def from_environment(self, text: str) -> Any:
         """Return the value of the environment variable. Raises UserError if the text is invalid."""
         try:
+            if self.read_name is not None:
+                return self.combine([self._entry(word, self.read_name) for word in text.split()])
             return tuple(self.read(word, None) for word in text.split()) if self.is_list else self.read(text, None)
         except InvalidError as error:
             raise UserError(f"invalid {self.variable}={text}: {error.expected}", hint=error.hint) from None
+
+    def _entry(self, word: str, read_name: Callable[[str], str]) -> tuple[str, Any]:
+        """Read `NAME=VALUE`, or `NAME` for an empty value."""
+        name, equals, value = word.partition("=")
+        if equals and not value:
+            raise InvalidError(f"{word!r} has no value")
+        return read_name(name), self.read(value, None)
 
 
 def _path(text: str, folder: Path | None) -> Path:
@@ -122,6 +132,16 @@ SETTINGS = (
         "the user's data folder, `~/.local/share/crossjit`",
     ),
     Setting("engine", Literal["docker", "podman"], _engine, "the container engine: `docker` or `podman`", "`docker`"),
+    Setting(
+        "engines",
+        dict[str, str],
+        engines.parse_address,
+        "engines by name, for running cells side by side: `NAME=ADDRESS`, or a name for this machine's own",
+        "the one that the client uses by itself",
+        limits={"pattern": f"^({engines.ADDRESS})?$"},
+        read_name=engines.parse_name,
+        combine=engines.together,
+    ),
     Setting(
         "jobs",
         int,

@@ -13,7 +13,8 @@ from pydantic import AfterValidator, Field
 
 from crossjit.config import documents
 from crossjit.config.documents import Document, Problem
-from crossjit.config.setting import SETTINGS, InvalidError, Setting
+from crossjit.config.invalid import InvalidError
+from crossjit.config.setting import SETTINGS, Setting
 from crossjit.errors import DocumentError, UserError
 from crossjit.util import safe_files
 from crossjit.util.budget import BudgetError
@@ -57,10 +58,23 @@ def tables() -> dict[str, type[Any]]:
 
 
 def _type(setting: Setting, folder: Path) -> Any:
+    if setting.is_table:
+        return _type_of_table(setting)
     kind: Any = str if setting.is_list else setting.kind
     one: Any = Annotated  # for mypy, which takes no types that are made at run time
     one = one[kind, AfterValidator(_reader(setting, folder)), Field(json_schema_extra=dict(setting.limits))]
     return tuple[one, ...] if setting.is_list else one
+
+
+def _type_of_table(setting: Setting) -> Any:
+    """Return the type of a table, whose names and values are read one by one, and then together."""
+    one: Any = Annotated
+    name: Any = one[str, AfterValidator(lambda text: setting.read_name(text) if setting.read_name else text)]
+    value: Any = one[
+        str, AfterValidator(lambda text: setting.read(text, None)), Field(json_schema_extra=dict(setting.limits))
+    ]
+    table: Any = dict
+    return one[table[name, value], AfterValidator(lambda entries: setting.combine(entries.items()))]
 
 
 def _reader(setting: Setting, folder: Path) -> Callable[[Any], Any]:

@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 
 def connect(settings: Settings) -> Engine:
-    """Return the engine that the settings name, `docker` or `podman`.
+    """Return the engine that the settings name: by `docker` or `podman`, and the first of `engines`.
 
     It is not contacted yet: if it is missing or does not answer, its first use raises EngineError.
     """
     # importing python-on-whales takes 0.2 s, which commands without an engine should not pay
     from crossjit.engine.cli_engine import CliEngine
 
-    return CliEngine(settings.engine)
+    return CliEngine(settings.engine, *settings.engines[:1])

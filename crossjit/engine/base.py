@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
 from crossjit.errors import Leftover
-from crossjit.model import Arch
+from crossjit.model import Arch, Emulator
 from crossjit.util.budget import BUDGET
 
 OWNED = "crossjit.owned"  # label on everything that crossjit makes; its value is the kind
@@ -111,7 +111,8 @@ class ImageInfo:
 class EngineFacts:
     """An engine's properties, for `doctor` and the run record.
 
-    `arch` and `kernel` (its release) are those of the machine that its containers run on.
+    `arch` and `kernel` (its release) are those of the machine that its containers run on. `identity` is the engine's
+    own, by which two addresses of one engine are recognized; empty if it has none.
     """
 
     name: str
@@ -121,6 +122,7 @@ class EngineFacts:
     cores: int
     memory: int
     kernel: str = ""
+    identity: str = ""
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,18 @@ class Engine(Protocol):
 
     def facts(self) -> EngineFacts:
         """Return the engine's properties. Raises EngineError with a hint if it does not answer."""
+
+    def emulators(self, labels: Mapping[str, str]) -> Mapping[Arch, Emulator]:
+        """Try which foreign archs the engine's machine runs, with a tiny program of each; return by what.
+
+        What that leaves in the engine carries the labels. Raises EngineError.
+        """
+
+    def stop(self) -> None:
+        """Make other threads stop using it: what they wait for ends, and they get Interrupted.
+
+        From then on containers can only be removed.
+        """
 
     def container(self, options: ContainerOptions) -> AbstractContextManager[Container]:
         """Start a container for the block; always remove it at the end, with its processes and anonymous volumes.

@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,11 +19,12 @@ from python_on_whales.client_config import ParsingError
 from python_on_whales.exceptions import DockerException
 
 from crossjit import PROGRAM
+from crossjit.config.engines import NamedEngine
 from crossjit.engine import endpoint
 from crossjit.engine.base import DELEGATE, unlimited
 from crossjit.engine.endpoint import Endpoint
-from crossjit.engine.process import ClientResult, finish
-from crossjit.errors import EngineError, OutOfMemoryError
+from crossjit.engine.process import ClientResult, end_all, finish
+from crossjit.errors import EngineError, Interrupted, OutOfMemoryError
 
 CALL_TIMEOUT = 120.0  # seconds for a short subcommand on a busy engine
 KILL_TIMEOUT = 30.0  # seconds for killing a command's processes, even under emulation
@@ -49,9 +51,22 @@ def is_transient(output: str) -> bool:
 class CliClient:
     """One engine's client. `library` is python-on-whales' client for it, whose answers are parsed."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, at: NamedEngine | None = None) -> None:
         self.name: Literal["docker", "podman"] = "podman" if name == "podman" else "docker"
-        self.library = DockerClient(client_call=[self.name], client_type=self.name)
+        self.words = (self.name, *(at.flags if at else ()))  # the command line as a user types it
+        self.stopped = False
+        self._at = at
+        self.library = DockerClient(client_call=[*self.words], client_type=self.name)
+
+    def stop(self) -> None:
+        """End the clients that take long, and make their callers raise Interrupted."""
+        self.stopped = True
+        end_all(self.command)
+
+    def check(self) -> None:
+        """Raise Interrupted if it was stopped."""
+        if self.stopped:
+            raise Interrupted("the run was interrupted")
 
     @functools.cached_property
     def command(self) -> tuple[str, ...]:
@@ -75,11 +90,11 @@ class CliClient:
     ) -> ClientResult:
         """Run a short subcommand. Raises EngineError if the engine does not answer in time."""
         try:
-            return finish((*self.command, *arguments), timeout=timeout, env=env)
+            return finish((*self.command, *arguments), timeout=timeout, env=env, lasting=timeout > CALL_TIMEOUT)
         except subprocess.TimeoutExpired as error:
             raise EngineError(
                 f"{self.name} did not answer within {timeout:.0f} s",
-                hint=f"see what the engine is doing: {self.name} ps",
+                hint=f"see what the engine is doing: {shlex.join(self.words)} ps",
             ) from error
 
     def error(self, what: str, output: str) -> EngineError:
@@ -122,7 +137,7 @@ class CliClient:
             result = self.try_call(*arguments, timeout=KILL_TIMEOUT)
             return result.returncode, result.stdout, result.stderr
 
-        return endpoint.find(ask, os.environ)
+        return endpoint.find(ask, os.environ, self._at)
 
     @functools.cached_property
     def root(self) -> Path | None:
@@ -152,7 +167,11 @@ class CliClient:
             raise self.error(what, f"its answer cannot be parsed: {error}") from error
 
     def require_running(self, container: str, name: str) -> None:
-        """Raise EngineError unless the container is running; OutOfMemoryError if it was killed for its memory."""
+        """Raise EngineError unless the container is running; OutOfMemoryError if it was killed for its memory.
+
+        Raises Interrupted if the client was stopped.
+        """
+        self.check()
         with self.translated_errors(f"find the container {name} any more"):
             state = self.library.container.inspect(container).state
         if state.running:

@@ -139,6 +139,7 @@ class CliContainer:
         timeout: float | None = None,
     ) -> Completed:
         """Run a command to its end and pass on its output line by line."""
+        self._cli.check()
         mark = secrets.token_hex(12)
         flags = ["--env", f"{_MARK}={mark}"]
         for key, value in (env or {}).items():
@@ -239,6 +240,7 @@ class CliContainer:
         In a read-only container, and in folders in memory, the container's own `tar` unpacks as the container's user;
         an owner that it may not set is an EngineError.
         """
+        self._cli.check()
         if not self._options.writable or self._is_in_memory(destination):
             unpack = ("/bin/tar", "--extract", "--file=-", "--same-permissions", "--same-owner", "--numeric-owner")
             result = feed((*self.exec("--interactive"), *unpack, f"--directory={destination}"), tar)
@@ -251,6 +253,7 @@ class CliContainer:
     @contextlib.contextmanager
     def get(self, path: str) -> Iterator[BinaryIO]:
         """Open a tar stream of a file or folder."""
+        self._cli.check()
 
         def failed(result: ClientResult, started: bool) -> Exception:
             self._cli.require_running(self.id, self._name)

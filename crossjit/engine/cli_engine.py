@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import tempfile
 import time
@@ -23,13 +24,14 @@ from python_on_whales.components.image.cli_wrapper import Image
 from python_on_whales.exceptions import DockerException
 
 from crossjit import PROGRAM
-from crossjit.engine import confinement
+from crossjit.config.engines import NamedEngine
+from crossjit.engine import cli_text, confinement, trial
 from crossjit.engine.base import OWNED, Container, ContainerOptions, EngineFacts, EngineObject, ImageInfo, LineSink
 from crossjit.engine.cli_client import CliClient, is_transient
 from crossjit.engine.cli_container import CliContainer
 from crossjit.engine.process import follow, held_signals
 from crossjit.errors import EngineError, Leftover
-from crossjit.model import Arch
+from crossjit.model import Arch, Emulator
 
 PULL_TIMEOUT = 1800.0  # seconds for pulling an image
 # Seconds between attempts to remove a container. On a busy machine it takes long if another process is removing it.
@@ -43,8 +45,8 @@ class _Transient(Exception):  # noqa: N818 - never leaves this module
 class CliEngine:
     """Docker or podman, by its command-line client. Implements `engine.base.Engine`."""
 
-    def __init__(self, name: str = "docker") -> None:
-        self.cli = CliClient(name)
+    def __init__(self, name: str = "docker", at: NamedEngine | None = None) -> None:
+        self.cli = CliClient(name, at)
         self.name = self.cli.name
         self.leftovers: list[Leftover] = []
 
@@ -62,8 +64,19 @@ class CliEngine:
             cores, memory, kernel = info.get("NCPU", 1), info.get("MemTotal", 0), info.get("KernelVersion", "")
             plugins = (info.get("ClientInfo") or {}).get("Plugins") or ()  # asking buildx itself takes another process
             versions = {plugin.get("Name"): plugin.get("Version") for plugin in plugins}
-            buildx = _version(versions["buildx"]) if versions.get("buildx") else None
-        return EngineFacts(self.name, version, buildx, self._arch(machine, "the engine"), cores, memory, kernel)
+            buildx = cli_text.version(versions["buildx"]) if versions.get("buildx") else None
+        identity = str(info.get("ID", ""))
+        return EngineFacts(
+            self.name, version, buildx, self._arch(machine, "the engine"), cores, memory, kernel, identity
+        )
+
+    def emulators(self, labels: Mapping[str, str]) -> Mapping[Arch, Emulator]:
+        """Try which foreign archs the engine's machine runs."""
+        return trial.emulators(self, self.cli, self.facts().arch, labels)
+
+    def stop(self) -> None:
+        """Make other threads stop using it."""
+        self.cli.stop()
 
     def buildx(self) -> str | None:
         """Return the version of buildx, None without it."""
@@ -71,7 +84,7 @@ class CliEngine:
             output = self.cli.library.buildx.version()
         except (ClientNotFoundError, DockerException, UnicodeDecodeError):
             return None
-        return _version(output)
+        return cli_text.version(output)
 
     def _arch(self, machine: str, whose: str) -> Arch:
         arch = Arch.of_machine(machine)
@@ -93,7 +106,9 @@ class CliEngine:
     def _info(self, image: Image, reference: str) -> ImageInfo:
         config = image.config
         labels = (config.labels if config else None) or {}
-        return ImageInfo(_digest(image.id), self._arch(image.architecture, f"the image {reference}"), dict(labels))
+        return ImageInfo(
+            cli_text.digest(image.id), self._arch(image.architecture, f"the image {reference}"), dict(labels)
+        )
 
     def _expect(self, reference: str, arch: Arch) -> ImageInfo:
         """Look up an image that must exist and be for `arch`."""
@@ -142,6 +157,7 @@ class CliEngine:
         except _Transient as error:
             raise self.cli.error(f"pull {reference}, three times over", str(error)) from error
         if result.returncode != 0:
+            self.cli.check()
             raise self.cli.error(f"pull {reference}", result.stderr)
         return result.stdout
 
@@ -150,12 +166,13 @@ class CliEngine:
         system, _, machine = arch.platform.partition("/")
         flags = ["--os", system, "--arch", machine] if self.name == "podman" else ["--platform", arch.platform]
         quoted = (
-            '"{}"'.format if self.name == "podman" else _quoted
+            '"{}"'.format if self.name == "podman" else cli_text.quoted
         )  # podman takes what is in the outer quotes as it is
         for key, value in labels.items():
             flags += ["--change", f"LABEL {quoted(key)}={quoted(value)}"]
         result = self.cli.try_call("image", "import", *flags, str(tarball), tag, timeout=PULL_TIMEOUT)
         if result.returncode != 0:
+            self.cli.check()
             raise self.cli.error(f"import {tarball}", result.stderr)
         info = self.image(tag)
         if info is not None and info.arch is arch:
@@ -211,6 +228,7 @@ class CliEngine:
 
         result = follow((*self.cli.command, *flags, str(context)), on_line=on_any_line, on_error_line=on_any_line)
         if result.returncode != 0:
+            self.cli.check()
             raise self.cli.error(f"build the image {tag} (stage {target} of {context})", "\n".join(last))
         return self._expect(tag, arch)
 
@@ -243,7 +261,7 @@ class CliEngine:
                 tags = image.repo_tags
                 config = image.config
                 labels_of = (config.labels if config else None) or {}
-                digest = _digest(image.id)
+                digest = cli_text.digest(image.id)
                 things.append(EngineObject("image", digest, tags[0] if tags else digest, dict(labels_of)))
         wanted = {OWNED: None, **labels}.items()  # podman 4 also lists images with only one of several labels
         return [
@@ -275,6 +293,7 @@ class CliEngine:
     def container(self, options: ContainerOptions) -> Iterator[Container]:
         """Start a container for the block; always remove it at the end."""
         name = options.name
+        self.cli.check()
         info = self._expect(options.image, options.arch)
         flags = ["--name", name, "--pull", "never", "--platform", options.arch.platform]
         for key, value in options.labels.items():
@@ -312,7 +331,7 @@ class CliEngine:
             raise
 
     def _note(self, name: str, reason: EngineError) -> None:
-        remedy = f"{self.name} rm --force --volumes {name}"
+        remedy = shlex.join((*self.cli.words, "rm", "--force", "--volumes", name))
         self.leftovers.append(Leftover(f"the container {name}", reason.message, remedy))
 
     def _leave(self, created: Sequence[str], name: str) -> None:
@@ -377,19 +396,3 @@ class CliEngine:
             if status != 0:
                 self.cli.require_running(container.id, options.name)
             return status
-
-
-def _version(output: str) -> str:
-    """Return the version in a program's output; the whole output if there is none."""
-    match = re.search(r"\d+\.\d+[^\s]*", output)
-    return match.group() if match else output
-
-
-def _digest(image: str) -> str:
-    """Return an image's id as docker writes it; podman's lists have it so, too, but not its other answers."""
-    return image if ":" in image else f"sha256:{image}"
-
-
-def _quoted(text: str) -> str:
-    """Quote a word for a Dockerfile instruction that replaces variables."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'

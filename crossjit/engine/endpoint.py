@@ -1,4 +1,4 @@
-"""The engine that docker's client talks to: this machine's own, or one from the environment or a context."""
+"""The engine that docker's client talks to: this machine's own, or one from a setting, the environment or a context."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from crossjit import PROGRAM
+from crossjit.config.engines import NamedEngine
 
 OWN = ("", "unix:///var/run/docker.sock", "unix:///run/docker.sock")
+
+_OWN_INSTEAD = f"to use this machine's own, which {PROGRAM} setup can start"
 
 Ask = Callable[[Sequence[str]], tuple[int, str, str]]
 """Runs the client with these arguments; returns its exit status, stdout and stderr."""
@@ -16,7 +19,7 @@ Ask = Callable[[Sequence[str]], tuple[int, str, str]]
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An engine's address in the client's settings, what set it, and how to use this machine's own engine instead.
+    """An engine's address, what set it, and what to do to get along without it.
 
     `chosen` and `undo` are empty if nothing was set; `problem` says why a context has no address.
     """
@@ -44,24 +47,33 @@ class Endpoint:
     @property
     def hint(self) -> str:
         """What to do if it does not answer; crossjit does not start it."""
-        return f"start that engine, or {self.undo} to use this machine's own, which {PROGRAM} setup can start"
+        return f"start that engine, or {self.undo}"
 
 
-def find(ask: Ask, environ: Mapping[str, str]) -> Endpoint:
-    """Ask the client for its current context, which works without an engine."""
-    if address := environ.get("DOCKER_HOST", ""):  # it takes precedence over any context
-        return Endpoint(address, "DOCKER_HOST", "unset DOCKER_HOST")
+def find(ask: Ask, environ: Mapping[str, str], engine: NamedEngine | None = None) -> Endpoint:
+    """Return the address of an engine, or of the client's own; asks the client for contexts, which needs no engine."""
+    chosen, undo = "", ""
+    if engine is not None and engine.address:
+        chosen, undo = f"the setting engines ({engine.name})", f"take {engine.name} out of CROSSJIT_ENGINES"
+        if not engine.context:
+            return Endpoint(engine.address, chosen, undo)
+    elif address := environ.get("DOCKER_HOST", ""):  # it takes precedence over any context
+        return Endpoint(address, "DOCKER_HOST", f"unset DOCKER_HOST {_OWN_INSTEAD}")
     status, stdout, stderr = ask(("context", "inspect"))
-    by_environment = environ.get("DOCKER_CONTEXT", "")
-    undo = "unset DOCKER_CONTEXT" if by_environment else "run `docker context use default`"
     try:
         (context,) = json.loads(stdout)
         name, address = str(context["Name"]), str(context["Endpoints"]["docker"]["Host"])
     except (ValueError, KeyError, TypeError):
         if status == 0 or "context" not in stderr:  # a client without contexts
             return Endpoint()
-        chosen = f"the docker context {by_environment!r}" if by_environment else "docker's current context"
-        return Endpoint("", chosen, undo, stderr.strip().splitlines()[0])
-    if name == "default":
+        by_environment = environ.get("DOCKER_CONTEXT", "")
+        current = f"the docker context {by_environment!r}" if by_environment else "docker's current context"
+        return Endpoint("", chosen or current, undo or _without_context(environ), stderr.strip().splitlines()[0])
+    if name == "default" and not chosen:
         return Endpoint(address)
-    return Endpoint(address, f"the docker context {name!r}", undo)
+    return Endpoint(address, chosen or f"the docker context {name!r}", undo or _without_context(environ))
+
+
+def _without_context(environ: Mapping[str, str]) -> str:
+    how = "unset DOCKER_CONTEXT" if environ.get("DOCKER_CONTEXT") else "run `docker context use default`"
+    return f"{how} {_OWN_INSTEAD}"

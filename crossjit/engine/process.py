@@ -77,20 +77,37 @@ def _client(
     stdin: int = subprocess.DEVNULL,
     stderr: int = subprocess.PIPE,
     bufsize: int = -1,
+    lasting: bool = True,
 ) -> subprocess.Popen[bytes]:
-    """Start a client in a session of its own."""
-    return subprocess.Popen(
+    """Start a client in a session of its own; one that is `lasting` can be ended by `end_all`."""
+    process = subprocess.Popen(
         command, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True, bufsize=bufsize, env=env
     )
+    if lasting:
+        _LASTING.add(process)
+    return process
 
 
-def finish(command: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None) -> ClientResult:
+_LASTING: set[subprocess.Popen[bytes]] = set()
+
+
+def end_all(prefix: Sequence[str]) -> None:
+    """Kill the clients that take long and whose command line is this up to the subcommand."""
+    for process in tuple(_LASTING):
+        words = cast(Sequence[str], process.args)
+        if tuple(words[: len(prefix)]) == tuple(prefix) and not words[len(prefix)].startswith("-"):
+            process.kill()
+
+
+def finish(
+    command: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None, lasting: bool = False
+) -> ClientResult:
     """Run a client and return its output, up to ANSWER bytes.
 
-    `env` is its whole environment, None for our own. Raises subprocess.TimeoutExpired after `timeout` seconds, OSError
-    if it cannot start.
+    `env` is its whole environment, None for our own; one that is `lasting` can be ended by `end_all`. Raises
+    subprocess.TimeoutExpired after `timeout` seconds, OSError if it cannot start.
     """
-    process = _client(command, env, bufsize=0)
+    process = _client(command, env, bufsize=0, lasting=lasting)
     stdout, process.stdout = _PipeReader(process.stdout), None
     stderr, process.stderr = _PipeReader(process.stderr), None
     began = time.monotonic()
@@ -272,6 +289,7 @@ def reading(
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Leave no client and no pipe behind."""
+    _LASTING.discard(process)
     if process.poll() is None:
         process.kill()
     process.wait()

@@ -272,7 +272,8 @@ def _alive(program: str, pid_file: str, shell: Shell) -> bool:
 
 def _lacking(host: HostInfo) -> list[Arch]:
     """Return the archs that containers cannot run yet."""
-    return [arch for arch in host.foreign if host.ability and host.ability.runs(arch) is False]
+    ability = host.ability
+    return [arch for arch in host.foreign if ability and ability.local and not ability.runs(arch)]
 
 
 def _wants_engine(host: HostInfo) -> bool:

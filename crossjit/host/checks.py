@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 from crossjit import PROGRAM
@@ -15,11 +15,14 @@ from crossjit.model import Arch
 
 BUILDX = (0, 10)  # has --provenance=false, without which the result is an image index
 ENGINE = (23,)  # older versions ignore `docker import --platform`
+STATE = "disk: state"
 GIB = 1 << 30
 BUILD_BYTES = 3 * GIB  # one cell's build, with its images
 EASY_BYTES = 10 * GIB
 EASY_MEMORY = 4 * GIB
 FIX = f"{PROGRAM} doctor --fix"
+_NOT_THERE = "the engine's machine runs no programs of it"
+_THERE = "register a static QEMU with binfmt and flag F on the engine's machine"
 
 
 class Status(StrEnum):
@@ -56,6 +59,41 @@ def checks(host: HostInfo) -> tuple[Check, ...]:
         *_room(host),
         *(_arch(host, arch) for arch in Arch),
     )
+
+
+def checks_of_several(hosts: Mapping[str, HostInfo]) -> tuple[Check, ...]:
+    """Return the checks of several engines by their names: this machine's once, each engine's, and each arch's.
+
+    An emulator is only looked for where no engine is native.
+    """
+    first = next(iter(hosts.values()))
+    native = {host.ability.arch for host in hosts.values() if host.ability and host.engine.version}
+    room = _room(first)
+    return (
+        _python(),
+        *_tools(first),
+        *(check for check in room if check.name == STATE),
+        *(
+            replace(check, name=f"{name}: {check.name}")
+            for name, host in hosts.items()
+            for check in (
+                *_engine(host),
+                *(check for arch in host.foreign if arch not in native for check in _emulator(host, arch)),
+                *(check for check in _room(host) if check.name != STATE),
+            )
+        ),
+        *(_arch_of_several(hosts, arch) for arch in Arch),
+    )
+
+
+def _arch_of_several(hosts: Mapping[str, HostInfo], arch: Arch) -> Check:
+    """Report what the engines together can do for an arch."""
+    results = {name: _arch(host, arch) for name, host in hosts.items()}
+    able = {name: check for name, check in results.items() if check.status is not Status.FAIL}
+    shown = able or results
+    found = "; ".join(f"{name}: {check.found}" for name, check in shown.items())
+    remedies = dict.fromkeys(line for check in shown.values() for line in check.remedy)
+    return Check(str(arch), Status.OK if able else Status.FAIL, found, tuple(remedies), "what the engines can do")
 
 
 def missing(host: HostInfo, arches: tuple[Arch, ...], *, bootstrap: bool = False) -> tuple[Check, ...]:
@@ -142,10 +180,11 @@ def _updates(host: HostInfo) -> Iterator[Check]:
 
 def _emulator(host: HostInfo, arch: Arch) -> Iterator[Check]:
     name, qemu, purpose = f"binfmt {arch}", f"QEMU {arch}", f"running {arch}: its probe, its suites, --strategy emulate"
+    emulator = host.ability.emulators.get(arch) if host.ability else None
     if host.ability is None or not host.ability.local:
-        yield Check(name, Status.WARN, "unknown: the engine is on another machine", (), purpose)
+        found = f"QEMU {emulator.version or 'or an equal'}, tried in the engine" if emulator else _NOT_THERE
+        yield Check(name, Status.OK if emulator else Status.WARN, found, () if emulator else (_THERE,), purpose)
         return
-    emulator = host.ability.emulators.get(arch)
     if emulator is None:
         found = "no handler registered" if host.binfmt_mounted else "binfmt_misc is not mounted"
         yield Check(name, Status.FAIL, found, _install(host, "qemu"), purpose)
@@ -176,7 +215,7 @@ def _tools(host: HostInfo) -> Iterator[Check]:
 def _room(host: HostInfo) -> Iterator[Check]:
     for name, free, remedy in (
         ("disk: engine", host.engine_free, f"free some: {PROGRAM} clean, docker system df"),
-        ("disk: state", host.home_free, f"free some ({PROGRAM} stash gc), or point CROSSJIT_HOME elsewhere"),
+        (STATE, host.home_free, f"free some ({PROGRAM} stash gc), or point CROSSJIT_HOME elsewhere"),
     ):
         if free is None:
             yield Check(name, Status.WARN, "unknown", (), "a build needs about 3 GiB")
@@ -202,12 +241,10 @@ def _arch(host: HostInfo, arch: Arch) -> Check:
         return Check(str(arch), Status.FAIL, f"nothing: {why}", _fix(host, "fix the failed checks above"), purpose)
     if arch is host.ability.arch:
         return Check(str(arch), Status.OK, "native (nothing to cross or emulate: it is the host's own)", (), purpose)
-    runs = host.ability.runs(arch)
-    if runs is None:
-        return Check(str(arch), Status.WARN, f"cross; emulate: unknown until tried (as {arch.cpu})", (), purpose)
-    if not runs:
+    if not host.ability.runs(arch):
         found = "cross, but without its probe and suites; not emulate: no binfmt handler that containers can use"
-        return Check(str(arch), Status.FAIL, found, _fix(host, "fix the failed checks above"), purpose)
+        remedy = _fix(host, "fix the failed checks above") if host.ability.local else (_THERE,)
+        return Check(str(arch), Status.FAIL, found, remedy, purpose)
     found = f"cross, emulate (as {host.ability.emulators[arch].cpu}); not native: the host is {host.ability.arch}"
     return Check(str(arch), Status.OK, found, (), purpose)
 

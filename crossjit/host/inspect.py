@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from crossjit.config.engines import NamedEngine
 from crossjit.engine import endpoint
 from crossjit.engine.base import is_rootless, unlimited
 from crossjit.engine.endpoint import Endpoint
@@ -22,6 +23,7 @@ from crossjit.settings import Settings
 TOOLS = {"mmdebstrap": "mmdebstrap", "arch-test": "arch-test"}
 TOOLS_OF_USERS = {"uidmap": "newuidmap"}  # mmdebstrap runs it if it is not root
 SOCKET = "var/run/docker.sock"
+_INFO_SECONDS = 30.0  # for the engine's answer, which may come over ssh
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,9 @@ class HostInfo:
 
 
 def inspect(settings: Settings, shell: Shell) -> HostInfo:
-    """Inspect the host: a few files, a call of the engine's client, a call of each emulator."""
-    engine, local = _podman(shell) if settings.engine == "podman" else _docker(shell)
+    """Inspect the host and the first engine: a few files, a call of the engine's client, a call of each emulator."""
+    named = settings.engines[0] if settings.engines else None
+    engine, local = _podman(shell) if settings.engine == "podman" else _docker(shell, named)
     binfmt = shell.root / "proc/sys/fs/binfmt_misc"
     arch = engine.arch or Arch.of_machine(shell.machine)
 
@@ -143,20 +146,21 @@ def number(version: str | None) -> tuple[int, ...]:
     return tuple(int(part) for part in match[1].split(".")) if match else ()
 
 
-def _docker(shell: Shell) -> tuple[EngineLook, bool]:
+def _docker(shell: Shell, at: NamedEngine | None) -> tuple[EngineLook, bool]:
     """Return the engine, and whether it is on this machine."""
     daemon = shell.which("dockerd")
     if shell.which("docker") is None:
-        named = endpoint.find(lambda arguments: (0, "", ""), shell.environ)
+        named = endpoint.find(lambda arguments: (0, "", ""), shell.environ, at)
         return EngineLook("docker", daemon_program=daemon, endpoint=named), named.is_own
-    output = shell.run(["docker", "info", "--format", "{{json .}}"], timeout=15)
+    client_words = ("docker", *(at.flags if at else ()))
+    output = shell.run([*client_words, "info", "--format", "{{json .}}"], timeout=_INFO_SECONDS)
     info = _json(output.stdout)
     client = info.get("ClientInfo") or {}
     version = client.get("Version") or _first_version(shell.run(["docker", "--version"], timeout=10).stdout)
     plugins = {plugin.get("Name"): plugin.get("Version") for plugin in client.get("Plugins") or ()}
     if not client:  # if the context is missing, `info` does not report the client either
         plugins["buildx"] = _first_version(shell.run(["docker", "buildx", "version"], timeout=10).stdout)
-    named = _endpoint(shell)
+    named = _endpoint(shell, client_words, at)
     engine = EngineLook(
         "docker",
         client=version or "of unknown version",
@@ -190,14 +194,14 @@ def _docker(shell: Shell) -> tuple[EngineLook, bool]:
     return engine, local
 
 
-def _endpoint(shell: Shell) -> Endpoint:
+def _endpoint(shell: Shell, client: Sequence[str], at: NamedEngine | None) -> Endpoint:
     """Return the address of the engine that the client talks to."""
 
     def ask(arguments: Sequence[str]) -> tuple[int, str, str]:
-        output = shell.run(["docker", *arguments], timeout=10)
+        output = shell.run([*client, *arguments], timeout=10)
         return output.returncode, output.stdout, output.stderr
 
-    return endpoint.find(ask, shell.environ)
+    return endpoint.find(ask, shell.environ, at)
 
 
 def _podman(shell: Shell) -> tuple[EngineLook, bool]:

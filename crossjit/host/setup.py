@@ -15,7 +15,7 @@ from crossjit import PROGRAM
 from crossjit.errors import InfrastructureError
 from crossjit.host import actions
 from crossjit.host.actions import Action
-from crossjit.host.checks import FIX, Check, Status, checks, missing
+from crossjit.host.checks import FIX, Check, Status, checks, checks_of_several, missing
 from crossjit.host.inspect import HostInfo, inspect, with_updates
 from crossjit.host.shell import LocalShell, Shell
 from crossjit.model import Arch
@@ -68,10 +68,19 @@ class Repair:
         return {"commands": list(self.commands), "checks": [check.to_json() for check in self.checks]}
 
 
-def check(settings: Settings, *, shell: Shell | None = None) -> tuple[Check, ...]:
-    """Return the host's checks. Changes nothing and raises nothing."""
+def check(
+    settings: Settings, *, shell: Shell | None = None, ask: Callable[[Settings, HostInfo], HostInfo] | None = None
+) -> tuple[Check, ...]:
+    """Return the checks of the host and of all engines. Changes nothing and raises nothing.
+
+    `ask` adds what an engine on a different machine can run.
+    """
     shell = shell or LocalShell()
-    return checks(with_updates(inspect(settings, shell), shell))
+    hosts = {}
+    for each in settings.each_engine:
+        host = with_updates(inspect(each, shell), shell)
+        hosts[each.engine_name] = ask(each, host) if ask else host
+    return checks_of_several(hosts) if len(hosts) > 1 else checks(*hosts.values())
 
 
 def ensure(
@@ -95,7 +104,7 @@ def ensure(
         return Repair((), host)
     _require_an_engine_of_ours(host)
     if not settings.prepare:
-        raise _not_able(lacks, hint=f"{FIX} fixes it on Debian and Ubuntu; {PROGRAM} doctor has details")
+        raise _not_able(lacks, _place(host), hint=f"{FIX} fixes it on Debian and Ubuntu; {PROGRAM} doctor has details")
     repair = setup(settings, consent, say, shell=shell)
     lacks = missing(repair.host, tuple(arches), bootstrap=bootstrap)
     if lacks:
@@ -135,7 +144,7 @@ def setup(
 
 
 def _require_an_engine_of_ours(host: HostInfo) -> None:
-    """Raise InfrastructureError if the client uses a different machine's engine that does not answer.
+    """Raise InfrastructureError if the client uses a different machine's engine that does not answer, or is unfit.
 
     Nothing that setup could install or start here would help.
     """
@@ -146,6 +155,8 @@ def _require_an_engine_of_ours(host: HostInfo) -> None:
             hint=engine.endpoint.hint,
             details=(engine.problem,) if engine.problem else (),
         )
+    if engine.elsewhere and (unfit := [check for check in missing(host, ()) if check.name == f"{engine.name} engine"]):
+        raise _not_able(unfit, _place(host), hint=f"use a different engine, or {engine.endpoint.undo}")
 
 
 def rights(shell: Shell, consent: Confirm | None) -> Rights:
@@ -308,6 +319,12 @@ def _failed(title: str, command: str, how: str, lines: tuple[str, ...]) -> Infra
     )
 
 
-def _not_able(lacks: Sequence[Check], *, hint: str) -> InfrastructureError:
+def _not_able(lacks: Sequence[Check], where: str = "this host", *, hint: str) -> InfrastructureError:
     lines = tuple(f"{check.name}: {check.found}" + "".join(f"\n    {line}" for line in check.remedy) for check in lacks)
-    return InfrastructureError(f"this host lacks {', '.join(check.name for check in lacks)}", hint=hint, details=lines)
+    names = ", ".join(check.name for check in lacks)
+    return InfrastructureError(f"{where} lacks {names}", hint=hint, details=lines)
+
+
+def _place(host: HostInfo) -> str:
+    """Name where the engine is."""
+    return f"{host.engine.name} at {host.engine.elsewhere}" if host.engine.elsewhere else "this host"

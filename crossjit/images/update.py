@@ -58,7 +58,7 @@ def listed(
     engine: Engine, specs: tuple[ImageSpec, ...], settings: Settings, host_arch: Arch
 ) -> tuple[ListedImage, ...]:
     """List the images that a state folder built or uses, by name, the newest first. Raises EngineError."""
-    current = {choice.reference for choice, _ in _current(ImageBuilder(engine, host_arch, settings.home), specs)}
+    current = {choice.reference for choice, _ in _current(ImageBuilder(engine, host_arch, settings.engine_home), specs)}
     rows = [
         ListedImage(thing.name, thing.labels.get(MADE, ""), thing.labels.get(releases.LABEL, ""), thing.name in current)
         for thing in engine.owned({OWNED: "image", KEY: None, CORE: None})

@@ -115,7 +115,7 @@ def measure(
     image = _meter_image(ctx)
     cpu = measured.prepared.request.cpu or arch.cpu
     env = TargetEnvironment(measured.prepared.python, arch, measured.prepared.request.variant, emulated=True, cpu=cpu)
-    known = durations.load(ctx.settings.home, DURATIONS, env)
+    known = durations.load(ctx.settings.engine_home, DURATIONS, env)
     jobs = session.plan(benchmarks, [build.side for build in builds], repeat=repeat, seconds=known)
     with (
         ctx.progress.step("measure", str(measured.prepared.cell)) as step,
@@ -126,7 +126,7 @@ def measure(
         runs = {build.side: place.run for build, place in _places(ctx, containers, image, builds, contents, step)}
         outcomes = session.run(jobs, runs, pool, step, known)
     seconds = {outcome.job.key: outcome.seconds for outcome in outcomes}
-    ctx.optional("recording times", durations.record_seconds, ctx.settings.home, DURATIONS, env, seconds)
+    ctx.optional("recording times", durations.record_seconds, ctx.settings.engine_home, DURATIONS, env, seconds)
     found = tuple(session.results(benchmarks, measured.side, baseline.side, outcomes))
     return replace(
         nothing(measured, baseline),

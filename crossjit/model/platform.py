@@ -45,6 +45,8 @@ class Arch(StrEnum, metaclass=_OfFiles):
     """The flags of a library in glibc's `ld.so.cache`."""
     runner: str
     """GitHub's hosted runner of this arch."""
+    exit_42: str
+    """Machine code that ends a process with the status 42, in hexadecimal digits."""
     cpu: str
     """The CPU model that QEMU emulates by default."""
 
@@ -83,9 +85,9 @@ class Arch(StrEnum, metaclass=_OfFiles):
 class Emulator:
     """The interpreter that binfmt_misc registers for programs of a foreign arch.
 
-    `name` is the handler's. `version` is QEMU's (`7.2.22`), None if the interpreter is not visible from here. `fixed`
-    is binfmt's flag F: the interpreter was opened at registration, so containers need none inside. `cpu` is the model
-    that it emulates by default.
+    `name` is the handler's. `interpreter` is its path on this machine, empty for an engine elsewhere. `version` is
+    QEMU's (`7.2.22`), None if it is unknown. `fixed` is binfmt's flag F: the interpreter was opened at registration,
+    so containers need none inside. `cpu` is the model that it emulates by default.
     """
 
     arch: Arch
@@ -107,18 +109,14 @@ class EmulationSupport:
     """The archs that the engine's machine can run: its own, and others through `emulators`.
 
     `local` is False if the engine is on a different machine than this process (remote, Docker Desktop). Its emulators
-    are then not visible, and foreign archs are unknown rather than impossible.
+    are then what the engine was asked for (`Engine.emulators`), since this machine's are not its own.
     """
 
     arch: Arch
     emulators: Mapping[Arch, Emulator]
     local: bool = True
 
-    def runs(self, arch: Arch) -> bool | None:
-        """Whether containers of this arch run here; None if only a trial can tell."""
-        if arch is self.arch:
-            return True
-        if not self.local:
-            return None
+    def runs(self, arch: Arch) -> bool:
+        """Whether containers of this arch run here."""
         emulator = self.emulators.get(arch)
-        return emulator is not None and emulator.usable
+        return arch is self.arch or (emulator is not None and emulator.usable)

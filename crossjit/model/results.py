@@ -143,7 +143,8 @@ class CellResult:
 
     `details` are lines to show below the reasons: the command that failed and the end of its output. `caches` are
     (hits, misses) by the name of the build's cache. `derived_from` is the full id of the artifact that the cell's was
-    derived from, if only tests differed.
+    derived from, if only tests differed. `engine` is the name of the engine that it ran on, if there were several;
+    `lost_on` are those that went away before it was done.
     """
 
     cell: Cell
@@ -159,6 +160,8 @@ class CellResult:
     details: tuple[str, ...] = ()
     caches: dict[str, tuple[int, int]] = field(default_factory=dict)
     derived_from: str | None = None
+    engine: str | None = None
+    lost_on: tuple[str, ...] = ()
 
     @property
     def caveats(self) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ def run_logged(
     log: Path,
 ) -> BuildResult:
     """Call `make`, which has the signature of `execute.run_build`, with its whole output in `log`."""
-    progress = Paced(ctx.progress, ctx.settings.home, f"{subject} {spec.strategy}")
+    progress = Paced(ctx.progress, ctx.settings.engine_home, f"{subject} {spec.strategy}")
     with log.open("w", encoding="utf-8", buffering=1) as output:
         built = make(container, spec, unpack=unpack, subject=subject, jobs=ctx.jobs, log=output, progress=progress)
     ctx.optional("recording build times", progress.record)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from crossjit import PROGRAM
 from crossjit.build.build_python import BuildPython
 from crossjit.build.container import jobs_for
 from crossjit.build.spec import BuildSpec
@@ -19,6 +18,7 @@ from crossjit.errors import InfrastructureError, Interrupted
 from crossjit.host import emulation
 from crossjit.images import Image, ImageSpec, Package, Role
 from crossjit.model import Arch, Cell, EmulationSupport, Strategy, Variant
+from crossjit.pipeline import plan
 from crossjit.progress import Progress
 from crossjit.settings import Settings
 from crossjit.sources import Source
@@ -44,7 +44,8 @@ class BuildContext:
 
     `labels` are for everything that is started in the engine. `cached` says whether builds use the caches. `pinned` are
     sources from earlier runs that replace the requested ones, by `CellRequest.wanted`; `pythons` are the installed
-    Pythons of an earlier run. `shared` is the stash that machines share, if there is one.
+    Pythons of an earlier run. `shared` is the stash that machines share, if there is one. `engine_name` is the user's
+    name of the engine if the run has several.
     """
 
     settings: Settings
@@ -62,6 +63,7 @@ class BuildContext:
     pinned: Mapping[object, Source] = field(default_factory=dict)
     pythons: Mapping[Cell, Artifact] = field(default_factory=dict)
     shared: SharedStash | None = None
+    engine_name: str | None = None
 
     @property
     def jobs(self) -> int:
@@ -83,11 +85,9 @@ class BuildContext:
 
     def require_emulator(self, arch: Arch) -> None:
         """Raise InfrastructureError if nothing here can run this arch."""
-        if self.ability.runs(arch) is False:
-            raise InfrastructureError(
-                f"nothing on this machine can run {arch} programs",
-                hint=f"{PROGRAM} setup installs QEMU and registers it; {PROGRAM} doctor says what is missing",
-            )
+        if not self.ability.runs(arch):
+            where = "this machine" if self.ability.local else "the engine's machine"
+            raise InfrastructureError(f"nothing on {where} can run {arch} programs", hint=plan.remedy(self.ability))
 
     def optional(self, what: str, step: Callable[..., T], *arguments: object) -> T | None:
         """Run an optional step: its failure is reported, returns None, and does not fail a cell."""

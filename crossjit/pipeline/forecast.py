@@ -55,7 +55,7 @@ def forecast(
     image = prepare.choose_image(specs, request, source)
     if engine is None:
         return PlannedCell(request, known, source, image)
-    find = partial(ImageBuilder(engine, host_arch, settings.home).find, image)
+    find = partial(ImageBuilder(engine, host_arch, settings.engine_home).find, image)
     known = replace(known, target=find(Role.TARGET, request.cell.arch) is not None)
     toolchain = find(Role.TOOLCHAIN, prepare.compiler_arch(request, host_arch))
     if toolchain is None:

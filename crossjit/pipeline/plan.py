@@ -60,8 +60,8 @@ class Available:
 class PlannedStep:
     """One step of a cell: the arch of the programs that it runs, and whether its result exists already.
 
-    `emulated` says that they run under QEMU. `obstacle` is the reason why they cannot run here, None if they can or it
-    is unknown. `by` names the other cell or artifact that provides the result, if any.
+    `emulated` says that they run under QEMU. `obstacle` is the reason why they cannot run there, None if they can. `by`
+    names the other cell or artifact that provides the result, if any.
     """
 
     name: str
@@ -173,23 +173,29 @@ def choose_strategy(requested: Strategy | None, ability: EmulationSupport, arch:
             hint="use --strategy native, or leave it out",
         )
     if requested is Strategy.EMULATE and (reason := obstacle(ability, arch)):
-        raise InfrastructureError(
-            f"{arch} cannot be built under emulation: {reason}",
-            hint=f"{PROGRAM} setup installs QEMU and registers it; {PROGRAM} doctor says what is missing",
-        )
+        raise InfrastructureError(f"{arch} cannot be built under emulation: {reason}", hint=remedy(ability))
     return requested
 
 
 def obstacle(ability: EmulationSupport, arch: Arch) -> str | None:
-    """Return why programs of this arch cannot be run here; None if they can, or if it is unknown."""
-    if ability.runs(arch) is not False:
+    """Return why programs of this arch cannot be run here; None if they can."""
+    if ability.runs(arch):
         return None
     emulator = ability.emulators.get(arch)
+    if emulator is None and not ability.local:
+        return f"the engine's machine runs no {arch} programs: register QEMU with binfmt there, with flag F"
     if emulator is None:
         return f"no emulator is registered for {arch}"
     if not emulator.enabled:
         return f"the emulator {emulator.name} is registered but disabled"
     return f"the emulator {emulator.name} is registered without the flag F, so containers would need it inside"
+
+
+def remedy(ability: EmulationSupport) -> str:
+    """Return what makes an engine's machine run foreign archs."""
+    if ability.local:
+        return f"{PROGRAM} setup installs QEMU and registers it; {PROGRAM} doctor says what is missing"
+    return f"{PROGRAM} doctor says what the engine can run; setup changes this machine only"
 
 
 def steps(

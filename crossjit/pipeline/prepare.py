@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from crossjit import images, sources
 from crossjit.build import build_python
@@ -67,29 +67,51 @@ def _require_tests(requests: Sequence[CellRequest], resolved: Collection[Source]
         named_tests.require_modules(selection.tests, suites, resolved)
 
 
-def prepare_each(ctx: BuildContext, requests: Sequence[CellRequest]) -> tuple[PreparedCell | CellResult, ...]:
-    """Prepare the requests as `prepare` does, but failures become the results of the requests that they affect.
+@dataclass(frozen=True)
+class Resolved:
+    """The sources of several requests by `CellRequest.wanted`, and why others could not be had."""
+
+    sources: Mapping[object, Source] = field(default_factory=dict)
+    failures: Mapping[object, Exception] = field(default_factory=dict)
+
+
+def resolve_each(ctx: BuildContext, requests: Sequence[CellRequest]) -> Resolved:
+    """Get the requests' sources, each once; failures are returned.
 
     Raises UserError for an invalid source or image of any request, before hours are spent on the others.
     """
-    sources_of: dict[object, Source] = {}
+    found: dict[object, Source] = {}
     failures: dict[object, Exception] = {}
-    done: list[PreparedCell | CellResult] = []
     for request in requests:
         try:
-            if request.strategy is not Strategy.INSTALLED and request.wanted not in {*sources_of, *failures}:
-                sources_of[request.wanted] = resolve(ctx, request)
+            if request.strategy is not Strategy.INSTALLED and request.wanted not in {*found, *failures}:
+                found[request.wanted] = resolve(ctx, request)
         except (Interrupted, UserError):
             raise
         except Exception as error:
             failures[request.wanted] = error
-    _require_tests(requests, sources_of.values())
+    _require_tests(requests, found.values())
+    for request in requests:
+        if request.wanted in found:
+            choose_image(ctx.images, request, found[request.wanted])
+    return Resolved(found, failures)
+
+
+def prepare_each(
+    ctx: BuildContext, requests: Sequence[CellRequest], resolved: Resolved
+) -> tuple[PreparedCell | CellResult, ...]:
+    """Prepare the requests as `prepare` does, but failures become the results of the requests that they affect.
+
+    Raises only Interrupted and UserError.
+    """
+    failures = dict(resolved.failures)
+    done: list[PreparedCell | CellResult] = []
     for request in requests:
         common = (request.wanted, compiler_arch(request, ctx.facts.arch))
         try:
             if failure := failures.get(request.wanted) or failures.get(common):
                 raise failure
-            done.append(_prepare_either(ctx, request, sources_of))
+            done.append(_prepare_either(ctx, request, resolved.sources))
         except (Interrupted, UserError):
             raise
         except Exception as error:

@@ -44,10 +44,10 @@ def validate_cell(
             progress=ctx.progress,
             selection=selection,
             earlier=earlier,
-            durations=durations.load(ctx.settings.home, name, target.conditions),
+            durations=durations.load(ctx.settings.engine_home, name, target.conditions),
         )
         if not selection.tests:
-            arguments = (ctx.settings.home, name, target.conditions, result.modules)
+            arguments = (ctx.settings.engine_home, name, target.conditions, result.modules)
             ctx.optional("recording module times", durations.record, *arguments)
         results.append(result)
     return tuple(results)

@@ -124,7 +124,12 @@ def _modules(probe: Mapping[str, Any]) -> str:
 
 
 def _engine(facts: Mapping[str, Any]) -> str:
-    engine = facts["engine"]
+    if several := facts.get("engines"):
+        return "; ".join(f"{name}: {_one_engine(each['engine'])}" for name, each in several.items())
+    return _one_engine(facts["engine"])
+
+
+def _one_engine(engine: Mapping[str, Any]) -> str:
     return (
         f"{engine['name']} {engine['version']}, {engine['arch']}, {pluralize(engine['cores'], 'core')}, "
         f"{size(engine['memory'])}"
@@ -132,9 +137,11 @@ def _engine(facts: Mapping[str, Any]) -> str:
 
 
 def _emulators(facts: Mapping[str, Any]) -> str:
+    abilities = {f"{name}: ": each["ability"] for name, each in facts.get("engines", {}).items()}
     return ", ".join(
-        f"{arch}: QEMU {emulator['version'] or 'of an unknown version'}, by default as {emulator['cpu']}"
-        for arch, emulator in facts["ability"]["emulators"].items()
+        f"{where}{arch}: QEMU {emulator['version'] or 'of an unknown version'}, by default as {emulator['cpu']}"
+        for where, ability in (abilities or {"": facts["ability"]}).items()
+        for arch, emulator in ability["emulators"].items()
     )
 
 

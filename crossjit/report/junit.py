@@ -53,6 +53,7 @@ def _cell(run: Run, result: CellResult) -> ElementTree.Element:
         ("artifact", result.artifact),
         ("build key", result.build_key),
         ("strategy", result.strategy.value if result.strategy else None),
+        ("engine", result.engine),
         ("reproduce", reproduce.cell_line(run, result.cell)),
     ):
         if value:

@@ -86,7 +86,11 @@ def results_text(
 
     `about` returns a failed test's diagnosis, if any.
     """
-    parts = [render(HEADERS, [_row(result) for result in results], style)]
+    several = any(result.engine for result in results)
+    headers = (*HEADERS, "engine") if several else HEADERS
+    parts = [
+        render(headers, [(*_row(result), *([result.engine or "-"] if several else [])) for result in results], style)
+    ]
     for result in results:
         remarks = [*result.reasons, *(f"no evidence {caveat}" for caveat in result.caveats)]
         remarks += [f"{line}" for suite in result.suites for line in _bad(suite, partial(about, result.cell))]
@@ -94,6 +98,7 @@ def results_text(
         remarks += (
             [f"derived from {result.derived_from[:12]}, which has different tests"] if result.derived_from else []
         )
+        remarks += [f"{name} went away before it was done" for name in result.lost_on]
         if remarks:
             parts.append(
                 "\n".join(
@@ -186,6 +191,8 @@ def cell_json(result: CellResult, *, whole: bool = False) -> dict[str, object]:
         "build_key": result.build_key,
         "from_stash": result.from_stash,
         "derived_from": result.derived_from,
+        "engine": result.engine,
+        "lost_on": list(result.lost_on),
         "strategy": result.strategy.value if result.strategy else None,
         "caches": {part: {"hits": hits, "misses": misses} for part, (hits, misses) in result.caches.items()},
         "probe": dict(result.probe),

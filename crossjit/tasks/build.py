@@ -16,11 +16,9 @@ from crossjit.report import tables, terminal_style
 from crossjit.tasks import ci_jobs
 from crossjit.tasks.framework import note, show, show_json, show_table
 from crossjit.tasks.options import SELECTORS, Request, cell_command, describe, from_record
-from crossjit.tasks.session import RunSession, forecast_cells, opened
+from crossjit.tasks.session import Forecast, RunSession, forecast_cells, opened
 
 if TYPE_CHECKING:
-    from crossjit.pipeline.context import PreparedCell
-    from crossjit.pipeline.forecast import PlannedCell
     from crossjit.pipeline.plan import PlannedStep
     from crossjit.runs.model import Run
 
@@ -102,7 +100,7 @@ def run_cells(request: Request, *, validate: bool, rebuild: bool, json: bool, be
     run: RunSession | None = None
     results: list[CellResult] = []
     try:
-        with opened(request, reproduce=before.reproduce if before else None) as run:
+        with opened(request, reproduce=before.reproduce if before else None, spread=True) as run:
             _run_cells(run, results, validate=validate, rebuild=rebuild, before=before)
             run.record.finish(exit_code(results))
     except KeyboardInterrupt:
@@ -124,21 +122,27 @@ def _run_cells(
     run: RunSession, results: list[CellResult], *, validate: bool, rebuild: bool, before: Run | None
 ) -> None:
     """Add each cell's result when it is known and recorded. An error in one cell is its result; the others go on."""
-    from crossjit.pipeline import context, prepare
+    from crossjit.pipeline import prepare
+    from crossjit.pipeline.dispatch import Dispatch
+    from crossjit.pipeline.post import EnginePost
 
-    # All cells first, so that errors in a source or an image show before hours are spent on a different cell.
-    cells = prepare.prepare_each(run.ctx, run.requests)
-    for cell in cells:
-        if isinstance(cell, context.PreparedCell):
-            result = _run_cell(run, cell, validate=validate, rebuild=rebuild, before=before)
-        else:
-            result = cell
+    def deliver(result: CellResult) -> None:
         try:
             run.record.set_cell(result)
         except InfrastructureError as error:
             verdict = result.verdict if result.verdict is Verdict.FAIL else Verdict.INFRA
             result = replace(result, verdict=verdict, reasons=(*result.reasons, error.message, f"hint: {error.hint}"))
         results.append(result)
+
+    # All sources first, so that errors in them show before hours are spent on a different cell.
+    resolved = prepare.resolve_each(run.ctx, run.requests)
+    cells = [request.cell for request in run.requests]
+    posts = [
+        EnginePost(name, ctx, run.record, run.requests_on(name), resolved, validate, rebuild, before)
+        for name, ctx in run.contexts.items()
+    ]
+    Dispatch(posts, run.schedule(cells), deliver).run()
+    results.sort(key=lambda result: cells.index(result.cell))
 
 
 def _show(run: RunSession, results: Sequence[CellResult], *, json: bool) -> None:
@@ -154,84 +158,68 @@ def _show(run: RunSession, results: Sequence[CellResult], *, json: bool) -> None
         )
 
 
-def _is_final(finished: CellResult) -> bool:
-    """Whether a cell need not be resumed.
-
-    Failed suites are resumed, because the known failures may have changed. Their finished modules do not run again,
-    except those cut short by a crash or hang that is ignored now.
-    """
-    if finished.verdict is Verdict.FAIL:
-        return not finished.suites
-    return finished.verdict in (Verdict.PASS, Verdict.VACUOUS)
-
-
-def _run_cell(run: RunSession, cell: PreparedCell, *, validate: bool, rebuild: bool, before: Run | None) -> CellResult:
-    from crossjit.pipeline import validate_cell
-    from crossjit.runs import bug_report
-
-    earlier = None
-    try:
-        if before is not None:
-            finished = before.result(cell.cell)
-            if finished is not None and finished.build_key == cell.key and _is_final(finished):
-                run.ctx.progress.say(f"{cell.cell}: {finished.verdict} in run {before.id}")
-                run.record.adopt(before, cell.cell)
-                return finished
-            earlier = before.cell_folder(cell.cell)
-        folder = run.record.cell_folder(cell.cell)
-    except (OSError, InfrastructureError) as error:
-        return bug_report.result_of(run.ctx.settings.home, CellResult(cell.cell, Verdict.INFRA, ()), error)
-    return validate_cell.run_cell(run.ctx, cell, folder=folder, validate=validate, rebuild=rebuild, earlier=earlier)
-
-
 @cell_command(*SELECTORS, help=describe("json", build_only="leave out the suites, as `build` does; default: off"))
 def plan(context: Context, request: Request, build_only: bool = False, json: bool = False) -> None:
-    """Say what `validate` would do for each cell, and what is in the stash already; starts nothing."""
+    """Say what `validate` would do for each cell, on which engine, and what is in the stash already; starts nothing.
+
+    Only an engine on a different machine is asked with a tiny program of each architecture what it can run.
+    """
     from crossjit.pipeline.plan import steps as list_steps
 
-    planned, ability = forecast_cells(request)
-    steps = {}
-    for cell in planned:
-        wanted = cell.request
-        steps[wanted.cell] = list_steps(
-            wanted.cell, wanted.variant, wanted.strategy, ability, cell.known, validate=not build_only
+    forecasts = forecast_cells(request)
+    steps = {
+        each.cell: list_steps(
+            each.cell,
+            each.request.variant,
+            each.request.strategy,
+            each.ability,
+            each.planned.known,
+            validate=not build_only,
         )
+        for each in forecasts
+    }
     if json:
-        show_json([_planned_json(cell, steps[cell.request.cell]) for cell in planned])
+        show_json([_planned_json(each, steps[each.cell]) for each in forecasts])
         return
-    show_table(
-        ("cell", "strategy", "image", "in the stash", "build key", "to do"),
-        [_planned_row(cell, steps[cell.request.cell]) for cell in planned],
-    )
-    for cell in planned:
-        for obstacle in dict.fromkeys(step.obstacle for step in steps[cell.request.cell] if step.obstacle):
-            show(f"{cell.request.cell}: {obstacle}; {PROGRAM} setup fixes it")
-        for step in steps[cell.request.cell]:
+    several = any(each.engines > 1 for each in forecasts)
+    headers = ("cell", *(["engine"] if several else []), "strategy", "image", "in the stash", "build key", "to do")
+    show_table(headers, [_planned_row(each, steps[each.cell], several) for each in forecasts])
+    for each in forecasts:
+        if several:
+            show(f"{each.cell}: {' or '.join(each.placement.engines)}: {each.placement.reason}")
+        for obstacle in dict.fromkeys(step.obstacle for step in steps[each.cell] if step.obstacle):
+            show(f"{each.cell}: {obstacle}" + (f"; {PROGRAM} setup fixes it" if each.ability.local else ""))
+        for step in steps[each.cell]:
             if step.by:
-                show(f"{cell.request.cell}: its {step.name} is {step.by}")
+                show(f"{each.cell}: its {step.name} is {step.by}")
 
 
-def _planned_row(cell: PlannedCell, steps: Sequence[PlannedStep]) -> tuple[str, ...]:
+def _planned_row(forecast: Forecast, steps: Sequence[PlannedStep], several: bool) -> tuple[str, ...]:
+    planned = forecast.planned
     to_do = [f"{step.name} (emulated)" if step.emulated else step.name for step in steps if not step.satisfied]
     return (
-        str(cell.request.cell),
-        cell.request.strategy.value,
-        cell.image.name if cell.image else "known with the source",
-        cell.artifact.id if cell.artifact else "no",
-        cell.key[:12] if cell.key else "known with the toolchain",
+        str(forecast.cell),
+        *([" or ".join(forecast.placement.engines)] if several else []),
+        forecast.request.strategy.value,
+        planned.image.name if planned.image else "known with the source",
+        planned.artifact.id if planned.artifact else "no",
+        planned.key[:12] if planned.key else "known with the toolchain",
         ", ".join(to_do) or "nothing",
     )
 
 
-def _planned_json(cell: PlannedCell, steps: Sequence[PlannedStep]) -> dict[str, object]:
+def _planned_json(forecast: Forecast, steps: Sequence[PlannedStep]) -> dict[str, object]:
+    planned = forecast.planned
     return {
-        "cell": str(cell.request.cell),
-        "strategy": cell.request.strategy.value,
-        "source": cell.source.version if cell.source else None,
-        "llvm": cell.source.llvm if cell.source else None,
-        "image": cell.image.name if cell.image else None,
-        "build_key": cell.key,
-        "artifact": cell.artifact.id if cell.artifact else None,
+        "cell": str(forecast.cell),
+        "engines": list(forecast.placement.engines),
+        "why": forecast.placement.reason,
+        "strategy": forecast.request.strategy.value,
+        "source": planned.source.version if planned.source else None,
+        "llvm": planned.source.llvm if planned.source else None,
+        "image": planned.image.name if planned.image else None,
+        "build_key": planned.key,
+        "artifact": planned.artifact.id if planned.artifact else None,
         "steps": [
             {
                 "name": step.name,

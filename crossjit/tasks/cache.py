@@ -29,23 +29,26 @@ def show_cache(context: Context, json: bool = False) -> None:
     from crossjit.runs import history
 
     loaded = settings.load()
-    client = engine.connect(loaded)
-    image, volumes = _toolchain(client, loaded), cache_volume.find(client, loaded)
-    if not volumes or image is None:
-        show_json([]) if json else note("there are no caches yet: the first build makes them")
-        return
-    with reporting_leftovers(client), history.presence(loaded) as run:
-        sizes = []
-        for volume in volumes:
-            name, labels = container.container_name("cache-show", run), context_module.labels(loaded, run)
-            domain = cache_volume.domain_of(volume)
-            parts = cache_volume.parts(client, image, volume.name, domain=domain, container=name, labels=labels)
-            sizes.append((volume, parts))
+    sizes = []
+    for each in loaded.each_engine:
+        client = engine.connect(each)
+        image, volumes = _toolchain(client, each), cache_volume.find(client, each)
+        if not volumes or image is None:
+            continue
+        with reporting_leftovers(client), history.presence(each) as run:
+            for volume in volumes:
+                name, labels = container.container_name("cache-show", run), context_module.labels(each, run)
+                domain = cache_volume.domain_of(volume)
+                parts = cache_volume.parts(client, image, volume.name, domain=domain, container=name, labels=labels)
+                sizes.append((each.engine_name, volume, parts))
     if json:
-        show_json([_json(volume, part) for volume, parts in sizes for part in parts])
+        show_json([{"engine": name, **_json(volume, part)} for name, volume, parts in sizes for part in parts])
+    elif not sizes:
+        note("there are no caches yet: the first build makes them")
     else:
-        rows = [_row(volume, part) for volume, parts in sizes for part in parts]
-        show_table(("of", "cache", "size", "files", "bound"), rows)
+        several = len(loaded.engines) > 1
+        rows = [(*_row(volume, part), *([name] if several else [])) for name, volume, parts in sizes for part in parts]
+        show_table(("of", "cache", "size", "files", "bound", *(["engine"] if several else [])), rows)
 
 
 @command(name="clear", help=describe("json"))
@@ -54,15 +57,16 @@ def clear_cache(context: Context, json: bool = False) -> None:
     from crossjit import engine, settings
     from crossjit.build import cache_volume
 
-    loaded = settings.load()
-    client = engine.connect(loaded)
-    volumes = cache_volume.find(client, loaded)
-    for volume in volumes:
-        client.remove(volume)
+    removed = []
+    for each in settings.load().each_engine:
+        client = engine.connect(each)
+        for volume in cache_volume.find(client, each):
+            client.remove(volume)
+            removed.append(volume.name)
     if json:
-        show_json({"removed": [volume.name for volume in volumes]})
+        show_json({"removed": removed})
     else:
-        show("\n".join(f"removed volume {volume.name}" for volume in volumes) or "there are no caches")
+        show("\n".join(f"removed volume {name}" for name in removed) or "there are no caches")
 
 
 def _json(volume: EngineObject, part: Part) -> dict[str, object]:
@@ -92,6 +96,6 @@ def _toolchain(client: Engine, settings: Settings) -> Image | None:
 
     arch = client.facts().arch
     specs = images.configured(settings)
-    builder = images.ImageBuilder(client, arch, settings.home)
+    builder = images.ImageBuilder(client, arch, settings.engine_home)
     candidates = (builder.find(spec, Role.TOOLCHAIN, arch) for spec in specs)
     return next((image for image in candidates if image is not None), None)

@@ -29,7 +29,7 @@ def show_settings(context: Context, json: bool = False) -> None:
                     {
                         "name": each.setting.name,
                         "variable": each.setting.variable,
-                        "value": value,
+                        "value": [*map(str, value)] if isinstance(value, tuple) else value,
                         "origin": each.origin,
                         "place": each.place,
                         "meaning": each.setting.meaning,
@@ -47,7 +47,7 @@ def show_settings(context: Context, json: bool = False) -> None:
     show_table(("configuration file", "whose", "read"), read)
 
 
-def _text(value: str | int | Path | tuple[str, ...] | None) -> str:
+def _text(value: str | int | Path | tuple[object, ...] | None) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    return (" ".join(value) if isinstance(value, tuple) else str(value or "")) or "-"
+    return (" ".join(map(str, value)) if isinstance(value, tuple) else str(value or "")) or "-"

@@ -7,25 +7,27 @@ from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
-from crossjit.errors import ExitCode
+from crossjit.errors import EngineError, ExitCode
 from crossjit.tasks.framework import asker, command, note, show, show_json, show_table
 from crossjit.tasks.options import describe
 
 if TYPE_CHECKING:
-    from crossjit.host import Check
+    from crossjit.host import Check, HostInfo
+    from crossjit.settings import Settings
 
 
 @command(help=describe("json", fix="install and configure what is missing (Debian and Ubuntu); default: only look"))
 def doctor(context: Context, fix: bool = False, json: bool = False) -> ExitCode:
-    """Say what this host can build and run: natively, with a cross compiler, and emulated.
+    """Say what this host can build and run: natively, with a cross compiler, and emulated; with several engines, each.
 
-    Each line that fails comes with its remedy. Ends with 3 if anything fails.
+    An engine on a different machine is asked by starting a tiny program of each architecture in a container. Each line
+    that fails comes with its remedy. Ends with 3 if anything fails.
     """
     from crossjit import host, settings
 
     if fix:
         return _fix(json)
-    checks = (_settings(), *host.check(settings.load()))
+    checks = (_settings(), *host.check(settings.load(), ask=_asked))
     if json:
         show_json({"checks": [check.to_json() for check in checks]})
     else:
@@ -50,6 +52,18 @@ def setup(context: Context, json: bool = False, updates: bool = False) -> ExitCo
     return _fix(json, updates=updates)
 
 
+def _asked(settings: Settings, info: HostInfo) -> HostInfo:
+    """Ask an engine elsewhere what it can run; one that fails at that can run nothing but its own arch."""
+    from crossjit import engine
+    from crossjit.tasks import engines
+
+    try:
+        return engines.asked(settings, engine.connect(settings), info)
+    except EngineError as error:
+        note(error.message)
+        return info
+
+
 def _settings() -> Check:
     """Report the configuration files that are read."""
     from crossjit import settings
@@ -62,7 +76,9 @@ def _settings() -> Check:
 def _fix(json: bool, *, updates: bool = False) -> ExitCode:
     from crossjit import host, settings
 
-    repair = host.setup(settings.load(), asker(), note, updates=updates)
+    each = settings.load().each_engine
+    own = next((one for one in each if not (one.engines and one.engines[0].address)), each[0])
+    repair = host.setup(own, asker(), note, updates=updates)
     if json:
         show_json(repair.to_json())
     else:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
 from crossjit.tasks.framework import command, note, reporting_leftovers, show, show_json, show_table
 from crossjit.tasks.options import describe
+
+if TYPE_CHECKING:
+    from crossjit.images.update import Updated
 
 
 @command(name="list", default=True, help=describe("json"))
@@ -17,23 +21,28 @@ def list_images(context: Context, json: bool = False) -> None:
     from crossjit.images import release
 
     loaded = settings.load()
-    client = engine.connect(loaded)
-    listed = images.listed(client, images.configured(loaded), loaded, client.facts().arch)
+    listed = []
+    for each in loaded.each_engine:
+        client = engine.connect(each)
+        found = images.listed(client, images.configured(each), each, client.facts().arch)
+        listed += [(each.engine_name, image) for image in found]
     if json:
-        show_json([asdict(image) for image in listed])
+        show_json([{"engine": name, **asdict(image)} for name, image in listed])
     elif not listed:
         note("there are no images yet: the first build makes them")
     else:
+        several = len(loaded.engines) > 1
         rows = [
             (
                 image.name,
                 image.made.replace("T", " ").partition("+")[0],
                 release.short(image.release) + (" (expired)" if release.is_expired(image.release) else ""),
                 "current" if image.current else "old",
+                *([name] if several else []),
             )
-            for image in listed
+            for name, image in listed
         ]
-        show_table(("image", "made (UTC)", "Debian's Release", ""), rows)
+        show_table(("image", "made (UTC)", "Debian's Release", "", *(["engine"] if several else [])), rows)
 
 
 @command(name="update", help=describe("json"))
@@ -45,10 +54,12 @@ def update_images(context: Context, json: bool = False) -> None:
     from crossjit.runs import history
 
     loaded = settings.load()
-    client = engine.connect(loaded)
-    with reporting_leftovers(client), Terminal() as terminal, history.presence(loaded) as run:
-        builder = images.ImageBuilder(client, client.facts().arch, loaded.home, terminal, labels(loaded, run))
-        updates = list(images.update(builder, images.configured(loaded)))
+    updates: list[Updated] = []
+    for each in loaded.each_engine:
+        client = engine.connect(each)
+        with reporting_leftovers(client), Terminal() as terminal, history.presence(each) as run:
+            builder = images.ImageBuilder(client, client.facts().arch, each.engine_home, terminal, labels(each, run))
+            updates += images.update(builder, images.configured(each))
     changed = [update for update in updates if update.changed]
     if json:
         show_json(

@@ -190,10 +190,14 @@ def clean(
 
     loaded = settings.load()
     keep = number("keep-runs", keep_runs, at_least=0) if keep_runs else None
-    result = cleanup.clean(engine.connect(loaded), loaded, images=not keep_images, dry_run=dry_run)
+    removed, skipped = [], []
+    for each in loaded.each_engine:
+        result = cleanup.clean(engine.connect(each), each, images=not keep_images, dry_run=dry_run)
+        where = f" on {each.engine_name}" if len(loaded.engines) > 1 else ""
+        removed += [f"{line}{where}" for line in result.lines]
+        skipped += [f"{item.thing.kind} {item.thing.name}{where}: {item.reason}" for item in result.kept]
     records = () if keep is None else history.prune(loaded, keep=keep, dry_run=dry_run)
-    removed = [*result.lines, *(f"run record {name}" for name in records)]
-    skipped = [f"{item.thing.kind} {item.thing.name}: {item.reason}" for item in result.kept]
+    removed += [f"run record {name}" for name in records]
     if json:
         show_json({"dry_run": dry_run, "removed": removed, "kept": skipped})
         return

@@ -190,7 +190,7 @@ def _resolved(session: RunSession) -> RunSession:
         if source.llvm is None:
             prepare.choose_image(ctx.images, request, source)  # raises: it has no JIT
         ctx = replace(ctx, pinned={**ctx.pinned, request.wanted: source})
-    return replace(session, ctx=ctx)
+    return session.with_context(ctx)
 
 
 def _check(session: RunSession, request: CellRequest, shipped: Shipped, llvm: str) -> Check:

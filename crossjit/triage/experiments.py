@@ -359,4 +359,4 @@ def _with_pydebug(variant: Variant) -> Variant:
 def _other(arch: Arch, variant: Variant, ability: EmulationSupport) -> Arch | None:
     """Return a different arch of a variant that runs here, preferably natively."""
     others = (other for other in (ability.arch, *Arch) if other is not arch and other in variant.arches)
-    return next((other for other in others if ability.runs(other) is not False), None)
+    return next((other for other in others if ability.runs(other)), None)

@@ -33,8 +33,8 @@ from crossjit.engine.base import (
     LineSink,
 )
 from crossjit.engine.process import Lines
-from crossjit.errors import EngineError, Leftover, OutOfMemoryError
-from crossjit.model import Arch
+from crossjit.errors import EngineError, Interrupted, Leftover, OutOfMemoryError
+from crossjit.model import Arch, Emulator
 from crossjit.util.budget import BUDGET, BoundedReader, BudgetError, LogCount, disk_exceeded
 from tests.fakes.files import Entry, FakeFiles
 from tests.fakes.programs import BUILT_IN
@@ -329,6 +329,9 @@ class FakeEngine:
     builds: list[Build] = field(default_factory=list)
     pulls: list[str] = field(default_factory=list)
     leftovers: list[Leftover] = field(default_factory=list)
+    emulated: dict[Arch, Emulator] = field(default_factory=dict)
+    stopped: bool = False
+    identity: str = ""
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def die(self) -> None:
@@ -342,6 +345,12 @@ class FakeEngine:
             container.children.clear()
 
     def check(self) -> None:
+        """Raise EngineError if the engine is dead, Interrupted if it was stopped."""
+        self.answer()
+        if self.stopped:
+            raise Interrupted("the run was interrupted")
+
+    def answer(self) -> None:
         """Raise EngineError if the engine is dead."""
         if self.dead:
             raise EngineError(
@@ -371,7 +380,16 @@ class FakeEngine:
     def facts(self) -> EngineFacts:
         """Say what it is."""
         self.check()
-        return EngineFacts("docker", "26.1.5", "0.13.1", self.arch, self.cores, self.memory)
+        return EngineFacts("docker", "26.1.5", "0.13.1", self.arch, self.cores, self.memory, identity=self.identity)
+
+    def emulators(self, labels: Mapping[str, str]) -> Mapping[Arch, Emulator]:
+        """Say what runs foreign archs."""
+        self.check()
+        return dict(self.emulated)
+
+    def stop(self) -> None:
+        """Let nobody go on with it."""
+        self.stopped = True
 
     def _find(self, reference: str) -> FakeImage | None:
         if reference in self.images:
@@ -553,7 +571,7 @@ class FakeEngine:
 
     def remove(self, thing: EngineObject) -> None:
         """Remove it; it is no error if it is gone already."""
-        self.check()
+        self.answer()
         if thing.kind == "container":
             self.containers.pop(thing.id, None)
         elif thing.kind == "volume":
