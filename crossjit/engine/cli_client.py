@@ -88,9 +88,18 @@ class CliClient:
     def try_call(
         self, *arguments: str, timeout: float = CALL_TIMEOUT, env: Mapping[str, str] | None = None
     ) -> ClientResult:
-        """Run a short subcommand. Raises EngineError if the engine does not answer in time."""
+        """Run a short subcommand. Raises EngineError if the engine does not answer in time.
+
+        One that may take longer than CALL_TIMEOUT raises Interrupted if it was stopped.
+        """
+        lasting = timeout > CALL_TIMEOUT
         try:
-            return finish((*self.command, *arguments), timeout=timeout, env=env, lasting=timeout > CALL_TIMEOUT)
+            if lasting:
+                self.check()
+            result = finish((*self.command, *arguments), timeout=timeout, env=env, lasting=lasting)
+            if lasting:
+                self.check()
+            return result
         except subprocess.TimeoutExpired as error:
             raise EngineError(
                 f"{self.name} did not answer within {timeout:.0f} s",

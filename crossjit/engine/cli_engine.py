@@ -157,7 +157,6 @@ class CliEngine:
         except _Transient as error:
             raise self.cli.error(f"pull {reference}, three times over", str(error)) from error
         if result.returncode != 0:
-            self.cli.check()
             raise self.cli.error(f"pull {reference}", result.stderr)
         return result.stdout
 
@@ -172,7 +171,6 @@ class CliEngine:
             flags += ["--change", f"LABEL {quoted(key)}={quoted(value)}"]
         result = self.cli.try_call("image", "import", *flags, str(tarball), tag, timeout=PULL_TIMEOUT)
         if result.returncode != 0:
-            self.cli.check()
             raise self.cli.error(f"import {tarball}", result.stderr)
         info = self.image(tag)
         if info is not None and info.arch is arch:
@@ -219,6 +217,7 @@ class CliEngine:
         for key, value in labels.items():
             flags += ["--label", f"{key}={value}"]
         last: deque[str] = deque(maxlen=30)
+        self.cli.check()
 
         def on_any_line(line: str) -> None:
             if line.strip():

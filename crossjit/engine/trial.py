@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from crossjit.engine.base import OWNED, ImageInfo
+from crossjit.engine import confinement
+from crossjit.engine.base import ContainerOptions, ImageInfo
 from crossjit.engine.cli_client import CliClient
 from crossjit.model import Arch, Emulator
 
@@ -48,19 +49,20 @@ def emulators(engine: Importer, client: CliClient, own: Arch, labels: Mapping[st
 
 def _try(engine: Importer, client: CliClient, arch: Arch, labels: Mapping[str, str]) -> str | None:
     """Return the version of the QEMU that runs an arch, empty for something else that does; None if nothing does."""
-    flags = ["--rm", "--pull", "never", "--platform", arch.platform, "--network", "none"]
-    flags += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--env", f"{_VERSION}=1"]
-    for key, value in {**labels, OWNED: "container"}.items():
-        flags += ["--label", f"{key}={value}"]
     name = f"crossjit-trial-{arch}-{secrets.token_hex(4)}"
-    result = client.try_call("run", "--name", name, *flags, _image(engine, arch, labels), f"/{PROGRAM}")
+    options = ContainerOptions(_image(engine, arch, labels), arch, name, labels)
+    flags = ["--rm", "--name", name, "--pull", "never", "--platform", arch.platform, "--env", f"{_VERSION}=1"]
+    for key, value in options.labels.items():
+        flags += ["--label", f"{key}={value}"]
+    flags += [*confinement.flags(options), *confinement.own_limits(client.name)]
+    result = client.try_call("run", *flags, options.image, f"/{PROGRAM}")
     if result.returncode == STATUS:
         return ""
     if match := re.search(r"^qemu-\S+ version (\d+(?:\.\d+)*)", result.stdout):
         return match[1]
-    if result.returncode == 125:  # the engine's own failure
-        raise client.error(f"start a program of {arch}", result.stderr)
-    return None
+    if re.search(r"exec format error|no such file or directory", result.stderr, re.IGNORECASE):
+        return None  # nothing is registered for it, or an interpreter that containers cannot see
+    raise client.error(f"start a program of {arch}", result.stderr or f"exit status {result.returncode}")
 
 
 def _image(engine: Importer, arch: Arch, labels: Mapping[str, str]) -> str:
@@ -74,7 +76,7 @@ def _image(engine: Importer, arch: Arch, labels: Mapping[str, str]) -> str:
                 member = tarfile.TarInfo(PROGRAM)
                 member.size, member.mode = len(content), 0o755
                 tar.addfile(member, io.BytesIO(content))
-            engine.import_image(tarball, tag=tag, arch=arch, labels={**labels, OWNED: "image"})
+            engine.import_image(tarball, tag=tag, arch=arch, labels=labels)
     return tag
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
@@ -15,7 +15,7 @@ from crossjit.model import Arch
 
 BUILDX = (0, 10)  # has --provenance=false, without which the result is an image index
 ENGINE = (23,)  # older versions ignore `docker import --platform`
-STATE = "disk: state"
+ENGINE_DISK, STATE = "disk: engine", "disk: state"
 GIB = 1 << 30
 BUILD_BYTES = 3 * GIB  # one cell's build, with its images
 EASY_BYTES = 10 * GIB
@@ -76,14 +76,22 @@ def checks_of_several(hosts: Mapping[str, HostInfo]) -> tuple[Check, ...]:
         *(
             replace(check, name=f"{name}: {check.name}")
             for name, host in hosts.items()
-            for check in (
-                *_engine(host),
-                *(check for arch in host.foreign if arch not in native for check in _emulator(host, arch)),
-                *(check for check in _room(host) if check.name != STATE),
-            )
+            for check in _of_engine(host, [arch for arch in host.foreign if arch not in native])
         ),
         *(_arch_of_several(hosts, arch) for arch in Arch),
     )
+
+
+def _of_engine(host: HostInfo, emulated: Sequence[Arch]) -> Iterator[Check]:
+    yield from _engine(host)
+    if host.engine.version is not None:
+        yield from (check for arch in emulated for check in _emulator(host, arch))
+        yield from (check for check in _room(host) if check.name != STATE and not _is_hidden(host, check))
+
+
+def _is_hidden(host: HostInfo, check: Check) -> bool:
+    """Whether a check is about the disk of an engine on another machine, which cannot be seen from here."""
+    return check.name == ENGINE_DISK and host.engine_free is None and bool(host.engine.elsewhere)
 
 
 def _arch_of_several(hosts: Mapping[str, HostInfo], arch: Arch) -> Check:
@@ -214,7 +222,7 @@ def _tools(host: HostInfo) -> Iterator[Check]:
 
 def _room(host: HostInfo) -> Iterator[Check]:
     for name, free, remedy in (
-        ("disk: engine", host.engine_free, f"free some: {PROGRAM} clean, docker system df"),
+        (ENGINE_DISK, host.engine_free, f"free some: {PROGRAM} clean, docker system df"),
         (STATE, host.home_free, f"free some ({PROGRAM} stash gc), or point CROSSJIT_HOME elsewhere"),
     ):
         if free is None:

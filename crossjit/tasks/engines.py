@@ -128,11 +128,11 @@ def asked(settings: Settings, client: Engine, info: HostInfo) -> HostInfo:
 
     Raises EngineError.
     """
-    from crossjit.engine.base import HOME
+    from crossjit.engine.base import HOME, OWNED
 
     if info.ability is None or info.ability.local or info.engine.version is None:
         return info
-    emulators = client.emulators({HOME: settings.identity})
+    emulators = client.emulators({OWNED: "trial", HOME: settings.identity})
     return replace(info, ability=replace(info.ability, emulators=emulators))
 
 

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import tarfile
 import textwrap
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,7 +20,9 @@ import pytest
 
 from crossjit.engine.base import OWNED, Container, EngineObject, Limits
 from crossjit.engine.confinement import KEEPER
-from crossjit.errors import CrossjitError, EngineError, OutOfMemoryError
+from crossjit.engine.cli_engine import CliEngine
+from crossjit.errors import CrossjitError, EngineError, Interrupted, OutOfMemoryError
+from crossjit.host import emulation
 from crossjit.model import Arch
 from tests.contract.bench import (
     ALTERNATE,
@@ -77,6 +81,47 @@ def test_facts(bench: Bench) -> None:
     assert (facts.buildx is None) is (facts.name == "podman")  # which builds by itself
     assert facts.cores >= 1
     assert facts.memory > 256 * MIB
+
+
+def test_an_engine_is_asked_what_its_machine_runs(bench: Bench) -> None:
+    """With the answer of this machine's binfmt_misc, which is the engine's own here."""
+    here = emulation.registered()
+    if isinstance(bench.engine, FakeEngine):
+        bench.engine.emulated = here
+    found = bench.engine.emulators(bench.labels)
+    assert {arch: each.version for arch, each in found.items()} == {
+        arch: each.version for arch, each in here.items() if each.usable and arch is not HOST_ARCH
+    }
+    assert all(each.usable and not each.interpreter for each in found.values()) or not bench.real
+    assert containers(bench) == []
+    if bench.real:  # for anybody who cleans up
+        tags = {thing.name for thing in bench.engine.owned({MARK: bench.mark})}
+        assert len([tag for tag in tags if "crossjit/trial-" in tag]) == len(HOST_ARCH.others)
+
+
+def test_stopping_it_ends_what_other_threads_do(bench: Bench) -> None:
+    """A new client of the same engine is as good as a new process."""
+    engine = bench.engine if isinstance(bench.engine, FakeEngine) else CliEngine(bench.engine.name)  # type: ignore[attr-defined]
+    ready = threading.Event()
+
+    def work() -> None:
+        with engine.container(bench.options()) as container:
+            while True:
+                container.run(sh(WAITING) if bench.real else ["true"], on_line=lambda line: ready.set())
+                ready.set()  # the fake's time is virtual, so that nothing waits there
+
+    with ThreadPoolExecutor(1) as pool:
+        doing = pool.submit(work)
+        assert ready.wait(60)
+        engine.stop()
+        with pytest.raises(Interrupted):
+            doing.result(30)
+    assert containers(bench) == []
+    with pytest.raises(Interrupted), engine.container(bench.options()):
+        pass
+    if isinstance(engine, FakeEngine):
+        engine.stopped = False
+    assert containers(bench) == []
 
 
 # -- commands

@@ -554,7 +554,7 @@ class FakeEngine:
 
     def owned(self, labels: Mapping[str, str | None]) -> list[EngineObject]:
         """List what carries all these labels, and `crossjit.owned`."""
-        self.check()
+        self.answer()
         things = [EngineObject("container", one.id, one.started.name, one.labels) for one in self.containers.values()]
         things += [EngineObject("volume", name, name, labels_of) for name, labels_of in self.volumes.items()]
         seen: set[str] = set()

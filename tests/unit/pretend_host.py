@@ -83,6 +83,7 @@ class PretendHost:
         self.written: dict[str, str] = {}  # files that commands wrote
         self.socket_open_to: set[str] = set()
         self.remote = False
+        self.elsewhere: dict[str, dict[str, object]] = {}  # what engines say of themselves, by their address
         self.context: tuple[str, str] | None = ("default", "unix:///var/run/docker.sock")  # None: it is gone
         self.changes: list[str] = []
         self.used_sudo: list[tuple[str, ...]] = []
@@ -218,6 +219,8 @@ class PretendHost:
                 return 127, "", f"{argv[0]}: No such file or directory"
             case ["docker", "info", *_]:
                 return self._info(mighty)
+            case ["docker", "--host", address, "info", *_]:
+                return self._info_elsewhere(address)
             case ["docker", "context", "inspect"]:
                 return self._context()
             case ["docker", "buildx", "version"] if self.buildx:
@@ -285,6 +288,14 @@ class PretendHost:
             "ClientInfo": client,
         }
         return 0, json.dumps(info), ""
+
+    def _info_elsewhere(self, address: str) -> tuple[int, str, str]:
+        client = {"Version": self.engine_version, "Plugins": [{"Name": "buildx", "Version": self.buildx}]}
+        if address not in self.elsewhere:
+            return 1, json.dumps({"ServerErrors": [f"no answer from {address}"], "ClientInfo": client}), ""
+        about = {"ServerVersion": "28.2.2", "CgroupVersion": "2", "Driver": "overlay2", "KernelVersion": "6.12-far"}
+        about |= {"MemTotal": MEMORY, "NCPU": 8, "OperatingSystem": "Debian", "ClientInfo": client}
+        return 0, json.dumps({**about, **self.elsewhere[address]}), ""
 
     def _context(self) -> tuple[int, str, str]:
         if self.context is None:

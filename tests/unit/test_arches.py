@@ -25,6 +25,7 @@ elf_number = 243
 loader = "ld-linux-riscv64-lp64d.so.1"
 library_cache_flags = 0x1003
 runner = "riscv-of-ours"
+exit_42 = "1305a0029308d00573000000"
 cpu = "rva22s64"
 """
 

@@ -22,7 +22,7 @@ from crossjit.measure import cell, packages
 from crossjit.measure.benchmarks import Benchmark
 from crossjit.measure.model import Sample
 from crossjit.measure.process import ProblemError, Process
-from crossjit.model import Arch, Cell, EmulationSupport, Outcome, Strategy, TestResult
+from crossjit.model import Arch, Cell, EmulationSupport, Emulator, Outcome, Strategy, TestResult
 from crossjit.pipeline import build_cell, prepare, validate_cell
 from crossjit.pipeline.context import BuiltCell, CellRequest
 from crossjit.triage import rerun
@@ -33,6 +33,7 @@ from tests.fakes.engine import FakeEngine
 from tests.unit.build_fakes import RecordingProgress
 
 RECIPES = recipes.load_all(PROJECT / "recipes")
+QEMU = Emulator(Arch.AARCH64, "qemu-aarch64", "", "7.2", fixed=True, enabled=True, cpu="max")
 SCRIPT = Script("bug.py", b"1/0\n", seconds=10)
 PLAN = Plan(repo="/cpython", good="g", bad="b", bad_ref="main", arch="x86_64", variant="jit", script=SCRIPT)
 FAILED = (TestResult("jit", "user_script.bug", Outcome.FAILED, message="ZeroDivisionError: division by zero"),)
@@ -135,7 +136,7 @@ def trials(
     plan: Plan = PLAN, ability: EmulationSupport | None = None, folder: Path = Path("/nowhere")
 ) -> Iterator[Trials]:
     """Open trials on a machine with two processors."""
-    ctx: Any = Context(FakeEngine(), ability or EmulationSupport(Arch.X86_64, {}, local=False))
+    ctx: Any = Context(FakeEngine(), ability or EmulationSupport(Arch.X86_64, {Arch.AARCH64: QEMU}, local=False))
     recipe = RECIPES["3.15"]
     base = CellRequest(Cell("3.15", Arch.X86_64, plan.variant), recipe, recipe.variants[plan.variant], Strategy.NATIVE)
     opened = Trials(ctx, plan, RECIPES, base, folder)

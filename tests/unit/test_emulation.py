@@ -97,11 +97,12 @@ def test_the_usable_handler_wins_whatever_its_name(tmp_path: Path) -> None:
         assert emulation.registered(folder, answers())[Arch.AARCH64].name == names[1]
 
 
-def test_not_mounted_is_unable_and_remote_is_unknown(tmp_path: Path) -> None:
+def test_not_mounted_is_unable_and_remote_is_to_be_asked(tmp_path: Path) -> None:
     assert emulation.ability(Arch.X86_64, binfmt=tmp_path / "none", ask=answers()).runs(Arch.AARCH64) is False
     remote = emulation.ability(Arch.X86_64, local=False, binfmt=kernel(tmp_path / "k", q=AARCH64), ask=answers())
     assert remote.emulators == {}
-    assert remote.runs(Arch.AARCH64) is None
+    assert not remote.local
+    assert not remote.runs(Arch.AARCH64)
     assert remote.runs(Arch.X86_64) is True
 
 

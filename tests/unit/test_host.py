@@ -10,10 +10,11 @@ from typing import Any, NoReturn
 import pytest
 
 from crossjit import host
+from crossjit.config.engines import NamedEngine
 from crossjit.errors import ExitCode, InfrastructureError
 from crossjit.host.checks import Status, checks, missing
 from crossjit.host.inspect import EngineLook, number
-from crossjit.model import Arch
+from crossjit.model import Arch, Emulator
 from crossjit.settings import Settings
 from tests.unit.pretend_host import (
     BINFMT,
@@ -98,12 +99,71 @@ def test_a_bare_host_says_what_it_lacks(settings: Settings, bookworm: PretendHos
     assert bookworm.changes == []
 
 
-def test_an_engine_elsewhere_leaves_emulation_unknown(settings: Settings, able: PretendHost) -> None:
+def test_an_engine_elsewhere_is_asked_what_it_runs(settings: Settings, able: PretendHost) -> None:
     able.remote = True
     assert found(settings, able, "docker engine").found.endswith("on another machine (Docker Desktop)")
-    assert status(settings, able)["binfmt aarch64"] == "warn"
-    assert "unknown until tried" in found(settings, able, "aarch64").found
     assert repair(settings, able).commands == ()
+    for version, shown in (("9.2", "QEMU 9.2, tried in the engine"), (None, "QEMU or an equal, tried in the engine")):
+        there = Emulator(Arch.AARCH64, "qemu-aarch64", "", version, fixed=True, enabled=True, cpu="max")
+        looked = with_emulators(host.inspect(settings, able), {Arch.AARCH64: there})
+        named = {check.name: check for check in checks(looked)}
+        assert (named["binfmt aarch64"].status, named["binfmt aarch64"].found) == (Status.OK, shown)
+        assert named["aarch64"].found == "cross, emulate (as max); not native: the host is x86_64"
+    named = {check.name: check for check in checks(with_emulators(host.inspect(settings, able), {}))}
+    assert named["binfmt aarch64"].status is Status.WARN  # nothing that setup could mend
+    assert named["aarch64"].status is Status.FAIL
+    assert "on the engine's machine" in named["aarch64"].remedy[0]
+
+
+def with_emulators(looked: host.HostInfo, emulators: Mapping[Arch, Emulator]) -> host.HostInfo:
+    assert looked.ability is not None
+    return replace(looked, ability=replace(looked.ability, emulators=emulators))
+
+
+LOCAL, BOX = NamedEngine("local"), NamedEngine("arm", "ssh://box")
+
+
+def several(settings: Settings, shell: PretendHost) -> dict[str, host.Check]:
+    listed = host.check(replace(settings, engines=(LOCAL, BOX)), shell=shell)
+    named = {check.name: check for check in listed}
+    assert len(named) == len(listed)
+    return named
+
+
+def test_doctor_looks_at_each_engine(settings: Settings, bookworm: PretendHost) -> None:
+    """This machine needs no QEMU for what another engine runs natively."""
+    bookworm.with_engine().with_tools()
+    bookworm.elsewhere["ssh://box"] = {"Architecture": "aarch64"}
+    named = several(settings, bookworm)
+    assert [name for name, check in named.items() if check.status is Status.FAIL] == []
+    assert named["local: docker engine"].found.startswith("26.1.5, x86_64")
+    assert named["arm: docker engine"].found == "28.2.2, aarch64, cgroup v2, overlay2, on another machine (Debian)"
+    assert [name for name in named if "binfmt" in name] == []
+    assert named["x86_64"].found.startswith("local: native")
+    assert named["aarch64"].found.startswith("arm: native")
+
+
+def test_doctor_says_which_engine_does_not_answer(settings: Settings, bookworm: PretendHost) -> None:
+    named = several(settings, bookworm.with_engine().with_emulation().with_tools())
+    bad = named["arm: docker engine"]
+    assert (bad.status, bad.found) == (Status.FAIL, "no answer from ssh://box")
+    assert "the setting engines (arm)" in bad.remedy[0]
+    assert "take arm out of CROSSJIT_ENGINES" in bad.remedy[0]
+    assert [name for name in named if name.startswith("arm: ")] == ["arm: docker client", bad.name, "arm: buildx"]
+    assert named["local: binfmt aarch64"].status is Status.OK
+    assert named["aarch64"].found.startswith("local: cross, emulate")
+
+
+@pytest.mark.parametrize("prepare", [False, True])
+def test_an_engine_of_an_unknown_arch_is_refused(settings: Settings, able: PretendHost, prepare: bool) -> None:
+    able.elsewhere["ssh://box"] = {"Architecture": "riscv64"}
+    there = replace(settings, engines=(BOX,), prepare=prepare)
+    with pytest.raises(InfrastructureError) as caught:
+        host.ensure(there, None, silent, arches=(), shell=able)
+    assert caught.value.message == "docker at ssh://box, by the setting engines (arm) lacks docker engine"
+    assert caught.value.hint == "use a different engine, or take arm out of CROSSJIT_ENGINES"
+    assert "unknown arch" in caught.value.details[0]
+    assert able.changes == []
 
 
 @pytest.mark.parametrize(("flags", "words"), [("P", "no flag F"), ("", "no flag F")])

@@ -235,7 +235,7 @@ def test_emulating_needs_an_emulator(ability: EmulationSupport, reason: str) -> 
 
 def test_emulating_is_tried_where_it_may_work() -> None:
     assert plan.choose_strategy(Strategy.EMULATE, host(emulator(ARM)), ARM) is Strategy.EMULATE
-    assert plan.choose_strategy(Strategy.EMULATE, host(local=False), ARM) is Strategy.EMULATE
+    assert plan.choose_strategy(Strategy.EMULATE, host(emulator(ARM), local=False), ARM) is Strategy.EMULATE
     assert plan.obstacle(host(), X86) is None
 
 

@@ -12,6 +12,7 @@ from invoke.context import Context
 
 from crossjit import settings
 from crossjit.config import documents, settings_file
+from crossjit.config.engines import NamedEngine
 from crossjit.config.setting import SETTINGS
 from crossjit.errors import DocumentError, ExitCode, UserError
 from crossjit.host import Check, Status
@@ -89,7 +90,7 @@ def test_every_setting_can_stand_in_the_users_file(world: Path) -> None:
         world,
         """\
 home = "state"
-engine = "podman"
+engine = "docker"
 jobs = 4
 source_mirror = ["mirror with spaces", "~/m", "https://example.org/x"]
 prepare = true
@@ -99,6 +100,10 @@ stash_remote = "oci://example.org/stash"
 trust = "keys.toml"
 signing_key = "/key.pem"
 debug = true
+
+[engines]
+local = ""
+arm = "ssh://me@box"
 """,
     )
     assert set(where()) == {setting.name for setting in SETTINGS}
@@ -106,7 +111,7 @@ debug = true
     assert settings.load({}) == Settings(
         home=folder / "state",
         source_mirrors=(str(folder / "mirror with spaces"), str(Path("~/m").expanduser()), "https://example.org/x"),
-        engine="podman",
+        engine="docker",
         jobs=4,
         prepare=True,
         snapshot="20261101T000000Z",
@@ -115,6 +120,7 @@ debug = true
         trust=folder / "keys.toml",
         signing_key=Path("/key.pem"),
         debug=True,
+        engines=(NamedEngine("local"), NamedEngine("arm", "ssh://me@box")),
     )
 
 
@@ -303,6 +309,7 @@ def test_a_project_can_set_what_is_harmless() -> None:
         'trust = "keys.toml"',
         'signing_key = "key.pem"',
         "debug = true",
+        'engines = {arm = "ssh://box"}',
     ],
 )
 def test_a_project_cannot_set_anything_else(world: Path, line: str) -> None:
@@ -388,7 +395,7 @@ def test_config_show_as_json(world: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_doctor_names_the_files(
     world: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crossjit.host.check", lambda loaded: (Check("cores", Status.OK, str(loaded.jobs)),))
+    monkeypatch.setattr("crossjit.host.check", lambda loaded, ask: (Check("cores", Status.OK, str(loaded.jobs)),))
     doctor.doctor(Context(), json=True)
     assert json.loads(capsys.readouterr().out)["checks"][0]["found"].startswith("no configuration file")
     own, project = users(world, "debug = false\n"), projects(world, "jobs = 2\n")

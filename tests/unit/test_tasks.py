@@ -22,7 +22,7 @@ from crossjit import errors
 from crossjit.engine.base import ContainerOptions
 from crossjit.errors import ExitCode, UserError
 from crossjit.model import Arch, Cell, CellResult, Strategy, SuiteResult, Verdict
-from crossjit.tasks import build as build_tasks
+from crossjit.pipeline.post import is_final
 from crossjit.tasks import framework, options
 from crossjit.tasks.commandline import CrossjitProgram
 from crossjit.tasks.framework import Command, command
@@ -677,4 +677,4 @@ def test_tests_and_checks_need_their_tools(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_is_taken_up_of_a_run(verdict: Verdict, suites: bool, final: bool) -> None:
     ran = (SuiteResult("jit", (), 1.0),) if suites else ()
     result = CellResult(Cell("3.15", Arch.X86_64, "jit"), verdict, (), suites=ran)
-    assert build_tasks._is_final(result) is final
+    assert is_final(result) is final
