@@ -19,8 +19,8 @@ from uuid import uuid4
 import pytest
 
 from crossjit.engine.base import OWNED, Container, EngineObject, Limits
-from crossjit.engine.confinement import KEEPER
 from crossjit.engine.cli_engine import CliEngine
+from crossjit.engine.confinement import KEEPER
 from crossjit.errors import CrossjitError, EngineError, Interrupted, OutOfMemoryError
 from crossjit.host import emulation
 from crossjit.model import Arch

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
-import secrets
-import shutil
 import signal
-import subprocess
 import tarfile
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,9 +12,10 @@ import pytest
 
 from crossjit.images import Image, Role
 from crossjit.model import Arch
-from tests.e2e import tiny_source
+from tests.e2e import private_engines, tiny_source
 from tests.e2e.conftest import MakeDriver
-from tests.e2e.driver import GO, PATIENCE, Driver
+from tests.e2e.driver import GO, Driver
+from tests.e2e.private_engines import PrivateEngine
 
 pytestmark = pytest.mark.engine
 
@@ -62,74 +56,11 @@ def test_a_second_ctrl_c_does_not_cut_the_cleaning_short(driver: Driver, recipe:
     assert driver.leftovers(container) == []
 
 
-class PrivateEngine:
-    """A Docker daemon of the test's own, which it may kill.
-
-    It has a network of its own, too: a daemon without a bridge removes the interface docker0 that it finds when it
-    starts, and so the machine's (`removeDefaultBridgeInterface` in moby's daemon/daemon_unix.go).
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.host = f"unix://{folder}/docker.sock"
-        self.name = f"crossjit-{secrets.token_hex(4)}"  # containerd refuses some that a temporary folder may have
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        # tests that are killed clean nothing up, so it ends by itself when they are gone
-        command = ["setpriv", "--pdeathsig", "TERM", "unshare", "--net", "dockerd", "--host", self.host]
-        command += ["--bridge=none", "--iptables=false", "--ip6tables=false"]
-        for option, place in (("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")):
-            command += [option, f"{self.folder}/{place}"]
-        # where the system runs a containerd, all daemons use that one
-        command += [f"--containerd-namespace={self.name}", f"--containerd-plugins-namespace={self.name}-plugins"]
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        deadline = time.monotonic() + PATIENCE
-        while subprocess.run(["docker", "-H", self.host, "info"], capture_output=True, check=False).returncode:
-            log_text = (self.folder / "log").read_text(errors="replace")
-            assert self.process.poll() is None, log_text
-            assert time.monotonic() < deadline, log_text
-            time.sleep(0.1)
-
-    def kill(self) -> None:
-        """`kill -9` of the daemon alone."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self) -> None:
-        """End it with all that it runs."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait()
-
-
 @pytest.fixture
 def private_engine() -> Iterator[PrivateEngine]:
-    """A second engine. Its folder has a short name: paths of sockets have at most 107 bytes."""
-    if os.geteuid() != 0 or shutil.which("dockerd") is None:
-        if os.environ.get("CI") == "true" and os.geteuid() == 0:
-            pytest.fail("CI must have dockerd", pytrace=False)
-        pytest.skip("a second engine needs root and dockerd")
-    folder = Path(tempfile.mkdtemp(prefix="crossjit-"))
-    engine = PrivateEngine(folder)
-    try:
-        engine.start()
+    """A second engine."""
+    with private_engines.running() as engine:
         yield engine
-    finally:
-        if engine.process is not None and engine.process.poll() is not None:
-            with contextlib.suppress(AssertionError):
-                engine.start()  # it ends what its predecessor left running
-        engine.stop()
-        # each daemon mounts its data root on itself, and one that is killed leaves it so
-        mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-        for mount in reversed([mount for mount in mounts if Path(mount).is_relative_to(folder)]):
-            subprocess.run(["umount", mount], check=True)
-        shutil.rmtree(folder)
 
 
 MAKE = f"""#!/bin/sh

@@ -293,8 +293,9 @@ class PretendHost:
         client = {"Version": self.engine_version, "Plugins": [{"Name": "buildx", "Version": self.buildx}]}
         if address not in self.elsewhere:
             return 1, json.dumps({"ServerErrors": [f"no answer from {address}"], "ClientInfo": client}), ""
-        about = {"ServerVersion": "28.2.2", "CgroupVersion": "2", "Driver": "overlay2", "KernelVersion": "6.12-far"}
-        about |= {"MemTotal": MEMORY, "NCPU": 8, "OperatingSystem": "Debian", "ClientInfo": client}
+        about: dict[str, object] = {"ServerVersion": "28.2.2", "CgroupVersion": "2", "Driver": "overlay2"}
+        about |= {"KernelVersion": "6.12-far", "MemTotal": MEMORY, "NCPU": 8, "OperatingSystem": "Debian"}
+        about["ClientInfo"] = client
         return 0, json.dumps({**about, **self.elsewhere[address]}), ""
 
     def _context(self) -> tuple[int, str, str]:

@@ -127,4 +127,4 @@ class StencilMachine(FakeContext):
         cells = tuple(each.cell for each in requests)
         about: dict[str, Any] = {"cells": cells, "looks": looks, "reproduce": reproduce}
         with RunRecord.start(self.ctx.settings, ("./inv",), {}, **about) as record:
-            yield RunSession(replace(self.ctx, run=record.id), record, requests)
+            yield RunSession({"docker": replace(self.ctx, run=record.id)}, record, requests)

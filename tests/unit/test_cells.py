@@ -115,7 +115,7 @@ class TestTheOthersGoOn:
             cells = [request.cell for request in self.requests]
             with RunRecord.start(ctx.ctx.settings, ["invoke", "build"], {}, cells=cells) as record:
                 self.records.append(record)
-                yield RunSession(replace(ctx.ctx, images=(ctx.spec,)), record, tuple(self.requests))
+                yield RunSession({"docker": replace(ctx.ctx, images=(ctx.spec,))}, record, tuple(self.requests))
 
         monkeypatch.setattr(tasks, "opened", opened)
 

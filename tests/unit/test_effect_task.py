@@ -143,7 +143,7 @@ class Machine(FakeContext):
         )
         cells = tuple(each.cell for each in requests)
         with RunRecord.start(self.ctx.settings, ("./inv", "effect"), {}, cells=cells, looks=looks) as record:
-            yield RunSession(replace(self.ctx, run=record.id), record, requests)
+            yield RunSession({"docker": replace(self.ctx, run=record.id)}, record, requests)
 
     def run(self, source: str = "#main", **fields: Any) -> ExitCode:
         known = {key: fields.pop(key) for key in [*fields] if key in REQUESTED}

@@ -88,7 +88,7 @@ class Machine(FakeContext):
         )
         cells = tuple(each.cell for each in requests)
         with RunRecord.start(self.ctx.settings, ("./inv", "measure"), {}, cells=cells, looks=looks) as record:
-            yield RunSession(replace(self.ctx, run=record.id), record, requests)
+            yield RunSession({"docker": replace(self.ctx, run=record.id)}, record, requests)
 
 
 @pytest.fixture
