@@ -88,9 +88,10 @@ def four(tmp_path: Path, tiny: tiny_source.Archive) -> Path:
         text += f"""\
 [variants.{name}]
 summary = "the same under another name"
-configure = ["--enable-experimental-jit=yes", "--with-suffix={name}"]
+configure = ["--enable-experimental-jit=yes"]
 expects = "machine-code"
 suites = ["jit"]
+environment = {{ TINY_NAME = "{name}" }}
 
 """
     path.write_text(text)
