@@ -141,6 +141,9 @@ Host crossjit-door
   IdentitiesOnly yes
   UserKnownHostsFile {self.folder}/known_hosts
   BatchMode yes
+  ControlMaster auto
+  ControlPath {self.folder}/%C
+  ControlPersist 60
 """
         )
         self.path.mkdir()
@@ -159,8 +162,10 @@ Host crossjit-door
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """End the server; connections that are open end with their clients."""
+        """End the server and the connection that the clients share."""
         if self.process is not None:
+            client = [str(self.path / "ssh"), "-O", "exit", "crossjit-door"]
+            subprocess.run(client, capture_output=True, check=False)
             self.process.terminate()
             self.process.wait()
 

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.engine
 
 VARIANTS = ("jit", "jit-b", "jit-c", "jit-d")
 NEAR, FAR = "near", "far"
+WORK = 20  # seconds that each build waits
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,18 @@ environment = {{ TINY_NAME = "{name}" }}
     return path
 
 
-def test_four_cells_on_two_engines(engines: Engines, four: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    validate = ("validate", "--recipe", four, "--json")
+@pytest.fixture
+def slow(tmp_path: Path) -> Path:
+    """A source whose builds wait, as for the cores of another machine: the engines of the tests share this one's."""
+    (tmp_path / "slow").mkdir()
+    wait = f'[ ! -e "$1/hold-$2" ] || sleep {WORK}\n'
+    return tiny_source.archive(tmp_path / "slow", {"hold-make": "", "Tools/tiny/hold.sh": wait}).path
+
+
+def test_four_cells_on_two_engines(
+    engines: Engines, four: Path, slow: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    validate = ("validate", "--recipe", four, "--source", slow, "--json")
     alone = engines.driver("alone", NEAR).run(*validate)
     driver = engines.driver("both", NEAR, FAR)
     done = driver.run(*validate)
@@ -118,7 +129,7 @@ def test_four_cells_on_two_engines(engines: Engines, four: Path, capsys: pytest.
     assert set(driver.last_run().facts["engines"]) == {NEAR, FAR}  # type: ignore[call-overload]
     titles = [line for line in done.stderr.splitlines() if " jit " in line]
     assert {title.partition(" on ")[2].split()[0] for title in titles} == {NEAR, FAR}
-    shown = driver.run("validate", "--recipe", four).stdout
+    shown = driver.run("validate", "--recipe", four, "--source", slow).stdout
     assert shown.splitlines()[0].split() == ["cell", "verdict", "built", "tests", "time", "artifact", "engine"]
     assert driver.leftovers() == []
     assert engines.near_containers(driver) == []
