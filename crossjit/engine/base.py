@@ -183,6 +183,15 @@ def is_rootless(info: Mapping[str, Any]) -> bool:
     return bool(security.get("rootless")) or any("name=rootless" in text for text in info.get("SecurityOptions") or ())
 
 
+def traits(info: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what is unusual about an engine, in words, by its `info` as docker or podman gives it."""
+    found = ["rootless"] if is_rootless(info) else []
+    found += ["user namespaces"] if any("name=userns" in text for text in info.get("SecurityOptions") or ()) else []
+    store = dict(row for row in info.get("DriverStatus") or () if len(row) == 2)
+    found += ["containerd image store"] if "containerd" in str(store.get("driver-type", "")) else []
+    return tuple(found)
+
+
 def unlimited(info: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what an engine without root cannot limit, by its `info`: it ignores these limits without a word.
 

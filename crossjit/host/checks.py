@@ -97,11 +97,8 @@ def _engine(host: HostInfo) -> Iterator[Check]:
         yield Check(daemon, Status.FAIL, engine.problem or "not running", _start(host), "everything that runs")
     else:
         location = "" if host.ability is None or host.ability.local else f", on another machine ({engine.system})"
-        rootless = ", rootless" if engine.rootless else ""
-        found = (
-            f"{engine.version}, {engine.arch or 'unknown arch'}, cgroup v{engine.cgroup}, {engine.storage}{rootless}"
-        )
-        found += location
+        parts = (engine.version, engine.arch or "unknown arch", f"cgroup v{engine.cgroup}", engine.storage)
+        found = ", ".join((*parts, *engine.traits)) + location
         if engine.unlimited:
             found += f": cannot limit {' and '.join(engine.unlimited)}"
             yield Check(daemon, Status.FAIL, found, (DELEGATE,), "everything that runs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from uuid import uuid4
 import pytest
 
 from crossjit.engine.base import OWNED, Container, EngineObject, Limits
+from crossjit.engine.cli_engine import CliEngine
 from crossjit.engine.confinement import KEEPER
 from crossjit.errors import CrossjitError, EngineError, OutOfMemoryError
 from crossjit.model import Arch
@@ -601,6 +603,55 @@ def test_a_build_that_fails_shows_its_last_lines(bench: Bench, tmp_path: Path) -
         )  # fmt: skip
     assert any("some words" in line for line in caught.value.details)
     assert any("more words" in line for line in lines)
+
+
+def test_build_for_a_foreign_arch_runs_programs_of_its_own(real_bench: Bench, tmp_path: Path) -> None:
+    """The files of a foreign image are made by programs of the engine's arch, and can be read from there."""
+    labels, tag = {**real_bench.labels, MARK: uuid4().hex}, f"crossjit-contract-{uuid4().hex}:foreign"
+    made = build(
+        real_bench,
+        tmp_path,
+        """\
+        ARG BASE
+        FROM --platform=$BUILDPLATFORM ${BASE} AS native
+        ARG TARGETARCH
+        RUN mkdir /made && echo "$TARGETARCH $(stat -c %s /bin/sh)" >/made/about
+        FROM scratch AS foreign
+        COPY --from=native /made /
+        ENV WHAT="a b"
+        """,
+        "foreign",
+        arch=OTHER_ARCH,
+        arguments={"BASE": real_bench.image},
+        labels=labels,
+        tag=tag,
+    )
+    assert made.arch is OTHER_ARCH
+    assert isinstance(real_bench.engine, CliEngine)
+    variables = real_bench.engine.cli.call("inspect", "image", "inspect", "--format", "{{json .Config.Env}}", made.id)
+    assert "WHAT=a b" in json.loads(variables)
+    copy = build(
+        real_bench,
+        tmp_path,
+        """\
+        ARG BASE
+        ARG IMAGE
+        ARG PLATFORM
+        FROM --platform=$BUILDPLATFORM ${BASE} AS native
+        FROM --platform=${PLATFORM} ${IMAGE} AS finished
+        FROM native AS listing
+        COPY --from=finished /about /about
+        """,
+        "listing",
+        arguments={"BASE": real_bench.image, "IMAGE": tag, "PLATFORM": OTHER_ARCH.platform},
+    )
+    with real_bench.container(image=copy.id) as container:
+        arch, size = lines_of(container, ["cat", "/about"])[0].split()
+    assert arch == OTHER_ARCH.debian
+    assert int(size) == Path("/bin/sh").stat().st_size
+    (image,) = real_bench.engine.owned({MARK: labels[MARK]})  # and no container, and nothing half done
+    assert image.id == made.id
+    real_bench.engine.remove(image)
 
 
 @pytest.mark.parametrize(

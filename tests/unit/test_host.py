@@ -524,7 +524,7 @@ def test_podman_needs_neither_daemon_nor_buildx(tmp_path: Path, bookworm: Preten
 
 def test_podman_without_root_that_limits_nothing(settings: Settings, bookworm: PretendHost) -> None:
     podman = EngineLook(
-        "podman", client="4.3.1", version="4.3.1", arch=Arch.X86_64, cgroup="1", storage="overlay", rootless=True
+        "podman", client="4.3.1", version="4.3.1", arch=Arch.X86_64, cgroup="1", storage="overlay", traits=("rootless",)
     )
     unlimited: tuple[str, ...]
     for unlimited, status in ((("memory", "pids"), Status.FAIL), ((), Status.OK)):
