@@ -1,4 +1,4 @@
-"""What `effect` sees in a real CPython: two planted losses, one of the optimizer's, and one of a single architecture."""
+"""What `effect` sees in a real CPython: two planted losses, of the optimizer and of a single architecture."""
 
 from __future__ import annotations
 
