@@ -168,7 +168,8 @@ class Container(Protocol):
     def get(self, path: str) -> AbstractContextManager[BinaryIO]:
         """Open a tar stream of a file or folder; members' names start with its last component.
 
-        Owners are those in the container, except that podman makes the container's user the owner of everything.
+        Owners mean nothing: podman makes the container's user the owner of everything, and an engine with user
+        namespaces adds an offset.
         Raises FileNotFoundError if it does not exist; reading raises BudgetError after `BUDGET.stream` bytes. Limits on
         the members are up to the reader (`TreeCount`).
         """
