@@ -196,7 +196,8 @@ def _arch(host: HostInfo, arch: Arch) -> Check:
     blockers = [check.name for check in _engine(host) if check.status is Status.FAIL]
     if blockers or host.ability is None:
         why = f"needs {', '.join(blockers)}" if blockers else f"crossjit does not support {host.machine}"
-        return Check(str(arch), Status.FAIL, f"nothing: {why}", _fix(host, "fix the failed checks above"), purpose)
+        remedy = ("fix what fails above",) if blockers else ()
+        return Check(str(arch), Status.FAIL, f"nothing: {why}", remedy, purpose)
     if arch is host.ability.arch:
         return Check(str(arch), Status.OK, "native (nothing to cross or emulate: it is the host's own)", (), purpose)
     runs = host.ability.runs(arch)
