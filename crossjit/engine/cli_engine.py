@@ -14,7 +14,6 @@ import shlex
 import subprocess
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -25,11 +24,12 @@ from python_on_whales.exceptions import DockerException
 
 from crossjit import PROGRAM
 from crossjit.config.engines import NamedEngine
-from crossjit.engine import cli_text, confinement, trial
+from crossjit.engine import cli_text, confinement, podman_build, trial
 from crossjit.engine.base import OWNED, Container, ContainerOptions, EngineFacts, EngineObject, ImageInfo, LineSink
 from crossjit.engine.cli_client import CliClient, is_transient
 from crossjit.engine.cli_container import CliContainer
-from crossjit.engine.process import follow, held_signals
+from crossjit.engine.image_stage import Stage
+from crossjit.engine.process import held_signals
 from crossjit.errors import EngineError, Leftover
 from crossjit.model import Arch, Emulator
 
@@ -164,9 +164,7 @@ class CliEngine:
         """Make a one-layer image from a root file system's tarball."""
         system, _, machine = arch.platform.partition("/")
         flags = ["--os", system, "--arch", machine] if self.name == "podman" else ["--platform", arch.platform]
-        quoted = (
-            '"{}"'.format if self.name == "podman" else cli_text.quoted
-        )  # podman takes what is in the outer quotes as it is
+        quoted = podman_build.quoted if self.name == "podman" else cli_text.quoted
         for key, value in labels.items():
             flags += ["--change", f"LABEL {quoted(key)}={quoted(value)}"]
         result = self.cli.try_call("image", "import", *flags, str(tarball), tag, timeout=PULL_TIMEOUT)
@@ -199,9 +197,10 @@ class CliEngine:
         labels: Mapping[str, str],
         on_line: LineSink | None = None,
     ) -> ImageInfo:
-        """Build a stage of the Dockerfile in `context` with buildx, for the platform of `arch`."""
+        """Build a stage of the Dockerfile in `context`, for the platform of `arch`."""
+        stage = Stage(context, target, arch, tag, arguments, labels)
         if self.name == "podman":
-            flags = ["build", "--layers=false"]  # its cache of layers does not tell platforms apart
+            podman_build.build(self.cli, stage, own=self.facts().arch, on_line=on_line)
         else:
             if self.cli.command and self.buildx() is None:
                 raise EngineError(
@@ -209,26 +208,8 @@ class CliEngine:
                 )
             # the engine's own builder has its context's name; other builders do not see the engine's images
             builder = self.cli.call("show its context", "context", "inspect", "--format", "{{.Name}}").strip()
-            flags = ["buildx", "build", "--builder", builder, "--load", "--progress", "plain", "--provenance=false"]
-        flags += ["--target", target, "--platform", arch.platform, "--tag", tag]
-        flags += confinement.build_proxies()
-        for key, value in arguments.items():
-            flags += ["--build-arg", f"{key}={value}"]
-        for key, value in labels.items():
-            flags += ["--label", f"{key}={value}"]
-        last: deque[str] = deque(maxlen=30)
-        self.cli.check()
-
-        def on_any_line(line: str) -> None:
-            if line.strip():
-                last.append(line)
-            if on_line is not None:
-                on_line(line)
-
-        result = follow((*self.cli.command, *flags, str(context)), on_line=on_any_line, on_error_line=on_any_line)
-        if result.returncode != 0:
-            self.cli.check()
-            raise self.cli.error(f"build the image {tag} (stage {target} of {context})", "\n".join(last))
+            flags = ("--builder", builder, "--load", "--progress", "plain", "--provenance=false")
+            stage.build(self.cli, "buildx", "build", *flags, "--platform", arch.platform, on_line=on_line)
         return self._expect(tag, arch)
 
     def tag(self, image: str, tag: str) -> None:

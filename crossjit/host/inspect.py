@@ -12,7 +12,7 @@ from typing import Any
 
 from crossjit.config.engines import NamedEngine
 from crossjit.engine import endpoint
-from crossjit.engine.base import is_rootless, unlimited
+from crossjit.engine.base import traits, unlimited
 from crossjit.engine.endpoint import Endpoint
 from crossjit.host import emulation
 from crossjit.host.shell import Shell
@@ -52,7 +52,7 @@ class EngineLook:
     system: str = ""
     cores: int = 0
     memory: int = 0
-    rootless: bool = False
+    traits: tuple[str, ...] = ()  # what is unusual about it, such as `rootless`
     unlimited: tuple[str, ...] = ()  # what it cannot limit for a container
     problem: str = ""
     denied: bool = False  # its socket exists, but this user may not use it
@@ -186,7 +186,7 @@ def _docker(shell: Shell, at: NamedEngine | None) -> tuple[EngineLook, bool]:
         storage=info.get("Driver", ""),
         root=info.get("DockerRootDir", ""),
         system=info.get("OperatingSystem", ""),
-        rootless=is_rootless(info),
+        traits=traits(info),
         unlimited=unlimited(info),
         cores=info.get("NCPU", 0),
         memory=info.get("MemTotal", 0),
@@ -223,7 +223,7 @@ def _podman(shell: Shell) -> tuple[EngineLook, bool]:
         storage=store.get("graphDriverName", ""),
         root=store.get("graphRoot", ""),
         system=(host.get("distribution") or {}).get("distribution", ""),
-        rootless=is_rootless(info),
+        traits=traits(info),
         unlimited=unlimited(info),
         cores=host.get("cpus", 0),
         memory=host.get("memTotal", 0),

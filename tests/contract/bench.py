@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import platform
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from crossjit.engine.base import OWNED, Container, ContainerOptions, Engine
+from crossjit.engine.base import OWNED, Container, ContainerOptions, Engine, traits
 from crossjit.engine.cli_engine import CliEngine
 from crossjit.model import Arch
 from tests.fakes.engine import FakeProcess
@@ -46,6 +47,16 @@ class Bench:
     def is_podman(self) -> bool:
         """Whether it is podman, which differs in a few ways that crossjit does not depend on."""
         return isinstance(self.engine, CliEngine) and self.engine.name == "podman"
+
+    @property
+    def tells_owners(self) -> bool:
+        """Whether files come out with their owners in the container; crossjit does not depend on it."""
+        return not self.is_podman and not self.maps_users
+
+    @functools.cached_property
+    def maps_users(self) -> bool:
+        """Whether it is docker with `userns-remap`."""
+        return isinstance(self.engine, CliEngine) and "user namespaces" in traits(self.engine.cli.info())
 
     @property
     def labels(self) -> dict[str, str]:
