@@ -1,8 +1,10 @@
-"""Container engines: the interface (`base`), and its implementation by the clients of docker and podman."""
+"""Engines: the interface (`base`), the clients of docker and podman, and the host without containers (`host_engine`)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from crossjit.engine.base import HOST
 
 if TYPE_CHECKING:
     from crossjit.engine.base import Engine
@@ -10,10 +12,14 @@ if TYPE_CHECKING:
 
 
 def connect(settings: Settings) -> Engine:
-    """Return the engine that the settings name, `docker` or `podman`.
+    """Return the engine that the settings name: `docker`, `podman` or `host`.
 
     It is not contacted yet: if it is missing or does not answer, its first use raises EngineError.
     """
+    if settings.engine == HOST:
+        from crossjit.engine.host_engine import HostEngine
+
+        return HostEngine(settings.home / HOST)
     # importing python-on-whales takes 0.2 s, which commands without an engine should not pay
     from crossjit.engine.cli_engine import CliEngine
 

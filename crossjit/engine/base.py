@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
@@ -17,6 +18,7 @@ OWNED = "crossjit.owned"  # label on everything that crossjit makes; its value i
 HOME = "crossjit.home"  # label: digest of the state folder; separates the users of one engine
 RUN = "crossjit.run"  # label: the run that started it
 COPY = "crossjit.copy"  # label: an image that a run makes for itself; the value is unique
+HOST = "host"  # the engine without containers, and its only image: this machine
 READ_ONLY = ":ro"  # suffix of a volume's folder that is mounted read-only
 
 LineSink = Callable[[str], None]
@@ -45,6 +47,15 @@ class Limits:
     idle: bool = False
 
 
+class Feature(StrEnum):
+    """What engines of containers can do, and the host as an engine cannot: see `EngineFacts.lacks`."""
+
+    ISOLATION = "run anything apart from this machine's files, processes, users and network"
+    MEMORY = "limit memory"
+    IMAGES = "make or get images"
+    FOREIGN = "run programs of a different architecture"
+
+
 @dataclass(frozen=True)
 class ContainerOptions:
     """How a container is started.
@@ -53,6 +64,9 @@ class ContainerOptions:
     `writable=False` makes the root file system read-only; `tmpfs` are folders in memory; `volumes` are folders by the
     names of volumes from `ensure_volume`, which outlive the container. A folder that ends in READ_ONLY (`:ro`) is
     mounted read-only.
+
+    Without `isolated`, an engine that lacks `Feature.ISOLATION` may run it: as the user who runs crossjit, with the
+    machine's network, and with volumes that are all writable.
     """
 
     image: str
@@ -67,6 +81,7 @@ class ContainerOptions:
     writable: bool = True
     tmpfs: tuple[str, ...] = ()
     volumes: Mapping[str, str] = field(default_factory=dict)
+    isolated: bool = True
 
     @property
     def in_memory(self) -> tuple[str, ...]:
@@ -111,7 +126,8 @@ class ImageInfo:
 class EngineFacts:
     """An engine's properties, for `doctor` and the run record.
 
-    `arch` and `kernel` (its release) are those of the machine that its containers run on.
+    `arch` and `kernel` (its release) are those of the machine that its containers run on. What it lacks, it refuses
+    with an EngineError.
     """
 
     name: str
@@ -121,6 +137,7 @@ class EngineFacts:
     cores: int
     memory: int
     kernel: str = ""
+    lacks: tuple[Feature, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import platform
 import re
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from crossjit.engine.base import OWNED, Container, ContainerOptions, Engine
+from crossjit.engine.base import HOST, OWNED, Container, ContainerOptions, Engine
 from crossjit.engine.cli_engine import CliEngine
+from crossjit.engine.host_engine import HostEngine
 from crossjit.model import Arch
 from tests.fakes.engine import FakeProcess
 
@@ -48,6 +50,21 @@ class Bench:
         return isinstance(self.engine, CliEngine) and self.engine.name == "podman"
 
     @property
+    def is_host(self) -> bool:
+        """Whether it is this machine without containers, which refuses what other engines isolate and make."""
+        return self.image == HOST
+
+    @property
+    def home(self) -> Path:
+        """The state folder of an engine that has its objects there."""
+        return self.engine.folder.parent if isinstance(self.engine, HostEngine) else Path("/")
+
+    @property
+    def worker(self) -> str | None:
+        """The unprivileged user; the host has only the user who runs the tests."""
+        return None if self.is_host else "worker"
+
+    @property
     def labels(self) -> dict[str, str]:
         return {OWNED: "contract", MARK: self.mark}
 
@@ -56,7 +73,10 @@ class Bench:
 
     def options(self, **options: Any) -> ContainerOptions:
         name = f"crossjit-contract-{uuid4().hex[:12]}"
-        given = {"image": self.image, "name": name, "labels": self.labels, "arch": HOST_ARCH} | options
+        given = {"image": self.image, "name": name, "labels": self.labels, "arch": HOST_ARCH}
+        if self.is_host:  # its home folder is there, as an image's folders are
+            given |= {"isolated": False, "env": {"HOME": "/work", **options.pop("env", {})}}
+        given |= options
         return ContainerOptions(**given)
 
 
@@ -126,6 +146,18 @@ def OFFSPRING(process: FakeProcess) -> int:  # noqa: N802
         process.start(("sleep", str(number)))
     process.write_line("ready")
     return process.run(("sleep", "904"))
+
+
+def processes(bench: Bench, container: Container) -> list[str]:
+    """Return the command lines of a container's processes."""
+    if not bench.is_host:
+        return lines_of(container, sh(PROCESSES))
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"={container.id}".encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found
 
 
 @script("for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null; echo; done")
