@@ -1,4 +1,4 @@
-"""Engines: the interface (`base`), the clients of docker and podman, and the host without containers (`host_engine`)."""
+"""Engines: the interface (`base`), the clients of docker and podman, and the host itself (`host_engine`)."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
 from crossjit.errors import Leftover
-from crossjit.model import Arch
+from crossjit.model import Arch, Platform
 from crossjit.util.budget import BUDGET
 
 OWNED = "crossjit.owned"  # label on everything that crossjit makes; its value is the kind
@@ -138,6 +138,11 @@ class EngineFacts:
     memory: int
     kernel: str = ""
     lacks: tuple[Feature, ...] = ()
+    platform: Platform = Platform.LINUX
+
+    def memory_limit(self, size: int) -> int | None:
+        """Return a container's limit of memory; None if this engine cannot limit it."""
+        return None if Feature.MEMORY in self.lacks else size
 
 
 @dataclass(frozen=True)
@@ -214,9 +219,10 @@ def unlimited(info: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 class Engine(Protocol):
-    """A container engine. `leftovers` are the containers that it could not remove."""
+    """A container engine. `leftovers` are the containers that it could not remove; `lacks` is what it refuses."""
 
     leftovers: list[Leftover]
+    lacks: tuple[Feature, ...]
 
     def facts(self) -> EngineFacts:
         """Return the engine's properties. Raises EngineError with a hint if it does not answer."""

@@ -9,14 +9,12 @@ need not be isolated.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import platform
 import re
 import secrets
 import shutil
-import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +39,7 @@ from crossjit.engine.host_container import ABOUT, HostContainer, about, cannot, 
 from crossjit.engine.host_paths import OWN, PathMap
 from crossjit.engine.process import held_signals
 from crossjit.errors import EngineError, InfrastructureError, Leftover, UserError
-from crossjit.model import Arch
+from crossjit.model import Arch, Platform
 from crossjit.util import files
 
 _FILES = "fs"
@@ -71,6 +69,7 @@ class HostEngine:
     def __init__(self, folder: Path, own: Sequence[str] = OWN, more_path: Sequence[str] = ()) -> None:
         self.name = HOST
         self.leftovers: list[Leftover] = []
+        self.lacks = tuple(Feature)
         self.folder = folder.resolve()
         self._own = tuple(own)
         self._more_path = tuple(more_path)
@@ -80,9 +79,16 @@ class HostEngine:
     def facts(self) -> EngineFacts:
         """Return the machine's properties. Raises EngineError if its architecture is unknown."""
         machine = platform.machine()
-        arch = Arch.of_machine(machine)
+        arch, system = Arch.of_machine(machine), Platform.of_system(platform.system())
+        if system is None:
+            raise EngineError(
+                f"the system of this machine is {platform.system()}",
+                hint=f"crossjit knows {', '.join(each.system for each in Platform)}",
+            )
         if arch is None:
-            raise EngineError(f"the architecture of this machine is {machine}", hint=f"crossjit knows {', '.join(Arch)}")
+            raise EngineError(
+                f"the architecture of this machine is {machine}", hint=f"crossjit knows {', '.join(Arch)}"
+            )
         return EngineFacts(
             HOST,
             platform.release(),
@@ -91,7 +97,8 @@ class HostEngine:
             len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else os.cpu_count() or 1,
             psutil.virtual_memory().total,
             platform.release(),
-            lacks=tuple(Feature),
+            lacks=self.lacks,
+            platform=system,
         )
 
     def image(self, reference: str) -> ImageInfo | None:
@@ -146,7 +153,11 @@ class HostEngine:
                     if found.thing.id == thing.id:
                         self._discard(found)
             elif thing.kind == "volume":
-                if users := [found.thing.name for found in self._containers() if thing.id in (about(found.folder) or {}).get("volumes", ())]:
+                if users := [
+                    found.thing.name
+                    for found in self._containers()
+                    if thing.id in (about(found.folder) or {}).get("volumes", ())
+                ]:
                     raise EngineError(f"cannot remove the volume {thing.name}", details=(f"{users[0]} uses it",))
                 _remove_tree(self._volume(thing.id))
                 self._record(thing.id).unlink(missing_ok=True)
@@ -301,10 +312,10 @@ def _remove_tree(folder: Path) -> None:
     """Remove a folder with all that is in it, also what its owner may not read or write. It may be gone already."""
 
     def unlock(function: Callable[..., Any], path: str, error: object) -> None:
-        for place in (os.path.dirname(path), path):
+        for place in (Path(path).parent, Path(path)):
             with contextlib.suppress(OSError):
-                if not stat.S_ISLNK(os.lstat(place).st_mode):
-                    os.chmod(place, 0o700)
+                if not place.is_symlink():
+                    place.chmod(0o700)
 
     for _ in range(20):
         shutil.rmtree(folder, onerror=unlock)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 
@@ -40,7 +41,7 @@ def of(variable: str, value: str, session: int | None = None) -> list[psutil.Pro
 
 def _has(process: psutil.Process, variable: str, value: str) -> bool:
     try:
-        return process.environ().get(variable) == value
+        return bool(process.environ().get(variable) == value)
     except (psutil.Error, OSError):  # another user's
         return False
 
@@ -73,9 +74,9 @@ def deleted_files(identity: str) -> Iterator[os.stat_result]:
         with contextlib.suppress(OSError), os.scandir(f"/proc/{process.pid}/fd") as descriptors:
             for descriptor in descriptors:
                 with contextlib.suppress(OSError):
-                    target = os.readlink(descriptor.path)
+                    target = str(Path(descriptor.path).readlink())
                     if target.endswith(" (deleted)") and not target.startswith(("/memfd:", "/dev/")):
-                        yield os.stat(descriptor.path)
+                        yield Path(descriptor.path).stat()
 
 
 def _each(processes: list[psutil.Process], act: Callable[[psutil.Process], object]) -> None:

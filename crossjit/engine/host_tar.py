@@ -68,7 +68,9 @@ def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, place: Path, linked: 
 def _require_within(place: Path, name: str, paths: PathMap) -> None:
     """Raise UnfitMemberError if a file would be outside of the container, also by a link that was unpacked before."""
     folder = place.parent.resolve()
-    if place not in paths.volumes.values() and not any(folder.is_relative_to(root) for root in (paths.root, *paths.volumes.values())):
+    if place not in paths.volumes.values() and not any(
+        folder.is_relative_to(root) for root in (paths.root, *paths.volumes.values())
+    ):
         raise UnfitMemberError(f"{name} leads out of the container")
 
 
@@ -82,7 +84,7 @@ def pack(path: Path, paths: PathMap) -> Iterator[bytes]:
         member.mode, member.mtime = stat.S_IMODE(about.st_mode), int(about.st_mtime)
         member.uid, member.gid = about.st_uid, about.st_gid
         if stat.S_ISLNK(about.st_mode):
-            target = os.readlink(place)
+            target = str(place.readlink())
             member.type, member.linkname = tarfile.SYMTYPE, paths.inside(target) if target.startswith("/") else target
         elif stat.S_ISDIR(about.st_mode):
             member.type = tarfile.DIRTYPE

@@ -92,6 +92,6 @@ def _toolchain(client: Engine, settings: Settings) -> Image | None:
 
     arch = client.facts().arch
     specs = images.configured(settings)
-    builder = images.ImageBuilder(client, arch, settings.home)
+    builder = images.provider(client, arch, settings.home)
     candidates = (builder.find(spec, Role.TOOLCHAIN, arch) for spec in specs)
     return next((image for image in candidates if image is not None), None)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import crossjit
 from crossjit.errors import EngineError
-from crossjit.model import Arch, Cell, EmulationSupport
+from crossjit.model import Arch, Cell, EmulationSupport, Platform
 from crossjit.settings import make_home
 from crossjit.tasks.framework import asker, note, reporting_leftovers
 from crossjit.tasks.options import Request, in_full, to_record
@@ -52,7 +52,7 @@ def opened(
     """
     from crossjit import engine, images
     from crossjit.engine.recording import recording
-    from crossjit.pipeline import cleanup, forecast, plan
+    from crossjit.pipeline import cleanup, forecast, on_host, plan
     from crossjit.progress import Tee
     from crossjit.report.terminal import Terminal
 
@@ -65,9 +65,12 @@ def opened(
     client = engine.connect(settings)
     facts = client.facts()
     ability = host_ability or EmulationSupport(facts.arch, {})
-    selection = plan.select(recipes, request.selector, facts.arch)
+    selection = plan.select(recipes, request.selector, facts.arch, facts.platform)
     cells = selection.cells[:1] if one else selection.cells
+    on_host.require_cells(facts, cells)
     requests = forecast.arranged([_cell_request(cell, recipes[cell.recipe], request, ability) for cell in cells])
+    for each in requests:
+        on_host.require_trust(facts, each)
     recorded = _record(settings, request, facts, ability, requests, reproduce, looks)
     with reporting_leftovers(client), Terminal() as terminal, recorded as record:
         progress = Tee(terminal, record.recorder)
@@ -113,7 +116,7 @@ def _context(
     from crossjit.stash.store import Store
 
     labels = context.labels(settings, run)
-    builder = images.ImageBuilder(client, facts.arch, settings.home, progress, labels)
+    builder = images.provider(client, facts.arch, settings.home, progress, labels)
     return context.BuildContext(
         settings=settings,
         engine=client,
@@ -208,15 +211,17 @@ def forecast_cells(request: Request) -> tuple[tuple[PlannedCell, ...], Emulation
 
     settings = _configured(request)
     recipes = recipes_of(request)
-    client: Engine | None = engine.connect(settings)
+    connected = engine.connect(settings)
+    client: Engine | None = connected
     try:
-        arch = client.facts().arch if client is not None else host_arch()
+        facts = connected.facts()
+        arch, system = facts.arch, facts.platform
     except EngineError:
-        client, arch = None, host_arch()
+        client, arch, system = None, host_arch(), Platform.LINUX
     ability = host.inspect(settings, host.LocalShell()).ability or EmulationSupport(arch, {})
     specs = images.configured(settings)
     store = Store(settings.stash)
-    selection = plan.select(recipes, request.selector, arch)
+    selection = plan.select(recipes, request.selector, arch, system)
     for remark in selection.notes:
         note(remark)
     requests = forecast.arranged(
@@ -267,6 +272,7 @@ def _cell_request(cell: Cell, recipe: Recipe, request: Request, ability: Emulati
         source=request.source,
         cpu=request.cpu,
         selection=request.selection,
+        trusted=request.trust,
     )
 
 

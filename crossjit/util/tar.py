@@ -237,9 +237,11 @@ class ChunkReader(io.RawIOBase):
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
+        """Return True."""
         return True
 
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        """Read into the buffer."""
         self._rest = self._rest or memoryview(next(self._chunks, b""))
         size = min(len(buffer), len(self._rest))
         buffer[:size] = self._rest[:size]

@@ -73,7 +73,7 @@ class Bench:
 
     def options(self, **options: Any) -> ContainerOptions:
         name = f"crossjit-contract-{uuid4().hex[:12]}"
-        given = {"image": self.image, "name": name, "labels": self.labels, "arch": HOST_ARCH}
+        given: dict[str, Any] = {"image": self.image, "name": name, "labels": self.labels, "arch": HOST_ARCH}
         if self.is_host:  # its home folder is there, as an image's folders are
             given |= {"isolated": False, "env": {"HOME": "/work", **options.pop("env", {})}}
         given |= options

@@ -561,7 +561,9 @@ def test_import_of_something_that_is_no_tar(container_bench: Bench, tmp_path: Pa
     (tmp_path / "broken.tar").write_bytes(b"no tar at all" * 1000)
     for name in ("broken.tar", "absent.tar"):
         with pytest.raises(EngineError):
-            container_bench.engine.import_image(tmp_path / name, tag="crossjit-contract:broken", arch=HOST_ARCH, labels={})
+            container_bench.engine.import_image(
+                tmp_path / name, tag="crossjit-contract:broken", arch=HOST_ARCH, labels={}
+            )
 
 
 def build(bench: Bench, context: Path, dockerfile: str, target: str, **options: Any) -> Any:
@@ -603,10 +605,10 @@ def test_a_build_that_fails_shows_its_last_lines(container_bench: Bench, tmp_pat
     if isinstance(container_bench.engine, FakeEngine):
         container_bench.engine.broken_stages["broken"] = ("some words", "more words")
     lines: list[str] = []
+    dockerfile = f"FROM {container_bench.image} AS broken\nRUN echo some words; echo more words >&2; exit 3\n"
     with pytest.raises(EngineError) as caught:
         build(
-            container_bench, tmp_path, f"FROM {container_bench.image} AS broken\nRUN echo some words; echo more words >&2; exit 3\n",
-            "broken", on_line=lines.append,
+            container_bench, tmp_path, dockerfile, "broken", on_line=lines.append,
         )  # fmt: skip
     assert any("some words" in line for line in caught.value.details)
     assert any("more words" in line for line in lines)
@@ -725,7 +727,9 @@ def require_daemon(bench: Bench) -> None:
         pytest.skip("podman has no daemon")
 
 
-def test_an_engine_that_does_not_answer(container_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_does_not_answer(
+    container_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     require_daemon(container_bench)
     operations = everything(container_bench, tmp_path)
     break_engine(container_bench, tmp_path, monkeypatch)
@@ -736,7 +740,9 @@ def test_an_engine_that_does_not_answer(container_bench: Bench, tmp_path: Path, 
         assert caught.value.exit_code == 3
 
 
-def test_an_engine_that_dies_under_a_container(container_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_dies_under_a_container(
+    container_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first error is told; what is left is noted, and there when the engine is back."""
     require_daemon(container_bench)
     with pytest.raises(EngineError, match="does not answer"), container_bench.container() as container:

@@ -29,6 +29,7 @@ from crossjit.engine.base import (
     ContainerOptions,
     EngineFacts,
     EngineObject,
+    Feature,
     ImageInfo,
     LineSink,
 )
@@ -329,6 +330,7 @@ class FakeEngine:
     builds: list[Build] = field(default_factory=list)
     pulls: list[str] = field(default_factory=list)
     leftovers: list[Leftover] = field(default_factory=list)
+    lacks: tuple[Feature, ...] = ()
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def die(self) -> None:
