@@ -27,7 +27,7 @@ def main() -> int:
             resource.setrlimit(number, (wanted[0], wanted[1]))
     os.nice(options["nice"])
     os.chdir(options["cwd"])
-    print("crossjit", os.getpid(), file=sys.stderr, flush=True)  # noqa: T201
+    os.write(2, f"crossjit {os.getpid()}\n".encode())
     os.dup2(1, 2)
     try:
         os.execvpe(argv[0], argv, os.environ)  # noqa: S606 - without a shell, on purpose
