@@ -64,7 +64,7 @@ def populate(container: Container, spec: BuildSpec, source: Source) -> None:
     with sources.open_tar(source) as tar:
         container.put(tar, ROOT)
     # Unpacked files belong to root or to their packer; a copy belongs to the builder, who can then regenerate files.
-    place = ("cp", "-R", "--preserve=mode,timestamps") if source.regenerate else ("mv",)
+    place = ("cp", "-R", "-p") if source.regenerate else ("mv",)
     require_success(container, (*place, f"{ROOT}/{source.top}", SOURCE))
 
 

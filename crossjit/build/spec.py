@@ -117,7 +117,8 @@ class BuildSpec:
     digest of crossjit's own code. `python` is a digest of the inputs of the library's .pyc files besides the library
     and the script that compiles it. `domain` is the source's trust domain: keys of different domains differ.
     `emulator` is the QEMU that the compiler runs under, with its CPU model; empty without emulation. `llvm_folder` is
-    where the toolchain has its LLVM, empty if none is needed. `on_host` says that this machine is the toolchain.
+    where the toolchain has its LLVM, empty if none is needed. `on_host` says that this machine is the toolchain,
+    `platform` is its system.
 
     `core` and `ahead` affect no output. `core` is the digest of the source without its tests, empty if other output
     might depend on the tests; builds that differ only in their tests have the same `base_key`.
@@ -140,6 +141,7 @@ class BuildSpec:
     emulator: str = ""
     llvm_folder: str = ""
     on_host: bool = False
+    platform: Platform = Platform.LINUX
 
     @property
     def key(self) -> str:
@@ -201,7 +203,7 @@ def make_spec(
         commands=_commands(
             source, variant, strategy, toolchain, _configure(source, variant, arch, strategy, toolchain)
         ),
-        environment=_environment(variant, arch, strategy, toolchain, llvm),
+        environment=_environment(source, variant, arch, strategy, toolchain, llvm),
         build_python=build_python if strategy is Strategy.CROSS else None,
         logic=logic.whole_digest(),
         python=identify_python(source, strategy, toolchain, _pyc_options(variant, strategy)),
@@ -211,6 +213,7 @@ def make_spec(
         emulator=emulator if strategy is Strategy.EMULATE else "",
         llvm_folder=toolchain.llvm_folder(llvm) if llvm is not None else "",
         on_host=toolchain.is_host,
+        platform=toolchain.platform,
     )
 
 
@@ -221,7 +224,7 @@ def _configure(source: Source, variant: Variant, arch: Arch, strategy: Strategy,
     line = [
         f"{SOURCE}/configure",
         *CONFIGURE,
-        *toolchain.platform.configure,
+        *toolchain.platform.arguments(source.python),
         *answers,
         *compilers.other_arguments(variant),
     ]
@@ -234,10 +237,10 @@ def _configure(source: Source, variant: Variant, arch: Arch, strategy: Strategy,
 
 
 def _environment(
-    variant: Variant, arch: Arch, strategy: Strategy, toolchain: Image, llvm: str | None
+    source: Source, variant: Variant, arch: Arch, strategy: Strategy, toolchain: Image, llvm: str | None
 ) -> Mapping[str, str]:
     """Return the commands' environment variables."""
-    own = {**toolchain.platform.environment, **toolchain.environment}
+    own = {**toolchain.platform.variables(source.python), **toolchain.environment}
     environment = {**ENVIRONMENT, **own, **variant.variables(f"{SOURCE}/Tools")}
     if strategy is Strategy.CROSS:
         # the build Python may have the JIT, which is the code under test

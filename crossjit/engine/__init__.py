@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import platform
 from typing import TYPE_CHECKING
 
 from crossjit.engine.base import HOST
+from crossjit.model import Platform
 
 if TYPE_CHECKING:
     from crossjit.engine.base import Engine
@@ -19,7 +21,8 @@ def connect(settings: Settings) -> Engine:
     if settings.engine == HOST:
         from crossjit.engine.host_engine import HostEngine
 
-        return HostEngine(settings.home / HOST)
+        system = Platform.of_system(platform.system())
+        return HostEngine(settings.home / HOST, more_path=system.more_path if system else ())
     # importing python-on-whales takes 0.2 s, which commands without an engine should not pay
     from crossjit.engine.cli_engine import CliEngine
 

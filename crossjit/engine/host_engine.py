@@ -72,7 +72,7 @@ class HostEngine:
         self.lacks = tuple(Feature)
         self.folder = folder.resolve()
         self._own = tuple(own)
-        self._more_path = tuple(more_path)
+        self._more_path = tuple(folder for folder in more_path if Path(folder).is_dir())
 
     # -- queries
 

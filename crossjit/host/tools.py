@@ -152,7 +152,7 @@ def _llvm_folders(shell: Shell, platform: Platform) -> Iterator[str]:
         yield named.rstrip("/")
     for pattern in platform.llvm:
         for folder in sorted(shell.root.glob(pattern.lstrip("/")), reverse=True):
-            yield f"/{folder.relative_to(shell.root)}"
+            yield str(folder)
     for clang in _clangs_on_path(shell):
         yield str(Path(os.path.realpath(clang)).parent.parent)
 

@@ -112,6 +112,8 @@ class Platform(StrEnum):
     """Arguments for configure, before a variant's own."""
     environment: dict[str, str]
     """Variables for a build."""
+    since: list[int]
+    """The first version of CPython, major and minor, that is built with these arguments and variables."""
     runners: dict[str, str]
     """GitHub's hosted runners, by arch; an arch's own if there is none."""
     remark: str
@@ -135,6 +137,14 @@ class Platform(StrEnum):
     def place(self, arch: Arch) -> str:
         """Name an arch of it: `aarch64` on Linux, `macos-aarch64` elsewhere."""
         return arch.value if self is Platform.LINUX else f"{self}-{arch}"
+
+    def arguments(self, python: tuple[int, int]) -> tuple[str, ...]:
+        """Return the arguments for a version's configure."""
+        return tuple(self.configure) if python >= tuple(self.since) else ()
+
+    def variables(self, python: tuple[int, int]) -> dict[str, str]:
+        """Return the variables for a version's build."""
+        return dict(self.environment) if python >= tuple(self.since) else {}
 
     def runner(self, arch: Arch) -> str:
         """Return the label of GitHub's hosted runner."""

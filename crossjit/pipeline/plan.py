@@ -133,16 +133,27 @@ def parse_places(texts: Iterable[str]) -> tuple[tuple[Arch, ...], Platform | Non
 
     Returns the archs and the platform, None if none is given. Raises UserError, also for several platforms.
     """
-    places = [_split_place(word) for word in _words(texts)]
-    platforms = dict.fromkeys(platform for platform, _ in places)
-    if len(platforms) > 1:
+    words = _words(texts)
+    places = parse_all_places(words)
+    if len(places) > 1:
         raise UserError(
-            f"invalid archs {', '.join(_words(texts))}: expected those of one platform",
+            f"invalid archs {', '.join(words)}: expected those of one platform",
             hint="run crossjit once for each platform, on a machine of it",
         )
-    words = [word for _, word in places]
-    arches = tuple(Arch) if ALL in words else tuple(dict.fromkeys(parse_arch(word) for word in words))
-    return arches, next(iter(platforms), None)
+    platform, arches = next(iter(places.items()), (None, ()))
+    return arches, platform
+
+
+def parse_all_places(texts: Iterable[str]) -> dict[Platform | None, tuple[Arch, ...]]:
+    """Parse archs of several platforms, by their platform; None if none is given. Raises UserError."""
+    words: dict[Platform | None, list[str]] = {}
+    for word in _words(texts):
+        platform, arch = _split_place(word)
+        words.setdefault(platform, []).append(arch)
+    return {
+        platform: tuple(Arch) if ALL in arches else tuple(dict.fromkeys(map(parse_arch, arches)))
+        for platform, arches in words.items()
+    }
 
 
 def _split_place(text: str) -> tuple[Platform | None, str]:
