@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import platformdirs
+from platformdirs.unix import Unix
 
 from crossjit.config.engines import NamedEngine
 from crossjit.config.setting import SETTINGS, Setting
@@ -201,7 +201,7 @@ def _files(environ: Mapping[str, str]) -> Iterator[SettingsFile]:
         yield SettingsFile(full_path(named), Origin.USER, exists=True)
         return
     try:
-        path = platformdirs.user_config_path("crossjit") / USER_FILE
+        path = Unix("crossjit").user_config_path / USER_FILE
         yield SettingsFile(path, Origin.USER, _is_there(path))
     except RuntimeError:
         pass  # this user has no home folder
@@ -251,9 +251,12 @@ def _in_environment(setting: Setting, text: str) -> Found:
 
 
 def _data_folder() -> Path:
-    """Return the default state folder. Raises UserError for a user without a home folder."""
+    """Return the default state folder: also on macOS, whose usual place has a space in its path, and make stops there.
+
+    Raises UserError for a user without a home folder.
+    """
     try:
-        return platformdirs.user_data_path("crossjit")
+        return Unix("crossjit").user_data_path
     except RuntimeError as error:
         raise UserError(
             "this user has no home folder, so there is no place for crossjit's state", hint=_HINT

@@ -172,7 +172,8 @@ class Compilation:
     def make(self, path, name):
         """Compile a file in this process; return its exit status."""
         # not into the cache: a process that compiles ahead can be killed at any time, and leaves an incomplete file
-        target = pathlib.Path("/tmp", f"ahead-{os.urandom(8).hex()}") if self.ahead else pyc_path(path)
+        temporary = os.environ.get("TMPDIR", "/tmp")
+        target = pathlib.Path(temporary, f"ahead-{os.urandom(8).hex()}") if self.ahead else pyc_path(path)
         try:
             if not compile_file(path, name, target):
                 return LEFT

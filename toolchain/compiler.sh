@@ -11,11 +11,13 @@
 # (CCACHE_COMPILERCHECK), unless a command has other folders of system headers. An older ccache also misses files that
 # assembly includes by .incbin, which CPython does not use.
 compiler=/usr/bin/${0##*/}
+[ -x "$compiler" ] || compiler=$CROSSJIT_LLVM/bin/${0##*/} # a clang of a machine that has it elsewhere
 
 # If clang compiles CPython itself, the stencils' clang may be called by the same name.
 case " $* " in
     *' -D_JIT_OPCODE='*) exec "${0%/*}/../../llvm/bin/${0##*/}" "$@" ;;
 esac
+command -v ccache >/dev/null || CCACHE_DISABLE=1 # a machine that is its own toolchain may lack it
 [ -z "$CCACHE_DISABLE" ] || exec "$compiler" "$@"
 
 small=16384 # bytes; above this, later variants lose more time than the first one saves

@@ -19,16 +19,36 @@ import traceback
 ERROR = 4_000  # characters of an error, at most
 BRIEF = 300  # characters of one of many errors, at most
 STEPS = 20_000  # more than any threshold for tracing a loop: 16 in 3.13, 4,095 in 3.14, 4,000 in 3.15
+MACH_MACHINES = {0x01000007: "X86_64", 0x0100000C: "ARM64"}  # <mach/machine.h>, without CPU_TYPE_
 ELF_MACHINES = {3: "EM_386", 40: "EM_ARM", 62: "EM_X86_64", 183: "EM_AARCH64", 243: "EM_RISCV"}
 
 
 def executable():
-    """Read the ELF header of the running interpreter: https://refspecs.linuxfoundation.org/elf/gabi4+/ch4.eheader.html."""
+    """Read the header of the running interpreter's file, in the format of Linux (ELF) or macOS (Mach-O)."""
     path = pathlib.Path(sys.executable).resolve()
     with path.open("rb") as file:
-        header = file.read(20)
-    if header[:4] != b"\x7fELF":
-        raise ValueError(f"{path} is no ELF file")
+        header = file.read(4096)
+    if header[:4] == b"\x7fELF":
+        return elf(path, header)
+    return mach_o(path, header, platform.machine())
+
+
+def mach_o(path, header, running):
+    """Read a Mach-O header, <mach-o/loader.h>; of a file for several machines, <mach-o/fat.h>, the running one's."""
+    if header[:4] == b"\xca\xfe\xba\xbe":
+        (count,) = struct.unpack_from(">I", header, 4)
+        numbers = [struct.unpack_from(">I", header, 8 + 20 * index)[0] for index in range(min(count, 16))]
+    elif header[:4] == b"\xcf\xfa\xed\xfe":
+        numbers = [struct.unpack_from("<I", header, 4)[0]]
+    else:
+        raise ValueError(f"{path} is neither an ELF file nor a 64-bit Mach-O file")
+    machines = [MACH_MACHINES.get(number, f"CPU_TYPE_{number}") for number in numbers]
+    own = [machine for machine in machines if machine == running.upper()]
+    return {"path": str(path), "machine": (own or machines)[0], "bits": 64, "order": "little"}
+
+
+def elf(path, header):
+    """Read an ELF header: https://refspecs.linuxfoundation.org/elf/gabi4+/ch4.eheader.html."""
     order = {1: "<", 2: ">"}[header[5]]
     (number,) = struct.unpack_from(order + "H", header, 18)
     return {

@@ -96,6 +96,7 @@ def parts(
             env={"CROSSJIT_CACHE": layout.CACHE, **(layout.SMALL_CACHE if trust.is_stranger(domain) else {})},
             user=f"{layout.BUILDER}:{layout.BUILDER}",
             volumes={volume: layout.CACHE},
+            isolated=not image.is_host,
         )
     ) as inside:
         inside.put(scripts(None, (layout.CACHE,)), "/")

@@ -57,13 +57,14 @@ def jobs_for(facts: EngineFacts, requested: int) -> int:
 def populate(container: Container, spec: BuildSpec, source: Source) -> None:
     """Put the source, our scripts and the build's folders into a fresh container, but no cross build's Python."""
     folders = (ROOT, BUILD, INSTALL, SUPPORT, GENERATED, BUILD_PYTHON, TOOLS, COMPILERS, LLVM, f"{LLVM}/bin", CACHE)
-    container.put(scripts(spec.llvm, folders, compilers.wrapped_clangs(spec.compilers)), "/")
-    if spec.llvm is not None:
+    own_llvm = spec.llvm_folder if spec.on_host else ""
+    container.put(scripts(spec.llvm, folders, compilers.wrapped_clangs(spec.compilers), own_llvm), "/")
+    if spec.llvm is not None and not spec.on_host:
         require_success(container, _COMPILE_LLVM_WRAPPER)
     with sources.open_tar(source) as tar:
         container.put(tar, ROOT)
     # Unpacked files belong to root or to their packer; a copy belongs to the builder, who can then regenerate files.
-    place = ("cp", "-R", "--preserve=mode,timestamps") if source.regenerate else ("mv",)
+    place = ("cp", "-R", "-p") if source.regenerate else ("mv",)
     require_success(container, (*place, f"{ROOT}/{source.top}", SOURCE))
 
 
@@ -75,7 +76,7 @@ def container_name(subject: str, run: str) -> str:
 def build_limits(facts: EngineFacts, domain: str = trust.RECIPES) -> Limits:
     """Return the limits of a build of a trust domain; the time limit is a day, for emulation on a slow machine."""
     disk = STRANGER_DISK if trust.is_stranger(domain) else OWN_DISK
-    return Limits(memory=facts.memory * BUILD_MEMORY // 100, seconds=24 * 3600, disk=disk)
+    return Limits(memory=facts.memory_limit(facts.memory * BUILD_MEMORY // 100), seconds=24 * 3600, disk=disk)
 
 
 def open_container(
@@ -113,6 +114,7 @@ def open_container(
             network=False,
             limits=build_limits(facts, spec.domain),
             volumes=volumes,
+            isolated=not toolchain.is_host,
         )
     )
 
@@ -123,7 +125,7 @@ def cache_environment(spec: BuildSpec, *, cached: bool, below: bool = False) -> 
     variables = {
         "CROSSJIT_SOURCE": SOURCE,
         "CROSSJIT_TOOLCHAIN": toolchain,
-        "CROSSJIT_LLVM": f"/usr/lib/llvm-{spec.llvm}",
+        "CROSSJIT_LLVM": spec.llvm_folder,
         "CROSSJIT_HEADERS": f"{TOOLS}/headers",
         "CROSSJIT_CACHE_LOG": f"{TOOLS}/log",
         "CROSSJIT_COMPILER": spec.python,
@@ -131,7 +133,7 @@ def cache_environment(spec: BuildSpec, *, cached: bool, below: bool = False) -> 
     }
     if not cached:
         return {**variables, "CCACHE_DISABLE": "1"}
-    if spec.strategy is not Strategy.EMULATE:  # neither was tried under QEMU
+    if spec.strategy is not Strategy.EMULATE and not spec.on_host:  # neither was tried there
         variables["CROSSJIT_PREAMBLES"] = f"{TOOLS}/preambles"
         variables["CROSSJIT_LLVM_SERVERS"] = f"{TOOLS}/servers"
         variables["CROSSJIT_LLVM_PROGRAMS"] = " ".join(_LLVM_TOOLS)
@@ -168,17 +170,19 @@ def cache_report(
         return {}
 
 
-def scripts(llvm: str | None, folders: Sequence[str] = (), more: Sequence[str] = ()) -> BinaryIO:
+def scripts(llvm: str | None, folders: Sequence[str] = (), more: Sequence[str] = (), own_llvm: str = "") -> BinaryIO:
     """Make a tar of our scripts for a toolchain container, with the wrappers of compilers and LLVM's tools.
 
     `folders` are empty folders for the builder; they come first. `more` are additional compilers to wrap.
+    `own_llvm` is the folder of an LLVM whose tools are used without a wrapper.
     """
     paths = (*sorted(SCRIPTS.glob("*.py")), SCRIPTS / "compiler.sh", *sorted(SCRIPTS.glob("*.c")))
     files = {f"{TOOLS}/{path.name}": path.read_bytes() for path in paths}
     links = {f"{COMPILERS}/{name}": f"{TOOLS}/compiler.sh" for name in (*_COMPILERS, *more)}
     if llvm is not None:
-        names = (name for tool in _LLVM_TOOLS for name in (tool, f"{tool}-{llvm}"))
-        links |= {f"{LLVM}/bin/{name}": _LLVM_WRAPPER for name in names}
+        for tool in _LLVM_TOOLS:
+            target = f"{own_llvm}/bin/{tool}" if own_llvm else _LLVM_WRAPPER
+            links |= {f"{LLVM}/bin/{name}": target for name in (tool, f"{tool}-{llvm}")}
     return packed(files, dict.fromkeys(folders, BUILDER), links=links, owner=BUILDER, mode=0o755)
 
 

@@ -28,7 +28,7 @@ from crossjit.build.layout import (
     version_of,
 )
 from crossjit.images import Image
-from crossjit.model import Arch, Strategy, Variant
+from crossjit.model import Arch, Platform, Strategy, Variant
 from crossjit.sources import Kind, Source, trust
 
 # A constant time for __DATE__, archives and .pyc files (https://reproducible-builds.org/specs/source-date-epoch/). It
@@ -116,7 +116,9 @@ class BuildSpec:
     `packages` is the fingerprint of the toolchain image's packages, including compilers and libraries; `logic` is the
     digest of crossjit's own code. `python` is a digest of the inputs of the library's .pyc files besides the library
     and the script that compiles it. `domain` is the source's trust domain: keys of different domains differ.
-    `emulator` is the QEMU that the compiler runs under, with its CPU model; empty without emulation.
+    `emulator` is the QEMU that the compiler runs under, with its CPU model; empty without emulation. `llvm_folder` is
+    where the toolchain has its LLVM, empty if none is needed. `on_host` says that this machine is the toolchain,
+    `platform` is its system.
 
     `core` and `ahead` affect no output. `core` is the digest of the source without its tests, empty if other output
     might depend on the tests; builds that differ only in their tests have the same `base_key`.
@@ -137,6 +139,9 @@ class BuildSpec:
     ahead: BackgroundTask | None = None
     domain: str = trust.RECIPES
     emulator: str = ""
+    llvm_folder: str = ""
+    on_host: bool = False
+    platform: Platform = Platform.LINUX
 
     @property
     def key(self) -> str:
@@ -182,7 +187,7 @@ def make_spec(
     domain: str = trust.RECIPES,
     emulator: str = "",
 ) -> BuildSpec:
-    """Specify the build of a source's variant. Pure.
+    """Specify the build of a source's variant. Pure. Raises InfrastructureError if the host lacks an LLVM for it.
 
     `build_python` is the build key of a cross build's own Python, which also stands for the cells that can replace it.
     `domain` and `emulator` are as in BuildSpec.
@@ -195,15 +200,20 @@ def make_spec(
         toolchain=toolchain.key,
         packages=toolchain.fingerprint,
         llvm=llvm,
-        commands=_commands(source, variant, strategy, _configure(source, variant, arch, strategy, toolchain)),
-        environment=_environment(variant, arch, strategy, llvm),
+        commands=_commands(
+            source, variant, strategy, toolchain, _configure(source, variant, arch, strategy, toolchain)
+        ),
+        environment=_environment(source, variant, arch, strategy, toolchain, llvm),
         build_python=build_python if strategy is Strategy.CROSS else None,
         logic=logic.whole_digest(),
         python=identify_python(source, strategy, toolchain, _pyc_options(variant, strategy)),
         core=_core(source),
-        ahead=_ahead(source, variant, strategy),
+        ahead=_ahead(source, variant, strategy, toolchain.platform),
         domain=domain,
         emulator=emulator if strategy is Strategy.EMULATE else "",
+        llvm_folder=toolchain.llvm_folder(llvm) if llvm is not None else "",
+        on_host=toolchain.is_host,
+        platform=toolchain.platform,
     )
 
 
@@ -211,7 +221,13 @@ def _configure(source: Source, variant: Variant, arch: Arch, strategy: Strategy,
     """Return the configure line."""
     crossing = strategy is Strategy.CROSS
     answers = CROSS_ANSWERS if crossing else ()  # a variant's own arguments come later and override them
-    line = [f"{SOURCE}/configure", *CONFIGURE, *answers, *compilers.other_arguments(variant)]
+    line = [
+        f"{SOURCE}/configure",
+        *CONFIGURE,
+        *toolchain.platform.arguments(source.python),
+        *answers,
+        *compilers.other_arguments(variant),
+    ]
     named = compilers.named(variant, arch, strategy, toolchain, source.llvm)
     line += [f"{name}={command}" for name, command in named.items()]
     if crossing:
@@ -220,9 +236,12 @@ def _configure(source: Source, variant: Variant, arch: Arch, strategy: Strategy,
     return tuple(line)
 
 
-def _environment(variant: Variant, arch: Arch, strategy: Strategy, llvm: str | None) -> Mapping[str, str]:
+def _environment(
+    source: Source, variant: Variant, arch: Arch, strategy: Strategy, toolchain: Image, llvm: str | None
+) -> Mapping[str, str]:
     """Return the commands' environment variables."""
-    environment = {**ENVIRONMENT, **variant.variables(f"{SOURCE}/Tools")}
+    own = {**toolchain.platform.variables(source.python), **toolchain.environment}
+    environment = {**ENVIRONMENT, **own, **variant.variables(f"{SOURCE}/Tools")}
     if strategy is Strategy.CROSS:
         # the build Python may have the JIT, which is the code under test
         environment["PYTHON_JIT"] = "0"
@@ -233,7 +252,9 @@ def _environment(variant: Variant, arch: Arch, strategy: Strategy, llvm: str | N
     return environment
 
 
-def _commands(source: Source, variant: Variant, strategy: Strategy, configure: tuple[str, ...]) -> tuple[Command, ...]:
+def _commands(
+    source: Source, variant: Variant, strategy: Strategy, toolchain: Image, configure: tuple[str, ...]
+) -> tuple[Command, ...]:
     """Return the commands, in order."""
     install = ("make", "install", f"DESTDIR={INSTALL}", f"COMPILEALL_OPTS={NOT_COMPILED}")
     regenerate = (("make", *shlex.split(targets)) for targets in source.regenerate)
@@ -248,7 +269,7 @@ def _commands(source: Source, variant: Variant, strategy: Strategy, configure: t
             after=(*CACHE_SCRIPT, "after-make"),
         ),
         Command(Phase.INSTALL, install),
-        Command(Phase.COMPILE, _compile(source, variant, strategy), parallel=("--jobs", "{jobs}")),
+        Command(Phase.COMPILE, _compile(source, variant, strategy, toolchain.platform), parallel=("--jobs", "{jobs}")),
         Command(Phase.SUPPORT, ("sh", "-c", SUPPORT_SCRIPT)),
     )
 
@@ -279,11 +300,11 @@ def _pyc_options(variant: Variant, strategy: Strategy) -> tuple[str, ...]:
     return () if strategy is Strategy.CROSS or variant.is_plain else variant.configure
 
 
-def _compile(source: Source, variant: Variant, strategy: Strategy) -> tuple[str, ...]:
+def _compile(source: Source, variant: Variant, strategy: Strategy, platform: Platform) -> tuple[str, ...]:
     """Return the command that byte-compiles the library, with the Python that CPython's Makefile uses and no JIT."""
     crossing = strategy is Strategy.CROSS
-    python = f"{BUILD_PYTHON}/{python_of(source)}" if crossing else "./python"
-    libpython = (f"LD_LIBRARY_PATH={BUILD}",) if variant.is_shared and not crossing else ()
+    python = f"{BUILD_PYTHON}/{python_of(source)}" if crossing else f"./{platform.program}"
+    libpython = (f"{platform.library_path}={BUILD}",) if variant.is_shared and not crossing else ()
     return (
         "env",
         "PYTHON_JIT=0",
@@ -297,7 +318,7 @@ def _compile(source: Source, variant: Variant, strategy: Strategy) -> tuple[str,
     )
 
 
-def _ahead(source: Source, variant: Variant, strategy: Strategy) -> BackgroundTask | None:
+def _ahead(source: Source, variant: Variant, strategy: Strategy, platform: Platform) -> BackgroundTask | None:
     """Return the task that byte-compiles most of the library, in single-core phases; None if files are regenerated.
 
     Regenerating leaves .pyc files in the source, and each Python that runs adds more, so the Python that finally
@@ -308,7 +329,7 @@ def _ahead(source: Source, variant: Variant, strategy: Strategy) -> BackgroundTa
     library = f"python{version_of(source)}{'t' if variant.free_threaded else ''}"
     return BackgroundTask(
         phases=(Phase.CONFIGURE, Phase.INSTALL) if strategy is Strategy.CROSS else (Phase.INSTALL,),
-        argv=(*_compile(source, variant, strategy), "--ahead", f"{SOURCE}/Lib", "--library", library),
+        argv=(*_compile(source, variant, strategy, platform), "--ahead", f"{SOURCE}/Lib", "--library", library),
     )
 
 

@@ -34,7 +34,6 @@ from crossjit.stash.store import Rest, Staging
 from crossjit.util.tar import packed
 
 MAKEFILE = f"{BUILD}/installed.mk"  # `Makefile` is one of its targets, which make would remake
-PYTHON = f"{BUILD}/python"
 EXTENSIONS = "build/lib"  # in BUILD; named in pybuilddir.txt
 SCRIPTS = ("install_tests.py", "compile_library.py")
 
@@ -52,13 +51,14 @@ class UnfitError(Exception):
 class Base:
     """An artifact that a cell is derived from.
 
-    `tests` is the path of its tests in the install tree. `files` are the contents of its files that a container needs,
-    by their path there.
+    `is_native` says that its own Python compiles the tests, `tests` is the path of its tests in the install tree.
+    `files` are the contents of its files that a container needs, by their path there.
     """
 
     artifact: Artifact
     tests: str
     files: Mapping[str, bytes]
+    is_native: bool
 
 
 def open_base(artifact: Artifact, spec: BuildSpec, source: Source) -> Base:
@@ -73,7 +73,7 @@ def open_base(artifact: Artifact, spec: BuildSpec, source: Source) -> Base:
         library = makefiles[0][1]
         places = {makefiles[0][0]: MAKEFILE}
         if spec.strategy is not Strategy.CROSS:
-            places[layout.python_of(source)] = PYTHON
+            places[layout.python_of(source)] = f"{BUILD}/{spec.platform.program}"
             dynload = f"{library}/lib-dynload/"
             places |= {path: f"{BUILD}/{match[1]}" for path in paths if (match := _LIBPYTHON.fullmatch(path))}
             places |= {
@@ -82,7 +82,7 @@ def open_base(artifact: Artifact, spec: BuildSpec, source: Source) -> Base:
         files = {places[path]: content for path, content in packing.read(artifact.objects[INSTALL], places).items()}
         if not _UNPROFILED.search(files[MAKEFILE]):
             raise UnfitError("its tests ran while it was built")
-    return Base(artifact, f"{library}/test", files)
+    return Base(artifact, f"{library}/test", files, is_native=spec.strategy is not Strategy.CROSS)
 
 
 def fill(container: Container, source: Source, base: Base) -> None:
@@ -92,11 +92,11 @@ def fill(container: Container, source: Source, base: Base) -> None:
     """
     folders = {SOURCE: 0, **dict.fromkeys((ROOT, BUILD, layout.INSTALL, BUILD_PYTHON, TOOLS, CACHE), BUILDER)}
     files = {f"{TOOLS}/{name}": (layout.SCRIPTS / name).read_bytes() for name in SCRIPTS}
-    if PYTHON in base.files:
+    if base.is_native:
         files[f"{BUILD}/pybuilddir.txt"] = EXTENSIONS.encode()
     container.put(packed({**files, **base.files}, folders, owner=BUILDER, mode=0o755), "/")
     # a native build's own Python imports from the source's library
-    with sources.subset_tar(source, ("Lib",) if PYTHON in base.files else ("Lib/test",)) as tar:
+    with sources.subset_tar(source, ("Lib",) if base.is_native else ("Lib/test",)) as tar:
         container.put(tar, SOURCE)
 
 

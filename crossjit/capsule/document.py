@@ -14,7 +14,7 @@ from crossjit import PROGRAM
 from crossjit.config import documents
 from crossjit.config.recipe_tables import NAME
 from crossjit.errors import UserError
-from crossjit.model import Arch, Cell
+from crossjit.model import Arch, Cell, Platform
 from crossjit.triage.odds import Count
 from crossjit.triage.rerun import TestRerun
 from crossjit.triage.user_script import Script
@@ -190,11 +190,12 @@ class CapsuleDocument:
     members: Mapping[MemberName, Member]
     script: SeenScript | None = None
     tests: tuple[SeenTest, ...] = ()
+    platform: Platform = Platform.LINUX
 
     @property
     def cell(self) -> Cell:
         """The cell."""
-        return Cell(self.recipe, self.arch, self.variant)
+        return Cell(self.recipe, self.arch, self.variant, self.platform)
 
     @property
     def has_artifact(self) -> bool:

@@ -89,8 +89,8 @@ def _mirror(text: str, folder: Path | None) -> str:
 
 
 def _engine(text: str, folder: Path | None) -> str:
-    if text not in ("docker", "podman"):
-        raise InvalidError("expected docker or podman")
+    if text not in ("docker", "podman", "host"):
+        raise InvalidError("expected docker, podman or host")
     return text
 
 
@@ -131,7 +131,13 @@ SETTINGS = (
         "the state folder: stash, run records, sources, locks",
         "the user's data folder, `~/.local/share/crossjit`",
     ),
-    Setting("engine", Literal["docker", "podman"], _engine, "the container engine: `docker` or `podman`", "`docker`"),
+    Setting(
+        "engine",
+        Literal["docker", "podman", "host"],
+        _engine,
+        "the container engine: `docker` or `podman`; or `host`: this machine, without containers",
+        "`docker`",
+    ),
     Setting(
         "engines",
         dict[str, str],

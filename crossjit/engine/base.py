@@ -6,17 +6,19 @@ import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
 from crossjit.errors import Leftover
-from crossjit.model import Arch, Emulator
+from crossjit.model import Arch, Emulator, Platform
 from crossjit.util.budget import BUDGET
 
 OWNED = "crossjit.owned"  # label on everything that crossjit makes; its value is the kind
 HOME = "crossjit.home"  # label: digest of the state folder; separates the users of one engine
 RUN = "crossjit.run"  # label: the run that started it
 COPY = "crossjit.copy"  # label: an image that a run makes for itself; the value is unique
+HOST = "host"  # the engine without containers, and its only image: this machine
 READ_ONLY = ":ro"  # suffix of a volume's folder that is mounted read-only
 
 LineSink = Callable[[str], None]
@@ -45,6 +47,15 @@ class Limits:
     idle: bool = False
 
 
+class Feature(StrEnum):
+    """What engines of containers can do, and the host as an engine cannot: see `EngineFacts.lacks`."""
+
+    ISOLATION = "run anything apart from this machine's files, processes, users and network"
+    MEMORY = "limit memory"
+    IMAGES = "make or get images"
+    FOREIGN = "run programs of a different architecture"
+
+
 @dataclass(frozen=True)
 class ContainerOptions:
     """How a container is started.
@@ -53,6 +64,9 @@ class ContainerOptions:
     `writable=False` makes the root file system read-only; `tmpfs` are folders in memory; `volumes` are folders by the
     names of volumes from `ensure_volume`, which outlive the container. A folder that ends in READ_ONLY (`:ro`) is
     mounted read-only.
+
+    Without `isolated`, an engine that lacks `Feature.ISOLATION` may run it: as the user who runs crossjit, with the
+    machine's network, and with volumes that are all writable.
     """
 
     image: str
@@ -67,6 +81,7 @@ class ContainerOptions:
     writable: bool = True
     tmpfs: tuple[str, ...] = ()
     volumes: Mapping[str, str] = field(default_factory=dict)
+    isolated: bool = True
 
     @property
     def in_memory(self) -> tuple[str, ...]:
@@ -112,7 +127,8 @@ class EngineFacts:
     """An engine's properties, for `doctor` and the run record.
 
     `arch` and `kernel` (its release) are those of the machine that its containers run on. `identity` is the engine's
-    own, by which two addresses of one engine are recognized; empty if it has none.
+    own, by which two addresses of one engine are recognized; empty if it has none. What the engine `lacks`, it refuses
+    with an EngineError.
     """
 
     name: str
@@ -123,6 +139,12 @@ class EngineFacts:
     memory: int
     kernel: str = ""
     identity: str = ""
+    lacks: tuple[Feature, ...] = ()
+    platform: Platform = Platform.LINUX
+
+    def memory_limit(self, size: int) -> int | None:
+        """Return a container's limit of memory; None if this engine cannot limit it."""
+        return None if Feature.MEMORY in self.lacks else size
 
 
 @dataclass(frozen=True)
@@ -209,9 +231,10 @@ def unlimited(info: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 class Engine(Protocol):
-    """A container engine. `leftovers` are the containers that it could not remove."""
+    """A container engine. `leftovers` are the containers that it could not remove; `lacks` is what it refuses."""
 
     leftovers: list[Leftover]
+    lacks: tuple[Feature, ...]
 
     def facts(self) -> EngineFacts:
         """Return the engine's properties. Raises EngineError with a hint if it does not answer."""

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 from crossjit import PROGRAM
-from crossjit.engine.base import DELEGATE
+from crossjit.engine.base import DELEGATE, HOST
+from crossjit.host import without_containers
 from crossjit.host.inspect import HostInfo, number
 from crossjit.model import Arch
 
@@ -50,6 +51,8 @@ class Check:
 
 def checks(host: HostInfo) -> tuple[Check, ...]:
     """Return all checks of a host."""
+    if host.engine.name == HOST:
+        return (_python(), *_own_tools(host), _space(*_state_disk(host)))
     return (
         _python(),
         *_engine(host),
@@ -109,6 +112,8 @@ def missing(host: HostInfo, arches: tuple[Arch, ...], *, bootstrap: bool = False
 
     `bootstrap` adds the tools for making a base image without a registry.
     """
+    if host.engine.name == HOST:
+        return tuple(check for check in _own_tools(host) if check.status is Status.FAIL and check.name not in _PARTIAL)
     results = [*_engine(host)]
     results += [check for arch in host.foreign if arch in arches for check in _emulator(host, arch)]
     if bootstrap:
@@ -119,6 +124,19 @@ def missing(host: HostInfo, arches: tuple[Arch, ...], *, bootstrap: bool = False
             for check in _tools(host)
         ]
     return tuple(check for check in results if check.status is Status.FAIL)
+
+
+_PARTIAL = ("LLVM",)  # some variants do without it; those that do not say so
+
+
+def _own_tools(host: HostInfo) -> Iterator[Check]:
+    """Check the host as an engine without containers."""
+    if host.own_tools is None:
+        found = f"crossjit does not support {host.distribution.name} on {host.machine}"
+        yield Check("machine", Status.FAIL, found, ("use Linux or macOS on a machine that it knows",), "everything")
+        return
+    for name, status, found, remedy, purpose in without_containers.findings(host.own_tools):
+        yield Check(name, Status(status), found, remedy, purpose)
 
 
 def _python() -> Check:
@@ -218,23 +236,27 @@ def _tools(host: HostInfo) -> Iterator[Check]:
 
 
 def _room(host: HostInfo) -> Iterator[Check]:
-    for name, free, remedy in (
-        (ENGINE_DISK, host.engine_free, f"free some: {PROGRAM} clean, docker system df"),
-        (STATE, host.home_free, f"free some ({PROGRAM} stash gc), or point CROSSJIT_HOME elsewhere"),
-    ):
-        if free is None:
-            yield Check(name, Status.WARN, "unknown", (), "a build needs about 3 GiB")
-            continue
-        status = Status.FAIL if free < BUILD_BYTES else Status.WARN if free < EASY_BYTES else Status.OK
-        yield Check(
-            name, status, f"{_size(free)} free", () if status is Status.OK else (remedy,), "a build needs about 3 GiB"
-        )
+    yield _space(ENGINE_DISK, host.engine_free, f"free some: {PROGRAM} clean, docker system df")
+    yield _space(*_state_disk(host))
     engine = host.engine
     if engine.version is not None:
         low = engine.memory < EASY_MEMORY
         fewer = ("CROSSJIT_JOBS=1",) if low else ()
         yield Check("memory", Status.WARN if low else Status.OK, _size(engine.memory), fewer, "compiling in parallel")
         yield Check("cores", Status.OK, str(engine.cores), (), "compiling in parallel")
+
+
+def _state_disk(host: HostInfo) -> tuple[str, int | None, str]:
+    return STATE, host.home_free, f"free some ({PROGRAM} stash gc), or point CROSSJIT_HOME elsewhere"
+
+
+def _space(name: str, free: int | None, remedy: str) -> Check:
+    """Check the free bytes of a disk."""
+    if free is None:
+        return Check(name, Status.WARN, "unknown", (), "a build needs about 3 GiB")
+    status = Status.FAIL if free < BUILD_BYTES else Status.WARN if free < EASY_BYTES else Status.OK
+    fixes = () if status is Status.OK else (remedy,)
+    return Check(name, status, f"{_size(free)} free", fixes, "a build needs about 3 GiB")
 
 
 def _arch(host: HostInfo, arch: Arch) -> Check:

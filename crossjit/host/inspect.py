@@ -12,11 +12,12 @@ from typing import Any
 
 from crossjit.config.engines import NamedEngine
 from crossjit.engine import endpoint
-from crossjit.engine.base import traits, unlimited
+from crossjit.engine.base import HOST, traits, unlimited
 from crossjit.engine.endpoint import Endpoint
-from crossjit.host import emulation
+from crossjit.host import emulation, tools
 from crossjit.host.shell import Shell
-from crossjit.model import Arch, EmulationSupport
+from crossjit.host.tools import HostTools
+from crossjit.model import Arch, EmulationSupport, Platform
 from crossjit.settings import Settings
 
 # For making a base image without an image registry: Debian's packages, and a program of each.
@@ -82,6 +83,7 @@ class HostInfo:
     home_free: int | None = None
     engine_free: int | None = None
     no_updates: tuple[str, ...] = ()  # the engine's packages without an apt source; set by `with_updates`
+    own_tools: HostTools | None = None  # of the host as an engine
 
     @property
     def foreign(self) -> tuple[Arch, ...]:
@@ -91,6 +93,8 @@ class HostInfo:
 
 def inspect(settings: Settings, shell: Shell) -> HostInfo:
     """Inspect the host and the first engine: a few files, a call of the engine's client, a call of each emulator."""
+    if settings.engine == HOST:
+        return _without_containers(settings, shell)
     named = settings.engines[0] if settings.engines else None
     engine, local = _podman(shell) if settings.engine == "podman" else _docker(shell, named)
     binfmt = shell.root / "proc/sys/fs/binfmt_misc"
@@ -113,6 +117,21 @@ def inspect(settings: Settings, shell: Shell) -> HostInfo:
         },
         home_free=_free(settings.home),
         engine_free=_free(shell.root / engine.root.lstrip("/")) if local and engine.root else None,
+    )
+
+
+def _without_containers(settings: Settings, shell: Shell) -> HostInfo:
+    """Inspect the host as an engine of its own."""
+    arch, platform = Arch.of_machine(shell.machine), Platform.of_system(shell.system)
+    return HostInfo(
+        distribution=_distribution(shell),
+        engine=EngineLook(HOST, client=shell.kernel, version=shell.kernel, arch=arch),
+        ability=EmulationSupport(arch, {}) if arch else None,
+        machine=shell.machine,
+        binfmt_mounted=False,
+        service_manager=False,
+        home_free=_free(settings.home),
+        own_tools=tools.find(shell, platform, arch) if arch and platform else None,
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import filelock
 
 from crossjit import PROGRAM
+from crossjit.engine.base import HOST
 from crossjit.errors import InfrastructureError
 from crossjit.host import actions
 from crossjit.host.actions import Action
@@ -103,6 +104,8 @@ def ensure(
     if not lacks:
         return Repair((), host)
     _require_an_engine_of_ours(host)
+    if settings.engine == HOST:
+        raise _not_able(lacks, hint=_BY_HAND)
     if not settings.prepare:
         raise _not_able(lacks, _place(host), hint=f"{FIX} fixes it on Debian and Ubuntu; {PROGRAM} doctor has details")
     repair = setup(settings, consent, say, shell=shell)
@@ -123,6 +126,8 @@ def setup(
     the commands as details if they may not be run here, or with the last lines of the one that failed.
     """
     shell = shell or LocalShell()
+    if settings.engine == HOST:
+        return _setup_nothing(settings, say, shell)
     host = with_updates(inspect(settings, shell), shell)
     _require_an_engine_of_ours(host)
     stages = (*actions.STAGES, *([actions.updates] if updates else []))
@@ -141,6 +146,18 @@ def setup(
     if lacks:
         raise _not_able(lacks, hint=f"the steps done so far are kept; {PROGRAM} doctor has details")
     return Repair(commands, result)
+
+
+_BY_HAND = f"crossjit installs nothing for the host as an engine: {PROGRAM} doctor says what to install"
+
+
+def _setup_nothing(settings: Settings, say: Say, shell: Shell) -> Repair:
+    """Report what the host lacks as an engine: there is no container engine to install for it."""
+    host = inspect(settings, shell)
+    if lacks := tuple(check for check in checks(host) if check.status is Status.FAIL):
+        raise _not_able(lacks, hint=_BY_HAND)
+    say("nothing to do: this host has everything that crossjit needs to build on it without containers")
+    return Repair((), host)
 
 
 def _require_an_engine_of_ours(host: HostInfo) -> None:

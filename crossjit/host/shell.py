@@ -50,6 +50,7 @@ class Shell(Protocol):
     user: str
     is_root: bool
     machine: str  # as from uname: x86_64, aarch64, arm64 …
+    system: str  # the kernel's name: Linux, Darwin
     kernel: str  # the kernel's release
     environ: Mapping[str, str]
 
@@ -79,6 +80,7 @@ class LocalShell:
         except (KeyError, OSError):  # no entry in passwd, as in many containers
             self.user = str(os.geteuid())
         self.machine = platform.machine()
+        self.system = platform.system()
         self.kernel = platform.release()
         folders = [folder for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
         path = os.pathsep.join(dict.fromkeys([*folders, *_SYSTEM_FOLDERS]))

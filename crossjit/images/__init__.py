@@ -2,12 +2,14 @@
 
 from crossjit.images.builder import ImageBuilder
 from crossjit.images.image import Image, Package
+from crossjit.images.provider import ImageProvider, provider
 from crossjit.images.spec import ImageSpec, Role, configured, load_all, require_llvm, spec_for, spec_with_meter
 from crossjit.images.update import ListedImage, Updated, listed, update
 
 __all__ = [
     "Image",
     "ImageBuilder",
+    "ImageProvider",
     "ImageSpec",
     "ListedImage",
     "Package",
@@ -16,6 +18,7 @@ __all__ = [
     "configured",
     "listed",
     "load_all",
+    "provider",
     "require_llvm",
     "spec_for",
     "spec_with_meter",

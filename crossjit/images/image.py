@@ -6,12 +6,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from crossjit.engine.base import HOST
 from crossjit.errors import InfrastructureError
 from crossjit.images.spec import Role
-from crossjit.model import Arch
+from crossjit.model import Arch, Platform
 from crossjit.util import files
 
 
@@ -37,6 +38,10 @@ class Image:
     `reference` is its tag, `id` the engine's content id, `key` the digest of its inputs, `base` its base image
     (`debian@sha256:…` or `bootstrap:<suite>@<Release>`), `release` the digests of the mirror's Release files at the
     build; `core` is the key without these.
+
+    The host's only image, in the engine without containers, is a description of the machine: `key` and `packages` are
+    those of its compilers and libraries, `llvm_folders` the folders of its LLVMs by their major versions, `environment`
+    the variables that its compilers need.
     """
 
     reference: str
@@ -48,6 +53,27 @@ class Image:
     packages: tuple[Package, ...]
     release: str = ""
     core: str = ""
+    platform: Platform = Platform.LINUX
+    llvm_folders: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_host(self) -> bool:
+        """Whether it is the machine itself, so that nothing of it is isolated."""
+        return self.base == HOST
+
+    def llvm_folder(self, major: str) -> str:
+        """Return the folder of an LLVM, which has `bin`. Raises InfrastructureError if the host has none."""
+        if not self.is_host:
+            return f"/usr/lib/llvm-{major}"
+        if (folder := self.llvm_folders.get(major)) is None:
+            others = f" (it has {', '.join(sorted(self.llvm_folders))})" if self.llvm_folders else ""
+            raise InfrastructureError(
+                f"this machine has no LLVM {major}, which the source needs{others}",
+                hint=f"{self.platform.install_llvm.format(llvm=major)}; or name the folder of one, "
+                "which has bin/clang, in LLVM_TOOLS_INSTALL_DIR",
+            )
+        return folder
 
     @property
     def fingerprint(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from crossjit.model.platform import Arch
+from crossjit.model.platform import Arch, Platform
 
 
 class Strategy(StrEnum):
@@ -109,16 +109,25 @@ class Variant:
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """recipe x arch x variant: the unit of work, caching and CI. Written `3.15/aarch64/jit`."""
+    """recipe x arch x variant: the unit of work, caching and CI.
+
+    Written `3.15/aarch64/jit`, or `3.15/macos-aarch64/jit` if it is not for Linux.
+    """
 
     recipe: str
     arch: Arch
     variant: str
+    platform: Platform = Platform.LINUX
+
+    @property
+    def place(self) -> str:
+        """The arch, with the platform unless it is Linux: `macos-aarch64`."""
+        return self.platform.place(self.arch)
 
     def __str__(self) -> str:
-        return f"{self.recipe}/{self.arch}/{self.variant}"
+        return f"{self.recipe}/{self.place}/{self.variant}"
 
     @property
     def slug(self) -> str:
         """The name with characters that are safe in file and container names: `3.15-aarch64-jit`."""
-        return f"{self.recipe}-{self.arch}-{self.variant}"
+        return f"{self.recipe}-{self.place}-{self.variant}"

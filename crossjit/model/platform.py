@@ -1,4 +1,4 @@
-"""Architectures, emulators, and which architectures a host can run."""
+"""Architectures, operating systems, emulators, and which architectures a host can run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 ARCHES = Path(__file__).with_name("arches")
+PLATFORMS = Path(__file__).with_name("platforms")
 _FACTS = {path.stem: tomllib.loads(path.read_text(encoding="utf-8")) for path in ARCHES.glob("*.toml")}
 
 
@@ -39,6 +40,8 @@ class Arch(StrEnum, metaclass=_OfFiles):
     """The ELF header's machine, under pyelftools' name."""
     elf_number: int
     """The same as a number."""
+    mach_machine: str
+    """The machine in a Mach-O header: the end of `CPU_TYPE_…`."""
     loader: str
     """The file name of glibc's loader."""
     library_cache_flags: int
@@ -60,6 +63,10 @@ class Arch(StrEnum, metaclass=_OfFiles):
         vars(member).update(facts)
         return member
 
+    def machine(self, platform: Platform) -> str:
+        """Return the machine in the headers of a platform's executables."""
+        return self.elf_machine if platform.executables == "ELF" else self.mach_machine
+
     @property
     def platform(self) -> str:
         """The OCI platform, such as `linux/arm64`."""
@@ -79,6 +86,71 @@ class Arch(StrEnum, metaclass=_OfFiles):
     def of_machine(cls, name: str) -> Arch | None:
         """Return the arch by a kernel's or an engine's name: Linux says `aarch64`, macOS and Docker `arm64`."""
         return next((arch for arch in cls if name.casefold() in (arch.value, arch.debian)), None)
+
+
+class Platform(StrEnum):
+    """The operating system that the built CPython runs on. What is known of it is in `platforms/NAME.toml`."""
+
+    LINUX = "linux"
+    MACOS = "macos"
+
+    system: str
+    """The kernel's name, as `uname -s` prints it."""
+    executables: str
+    """The format of executables: ELF or Mach-O."""
+    program: str
+    """The name of the built Python in the build folder."""
+    library_path: str
+    """The variable with the folders that the loader searches."""
+    llvm: list[str]
+    """Where this machine's LLVMs are: patterns of folders that have `bin`."""
+    install_llvm: str
+    """How to install one; `{llvm}` is its major version."""
+    install_tools: str
+    """How to install a compiler, make and Python."""
+    more_path: list[str]
+    """Folders of programs that are not in the usual PATH."""
+    configure: list[str]
+    """Arguments for configure, before a variant's own."""
+    environment: dict[str, str]
+    """Variables for a build."""
+    since: list[int]
+    """The first version of CPython, major and minor, that is built with these arguments and variables."""
+    runners: dict[str, str]
+    """GitHub's hosted runners, by arch; an arch's own if there is none."""
+    remark: str
+    """A caveat for the reasons of each verdict."""
+
+    def __new__(cls, name: str) -> Platform:
+        """Make a member from its file."""
+        facts = tomllib.loads((PLATFORMS / f"{name}.toml").read_text(encoding="utf-8"))
+        if wrong := facts.keys() ^ cls.__annotations__.keys():
+            raise ValueError(f"{PLATFORMS / name}.toml: keys missing or unknown: {', '.join(sorted(wrong))}")
+        member = str.__new__(cls, name)
+        member._value_ = name
+        vars(member).update(facts)
+        return member
+
+    @classmethod
+    def of_system(cls, name: str) -> Platform | None:
+        """Return the platform by the kernel's name."""
+        return next((platform for platform in cls if platform.system == name), None)
+
+    def place(self, arch: Arch) -> str:
+        """Name an arch of it: `aarch64` on Linux, `macos-aarch64` elsewhere."""
+        return arch.value if self is Platform.LINUX else f"{self}-{arch}"
+
+    def arguments(self, python: tuple[int, int]) -> tuple[str, ...]:
+        """Return the arguments for a version's configure."""
+        return tuple(self.configure) if python >= tuple(self.since) else ()
+
+    def variables(self, python: tuple[int, int]) -> dict[str, str]:
+        """Return the variables for a version's build."""
+        return dict(self.environment) if python >= tuple(self.since) else {}
+
+    def runner(self, arch: Arch) -> str:
+        """Return the label of GitHub's hosted runner."""
+        return self.runners.get(arch.value, arch.runner)
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ class CellRequest:
     """A cell to build, with its recipe's variant and the user's options.
 
     `source` is the value of `--source`, None for the recipe's own; `image` the name of an image if the user chose one;
-    `selection` the part of the suites to run.
+    `selection` the part of the suites to run. `trusted` says that the user trusts the source, whoever wrote it.
     """
 
     cell: Cell
@@ -116,11 +116,17 @@ class CellRequest:
     cpu: str | None = None
     image: str | None = None
     selection: TestSelection = ALL_TESTS
+    trusted: bool = False
 
     @property
     def wanted(self) -> Archive | Git | InstalledPython | str:
         """The requested source, or the installed Python."""
         return self.source or self.recipe.source
+
+    @property
+    def built_from(self) -> Archive | Git | str:
+        """What it is built from."""
+        return self.source or self.recipe.built_from
 
     @property
     def suites(self) -> tuple[str, ...]:

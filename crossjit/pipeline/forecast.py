@@ -9,7 +9,7 @@ from functools import partial
 from crossjit import sources
 from crossjit.build import build_python
 from crossjit.engine.base import Engine
-from crossjit.images import ImageBuilder, ImageSpec, Role
+from crossjit.images import ImageSpec, Role, provider
 from crossjit.model import Arch, Strategy
 from crossjit.pipeline import prepare
 from crossjit.pipeline.build_python import find_build_python
@@ -48,14 +48,14 @@ def forecast(
     Nothing is started or written. Raises UserError if no image fits the source.
     """
     known = Available(build_python=_serving(request, before))
-    source = sources.known(prepare.source_of(request), settings)
+    source = sources.known(request.built_from, settings)
     if source is None:
         return PlannedCell(request, known)
     known = replace(known, source=True)
     image = prepare.choose_image(specs, request, source)
     if engine is None:
         return PlannedCell(request, known, source, image)
-    find = partial(ImageBuilder(engine, host_arch, settings.engine_home).find, image)
+    find = partial(provider(engine, host_arch, settings.engine_home).find, image)
     known = replace(known, target=find(Role.TARGET, request.cell.arch) is not None)
     toolchain = find(Role.TOOLCHAIN, prepare.compiler_arch(request, host_arch))
     if toolchain is None:

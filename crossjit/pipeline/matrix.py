@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field as Check
@@ -10,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from crossjit.config import documents, recipes
 from crossjit.errors import UserError
-from crossjit.model import Arch, Cell
+from crossjit.model import Arch, Cell, Platform
 
 MOST_JOBS = 256  # https://docs.github.com/actions/reference/limits
 
@@ -35,6 +36,8 @@ class MatrixJob:
     """The name of what it uploads, without the number of the attempt."""
     shard: Annotated[str, Check(pattern=r"^([1-9]\d*/[1-9]\d*)?$")] = ""
     """`1/2`, empty if the cell is not divided."""
+    platform: Platform = Platform.LINUX
+    """The operating system of its runner."""
     job: str = ""
     """The name of a job of CPython's CI, empty for a cell of a recipe."""
 
@@ -76,15 +79,17 @@ def matrix(
 
 def _job(cell: Cell, recipe: str, number: int, shards: int, runners: Runners, job: str | None) -> MatrixJob:
     shard = f"{number}/{shards}" if shards > 1 else ""
+    selected = replace(cell, recipe=recipe)
     return MatrixJob(
-        cell=f"{recipe}/{cell.arch}/{cell.variant}",
+        cell=str(selected),
         recipe=recipe,
         arch=cell.arch,
         variant=cell.variant,
-        runner=tuple(runners[cell.arch]) if cell.arch in runners else cell.arch.runner,
-        name=" ".join(filter(None, (job or f"{recipe}/{cell.arch}/{cell.variant}", shard))),
+        runner=tuple(runners[cell.arch]) if cell.arch in runners else cell.platform.runner(cell.arch),
+        name=" ".join(filter(None, (job or str(selected), shard))),
         artifact=f"runs-{cell.slug}" + (f"-{number}-of-{shards}" if shard else ""),
         shard=shard,
+        platform=cell.platform,
         job=job or "",
     )
 
@@ -97,6 +102,6 @@ def cells_of(text: str) -> dict[Cell, int]:
         first = error.errors(include_url=False)[0]
         raise ValueError(" ".join([".".join(map(str, first["loc"])), first["msg"]]).strip()) from error
     return {
-        Cell(recipes.name_of(job.recipe), job.arch, job.variant): int(job.shard.rpartition("/")[2] or 1)
+        Cell(recipes.name_of(job.recipe), job.arch, job.variant, job.platform): int(job.shard.rpartition("/")[2] or 1)
         for job in include
     }

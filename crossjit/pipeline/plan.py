@@ -11,7 +11,7 @@ from crossjit import PROGRAM
 from crossjit.config.pythons import InstalledPython
 from crossjit.config.recipes import Recipe, name_of, unknown_recipe
 from crossjit.errors import InfrastructureError, UserError, did_you_mean
-from crossjit.model import Arch, Cell, EmulationSupport, Strategy, Variant
+from crossjit.model import Arch, Cell, EmulationSupport, Platform, Strategy, Variant
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -27,11 +27,13 @@ class Selector:
     """Selects cells. Empty fields mean the default recipe, the host's arch, and each recipe's default variants.
 
     `recipes` are names or paths of recipes' files; `all` among recipes or variants selects all of them.
+    Without a platform, it is the engine's.
     """
 
     recipes: tuple[str, ...] = ()
     arches: tuple[Arch, ...] = ()
     variants: tuple[str, ...] = ()
+    platform: Platform | None = None
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,13 @@ class PlannedStep:
     by: str | None = None
 
 
-def select(recipes: Mapping[str, Recipe], selector: Selector, host_arch: Arch) -> Selection:
+def select(
+    recipes: Mapping[str, Recipe], selector: Selector, host_arch: Arch, platform: Platform = Platform.LINUX
+) -> Selection:
     """Select cells, ordered by recipe as in the mapping, arch as in the enum, and variant as in the recipe.
 
-    A variant that a recipe does not offer, or not for an arch, is left out there, with a note. Raises UserError for a
+    `platform` is the engine's, for a selector without one. A variant that a recipe does not offer, or not for an arch,
+    is left out there, with a note. Raises UserError for a
     recipe that is not in the mapping, for variants that none of the selected recipes offers, and if no cell is left.
     """
     chosen = _chosen_recipes(recipes, selector.recipes)
@@ -84,7 +89,7 @@ def select(recipes: Mapping[str, Recipe], selector: Selector, host_arch: Arch) -
     requested = () if everything else tuple(dict.fromkeys(selector.variants))
     _require_offered(chosen, requested)
     cells = tuple(
-        Cell(recipe.name, arch, variant)
+        Cell(recipe.name, arch, variant, selector.platform or platform)
         for recipe in chosen
         for arch in arches
         for variant in recipe.variants
@@ -120,10 +125,40 @@ def _not_offered(recipe: Recipe, variant: str, arches: Iterable[Arch]) -> Iterab
 
 def parse_arches(texts: Iterable[str]) -> tuple[Arch, ...]:
     """Parse archs, separated by commas in each text; `all` selects all. Raises UserError with the choices."""
+    return parse_places(texts)[0]
+
+
+def parse_places(texts: Iterable[str]) -> tuple[tuple[Arch, ...], Platform | None]:
+    """Parse archs as `parse_arches`, which may have a platform before them: `macos-aarch64`, `macos-all`.
+
+    Returns the archs and the platform, None if none is given. Raises UserError, also for several platforms.
+    """
     words = _words(texts)
-    if ALL in words:
-        return tuple(Arch)
-    return tuple(dict.fromkeys(parse_arch(word) for word in words))
+    places = parse_all_places(words)
+    if len(places) > 1:
+        raise UserError(
+            f"invalid archs {', '.join(words)}: expected those of one platform",
+            hint="run crossjit once for each platform, on a machine of it",
+        )
+    platform, arches = next(iter(places.items()), (None, ()))
+    return arches, platform
+
+
+def parse_all_places(texts: Iterable[str]) -> dict[Platform | None, tuple[Arch, ...]]:
+    """Parse archs of several platforms, by their platform; None if none is given. Raises UserError."""
+    words: dict[Platform | None, list[str]] = {}
+    for word in _words(texts):
+        platform, arch = _split_place(word)
+        words.setdefault(platform, []).append(arch)
+    return {
+        platform: tuple(Arch) if ALL in arches else tuple(dict.fromkeys(map(parse_arch, arches)))
+        for platform, arches in words.items()
+    }
+
+
+def _split_place(text: str) -> tuple[Platform | None, str]:
+    name, _, arch = text.partition("-")
+    return (Platform(name), arch) if arch and name in tuple(Platform) else (None, text)
 
 
 def parse_arch(text: str) -> Arch:
@@ -143,7 +178,8 @@ def parse_cell(text: str) -> Cell:
     parts = text.split("/")
     if len(parts) != 3 or not all(parts):
         raise UserError(f"invalid cell {text!r}: expected recipe/arch/variant", hint="such as 3.15/aarch64/jit")
-    return Cell(parts[0], parse_arch(parts[1]), parts[2])
+    platform, arch = _split_place(parts[1])
+    return Cell(parts[0], parse_arch(arch), parts[2], platform or Platform.LINUX)
 
 
 def strategy_of(recipe: Recipe, requested: Strategy | None, ability: EmulationSupport, arch: Arch) -> Strategy:

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field, replace
 from crossjit import images, sources
 from crossjit.build import build_python
 from crossjit.build.spec import make_spec
-from crossjit.config.recipes import Archive, Git
 from crossjit.errors import Interrupted, UserError
 from crossjit.images import Image, ImageSpec, Role
 from crossjit.model import Arch, CellResult, Strategy, Verdict
-from crossjit.pipeline import installed, named_tests
+from crossjit.pipeline import installed, named_tests, on_host
 from crossjit.pipeline.context import BuildContext, CellRequest, PreparedBuild, PreparedCell
 from crossjit.runs import bug_report
 from crossjit.sources import Source, trust
@@ -21,11 +20,15 @@ from crossjit.stash.store import Store
 
 
 def resolve(ctx: BuildContext, request: CellRequest) -> Source:
-    """Get the request's source: a pinned one, the user's, or the recipe's. Raises SourceError, DownloadError."""
+    """Get the request's source: a pinned one, the user's, or the recipe's.
+
+    Raises SourceError, DownloadError, and UserError for one that is not trusted where nothing isolates it.
+    """
+    on_host.require_trust(ctx.facts, request)
     if request.wanted in ctx.pinned:
         return ctx.pinned[request.wanted]
     return sources.resolve(
-        source_of(request),
+        request.built_from,
         ctx.settings,
         progress=ctx.progress,
         pool_mirrors=sources.host_pool_mirrors,
@@ -148,14 +151,9 @@ def make_prepared(
     request: CellRequest, source: Source, image: ImageSpec, toolchain: Image, host_arch: Arch, emulator: str = ""
 ) -> PreparedBuild:
     """Specify the cell's build in each trust domain that it can use."""
-    domains = trust.serving(trust.domain_of(source_of(request)))
+    domains = trust.serving(trust.domain_of(request.built_from))
     own, *below = (_in_domain(domain, request, source, image, toolchain, host_arch, emulator) for domain in domains)
     return replace(own, trusted=below[0]) if below else own
-
-
-def source_of(request: CellRequest) -> Archive | Git | str:
-    """Return what a request is built from."""
-    return request.source or request.recipe.built_from
 
 
 def _in_domain(

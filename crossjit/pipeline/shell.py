@@ -41,5 +41,6 @@ def toolchain_shell(ctx: BuildContext, prepared: PreparedBuild) -> int:
             **ctx.emulation(prepared.toolchain.arch, prepared.request.cpu),
         },
         user=f"{layout.BUILDER}:{layout.BUILDER}",
+        isolated=not prepared.toolchain.is_host,
     )
     return ctx.engine.shell(options, prepare, ("bash",), cwd=layout.BUILD)

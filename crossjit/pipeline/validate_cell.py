@@ -11,6 +11,7 @@ from crossjit.config import suites
 from crossjit.errors import Interrupted, UserError
 from crossjit.images import Role
 from crossjit.model import CellResult, SuiteResult, Verdict
+from crossjit.pipeline import on_host
 from crossjit.pipeline.build_cell import build_cell
 from crossjit.pipeline.build_steps import probe_conditions
 from crossjit.pipeline.context import BuildContext, BuiltCell, PreparedCell
@@ -117,6 +118,7 @@ def run_cell(
             suite_results = validate_cell(ctx, prepared, built, folder=folder, earlier=earlier)
             seconds.update({suite.suite: suite.seconds for suite in suite_results})
         verdict, reasons = judge(cell, prepared.request.variant, probe, suite_results)
+        reasons = (*reasons, *on_host.remarks(ctx.facts))
         return replace(result, verdict=verdict, reasons=reasons, suites=suite_results, seconds=seconds)
     except (Interrupted, UserError):
         raise

@@ -96,6 +96,6 @@ def _toolchain(client: Engine, settings: Settings) -> Image | None:
 
     arch = client.facts().arch
     specs = images.configured(settings)
-    builder = images.ImageBuilder(client, arch, settings.engine_home)
+    builder = images.provider(client, arch, settings.engine_home)
     candidates = (builder.find(spec, Role.TOOLCHAIN, arch) for spec in specs)
     return next((image for image in candidates if image is not None), None)

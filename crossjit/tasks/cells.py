@@ -27,7 +27,7 @@ _FILTER = "default: all"
 @command(
     iterable=["arch", "recipe", "variant", "runner", "job"],
     help={
-        "arch": f"only these: {', '.join(Arch)}; {options.REPEATABLE}; {_FILTER}",
+        "arch": f"only these: {', '.join(Arch)}, or macos-ARCH; {options.REPEATABLE}; default: all of Linux",
         "recipe": f"only these: 3.13, 3.14, 3.15, main, or a recipe file's path; {options.REPEATABLE}; {_FILTER}",
         "variant": f"only these: {options.VARIANTS}; {options.REPEATABLE}; {_FILTER}",
         "format": "table, json, or github: the matrix of a GitHub Actions job; default: table",
@@ -76,14 +76,13 @@ def cells(
             jobs = _ci_jobs(job, source)
             show(_line(matrix.matrix(jobs, shards=many, runners=labels, jobs=jobs)))
             return
-    request = options.read(arch=arch, recipe=recipe, variant=variant)
+    request = options.read(recipe=recipe, variant=variant)
     loaded = recipes.gather(request.recipes, PROJECT / "recipes", suites=suites.names())
-    selector = plan.Selector(
-        recipes=request.recipes or (plan.ALL,),
-        arches=request.arches or plan.parse_arches([plan.ALL]),
-        variants=request.variants or (plan.ALL,),
-    )
-    listed = plan.select(loaded, selector, selector.arches[0]).cells
+    listed: tuple[Cell, ...] = ()
+    for platform, arches in plan.parse_all_places(arch or (plan.ALL,)).items():
+        names = {"recipes": request.recipes or (plan.ALL,), "variants": request.variants or (plan.ALL,)}
+        selector = plan.Selector(arches=arches, platform=platform, **names)
+        listed += plan.select(loaded, selector, arches[0]).cells
     if chosen == "github":
         paths = {recipes.name_of(word): word for word in options.words(recipe)}
         # one line, as `name=value` in $GITHUB_OUTPUT needs it

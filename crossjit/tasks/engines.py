@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from crossjit.errors import EngineError, UserError
-from crossjit.model import Arch, EmulationSupport
+from crossjit.model import Arch, EmulationSupport, Platform
 from crossjit.tasks.framework import asker, note
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ class Machine:
         """The engine; None if it does not answer."""
         return None
 
+    @property
+    def platform(self) -> Platform:
+        """The platform of cells without one."""
+        return Platform.LINUX
+
 
 @dataclass(frozen=True)
 class Connected(Machine):
@@ -46,6 +51,11 @@ class Connected(Machine):
     def client(self) -> Engine:
         """The engine."""
         return self.engine
+
+    @property
+    def platform(self) -> Platform:
+        """The platform of the engine's machine."""
+        return self.facts.platform
 
 
 def connect_all(settings: Settings, arches: Sequence[Arch]) -> tuple[Connected, ...]:

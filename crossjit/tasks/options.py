@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossjit.config.test_selection import ALL_TESTS, TestSelection, parse_shard
 from crossjit.errors import UserError, did_you_mean
-from crossjit.model import Arch, Strategy
+from crossjit.model import Arch, Platform, Strategy
 from crossjit.tasks.framework import Command, command
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ HELP: Mapping[str, str] = {
         "(branch, tag, commit or pull/N/head), a pull request's address on GitHub, or a checkout with its uncommitted "
         "changes; default: the recipe's"
     ),
+    "trust": (
+        "with CROSSJIT_ENGINE=host, build and run a stranger's source although nothing isolates it from this machine; "
+        "default: refuse it"
+    ),
     "python": (
         "a Python that was built elsewhere, instead of a recipe's: debian:SUITE/PACKAGE, such as "
         "debian:forky/python3.15, or a folder or an archive with an installed one; default: a recipe's cell"
@@ -57,7 +61,7 @@ HELP: Mapping[str, str] = {
     "json": "print JSON instead of text; default: off",
 }
 
-MAKING = ("strategy", "source", "cpu", "jobs")  # how cells are built
+MAKING = ("strategy", "source", "trust", "cpu", "jobs")  # how cells are built
 SELECTORS = ("arch", "recipe", "variant", *MAKING)  # and which cells
 
 
@@ -65,7 +69,8 @@ SELECTORS = ("arch", "recipe", "variant", *MAKING)  # and which cells
 class Request:
     """The values of the selecting options; for an empty tuple the recipe and the host decide.
 
-    `strategy` None is `auto`; `jobs` 0 is as many as the engine allows; `cached` lets builds use caches.
+    `strategy` None is `auto`; `jobs` 0 is as many as the engine allows; `cached` lets builds use caches. `trust` lets
+    strangers' sources run without isolation. `platform` is named with the archs; None is the engine's.
     """
 
     arches: tuple[Arch, ...] = ()
@@ -78,6 +83,8 @@ class Request:
     selection: TestSelection = ALL_TESTS
     cached: bool = True
     python: str | None = None
+    trust: bool = False
+    platform: Platform | None = None
 
     def with_jit(self) -> Request:
         """Return the request with the variant `jit` if none is named; a Python that was built elsewhere has its own."""
@@ -93,7 +100,7 @@ class Request:
         """The selector of the cells."""
         from crossjit.pipeline.plan import Selector
 
-        return Selector(recipes=self.recipes, arches=self.arches, variants=self.variants)
+        return Selector(recipes=self.recipes, arches=self.arches, variants=self.variants, platform=self.platform)
 
 
 def describe(*names: str, **own: str) -> dict[str, str]:
@@ -142,6 +149,7 @@ def read(
     tests: Iterable[str] | None = None,
     no_cache: bool = False,
     python: str = "",
+    trust: bool = False,
 ) -> Request:
     """Parse the options' texts. Raises UserError for the first invalid one."""
     from crossjit.config import recipes
@@ -149,8 +157,9 @@ def read(
 
     if python:
         _require_alone(recipe=recipe, variant=variant, source=source, strategy=strategy != AUTO, no_cache=no_cache)
+    arches, platform = plan.parse_places(arch or ())
     return Request(
-        arches=plan.parse_arches(arch or ()),
+        arches=arches,
         recipes=tuple(map(recipes.in_full, words(recipe))),
         variants=words(variant),
         strategy=plan.parse_strategy(strategy),
@@ -160,6 +169,8 @@ def read(
         selection=TestSelection(suites=words(suite), shard=parse_shard(shard), tests=words(tests)),
         cached=not no_cache,
         python=_python_in_full(python) if python else None,
+        trust=trust,
+        platform=platform,
     )
 
 
@@ -230,7 +241,12 @@ def of_cell(request: Request, cell: str, *, tests: Iterable[str] = ()) -> Reques
         raise UserError(f"invalid --cell {cell!r}: expected recipe/arch/variant", hint="such as 3.15/aarch64/jit")
     named = read(arch=[arch], recipe=["/".join(recipe)], variant=[variant], tests=tests)
     return replace(
-        request, arches=named.arches, recipes=named.recipes, variants=named.variants, selection=named.selection
+        request,
+        arches=named.arches,
+        recipes=named.recipes,
+        variants=named.variants,
+        selection=named.selection,
+        platform=named.platform,
     )
 
 

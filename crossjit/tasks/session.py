@@ -85,7 +85,7 @@ def opened(
     """
     from crossjit import images
     from crossjit.engine.recording import recording
-    from crossjit.pipeline import forecast
+    from crossjit.pipeline import forecast, on_host
     from crossjit.progress import OnEngine, Tee
     from crossjit.report.terminal import Terminal
 
@@ -97,6 +97,8 @@ def opened(
     connected = engines.connect_all(settings, arches) if spread else (engines.connect_one(settings, arches),)
     cells, notes = _selected(recipes, request, connected)
     requests = forecast.arranged([found for _, found in (cells[:1] if one else cells)])
+    for found in requests:
+        on_host.require_trust(connected[0].facts, found)
     recorded = _record(settings, request, connected, requests, reproduce, looks)
     with contextlib.ExitStack() as stack:
         for each in connected:
@@ -121,10 +123,13 @@ def _selected(
     recipes: Mapping[str, Recipe], request: Request, machines: Sequence[Machine]
 ) -> tuple[list[tuple[Placement, CellRequest]], tuple[str, ...]]:
     """Select cells; return where each goes, its request for the first engine there, and notes."""
-    from crossjit.pipeline import plan, schedule
+    from crossjit.pipeline import on_host, plan, schedule
 
     abilities = {each.name: each.ability for each in machines}
-    selection = plan.select(recipes, request.selector, machines[0].ability.arch)
+    first = machines[0]
+    selection = plan.select(recipes, request.selector, first.ability.arch, first.platform)
+    if isinstance(first, engines.Connected):
+        on_host.require_cells(first.facts, selection.cells)
     found = []
     for cell in selection.cells:
         placement = schedule.place(abilities, cell.arch, request.strategy)
@@ -166,7 +171,7 @@ def _context(connected: Connected, specs: tuple[ImageSpec, ...], run: str, progr
 
     settings, client = connected.settings, connected.engine
     labels = context.labels(settings, run)
-    builder = images.ImageBuilder(client, connected.facts.arch, settings.engine_home, progress, labels)
+    builder = images.provider(client, connected.facts.arch, settings.engine_home, progress, labels)
     return context.BuildContext(
         settings=settings,
         engine=client,
@@ -333,6 +338,7 @@ def _cell_request(cell: Cell, recipe: Recipe, request: Request, ability: Emulati
         source=request.source,
         cpu=request.cpu,
         selection=request.selection,
+        trusted=request.trust,
     )
 
 

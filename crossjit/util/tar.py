@@ -203,7 +203,7 @@ def packed(
 
 def without(tar: BinaryIO, unwanted: re.Pattern[bytes]) -> BinaryIO:
     """Return a tar written by `tar_zst.tar_writer` without the members whose header matches `unwanted` at its start."""
-    return cast(BinaryIO, io.BufferedReader(_Chunks(_without(tar, unwanted)), _CHUNK))
+    return cast(BinaryIO, io.BufferedReader(ChunkReader(_without(tar, unwanted)), _CHUNK))
 
 
 def _without(tar: BinaryIO, unwanted: re.Pattern[bytes]) -> Iterator[bytes]:
@@ -229,7 +229,7 @@ def _pieces(stream: BinaryIO, size: int) -> Iterator[bytes]:
         yield piece
 
 
-class _Chunks(io.RawIOBase):
+class ChunkReader(io.RawIOBase):
     """A stream of non-empty pieces."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
@@ -237,9 +237,11 @@ class _Chunks(io.RawIOBase):
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
+        """Return True."""
         return True
 
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        """Read into the buffer."""
         self._rest = self._rest or memoryview(next(self._chunks, b""))
         size = min(len(buffer), len(self._rest))
         buffer[:size] = self._rest[:size]

@@ -48,7 +48,8 @@ def probing(
     labels: Mapping[str, str],
 ) -> AbstractContextManager[Container]:
     """Start a container of the target image for probing a cell. Raises EngineError."""
-    limits = target_limits(min(MEMORY, facts.memory * PROBE_MEMORY // 100), 2 * probe_seconds(emulation) + MARGIN)
+    memory = facts.memory_limit(min(MEMORY, facts.memory * PROBE_MEMORY // 100))
+    limits = target_limits(memory, 2 * probe_seconds(emulation) + MARGIN)
     return engine.container(container_options(image, name, labels, environment(variant, emulation), limits))
 
 

@@ -108,6 +108,7 @@ def container_options(
         env=env,
         user=f"{TESTER}:{TESTER}",
         limits=limits or Limits(),
+        isolated=not image.is_host,
     )
 
 
@@ -157,11 +158,14 @@ def install_scripts(container: Container) -> None:
     container.put(packed(scripts), "/")
 
 
-def memory_for(facts: EngineFacts, jobs: int) -> int:
-    """Return a container's memory in bytes: enough for the jobs, at most a suite's share of the machine's."""
-    return min(max(MEMORY, jobs * MEMORY_PER_JOB), facts.memory * SUITE_MEMORY // 100)
+def memory_for(facts: EngineFacts, jobs: int) -> int | None:
+    """Return a container's memory in bytes: enough for the jobs, at most a suite's share of the machine's.
+
+    None if the engine cannot limit it.
+    """
+    return facts.memory_limit(min(max(MEMORY, jobs * MEMORY_PER_JOB), facts.memory * SUITE_MEMORY // 100))
 
 
-def target_limits(memory: int, seconds: int) -> Limits:
+def target_limits(memory: int | None, seconds: int) -> Limits:
     """Return a target's limits. The limit on file sizes can be raised, because test_resource requires it."""
     return Limits(memory, seconds=seconds, file_size=FILE_SIZE, file_size_may_be_raised=True, disk=TARGET_DISK)

@@ -52,8 +52,9 @@ def _wrong(cell: Cell, variant: Variant, probe: ProbeRecord) -> Iterator[str]:
         yield f"the probe did not finish: {probe.crashed}" + (f"; {probe.output[-1]}" if probe.output else "")
         return
     machine = probe.executable.machine if probe.executable else None
-    if machine != cell.arch.elf_machine:
-        yield f"the executable is for {machine}, not {cell.arch.elf_machine}{_why(probe, 'executable')}"
+    expected = cell.arch.machine(cell.platform)
+    if machine != expected:
+        yield f"the executable is for {machine}, not {expected}{_why(probe, 'executable')}"
     gil = probe.gil
     if gil is None:
         yield f"it is unknown whether there is a GIL{_why(probe, 'gil')}"

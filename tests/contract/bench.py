@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import platform
@@ -16,8 +17,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from crossjit.engine.base import OWNED, Container, ContainerOptions, Engine, traits
+from crossjit.engine.base import HOST, OWNED, Container, ContainerOptions, Engine, traits
 from crossjit.engine.cli_engine import CliEngine
+from crossjit.engine.host_engine import HostEngine
 from crossjit.model import Arch
 from tests.fakes.engine import FakeProcess
 
@@ -51,12 +53,33 @@ class Bench:
     @property
     def tells_owners(self) -> bool:
         """Whether files come out with their owners in the container; crossjit does not depend on it."""
-        return not self.is_podman and not self.maps_users
+        return not (self.is_podman or self.is_host or self.maps_users)
 
     @functools.cached_property
     def maps_users(self) -> bool:
         """Whether it is docker with `userns-remap`."""
         return isinstance(self.engine, CliEngine) and "user namespaces" in traits(self.engine.cli.info())
+
+    @property
+    def is_host(self) -> bool:
+        """Whether it is this machine without containers, which refuses what other engines isolate and make."""
+        return self.image == HOST
+
+    @property
+    def home(self) -> Path:
+        """The state folder of an engine that has its objects there."""
+        return self.engine.folder.parent if isinstance(self.engine, HostEngine) else Path("/")
+
+    @property
+    def worker(self) -> str | None:
+        """The unprivileged user; the host has only the user who runs the tests."""
+        return None if self.is_host else "worker"
+
+    def another_client(self) -> Engine:
+        """Return the same engine, as a new process would have it; the fake has only one client."""
+        if isinstance(self.engine, CliEngine):
+            return CliEngine(self.engine.name)
+        return HostEngine(self.engine.folder) if isinstance(self.engine, HostEngine) else self.engine
 
     @property
     def labels(self) -> dict[str, str]:
@@ -67,7 +90,10 @@ class Bench:
 
     def options(self, **options: Any) -> ContainerOptions:
         name = f"crossjit-contract-{uuid4().hex[:12]}"
-        given = {"image": self.image, "name": name, "labels": self.labels, "arch": HOST_ARCH} | options
+        given: dict[str, Any] = {"image": self.image, "name": name, "labels": self.labels, "arch": HOST_ARCH}
+        if self.is_host:  # its home folder is there, as an image's folders are
+            given |= {"isolated": False, "env": {"HOME": "/work", **options.pop("env", {})}}
+        given |= options
         return ContainerOptions(**given)
 
 
@@ -137,6 +163,18 @@ def OFFSPRING(process: FakeProcess) -> int:  # noqa: N802
         process.start(("sleep", str(number)))
     process.write_line("ready")
     return process.run(("sleep", "904"))
+
+
+def processes(bench: Bench, container: Container) -> list[str]:
+    """Return the command lines of a container's processes."""
+    if not bench.is_host:
+        return lines_of(container, sh(PROCESSES))
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"={container.id}".encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found
 
 
 @script("for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null; echo; done")

@@ -8,8 +8,10 @@ from uuid import uuid4
 
 import pytest
 
-from crossjit.engine.base import OWNED
+from crossjit.engine.base import HOST, OWNED
 from crossjit.engine.cli_engine import CliEngine
+from crossjit.engine.host_engine import HostEngine
+from crossjit.engine.host_paths import OWN
 from tests.conftest import need_engine, why_no_engine
 from tests.contract.bench import HOST_ARCH, OTHER_ARCH, Bench, pack_rootfs, run_script
 from tests.fakes.engine import FakeEngine
@@ -62,9 +64,33 @@ def fake_bench(rootfs: Path) -> Bench:
     return bench
 
 
-@pytest.fixture(params=["fake", *REAL])
+@pytest.fixture
+def host_bench(rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    engine = HostEngine(tmp_path_factory.mktemp("host") / HOST, own=(*OWN, "/work"))
+    bench = Bench(engine, True, rootfs, HOST, HOST)
+    yield bench
+    assert not [thing.name for thing in engine.owned({}) if thing.kind == "container"], "a container was left behind"
+
+
+@pytest.fixture(params=["fake", *REAL, HOST])
 def bench(request: pytest.FixtureRequest) -> Bench:
-    """An engine, fake or real."""
+    """An engine, fake or real, or the host."""
+    made = request.getfixturevalue(f"{request.param}_bench")
+    assert isinstance(made, Bench)
+    return made
+
+
+@pytest.fixture(params=["fake", *REAL])
+def container_bench(request: pytest.FixtureRequest) -> Bench:
+    """An engine of containers, fake or real, for what the host refuses: see `test_host_engine.py`."""
+    made = request.getfixturevalue(f"{request.param}_bench")
+    assert isinstance(made, Bench)
+    return made
+
+
+@pytest.fixture(params=[*REAL, HOST])
+def live_bench(request: pytest.FixtureRequest) -> Bench:
+    """An engine that runs something: a real one, or the host."""
     made = request.getfixturevalue(f"{request.param}_bench")
     assert isinstance(made, Bench)
     return made
@@ -72,7 +98,7 @@ def bench(request: pytest.FixtureRequest) -> Bench:
 
 @pytest.fixture(params=REAL)
 def real_bench(request: pytest.FixtureRequest) -> Bench:
-    """A real engine, for what the fake does not model."""
+    """A real engine of containers, for what the fake does not model and the host refuses."""
     made = request.getfixturevalue(f"{request.param}_bench")
     assert isinstance(made, Bench)
     return made

@@ -20,12 +20,22 @@ def ours(bench: Bench, settings: Settings) -> list[EngineObject]:
     return list(bench.engine.owned({HOME: settings.identity}))
 
 
+def tidied(bench: Bench, settings: Settings) -> Iterator[Bench]:
+    yield bench
+    for thing in ours(bench, settings):
+        bench.engine.remove(thing)
+
+
 @pytest.fixture
-def tidy(real_bench: Bench, settings: Settings) -> Iterator[Bench]:
+def tidy(live_bench: Bench, settings: Settings) -> Iterator[Bench]:
     """The bench; whatever a test that fails leaves goes at its end."""
-    yield real_bench
-    for thing in ours(real_bench, settings):
-        real_bench.engine.remove(thing)
+    yield from tidied(live_bench, settings)
+
+
+@pytest.fixture
+def tidy_images(real_bench: Bench, settings: Settings) -> Iterator[Bench]:
+    """The same for an engine that has images."""
+    yield from tidied(real_bench, settings)
 
 
 def start_and_die(bench: Bench, settings: Settings) -> str:
@@ -57,7 +67,8 @@ def test_sweep_removes_the_container_of_a_killed_run_only(tidy: Bench, settings:
     assert ours(tidy, settings) == []
 
 
-def test_clean_removes_containers_and_images(tidy: Bench, settings: Settings) -> None:
+def test_clean_removes_containers_and_images(tidy_images: Bench, settings: Settings) -> None:
+    tidy = tidy_images
     tag = f"crossjit-cleaning-{uuid4().hex[:12]}:own"
     labels = {OWNED: "toolchain", HOME: settings.identity}
     tidy.engine.import_image(tidy.rootfs, tag=tag, arch=HOST_ARCH, labels=labels)

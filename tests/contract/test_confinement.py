@@ -17,7 +17,7 @@ from crossjit.engine.process import finish
 from crossjit.errors import EngineError
 from crossjit.util import budget
 from crossjit.util.budget import BUDGET, Budget, BudgetError
-from tests.contract.bench import PROCESSES, RAMPAGE, TORRENT, Bench, lines_of, sh
+from tests.contract.bench import RAMPAGE, TORRENT, Bench, lines_of, processes, sh
 from tests.contract.test_engine import build, tar_of
 
 MIB = 1 << 20
@@ -33,9 +33,9 @@ def put_large(container: Container, size: int = MIB) -> None:
 
 
 @pytest.mark.parametrize("user", [None, "worker"])
-def test_a_command_cannot_end_its_container(bench: Bench, user: str | None) -> None:
+def test_a_command_cannot_end_its_container(container_bench: Bench, user: str | None) -> None:
     """Else a build that kills all it can would be an engine's failure."""
-    with bench.container(user=user) as container:
+    with container_bench.container(user=user) as container:
         assert container.run(sh(RAMPAGE)).returncode == 3
         assert lines_of(container, ["echo", "alive"]) == ["alive"]
 
@@ -59,12 +59,12 @@ def test_a_line_without_an_end_loses_it(bench: Bench) -> None:
 
 def test_a_command_that_writes_without_an_end(bench: Bench) -> None:
     heard: list[int] = []
-    with bench.container(user="worker") as container:
+    with bench.container(user=bench.worker) as container:
         put_large(container)
         with pytest.raises(BudgetError, match=r"sh wrote more than 209,715,200 bytes") as caught:
             container.run(sh(TORRENT), on_line=lambda line: heard.append(len(line)), timeout=120)
         assert caught.value.exit_code == 1
-        assert not [line for line in lines_of(container, sh(PROCESSES)) if "sleep 90" in line]
+        assert not [line for line in processes(bench, container) if "sleep 90" in line]
     assert max(heard) < BUDGET.line + 100
 
 
@@ -72,7 +72,7 @@ def test_a_tar_stream_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) 
     small = Budget(tree=MIB, members=1)
     with bench.container() as container:
         put_large(container, 8 * MIB)
-        for module in ("tests.fakes.engine", "crossjit.engine.cli_container"):
+        for module in ("tests.fakes.engine", "crossjit.engine.cli_container", "crossjit.engine.host_container"):
             monkeypatch.setattr(f"{module}.BUDGET", small)
         read = 0
         with pytest.raises(BudgetError, match="is longer than"), container.get("/work/large") as stream:
@@ -119,8 +119,8 @@ def test_a_limit_on_files_that_tests_may_raise(bench: Bench) -> None:
         assert limits_of(container)["file size"] == (str(8 << 30), "unlimited")
 
 
-def test_a_file_is_no_larger_than_its_limit(real_bench: Bench) -> None:
-    with real_bench.container(limits=Limits(file_size=MIB * 3 // 2)) as container:
+def test_a_file_is_no_larger_than_its_limit(live_bench: Bench) -> None:
+    with live_bench.container(limits=Limits(file_size=MIB * 3 // 2)) as container:
         put_large(container)
         assert container.run(["sh", "-c", "cat /work/large >/tmp/one"]).returncode == 0
         assert container.run(["sh", "-c", "cat /work/large /work/large >/tmp/two"]).returncode != 0
@@ -153,7 +153,7 @@ def settings_with_proxies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.usefixtures("settings_with_proxies")
 def test_no_proxy_gets_into_a_container_without_network(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
     with bench.container(env={"OURS": "1"}) as container:
-        said = [*lines_of(container, ["env"]), *lines_of(container, ["env"], env={"OURS": "2"}, user="worker")]
+        said = [*lines_of(container, ["env"]), *lines_of(container, ["env"], env={"OURS": "2"}, user=bench.worker)]
     assert "OURS=2" in said
     assert not [line for line in said if "proxy" in line.lower() or SECRET in line]
     status = bench.engine.shell(bench.options(), lambda inside: None, ["env"])

@@ -13,12 +13,12 @@ from uuid import uuid4
 
 import pytest
 
-from crossjit.engine import disk, disk_usage
+from crossjit.engine import disk, disk_usage, host_usage
 from crossjit.engine.base import Container, EngineObject, Limits
 from crossjit.engine.cli_engine import CliEngine
 from crossjit.errors import EngineError
 from crossjit.util.budget import BudgetError
-from tests.contract.bench import FILLERS, FRUGAL, PROCESSES, Bench, add, lines_of, sh
+from tests.contract.bench import FILLERS, FRUGAL, Bench, add, processes, sh
 
 MIB = 1 << 20
 
@@ -29,7 +29,7 @@ def limited(bench: Bench, size: int) -> Iterator[Container]:
     volume = f"crossjit-contract-{uuid4().hex[:12]}"
     bench.engine.ensure_volume(volume, bench.labels)
     try:
-        with bench.container(user="worker", limits=Limits(disk=size), volumes={volume: "/cache"}) as container:
+        with bench.container(user=bench.worker, limits=Limits(disk=size), volumes={volume: "/cache"}) as container:
             container.put(folder("cache"), "/")  # engines differ in who may write to a new volume
             yield container
     finally:
@@ -44,11 +44,11 @@ def folder(name: str) -> BinaryIO:
     return io.BytesIO(data.getvalue())
 
 
-def processes(bench: Bench, container: Container) -> list[str]:
+def running(bench: Bench, container: Container) -> list[str]:
     """What runs in a container; of a real engine not asked with a command, since the container has too much already."""
     if isinstance(bench.engine, CliEngine):
         return bench.engine.cli.call("look", "container", "top", container.id).splitlines()
-    return lines_of(container, sh(PROCESSES))
+    return processes(bench, container)
 
 
 @pytest.mark.parametrize("filler", ["a file", "a file without a name", "a volume"])
@@ -59,14 +59,14 @@ def test_a_command_that_fills_the_disk(bench: Bench, filler: str) -> None:
         ) as caught:
             container.run(sh(FILLERS[filler]), timeout=100)
         assert caught.value.exit_code == 1
-        assert not [line for line in processes(bench, container) if "sleep 907" in line]
+        assert not [line for line in running(bench, container) if "sleep 907" in line]
 
 
 @pytest.mark.parametrize("filler", ["small files", "folders that nobody may read"])
-def test_a_command_that_hides_what_it_writes(real_bench: Bench, monkeypatch: pytest.MonkeyPatch, filler: str) -> None:
+def test_a_command_that_hides_what_it_writes(live_bench: Bench, monkeypatch: pytest.MonkeyPatch, filler: str) -> None:
     monkeypatch.setattr(disk, "RETRY_DELAY", 0.5)
     monkeypatch.setattr(disk, "MEASURE_STEP", 4 * MIB)
-    with limited(real_bench, 8 * MIB) as container, pytest.raises(BudgetError, match="to disk"):
+    with limited(live_bench, 8 * MIB) as container, pytest.raises(BudgetError, match="to disk"):
         container.run(sh(FILLERS[filler]), timeout=100)
 
 
@@ -79,9 +79,11 @@ def test_a_command_that_writes_little(bench: Bench, monkeypatch: pytest.MonkeyPa
         asked.append(disk_usage_measure(*arguments, **options))
         return asked[-1]
 
-    disk_usage_measure = disk_usage.measure
-    monkeypatch.setattr(disk_usage, "measure", measure)
-    monkeypatch.setattr(disk, "MEASURE_INTERVAL" if seen else "MEASURE_INTERVAL_HIDDEN", 0.5)
+    module = host_usage if bench.is_host else disk_usage
+    disk_usage_measure = module.measure
+    monkeypatch.setattr(module, "measure", measure)
+    hidden = not (seen or bench.is_host)  # a host always sees its own disk
+    monkeypatch.setattr(disk, "MEASURE_INTERVAL_HIDDEN" if hidden else "MEASURE_INTERVAL", 0.5)
     if not seen and isinstance(bench.engine, CliEngine):
         monkeypatch.setattr(bench.engine.cli, "root", None)
     with limited(bench, 64 * MIB) as container:
@@ -90,9 +92,10 @@ def test_a_command_that_writes_little(bench: Bench, monkeypatch: pytest.MonkeyPa
         assert 15 * MIB < asked[-1] < 30 * MIB
 
 
-def test_a_command_that_writes_nothing_costs_no_question(real_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk_usage, "measure", None)
-    with limited(real_bench, 64 * MIB) as container:
+def test_a_command_that_writes_nothing_costs_no_question(live_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (disk_usage, host_usage):
+        monkeypatch.setattr(module, "measure", None)
+    with limited(live_bench, 64 * MIB) as container:
         assert container.run(["sleep", "2"]).returncode == 0
 
 

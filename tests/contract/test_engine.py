@@ -32,7 +32,6 @@ from tests.contract.bench import (
     MARK,
     OFFSPRING,
     OTHER_ARCH,
-    PROCESSES,
     RAGGED,
     SHELL,
     WAITING,
@@ -41,6 +40,7 @@ from tests.contract.bench import (
     dies,
     exits,
     lines_of,
+    processes,
     sh,
 )
 from tests.contract.registry import Registry, served
@@ -78,14 +78,15 @@ def test_facts(bench: Bench) -> None:
     facts = bench.engine.facts()
     assert facts.arch is HOST_ARCH
     assert facts.version[0].isdigit()
-    assert (facts.buildx is None) is (facts.name == "podman")  # which builds by itself
+    assert (facts.buildx is None) is (bench.is_podman or bench.is_host)  # podman builds by itself
+    assert bool(facts.lacks) is bench.is_host
     assert facts.cores >= 1
     assert facts.memory > 256 * MIB
 
 
-def test_an_engine_is_asked_what_its_machine_runs(bench: Bench) -> None:
+def test_an_engine_is_asked_what_its_machine_runs(container_bench: Bench) -> None:
     """With the answer of this machine's binfmt_misc, which is the engine's own here."""
-    here = emulation.registered()
+    bench, here = container_bench, emulation.registered()
     if isinstance(bench.engine, FakeEngine):
         bench.engine.emulated = here
     found = bench.engine.emulators(bench.labels)
@@ -101,7 +102,7 @@ def test_an_engine_is_asked_what_its_machine_runs(bench: Bench) -> None:
 
 def test_stopping_it_ends_what_other_threads_do(bench: Bench) -> None:
     """A new client of the same engine is as good as a new process."""
-    engine = bench.engine if isinstance(bench.engine, FakeEngine) else CliEngine(bench.engine.name)  # type: ignore[attr-defined]
+    engine = bench.another_client()
     ready = threading.Event()
 
     def work() -> None:
@@ -199,12 +200,12 @@ def test_working_folder(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(("user", "uid", "gid"), [("worker", "1000", "1000"), ("1234:2345", "1234", "2345")])
-def test_user(bench: Bench, user: str, uid: str, gid: str) -> None:
-    with bench.container() as container:
+def test_user(container_bench: Bench, user: str, uid: str, gid: str) -> None:
+    with container_bench.container() as container:
         assert lines_of(container, ["id", "-u"]) == ["0"]
         assert lines_of(container, ["id", "-u"], user=user) == [uid]
         assert lines_of(container, ["id", "-g"], user=user) == [gid]
-    with bench.container(user=user) as container:
+    with container_bench.container(user=user) as container:
         assert lines_of(container, ["id", "-u"]) == [uid]
         assert lines_of(container, ["id", "-u"], user="root") == ["0"]
 
@@ -214,8 +215,9 @@ def test_a_user_that_does_not_exist(bench: Bench) -> None:
         container.run(["true"], user="no-such-user")
 
 
-@pytest.mark.parametrize("user", [None, "worker"])
-def test_a_timeout_kills_all_that_the_command_started(bench: Bench, user: str | None) -> None:
+@pytest.mark.parametrize("unprivileged", [False, True])
+def test_a_timeout_kills_all_that_the_command_started(bench: Bench, unprivileged: bool) -> None:
+    user = bench.worker if unprivileged else None
     lines: list[str] = []
     with bench.container() as container:
         began = time.monotonic()
@@ -223,7 +225,7 @@ def test_a_timeout_kills_all_that_the_command_started(bench: Bench, user: str | 
         assert completed.returncode == -signal.SIGKILL
         assert time.monotonic() - began < 10
         assert lines == ["ready"]
-        assert not [line for line in lines_of(container, sh(PROCESSES)) if "sleep 90" in line]
+        assert not [line for line in processes(bench, container) if "sleep 90" in line]
         assert lines_of(container, ["echo", "alive"]) == ["alive"]
 
 
@@ -239,7 +241,7 @@ def test_a_listener_that_fails_ends_the_command(bench: Bench) -> None:
     with bench.container() as container:
         with pytest.raises(LookupError, match="ready"):
             container.run(sh(WAITING), on_line=listen)
-        assert not [line for line in lines_of(container, sh(PROCESSES)) if "sleep 90" in line]
+        assert not [line for line in processes(bench, container) if "sleep 90" in line]
 
 
 # -- copying in and out
@@ -260,11 +262,12 @@ def test_put_and_get_keep_owners_modes_and_links(bench: Bench) -> None:
     with bench.container() as container:
         container.put(tree, "/work")
         found = members_of(container, "/work/tree")
-        assert lines_of(container, ["cat", "/work/tree/program"], user="worker") == ["#!/bin/sh"]
+        assert lines_of(container, ["cat", "/work/tree/program"], user=bench.worker) == ["#!/bin/sh"]
         if bench.real:
             names = [f"/work/tree{name}" for name in ("", "/program", "/secret")]
-            owners = lines_of(container, ["stat", "-c", "%u:%g", *names], user="worker")
-            assert owners == ["1000:1000", "1000:100", "54321:65432"]
+            owners = lines_of(container, ["stat", "-c", "%u:%g", *names], user=bench.worker)
+            own = f"{os.getuid()}:{os.getgid()}"
+            assert owners == ([own] * 3 if bench.is_host else ["1000:1000", "1000:100", "54321:65432"])
     found = {name.rstrip("/"): what for name, what in found.items()}
     assert set(found) == {"tree", "tree/program", "tree/secret", "tree/link"}
     member, content = found["tree/program"]
@@ -282,13 +285,13 @@ def test_put_and_get_keep_owners_modes_and_links(bench: Bench) -> None:
     assert (member.issym(), member.linkname) == (True, "program")
 
 
-def test_what_a_command_writes_comes_out(bench: Bench) -> None:
-    with bench.container() as container:
+def test_what_a_command_writes_comes_out(container_bench: Bench) -> None:
+    with container_bench.container() as container:
         assert container.run(["touch", "made"], cwd="/tmp", user="1234:2345").returncode == 0
         assert container.run(["mv", "/tmp/made", "/tmp/moved"], user="1234:2345").returncode == 0
         ((name, (member, _)),) = members_of(container, "/tmp/moved").items()
     assert name == "moved"
-    assert owner(bench, member) in (None, (1234, 2345))
+    assert owner(container_bench, member) in (None, (1234, 2345))
 
 
 def test_get_of_a_missing_path(bench: Bench) -> None:
@@ -319,8 +322,8 @@ def test_put_of_something_that_is_no_tar(bench: Bench) -> None:
         container.put(io.BytesIO(b"this is no tar archive" * 100), "/work")
 
 
-def test_a_container_that_is_not_writable(bench: Bench) -> None:
-    with bench.container(writable=False, tmpfs=("/tmp",), user="worker") as container:
+def test_a_container_that_is_not_writable(container_bench: Bench) -> None:
+    with container_bench.container(writable=False, tmpfs=("/tmp",), user="worker") as container:
         assert container.run(["touch", "/work/file"], user="root").returncode != 0
         assert container.run(["touch", "/tmp/file"]).returncode == 0
         container.put(tar_of(("put", b"in memory\n", {"mode": 0o640, "uid": 1000, "gid": 1000})), "/tmp")
@@ -339,7 +342,7 @@ def test_a_volume_outlives_its_containers(bench: Bench) -> None:
     for _ in range(2):
         bench.engine.ensure_volume(name, bench.labels)  # the second time it is there
     try:
-        with bench.container(volumes={name: "/kept"}, user="worker") as container:
+        with bench.container(volumes={name: "/kept"}, user=bench.worker) as container:
             # the engine makes it root's: who owns it is told by putting the folder itself
             container.put(
                 tar_of(("kept", b"", {"type": tarfile.DIRTYPE, "mode": 0o755, "uid": 1000, "gid": 1000})), "/"
@@ -347,9 +350,10 @@ def test_a_volume_outlives_its_containers(bench: Bench) -> None:
             assert container.run(["touch", "/kept/file"]).returncode == 0
         with bench.container(volumes={name: "/elsewhere"}) as container:
             assert container.run(["cat", "/elsewhere/file"]).returncode == 0
-        with bench.container(volumes={name: "/below:ro"}, user="worker") as container:
+        with bench.container(volumes={name: "/below:ro"}, user=bench.worker) as container:
             assert container.run(["cat", "/below/file"]).returncode == 0
-            assert container.run(["touch", "/below/other"]).returncode != 0, "who owns it cannot write to it either"
+            if not bench.is_host:  # which must be told that it need not isolate, and isolates nothing
+                assert container.run(["touch", "/below/other"]).returncode != 0, "who owns it cannot write to it either"
         with bench.container() as container:
             assert container.run(["cat", "/kept/file"]).returncode != 0
         (found,) = (thing for thing in bench.engine.owned({MARK: bench.mark}) if thing.kind == "volume")
@@ -362,11 +366,11 @@ def test_a_volume_outlives_its_containers(bench: Bench) -> None:
 # -- what a container may
 
 
-def test_there_is_no_network_unless_asked_for(bench: Bench) -> None:
-    with bench.container() as container:
+def test_there_is_no_network_unless_asked_for(container_bench: Bench) -> None:
+    with container_bench.container() as container:
         devices = [line.partition(":")[0].strip() for line in lines_of(container, ["cat", "/proc/net/dev"])[2:]]
         assert devices == ["lo"]
-    with bench.container(network=True) as container:
+    with container_bench.container(network=True) as container:
         assert len(lines_of(container, ["cat", "/proc/net/dev"])) > 3
 
 
@@ -375,19 +379,19 @@ def status(container: Container) -> dict[str, str]:
     return {key: value.strip() for key, _, value in said}
 
 
-def test_capabilities_are_dropped(bench: Bench) -> None:
-    with bench.container() as container:
+def test_capabilities_are_dropped(container_bench: Bench) -> None:
+    with container_bench.container() as container:
         found = status(container)
         assert int(found["CapEff"], 16) == 0
         assert int(found["CapBnd"], 16) == 0
         assert found["NoNewPrivs"] == "1"
-    with bench.container(capabilities=("CHOWN",)) as container:
+    with container_bench.container(capabilities=("CHOWN",)) as container:
         assert int(status(container)["CapEff"], 16).bit_count() == 1
 
 
 @pytest.mark.parametrize("user", [None, "worker"])
-def test_running_out_of_memory_is_not_the_commands_failure(bench: Bench, user: str | None) -> None:
-    with bench.container(limits=Limits(memory=32 * MIB), user=user) as container:
+def test_running_out_of_memory_is_not_the_commands_failure(container_bench: Bench, user: str | None) -> None:
+    with container_bench.container(limits=Limits(memory=32 * MIB), user=user) as container:
         with pytest.raises(OutOfMemoryError) as caught:
             container.run(sh(GLUTTON))
         assert caught.value.hint
@@ -436,11 +440,11 @@ def test_an_image_that_is_not_there(bench: Bench) -> None:
     assert bench.engine.image("crossjit-contract:none") is None
 
 
-def test_an_image_of_another_arch(bench: Bench) -> None:
+def test_an_image_of_another_arch(container_bench: Bench) -> None:
     error = f"is for {OTHER_ARCH}, not for {HOST_ARCH}"
-    with pytest.raises(EngineError, match=error), bench.container(image=bench.other_image):
+    with pytest.raises(EngineError, match=error), container_bench.container(image=container_bench.other_image):
         pass
-    assert not containers(bench)
+    assert not containers(container_bench)
 
 
 def test_labels_and_removal(bench: Bench) -> None:
@@ -483,29 +487,29 @@ def test_a_container_that_is_removed_by_others(bench: Bench) -> None:
             container.put(tar_of(("file", b"", {})), "/work")
 
 
-def test_a_container_has_its_images_labels_too(bench: Bench) -> None:
+def test_a_container_has_its_images_labels_too(container_bench: Bench) -> None:
     mark = uuid4().hex
-    with bench.container(labels={OWNED: "override", "x": mark}):
-        (found,) = bench.engine.owned({"x": mark})
-    assert {OWNED: "override", MARK: bench.mark, "x": mark}.items() <= found.labels.items()
+    with container_bench.container(labels={OWNED: "override", "x": mark}):
+        (found,) = container_bench.engine.owned({"x": mark})
+    assert {OWNED: "override", MARK: container_bench.mark, "x": mark}.items() <= found.labels.items()
 
 
-def test_things_without_our_label_are_not_ours(bench: Bench) -> None:
+def test_things_without_our_label_are_not_ours(container_bench: Bench) -> None:
     mark = uuid4().hex
     tag = f"crossjit-contract-{mark}:foreign"
-    made = bench.engine.import_image(bench.rootfs, tag=tag, arch=HOST_ARCH, labels={"x": mark})
+    made = container_bench.engine.import_image(container_bench.rootfs, tag=tag, arch=HOST_ARCH, labels={"x": mark})
     try:
-        with bench.container(image=tag, labels={"x": mark}):
-            assert bench.engine.owned({"x": mark}) == []
-            assert made.id not in {thing.id for thing in bench.engine.owned({})}
+        with container_bench.container(image=tag, labels={"x": mark}):
+            assert container_bench.engine.owned({"x": mark}) == []
+            assert made.id not in {thing.id for thing in container_bench.engine.owned({})}
     finally:
-        bench.engine.remove(EngineObject("image", made.id, tag, {}))
+        container_bench.engine.remove(EngineObject("image", made.id, tag, {}))
 
 
-def test_start_and_removal_cost_less_than_a_second(real_bench: Bench) -> None:
+def test_start_and_removal_cost_less_than_a_second(live_bench: Bench) -> None:
     def cost() -> float:
         began = time.monotonic()
-        with real_bench.container():
+        with live_bench.container():
             pass
         return time.monotonic() - began
 
@@ -514,13 +518,16 @@ def test_start_and_removal_cost_less_than_a_second(real_bench: Bench) -> None:
 
 INTERRUPTED = """
     import sys
-    from crossjit.engine.base import OWNED, ContainerOptions
-    from crossjit.engine.cli_engine import CliEngine
+    from pathlib import Path
+    from crossjit.engine import connect
+    from crossjit.engine.base import HOST, OWNED, ContainerOptions
     from crossjit.model import Arch
-    engine, image, arch, mark = sys.argv[1:]
+    from crossjit.settings import Settings
+    engine, image, arch, mark, home = sys.argv[1:]
     labels = {OWNED: "contract", "crossjit.contract": mark}
-    options = ContainerOptions(image, arch=Arch(arch), name=f"crossjit-contract-{mark}", labels=labels)
-    with CliEngine(engine).container(options) as container:
+    options = ContainerOptions(image, arch=Arch(arch), name=f"crossjit-contract-{mark}", labels=labels,
+                               isolated=engine != HOST)
+    with connect(Settings(Path(home), engine=engine)).container(options) as container:
         container.run(["sh", "-c", "echo ready; sleep 906"], on_line=lambda line: print(line, flush=True))
 """
 
@@ -530,7 +537,7 @@ def start_interrupted(bench: Bench, mark: str, before: str = "") -> subprocess.P
     program = before + textwrap.dedent(INTERRUPTED)
     name = bench.engine.facts().name
     return subprocess.Popen(
-        [sys.executable, "-c", program, name, bench.image, HOST_ARCH, mark],
+        [sys.executable, "-c", program, name, bench.image, HOST_ARCH, mark, str(bench.home)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=Path(__file__).parents[2],
@@ -538,11 +545,11 @@ def start_interrupted(bench: Bench, mark: str, before: str = "") -> subprocess.P
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interruptions_in_quick_succession_leave_no_container(real_bench: Bench, number: signal.Signals) -> None:
+def test_interruptions_in_quick_succession_leave_no_container(live_bench: Bench, number: signal.Signals) -> None:
     mark = uuid4().hex
     # as the tasks do: SIGTERM is an interruption, too
     before = "import signal; signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
-    process = start_interrupted(real_bench, mark, before)
+    process = start_interrupted(live_bench, mark, before)
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
     for _ in range(3):
@@ -551,53 +558,55 @@ def test_interruptions_in_quick_succession_leave_no_container(real_bench: Bench,
     _, said = process.communicate(timeout=30)
     assert process.returncode != 0
     assert b"KeyboardInterrupt" in said
-    assert real_bench.engine.owned({MARK: mark}) == []
+    assert live_bench.engine.owned({MARK: mark}) == []
 
 
-def test_an_interruption_while_the_container_is_made(real_bench: Bench) -> None:
+def test_an_interruption_while_the_container_is_made(live_bench: Bench) -> None:
     """Interrupt as soon as the engine has the container, which may be before its id is known on this side."""
     mark = uuid4().hex
-    process = start_interrupted(real_bench, mark)
+    process = start_interrupted(live_bench, mark)
     deadline = time.monotonic() + 20
-    while not real_bench.engine.owned({MARK: mark}) and time.monotonic() < deadline:
+    while not live_bench.engine.owned({MARK: mark}) and time.monotonic() < deadline:
         pass
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
     assert process.returncode != 0
-    assert real_bench.engine.owned({MARK: mark}) == []
+    assert live_bench.engine.owned({MARK: mark}) == []
 
 
 # -- images
 
 
-def test_import_tag_and_remove(bench: Bench) -> None:
-    labels = {**bench.labels, "odd": "a 'b' \"c\" $HOME \\ d=e", MARK: uuid4().hex}
+def test_import_tag_and_remove(container_bench: Bench) -> None:
+    labels = {**container_bench.labels, "odd": "a 'b' \"c\" $HOME \\ d=e", MARK: uuid4().hex}
     tag = f"crossjit-contract-{uuid4().hex}:1"
-    made = bench.engine.import_image(bench.rootfs, tag=tag, arch=OTHER_ARCH, labels=labels)
+    made = container_bench.engine.import_image(container_bench.rootfs, tag=tag, arch=OTHER_ARCH, labels=labels)
     assert made.arch is OTHER_ARCH
     assert labels.items() <= made.labels.items()
-    assert bench.engine.image(tag) == made
-    assert bench.engine.image(made.id) == made
-    bench.engine.tag(tag, f"{tag}-other")
-    assert bench.engine.image(f"{tag}-other") == made
-    (found,) = bench.engine.owned({MARK: labels[MARK]})
+    assert container_bench.engine.image(tag) == made
+    assert container_bench.engine.image(made.id) == made
+    container_bench.engine.tag(tag, f"{tag}-other")
+    assert container_bench.engine.image(f"{tag}-other") == made
+    (found,) = container_bench.engine.owned({MARK: labels[MARK]})
     assert (found.kind, found.id) == ("image", made.id)
-    bench.engine.remove(found)
-    assert bench.engine.image(tag) is None
-    assert bench.engine.image(f"{tag}-other") is None
-    bench.engine.remove(found)  # once more: no error
+    container_bench.engine.remove(found)
+    assert container_bench.engine.image(tag) is None
+    assert container_bench.engine.image(f"{tag}-other") is None
+    container_bench.engine.remove(found)  # once more: no error
 
 
-def test_tag_of_an_image_that_is_not_there(bench: Bench) -> None:
+def test_tag_of_an_image_that_is_not_there(container_bench: Bench) -> None:
     with pytest.raises(EngineError):
-        bench.engine.tag("crossjit-contract:none", "crossjit-contract:other")
+        container_bench.engine.tag("crossjit-contract:none", "crossjit-contract:other")
 
 
-def test_import_of_something_that_is_no_tar(bench: Bench, tmp_path: Path) -> None:
+def test_import_of_something_that_is_no_tar(container_bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "broken.tar").write_bytes(b"no tar at all" * 1000)
     for name in ("broken.tar", "absent.tar"):
         with pytest.raises(EngineError):
-            bench.engine.import_image(tmp_path / name, tag="crossjit-contract:broken", arch=HOST_ARCH, labels={})
+            container_bench.engine.import_image(
+                tmp_path / name, tag="crossjit-contract:broken", arch=HOST_ARCH, labels={}
+            )
 
 
 def build(bench: Bench, context: Path, dockerfile: str, target: str, **options: Any) -> Any:
@@ -608,41 +617,41 @@ def build(bench: Bench, context: Path, dockerfile: str, target: str, **options: 
 
 
 @pytest.mark.parametrize("arch", list(Arch))
-def test_build_from_scratch_for_any_arch(bench: Bench, tmp_path: Path, arch: Arch) -> None:
-    (tmp_path / "rootfs.tar").write_bytes(bench.rootfs.read_bytes())
+def test_build_from_scratch_for_any_arch(container_bench: Bench, tmp_path: Path, arch: Arch) -> None:
+    (tmp_path / "rootfs.tar").write_bytes(container_bench.rootfs.read_bytes())
     lines: list[str] = []
-    labels = {**bench.labels, "odd": 'a "b" $c', MARK: uuid4().hex}
+    labels = {**container_bench.labels, "odd": 'a "b" $c', MARK: uuid4().hex}
     made = build(
-        bench, tmp_path, "FROM scratch AS rootfs\nADD rootfs.tar /\n", "rootfs",
+        container_bench, tmp_path, "FROM scratch AS rootfs\nADD rootfs.tar /\n", "rootfs",
         arch=arch, labels=labels, on_line=lines.append,
     )  # fmt: skip
     assert made.arch is arch
     assert labels.items() <= made.labels.items()
     assert lines
     if arch is HOST_ARCH:
-        with bench.container(image=made.id) as container:
+        with container_bench.container(image=made.id) as container:
             assert lines_of(container, ["echo", "built"]) == ["built"]
-    for thing in bench.engine.owned({MARK: labels[MARK]}):
-        bench.engine.remove(thing)
+    for thing in container_bench.engine.owned({MARK: labels[MARK]}):
+        container_bench.engine.remove(thing)
 
 
-def test_build_takes_arguments_and_local_bases(bench: Bench, tmp_path: Path) -> None:
+def test_build_takes_arguments_and_local_bases(container_bench: Bench, tmp_path: Path) -> None:
     made = build(
-        bench, tmp_path, "ARG BASE=none\nFROM ${BASE} AS one\nENV X=1\nFROM one AS two\nENV Y=2\n", "two",
-        arguments={"BASE": bench.image},
+        container_bench, tmp_path, "ARG BASE=none\nFROM ${BASE} AS one\nENV X=1\nFROM one AS two\nENV Y=2\n", "two",
+        arguments={"BASE": container_bench.image},
     )  # fmt: skip
-    with bench.container(image=made.id) as container:
+    with container_bench.container(image=made.id) as container:
         assert lines_of(container, ["cat", "/proc/net/dev"])
 
 
-def test_a_build_that_fails_shows_its_last_lines(bench: Bench, tmp_path: Path) -> None:
-    if isinstance(bench.engine, FakeEngine):
-        bench.engine.broken_stages["broken"] = ("some words", "more words")
+def test_a_build_that_fails_shows_its_last_lines(container_bench: Bench, tmp_path: Path) -> None:
+    if isinstance(container_bench.engine, FakeEngine):
+        container_bench.engine.broken_stages["broken"] = ("some words", "more words")
     lines: list[str] = []
+    dockerfile = f"FROM {container_bench.image} AS broken\nRUN echo some words; echo more words >&2; exit 3\n"
     with pytest.raises(EngineError) as caught:
         build(
-            bench, tmp_path, f"FROM {bench.image} AS broken\nRUN echo some words; echo more words >&2; exit 3\n",
-            "broken", on_line=lines.append,
+            container_bench, tmp_path, dockerfile, "broken", on_line=lines.append,
         )  # fmt: skip
     assert any("some words" in line for line in caught.value.details)
     assert any("more words" in line for line in lines)
@@ -701,21 +710,21 @@ def test_build_for_a_foreign_arch_runs_programs_of_its_own(real_bench: Bench, tm
     "dockerfile",
     ["FROM scratch AS other\n", "FROM scratch AS wanted\nADD absent.tar /\n", "FROM none.invalid/x AS wanted"],
 )
-def test_a_build_that_cannot_start(bench: Bench, tmp_path: Path, dockerfile: str) -> None:
+def test_a_build_that_cannot_start(container_bench: Bench, tmp_path: Path, dockerfile: str) -> None:
     with pytest.raises(EngineError) as caught:
-        build(bench, tmp_path, dockerfile, "wanted")
+        build(container_bench, tmp_path, dockerfile, "wanted")
     assert caught.value.details
 
 
-def test_a_build_without_a_dockerfile(bench: Bench, tmp_path: Path) -> None:
+def test_a_build_without_a_dockerfile(container_bench: Bench, tmp_path: Path) -> None:
     with pytest.raises(EngineError):
-        bench.engine.build_image(tmp_path, target="x", arch=HOST_ARCH, tag="x:1", arguments={}, labels={})
+        container_bench.engine.build_image(tmp_path, target="x", arch=HOST_ARCH, tag="x:1", arguments={}, labels={})
 
 
-def test_pull_from_a_registry_that_cannot_be_resolved_fails_at_once(bench: Bench) -> None:
+def test_pull_from_a_registry_that_cannot_be_resolved_fails_at_once(container_bench: Bench) -> None:
     began = time.monotonic()
     with pytest.raises(EngineError, match="cannot pull") as caught:
-        bench.engine.pull("none.invalid/image:1", arch=HOST_ARCH)
+        container_bench.engine.pull("none.invalid/image:1", arch=HOST_ARCH)
     assert time.monotonic() - began < 5
     assert caught.value.details
 
@@ -763,9 +772,9 @@ def test_shell(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
         container.put(tar_of(("file", b"", {})), "/work")
         prepared.extend(lines_of(container, ["id", "-u"]))
 
-    returned = bench.engine.shell(bench.options(user="worker"), prepare, sh(SHELL), cwd="/work")
+    returned = bench.engine.shell(bench.options(user=bench.worker), prepare, sh(SHELL), cwd="/work")
     assert returned == 7
-    assert prepared == ["1000"]
+    assert prepared == [str(os.getuid()) if bench.is_host else "1000"]
     assert not containers(bench)
     if bench.real:
         assert "from the shell" in capfd.readouterr().out
@@ -810,10 +819,12 @@ def require_daemon(bench: Bench) -> None:
         pytest.skip("podman has no daemon")
 
 
-def test_an_engine_that_does_not_answer(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    require_daemon(bench)
-    operations = everything(bench, tmp_path)
-    break_engine(bench, tmp_path, monkeypatch)
+def test_an_engine_that_does_not_answer(
+    container_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_daemon(container_bench)
+    operations = everything(container_bench, tmp_path)
+    break_engine(container_bench, tmp_path, monkeypatch)
     for operation in operations:
         with pytest.raises(EngineError, match="does not answer") as caught:
             operation()
@@ -821,13 +832,15 @@ def test_an_engine_that_does_not_answer(bench: Bench, tmp_path: Path, monkeypatc
         assert caught.value.exit_code == 3
 
 
-def test_an_engine_that_dies_under_a_container(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_dies_under_a_container(
+    container_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first error is told; what is left is noted, and there when the engine is back."""
-    require_daemon(bench)
-    with pytest.raises(EngineError, match="does not answer"), bench.container() as container:
+    require_daemon(container_bench)
+    with pytest.raises(EngineError, match="does not answer"), container_bench.container() as container:
         assert container.run(["true"]).returncode == 0
         with monkeypatch.context() as patch:
-            break_engine(bench, tmp_path, patch)
+            break_engine(container_bench, tmp_path, patch)
             for operation in (
                 lambda: container.put(tar_of(("file", b"", {})), "/work"),
                 lambda: container.get("/work").__enter__(),
@@ -835,19 +848,19 @@ def test_an_engine_that_dies_under_a_container(bench: Bench, tmp_path: Path, mon
             ):
                 with pytest.raises(EngineError, match="does not answer"):
                     operation()
-        break_engine(bench, tmp_path, monkeypatch)
+        break_engine(container_bench, tmp_path, monkeypatch)
         container.run(["true"])
-    noted = bench.engine.leftovers.pop()
+    noted = container_bench.engine.leftovers.pop()
     assert "does not answer" in noted.reason
-    if isinstance(bench.engine, FakeEngine):
-        bench.engine.revive()
+    if isinstance(container_bench.engine, FakeEngine):
+        container_bench.engine.revive()
     monkeypatch.undo()
-    (left,) = containers(bench)
+    (left,) = containers(container_bench)
     assert noted.what == f"the container {left.name}"
     assert noted.remedy.endswith(f" rm --force --volumes {left.name}")
-    bench.engine.remove(left)
-    bench.engine.remove(left)  # once more: no error
-    assert not containers(bench)
+    container_bench.engine.remove(left)
+    container_bench.engine.remove(left)  # once more: no error
+    assert not containers(container_bench)
 
 
 def client(folder: Path, script: str) -> None:

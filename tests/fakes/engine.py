@@ -29,6 +29,7 @@ from crossjit.engine.base import (
     ContainerOptions,
     EngineFacts,
     EngineObject,
+    Feature,
     ImageInfo,
     LineSink,
 )
@@ -332,6 +333,7 @@ class FakeEngine:
     emulated: dict[Arch, Emulator] = field(default_factory=dict)
     stopped: bool = False
     identity: str = ""
+    lacks: tuple[Feature, ...] = ()
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def die(self) -> None:

@@ -62,7 +62,7 @@ class PretendHost:
         self.root = folder / "host"
         self.is_root = root
         self.user = "root" if root else "jane"
-        self.machine, self.kernel = "x86_64", "6.1.0-pretend"
+        self.machine, self.system, self.kernel = "x86_64", "Linux", "6.1.0-pretend"
         self.environ: Mapping[str, str] = environ or {}
         self.sudo = sudo
         self.has_apt = offers is not None
