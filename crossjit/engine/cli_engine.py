@@ -24,16 +24,7 @@ from python_on_whales.exceptions import DockerException
 
 from crossjit import PROGRAM
 from crossjit.engine import confinement
-from crossjit.engine.base import (
-    OWNED,
-    Container,
-    ContainerOptions,
-    EngineFacts,
-    EngineObject,
-    Feature,
-    ImageInfo,
-    LineSink,
-)
+from crossjit.engine.base import OWNED, Container, ContainerOptions, EngineFacts, EngineObject, ImageInfo, LineSink
 from crossjit.engine.cli_client import CliClient, is_transient
 from crossjit.engine.cli_container import CliContainer
 from crossjit.engine.process import follow, held_signals
@@ -56,7 +47,7 @@ class CliEngine:
         self.cli = CliClient(name)
         self.name = self.cli.name
         self.leftovers: list[Leftover] = []
-        self.lacks: tuple[Feature, ...] = ()
+        self.lacks = ()
 
     # -- queries
 

@@ -399,7 +399,7 @@ def test_a_python_that_is_too_old_for_the_stencils(mac: Machine, settings: Setti
 
 def test_setup_installs_nothing(tmp_path: Path, settings: Settings) -> None:
     called = tmp_path / "called"
-    bare = Machine(tmp_path, "Linux", "x86_64", {name: f"echo $0 $* >>{called}" for name in ("apt-get", "sudo")})
+    bare = Machine(tmp_path, "Linux", "x86_64", dict.fromkeys(("apt-get", "sudo"), f"echo $0 $* >>{called}"))
     with pytest.raises(InfrastructureError, match="this host lacks") as caught:
         host.setup(settings, None, print, shell=bare)
     assert any("apt-get install build-essential" in line for line in caught.value.details)
