@@ -190,7 +190,8 @@ class Container(Protocol):
     def get(self, path: str) -> AbstractContextManager[BinaryIO]:
         """Open a tar stream of a file or folder; members' names start with its last component.
 
-        Owners are those in the container, except that podman makes the container's user the owner of everything.
+        Owners mean nothing: podman makes the container's user the owner of everything, and an engine with user
+        namespaces adds an offset.
         Raises FileNotFoundError if it does not exist; reading raises BudgetError after `BUDGET.stream` bytes. Limits on
         the members are up to the reader (`TreeCount`).
         """
@@ -203,6 +204,15 @@ def is_rootless(info: Mapping[str, Any]) -> bool:
     """Whether an engine runs without root, by its `info` as docker or podman gives it."""
     security = (info.get("host") or {}).get("security") or {}
     return bool(security.get("rootless")) or any("name=rootless" in text for text in info.get("SecurityOptions") or ())
+
+
+def traits(info: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what is unusual about an engine, in words, by its `info` as docker or podman gives it."""
+    found = ["rootless"] if is_rootless(info) else []
+    found += ["user namespaces"] if any("name=userns" in text for text in info.get("SecurityOptions") or ()) else []
+    store = dict(row for row in info.get("DriverStatus") or () if len(row) == 2)
+    found += ["containerd image store"] if "containerd" in str(store.get("driver-type", "")) else []
+    return tuple(found)
 
 
 def unlimited(info: Mapping[str, Any]) -> tuple[str, ...]:

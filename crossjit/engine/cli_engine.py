@@ -13,7 +13,6 @@ import re
 import subprocess
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -23,11 +22,12 @@ from python_on_whales.components.image.cli_wrapper import Image
 from python_on_whales.exceptions import DockerException
 
 from crossjit import PROGRAM
-from crossjit.engine import confinement
+from crossjit.engine import confinement, podman_build
 from crossjit.engine.base import OWNED, Container, ContainerOptions, EngineFacts, EngineObject, ImageInfo, LineSink
 from crossjit.engine.cli_client import CliClient, is_transient
 from crossjit.engine.cli_container import CliContainer
-from crossjit.engine.process import follow, held_signals
+from crossjit.engine.image_stage import Stage
+from crossjit.engine.process import held_signals
 from crossjit.errors import EngineError, Leftover
 from crossjit.model import Arch
 
@@ -150,9 +150,7 @@ class CliEngine:
         """Make a one-layer image from a root file system's tarball."""
         system, _, machine = arch.platform.partition("/")
         flags = ["--os", system, "--arch", machine] if self.name == "podman" else ["--platform", arch.platform]
-        quoted = (
-            '"{}"'.format if self.name == "podman" else _quoted
-        )  # podman takes what is in the outer quotes as it is
+        quoted = podman_build.quoted if self.name == "podman" else _quoted
         for key, value in labels.items():
             flags += ["--change", f"LABEL {quoted(key)}={quoted(value)}"]
         result = self.cli.try_call("image", "import", *flags, str(tarball), tag, timeout=PULL_TIMEOUT)
@@ -185,9 +183,10 @@ class CliEngine:
         labels: Mapping[str, str],
         on_line: LineSink | None = None,
     ) -> ImageInfo:
-        """Build a stage of the Dockerfile in `context` with buildx, for the platform of `arch`."""
+        """Build a stage of the Dockerfile in `context`, for the platform of `arch`."""
+        stage = Stage(context, target, arch, tag, arguments, labels)
         if self.name == "podman":
-            flags = ["build", "--layers=false"]  # its cache of layers does not tell platforms apart
+            podman_build.build(self.cli, stage, own=self.facts().arch, on_line=on_line)
         else:
             if self.cli.command and self.buildx() is None:
                 raise EngineError(
@@ -195,24 +194,8 @@ class CliEngine:
                 )
             # the engine's own builder has its context's name; other builders do not see the engine's images
             builder = self.cli.call("show its context", "context", "inspect", "--format", "{{.Name}}").strip()
-            flags = ["buildx", "build", "--builder", builder, "--load", "--progress", "plain", "--provenance=false"]
-        flags += ["--target", target, "--platform", arch.platform, "--tag", tag]
-        flags += confinement.build_proxies()
-        for key, value in arguments.items():
-            flags += ["--build-arg", f"{key}={value}"]
-        for key, value in labels.items():
-            flags += ["--label", f"{key}={value}"]
-        last: deque[str] = deque(maxlen=30)
-
-        def on_any_line(line: str) -> None:
-            if line.strip():
-                last.append(line)
-            if on_line is not None:
-                on_line(line)
-
-        result = follow((*self.cli.command, *flags, str(context)), on_line=on_any_line, on_error_line=on_any_line)
-        if result.returncode != 0:
-            raise self.cli.error(f"build the image {tag} (stage {target} of {context})", "\n".join(last))
+            flags = ("--builder", builder, "--load", "--progress", "plain", "--provenance=false")
+            stage.build(self.cli, "buildx", "build", *flags, "--platform", arch.platform, on_line=on_line)
         return self._expect(tag, arch)
 
     def tag(self, image: str, tag: str) -> None:

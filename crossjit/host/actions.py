@@ -27,8 +27,11 @@ STATIC_QEMU = (9, 1)  # since this version Debian's qemu-user is static, and qem
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 CGROUP = "sys/fs/cgroup"
 
+# Podman's package only recommends an init for containers, and what it needs without root.
+PODMAN_PACKAGES = ("podman", "catatonit", "uidmap", "slirp4netns", "fuse-overlayfs")
+
 _PACKAGES_OF_INTEREST = (
-    *("docker-ce", "docker.io", "docker-cli", "docker-buildx", "docker-buildx-plugin", "podman"),
+    *("docker-ce", "docker.io", "docker-cli", "docker-buildx", "docker-buildx-plugin", *PODMAN_PACKAGES),
     *("qemu-user-static", "qemu-user", "qemu-user-binfmt", "binfmt-support"),
 )
 
@@ -301,7 +304,7 @@ def _wants_qemu(host: HostInfo, shell: Shell) -> bool:
 def _own_engine(host: HostInfo, offered: AptIndex) -> list[str]:
     """Return the packages of the engine that the distribution has, [] if they are missing or too old."""
     if host.engine.name == "podman":
-        return ["podman"] if offered.has("podman") else []
+        return [name for name in PODMAN_PACKAGES if offered.has(name)] if offered.has("podman") else []
     plugin = next((name for name in ("docker-buildx", "docker-buildx-plugin") if offered.has(name, BUILDX)), None)
     if plugin is None:
         return []

@@ -115,11 +115,8 @@ def _engine(host: HostInfo) -> Iterator[Check]:
         yield Check(daemon, Status.FAIL, engine.problem or "not running", _start(host), "everything that runs")
     else:
         location = "" if host.ability is None or host.ability.local else f", on another machine ({engine.system})"
-        rootless = ", rootless" if engine.rootless else ""
-        found = (
-            f"{engine.version}, {engine.arch or 'unknown arch'}, cgroup v{engine.cgroup}, {engine.storage}{rootless}"
-        )
-        found += location
+        parts = (engine.version, engine.arch or "unknown arch", f"cgroup v{engine.cgroup}", engine.storage)
+        found = ", ".join((*parts, *engine.traits)) + location
         if engine.unlimited:
             found += f": cannot limit {' and '.join(engine.unlimited)}"
             yield Check(daemon, Status.FAIL, found, (DELEGATE,), "everything that runs")
@@ -221,7 +218,8 @@ def _arch(host: HostInfo, arch: Arch) -> Check:
     blockers = [check.name for check in _engine(host) if check.status is Status.FAIL]
     if blockers or host.ability is None:
         why = f"needs {', '.join(blockers)}" if blockers else f"crossjit does not support {host.machine}"
-        return Check(str(arch), Status.FAIL, f"nothing: {why}", _fix(host, "fix the failed checks above"), purpose)
+        remedy = ("fix what fails above",) if blockers else ()
+        return Check(str(arch), Status.FAIL, f"nothing: {why}", remedy, purpose)
     if arch is host.ability.arch:
         return Check(str(arch), Status.OK, "native (nothing to cross or emulate: it is the host's own)", (), purpose)
     runs = host.ability.runs(arch)

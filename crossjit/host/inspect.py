@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from crossjit.engine import endpoint
-from crossjit.engine.base import HOST, is_rootless, unlimited
+from crossjit.engine.base import HOST, traits, unlimited
 from crossjit.engine.endpoint import Endpoint
 from crossjit.host import emulation, tools
 from crossjit.host.shell import Shell
@@ -51,7 +51,7 @@ class EngineLook:
     system: str = ""
     cores: int = 0
     memory: int = 0
-    rootless: bool = False
+    traits: tuple[str, ...] = ()  # what is unusual about it, such as `rootless`
     unlimited: tuple[str, ...] = ()  # what it cannot limit for a container
     problem: str = ""
     denied: bool = False  # its socket exists, but this user may not use it
@@ -201,7 +201,7 @@ def _docker(shell: Shell) -> tuple[EngineLook, bool]:
         storage=info.get("Driver", ""),
         root=info.get("DockerRootDir", ""),
         system=info.get("OperatingSystem", ""),
-        rootless=is_rootless(info),
+        traits=traits(info),
         unlimited=unlimited(info),
         cores=info.get("NCPU", 0),
         memory=info.get("MemTotal", 0),
@@ -238,7 +238,7 @@ def _podman(shell: Shell) -> tuple[EngineLook, bool]:
         storage=store.get("graphDriverName", ""),
         root=store.get("graphRoot", ""),
         system=(host.get("distribution") or {}).get("distribution", ""),
-        rootless=is_rootless(info),
+        traits=traits(info),
         unlimited=unlimited(info),
         cores=host.get("cpus", 0),
         memory=host.get("memTotal", 0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import platform
 import re
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from crossjit.engine.base import HOST, OWNED, Container, ContainerOptions, Engine
+from crossjit.engine.base import HOST, OWNED, Container, ContainerOptions, Engine, traits
 from crossjit.engine.cli_engine import CliEngine
 from crossjit.engine.host_engine import HostEngine
 from crossjit.model import Arch
@@ -63,6 +64,16 @@ class Bench:
     def worker(self) -> str | None:
         """The unprivileged user; the host has only the user who runs the tests."""
         return None if self.is_host else "worker"
+
+    @property
+    def tells_owners(self) -> bool:
+        """Whether files come out with their owners in the container; crossjit does not depend on it."""
+        return not (self.is_podman or self.maps_users or self.is_host)
+
+    @functools.cached_property
+    def maps_users(self) -> bool:
+        """Whether it is docker with `userns-remap`."""
+        return isinstance(self.engine, CliEngine) and "user namespaces" in traits(self.engine.cli.info())
 
     @property
     def labels(self) -> dict[str, str]:

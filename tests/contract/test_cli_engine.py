@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from crossjit.engine.base import unlimited
+from crossjit.engine.base import traits, unlimited
 from crossjit.engine.cli_client import is_transient
 from crossjit.engine.cli_container import exit_status
 from crossjit.engine.cli_engine import CliEngine
@@ -78,6 +78,21 @@ def test_an_engine_without_root_that_limits_nothing_is_refused(tmp_path: Path, m
 )
 def test_what_an_engine_cannot_limit(info: dict[str, object], expected: tuple[str, ...]) -> None:
     assert unlimited(info) == expected
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        ({"Driver": "overlay2", "DriverStatus": [["Backing Filesystem", "extfs"]], "SecurityOptions": None}, ()),
+        ({"SecurityOptions": ["name=seccomp,profile=builtin", "name=rootless"]}, ("rootless",)),
+        ({"SecurityOptions": ["name=userns"]}, ("user namespaces",)),
+        ({"DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}, ("containerd image store",)),
+        ({"host": {"security": {"rootless": True}}}, ("rootless",)),
+        ({}, ()),
+    ],
+)
+def test_what_is_unusual_about_an_engine(info: dict[str, object], expected: tuple[str, ...]) -> None:
+    assert traits(info) == expected
 
 
 def test_a_client_that_ends_well_without_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,8 +152,8 @@ class PretendHost:
             self.engine_version = version
             if self.service_manager:
                 self.start()
-        elif package == "docker-cli":
-            self.programs.add("docker")
+        elif package in ("docker-cli", "podman"):
+            self.programs.add(package.removesuffix("-cli"))
         elif package in ("docker-buildx", "docker-buildx-plugin"):
             self.buildx = version
         elif package in ("qemu-user-static", "qemu-user"):
@@ -226,6 +226,12 @@ class PretendHost:
                 return 0, f"Docker version {self.engine_version}, build 1", ""
             case ["test", "-w", path]:
                 return (0 if self._may_use_socket(mighty) and (self.root / path).exists() else 1), "", ""
+            case ["podman", "info", *_]:
+                host = {"arch": "amd64", "cgroupVersion": "v2", "cpus": 2, "memTotal": 8 << 30}
+                version = self.installed["podman"].partition("+")[0]
+                return 0, json.dumps({"host": host, "version": {"Version": version}}), ""
+            case ["podman", "--version"]:
+                return 0, f"podman version {self.installed['podman']}", ""
             case ["apt-cache", "policy", *names]:
                 return 0, "".join(self._policy(name) for name in names), ""
             case ["apt-get", "indextargets", *_]:

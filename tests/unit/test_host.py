@@ -522,9 +522,19 @@ def test_podman_needs_neither_daemon_nor_buildx(tmp_path: Path, bookworm: Preten
     assert not any("docker" in line for line in bookworm.changes)
 
 
+def test_podman_comes_with_what_it_only_recommends(tmp_path: Path, bookworm: PretendHost) -> None:
+    """Without an init it starts no container; a distribution may lack some of the packages."""
+    bookworm.offers |= {"podman": "4.3.1+ds1-8", "catatonit": "0.1.7-1", "slirp4netns": "1.2.0-1"}
+    assert repair(Settings(home=tmp_path / "home", engine="podman"), bookworm).able
+    (line,) = (line for line in bookworm.changes if " podman" in line)
+    installed = line.split()
+    assert {"podman", "catatonit", "slirp4netns"} <= set(installed)
+    assert "fuse-overlayfs" not in installed
+
+
 def test_podman_without_root_that_limits_nothing(settings: Settings, bookworm: PretendHost) -> None:
     podman = EngineLook(
-        "podman", client="4.3.1", version="4.3.1", arch=Arch.X86_64, cgroup="1", storage="overlay", rootless=True
+        "podman", client="4.3.1", version="4.3.1", arch=Arch.X86_64, cgroup="1", storage="overlay", traits=("rootless",)
     )
     unlimited: tuple[str, ...]
     for unlimited, status in ((("memory", "pids"), Status.FAIL), ((), Status.OK)):
