@@ -41,7 +41,7 @@ def mach_o(path, header, running):
     elif header[:4] == b"\xcf\xfa\xed\xfe":
         numbers = [struct.unpack_from("<I", header, 4)[0]]
     else:
-        raise ValueError(f"{path} is neither an ELF file nor a 64-bit Mach-O file")
+        raise ValueError(f"{path} is no ELF file, and no 64-bit Mach-O file")
     machines = [MACH_MACHINES.get(number, f"CPU_TYPE_{number}") for number in numbers]
     own = [machine for machine in machines if machine == running.upper()]
     return {"path": str(path), "machine": (own or machines)[0], "bits": 64, "order": "little"}

@@ -231,10 +231,13 @@ def unlimited(info: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 class Engine(Protocol):
-    """A container engine. `leftovers` are the containers that it could not remove; `lacks` is what it refuses."""
+    """A container engine. `leftovers` are the containers that it could not remove."""
 
     leftovers: list[Leftover]
-    lacks: tuple[Feature, ...]
+
+    @property
+    def lacks(self) -> tuple[Feature, ...]:
+        """What it refuses."""
 
     def facts(self) -> EngineFacts:
         """Return the engine's properties. Raises EngineError with a hint if it does not answer."""

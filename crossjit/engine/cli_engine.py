@@ -25,16 +25,7 @@ from python_on_whales.exceptions import DockerException
 from crossjit import PROGRAM
 from crossjit.config.engines import NamedEngine
 from crossjit.engine import cli_text, confinement, podman_build, trial
-from crossjit.engine.base import (
-    OWNED,
-    Container,
-    ContainerOptions,
-    EngineFacts,
-    EngineObject,
-    Feature,
-    ImageInfo,
-    LineSink,
-)
+from crossjit.engine.base import OWNED, Container, ContainerOptions, EngineFacts, EngineObject, ImageInfo, LineSink
 from crossjit.engine.cli_client import CliClient, is_transient
 from crossjit.engine.cli_container import CliContainer
 from crossjit.engine.image_stage import Stage
@@ -58,7 +49,7 @@ class CliEngine:
         self.cli = CliClient(name, at)
         self.name = self.cli.name
         self.leftovers: list[Leftover] = []
-        self.lacks: tuple[Feature, ...] = ()
+        self.lacks = ()
 
     # -- queries
 

@@ -47,4 +47,4 @@ def _at_most(value: int, highest: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

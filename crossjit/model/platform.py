@@ -40,8 +40,6 @@ class Arch(StrEnum, metaclass=_OfFiles):
     """The ELF header's machine, under pyelftools' name."""
     elf_number: int
     """The same as a number."""
-    mach_machine: str
-    """The machine in a Mach-O header: the end of `CPU_TYPE_…`."""
     loader: str
     """The file name of glibc's loader."""
     library_cache_flags: int
@@ -65,7 +63,7 @@ class Arch(StrEnum, metaclass=_OfFiles):
 
     def machine(self, platform: Platform) -> str:
         """Return the machine in the headers of a platform's executables."""
-        return self.elf_machine if platform.executables == "ELF" else self.mach_machine
+        return platform.machines.get(self.value, self.elf_machine)
 
     @property
     def platform(self) -> str:
@@ -96,8 +94,8 @@ class Platform(StrEnum):
 
     system: str
     """The kernel's name, as `uname -s` prints it."""
-    executables: str
-    """The format of executables: ELF or Mach-O."""
+    machines: dict[str, str]
+    """The machines in headers of executables by arch; empty for ELF, and for any arch."""
     program: str
     """The name of the built Python in the build folder."""
     library_path: str
@@ -139,6 +137,11 @@ class Platform(StrEnum):
     def place(self, arch: Arch) -> str:
         """Name an arch of it: `aarch64` on Linux, `macos-aarch64` elsewhere."""
         return arch.value if self is Platform.LINUX else f"{self}-{arch}"
+
+    @property
+    def arches(self) -> tuple[Arch, ...]:
+        """The archs that it exists for."""
+        return tuple(arch for arch in Arch if arch.value in self.machines or not self.machines)
 
     def arguments(self, python: tuple[int, int]) -> tuple[str, ...]:
         """Return the arguments for a version's configure."""

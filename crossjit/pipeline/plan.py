@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -151,9 +151,21 @@ def parse_all_places(texts: Iterable[str]) -> dict[Platform | None, tuple[Arch, 
         platform, arch = _split_place(word)
         words.setdefault(platform, []).append(arch)
     return {
-        platform: tuple(Arch) if ALL in arches else tuple(dict.fromkeys(map(parse_arch, arches)))
+        platform: _of_platform(platform or Platform.LINUX, tuple(dict.fromkeys(arches)))
         for platform, arches in words.items()
     }
+
+
+def _of_platform(platform: Platform, words: Sequence[str]) -> tuple[Arch, ...]:
+    if ALL in words:
+        return platform.arches
+    arches = tuple(map(parse_arch, words))
+    if missing := [arch for arch in arches if arch not in platform.arches]:
+        raise UserError(
+            f"there is no arch {platform.place(missing[0])!r}",
+            hint=f"choose from {', '.join(map(platform.place, platform.arches))}",
+        )
+    return arches
 
 
 def _split_place(text: str) -> tuple[Platform | None, str]:

@@ -55,6 +55,7 @@ BELOW_THE_ENGINES = (*ROOMS[: ROOMS.index("engine.base")], "engine.base", "engin
 ONLY_IN = {
     "python_on_whales": ("crossjit.engine.cli_client", "crossjit.engine.cli_engine"),
     "invoke": ("crossjit.tasks",),
+    "psutil": ("crossjit.engine",),
     "rich": ("crossjit.report",),
     "jinja2": ("crossjit.report",),
     "cryptography": ("crossjit.remote",),

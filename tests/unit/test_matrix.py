@@ -27,6 +27,7 @@ def test_each_cell_runs_on_its_own_arch() -> None:
         "recipe": "3.15",
         "arch": "aarch64",
         "variant": "jit",
+        "platform": "linux",
         "runner": "ubuntu-24.04-arm",
         "name": "3.15/aarch64/jit",
         "artifact": "runs-3.15-aarch64-jit",

@@ -3,8 +3,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import platform
+import struct
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -65,6 +67,26 @@ def test_the_elf_machine_is_read_from_the_header(
     monkeypatch.setattr(probe.sys, "executable", str(folder / "script"))
     with pytest.raises(ValueError, match="no ELF file"):
         probe.executable()
+
+
+@pytest.mark.parametrize(
+    ("header", "running", "machine"),
+    [
+        (struct.pack("<II", 0xFEEDFACF, 0x0100000C), "arm64", "ARM64"),
+        (struct.pack("<II", 0xFEEDFACF, 0x01000007), "x86_64", "X86_64"),
+        (struct.pack(">12I", 0xCAFEBABE, 2, 0x01000007, 3, 0, 0, 0, 0x0100000C, 0, 0, 0, 0), "arm64", "ARM64"),
+        (struct.pack(">12I", 0xCAFEBABE, 2, 0x01000007, 3, 0, 0, 0, 0x0100000C, 0, 0, 0, 0), "x86_64", "X86_64"),
+        (struct.pack(">7I", 0xCAFEBABE, 1, 7, 3, 0, 0, 0), "arm64", "CPU_TYPE_7"),
+    ],
+)
+def test_the_machine_of_macos_is_read_from_the_header(
+    probe: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, header: bytes, running: str, machine: str
+) -> None:
+    """Of a file for several machines, the one that it runs on."""
+    (tmp_path / "python").write_bytes(header)
+    monkeypatch.setattr(probe.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(probe.platform, "machine", lambda: running)
+    assert probe.executable()["machine"] == machine
 
 
 def test_the_workloads_compute_what_they_should_and_name_executors(
