@@ -95,8 +95,8 @@ def test_an_engine_is_asked_what_its_machine_runs(container_bench: Bench) -> Non
     }
     assert all(each.usable and not each.interpreter for each in found.values()) or not bench.real
     assert containers(bench) == []
-    if bench.real:  # for anybody who cleans up
-        tags = {thing.name for thing in bench.engine.owned({MARK: bench.mark})}
+    if bench.real:  # for anybody who cleans up; who was first is up to those who share the engine
+        tags = {thing.name for thing in bench.engine.owned({})}
         assert len([tag for tag in tags if "crossjit/trial-" in tag]) == len(HOST_ARCH.others)
 
 
