@@ -120,4 +120,5 @@ def _content(path: Path, size: int) -> Iterator[bytes]:
         part = min(left, _CHUNK)
         left -= part
         yield bytes(part)
-    yield bytes(-size % tarfile.BLOCKSIZE)
+    if padding := -size % tarfile.BLOCKSIZE:
+        yield bytes(padding)

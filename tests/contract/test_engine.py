@@ -24,6 +24,8 @@ from crossjit.engine.cli_engine import CliEngine
 from crossjit.errors import CrossjitError, EngineError, Interrupted, OutOfMemoryError
 from crossjit.host import emulation
 from crossjit.model import Arch
+from crossjit.util.budget import TreeCount
+from crossjit.util.tar import read as read_tar
 from tests.contract.bench import (
     ALTERNATE,
     GLUTTON,
@@ -285,6 +287,21 @@ def test_put_and_get_keep_owners_modes_and_links(bench: Bench) -> None:
     assert (member.issym(), member.linkname) == (True, "program")
 
 
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 1 << 18, (1 << 20) + 7])
+def test_a_tar_that_comes_out_is_whole(bench: Bench, size: int) -> None:
+    """What stashes read it with accepts no archive without its end."""
+    tree = tar_of(
+        ("tree", b"", {"type": tarfile.DIRTYPE, "mode": 0o755}),
+        ("tree/one", bytes(size), {"mode": 0o644}),
+        ("tree/two", b"2", {"mode": 0o644}),
+    )
+    with bench.container() as container:
+        container.put(tree, "/work")
+        with container.get("/work/tree") as stream:
+            found = [member.name.rstrip("/") for member, _ in read_tar(stream, TreeCount("the tree"))]
+    assert sorted(found) == ["tree", "tree/one", "tree/two"]
+
+
 def test_what_a_command_writes_comes_out(container_bench: Bench) -> None:
     with container_bench.container() as container:
         assert container.run(["touch", "made"], cwd="/tmp", user="1234:2345").returncode == 0
@@ -522,6 +539,8 @@ INTERRUPTED = """
     from crossjit.engine import connect
     from crossjit.engine.base import HOST, OWNED, ContainerOptions
     from crossjit.model import Arch
+from crossjit.util.budget import TreeCount
+from crossjit.util.tar import read as read_tar
     from crossjit.settings import Settings
     engine, image, arch, mark, home = sys.argv[1:]
     labels = {OWNED: "contract", "crossjit.contract": mark}
