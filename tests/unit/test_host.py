@@ -11,7 +11,8 @@ import pytest
 
 from crossjit import host
 from crossjit.errors import ExitCode, InfrastructureError
-from crossjit.host.checks import Status, checks, missing
+from crossjit.host.check import Status
+from crossjit.host.checks import checks, missing
 from crossjit.host.inspect import EngineLook, number
 from crossjit.model import Arch
 from crossjit.settings import Settings
