@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
-from crossjit.errors import Leftover
+from crossjit.errors import EngineError, Leftover
 from crossjit.model import Arch, Emulator, Platform
 from crossjit.util.budget import BUDGET
 
@@ -54,6 +54,14 @@ class Feature(StrEnum):
     MEMORY = "limit memory"
     IMAGES = "make or get images"
     FOREIGN = "run programs of a different architecture"
+
+
+def cannot(feature: Feature, what: str = "") -> EngineError:
+    """Make the error for a request that needs a feature which the host as an engine lacks."""
+    return EngineError(
+        f"the host as an engine cannot {feature}{what and f', {what}'}",
+        hint="use an engine of containers: CROSSJIT_ENGINE=docker, or podman",
+    )
 
 
 @dataclass(frozen=True)

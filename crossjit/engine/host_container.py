@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, cast
 import psutil
 
 from crossjit.engine import host_processes, host_start, host_tar, host_usage
-from crossjit.engine.base import READ_ONLY, Completed, ContainerOptions, Feature, LineSink
+from crossjit.engine.base import READ_ONLY, Completed, ContainerOptions, Feature, LineSink, cannot
 from crossjit.engine.disk import DiskWatch
 from crossjit.engine.host_paths import PathMap
 from crossjit.engine.host_processes import COMMAND, CONTAINER
@@ -235,14 +235,6 @@ def about(folder: Path) -> dict[str, Any] | None:
 def is_of(folder: Path, identity: str) -> bool:
     """Whether a folder is still that of this container: after its removal, another may have the same number."""
     return (about(folder) or {}).get("id") == identity
-
-
-def cannot(feature: Feature, what: str = "") -> EngineError:
-    """Make the error for a request that needs a feature which the host lacks."""
-    return EngineError(
-        f"the host as an engine cannot {feature}{what and f', {what}'}",
-        hint="use an engine of containers: CROSSJIT_ENGINE=docker, or podman",
-    )
 
 
 def _threads_of_user() -> int:

@@ -35,8 +35,9 @@ from crossjit.engine.base import (
     Feature,
     ImageInfo,
     LineSink,
+    cannot,
 )
-from crossjit.engine.host_container import ABOUT, HostContainer, about, cannot, is_of
+from crossjit.engine.host_container import ABOUT, HostContainer, about, is_of
 from crossjit.engine.host_paths import OWN, PathMap
 from crossjit.engine.process import held_signals
 from crossjit.errors import EngineError, InfrastructureError, Interrupted, Leftover, UserError

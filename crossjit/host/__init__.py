@@ -1,6 +1,6 @@
 """The host: `doctor`'s checks, and setting up a Debian or Ubuntu machine."""
 
-from crossjit.host.checks import Check, Status
+from crossjit.host.check import Check, Status
 from crossjit.host.inspect import HostInfo, inspect
 from crossjit.host.setup import Confirm, Repair, check, ensure, setup
 from crossjit.host.shell import LocalShell, Output, Shell

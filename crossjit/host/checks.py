@@ -5,12 +5,12 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 
 from crossjit import PROGRAM
 from crossjit.engine.base import DELEGATE, HOST
 from crossjit.host import without_containers
+from crossjit.host.check import Check, Status
 from crossjit.host.inspect import HostInfo, number
 from crossjit.model import Arch
 
@@ -24,29 +24,6 @@ EASY_MEMORY = 4 * GIB
 FIX = f"{PROGRAM} doctor --fix"
 _NOT_THERE = "the engine's machine runs no programs of it"
 _THERE = "register a static QEMU with binfmt and flag F on the engine's machine"
-
-
-class Status(StrEnum):
-    """A check's result."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of `doctor`: the finding, a remedy (commands or a sentence), and what the check is needed for."""
-
-    name: str
-    status: Status
-    found: str
-    remedy: tuple[str, ...] = ()
-    needed_for: str = ""
-
-    def to_json(self) -> dict[str, object]:
-        """Return it as JSON values."""
-        return {**asdict(self), "status": self.status.value, "remedy": list(self.remedy)}
 
 
 def checks(host: HostInfo) -> tuple[Check, ...]:
@@ -135,8 +112,7 @@ def _own_tools(host: HostInfo) -> Iterator[Check]:
         found = f"crossjit does not support {host.distribution.name} on {host.machine}"
         yield Check("machine", Status.FAIL, found, ("use Linux or macOS on a machine that it knows",), "everything")
         return
-    for name, status, found, remedy, purpose in without_containers.findings(host.own_tools):
-        yield Check(name, Status(status), found, remedy, purpose)
+    yield from without_containers.checks(host.own_tools)
 
 
 def _python() -> Check:

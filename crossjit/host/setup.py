@@ -16,7 +16,8 @@ from crossjit.engine.base import HOST
 from crossjit.errors import InfrastructureError
 from crossjit.host import actions
 from crossjit.host.actions import Action
-from crossjit.host.checks import FIX, Check, Status, checks, checks_of_several, missing
+from crossjit.host.check import Check, Status
+from crossjit.host.checks import FIX, checks, checks_of_several, missing
 from crossjit.host.inspect import HostInfo, inspect, with_updates
 from crossjit.host.shell import LocalShell, Shell
 from crossjit.model import Arch

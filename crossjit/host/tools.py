@@ -11,13 +11,14 @@ from pathlib import Path
 from crossjit.host.shell import Shell
 from crossjit.model import Arch, Platform
 
+PYTHON = "Python"
 # What a build runs, with the arguments that make each print its version; any one of several names will do.
 PROGRAMS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "C compiler": (("gcc", "--version"), ("cc", "--version")),
     "C++ compiler": (("g++", "--version"), ("c++", "--version")),
     "linker": (("ld", "-v"),),
     "make": (("make", "--version"),),
-    "Python": (("python3", "--version"),),
+    PYTHON: (("python3", "--version"),),
     "pkg-config": (("pkg-config", "--version"),),
 }
 OPTIONAL = ("pkg-config",)  # without it, configure finds fewer libraries
@@ -89,7 +90,7 @@ def find(shell: Shell, platform: Platform, arch: Arch) -> HostTools:
         llvms=_llvms(shell, platform),
         packages=tuple(sorted(_packages(shell, arch))),
         environment=_environment(shell, platform),
-        python=tuple(int(part) for part in re.findall(r"\d+", programs["Python"] or "")[:2]),
+        python=tuple(int(part) for part in re.findall(r"\d+", programs[PYTHON] or "")[:2]),
     )
 
 

@@ -6,8 +6,7 @@ import functools
 from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
-from crossjit.engine.base import HOST, EngineFacts, Feature
-from crossjit.errors import EngineError
+from crossjit.engine.base import HOST, EngineFacts, Feature, cannot
 from crossjit.host import tools
 from crossjit.host.shell import LocalShell, Shell
 from crossjit.host.tools import HostTools
@@ -31,15 +30,9 @@ class HostImages:
     def ensure(self, spec: ImageSpec, role: Role, arch: Arch) -> Image:
         """Return the machine as an image of this role. Raises EngineError for roles and archs that it cannot have."""
         if arch is not self.facts.arch:
-            raise EngineError(
-                f"the host as an engine cannot {Feature.FOREIGN}: {arch}, on {self.facts.arch}",
-                hint="use an engine of containers: CROSSJIT_ENGINE=docker, or podman",
-            )
+            raise cannot(Feature.FOREIGN, f"{arch} on {self.facts.arch}")
         if role not in (Role.TOOLCHAIN, Role.TARGET):
-            raise EngineError(
-                f"the host as an engine cannot {Feature.IMAGES}, such as one for {role}",
-                hint="use an engine of containers: CROSSJIT_ENGINE=docker, or podman",
-            )
+            raise cannot(Feature.IMAGES, f"such as one for {role}")
         return replace(self.image, role=role)
 
     def find(self, spec: ImageSpec, role: Role, arch: Arch) -> Image | None:
@@ -48,10 +41,7 @@ class HostImages:
 
     def ensure_base(self, spec: ImageSpec) -> NoReturn:
         """Raise EngineError: there are no base images."""
-        raise EngineError(
-            f"the host as an engine cannot {Feature.IMAGES}, such as {spec.document.base}",
-            hint="use an engine of containers: CROSSJIT_ENGINE=docker, or podman",
-        )
+        raise cannot(Feature.IMAGES, f"such as {spec.document.base}")
 
 
 def _image(shell: Shell, facts: EngineFacts) -> Image:

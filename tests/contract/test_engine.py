@@ -539,8 +539,6 @@ INTERRUPTED = """
     from crossjit.engine import connect
     from crossjit.engine.base import HOST, OWNED, ContainerOptions
     from crossjit.model import Arch
-from crossjit.util.budget import TreeCount
-from crossjit.util.tar import read as read_tar
     from crossjit.settings import Settings
     engine, image, arch, mark, home = sys.argv[1:]
     labels = {OWNED: "contract", "crossjit.contract": mark}

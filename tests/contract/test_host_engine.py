@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from crossjit.engine import host_processes
 from crossjit.engine.base import Feature, Limits
 from crossjit.engine.host_engine import HostEngine
 from crossjit.errors import CrossjitError, EngineError, UserError
@@ -161,9 +162,10 @@ def test_what_a_killed_process_leaves_is_removed(host_bench: Bench) -> None:
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=30)
     (left,) = host_bench.engine.owned({"crossjit.contract": mark})
+    assert host_processes.of(host_processes.CONTAINER, left.id)
     host_bench.engine.remove(left)
     assert host_bench.engine.owned({}) == []
-    assert not _sleeping("906")
+    assert host_processes.of(host_processes.CONTAINER, left.id) == []
 
 
 def test_a_volume_in_use_stays(host_bench: Bench) -> None:

@@ -12,7 +12,8 @@ import pytest
 from crossjit import host
 from crossjit.config.engines import NamedEngine
 from crossjit.errors import ExitCode, InfrastructureError
-from crossjit.host.checks import Status, checks, missing
+from crossjit.host.check import Status
+from crossjit.host.checks import checks, missing
 from crossjit.host.inspect import EngineLook, number
 from crossjit.model import Arch, Emulator
 from crossjit.settings import Settings

@@ -19,7 +19,8 @@ from crossjit.engine.base import EngineFacts, Feature
 from crossjit.engine.host_engine import HostEngine
 from crossjit.errors import EngineError, InfrastructureError, UserError
 from crossjit.host import tools
-from crossjit.host.checks import Status, checks
+from crossjit.host.check import Status
+from crossjit.host.checks import checks
 from crossjit.host.shell import LocalShell
 from crossjit.images import Role
 from crossjit.images.host import HostImages
@@ -367,7 +368,7 @@ def test_doctor_on_an_able_mac(mac: Machine, settings: Settings) -> None:
     [
         ("gcc", "C compiler", "xcode-select --install"),
         ("make", "make", "xcode-select --install"),
-        ("python3", "Python", "brew install"),
+        ("python3", "Python for builds", "brew install"),
         ("xcrun", "SDK", "xcode-select --install"),
     ],
 )
