@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from crossjit.config import recipes
+from crossjit.engine.base import EngineFacts
 from crossjit.errors import UserError
 from crossjit.model import Arch, Cell, CellResult, Strategy, Verdict
 from crossjit.pipeline import build_cell, earlier, prepare
@@ -28,6 +29,7 @@ from tests.unit.build_fakes import RecordingProgress
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="there is no git here")
 
 ROOT = Path(__file__).resolve().parents[2]
+FACTS = EngineFacts("fake", "1", None, Arch.X86_64, 2, 8 << 30)
 CELL = Cell("3.15", Arch.X86_64, "jit")
 KEY = "ab" * 32
 FILES = {
