@@ -73,7 +73,7 @@ def world(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         subprocess.run(["git", *arguments], cwd=checkout, check=True)
     progress = RecordingProgress()
     ctx = cast(Any, BuildContext)(
-        settings, None, None, None, (), None, None, Store(settings.stash), "run", {}, progress
+        settings, None, FACTS, None, (), None, None, Store(settings.stash), "run", {}, progress
     )
     recipe = recipes.find("3.15", ROOT / "recipes")
     request = CellRequest(CELL, recipe, recipe.variants["jit"], Strategy.NATIVE, source=str(checkout))
