@@ -230,7 +230,7 @@ class PretendHost:
             case ["test", "-w", path]:
                 return (0 if self._may_use_socket(mighty) and (self.root / path).exists() else 1), "", ""
             case ["podman", "info", *_]:
-                host = {"arch": "amd64", "cgroupVersion": "v2", "cpus": 2, "memTotal": 8 << 30}
+                host = {"arch": "amd64", "kernel": self.kernel, "cgroupVersion": "v2", "cpus": 2, "memTotal": 8 << 30}
                 version = self.installed["podman"].partition("+")[0]
                 return 0, json.dumps({"host": host, "version": {"Version": version}}), ""
             case ["podman", "--version"]:
