@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 from crossjit.engine.cli_client import CliClient
 from crossjit.engine.process import finish
+from crossjit.errors import EngineError
 from crossjit.util.budget import BudgetError
 
 TIMEOUT = 20.0  # seconds for each command; a slower measurement is repeated
+TIMEOUT_ELSEWHERE = 90.0  # the same for an engine on another machine, which may be slow, busy and far
 
 # Runs as the container's user, with the volumes' folders as arguments. It prints the bytes in the volumes, and the
 # blocks of files that are deleted but open, which the engine does not count. If this user cannot read something there,
@@ -58,22 +60,23 @@ def measure(
     """Return the bytes that a container uses; `run` is the command line for running something in it as its user.
 
     With `exact`, and above the limit, blocks are counted instead of file lengths. Raises EngineError if the engine does
-    not answer, BudgetError if the container's processes prevent the measurement.
+    not answer in time, BudgetError if the container's processes prevent the measurement.
     """
+    timeout = TIMEOUT if client.root is not None else TIMEOUT_ELSEWHERE
     hidden = BudgetError(
         f"cannot measure what {name} wrote to disk",
         hint="its source prevents others from reading its folders or starting a process",
     )
     arguments = ("container", "inspect", "--size", "--format", "{{.SizeRw}}", container)
-    result = client.try_call(*arguments, timeout=TIMEOUT)
+    result = client.try_call(*arguments, timeout=timeout)
     if result.returncode != 0 or not result.stdout.strip().isdecimal():
         raise client.error(f"measure the size of {name}", result.stderr)
     size = int(result.stdout)
-    elsewhere = _elsewhere(_lines((*run, "/bin/sh", "-c", _VOLUMES, "crossjit", *volumes)), hidden)
+    elsewhere = _elsewhere(_lines((*run, "/bin/sh", "-c", _VOLUMES, "crossjit", *volumes), name, timeout), hidden)
     owner = user.partition(":")[0]
     if owner in ROOT or not (exact or size + elsewhere > limit):  # root also owns the image's files
         return size + elsewhere
-    lines = _lines((*run, "/bin/sh", "-c", _OWN, "crossjit", owner))
+    lines = _lines((*run, "/bin/sh", "-c", _OWN, "crossjit", owner), name, timeout)
     own = next((int(line.split()[1]) for line in lines if line.startswith("own ")), None)
     if own is None and size <= limit:
         raise hidden
@@ -94,9 +97,12 @@ def _elsewhere(lines: Sequence[str], hidden: BudgetError) -> int:
     return size
 
 
-def _lines(command: Sequence[str]) -> Sequence[str]:
-    """Run a command and return its output's lines; none if it takes too long."""
+def _lines(command: Sequence[str], name: str, timeout: float) -> Sequence[str]:
+    """Run a command and return its output's lines. Raises EngineError if it takes too long."""
     try:
-        return finish(command, timeout=TIMEOUT).stdout.splitlines()
-    except subprocess.TimeoutExpired:
-        return ()
+        return finish(command, timeout=timeout).stdout.splitlines()
+    except subprocess.TimeoutExpired as error:
+        raise EngineError(
+            f"measuring what {name} wrote to disk took more than {timeout:.0f} s",
+            hint="the engine's machine is too busy, or what runs in the container keeps it so",
+        ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from invoke.context import Context
@@ -79,6 +80,7 @@ def _fix(json: bool, *, updates: bool = False) -> ExitCode:
     each = settings.load().each_engine
     own = next((one for one in each if not (one.engines and one.engines[0].address)), each[0])
     repair = host.setup(own, asker(), note, updates=updates)
+    repair = replace(repair, host=_asked(own, repair.host))
     if json:
         show_json(repair.to_json())
     else:
