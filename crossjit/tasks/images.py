@@ -11,19 +11,32 @@ from crossjit.tasks.framework import command, note, reporting_leftovers, show, s
 from crossjit.tasks.options import describe
 
 if TYPE_CHECKING:
+    from crossjit.engine.base import Engine
     from crossjit.images.update import Updated
+    from crossjit.settings import Settings
+
+
+def _connect(settings: Settings) -> Engine:
+    """Connect to the engine. Raises EngineError for one that has no images of ours."""
+    from crossjit import engine
+    from crossjit.engine.base import Feature, cannot
+
+    client = engine.connect(settings)
+    if Feature.IMAGES in client.lacks:
+        raise cannot(Feature.IMAGES)
+    return client
 
 
 @command(name="list", default=True, help=describe("json"))
 def list_images(context: Context, json: bool = False) -> None:
     """List the images, with their dates and the state of Debian's mirror that they were made of."""
-    from crossjit import engine, images, settings
+    from crossjit import images, settings
     from crossjit.images import release
 
     loaded = settings.load()
     listed = []
     for each in loaded.each_engine:
-        client = engine.connect(each)
+        client = _connect(each)
         found = images.listed(client, images.configured(each), each, client.facts().arch)
         listed += [(each.engine_name, image) for image in found]
     if json:
@@ -48,7 +61,7 @@ def list_images(context: Context, json: bool = False) -> None:
 @command(name="update", help=describe("json"))
 def update_images(context: Context, json: bool = False) -> None:
     """Make images again if Debian's mirror has changed since. Old ones stay until `clean`."""
-    from crossjit import engine, images, settings
+    from crossjit import images, settings
     from crossjit.pipeline.context import labels
     from crossjit.report.terminal import Terminal
     from crossjit.runs import history
@@ -56,7 +69,7 @@ def update_images(context: Context, json: bool = False) -> None:
     loaded = settings.load()
     updates: list[Updated] = []
     for each in loaded.each_engine:
-        client = engine.connect(each)
+        client = _connect(each)
         with reporting_leftovers(client), Terminal() as terminal, history.presence(each) as run:
             builder = images.ImageBuilder(client, client.facts().arch, each.engine_home, terminal, labels(each, run))
             updates += images.update(builder, images.configured(each))

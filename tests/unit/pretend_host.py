@@ -62,7 +62,7 @@ class PretendHost:
         self.root = folder / "host"
         self.is_root = root
         self.user = "root" if root else "jane"
-        self.machine, self.kernel = "x86_64", "6.1.0-pretend"
+        self.machine, self.system, self.kernel = "x86_64", "Linux", "6.1.0-pretend"
         self.environ: Mapping[str, str] = environ or {}
         self.sudo = sudo
         self.has_apt = offers is not None
@@ -230,7 +230,7 @@ class PretendHost:
             case ["test", "-w", path]:
                 return (0 if self._may_use_socket(mighty) and (self.root / path).exists() else 1), "", ""
             case ["podman", "info", *_]:
-                host = {"arch": "amd64", "kernel": self.kernel, "cgroupVersion": "v2", "cpus": 2, "memTotal": 8 << 30}
+                host = {"arch": "amd64", "cgroupVersion": "v2", "cpus": 2, "memTotal": 8 << 30, "kernel": self.kernel}
                 version = self.installed["podman"].partition("+")[0]
                 return 0, json.dumps({"host": host, "version": {"Version": version}}), ""
             case ["podman", "--version"]:
