@@ -57,7 +57,9 @@ def summary(run: Run, results: Sequence[CellResult]) -> str:
 
 
 def _table(results: Sequence[CellResult]) -> str:
-    rows = ["| cell | verdict | tests | time | artifact |", "|---|---|---|---|---|"]
+    several = any(result.engine for result in results)
+    headers = ("cell", "verdict", "tests", "time", "artifact", *(["engine"] if several else []))
+    rows = [f"| {' | '.join(headers)} |", "|---" * len(headers) + "|"]
     for result in results:
         seconds = sum(result.seconds.values())
         cells = (
@@ -66,6 +68,7 @@ def _table(results: Sequence[CellResult]) -> str:
             escaped("; ".join(_counts(suite) for suite in result.suites) or "none ran"),
             duration(seconds) if seconds else "",
             escaped(result.artifact or ""),
+            *([escaped(result.engine or "")] if several else []),
         )
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)

@@ -12,6 +12,7 @@ from crossjit import settings
 from crossjit.config.engines import NamedEngine
 from crossjit.engine import connect, trial
 from crossjit.engine.cli_engine import CliEngine
+from crossjit.engine.process import follow
 from crossjit.errors import DocumentError, ExitCode, Interrupted, UserError
 from crossjit.model import Arch
 from crossjit.settings import Settings
@@ -130,40 +131,35 @@ esac
 
 
 @pytest.fixture
-def stopped_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliEngine:
+def clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, CliEngine]:
+    """Two engines of a pretended client: this machine's own, and one elsewhere."""
     client = tmp_path / "bin/docker"
     client.parent.mkdir()
     client.write_text(CLIENT)
     client.chmod(0o755)
     monkeypatch.setenv("PATH", f"{client.parent}:{os.environ['PATH']}")
-    return CliEngine("docker", NamedEngine("arm", "ssh://box"))
+    return {"own": CliEngine("docker"), "arm": CliEngine("docker", NamedEngine("arm", "ssh://box"))}
 
 
-def test_stopping_ends_only_this_engines_clients(stopped_client: CliEngine) -> None:
-    from crossjit.engine.process import follow
-
-    own, others = stopped_client.cli.command, CliEngine("docker").cli.command
+@pytest.mark.parametrize(("stopped", "other"), [("own", "arm"), ("arm", "own")])
+def test_stopping_ends_only_this_engines_clients(clients: dict[str, CliEngine], stopped: str, other: str) -> None:
     ready, ends = threading.Semaphore(0), {}
 
-    def start(name: str, command: tuple[str, ...]) -> threading.Thread:
-        def work() -> None:
-            end = follow(
-                (*command, "exec", "x"), on_line=lambda line: ready.release(), on_error_line=print, timeout=5, grace=0
-            )
-            ends[name] = end
+    def work(name: str) -> None:
+        command = (*clients[name].cli.command, "exec", "x")
+        ends[name] = follow(
+            command, on_line=lambda line: ready.release(), on_error_line=lambda line: None, timeout=4, grace=0
+        )
 
-        thread = threading.Thread(target=work)
+    threads = {name: threading.Thread(target=work, args=(name,)) for name in clients}
+    for thread in threads.values():
         thread.start()
-        return thread
-
-    threads = [start("own", own), start("others", others)]
     for _ in threads:
         assert ready.acquire(timeout=10)
-    stopped_client.stop()
-    threads[0].join(3)
-    assert (ends["own"].returncode, ends["own"].timed_out) == (-9, False)
-    assert "others" not in ends
+    clients[stopped].stop()
+    threads[stopped].join(3)
+    assert (ends[stopped].returncode, ends[stopped].timed_out) == (-9, False)
     with pytest.raises(Interrupted):
-        stopped_client.pull("x", arch=Arch.X86_64)
-    threads[1].join()
-    assert ends["others"].timed_out
+        clients[stopped].pull("x", arch=Arch.X86_64)
+    threads[other].join()
+    assert ends[other].timed_out

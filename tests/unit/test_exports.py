@@ -13,7 +13,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from crossjit.model import Arch, Cell, ModuleRun, Outcome, TestResult
-from crossjit.report import facts, junit, markdown, reproduce
+from crossjit.report import facts, html, junit, markdown, reproduce, tables
+from crossjit.report.terminal_style import style_of
 from crossjit.runs.model import Run
 from crossjit.settings import Settings
 from tests import example_runs
@@ -311,3 +312,51 @@ def test_a_crashed_test_has_a_line_for_gdb(example: Run, outcome: Outcome) -> No
     assert {word for word in shlex.split(line) if word.startswith("--")} <= known
     script = ModuleRun("ft_workload", "", 1.0, "killed by SIGSEGV", "x.log")
     assert len(reproduce.lines_for(run, JIT, replace(test, name="ft_workload.handover"), script)) == 2
+
+
+# Several engines
+
+
+def test_every_report_says_which_engine_ran_a_cell(example: Run) -> None:
+    first, second, *rest = example.results()
+    results = (replace(first, engine="near"), replace(second, engine="<far>", lost_on=("near",)), *rest)
+    text = tables.results_text(results, run="x", reproduce="y", style=style_of(io.StringIO(), {}))
+    header, *rows = text.splitlines()[: len(results) + 1]
+    assert header.split()[-1] == "engine"
+    assert [row.split()[-1] for row in rows[:3]] == ["near", "<far>", "-"]
+    assert "  near went away before it was done" in text
+    listed = tables.results_json(results, run="x", reproduce="y")["cells"]
+    assert isinstance(listed, list)
+    assert [(cell["engine"], cell["lost_on"]) for cell in listed[:3]] == [
+        ("near", []),
+        ("<far>", ["near"]),
+        (None, []),
+    ]
+    rows = [line for line in markdown.summary(example, results).splitlines() if line.startswith("|")]
+    assert rows[0].endswith("| artifact | engine |")
+    assert rows[2].endswith("| near |")
+    assert {row.count("|") for row in rows[: len(results) + 2]} == {7}
+    properties = ElementTree.fromstring(junit.document(example, results)).iter("property")
+    assert [each.get("value") for each in properties if each.get("name") == "engine"] == ["near", "<far>"]
+    page = html.page(example, results)
+    assert "<dt>engine</dt><dd>near</dd>" in page
+    assert "<dt>engine</dt><dd>&lt;far&gt;, after near went away</dd>" in page
+
+
+def test_with_one_engine_no_report_mentions_it(example: Run) -> None:
+    results = example.results()
+    text = tables.results_text(results, run="x", reproduce="y", style=style_of(io.StringIO(), {}))
+    assert "engine" not in text.splitlines()[0]
+    assert "| engine |" not in markdown.summary(example, results)
+    assert html.page(example, results).count("<dt>engine</dt>") == 1  # the run's
+
+
+def test_the_facts_of_a_run_on_several_engines() -> None:
+    engine = {"name": "docker", "version": "28.2.2", "arch": "x86_64", "cores": 2, "memory": 8 << 30, "buildx": "0.13"}
+    ability = {"arch": "x86_64", "emulators": {"aarch64": {"version": "9.2", "cpu": "max"}}}
+    one = {"engine": engine, "ability": ability}
+    both = {"near": one, "far": {"engine": {**engine, "cores": 64}, "ability": {**ability, "emulators": {}}}}
+    shown = {fact.name: fact.value for fact in facts.of_run({"crossjit": "1", **one, "engines": both})}
+    assert shown["engine"].startswith("near: docker 28.2.2, x86_64, 2 cores, ")
+    assert "; far: docker 28.2.2, x86_64, 64 cores, " in shown["engine"]
+    assert shown["emulators"] == "near: aarch64: QEMU 9.2, by default as max"
