@@ -54,8 +54,8 @@ class Image:
     release: str = ""
     core: str = ""
     platform: Platform = Platform.LINUX
-    llvm_folders: Mapping[str, str] = field(default_factory=dict)
-    environment: Mapping[str, str] = field(default_factory=dict)
+    llvm_folders: Mapping[str, str] = field(default_factory=dict, hash=False)
+    environment: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def is_host(self) -> bool:

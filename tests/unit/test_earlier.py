@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from crossjit.config import recipes
+from crossjit.engine.base import EngineFacts
 from crossjit.errors import UserError
 from crossjit.model import Arch, Cell, CellResult, Strategy, Verdict
 from crossjit.pipeline import build_cell, earlier, prepare
@@ -60,6 +61,9 @@ class World:
         return self.artifact.manifest.source.digest
 
 
+FACTS = EngineFacts("fake", "1", None, Arch.X86_64, cores=2, memory=8 << 30)
+
+
 @pytest.fixture
 def world(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     checkout = tmp_path / "cpython"
@@ -71,7 +75,7 @@ def world(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         subprocess.run(["git", *arguments], cwd=checkout, check=True)
     progress = RecordingProgress()
     ctx = cast(Any, BuildContext)(
-        settings, None, None, None, (), None, None, Store(settings.stash), "run", {}, progress
+        settings, None, FACTS, None, (), None, None, Store(settings.stash), "run", {}, progress
     )
     recipe = recipes.find("3.15", ROOT / "recipes")
     request = CellRequest(CELL, recipe, recipe.variants["jit"], Strategy.NATIVE, source=str(checkout))

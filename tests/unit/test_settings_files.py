@@ -215,7 +215,7 @@ home = "a\\u0000b"
     found = details()
     assert [line.removeprefix(f"{own}:") for line in found if str(own) in line] == [
         "1:1: unknown key 'engnie'; did you mean 'engine'?",
-        "2:10: 'podmn' is not one of docker, podman; did you mean 'podman'?",
+        "2:10: 'podmn' is not one of docker, podman, host; did you mean 'podman'?",
         "3:8: invalid jobs '-1': expected a whole number (leave it unset to use what the machine allows)",
         "4:11: 'prepare' should be a valid boolean, not the number 1",
         "5:17: 'source_mirror' should be a valid array, not the text '/m'",
@@ -260,7 +260,7 @@ def test_a_folder_in_place_of_the_users_file(world: Path) -> None:
 @pytest.mark.parametrize(
     ("environ", "message", "hint"),
     [
-        ({"CROSSJIT_ENGINE": "x"}, "invalid CROSSJIT_ENGINE=x: expected docker or podman", ""),
+        ({"CROSSJIT_ENGINE": "x"}, "invalid CROSSJIT_ENGINE=x: expected docker, podman or host", ""),
         (
             {"CROSSJIT_JOBS": "-1"},
             "invalid CROSSJIT_JOBS=-1: expected a whole number",
@@ -404,7 +404,7 @@ def test_the_schemas_have_all_settings() -> None:
         assert set(schemas[name]["properties"]) == names
         assert schemas[name]["additionalProperties"] is False
     described = schemas["config"]["properties"]
-    assert described["engine"]["enum"] == ["docker", "podman"]
+    assert described["engine"]["enum"] == ["docker", "podman", "host"]
     assert (described["jobs"]["type"], described["jobs"]["minimum"]) == ("integer", 0)
     assert described["snapshot"]["pattern"] == "^[0-9]{8}(T[0-9]{6}Z)?$"
     assert all(each["description"] for each in described.values())
