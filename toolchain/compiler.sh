@@ -11,8 +11,8 @@
 # (CCACHE_COMPILERCHECK), unless a command has other folders of system headers. An older ccache also misses files that
 # assembly includes by .incbin, which CPython does not use.
 compiler=/usr/bin/${0##*/}
-# a clang that its machine has elsewhere
-[ -x "$compiler" ] || ! [ -x "$CROSSJIT_LLVM/bin/${0##*/}" ] || compiler=$CROSSJIT_LLVM/bin/${0##*/}
+own=$CROSSJIT_LLVM/bin/${0##*/} # of a machine that is its own toolchain, and has its clang elsewhere
+[ -x "$compiler" ] || [ ! -x "$own" ] || compiler=$own
 
 # If clang compiles CPython itself, the stencils' clang may be called by the same name.
 case " $* " in

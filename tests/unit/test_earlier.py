@@ -62,6 +62,9 @@ class World:
         return self.artifact.manifest.source.digest
 
 
+FACTS = EngineFacts("fake", "1", None, Arch.X86_64, cores=2, memory=8 << 30)
+
+
 @pytest.fixture
 def world(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     checkout = tmp_path / "cpython"
