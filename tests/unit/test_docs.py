@@ -163,6 +163,7 @@ class NoEngine:
     """A client that gets no answer."""
 
     leftovers = ()
+    lacks = ()
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return nothing_starts
