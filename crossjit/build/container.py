@@ -34,13 +34,13 @@ from crossjit.build.spec import BuildSpec
 from crossjit.channels import MalformedError
 from crossjit.engine.base import READ_ONLY, Container, ContainerOptions, Engine, EngineFacts, Limits
 from crossjit.errors import InfrastructureError
+from crossjit.host.tools import LLVM_TOOLS
 from crossjit.images import Image
 from crossjit.model import Arch, Strategy
 from crossjit.sources import Source, trust
 from crossjit.util.budget import BUILD_MEMORY, OWN_DISK, STRANGER_DISK
 from crossjit.util.tar import packed
 
-_LLVM_TOOLS = ("clang", "llvm-dwarfdump", "llvm-objdump", "llvm-readobj")
 _LLVM_WRAPPER = f"{TOOLS}/llvm"  # the LLVM tools' names link to it
 # static linking halves its startup time
 _COMPILE_LLVM_WRAPPER = ("/usr/bin/gcc", "-O1", "-static", "-o", _LLVM_WRAPPER, f"{TOOLS}/llvm_cache.c")
@@ -136,7 +136,7 @@ def cache_environment(spec: BuildSpec, *, cached: bool, below: bool = False) -> 
     if spec.strategy is not Strategy.EMULATE and not spec.on_host:  # neither was tried there
         variables["CROSSJIT_PREAMBLES"] = f"{TOOLS}/preambles"
         variables["CROSSJIT_LLVM_SERVERS"] = f"{TOOLS}/servers"
-        variables["CROSSJIT_LLVM_PROGRAMS"] = " ".join(_LLVM_TOOLS)
+        variables["CROSSJIT_LLVM_PROGRAMS"] = " ".join(LLVM_TOOLS)
     storage = f"file:{CACHE}/ccache|update-mtime=true"
     if below:
         variables["CROSSJIT_CACHE_BELOW"] = CACHE_BELOW
@@ -180,7 +180,7 @@ def scripts(llvm: str | None, folders: Sequence[str] = (), more: Sequence[str] =
     files = {f"{TOOLS}/{path.name}": path.read_bytes() for path in paths}
     links = {f"{COMPILERS}/{name}": f"{TOOLS}/compiler.sh" for name in (*_COMPILERS, *more)}
     if llvm is not None:
-        for tool in _LLVM_TOOLS:
+        for tool in LLVM_TOOLS:
             target = f"{own_llvm}/bin/{tool}" if own_llvm else _LLVM_WRAPPER
             links |= {f"{LLVM}/bin/{name}": target for name in (tool, f"{tool}-{llvm}")}
     return packed(files, dict.fromkeys(folders, BUILDER), links=links, owner=BUILDER, mode=0o755)

@@ -276,14 +276,7 @@ class CliEngine:
         name = options.name
         self.cli.check()
         info = self._expect(options.image, options.arch)
-        flags = ["--name", name, "--pull", "never", "--platform", options.arch.platform]
-        for key, value in options.labels.items():
-            flags += ["--label", f"{key}={value}"]
-        if not options.network:
-            flags += confinement.no_proxies(self.name)
-        for key, value in options.env.items():
-            flags += ["--env", f"{key}={value}"]
-        flags += [*confinement.flags(options), *confinement.own_limits(self.name)]
+        flags = confinement.start_flags(options, self.name)
         # the program by its absolute path: PATH may begin with folders that commands can write to
         flags += ["--entrypoint", "/bin/sleep", info.id, str(options.limits.seconds)]
         created: list[str] = []
@@ -326,7 +319,7 @@ class CliEngine:
 
     def ensure_volume(self, name: str, labels: Mapping[str, str]) -> None:
         """Make a named volume if it does not exist; for the engine, an existing name is not an error."""
-        flags = [flag for key, value in labels.items() for flag in ("--label", f"{key}={value}")]
+        flags = cli_text.label_flags(labels)
         if self.name == "podman":  # else its first user, which is the container's, becomes its owner
             flags += ["--opt", "o=uid=0,gid=0"]
         if self.cli.try_call("volume", "inspect", name).returncode != 0:

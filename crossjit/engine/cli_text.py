@@ -1,8 +1,14 @@
-"""The texts of docker's and podman's clients: versions, ids of images, words of a Dockerfile."""
+"""The texts of docker's and podman's clients: flags, versions, ids of images, words of a Dockerfile."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+
+
+def label_flags(labels: Mapping[str, str]) -> list[str]:
+    """Return the flags that put labels on what is made."""
+    return [flag for key, value in labels.items() for flag in ("--label", f"{key}={value}")]
 
 
 def version(output: str) -> str:

@@ -6,6 +6,7 @@ import os
 import resource
 from pathlib import Path
 
+from crossjit.engine import cli_text
 from crossjit.engine.base import READ_ONLY, ContainerOptions
 
 # The container's first process runs as a user of its own. Without capabilities, no other process in the container, not
@@ -59,6 +60,17 @@ def own_limits(client: str) -> list[str]:
     most = int(Path("/proc/sys/kernel/pid_max").read_text(encoding="utf-8"))  # to which podman lowers its own limit
     limit = most if hard == resource.RLIM_INFINITY else min(hard, most)
     return ["--ulimit", f"nproc={limit}:{limit}"]
+
+
+def start_flags(options: ContainerOptions, client: str) -> list[str]:
+    """Return the flags that start a container: its name, labels and variables, and what confines it."""
+    result = ["--name", options.name, "--pull", "never", "--platform", options.arch.platform]
+    result += cli_text.label_flags(options.labels)
+    if not options.network:
+        result += no_proxies(client)
+    for key, value in options.env.items():
+        result += ["--env", f"{key}={value}"]
+    return [*result, *flags(options), *own_limits(client)]
 
 
 def flags(options: ContainerOptions) -> list[str]:

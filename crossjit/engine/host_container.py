@@ -23,6 +23,7 @@ import psutil
 
 from crossjit.engine import host_processes, host_start, host_tar, host_usage
 from crossjit.engine.base import READ_ONLY, Completed, ContainerOptions, Feature, LineSink, cannot
+from crossjit.engine.confinement import OPEN_FILES
 from crossjit.engine.disk import DiskWatch
 from crossjit.engine.host_paths import PathMap
 from crossjit.engine.host_processes import COMMAND, CONTAINER
@@ -32,7 +33,6 @@ from crossjit.util.budget import BUDGET, BoundedReader, LogCount
 from crossjit.util.tar import ChunkReader
 
 ABOUT = "container.json"  # in its folder
-OPEN_FILES = 4096  # as in other engines' containers
 NICE = 19  # of a container that is idle
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 _TEMPORARY = "/tmp"  # noqa: S108 - the container's own

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossjit.engine import confinement
+from crossjit.engine import cli_text, confinement
 from crossjit.engine.base import LineSink
 from crossjit.engine.cli_client import CliClient
 from crossjit.engine.process import follow
@@ -35,8 +35,7 @@ class Stage:
         flags = [*command, "--target", self.target, "--tag", self.tag, *confinement.build_proxies()]
         for key, value in self.arguments.items():
             flags += ["--build-arg", f"{key}={value}"]
-        for key, value in self.labels.items():
-            flags += ["--label", f"{key}={value}"]
+        flags += cli_text.label_flags(self.labels)
         last: deque[str] = deque(maxlen=LOG_TAIL)
         cli.check()
 

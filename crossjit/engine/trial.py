@@ -50,12 +50,9 @@ def emulators(engine: Importer, client: CliClient, own: Arch, labels: Mapping[st
 def _try(engine: Importer, client: CliClient, arch: Arch, labels: Mapping[str, str]) -> str | None:
     """Return the version of the QEMU that runs an arch, empty for something else that does; None if nothing does."""
     name = f"crossjit-trial-{arch}-{secrets.token_hex(4)}"
-    options = ContainerOptions(_image(engine, arch, labels), arch, name, labels)
-    flags = ["--rm", "--name", name, "--pull", "never", "--platform", arch.platform, "--env", f"{_VERSION}=1"]
-    for key, value in options.labels.items():
-        flags += ["--label", f"{key}={value}"]
-    flags += [*confinement.flags(options), *confinement.own_limits(client.name)]
-    result = client.try_call("run", *flags, options.image, f"/{PROGRAM}")
+    options = ContainerOptions(_image(engine, arch, labels), arch, name, labels, env={_VERSION: "1"})
+    flags = ("--rm", *confinement.start_flags(options, client.name))
+    result = client.try_call("run", *flags, options.image, f"/{PROGRAM}", env=confinement.without_proxies())
     if result.returncode == STATUS:
         return ""
     if match := re.search(r"^qemu-\S+ version (\d+(?:\.\d+)*)", result.stdout):

@@ -22,12 +22,8 @@ PROGRAMS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "pkg-config": (("pkg-config", "--version"),),
 }
 OPTIONAL = ("pkg-config",)  # without it, configure finds fewer libraries
-LLVM_TOOLS = (
-    "clang",
-    "llvm-readobj",
-    "llvm-objdump",
-    "llvm-dwarfdump",
-)  # those of 3.15; earlier ones need some of them
+# what makes 3.15's stencils; earlier versions need some of it
+LLVM_TOOLS = ("clang", "llvm-dwarfdump", "llvm-objdump", "llvm-readobj")
 LLVM_FOLDER = "LLVM_TOOLS_INSTALL_DIR"  # the variable that CPython's configure knows as well
 
 _CLANG = re.compile(r"(?<!Apple )clang version (\d+)\.(\d+\.\d+\S*)")

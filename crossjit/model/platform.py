@@ -7,11 +7,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import EnumType, StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 ARCHES = Path(__file__).with_name("arches")
 PLATFORMS = Path(__file__).with_name("platforms")
-_FACTS = {path.stem: tomllib.loads(path.read_text(encoding="utf-8")) for path in ARCHES.glob("*.toml")}
+E = TypeVar("E", bound=StrEnum)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+_FACTS = {path.stem: _read(path) for path in ARCHES.glob("*.toml")}
+
+
+def _member(cls: type[E], path: Path, facts: Mapping[str, Any]) -> E:
+    """Make an enum's member of its file's name and facts. Raises ValueError unless these are the annotated ones."""
+    if wrong := facts.keys() ^ cls.__annotations__.keys():
+        raise ValueError(f"{path}: keys missing or unknown: {', '.join(sorted(wrong))}")
+    member = str.__new__(cls, path.stem)
+    member._value_ = path.stem
+    vars(member).update(facts)
+    return member
 
 
 class _OfFiles(EnumType):
@@ -53,13 +70,7 @@ class Arch(StrEnum, metaclass=_OfFiles):
 
     def __new__(cls, name: str) -> Arch:
         """Make a member from its file."""
-        facts = _FACTS[name]
-        if wrong := facts.keys() ^ cls.__annotations__.keys():
-            raise ValueError(f"{ARCHES / name}.toml: keys missing or unknown: {', '.join(sorted(wrong))}")
-        member = str.__new__(cls, name)
-        member._value_ = name
-        vars(member).update(facts)
-        return member
+        return _member(cls, ARCHES / f"{name}.toml", _FACTS[name])
 
     def machine(self, platform: Platform) -> str:
         """Return the machine in the headers of a platform's executables."""
@@ -121,13 +132,8 @@ class Platform(StrEnum):
 
     def __new__(cls, name: str) -> Platform:
         """Make a member from its file."""
-        facts = tomllib.loads((PLATFORMS / f"{name}.toml").read_text(encoding="utf-8"))
-        if wrong := facts.keys() ^ cls.__annotations__.keys():
-            raise ValueError(f"{PLATFORMS / name}.toml: keys missing or unknown: {', '.join(sorted(wrong))}")
-        member = str.__new__(cls, name)
-        member._value_ = name
-        vars(member).update(facts)
-        return member
+        path = PLATFORMS / f"{name}.toml"
+        return _member(cls, path, _read(path))
 
     @classmethod
     def of_system(cls, name: str) -> Platform | None:

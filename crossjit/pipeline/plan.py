@@ -80,8 +80,8 @@ def select(
     """Select cells, ordered by recipe as in the mapping, arch as in the enum, and variant as in the recipe.
 
     `platform` is the engine's, for a selector without one. A variant that a recipe does not offer, or not for an arch,
-    is left out there, with a note. Raises UserError for a
-    recipe that is not in the mapping, for variants that none of the selected recipes offers, and if no cell is left.
+    is left out there, with a note. Raises UserError for a recipe that is not in the mapping, for variants that none of
+    the selected recipes offers, and if no cell is left.
     """
     chosen = _chosen_recipes(recipes, selector.recipes)
     arches = [arch for arch in Arch if arch in (selector.arches or (host_arch,))]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from types import SimpleNamespace
-from typing import Any, BinaryIO
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -18,7 +17,8 @@ from crossjit.engine.base import Container, EngineObject, Limits
 from crossjit.engine.cli_engine import CliEngine
 from crossjit.errors import EngineError
 from crossjit.util.budget import BudgetError
-from tests.contract.bench import FILLERS, FRUGAL, Bench, add, processes, sh
+from tests.contract.bench import FILLERS, FRUGAL, Bench, processes, sh
+from tests.contract.test_engine import tar_of
 
 MIB = 1 << 20
 
@@ -30,18 +30,11 @@ def limited(bench: Bench, size: int) -> Iterator[Container]:
     bench.engine.ensure_volume(volume, bench.labels)
     try:
         with bench.container(user=bench.worker, limits=Limits(disk=size), volumes={volume: "/cache"}) as container:
-            container.put(folder("cache"), "/")  # engines differ in who may write to a new volume
+            # engines differ in who may write to a new volume
+            container.put(tar_of(("cache", b"", {"type": tarfile.DIRTYPE, "mode": 0o1777})), "/")
             yield container
     finally:
         bench.engine.remove(EngineObject("volume", volume, volume, {}))
-
-
-def folder(name: str) -> BinaryIO:
-    """A tar of a folder that everybody may write to."""
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w") as tar:
-        add(tar, name, type=tarfile.DIRTYPE, mode=0o1777)
-    return io.BytesIO(data.getvalue())
 
 
 def running(bench: Bench, container: Container) -> list[str]:
