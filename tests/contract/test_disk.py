@@ -86,6 +86,8 @@ def test_a_command_that_writes_little(bench: Bench, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_command_that_writes_nothing_costs_no_question(live_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    # other tests fill this disk meanwhile
+    monkeypatch.setattr(disk, "shutil", SimpleNamespace(disk_usage=lambda root: SimpleNamespace(free=1 << 40)))
     for module in (disk_usage, host_usage):
         monkeypatch.setattr(module, "measure", None)
     with limited(live_bench, 64 * MIB) as container:
